@@ -1,0 +1,103 @@
+"""Everything likeness raises on purpose.
+
+LikenessError            (exit code 2)
+├── ConfigError          a setting is missing, misspelt or out of range
+├── PromptError          (3) a prompt cannot be used as it is
+├── MediaError           (3) a picture or video cannot be read or written
+├── FaceError            (3) a reference picture is unusable
+│   ├── NoFaceError
+│   ├── ManyFacesError
+│   └── SmallFaceError
+└── ResourceError        (4) something that the machine should hold is not there
+    ├── WeightsError     weights are absent, altered or of another architecture
+    └── CheckpointError  a training run cannot be resumed as asked
+
+A message says what happened, what was expected, and what to do next, in that order.
+"""
+
+from collections.abc import Sequence
+
+Box = tuple[float, float, float, float]
+
+
+class LikenessError(Exception):
+    """Base class. The CLI prints the message alone and exits `exit_code`; `--debug` adds the traceback."""
+
+    exit_code = 2
+
+
+class ConfigError(LikenessError, ValueError):
+    """A setting is missing, misspelt or out of range."""
+
+
+class PromptError(LikenessError, ValueError):
+    """A prompt is too long, or its trigger word has nothing to stand for."""
+
+    exit_code = 3
+
+
+class MediaError(LikenessError):
+    """A picture or video cannot be read or written."""
+
+    exit_code = 3
+
+
+class FaceError(LikenessError):
+    """A reference picture is unusable."""
+
+    exit_code = 3
+
+
+class NoFaceError(FaceError):
+    """No detection reached the score asked for."""
+
+    def __init__(self, source: str, *, best_score: float | None, min_score: float) -> None:
+        reached = "nothing looked like one" if best_score is None else f"the best guess scored {best_score:.2f}"
+        super().__init__(
+            f"No face found in {source}: {reached}, {min_score:.2f} is needed. "
+            "Use a sharper picture in which the person looks towards the camera."
+        )
+        self.source = source
+        self.best_score = best_score
+
+
+class ManyFacesError(FaceError):
+    """Several faces stand where one was meant."""
+
+    def __init__(self, source: str, boxes: Sequence[Box]) -> None:
+        listed = "\n".join(
+            f"  {number}: left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f}"
+            for number, (left, top, right, bottom) in enumerate(boxes, start=1)
+        )
+        super().__init__(
+            f"{len(boxes)} faces found in {source} where one was meant. Boxes in pixels, from the left:\n{listed}\n"
+            "Choose one by its number with `--pick N` (in Python: `read_face(..., pick=N)`), or crop the picture."
+        )
+        self.source = source
+        self.boxes = tuple(boxes)
+
+
+class SmallFaceError(FaceError):
+    """The only faces are too small to recognize anybody by."""
+
+    def __init__(self, source: str, *, side_px: float, min_side_px: float) -> None:
+        super().__init__(
+            f"The face in {source} is {side_px:.0f} px wide; at least {min_side_px:.0f} px are needed. "
+            "Use a picture with more pixels, or one taken from closer."
+        )
+        self.source = source
+        self.side_px = side_px
+
+
+class ResourceError(LikenessError):
+    """Something that the machine should hold (a file, memory, a device) is not there."""
+
+    exit_code = 4
+
+
+class WeightsError(ResourceError):
+    """Weights are absent, altered or of another architecture."""
+
+
+class CheckpointError(ResourceError):
+    """A training run cannot be resumed as asked."""

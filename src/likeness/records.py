@@ -1,0 +1,181 @@
+"""What flows through the package: small frozen records of numpy arrays, without behavior worth a file.
+
+Pictures are uint8 RGB, height first. Boxes are `(left, top, right, bottom)` in pixels. The five landmarks stand in
+picture order: outer and inner corner of the eye at the image's left, inner and outer corner of the eye at the
+image's right, base of the nose.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likeness.errors import Box
+
+__all__ = ["LANDMARK_NAMES", "Box", "Clip", "Comparison", "Detection", "Face", "Pose", "Similarity"]
+
+LANDMARK_NAMES = (
+    "image-left eye, outer corner",
+    "image-left eye, inner corner",
+    "image-right eye, inner corner",
+    "image-right eye, outer corner",
+    "base of the nose",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pose:
+    """Where a head points, as the viewer of the picture sees it. All zero is a frontal, upright head."""
+
+    yaw_deg: float
+    """Positive: the nose points to the right side of the picture."""
+    pitch_deg: float
+    """Positive: the head looks up."""
+    roll_deg: float
+    """Positive: the head is tilted clockwise in the picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Detection:
+    """What a detector says about one face."""
+
+    box: Box
+    landmarks: np.ndarray
+    """(5, 2) float32, pixels."""
+    score: float
+    """The detector's own confidence; only its order means something across engines."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Face:
+    """One face, read from one picture."""
+
+    box: Box
+    landmarks: np.ndarray
+    """(5, 2) float32, pixels of the picture it came from."""
+    pose: Pose
+    embedding: np.ndarray
+    """(128,) float32 for dlib, not normalized."""
+    score: float
+    crop: np.ndarray
+    """(224, 224, 3) uint8 RGB, the whole head, eyes level."""
+    engine: str
+    """Name of the engine; embeddings of different engines do not compare."""
+    source: str
+    """Where the picture came from, for messages and records."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """How alike two faces are."""
+
+    distance: float
+    """Euclidean distance of the embeddings."""
+    cosine: float
+    """Raw cosine of the embeddings; unrelated people already reach about 0.84 with dlib."""
+    threshold: float
+    """Calibrated distance under which two faces count as one person."""
+
+    @property
+    def is_same(self) -> bool:
+        return self.distance < self.threshold
+
+    @property
+    def same(self) -> bool:
+        return self.is_same
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Similarity:
+    """Likeness of each frame of a clip to its reference, by an independent face engine."""
+
+    distances: np.ndarray
+    """(frames,) float32, NaN where no face was found."""
+    cosines: np.ndarray
+    """(frames,) float32, NaN where no face was found."""
+    threshold: float
+    """Distance under which a frame counts as the same person."""
+
+    @property
+    def mean(self) -> float:
+        """Mean raw cosine over the frames with a face ("Average ID Similarity"); NaN if there is none."""
+        return _mean(self.cosines)
+
+    @property
+    def mean_distance(self) -> float:
+        return _mean(self.distances)
+
+    @property
+    def face_rate(self) -> float:
+        """Share of all frames in which a face was found."""
+        return float(np.isfinite(self.distances).mean()) if len(self.distances) else 0.0
+
+    @property
+    def match_rate(self) -> float:
+        """Share of all frames that are nearer to the reference than the threshold."""
+        return float((self.distances < self.threshold).mean()) if len(self.distances) else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with None where a number does not exist."""
+        return {
+            "mean_cosine": _finite(self.mean),
+            "mean_distance": _finite(self.mean_distance),
+            "face_rate": self.face_rate,
+            "match_rate": self.match_rate,
+            "threshold": self.threshold,
+            "cosines": [_finite(value) for value in self.cosines],
+            "distances": [_finite(value) for value in self.distances],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Clip:
+    """A generated video and everything needed to make it again."""
+
+    frames: np.ndarray
+    """(frames, height, width, 3) uint8 RGB."""
+    fps: float
+    prompt: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    """JSON-able: seed, steps, guidance, versions, checksums, licence preset."""
+    similarity: Similarity | None = None
+    references: tuple[Face, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.frames) / self.fps
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record that lies beside the video and inside it."""
+        return {
+            "prompt": self.prompt,
+            "num_frames": len(self.frames),
+            "height_px": int(self.frames.shape[1]),
+            "width_px": int(self.frames.shape[2]),
+            "fps": self.fps,
+            "references": [face.source for face in self.references],
+            "settings": self.settings,
+            "similarity": None if self.similarity is None else self.similarity.to_dict(),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write the video to `path`, its record inside the video and beside it as `.json`."""
+        # The one upward import of this layer: a record that cannot save itself would surprise its user.
+        from likeness.media import write_video
+
+        path = Path(path)
+        record = self.to_dict()
+        write_video(path, self.frames, self.fps, metadata=record)
+        path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return path
+
+
+def _mean(values: np.ndarray) -> float:
+    found = values[np.isfinite(values)]
+    return float(found.mean()) if len(found) else float("nan")
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
