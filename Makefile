@@ -1,0 +1,34 @@
+# make demo: from a clone to videos. make test: the tests. make check: what a change must pass.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?= -n 2 --dist loadfile
+# Two workers on two cores: threads inside each would only fight.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: setup demo test check bench
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "likeness needs Python 3.11 or later; point PYTHON at one: make PYTHON=python3.12 setup"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev]' -c constraints.txt
+	@touch $@
+
+demo: setup
+	OMP_NUM_THREADS=2 $(BIN)/likeness demo -o runs/demo
+
+test: setup
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+bench: setup
+	@for script in benchmarks/*.py; do OMP_NUM_THREADS=2 $(BIN)/python $$script --quick || exit 1; done

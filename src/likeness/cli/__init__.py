@@ -1,0 +1,66 @@
+"""`likeness`: each verb parses its words, makes one library call and prints one line.
+
+Everything but typer is imported inside the verbs, so that `likeness --help` answers at once. A verb family is a
+module of this package with a `register(app)` function; add it to `FAMILIES`.
+
+Exit codes: 0 done, 2 usage or settings, 3 input rejected, 4 something missing (weights, checkpoint, memory).
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from likeness import __version__
+from likeness.errors import LikenessError
+
+FAMILIES = ("compare",)
+"""Modules of this package, in the order in which help lists their verbs."""
+
+app = typer.Typer(
+    name="likeness",
+    help="Videos of a person from a photograph of their face and a sentence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"likeness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Videos of a person from a photograph of their face and a sentence."""
+    del version, debug  # `--version` acts in its callback, `main` reads `--debug` wherever it stands.
+
+
+for _family in FAMILIES:
+    importlib.import_module(f"{__name__}.{_family}").register(app)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code. An error that a user can fix is a message, not a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    is_debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        app(words, prog_name="likeness", standalone_mode=True)
+    except LikenessError as error:
+        if is_debug:
+            raise
+        print(f"likeness: {error}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+    return 0
