@@ -1,0 +1,20 @@
+"""Pictures and video in and out: the only door to Pillow and PyAV, and the guard on it.
+
+Everything inside is uint8 RGB, height first. Whatever comes from a user passes the guard: a file that is not what
+it should be is a `MediaError` that says what it is instead, before anything large is decoded.
+"""
+
+from likeness.media.pictures import MAX_PIXELS, read_picture, resize, write_picture
+from likeness.media.sheets import contact_sheet
+from likeness.media.video import read_metadata, read_video, write_video
+
+__all__ = [
+    "MAX_PIXELS",
+    "contact_sheet",
+    "read_metadata",
+    "read_picture",
+    "read_video",
+    "resize",
+    "write_picture",
+    "write_video",
+]

@@ -1,0 +1,140 @@
+"""Pictures: whatever a camera, phone or scanner wrote becomes upright uint8 RGB."""
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from likeness.errors import MediaError
+from likeness.media.guard import inspect
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 40_000_000
+"""Largest picture or video frame that is decoded."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError)
+"""What Pillow's decoders raise on damaged files."""
+
+
+def read_picture(path: str | Path) -> np.ndarray:
+    """Read any common picture as upright RGB.
+
+    Orientation (EXIF) is applied, color profiles are brought to sRGB, transparency is laid over white, the first
+    frame of an animation is taken.
+
+    Returns:
+        (height, width, 3) uint8.
+
+    Raises:
+        MediaError: the file is missing, empty, a folder, a video, not a picture, damaged or too large.
+    """
+    path = Path(path)
+    kind, name = inspect(path, expected="a picture")
+    if kind == "video":
+        raise MediaError(
+            f"{path} is a video ({name}), a picture is needed. Save one frame of it as JPEG or PNG."
+        )
+    if name == "HEIF":
+        raise MediaError(f"{path} is a HEIF or AVIF picture, which is not read here. Save it as JPEG or PNG.")
+    if kind != "picture":
+        raise MediaError(f"{path} is not a picture. Use one of {', '.join(_FORMATS)}.")
+    with warnings.catch_warnings():
+        # The size check below is stricter than Pillow's warning; odd metadata is no reason to speak.
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(path, formats=_FORMATS)
+        except Image.DecompressionBombError as error:
+            raise MediaError(_too_large(path, str(error))) from error
+        except UnidentifiedImageError as error:
+            raise MediaError(_damaged(path, name)) from error
+        except _DAMAGE as error:
+            raise MediaError(_damaged(path, name)) from error
+        with image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise MediaError(_too_large(path, f"{width} x {height} pixels"))
+            try:
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+            except _DAMAGE as error:
+                raise MediaError(_damaged(path, name)) from error
+
+
+def write_picture(path: str | Path, picture: np.ndarray) -> None:
+    """Write (height, width, 3) uint8 as the suffix of `path` says. Parent folders are made.
+
+    Raises:
+        MediaError: Pillow knows no such suffix, or the disk refuses.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settings = {"quality": 92} if path.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}
+    try:
+        Image.fromarray(np.ascontiguousarray(picture)).save(path, **settings)
+    except (ValueError, OSError) as error:
+        raise MediaError(
+            f"{path} cannot be written: {error}. Use a writable folder and .png or .jpg."
+        ) from error
+
+
+def resize(picture: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """Resize uint8 RGB with an antialiased bicubic filter."""
+    if picture.shape[:2] == (height_px, width_px):
+        return picture
+    return np.asarray(
+        Image.fromarray(np.ascontiguousarray(picture)).resize((width_px, height_px), Image.Resampling.BICUBIC)
+    )
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    image = _to_eight_bits(image)
+    if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        icc_profile = image.info.get("icc_profile")
+        image = Image.alpha_composite(white, layer).convert("RGB")
+        image.info["icc_profile"] = icc_profile
+    return np.asarray(_to_srgb(image).convert("RGB")).copy()
+
+
+def _to_eight_bits(image: Image.Image) -> Image.Image:
+    """Scale single-channel pictures of 16 or 32 bits to 8 (Pillow's own conversion clips them)."""
+    if not (image.mode.startswith("I") or image.mode == "F"):
+        return image
+    values = np.asarray(image, dtype=np.float64)
+    highest = float(np.nanmax(values, initial=0.0))
+    if image.mode == "F":
+        full = 1.0 if highest <= 1.0 else max(highest, 255.0)
+    else:
+        full = 255.0 if image.mode == "I" and highest <= 255 else max(65535.0, highest)
+    return Image.fromarray(np.clip(np.nan_to_num(values) / full * 255 + 0.5, 0, 255).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Bring a wide-gamut or CMYK profile to sRGB, so that skin has the color its photographer saw."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "CMYK"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        logger.warning("The color profile cannot be read (%s); colors are taken as sRGB.", error)
+        return image
+    return image if converted is None else converted
+
+
+def _too_large(path: Path, size: str) -> str:
+    return (
+        f"{path} is too large ({size}); at most {MAX_PIXELS // 1_000_000} megapixels are read. Scale it down."
+    )
+
+
+def _damaged(path: Path, name: str) -> str:
+    return f"{path} starts as a {name} picture but is truncated or damaged. Copy or download it again."

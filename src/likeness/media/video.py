@@ -1,0 +1,160 @@
+"""Video: H.264 in mp4 out, mp4 and Matroska in. The same frames give the same bytes."""
+
+import json
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from likeness.errors import MediaError
+from likeness.media.guard import inspect
+from likeness.media.pictures import MAX_PIXELS
+
+MAX_VIDEO_BYTES = 4_000_000_000
+"""Most memory that the frames of one video may take."""
+_DEMUXERS = {"MP4": "mov", "Matroska": "matroska"}
+_FPS_DENOMINATOR_LIMIT = 1001
+_BT601 = 6
+"""The color matrix by which FFmpeg turns RGB into YUV where nothing else is said."""
+
+
+def write_video(
+    path: str | Path, frames: np.ndarray, fps: float, metadata: dict[str, Any] | None = None
+) -> None:
+    """Write (frames, height, width, 3) uint8 as H.264. Parent folders are made; odd sizes gain one edge pixel.
+
+    `metadata` lies as JSON in the `comment` tag of the file. The file appears only once it is whole.
+
+    Raises:
+        MediaError: the frames are no video, or the disk refuses.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise MediaError(
+            f"{path} cannot be written as video: its suffix is {path.suffix or 'missing'}. Use .mp4."
+        )
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+        raise MediaError(
+            f"Frames are {frames.dtype} {frames.shape}; uint8 (frames, height, width, 3) is needed."
+        )
+    if not fps > 0:
+        raise MediaError(f"`fps` is {fps}; a number above 0 is needed.")
+    _, height, width, _ = frames.shape
+    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".likeness-", dir=path.parent) as folder:
+            draft = Path(folder) / "draft.mp4"
+            _encode(draft, frames, Fraction(fps).limit_denominator(_FPS_DENOMINATOR_LIMIT), metadata)
+            draft.replace(path)
+    except OSError as error:
+        raise MediaError(
+            f"{path} cannot be written: {error}. Choose a folder with room that you may write."
+        ) from error
+
+
+def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.ndarray, float]:
+    """Read a video as upright RGB frames.
+
+    Returns:
+        (frames, height, width, 3) uint8, and frames per second.
+
+    Raises:
+        MediaError: no mp4, mov, mkv or webm video, damaged, or more than fits in `MAX_VIDEO_BYTES`.
+    """
+    path = Path(path)
+    frames: list[np.ndarray] = []
+    try:
+        with _open(path) as container:
+            stream = _video_stream(path, container)
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            for frame in container.decode(stream):
+                frames.append(_upright(frame))
+                if len(frames) * frames[0].nbytes > MAX_VIDEO_BYTES:
+                    raise MediaError(
+                        f"{path} has too many frames: the first {len(frames)} already take "
+                        f"{MAX_VIDEO_BYTES // 10**9} GB. Cut it, or read fewer with `max_frames`."
+                    )
+                if len(frames) == max_frames:
+                    break
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(
+            f"{path} is a damaged or truncated video ({error}). Copy or download it again."
+        ) from error
+    if not frames or fps <= 0:
+        raise MediaError(f"{path} holds no video frames. Use another video.")
+    return np.stack(frames), fps
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The record that `write_video` put into the file; empty where there is none.
+
+    Raises:
+        MediaError: no readable mp4, mov, mkv or webm file.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as container:
+            tags = {name.lower(): value for name, value in container.metadata.items()}
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"{path} is a damaged or truncated video ({error}). Copy or download it again."
+        ) from error
+    try:
+        record = json.loads(tags.get("comment", "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _encode(path: Path, frames: np.ndarray, rate: Fraction, metadata: dict[str, Any] | None) -> None:
+    # Bit-exact flags leave out dates and library versions; one thread, because x264 decides by thread otherwise.
+    options = {"movflags": "+faststart", "fflags": "+bitexact"}
+    with av.open(str(path), "w", format="mp4", options=options) as container:
+        if metadata is not None:
+            container.metadata["comment"] = json.dumps(metadata, sort_keys=True)
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1
+        stream.color_primaries = stream.color_trc = stream.colorspace = _BT601
+        stream.options = {"crf": "12", "preset": "medium", "flags": "+bitexact", "x264-params": "threads=1"}
+        for picture in frames:
+            container.mux(
+                stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"))
+            )
+        container.mux(stream.encode())
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    kind, name = inspect(path, expected="a video")
+    if kind == "picture":
+        raise MediaError(
+            f"{path} is a picture ({name}), a video is needed. Use an mp4, mov, mkv or webm file."
+        )
+    if name not in _DEMUXERS:
+        raise MediaError(f"{path} is not a video that is read here. Use an mp4, mov, mkv or webm file.")
+    # The demuxer is forced, so that no file can talk FFmpeg into a playlist or network format.
+    return av.open(str(path), "r", format=_DEMUXERS[name])
+
+
+def _video_stream(path: Path, container: av.container.InputContainer) -> VideoStream:
+    if not container.streams.video:
+        raise MediaError(f"{path} has no picture track. Use a file with video in it.")
+    stream = container.streams.video[0]
+    if stream.width * stream.height > MAX_PIXELS:
+        raise MediaError(
+            f"{path} is too large ({stream.width} x {stream.height} pixels); at most "
+            f"{MAX_PIXELS // 1_000_000} megapixels a frame are read. Scale it down."
+        )
+    return stream
+
+
+def _upright(frame: VideoFrame) -> np.ndarray:
+    """Apply the turn that phones note in the file instead of turning the pixels (degrees, counterclockwise)."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
