@@ -1,0 +1,183 @@
+"""The CogVideoX VAE's arithmetic, laid out so that a CPU trains it quickly. It holds no weights and saves nothing.
+
+The functions read the modules of a stock `AutoencoderKLCogVideoX` and compute what its `encode` and `decode` compute
+(tests hold them side by side), with three differences that cost no accuracy: weights stay float32 and are cast where
+they are used, so activations may be bfloat16; group norms run in float32; a single picture goes through 2-D
+convolutions. A causal 3-D convolution pads a picture with itself, so on one frame it *is* the 2-D convolution whose
+kernel is the 3-D one summed over time.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLCogVideoX
+from torch import Tensor, nn
+
+Cache = dict[nn.Module, Tensor]
+
+
+def encode(vae: AutoencoderKLCogVideoX, frames: Tensor, *, last_tap_only: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean and log-variance of the latents, chunk by chunk as the stock encoder walks.
+
+    Shapes:
+        frames: (batch, channels, frames, height, width), the order of this VAE, in [-1, 1]
+        returns: two of (batch, latent_channels, latent_frames, height / 8, width / 8)
+    """
+    cache: Cache = {}
+    chunks = [
+        _encode_chunk(vae, chunk, cache, last_tap_only)
+        for chunk in _chunks(frames, vae.num_sample_frames_batch_size, frames.shape[2])
+    ]
+    mean, log_variance = torch.cat(chunks, dim=2).chunk(2, dim=1)
+    return mean, log_variance.clamp(-30.0, 20.0)
+
+
+def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, *, last_tap_only: bool = False) -> Tensor:
+    """Frames of unscaled latents, chunk by chunk as the stock decoder walks."""
+    cache: Cache = {}
+    chunks = [
+        _decode_chunk(vae, chunk, cache, last_tap_only)
+        for chunk in _chunks(latents, vae.num_latent_frames_batch_size, latents.shape[2])
+    ]
+    return torch.cat(chunks, dim=2)
+
+
+def leave_only_last_tap(vae: AutoencoderKLCogVideoX) -> None:
+    """Move every 3-D kernel's sum over time into its last tap, the one that sees the present frame.
+
+    A picture comes out as before, and a clip is coded frame by frame: where training on pictures starts, and a
+    good place for training on clips to go on from.
+    """
+    with torch.no_grad():
+        for module in vae.modules():
+            if isinstance(module, nn.Conv3d) and module.kernel_size[0] > 1:
+                total = module.weight.sum(dim=2)
+                module.weight.zero_()
+                module.weight[:, :, -1] = total
+
+
+def _chunks(frames: Tensor, size: int, count: int) -> Iterator[Tensor]:
+    """The stock walk: chunks of `size` frames, the first longer by the remainder."""
+    number, rest = max(count // size, 1), count % size if count >= size else 0
+    if count < size:
+        yield frames
+        return
+    for index in range(number):
+        start = 0 if index == 0 else size * index + rest
+        yield frames[:, :, start : size * (index + 1) + rest]
+
+
+def _encode_chunk(vae: AutoencoderKLCogVideoX, frames: Tensor, cache: Cache, last: bool) -> Tensor:
+    encoder = vae.encoder
+    hidden = _convolve(encoder.conv_in, frames, cache, last)
+    for block in encoder.down_blocks:
+        for resnet in block.resnets:
+            hidden = _resnet(resnet, hidden, None, cache, last)
+        for sampler in block.downsamplers or ():
+            hidden = _shrink(sampler, hidden)
+    for resnet in encoder.mid_block.resnets:
+        hidden = _resnet(resnet, hidden, None, cache, last)
+    return _convolve(encoder.conv_out, F.silu(_normalize(encoder.norm_out, hidden)), cache, last)
+
+
+def _decode_chunk(vae: AutoencoderKLCogVideoX, latents: Tensor, cache: Cache, last: bool) -> Tensor:
+    decoder = vae.decoder
+    hidden = _convolve(decoder.conv_in, latents, cache, last)
+    for resnet in decoder.mid_block.resnets:
+        hidden = _resnet(resnet, hidden, latents, cache, last)
+    for block in decoder.up_blocks:
+        for resnet in block.resnets:
+            hidden = _resnet(resnet, hidden, latents, cache, last)
+        for sampler in block.upsamplers or ():
+            hidden = _enlarge(sampler, hidden)
+    return _convolve(decoder.conv_out, F.silu(_modulate(decoder.norm_out, hidden, latents)), cache, last)
+
+
+def _convolve(module: Any, hidden: Tensor, cache: Cache, last: bool) -> Tensor:
+    """A causal convolution: it sees the two frames before its own, or the first one repeated."""
+    layer = getattr(module, "conv", module)
+    weight, bias = layer.weight.to(hidden.dtype), layer.bias.to(hidden.dtype)
+    taps, margin = weight.shape[2], weight.shape[3] // 2
+    if hidden.shape[2] == 1 and layer not in cache:
+        kernel = weight[:, :, -1] if last or taps == 1 else weight.sum(dim=2)
+        if taps > 1:
+            cache[layer] = hidden.expand(-1, -1, taps - 1, -1, -1)
+        return F.conv2d(hidden[:, :, 0], kernel, bias, padding=margin).unsqueeze(2)
+    if taps > 1:
+        before = cache[layer] if layer in cache else hidden[:, :, :1].expand(-1, -1, taps - 1, -1, -1)
+        hidden = torch.cat([before, hidden], dim=2)
+        cache[layer] = hidden[:, :, -taps + 1 :]
+    return F.conv3d(hidden, weight, bias, padding=(0, margin, margin))
+
+
+def _normalize(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
+    # In bfloat16 the backward pass of a group norm is four times as slow on a CPU as in float32.
+    if hidden.shape[2] == 1:
+        flat = F.group_norm(hidden[:, :, 0].float(), norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return flat.to(hidden.dtype).unsqueeze(2)
+    return F.group_norm(hidden.float(), norm.num_groups, norm.weight, norm.bias, norm.eps).to(hidden.dtype)
+
+
+def _modulate(norm: Any, hidden: Tensor, latents: Tensor) -> Tensor:
+    """The decoder's norm: scale and shift come from the latents, by 1x1 convolutions.
+
+    The stock layer enlarges the latents and then convolves; a 1x1 convolution commutes with repeating pixels, so it
+    is done while they are small.
+    """
+    scale, shift = (_convolve(layer, latents, {}, False) for layer in (norm.conv_y, norm.conv_b))
+    return torch.addcmul(_repeat(shift, hidden), _normalize(norm.norm_layer, hidden), _repeat(scale, hidden))
+
+
+def _repeat(small: Tensor, like: Tensor) -> Tensor:
+    size = like.shape[-3:]
+    if size[0] == 1:
+        return F.interpolate(small[:, :, 0], size=size[1:]).unsqueeze(2)
+    if size[0] % 2 == 1:
+        first, rest = small[:, :, :1], small[:, :, 1:]
+        rest_size = (size[0] - 1, *size[1:])
+        return torch.cat([_repeat(first, like[:, :, :1]), F.interpolate(rest, size=rest_size)], dim=2)
+    return F.interpolate(small, size=size)
+
+
+def _resnet(block: Any, hidden: Tensor, latents: Tensor | None, cache: Cache, last: bool) -> Tensor:
+    def norm(layer: Any, inputs: Tensor) -> Tensor:
+        return _normalize(layer, inputs) if latents is None else _modulate(layer, inputs, latents)
+
+    out = _convolve(block.conv1, F.silu(norm(block.norm1, hidden)), cache, last)
+    out = _convolve(block.conv2, F.silu(norm(block.norm2, out)), cache, last)
+    if block.in_channels != block.out_channels:
+        hidden = _convolve(block.conv_shortcut, hidden, cache, last)
+    return out + hidden
+
+
+def _by_frame(layer: nn.Conv2d, hidden: Tensor, stride: int, padding: int) -> Tensor:
+    batch, channels, frames, height, width = hidden.shape
+    weight, bias = layer.weight.to(hidden.dtype), layer.bias.to(hidden.dtype)
+    if frames == 1:
+        return F.conv2d(hidden[:, :, 0], weight, bias, stride=stride, padding=padding).unsqueeze(2)
+    flat = hidden.transpose(1, 2).reshape(batch * frames, channels, height, width)
+    flat = F.conv2d(flat, weight, bias, stride=stride, padding=padding)
+    return flat.unflatten(0, (batch, frames)).transpose(1, 2)
+
+
+def _shrink(sampler: Any, hidden: Tensor) -> Tensor:
+    frames = hidden.shape[2]
+    if sampler.compress_time and frames > 1:
+        first, rest = hidden[:, :, : frames % 2], hidden[:, :, frames % 2 :]
+        hidden = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
+    return _by_frame(sampler.conv, F.pad(hidden, (0, 1, 0, 1)), stride=2, padding=0)
+
+
+def _enlarge(sampler: Any, hidden: Tensor) -> Tensor:
+    frames = hidden.shape[2]
+    batch, channels, _, height, width = hidden.shape
+    if sampler.compress_time and frames > 1:
+        first, rest = hidden[:, :, : frames % 2], hidden[:, :, frames % 2 :]
+        hidden = torch.cat([first, rest.repeat_interleave(2, dim=2)], dim=2)
+    if frames == 1:
+        hidden = F.interpolate(hidden[:, :, 0], scale_factor=2.0).unsqueeze(2)
+    else:
+        hidden = F.interpolate(hidden, size=(hidden.shape[2], 2 * height, 2 * width))
+    return _by_frame(sampler.conv, hidden, stride=1, padding=1)
