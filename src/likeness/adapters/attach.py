@@ -1,0 +1,87 @@
+"""Put a method's layers on a stock CogVideoX transformer, and take them off without a trace."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from likeness.adapters.block import CONDITION_KEY, FaceBlock, FaceCondition, FaceLayer
+from likeness.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Attachment:
+    """A transformer that wears an adapter, and what takes it off again."""
+
+    transformer: CogVideoXTransformer3DModel
+    hook: RemovableHandle
+
+
+def attach(
+    transformer: CogVideoXTransformer3DModel,
+    layers: Mapping[str, nn.Module],
+    condition: Callable[[], FaceCondition | None],
+    *,
+    reinjects_face: bool = False,
+) -> Attachment:
+    """Wrap every block of `transformer`; those named in `layers` are adapted, the others let the face pass by.
+
+    Args:
+        transformer: A stock transformer. Load LoRA weights and quantize before, enable caches and offload after.
+        layers: Adapter layers by block number.
+        condition: Asked at each forward pass for what is on now; None leaves the transformer stock.
+        reinjects_face: Give every adapted block x_face anew, instead of what the one before it made of it.
+
+    Raises:
+        ConfigError: Something is attached already, a cache is on, or a layer has no block.
+    """
+    blocks = transformer.transformer_blocks
+    if any(type(block) is not CogVideoXBlock for block in blocks):
+        raise ConfigError("Another method is attached to this transformer. Call its `detach()` first.")
+    _refuse_cache(transformer, "attach")
+    missing = [name for name in layers if int(name) >= len(blocks)]
+    if missing:
+        raise ConfigError(
+            f"The adapter has layers for blocks {', '.join(missing)}, but the transformer has {len(blocks)} blocks. "
+            "Use the adapter with the backbone that it was trained on."
+        )
+    for number, block in enumerate(blocks):
+        layer = layers[str(number)] if str(number) in layers else None
+        assert isinstance(block, CogVideoXBlock)
+        assert layer is None or isinstance(layer, FaceLayer)
+        blocks[number] = FaceBlock(block, layer, reinjects_face=reinjects_face)
+
+    def bring_condition(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        now = condition()
+        if now is None:
+            return None
+        text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
+        now = replace(now, text_tokens=text.shape[1], rows={})
+        return args, {**kwargs, "attention_kwargs": {**(kwargs.get("attention_kwargs") or {}), CONDITION_KEY: now}}
+
+    return Attachment(
+        transformer=transformer, hook=transformer.register_forward_pre_hook(bring_condition, with_kwargs=True)
+    )
+
+
+def detach(attachment: Attachment) -> None:
+    """Put the stock blocks back.
+
+    Raises:
+        ConfigError: A cache is on, whose hooks sit on the adapted blocks.
+    """
+    _refuse_cache(attachment.transformer, "detach")
+    attachment.hook.remove()
+    blocks = attachment.transformer.transformer_blocks
+    for number, block in enumerate(blocks):
+        assert isinstance(block, FaceBlock)
+        blocks[number] = block.base
+
+
+def _refuse_cache(transformer: CogVideoXTransformer3DModel, act: str) -> None:
+    if transformer.is_cache_enabled:
+        raise ConfigError(f"A cache is on, so `{act}()` would lose its hooks. Call `transformer.disable_cache()` first.")

@@ -1,0 +1,119 @@
+"""Joint attention of text, face and video with a frozen block's own weights, and cross-attention to the face.
+
+Eq. 7 of Magic Mirror (arXiv:2501.03931v1): x_out = T_SA(x_full) + T_CA(W_q x_full, W_kv' x_face). Both share W_q; the
+cross-attention has its own K and V. V starts at zero, so its term does too.
+"""
+
+import math
+from typing import Any
+
+import torch
+from diffusers.models.attention import AttentionModuleMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import apply_rotary_emb
+from einops import rearrange
+from torch import Tensor, nn
+
+Rope = tuple[Tensor, Tensor]
+Streams = tuple[Tensor, Tensor, Tensor]
+
+
+class FaceAddedAttention(nn.Module, AttentionModuleMixin):
+    """The trained half of an adapted layer's attention; the frozen half is passed in at each call.
+
+    The new layers are not called `to_k` and `to_v`, so that a LoRA for those names does not land on them.
+
+    Shapes:
+        text: (batch, text_tokens, width)
+        face: (batch, face_tokens, width)
+        video: (batch, video_tokens, width)
+        keys: (batch, face_tokens, width), what the cross-attention reads
+        returns: the three streams after attention
+    """
+
+    _supports_qkv_fusion = False
+
+    def __init__(self, width: int, *, has_face: bool = True) -> None:
+        super().__init__()
+        self.to_k_face = nn.Linear(width, width, bias=False) if has_face else None
+        self.to_v_face = nn.Linear(width, width, bias=False) if has_face else None
+        if self.to_v_face is not None:
+            nn.init.zeros_(self.to_v_face.weight)
+        self.processor = FaceAddedAttnProcessor()
+
+    def forward(
+        self,
+        base: Attention,
+        streams: Streams,
+        keys: Tensor,
+        rope: Rope | None = None,
+        scale: float = 1.0,
+    ) -> Streams:
+        return self.processor(self, base, streams, keys, rope, scale)
+
+
+class FaceAddedAttnProcessor:
+    """Eq. 7 through diffusers' attention dispatch, so that attention backends apply to it.
+
+    "Added" in the name makes diffusers' `fuse_qkv_projections` refuse instead of dropping the face without a word.
+    """
+
+    _attention_backend: Any = None
+    _parallel_config: Any = None
+
+    def __call__(
+        self,
+        attention: FaceAddedAttention,
+        base: Attention,
+        streams: Streams,
+        keys: Tensor,
+        rope: Rope | None,
+        scale: float,
+    ) -> Streams:
+        lengths = [stream.shape[1] for stream in streams]
+        x_full = torch.cat(streams, dim=1)  # (batch, text + face + video, width)
+        query, key, value = (self._heads(layer(x_full), base) for layer in (base.to_q, base.to_k, base.to_v))
+        query = query if base.norm_q is None else base.norm_q(query)
+        key = key if base.norm_k is None else base.norm_k(key)
+
+        # The cross-attention takes the query before rotation: face tokens have no place in the video.
+        x_out = self._attend(self._rotate(query, rope, lengths[-1]), self._rotate(key, rope, lengths[-1]), value,
+                             bias=self._face_bias(x_full, lengths, scale))  # fmt: skip
+        if attention.to_k_face is not None:
+            key, value = (self._heads(layer(keys), base) for layer in (attention.to_k_face, attention.to_v_face))
+            key = key if base.norm_k is None else base.norm_k(key)
+            crossed = self._attend(query, key, value)
+            x_out = x_out + (crossed if scale == 1 else scale * crossed)
+
+        x_out = base.to_out[1](base.to_out[0](x_out))
+        text, face, video = x_out.split(lengths, dim=1)
+        return text, face, video
+
+    @staticmethod
+    def _heads(x: Tensor, base: Attention) -> Tensor:
+        return rearrange(x, "b n (h d) -> b h n d", h=base.heads)
+
+    @staticmethod
+    def _rotate(x: Tensor, rope: Rope | None, video_tokens: int) -> Tensor:
+        """Rotate the video's positions. Text and face stand before them and have none (reading 6)."""
+        if rope is None:
+            return x
+        return torch.cat([x[:, :, :-video_tokens], apply_rotary_emb(x[:, :, -video_tokens:], rope)], dim=2)
+
+    @staticmethod
+    def _face_bias(x_full: Tensor, lengths: list[int], scale: float) -> Tensor | None:
+        """Weigh the face's keys by `scale` in the softmax. At 1 there is no mask, and every backend is open."""
+        if scale == 1:
+            return None
+        weight = [x_full.new_full((length,), value) for length, value in zip(lengths, (0, math.log(scale), 0))]
+        return torch.cat(weight)[None, None, None, :]
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None) -> Tensor:
+        mixed = dispatch_attention_fn(
+            *(x.transpose(1, 2) for x in (query, key, value)),  # (batch, tokens, heads, head_width)
+            attn_mask=bias,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        return rearrange(mixed, "b n h d -> b n (h d)")

@@ -1,0 +1,119 @@
+"""F_face: dense features of a face picture, as the outputs of the last two blocks of a vision transformer.
+
+Two extractors with one result: `SmallFeatures` is a ViT of our own that trains with the method; `ClipFeatures` is
+transformers' CLIP vision tower. tau_id reads the last block, tau_face the penultimate one (Magic Mirror,
+arXiv:2501.03931v1, A.5), so one pass serves both. Pictures come in [-1, 1] and in any size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, scaled_dot_product_attention
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseFeatures:
+    """What both perceivers read.
+
+    Shapes:
+        last, penultimate: (batch, tokens, width), class token first
+    """
+
+    last: Tensor
+    penultimate: Tensor
+
+
+def resize(pixels: Tensor, size_px: int) -> Tensor:
+    """Bring square pictures to `size_px`, smoothed when they shrink."""
+    if pixels.shape[-1] == pixels.shape[-2] == size_px:
+        return pixels
+    return interpolate(pixels, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
+
+
+class TransformerLayer(nn.Module):
+    """A pre-norm transformer block without masks.
+
+    Shapes:
+        x: (batch, tokens, width)
+        returns: (batch, tokens, width)
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(width)
+        self.to_qkv = nn.Linear(width, 3 * width)
+        self.to_out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = rearrange(
+            self.to_qkv(self.norm1(x)), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.num_heads
+        )
+        mixed = scaled_dot_product_attention(query, key, value)
+        x = x + self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
+        return x + self.feed_forward(self.norm2(x))
+
+
+class SmallFeatures(nn.Module):
+    """A small ViT that learns with the method.
+
+    Shapes:
+        pixels: (batch, 3, height, width) in [-1, 1]
+    """
+
+    def __init__(
+        self, width: int, *, depth: int, num_heads: int, image_size_px: int, patch_size_px: int
+    ) -> None:
+        super().__init__()
+        self.image_size_px = image_size_px
+        num_patches = (image_size_px // patch_size_px) ** 2
+        self.patch_embed = nn.Conv2d(3, width, patch_size_px, stride=patch_size_px)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(0.02 * torch.randn(1, 1 + num_patches, width))
+        self.layers = nn.ModuleList(TransformerLayer(width, num_heads) for _ in range(depth))
+
+    def forward(self, pixels: Tensor) -> DenseFeatures:
+        patches = rearrange(self.patch_embed(resize(pixels, self.image_size_px)), "b w y x -> b (y x) w")
+        x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1) + self.position
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        return DenseFeatures(last=self.layers[-1](x), penultimate=x)
+
+
+class ClipFeatures(nn.Module):
+    """CLIP's vision tower. Neither output passes its final LayerNorm, as in PhotoMaker-V2.
+
+    Shapes:
+        pixels: (batch, 3, height, width) in [-1, 1]
+    """
+
+    def __init__(
+        self, width: int, *, depth: int, num_heads: int, image_size_px: int, patch_size_px: int
+    ) -> None:
+        super().__init__()
+        self.image_size_px = image_size_px
+        self.model = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=width,
+                intermediate_size=4 * width,
+                num_hidden_layers=depth,
+                num_attention_heads=num_heads,
+                image_size=image_size_px,
+                patch_size=patch_size_px,
+            )
+        )
+
+    def forward(self, pixels: Tensor) -> DenseFeatures:
+        mean = pixels.new_tensor(CLIP_MEAN)[:, None, None]
+        std = pixels.new_tensor(CLIP_STD)[:, None, None]
+        pixels = ((resize(pixels, self.image_size_px) + 1) / 2 - mean) / std
+        hidden = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return DenseFeatures(last=hidden[-1], penultimate=hidden[-2])

@@ -1,0 +1,459 @@
+"""Magic Mirror: ID-Preserved Video Generation in Video Diffusion Transformers (arXiv:2501.03931v1).
+
+A face is read twice: as an identity (x_id, two tokens for each picture) and as structure (x_face). x_id is fused into
+the prompt's class word (Eq. 4) and shifts the modulation of the even layers (CAN, Eq. 6); x_face joins their attention
+as a third modality (Eqs. 5 and 7). One class serves every size of CogVideoX; `docs/papers/magic_mirror.md` lists each
+symbol, where it lives, and every deviation. Training and sampling loops are not here.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from likeness.adapters.attach import Attachment, attach, detach
+from likeness.adapters.block import Branch, FaceCondition, FaceLayer
+from likeness.adapters.modulation import NormFactors
+from likeness.errors import ConfigError
+from likeness.identity.fuse import IdentityFuse
+from likeness.identity.perceiver import FacePerceiver, IdentityPerceiver
+from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
+from likeness.identity.vit import ClipFeatures, SmallFeatures
+from likeness.records import Face
+
+FaceInput = Face | str | Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MagicMirrorIdentity:
+    """A person, or one for each prompt, as the transformer sees them.
+
+    Shapes:
+        id_tokens: (batch, references * 2, identity_width): x_id
+        face_tokens: (batch, face_tokens, width): x_face
+    """
+
+    id_tokens: Tensor
+    face_tokens: Tensor
+
+    def __len__(self) -> int:
+        return len(self.id_tokens)
+
+    def expand(self, batch: int) -> "MagicMirrorIdentity":
+        """Repeat one person for `batch` prompts."""
+        return self if len(self) == batch else MagicMirrorIdentity.stack([self] * batch)
+
+    @classmethod
+    def stack(cls, identities: Sequence["MagicMirrorIdentity"]) -> "MagicMirrorIdentity":
+        """Join people, one for each prompt. All need the same number of reference pictures."""
+        counts = {identity.id_tokens.shape[1] for identity in identities}
+        if len(counts) > 1:
+            raise ConfigError(
+                f"Identities have {sorted(counts)} tokens, but those of one batch need equally many. "
+                "Give the same number of reference pictures for each person."
+            )
+        return cls(
+            id_tokens=torch.cat([identity.id_tokens for identity in identities]),
+            face_tokens=torch.cat([identity.face_tokens for identity in identities]),
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Session:
+    """What is on while a `conditioned` or `identity` context is open."""
+
+    identity: MagicMirrorIdentity
+    active: Tensor | None
+    scale: float
+    branch: Branch
+    num_prompts: int
+
+
+class MagicMirror(ModelMixin, ConfigMixin):
+    """The method: perceivers, fuse, and one adapter layer for each even block of a CogVideoX transformer.
+
+    It holds no weights of the base. `attach(pipe)` puts the layers on, `detach()` takes them off.
+
+    Example:
+        ```python
+        mirror = MagicMirror.from_pretrained("folder").attach(pipe)
+        with mirror.identity(["me.jpg"]):
+            video = pipe(**mirror.prompt("a woman img waves at the camera")).frames
+        ```
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        width: int,
+        time_width: int,
+        text_width: int,
+        num_layers: int,
+        layer_step: int = 2,
+        encoder: Literal["vit", "clip"] = "vit",
+        encoder_width: int = 128,
+        encoder_depth: int = 4,
+        encoder_heads: int = 4,
+        image_size_px: int = 64,
+        patch_size_px: int = 8,
+        embedding_width: int = 128,
+        tokens_per_reference: int = 2,
+        identity_width: int = 128,
+        identity_depth: int = 2,
+        face_tokens: int = 16,
+        face_width: int = 128,
+        face_depth: int = 2,
+        head_width: int = 32,
+        norm_width: int = 64,
+        norm_hidden_width: int = 128,
+        norm_factors: NormFactors = "shift+scale+gate",
+        norm_reads_time: bool = True,
+        has_norm: bool = True,
+        has_face: bool = True,
+        reinjects_face: bool = False,
+        trigger: str = TRIGGER,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` fill in the rest.
+
+        Args:
+            width: Channels of the transformer's tokens.
+            time_width: Channels of its time embedding.
+            text_width: Channels of the text encoder.
+            num_layers: Blocks of the transformer.
+            layer_step: Adapt blocks 0, layer_step, 2 layer_step, ... The paper: the even ones.
+            encoder: F_face: "vit", a small one that trains along, or "clip".
+            encoder_width: Channels of F_face.
+            encoder_depth: Blocks of F_face.
+            encoder_heads: Attention heads of F_face.
+            image_size_px: Side of the pictures that F_face reads.
+            patch_size_px: Side of its patches.
+            embedding_width: Numbers in the recognizer's embedding (F_id): dlib 128, ArcFace 512.
+            tokens_per_reference: Tokens of x_id for each reference picture.
+            identity_width: Channels of x_id, the paper's c.
+            identity_depth: Layers of tau_id.
+            face_tokens: Tokens of x_face.
+            face_width: Channels inside tau_face.
+            face_depth: Layers of tau_face.
+            head_width: Channels of one attention head in both perceivers.
+            norm_width: Channels of CAN's global projection, the paper's c1.
+            norm_hidden_width: Channels inside CAN.
+            norm_factors: What CAN predicts; "shift+gate" leaves the scales alone.
+            norm_reads_time: Whether CAN reads t and mu1_vid beside the identity.
+            has_norm: With CAN. False is the paper's ablation.
+            has_face: With the face branch: x_face, phi_face and cross-attention. False is the paper's ablation.
+            reinjects_face: Give every adapted layer x_face anew, instead of one stream through all of them.
+            trigger: The word that marks the class word before it.
+            frozen: Name prefixes of parameters that never train.
+        """
+        super().__init__()
+        features = {"vit": SmallFeatures, "clip": ClipFeatures}[encoder]
+        self.face_encoder = features(
+            encoder_width,
+            depth=encoder_depth,
+            num_heads=encoder_heads,
+            image_size_px=image_size_px,
+            patch_size_px=patch_size_px,
+        )
+        # An embedding is standardized before tau_id reads it; (0, 1) leaves it raw, as PhotoMaker-V2 does.
+        self.register_buffer("embedding_mean", torch.zeros(embedding_width))
+        self.register_buffer("embedding_std", torch.ones(embedding_width))
+        self.identity_perceiver = IdentityPerceiver(
+            identity_width,
+            embedding_width=embedding_width,
+            feature_width=encoder_width,
+            depth=identity_depth,
+            head_width=head_width,
+            num_tokens=tokens_per_reference,
+        )
+        self.face_perceiver = (
+            FacePerceiver(
+                face_width,
+                output_width=width,
+                feature_width=encoder_width,
+                depth=face_depth,
+                head_width=head_width,
+                num_tokens=face_tokens,
+            )
+            if has_face
+            else None
+        )
+        self.fuse_module = IdentityFuse(text_width, identity_width)
+        self.norm_projection = nn.Linear(tokens_per_reference * identity_width, norm_width) if has_norm else None
+        self.layers = nn.ModuleDict(
+            {
+                str(number): FaceLayer(
+                    width,
+                    time_width=time_width,
+                    identity_width=norm_width,
+                    hidden_width=norm_hidden_width,
+                    factors=norm_factors,
+                    reads_time=norm_reads_time,
+                    has_face=has_face,
+                    has_norm=has_norm,
+                )
+                for number in range(0, num_layers, layer_step)
+            }
+        )
+        self._attachment: Attachment | None = None
+        self._pipe: list[CogVideoXPipeline] = []
+        self._session: _Session | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the transformer behind when the adapter is copied (for a moving average) or pickled."""
+        return {**self.__dict__, "_attachment": None, "_pipe": [], "_session": None}
+
+    @staticmethod
+    def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
+        """Settings for a small transformer: sizes from its config, the rest as the defaults, then `changes`."""
+        return {**_sizes(transformer_config), **changes}
+
+    @staticmethod
+    def cogvideox_5b_config(transformer_config: Any = None, **changes: Any) -> dict[str, Any]:
+        """Settings of the paper, as far as it tells and as its parameter count suggests (reading 5)."""
+        sizes = dict(width=3072, time_width=512, text_width=4096, num_layers=42)
+        if transformer_config is not None:
+            sizes = _sizes(transformer_config)
+        paper = dict(
+            encoder="clip", encoder_width=1024, encoder_depth=24, encoder_heads=16, image_size_px=224,
+            patch_size_px=14, embedding_width=512, identity_width=2048, identity_depth=4, face_tokens=32,
+            face_width=2048, face_depth=10, head_width=128, norm_width=512, norm_hidden_width=512,
+            frozen=("face_encoder", "identity_perceiver"),
+        )  # fmt: skip
+        return {**sizes, **paper, **changes}
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Switch gradients on where `frozen` does not forbid them, and return those parameters."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not name.startswith(tuple(self.config.frozen)))
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    # --- the face -------------------------------------------------------------------------------------------
+
+    def standardize_embeddings(self, embeddings: Tensor) -> None:
+        """Measure F_id's mean and spread on (count, embedding_width) examples, before training starts.
+
+        dlib's numbers share a large mean: unrelated people have a cosine of 0.84. Without it they differ more.
+        """
+        self.embedding_mean.copy_(embeddings.mean(dim=0))
+        self.embedding_std.copy_(embeddings.std(dim=0).clamp(min=1e-6))
+
+    def encode(self, faces: Sequence[FaceInput]) -> MagicMirrorIdentity:
+        """Encode one person from one or more reference pictures (`Face` records or paths)."""
+        if isinstance(faces, (str, Path, Face)):
+            faces = [faces]
+        if not faces:
+            raise ConfigError("No reference face was given; at least one is needed. Pass a picture of the person.")
+        records = [_read(face) for face in faces]
+        crops = torch.from_numpy(np.stack([face.crop for face in records])).to(self.device, self.dtype)
+        embedding = torch.from_numpy(np.stack([face.embedding for face in records])).to(self.device, self.dtype)
+        with torch.no_grad():
+            pixels = rearrange(crops, "refs y x c -> 1 refs c y x") / 127.5 - 1
+            return self.encode_tensors(pixels, embedding[None])
+
+    def encode_tensors(self, pixels: Tensor, embedding: Tensor) -> MagicMirrorIdentity:
+        """x_id and x_face of a batch of people, with gradients.
+
+        Shapes:
+            pixels: (batch, references, 3, height, width) in [-1, 1]
+            embedding: (batch, references, embedding_width)
+        """
+        batch = len(pixels)
+        dense = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x"))
+        standard = (embedding - self.embedding_mean) / self.embedding_std
+        id_tokens = self.identity_perceiver(rearrange(standard, "b refs w -> (b refs) w"), dense.last)
+        id_tokens = rearrange(id_tokens, "(b refs) n w -> b (refs n) w", b=batch)
+        if self.face_perceiver is None:
+            face_tokens = id_tokens.new_zeros(batch, 0, self.config.width)
+        else:
+            features = rearrange(dense.penultimate, "(b refs) n w -> b (refs n) w", b=batch)
+            face_tokens = self.face_perceiver(features)
+        return MagicMirrorIdentity(id_tokens=id_tokens, face_tokens=face_tokens)
+
+    # --- the text -------------------------------------------------------------------------------------------
+
+    def tokenize(self, prompts: Sequence[str], tokenizer: Any, *, num_references: int, max_length: int) -> PromptTokens:
+        """Token ids without the trigger, and the mask m of the class word. Raises PromptError."""
+        num_copies = num_references * self.config.tokens_per_reference
+        return tokenize_prompts(
+            prompts, tokenizer, num_copies=num_copies, max_length=max_length, trigger=self.config.trigger
+        )
+
+    def fuse(
+        self, prompt_embeds: Tensor, mask: Tensor, identity: MagicMirrorIdentity, *, scale: float = 1.0
+    ) -> Tensor:
+        """Write the person into the class word (Eq. 4). Rows whose mask is empty come back as they were."""
+        return self.fuse_module(prompt_embeds, mask.to(prompt_embeds.device), identity.id_tokens, scale=scale)
+
+    @torch.no_grad()
+    def prompt(
+        self, prompt: str | Sequence[str], *, negative_prompt: str = "", max_sequence_length: int | None = None
+    ) -> dict[str, Any]:
+        """Encode prompts with the current identity in them, as keyword arguments of the pipeline.
+
+        At scale 0 they are the embeddings of the prompts without their trigger word.
+
+        Raises:
+            ConfigError: No identity is on, or the number of prompts does not fit it.
+            PromptError: The trigger word is missing, doubled or misplaced, or the prompt is too long.
+        """
+        session, pipe = self._session, self._attached_pipe()
+        if session is None:
+            raise ConfigError("No identity is on. Call `prompt` inside `with mirror.identity(faces):`.")
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if len(session.identity) not in (1, len(prompts)):
+            raise ConfigError(
+                f"{len(prompts)} prompts were given for {len(session.identity)} identities. "
+                "Give one identity for all prompts, or one for each."
+            )
+        session.num_prompts = len(prompts)
+        identity = session.identity.expand(len(prompts))
+        max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
+        tokens = tokenize_prompts(
+            prompts,
+            pipe.tokenizer,
+            num_copies=identity.id_tokens.shape[1] if session.scale else 1,
+            max_length=max_length,
+            trigger=self.config.trigger,
+        )
+        embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
+        negative, _ = pipe.encode_prompt([negative_prompt] * len(prompts), do_classifier_free_guidance=False,
+                                         max_sequence_length=max_length)  # fmt: skip
+        fused = self.fuse(embeds.to(self.device), tokens.mask, identity, scale=session.scale).to(negative)
+        return dict(prompt_embeds=fused, negative_prompt_embeds=negative, max_sequence_length=max_length)
+
+    # --- the transformer ------------------------------------------------------------------------------------
+
+    def attach(self, target: CogVideoXPipeline | CogVideoXTransformer3DModel) -> Self:
+        """Put the layers on a pipeline's transformer, or on a bare one, and move to its device and dtype.
+
+        Raises:
+            ConfigError: It is attached already, the sizes differ, or a cache is on.
+        """
+        if self._attachment is not None:
+            raise ConfigError("This adapter is attached already. Call `detach()` first.")
+        transformer = target if isinstance(target, CogVideoXTransformer3DModel) else target.transformer
+        for name, size in _sizes(transformer.config).items():
+            if self.config[name] != size:
+                raise ConfigError(
+                    f"The adapter's `{name}` is {self.config[name]}, the transformer's is {size}. "
+                    "Use the adapter with the backbone that it was trained on."
+                )
+        nn.Module.to(self, device=transformer.device, dtype=transformer.dtype)
+        self._attachment = attach(
+            transformer, self.layers, self._condition, reinjects_face=self.config.reinjects_face
+        )
+        self._pipe = [] if target is transformer else [target]
+        return self
+
+    def detach(self) -> Self:
+        """Take the layers off; the transformer is the stock one again."""
+        if self._attachment is None:
+            raise ConfigError("This adapter is not attached. Call `attach(pipe)` first.")
+        detach(self._attachment)
+        self._attachment, self._pipe = None, []
+        return self
+
+    @contextmanager
+    def identity(
+        self,
+        faces: MagicMirrorIdentity | Sequence[FaceInput],
+        *,
+        scale: float = 1.0,
+        branch: Branch = "conditional",
+    ) -> Iterator[MagicMirrorIdentity]:
+        """Generate as this person: what the pipeline runs inside the context sees the faces.
+
+        Args:
+            faces: Reference pictures of one person, or what `encode` made of them.
+            scale: How strong the identity is; 0 is the stock pipeline, bit for bit.
+            branch: Which rows see the identity under guidance: the conditional ones, or both.
+        """
+        identity = faces if isinstance(faces, MagicMirrorIdentity) else self.encode(faces)
+        with self.conditioned(identity, scale=scale, branch=branch):
+            yield identity
+
+    @contextmanager
+    def conditioned(
+        self,
+        identity: MagicMirrorIdentity,
+        *,
+        active: Tensor | None = None,
+        scale: float = 1.0,
+        branch: Branch = "conditional",
+    ) -> Iterator[None]:
+        """Condition every forward pass of the transformer inside the context, with gradients.
+
+        The batch is as large as the identities; twice as large means guidance in one pass, unconditional rows first.
+
+        Args:
+            identity: One for each row.
+            active: (batch,), bool. Rows where it is False go through the stock blocks.
+            scale: How strong the identity is.
+            branch: Which rows see the identity under guidance in one pass.
+        """
+        if self._attachment is None:
+            raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
+        if scale < 0:
+            raise ConfigError(f"The identity scale is {scale}; it must be 0 or more. 1 is as trained.")
+        before = self._session
+        self._session = _Session(
+            identity=identity, active=active, scale=scale, branch=branch, num_prompts=len(identity)
+        )
+        try:
+            yield
+        finally:
+            self._session = before
+
+    def _condition(self) -> FaceCondition | None:
+        """What the transformer's next forward pass is told. Made anew each time, so that each has its own graph."""
+        session = self._session
+        if session is None or session.scale == 0:
+            return None
+        identity = session.identity.expand(session.num_prompts)
+        projected = None
+        if self.norm_projection is not None:
+            # CAN's input has a fixed size, so several references of one person are averaged.
+            mean = reduce(
+                identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.config.tokens_per_reference
+            )
+            projected = self.norm_projection(mean.flatten(1))
+        return FaceCondition(
+            identity=projected,
+            face=identity.face_tokens,
+            active=session.active,
+            scale=session.scale,
+            branch=session.branch,
+        )
+
+    def _attached_pipe(self) -> CogVideoXPipeline:
+        if not self._pipe:
+            raise ConfigError("The adapter is not attached to a pipeline. Call `attach(pipe)` with a pipeline first.")
+        return self._pipe[0]
+
+
+def _sizes(transformer_config: Any) -> dict[str, int]:
+    """What an adapter needs to know of a transformer."""
+    return dict(
+        width=transformer_config.num_attention_heads * transformer_config.attention_head_dim,
+        time_width=transformer_config.time_embed_dim,
+        text_width=transformer_config.text_embed_dim,
+        num_layers=transformer_config.num_layers,
+    )
+
+
+def _read(face: FaceInput) -> Face:
+    if isinstance(face, Face):
+        return face
+    from likeness.faces import read_face  # the face engine loads only where pictures are given
+
+    return read_face(face)
