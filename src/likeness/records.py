@@ -65,6 +65,8 @@ class Face:
     """Name of the engine; embeddings of different engines do not compare."""
     source: str
     """Where the picture came from, for messages and records."""
+    threshold: float = 0.6
+    """Embedding distance under which the engine calls two faces one person."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -74,7 +75,7 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"quality": 92} if path.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}
+    settings: dict[str, Any] = {"quality": 92} if path.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}
     try:
         Image.fromarray(np.ascontiguousarray(picture)).save(path, **settings)
     except (ValueError, OSError) as error:

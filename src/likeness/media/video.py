@@ -8,6 +8,8 @@ from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -82,7 +84,7 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
                     )
                 if len(frames) == max_frames:
                     break
-    except (av.FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError) as error:
         raise MediaError(
             f"{path} is a damaged or truncated video ({error}). Copy or download it again."
         ) from error
@@ -101,7 +103,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         with _open(path) as container:
             tags = {name.lower(): value for name, value in container.metadata.items()}
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise MediaError(
             f"{path} is a damaged or truncated video ({error}). Copy or download it again."
         ) from error
@@ -131,7 +133,7 @@ def _encode(path: Path, frames: np.ndarray, rate: Fraction, metadata: dict[str, 
         container.mux(stream.encode())
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Path) -> InputContainer:
     kind, name = inspect(path, expected="a video")
     if kind == "picture":
         raise MediaError(
@@ -143,7 +145,7 @@ def _open(path: Path) -> av.container.InputContainer:
     return av.open(str(path), "r", format=_DEMUXERS[name])
 
 
-def _video_stream(path: Path, container: av.container.InputContainer) -> VideoStream:
+def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     if not container.streams.video:
         raise MediaError(f"{path} has no picture track. Use a file with video in it.")
     stream = container.streams.video[0]

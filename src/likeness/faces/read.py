@@ -1,0 +1,182 @@
+"""From a picture to faces: detect, drop what is no face, describe each."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
+from likeness.faces.dlib_engine import DlibEngine
+from likeness.faces.engines import FaceEngine
+from likeness.faces.geometry import crop_head, head_pose
+from likeness.media import read_picture, resize
+from likeness.records import Comparison, Detection, Face
+
+MIN_SIDE_PX = 40
+"""Smallest face box, in pixels of the picture given, from which `read_face` takes a reference."""
+_SEARCH_SIDE_PX = 1280
+"""Larger pictures are searched at this size, so that a phone's picture costs no more than half a second."""
+_MIN_PROMINENCE = 0.15
+"""Detections with less than this share of the best one's score times area are false boxes or passers-by."""
+_CLOSER_SIDE_PX = 1536
+"""Size of the second search, which tells a face that is too small from none."""
+
+
+@lru_cache(maxsize=1)
+def default_engine() -> FaceEngine:
+    """The engine used where none is named; its models are loaded once."""
+    return DlibEngine()
+
+
+def find_faces(
+    picture: np.ndarray,
+    engine: FaceEngine | None = None,
+    *,
+    enlarge_to_px: int | None = None,
+    source: str = "picture",
+) -> list[Face]:
+    """All prominent faces in a uint8 RGB picture, from left to right; none is no error.
+
+    Args:
+        picture: (height, width, 3) uint8.
+        engine: dlib's where none is given.
+        enlarge_to_px: enlarge smaller pictures to this longer side before anything else. Detectors made for
+            photographs need it for small frames (64 px to 384 px). Boxes and landmarks come back in pixels of
+            `picture` all the same.
+        source: where the picture came from, for records.
+    """
+    engine = engine or default_engine()
+    height, width = picture.shape[:2]
+    if enlarge_to_px is not None and max(height, width) < enlarge_to_px:
+        scale = enlarge_to_px / max(height, width)
+        enlarged = resize(picture, round(width * scale), round(height * scale))
+        found = _prominent(engine.detect(enlarged), engine)
+        return [_describe(enlarged, detection, engine, scale=scale, source=source) for detection in found]
+    found = _prominent(_search(picture, engine, _SEARCH_SIDE_PX, may_enlarge=False), engine)
+    return [_describe(picture, detection, engine, source=source) for detection in found]
+
+
+def read_face(
+    picture: str | Path | np.ndarray, *, pick: int | None = None, engine: FaceEngine | None = None
+) -> Face:
+    """Read the one face of a reference picture.
+
+    Args:
+        picture: a file, or (height, width, 3) uint8 RGB.
+        pick: where several faces are prominent, take this one, counted from the left starting at 1.
+        engine: dlib's where none is given.
+
+    Raises:
+        MediaError: the file is no readable picture.
+        NoFaceError: there is no face.
+        SmallFaceError: the face is smaller than `MIN_SIDE_PX`.
+        ManyFacesError: several faces are prominent and `pick` is not given.
+        FaceError: `pick` is beyond the faces there are.
+    """
+    engine = engine or default_engine()
+    source, pixels = _open(picture)
+    detections = _search(pixels, engine, _SEARCH_SIDE_PX, may_enlarge=False)
+    found = _prominent(detections, engine)
+    if not found:
+        detections += _search(pixels, engine, _CLOSER_SIDE_PX, may_enlarge=True)
+        found = _prominent(detections, engine)
+    if not found:
+        best_score = max((detection.score for detection in detections), default=None)
+        raise NoFaceError(source, best_score=best_score, min_score=engine.min_score)
+    chosen = _choose(found, pick, source)
+    side_px = _side_px(chosen.box)
+    if side_px < MIN_SIDE_PX:
+        raise SmallFaceError(source, side_px=side_px, min_side_px=MIN_SIDE_PX)
+    return _describe(pixels, chosen, engine, source=source)
+
+
+def compare(a: Face, b: Face) -> Comparison:
+    """How alike two faces are, at the engine's calibrated threshold.
+
+    Raises:
+        FaceError: the faces were read by different engines.
+    """
+    if a.engine != b.engine:
+        raise FaceError(
+            f"One face was read by `{a.engine}`, the other by `{b.engine}`; their embeddings do not compare. "
+            "Read both with one engine."
+        )
+    norms = float(np.linalg.norm(a.embedding) * np.linalg.norm(b.embedding))
+    return Comparison(
+        distance=float(np.linalg.norm(a.embedding - b.embedding)),
+        cosine=float(a.embedding @ b.embedding) / max(norms, 1e-12),
+        threshold=a.threshold,
+    )
+
+
+def prominence(face: Face | Detection) -> float:
+    """Score times area: the face that a picture is about has the most. HOG's false boxes have little."""
+    left, top, right, bottom = face.box
+    return max(face.score, 0.0) * (right - left) * (bottom - top)
+
+
+def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
+    if not isinstance(picture, np.ndarray):
+        return str(picture), read_picture(picture)
+    if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8 or not picture.size:
+        raise MediaError(
+            f"The picture is {picture.dtype} {picture.shape}; uint8 (height, width, 3) is needed."
+        )
+    return "the picture given", picture
+
+
+def _search(picture: np.ndarray, engine: FaceEngine, side_px: int, *, may_enlarge: bool) -> list[Detection]:
+    """Detect at a size of at most `side_px` (exactly twice the picture at most, if enlarging is allowed)."""
+    height, width = picture.shape[:2]
+    scale = min(side_px / max(height, width), 2.0 if may_enlarge else 1.0)
+    if scale == 1.0:
+        return engine.detect(picture)
+    small = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)))
+    return [_rescale(detection, scale) for detection in engine.detect(small)]
+
+
+def _rescale(detection: Detection, scale: float) -> Detection:
+    """Bring a detection from a picture resized by `scale` back. Box edges scale as they are, pixel centers do not."""
+    left, top, right, bottom = (edge / scale for edge in detection.box)
+    landmarks = ((detection.landmarks + 0.5) / scale - 0.5).astype(np.float32)
+    return Detection(box=(left, top, right, bottom), landmarks=landmarks, score=detection.score)
+
+
+def _prominent(detections: list[Detection], engine: FaceEngine) -> list[Detection]:
+    sure = [detection for detection in detections if detection.score >= engine.min_score]
+    least = _MIN_PROMINENCE * max((prominence(detection) for detection in sure), default=0.0)
+    return sorted((d for d in sure if prominence(d) >= least), key=lambda detection: detection.box[0])
+
+
+def _choose(found: list[Detection], pick: int | None, source: str) -> Detection:
+    if len(found) == 1:
+        return found[0]
+    boxes = [detection.box for detection in found]
+    if pick is None:
+        raise ManyFacesError(source, boxes)
+    if not 1 <= pick <= len(found):
+        raise FaceError(f"`pick` is {pick}, but {source} shows {len(found)} faces. Use 1 to {len(found)}.")
+    return found[pick - 1]
+
+
+def _side_px(box: Box) -> float:
+    left, top, right, bottom = box
+    return min(right - left, bottom - top)
+
+
+def _describe(
+    picture: np.ndarray, detection: Detection, engine: FaceEngine, *, source: str, scale: float = 1.0
+) -> Face:
+    """Embed and crop from `picture`, then give boxes and landmarks in the pixels of `picture` before `scale`."""
+    original = _rescale(detection, scale)
+    return Face(
+        box=original.box,
+        landmarks=original.landmarks,
+        pose=head_pose(detection.landmarks),
+        embedding=engine.embed(picture, detection.landmarks),
+        score=detection.score,
+        crop=crop_head(picture, detection.landmarks),
+        engine=engine.name,
+        source=source,
+        threshold=engine.threshold,
+    )
