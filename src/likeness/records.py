@@ -5,7 +5,6 @@ picture order: outer and inner corner of the eye at the image's left, inner and 
 image's right, base of the nose.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,21 +156,20 @@ class Clip:
             "height_px": int(self.frames.shape[1]),
             "width_px": int(self.frames.shape[2]),
             "fps": self.fps,
-            "references": [face.source for face in self.references],
+            "references": [Path(face.source).name for face in self.references],
             "settings": self.settings,
             "similarity": None if self.similarity is None else self.similarity.to_dict(),
         }
 
-    def save(self, path: str | Path) -> Path:
-        """Write the video to `path`, its record inside the video and beside it as `.json`."""
-        # The one upward import of this layer: a record that cannot save itself would surprise its user.
-        from likeness.media import write_video
+    def save(self, path: str | Path, *, enlarge: int | None = None) -> Path:
+        """Write the video to `path`, its record inside the video and beside it as `.json`.
 
-        path = Path(path)
-        record = self.to_dict()
-        write_video(path, self.frames, self.fps, metadata=record)
-        path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        return path
+        `enlarge` makes the shown video that many times larger than the frames; small ones are enlarged by default.
+        """
+        # The one upward import of this layer: a record that cannot save itself would surprise its user.
+        from likeness.generation.saving import save_clip
+
+        return save_clip(self, path, enlarge=enlarge)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,0 +1,111 @@
+"""The main job shown on people who need no permission: puppets, and one public-domain photograph.
+
+Makes a folder with videos, a contact sheet, the plot of similarity by frame, and a page that shows all of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from likeness.faces import find_faces, read_face
+from likeness.generation.likeness import GenerationRequest, Likeness
+from likeness.generation.pictures import plot_similarity, write_contact_sheet
+from likeness.generation.report import ReportItem, write_report
+from likeness.generation.saving import save_clip
+from likeness.media import resize, write_picture
+from likeness.puppets import sample_person, sample_picture
+from likeness.records import Clip, Face
+
+PUPPET_ACTIONS = (
+    "in a red sweater smiles in a park",
+    "in a blue shirt turns to the left in a kitchen",
+    "in a green jacket nods on a beach",
+)
+ASTRONAUT_PROMPTS = (
+    "a woman img in an orange jacket smiles in a studio",
+    "a woman img in an orange jacket shakes her head in a studio",
+)
+PORTRAIT_PX = 256
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoPerson:
+    """Whose face is used, and what they are asked to do."""
+
+    name: str
+    face: Face
+    prompts: tuple[str, ...]
+
+
+def run_demo(
+    likeness: Likeness, folder: Path, *, seed: int = 7, on_step: Callable[[int, int], None] | None = None
+) -> list[tuple[Path, Clip]]:
+    """Make the demo's videos and pages in `folder`.
+
+    Returns:
+        The videos with their clips, in the order of the page.
+    """
+    people = [choose_puppet(seed)]
+    if find_spec("skimage") is not None:
+        people.append(read_astronaut())
+    requests = [
+        GenerationRequest(prompt=prompt, references=(person.face,), seed=seed + number)
+        for person in people
+        for number, prompt in enumerate(person.prompts)
+    ]
+    names = [person.name for person in people for _ in person.prompts]
+    clips = likeness.generate_many(requests, on_step=on_step)
+    return write_demo(folder, clips, names)
+
+
+def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[Path, Clip]]:
+    """Write videos, reference pictures, contact sheet, plot and page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    portraits: dict[str, Path] = {}
+    items = []
+    for number, (clip, name) in enumerate(zip(clips, names, strict=True), start=1):
+        slug = name.lower().replace(" ", "_")
+        if name not in portraits:
+            portraits[name] = folder / f"{slug}_reference.png"
+            write_picture(portraits[name], clip.references[0].crop)
+        video = save_clip(clip, folder / f"{slug}_{number}.mp4")
+        items.append(ReportItem(clip=clip, video=video, person=name, references=(portraits[name],)))
+    write_contact_sheet(folder / "contact_sheet.png", clips)
+    labels = [f"{name}: {_doing(clip.prompt)}" for name, clip in zip(names, clips, strict=True)]
+    plot_similarity(folder / "similarity.png", clips, names=labels)
+    write_report(
+        folder / "report.html",
+        items,
+        title="Videos of a person from one picture",
+        sheet=folder / "contact_sheet.png",
+        plot=folder / "similarity.png",
+    )
+    return [(item.video, item.clip) for item in items]
+
+
+def choose_puppet(seed: int) -> DemoPerson:
+    """Draw a portrait of somebody whom no model has seen: the first by `seed` in whom dlib finds one face."""
+    for attempt in range(20):
+        portrait = sample_picture(seed + attempt, person=sample_person(seed + attempt, "woman"), size_px=PORTRAIT_PX)
+        picture = portrait.frames[0]
+        if len(find_faces(picture)) == 1:
+            prompts = tuple(f"a woman img {action}" for action in PUPPET_ACTIONS)
+            return DemoPerson(name="A drawn woman", face=read_face(picture), prompts=prompts)
+    raise AssertionError("no face found in twenty portraits")
+
+
+def read_astronaut() -> DemoPerson:
+    """Read the photograph of Eileen Collins that scikit-image brings along (NASA, public domain)."""
+    from skimage.data import astronaut
+
+    picture = np.asarray(astronaut(), dtype=np.uint8)
+    return DemoPerson(name="A photographed woman", face=read_face(resize(picture, 512, 512)), prompts=ASTRONAUT_PROMPTS)
+
+
+def _doing(prompt: str) -> str:
+    """What stands behind the trigger word, shortened for a legend."""
+    words = prompt.split(" img ", maxsplit=1)[-1]
+    return words if len(words) <= 40 else f"{words[:37]}..."

@@ -1,0 +1,55 @@
+"""Pictures about clips: contact sheet and the plot of similarity by frame. Pages are made in `report.py`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from likeness.media import contact_sheet, write_picture
+from likeness.records import Clip
+
+
+def spread(num_frames: int, count: int) -> list[int]:
+    """Indices of `count` frames from the first to the last, evenly."""
+    return np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int).tolist()
+
+
+def write_contact_sheet(path: Path, clips: Sequence[Clip], *, frames_per_clip: int = 7) -> None:
+    """Lay clips out as rows: the prompt, the reference face, then frames from first to last."""
+    rows = [
+        [face.crop for face in clip.references[:1]]
+        + [clip.frames[index] for index in spread(len(clip.frames), frames_per_clip)]
+        for clip in clips
+    ]
+    write_picture(path, contact_sheet(rows, [clip.prompt for clip in clips]))
+
+
+def plot_similarity(path: Path, clips: Sequence[Clip], *, names: Sequence[str]) -> None:
+    """Draw the distance to the reference, frame by frame, one line a clip.
+
+    A frame without a face leaves a gap. The dashed line is the distance under which two photographs count as one
+    person.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 3.6), dpi=120)
+    highest = 0.7
+    for name, clip in zip(names, clips, strict=True):
+        if clip.similarity is None:
+            continue
+        distances = clip.similarity.distances
+        axes.plot(distances, marker="o", markersize=3.5, linewidth=1.6, label=name)
+        if np.isfinite(distances).any():
+            highest = max(highest, float(np.nanmax(distances)))
+        axes.axhline(clip.similarity.threshold, color="0.4", linestyle="--", linewidth=1)
+    axes.set(xlabel="frame", ylabel="distance to the reference", ylim=(0, highest + 0.1))
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False, loc="lower left")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    pyplot.close(figure)

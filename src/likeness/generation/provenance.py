@@ -1,0 +1,53 @@
+"""What made a clip: software, weights, references. Nothing here depends on time, folder or machine."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from likeness.records import Face
+
+
+@cache
+def describe_software() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    packages = ("likeness", "torch", "diffusers", "transformers")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def describe_weights(sources: Mapping[str, str | Path]) -> dict[str, str]:
+    """SHA-256 of every weight file in local folders; a hub name stays a name."""
+    checksums = {}
+    for role, source in sources.items():
+        folder = Path(source)
+        if not folder.is_dir():
+            checksums[role] = str(source)
+            continue
+        own = [path for path in sorted(folder.rglob("*.safetensors")) if _belongs(path, folder, role)]
+        checksums |= {f"{role}/{path.relative_to(folder).as_posix()}": sha256(path) for path in own}
+    return checksums
+
+
+def describe_reference(face: Face) -> dict[str, Any]:
+    """The reference without its picture: file name, SHA-256 of the file (or of the crop), and the face's box."""
+    path = Path(face.source)
+    content = path.read_bytes() if path.is_file() else face.crop.tobytes()
+    return {
+        "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "box_px": [round(float(side), 1) for side in face.box],
+    }
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _belongs(path: Path, folder: Path, role: str) -> bool:
+    """Adapters may lie inside the backbone's folder; there they are not the backbone's."""
+    parts = {"transformer", "vae", "text_encoder"}
+    return role != "backbone" or path.relative_to(folder).parts[0] in parts

@@ -1,0 +1,139 @@
+"""One page that shows a run: videos, contact sheet, similarity, settings.
+
+Pictures are inlined and videos are linked beside the page, so the folder can be moved or sent as it is. No script, no
+font and no style comes from anywhere else.
+"""
+
+import base64
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from likeness.records import Clip
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d1d1b; --soft: #6b6b66; --paper: #f7f7f5; --card: #ffffff; --line: #e2e2dd }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ecece8; --soft: #a0a09a; --paper: #161615; --card: #20201f; --line: #353533 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 62rem; background: var(--paper); color: var(--ink);
+       font: 16px/1.55 system-ui, sans-serif }
+h1 { font-size: 1.7rem; margin: 0 0 .3rem } h2 { font-size: 1.15rem; margin: 2.6rem 0 .8rem }
+p { margin: .3rem 0 } .soft { color: var(--soft) }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1.1rem }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; overflow: hidden }
+.card video { display: block; width: 100%; aspect-ratio: 1; object-fit: cover; image-rendering: auto }
+.card div { padding: .8rem 1rem 1rem } .prompt { font-weight: 600 }
+.figures { display: flex; flex-wrap: wrap; gap: .3rem 1.1rem; margin-top: .5rem; font-size: .88rem }
+.figures b { font-variant-numeric: tabular-nums }
+.people { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1rem }
+figure { margin: 0 } figcaption { font-size: .88rem; color: var(--soft); margin-top: .3rem }
+.people img { width: 8rem; height: 8rem; border-radius: 12px; object-fit: cover; display: block }
+.wide { width: 100%; border-radius: 12px; border: 1px solid var(--line); display: block; background: #fff }
+table { border-collapse: collapse; font-size: .9rem } td { padding: .25rem 1.4rem .25rem 0; vertical-align: top }
+td:first-child { color: var(--soft) }
+"""
+
+MEANING = (
+    "Each frame is read by a face recogniser and compared with the reference. <b>Distance</b> is how far apart the two "
+    "faces are: for photographs, below {threshold:.2f} is the same person and about 0.85 is somebody else. "
+    "<b>Same person</b> is the share of frames under that line, <b>face found</b> the share in which there was a face to "
+    "read. Small drawn people lie closer together than photographs do, so judge these figures against each other."
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportItem:
+    """One clip of a report."""
+
+    clip: Clip
+    video: Path
+    """The mp4, in the folder of the report or below it."""
+    person: str
+    """Whose face was the reference; items of one person are shown together."""
+    references: tuple[Path, ...]
+    """Pictures of the reference face."""
+
+
+def write_report(path: Path, items: Sequence[ReportItem], *, title: str, sheet: Path, plot: Path) -> None:
+    """Write the page for `items` to `path`."""
+    people = list(dict.fromkeys(item.person for item in items))
+    sections = "\n".join(_person_section(path.parent, person, items) for person in people)
+    threshold = next((item.clip.similarity.threshold for item in items if item.clip.similarity), 0.6)
+    lead = "One reference picture and one sentence went into each video."
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1>
+<p class="soft">{lead}</p>
+{sections}
+<h2>Frames</h2>
+<img class="wide" src="{inline(sheet)}" alt="Contact sheet: the reference face, then frames of each video">
+<h2>Similarity by frame</h2>
+<img class="wide" src="{inline(plot)}" alt="Distance to the reference face for every frame">
+<p class="soft">{MEANING.format(threshold=threshold)}</p>
+<h2>How they were made</h2>
+{_settings_table(items[0].clip)}
+<p class="soft">Each video has a JSON file beside it with everything needed to make it again, and carries the same
+inside.</p>
+</body></html>
+"""
+    path.write_text(page, encoding="utf-8")
+
+
+def inline(picture: Path) -> str:
+    """Turn a picture file into a data address."""
+    kind = "jpeg" if picture.suffix.lower() in {".jpg", ".jpeg"} else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+
+
+def _person_section(folder: Path, person: str, items: Sequence[ReportItem]) -> str:
+    own = [item for item in items if item.person == person]
+    pictures = "".join(
+        f'<figure><img src="{inline(picture)}" alt="Reference face"><figcaption>reference</figcaption></figure>'
+        for picture in own[0].references
+    )
+    cards = "\n".join(_card(folder, item) for item in own)
+    return (
+        f'<h2>{html.escape(person)}</h2>\n<div class="people">{pictures}</div>\n'
+        f'<p>&nbsp;</p><div class="cards">{cards}</div>'
+    )
+
+
+def _card(folder: Path, item: ReportItem) -> str:
+    source = html.escape(item.video.relative_to(folder).as_posix())
+    figures = ""
+    if item.clip.similarity:
+        similarity = item.clip.similarity
+        figures = (
+            f'<div class="figures" style="padding:0"><span>distance <b>{similarity.mean_distance:.2f}</b></span>'
+            f"<span>same person <b>{similarity.match_rate:.0%}</b></span>"
+            f"<span>face found <b>{similarity.face_rate:.0%}</b></span></div>"
+        )
+    return (
+        f'<div class="card"><video src="{source}" autoplay loop muted playsinline controls></video>'
+        f'<div><p class="prompt">{html.escape(item.clip.prompt)}</p>'
+        f'<p class="soft">seed {item.clip.settings.get("seed")}</p>{figures}</div></div>'
+    )
+
+
+def _settings_table(clip: Clip) -> str:
+    shown = (
+        "preset",
+        "method",
+        "licence",
+        "steps",
+        "guidance",
+        "identity_scale",
+        "frames",
+        "fps",
+        "width",
+        "height",
+    )
+    rows = "".join(
+        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(str(clip.settings[name]))}</td></tr>"
+        for name in shown
+        if name in clip.settings
+    )
+    return f"<table>{rows}</table>"

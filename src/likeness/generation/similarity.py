@@ -1,0 +1,49 @@
+"""How alike the person in a clip is to the reference, frame by frame.
+
+dlib's recogniser reads each frame; the reference is the mean of the references' embeddings. A frame in which no face
+is found has no distance: it is NaN and counts against the face rate, never against the mean. The recogniser is not the
+one that a method is conditioned on where the two differ; in `tiny` they are the same network (docs/evidence.md).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from likeness.faces import find_faces, prominence
+from likeness.records import Face, Similarity
+
+DETECTION_PX = 384
+"""Small frames are enlarged to this before the detector sees them."""
+
+
+def mean_embedding(references: Sequence[Face]) -> np.ndarray:
+    """Average the references' embeddings: the point against which frames are measured."""
+    return np.mean([face.embedding for face in references], axis=0, dtype=np.float64).astype(np.float32)
+
+
+def frame_embeddings(frames: np.ndarray) -> np.ndarray:
+    """Embed the largest face of each frame.
+
+    Shapes:
+        frames: (frames, height, width, 3) uint8
+        returns: (frames, 128) float32, NaN where no face was found
+    """
+    embeddings = np.full((len(frames), 128), np.nan, dtype=np.float32)
+    for index, frame in enumerate(frames):
+        faces = find_faces(frame, enlarge_to_px=DETECTION_PX)
+        if faces:
+            embeddings[index] = max(faces, key=prominence).embedding
+    return embeddings
+
+
+def measure_similarity(
+    frames: np.ndarray, references: Sequence[Face], *, threshold: float = 0.6
+) -> Similarity:
+    """Hold every frame against the references."""
+    reference = mean_embedding(references)
+    embeddings = frame_embeddings(frames)
+    distances = np.linalg.norm(embeddings - reference, axis=1)
+    cosines = embeddings @ reference / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(reference))
+    return Similarity(
+        distances=distances.astype(np.float32), cosines=cosines.astype(np.float32), threshold=references[0].threshold
+    )
