@@ -52,7 +52,9 @@ class NoFaceError(FaceError):
     """No detection reached the score asked for."""
 
     def __init__(self, source: str, *, best_score: float | None, min_score: float) -> None:
-        reached = "nothing looked like one" if best_score is None else f"the best guess scored {best_score:.2f}"
+        reached = (
+            "nothing looked like one" if best_score is None else f"the best guess scored {best_score:.2f}"
+        )
         super().__init__(
             f"No face found in {source}: {reached}, {min_score:.2f} is needed. "
             "Use a sharper picture in which the person looks towards the camera."

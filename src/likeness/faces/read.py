@@ -14,11 +14,11 @@ from likeness.records import Comparison, Detection, Face
 
 MIN_SIDE_PX = 40
 """Smallest face box, in pixels of the picture given, from which `read_face` takes a reference."""
-_SEARCH_SIDE_PX = 1280
+_SEARCH_SIDE_PX = 1152
 """Larger pictures are searched at this size, so that a phone's picture costs no more than half a second."""
 _MIN_PROMINENCE = 0.15
 """Detections with less than this share of the best one's score times area are false boxes or passers-by."""
-_CLOSER_SIDE_PX = 1536
+_CLOSER_SIDE_PX = 1408
 """Size of the second search, which tells a face that is too small from none."""
 
 

@@ -62,7 +62,8 @@ def read_picture(path: str | Path) -> np.ndarray:
                 raise MediaError(_too_large(path, f"{width} x {height} pixels"))
             try:
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _to_rgb(image)
             except _DAMAGE as error:
                 raise MediaError(_damaged(path, name)) from error
 
@@ -101,7 +102,8 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         icc_profile = image.info.get("icc_profile")
         image = Image.alpha_composite(white, layer).convert("RGB")
         image.info["icc_profile"] = icc_profile
-    return np.asarray(_to_srgb(image).convert("RGB")).copy()
+    image = _to_srgb(image)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
