@@ -16,7 +16,7 @@ import typer
 from likeness import __version__
 from likeness.errors import LikenessError
 
-FAMILIES = ("compare",)
+FAMILIES = ("generate", "demo", "compare", "puppets", "doctor", "train")
 """Modules of this package, in the order in which help lists their verbs."""
 
 app = typer.Typer(
@@ -37,7 +37,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:

@@ -1,0 +1,1 @@
+"""The frozen video models, one file each."""

@@ -1,0 +1,1 @@
+"""Trains the tiny backbone and the methods, from recipes. Importing it loads no torch; its modules do."""

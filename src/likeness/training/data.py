@@ -1,0 +1,92 @@
+"""Shards as tensors, and the order in which they are read: a function of seed and step, so that a run can resume."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from likeness.errors import ConfigError
+from likeness.training import render
+from likeness.training.progress import Journal
+
+
+class Shards:
+    """A set of samples in memory: named tensors with one row a sample, and one record of facts a sample."""
+
+    def __init__(self, tensors: dict[str, Tensor], facts: list[dict[str, Any]]) -> None:
+        self.tensors = tensors
+        self.facts = facts
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    @classmethod
+    def read(cls, folder: Path, names: tuple[str, ...] | None = None) -> "Shards":
+        """Every complete shard of a folder; `names` picks tensors."""
+        facts: list[dict[str, Any]] = []
+        parts: dict[str, list[Tensor]] = {}
+        for path in sorted(folder.glob("[0-9]*.json")):
+            facts.extend(json.loads(path.read_text()))
+            for name, value in load_file(path.with_suffix(".safetensors")).items():
+                if names is None or name in names:
+                    parts.setdefault(name, []).append(value)
+        if not facts:
+            raise ConfigError(f"No shards in {folder}: at least one is needed. Delete the folder to build it again.")
+        return cls({name: torch.cat(pieces) for name, pieces in parts.items()}, facts)
+
+    def rows_of(self, key: str) -> dict[Any, list[int]]:
+        """Rows by the value of a fact, say all rows of a person."""
+        rows: dict[Any, list[int]] = {}
+        for row, fact in enumerate(self.facts):
+            rows.setdefault(fact[key], []).append(row)
+        return rows
+
+
+def puppets(
+    settings: render.PuppetSettings, cache: Path, journal: Journal, names: tuple[str, ...] | None = None
+) -> Shards:
+    """Render what is missing of a set, then read it."""
+    for done, total in render.build(settings, cache):
+        journal.say(f"rendering {settings.kind}: {done} of {total} shards")
+    return Shards.read(render.folder(settings, cache), names)
+
+
+class Order:
+    """Rows by step: every epoch a new permutation, nothing to save."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self.seed = seed
+        self.epochs: dict[int, np.ndarray] = {}
+
+    def rows(self, step: int, size: int) -> Tensor:
+        places = range(step * size, (step + 1) * size)
+        return torch.tensor([self._row(*divmod(place, self.count)) for place in places])
+
+    def _row(self, epoch: int, place: int) -> int:
+        if epoch not in self.epochs:
+            self.epochs = {old: rows for old, rows in self.epochs.items() if old >= epoch - 1}
+            self.epochs[epoch] = np.random.default_rng((self.seed, epoch)).permutation(self.count)
+        return int(self.epochs[epoch][place])
+
+
+def to_float(frames: Tensor) -> Tensor:
+    """Bytes (batch, frames, height, width, channels) to [-1, 1], (batch, frames, channels, height, width)."""
+    return frames.movedim(-1, 2).float().div_(127.5).sub_(1.0)
+
+
+def to_bytes(frames: Tensor) -> np.ndarray:
+    """[-1, 1] with channels before height and width to bytes with channels last."""
+    return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
+
+
+def unpack_mask(mask: Tensor) -> Tensor:
+    """Packed bits (..., height, width / 8) to booleans (..., height, width)."""
+    return torch.from_numpy(np.unpackbits(mask.numpy(), axis=-1)).bool()

@@ -1,0 +1,214 @@
+"""The training loop: one function, one stage at a time, resumable bit by bit.
+
+Everything random in a step comes from a seed made of the run's seed and the step, and rows come from `data.Order`,
+so that a run stopped at any moment repeats from its last checkpoint what an undisturbed one does.
+"""
+
+import signal
+import time
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from likeness.errors import CheckpointError
+from likeness.training import checkpoints
+from likeness.training.optimizers import MovingAverage, Optimizers, OptimizerSettings
+from likeness.training.progress import Journal, draw_curves
+
+
+class LoopSettings(BaseModel):
+    """How long a stage runs and what it leaves on the way. Stages inherit from this."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """Folder of the stage below the run's."""
+    steps: int | None = Field(None, gt=0)
+    """Stop after so many optimizer steps."""
+    minutes: float | None = Field(None, gt=0)
+    """Stop after so many minutes of training; whichever comes first of the two."""
+    batch: int = Field(32, gt=0)
+    """Samples in a step."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    checkpoint_minutes: float = Field(2.0, gt=0)
+    """Minutes between checkpoints."""
+    checkpoint_steps: int | None = Field(None, gt=0)
+    """Steps between checkpoints, beside the minutes."""
+    sheet_minutes: float = Field(4.0, gt=0)
+    """Minutes between sample sheets."""
+
+    @model_validator(mode="after")
+    def _ends(self) -> "LoopSettings":
+        if self.steps is None and self.minutes is None:
+            raise ValueError(f"stage `{self.name}` would never end: give it `steps`, `minutes` or both")
+        return self
+
+
+class Stage(Protocol):
+    """What the loop trains."""
+
+    modules: dict[str, nn.Module]
+    """Everything with parameters that learn, by name."""
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss of one step and figures to report."""
+        ...
+
+    def sheet(self, path: Path) -> dict[str, float]:
+        """Write a picture of what the averaged weights do and return figures measured on unseen data."""
+        ...
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved itself."""
+
+
+class Run:
+    """The moving parts of one stage and how they are saved."""
+
+    def __init__(self, stage: Stage, settings: LoopSettings, folder: Path, seed: int) -> None:
+        self.stage, self.settings, self.folder, self.seed = stage, settings, folder, seed
+        self.optimizers = Optimizers(stage.modules, settings.optimizer)
+        self.average = MovingAverage(stage.modules, settings.optimizer.ema)
+        self.step, self.elapsed_s = 0, 0.0
+
+    def save(self) -> None:
+        tensors = {f"model.{name}": module.state_dict() for name, module in self.stage.modules.items()}
+        tensors |= {f"optimizer.{n}": checkpoints.pack_optimizer(part) for n, part in self.optimizers.parts.items()}
+        tensors["average"] = self.average.pack()
+        # Tied weights are the same memory under two names, which safetensors refuses.
+        tensors = {name: {key: value.clone() for key, value in group.items()} for name, group in tensors.items()}
+        state = {"elapsed_s": self.elapsed_s, "settings": self.settings.model_dump(mode="json"), "seed": self.seed}
+        checkpoints.save(self.folder / "checkpoints", self.step, tensors, state)
+
+    def resume(self) -> bool:
+        found = checkpoints.complete(self.folder / "checkpoints")
+        if not found:
+            return False
+        tensors, state = checkpoints.load(found[-1])
+        if state["seed"] != self.seed:
+            raise CheckpointError(
+                f"{self.folder} was begun with seed {state['seed']}, the recipe now says {self.seed}. "
+                "Use the same seed, or another `--output`."
+            )
+        for name, module in self.stage.modules.items():
+            checkpoints.load_module(module, tensors[f"model.{name}"], where=str(self.folder))
+        for name, part in self.optimizers.parts.items():
+            checkpoints.unpack_optimizer(part, tensors.get(f"optimizer.{name}", {}))
+        self.average.unpack(tensors["average"])
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        return True
+
+    @property
+    def progress(self) -> float:
+        shares = [0.0]
+        if self.settings.steps is not None:
+            shares.append(self.step / self.settings.steps)
+        if self.settings.minutes is not None:
+            shares.append(self.elapsed_s / 60 / self.settings.minutes)
+        return max(shares)
+
+    def sheet(self, journal: Journal) -> None:
+        self.average.swap()
+        torch.manual_seed(self.seed)
+        with torch.no_grad():
+            figures = self.stage.sheet(self.folder / "sheets" / f"step_{self.step:08d}.png")
+        self.average.swap()
+        journal.write({"step": self.step, **figures})
+        told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        journal.say(f"{self.settings.name}  step {self.step}  sheet written  {told}")
+
+
+def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, after_steps: int | None = None) -> None:
+    """Train one stage to its end, from its last checkpoint if there is one; the averaged weights stay in the modules.
+
+    Args:
+        stage: What is trained.
+        settings: How long and how.
+        folder: Checkpoints, sheets, log and curves go here.
+        seed: Of everything random.
+        after_steps: Stop early, saved, as if interrupted (for tests).
+    """
+    run, journal = Run(stage, settings, folder, seed), Journal(folder, settings.name)
+    if run.resume():
+        journal.forget_after(run.step)
+        journal.say(f"{settings.name}: going on from step {run.step}")
+    (folder / "sheets").mkdir(parents=True, exist_ok=True)
+    with _asked_to_stop() as asked:
+        _go(run, journal, asked, after_steps)
+    run.save()
+    run.sheet(journal)
+    run.average.swap()
+    draw_curves(journal.path, folder / "curves.png")
+
+
+def finish(folder: Path, modules: dict[str, nn.Module]) -> None:
+    """Keep what a stage ended with, in float32, and mark it as done."""
+    tensors = {f"{prefix}.{name}": v.clone() for prefix, m in modules.items() for name, v in m.state_dict().items()}
+    save_file(tensors, folder / "finished.partial")
+    (folder / "finished.partial").rename(folder / "finished.safetensors")
+
+
+def finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
+    """Load what a stage ended with, if it has ended."""
+    if not (folder / "finished.safetensors").exists():
+        return False
+    tensors = load_file(folder / "finished.safetensors")
+    for prefix, module in modules.items():
+        part = {name.removeprefix(f"{prefix}."): v for name, v in tensors.items() if name.startswith(f"{prefix}.")}
+        checkpoints.load_module(module, part, where=str(folder))
+    return True
+
+
+def _go(run: Run, journal: Journal, asked: list[int], after_steps: int | None) -> None:
+    settings = run.settings
+    saved_s = sheet_s = run.elapsed_s
+    began_s = time.monotonic()
+    while run.progress < 1:
+        torch.manual_seed((run.seed * 1_000_003 + run.step) % (1 << 62))
+        loss, figures = run.stage.loss(run.step)
+        loss.backward()
+        norm = run.optimizers.step(step=run.step, progress=run.progress)
+        run.average.update(run.step)
+        run.step += 1
+        now_s = time.monotonic()  # Sheets and checkpoints count: `minutes` are minutes on the wall.
+        run.elapsed_s, began_s = run.elapsed_s + now_s - began_s, now_s
+        left_s = run.elapsed_s / max(run.progress, 1e-9) * (1 - run.progress)
+        figures = {"loss": float(loss.detach()), "grad_norm": norm, **figures}
+        journal.add(run.step, figures, samples=settings.batch, elapsed_s=run.elapsed_s, left_s=left_s)
+        due = settings.checkpoint_steps is not None and run.step % settings.checkpoint_steps == 0
+        if due or run.elapsed_s - saved_s > 60 * settings.checkpoint_minutes:
+            run.save()
+            saved_s = run.elapsed_s
+        if run.elapsed_s - sheet_s > 60 * settings.sheet_minutes:
+            run.sheet(journal)
+            sheet_s = run.elapsed_s
+        if asked or run.step == after_steps:
+            run.save()
+            raise Interrupted(f"Stopped at step {run.step} and saved. The same command goes on from here.")
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of dying of them in the middle of a step."""
+    asked: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        if asked:  # A second one means now.
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,129 @@
+"""Which parameters learn, how fast, and what the slow-moving average of them is."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+
+class OptimizerSettings(BaseModel):
+    """AdamW, or Muon for the hidden matrices and AdamW for everything else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    """`muon` takes the matrices named by the stage and leaves vectors, embeddings and kernels to AdamW."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak rate of AdamW."""
+    muon_learning_rate: float = Field(2e-3, gt=0)
+    """Peak rate of Muon, in AdamW's units (its updates are rescaled to the size of AdamW's)."""
+    final_fraction: float = Field(0.02, ge=0, le=1)
+    """The cosine ends at this fraction of the peak."""
+    warmup_steps: int = Field(100, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of matrices."""
+    beta2: float = Field(0.99, gt=0, lt=1)
+    """AdamW's memory of squared gradients."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this global norm."""
+    ema: float = Field(0.999, ge=0, lt=1)
+    """Decay a step of the average that is sampled from and shipped; shorter at the start of training."""
+
+
+class Optimizers:
+    """The optimizers of one stage behind one `step`."""
+
+    def __init__(self, modules: dict[str, nn.Module], settings: OptimizerSettings) -> None:
+        self.settings = settings
+        named = [
+            (f"{prefix}.{name}", parameter)
+            for prefix, module in modules.items()
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        ]
+        self.parameters = [parameter for _, parameter in named]
+        matrices = [p for name, p in named if settings.kind == "muon" and _is_hidden_matrix(name, p)]
+        taken = {id(p) for p in matrices}
+        rest = [p for p in self.parameters if id(p) not in taken]
+        self.parts: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(
+                [
+                    {"params": [p for p in rest if p.ndim > 1], "weight_decay": settings.weight_decay},
+                    {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+                ],
+                lr=settings.learning_rate,
+                betas=(0.9, settings.beta2),
+                fused=True,
+            )
+        }
+        if matrices:
+            self.parts["muon"] = torch.optim.Muon(
+                matrices,
+                lr=settings.muon_learning_rate,
+                weight_decay=settings.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+
+    def step(self, *, step: int, progress: float) -> float:
+        """Clip, update, clear; return the norm of the gradients before clipping."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        factor = rate_factor(self.settings, step=step, progress=progress)
+        peaks = {"adamw": self.settings.learning_rate, "muon": self.settings.muon_learning_rate}
+        for name, part in self.parts.items():
+            for group in part.param_groups:
+                group["lr"] = peaks[name] * factor
+            part.step()
+            part.zero_grad()
+        return float(norm)
+
+
+def rate_factor(settings: OptimizerSettings, *, step: int, progress: float) -> float:
+    """Linear warm-up in steps, then a cosine over `progress`, which runs from 0 to 1."""
+    warm = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return warm * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
+
+
+class MovingAverage:
+    """An exponential moving average of parameters, warmed up so that early values do not linger."""
+
+    def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
+        self.decay = decay
+        self.names = [(prefix, name) for prefix, m in modules.items() for name, p in m.named_parameters() if p.requires_grad]
+        self.sources = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.values = [p.detach().clone() for p in self.sources]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (step + 1) / (step + 10))
+        torch._foreach_lerp_(self.values, [p.detach() for p in self.sources], 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the averages and the parameters; a second call puts them back."""
+        for value, source in zip(self.values, self.sources, strict=True):
+            kept = source.detach().clone()
+            source.copy_(value)
+            value.copy_(kept)
+
+    def pack(self) -> dict[str, Tensor]:
+        return {f"{prefix}.{name}": value for (prefix, name), value in zip(self.names, self.values, strict=True)}
+
+    @torch.no_grad()
+    def unpack(self, packed: dict[str, Tensor]) -> None:
+        for (prefix, name), value in zip(self.names, self.values, strict=True):
+            value.copy_(packed[f"{prefix}.{name}"])
+
+
+def freeze(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        module.requires_grad_(False).eval()
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    outer = ("shared", "embed", "patch_embed", "proj_out", "relative_attention_bias", "queries", "position")
+    return parameter.ndim == 2 and not any(word in name for word in outer)

@@ -1,0 +1,206 @@
+"""Trains the tiny VAE: on pictures, where 3-D convolutions are 2-D ones, then on clips.
+
+On pictures only the last temporal tap of each kernel learns, so the clip stage starts from a codec that treats a
+clip frame by frame and only has to learn what happens between frames.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from likeness import media
+from likeness.backbones import codec
+from likeness.backbones.tiny import VaeSettings, build_vae
+from likeness.training.data import Order, Shards, puppets, to_bytes, to_float, unpack_mask
+from likeness.training.loop import LoopSettings, finish, finished, train
+from likeness.training.progress import Journal
+from likeness.training.render import PuppetSettings
+
+
+class VaeLossSettings(BaseModel):
+    """What a reconstruction is judged by. Pixels are in [-1, 1]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    face: float = Field(5.0, ge=1)
+    """A face pixel counts this many times as much as another."""
+    squared: float = 1.0
+    """Weight of the squared error beside the absolute one."""
+    edges: float = 1.0
+    """Weight of the absolute error of differences between neighboring pixels: sharpness."""
+    motion: float = 0.5
+    """Weight of the absolute error of differences between frames."""
+    divergence: float = 3e-4
+    """Weight of the mean divergence of a latent number from the normal distribution."""
+
+
+class VaeStageSettings(LoopSettings):
+    """One stage of the VAE."""
+
+    data: Literal["pictures", "clips"]
+    """What it learns from."""
+    num_frames: int = 9
+    """Frames of a clip that one sample takes, 1 + a multiple of 8."""
+    picture_every: int = 6
+    """While training on clips, every so many steps one on pictures."""
+    activation_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Weights are float32 in any case."""
+    loss: VaeLossSettings = VaeLossSettings()
+
+
+class VaeRecipe(BaseModel):
+    """A VAE from nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["vae"]
+    seed: int = 0
+    model: VaeSettings = VaeSettings()
+    pictures: PuppetSettings
+    clips: PuppetSettings
+    unseen: PuppetSettings
+    """Clips that no step sees; sheets and figures come from them."""
+    stages: tuple[VaeStageSettings, ...] = Field(min_length=1)
+
+
+class VaeStage:
+    """One stage of a `VaeRecipe`."""
+
+    def __init__(
+        self,
+        vae: AutoencoderKLCogVideoX,
+        settings: VaeStageSettings,
+        data: dict[str, Shards],
+        seed: int,
+    ) -> None:
+        self.vae, self.settings, self.data = vae.train(), settings, data
+        self.modules: dict[str, nn.Module] = {"vae": vae}
+        self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
+        self.dtype = getattr(torch, settings.activation_dtype)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        settings = self.settings
+        on_pictures = settings.data == "pictures" or step % settings.picture_every == settings.picture_every - 1
+        frames, mask = self._batch("pictures" if on_pictures else "clips", step)
+        frames = frames.transpose(1, 2).to(self.dtype)  # (batch, channels, frames, height, width)
+        if on_pictures:
+            frames = frames[:, :, 0].contiguous(memory_format=torch.channels_last).unsqueeze(2)
+        else:
+            frames = frames.contiguous(memory_format=torch.channels_last_3d)
+        last = settings.data == "pictures"
+        mean, log_variance = codec.encode(self.vae, frames, last_tap_only=last)
+        latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
+        seen = codec.decode(self.vae, latents, last_tap_only=last)
+        return reconstruction_loss(seen.float(), frames.float(), mask, mean.float(), log_variance.float(), settings.loss)
+
+    def _batch(self, name: str, step: int) -> tuple[Tensor, Tensor]:
+        shards = self.data[name]
+        size = self.settings.batch
+        if name == "pictures" and self.settings.data == "clips":
+            size *= self.settings.num_frames // 2
+        rows = self.orders[name].rows(step, size)
+        frames, mask = shards["frames"][rows], shards["mask"][rows]
+        if name == "clips":
+            starts = torch.randint(frames.shape[1] - self.settings.num_frames + 1, (1,))
+            window = slice(int(starts), int(starts) + self.settings.num_frames)
+            frames, mask = frames[:, window], mask[:, window]
+        frames, mask = to_float(frames), unpack_mask(mask)
+        if step % 2:
+            frames, mask = frames.flip(-1), mask.flip(-1)
+        return frames, mask
+
+    @torch.no_grad()
+    def sheet(self, path: Path) -> dict[str, float]:
+        """Rows of frames and below them their reconstructions; PSNR of unseen clips, by the stock code."""
+        clips = self.data["unseen"]
+        on_pictures = self.settings.data == "pictures"
+        frames = to_float(clips["frames"][:24]).transpose(1, 2)
+        if on_pictures:
+            frames = frames[:, :, 8:9]
+        seen = reconstruct(self.vae, frames)
+        mask = unpack_mask(clips["mask"][:24])[:, 8:9] if on_pictures else unpack_mask(clips["mask"][:24])
+        figures = {"psnr_db": psnr_db(seen, frames), "face_psnr_db": psnr_db(seen, frames, mask.unsqueeze(1))}
+        if on_pictures:
+            pairs = [(frames[row : row + 12, :, 0], seen[row : row + 12, :, 0]) for row in (0, 12)]
+        else:
+            pairs = [(frames[row].transpose(0, 1)[::2], seen[row].transpose(0, 1)[::2]) for row in range(4)]
+        rows = [list(to_bytes(pictures)) for pair in pairs for pictures in pair]
+        media.write_picture(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
+        return figures
+
+
+def reconstruction_loss(
+    seen: Tensor, frames: Tensor, mask: Tensor, mean: Tensor, log_variance: Tensor, settings: VaeLossSettings
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of reconstructions and its parts.
+
+    Shapes:
+        seen, frames: (batch, channels, frames, height, width)
+        mask: (batch, frames, height, width), true on the face
+        mean, log_variance: (batch, latent_channels, latent_frames, height, width)
+    """
+    weight = 1 + (settings.face - 1) * mask.unsqueeze(1).float()
+    weight = weight / weight.mean()
+    error = seen - frames
+    absolute = (weight * error.abs()).mean()
+    squared = (weight * error.square()).mean()
+    across, down = error.diff(dim=-1), error.diff(dim=-2)
+    edges = (weight[..., 1:] * across.abs()).mean() + (weight[..., 1:, :] * down.abs()).mean()
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    loss = absolute + settings.squared * squared + settings.edges * edges + settings.divergence * divergence
+    figures = {"absolute": absolute, "edges": edges, "divergence": divergence}
+    if frames.shape[2] > 1 and settings.motion:
+        motion = (weight[:, :, 1:] * error.diff(dim=2).abs()).mean()
+        loss = loss + settings.motion * motion
+        figures["motion"] = motion
+    return loss, {name: float(value.detach()) for name, value in figures.items()}
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKLCogVideoX, frames: Tensor, *, batch: int = 8) -> Tensor:
+    """Frames there and back through the stock `encode` and `decode`: (batch, channels, frames, height, width)."""
+    parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in frames.split(batch)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def psnr_db(seen: Tensor, frames: Tensor, mask: Tensor | None = None) -> float:
+    """Peak signal to noise ratio of pixels in [-1, 1], over the mask if one is given."""
+    error = (seen - frames).square()
+    mean = error.mean() if mask is None else (error * mask).sum() / (mask.expand_as(error).sum())
+    return float(10 * torch.log10(4 / mean))
+
+
+def latent_deviation(vae: AutoencoderKLCogVideoX, shards: Shards, count: int = 200) -> float:
+    """Standard deviation of latents of clips, whose inverse is the VAE's scaling factor."""
+    with torch.no_grad():
+        frames = to_float(shards["frames"][:count]).transpose(1, 2)
+        means = [codec.encode(vae, part)[0] for part in frames.split(8)]
+    return float(torch.cat(means).std())
+
+
+def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
+    """Train a VAE and write it to `folder/model/vae`."""
+    torch.manual_seed(recipe.seed)
+    vae = build_vae(recipe.model)
+    journal = Journal(folder, "vae")
+    data = {
+        name: puppets(getattr(recipe, name), cache, journal, ("frames", "mask"))
+        for name in ("pictures", "clips", "unseen")
+    }
+    for number, settings in enumerate(recipe.stages):
+        place = folder / settings.name
+        if finished(place, {"vae": vae}):
+            continue
+        if settings.data == "pictures":
+            codec.leave_only_last_tap(vae)
+        train(VaeStage(vae, settings, data, recipe.seed + number), settings, place, seed=recipe.seed + number)
+        finish(place, {"vae": vae})
+    vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, data["unseen"]), 5))
+    target = folder / "model" / "vae"
+    vae.half().save_pretrained(target)
+    journal.say(f"vae written to {target}, scaling factor {vae.config.scaling_factor}")
+    return target
