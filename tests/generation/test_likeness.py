@@ -20,9 +20,10 @@ def test_clip_has_the_asked_frames_and_says_how_it_was_made(likeness, face):
     assert (settings["seed"], settings["steps"], settings["preset"]) == (3, 2, "tiny")
     assert settings["negative_prompt"] == "the park"
     assert {"likeness", "torch", "diffusers", "transformers", "python"} <= settings["versions"].keys()
-    assert {"adapter/diffusion_pytorch_model.safetensors", "backbone/vae/diffusion_pytorch_model.safetensors"} <= set(
-        settings["weights_sha256"]
-    )
+    assert {
+        "adapter/diffusion_pytorch_model.safetensors",
+        "backbone/vae/diffusion_pytorch_model.safetensors",
+    } <= set(settings["weights_sha256"])
     assert len(settings["references"][0]["sha256"]) == 64
     assert len(clip.similarity.distances) == 9
 
@@ -41,9 +42,7 @@ def test_another_seed_gives_another_video(likeness, face):
 
 
 def test_scale_zero_does_not_see_the_face(likeness, face_of):
-    one, two = (
-        likeness.generate(PROMPT, face_of(seed), identity_scale=0, **FAST).frames for seed in (0, 1)
-    )
+    one, two = (likeness.generate(PROMPT, face_of(seed), identity_scale=0, **FAST).frames for seed in (0, 1))
     assert_array_equal(one, two)
 
 
@@ -117,6 +116,8 @@ def test_absent_adapter_is_told(checkpoint, tmp_path):
 def test_damaged_adapter_is_told(checkpoint, tmp_path):
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
         content = (checkpoint / "magic_mirror" / name).read_bytes()
-        (tmp_path / name).write_bytes(content[: len(content) // 2] if name.endswith("safetensors") else content)
+        (tmp_path / name).write_bytes(
+            content[: len(content) // 2] if name.endswith("safetensors") else content
+        )
     with pytest.raises(WeightsError, match="cannot be read"):
         Likeness.load(backbone=checkpoint, adapter=tmp_path)

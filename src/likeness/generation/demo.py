@@ -3,7 +3,6 @@
 Makes a folder with videos, a contact sheet, the plot of similarity by frame, and a page that shows all of it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.faces import find_faces, read_face
-from likeness.generation.likeness import GenerationRequest, Likeness
+from likeness.generation.likeness import GenerationRequest, Likeness, StepCallback
 from likeness.generation.pictures import plot_similarity, write_contact_sheet
 from likeness.generation.report import ReportItem, write_report
 from likeness.generation.saving import save_clip
@@ -41,7 +40,12 @@ class DemoPerson:
 
 
 def run_demo(
-    likeness: Likeness, folder: Path, *, seed: int = 7, on_step: Callable[[int, int], None] | None = None
+    likeness: Likeness,
+    folder: Path,
+    *,
+    seed: int = 7,
+    steps: int | None = None,
+    on_step: StepCallback | None = None,
 ) -> list[tuple[Path, Clip]]:
     """Make the demo's videos and pages in `folder`.
 
@@ -57,7 +61,7 @@ def run_demo(
         for number, prompt in enumerate(person.prompts)
     ]
     names = [person.name for person in people for _ in person.prompts]
-    clips = likeness.generate_many(requests, on_step=on_step)
+    clips = likeness.generate_many(requests, likeness.settings(steps=steps), on_step=on_step)
     return write_demo(folder, clips, names)
 
 
@@ -89,7 +93,9 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
 def choose_puppet(seed: int) -> DemoPerson:
     """Draw a portrait of somebody whom no model has seen: the first by `seed` in whom dlib finds one face."""
     for attempt in range(20):
-        portrait = sample_picture(seed + attempt, person=sample_person(seed + attempt, "woman"), size_px=PORTRAIT_PX)
+        portrait = sample_picture(
+            seed + attempt, person=sample_person(seed + attempt, "woman"), size_px=PORTRAIT_PX
+        )
         picture = portrait.frames[0]
         if len(find_faces(picture)) == 1:
             prompts = tuple(f"a woman img {action}" for action in PUPPET_ACTIONS)
@@ -102,7 +108,9 @@ def read_astronaut() -> DemoPerson:
     from skimage.data import astronaut
 
     picture = np.asarray(astronaut(), dtype=np.uint8)
-    return DemoPerson(name="A photographed woman", face=read_face(resize(picture, 512, 512)), prompts=ASTRONAUT_PROMPTS)
+    return DemoPerson(
+        name="A photographed woman", face=read_face(resize(picture, 512, 512)), prompts=ASTRONAUT_PROMPTS
+    )
 
 
 def _doing(prompt: str) -> str:

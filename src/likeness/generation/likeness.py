@@ -22,6 +22,7 @@ from likeness.generation.references import FacePicture, read_faces
 from likeness.generation.similarity import measure_similarity
 from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
 from likeness.records import Clip, Face
+from likeness.weights import verify
 
 StepCallback = Callable[[int, int], None]
 """Called after each denoising step with the number of steps done and of all steps."""
@@ -79,7 +80,7 @@ class Likeness:
         *,
         backbone: str | Path | None = None,
         adapter: str | Path | None = None,
-        device: str | None = None,
+        device: str = "auto",
     ) -> Self:
         """Load a backbone and attach a method to it.
 
@@ -88,7 +89,7 @@ class Likeness:
             method: Names the way in which the face enters.
             backbone: A diffusers folder or hub name to use instead of the preset's.
             adapter: The method's folder or hub name; by default the one that lies in the backbone's folder.
-            device: As torch names it; by default the best that is there.
+            device: As torch names it; `auto` takes a GPU where there is one.
 
         Raises:
             ConfigError: The preset or method does not exist.
@@ -98,6 +99,8 @@ class Likeness:
         known("method", method, METHODS)
         source = str(backbone or chosen.backbone)
         folder = Path(adapter) if adapter else Path(source) / method
+        if chosen.is_bundled and backbone is None:
+            verify(chosen.name)
         pipeline = load_pipeline(source, device=device)
         mirror = load_adapter(folder).attach(pipeline)
         return cls(pipeline, mirror, chosen, describe_weights({"backbone": source, "adapter": folder}))
@@ -190,7 +193,10 @@ class Likeness:
         return clips
 
     def _denoise(
-        self, requests: Sequence[GenerationRequest], settings: GenerationSettings, on_step: StepCallback | None
+        self,
+        requests: Sequence[GenerationRequest],
+        settings: GenerationSettings,
+        on_step: StepCallback | None,
     ) -> np.ndarray:
         def report(_pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
             if on_step is not None:

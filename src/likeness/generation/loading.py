@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-import torch
 from diffusers import CogVideoXPipeline
 from safetensors import SafetensorError
 
 from likeness.errors import WeightsError
 from likeness.methods.magic_mirror import MagicMirror
+from likeness.runtime import choose_device, choose_dtype
 
 
-def load_pipeline(source: str | Path, *, device: str | None = None) -> CogVideoXPipeline:
+def load_pipeline(source: str | Path, *, device: str = "auto") -> CogVideoXPipeline:
     """Load a CogVideoX pipeline.
 
     A folder is read from disk and nothing else is asked. A CPU computes in float32, because float16 is slow there.
@@ -18,8 +18,8 @@ def load_pipeline(source: str | Path, *, device: str | None = None) -> CogVideoX
     Raises:
         WeightsError: The folder or hub name holds no such pipeline.
     """
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if place == "cpu" else torch.bfloat16
+    place = choose_device(device)
+    dtype = choose_dtype("auto", place)
     is_folder = Path(source).is_dir()
     try:
         pipeline = CogVideoXPipeline.from_pretrained(str(source), dtype=dtype, local_files_only=is_folder)
@@ -44,7 +44,9 @@ def load_adapter(folder: Path) -> MagicMirror:
     try:
         adapter, report = MagicMirror.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"The adapter at {folder} cannot be read: {error}. Copy or train it again.") from error
+        raise WeightsError(
+            f"The adapter at {folder} cannot be read: {error}. Copy or train it again."
+        ) from error
     wrong = [name for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in report[kind]]
     if wrong:
         raise WeightsError(

@@ -4,13 +4,12 @@ A preset is a promise about licences as much as about sizes: every output says w
 """
 
 import difflib
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from likeness.errors import ConfigError
+from likeness.weights import CHECKPOINTS
 
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 METHODS = ("magic_mirror",)
 
 
@@ -20,6 +19,8 @@ class Preset(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    backbone_name: str
+    """For people to read."""
     backbone: str
     """A folder or hub name that `CogVideoXPipeline.from_pretrained` takes."""
     licence: str
@@ -41,6 +42,7 @@ PRESETS = {
         # Measured on two cores: see docs/evidence.md.
         Preset(
             name="tiny",
+            backbone_name="tiny (CogVideoX, 64 px)",
             backbone=str(CHECKPOINTS / "tiny"),
             licence="Apache-2.0 (weights made by this project, from drawn people only)",
             is_bundled=True,
@@ -51,6 +53,7 @@ PRESETS = {
         ),
         Preset(
             name="research",
+            backbone_name="CogVideoX-5B",
             backbone="zai-org/CogVideoX-5b",
             licence="CogVideoX License (research free of charge; commercial use needs registration)",
             is_bundled=False,
@@ -61,6 +64,7 @@ PRESETS = {
         ),
         Preset(
             name="open",
+            backbone_name="CogVideoX-2B",
             backbone="zai-org/CogVideoX-2b",
             licence="Apache-2.0",
             is_bundled=False,

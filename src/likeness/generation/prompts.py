@@ -10,15 +10,16 @@ from likeness.errors import PromptError
 from likeness.identity.prompt import TRIGGER, split_prompt
 
 CLASS_WORDS = (
-    "man woman boy girl baby person child kid lady gentleman guy gal male female teenager teen toddler infant "
-    "grandmother grandfather grandma grandpa mother father doctor nurse officer chef teacher astronaut singer dancer"
-).split()
+    "man|woman|boy|girl|baby|person|child|kid|lady|gentleman|guy|gal|male|female|teenager|teen|toddler|infant|"
+    "grandmother|grandfather|grandma|grandpa|mother|father|doctor|nurse|officer|chef|teacher|astronaut|singer|dancer"
+)
+"""A pattern of words by which prompts name people."""
 
 
 def place_trigger(prompt: str) -> str:
     """Propose the same sentence with one trigger word, after the first class word."""
     bare = " ".join(re.sub(rf"\b{TRIGGER}\b", " ", prompt).split())
-    found = re.search(rf"\b({'|'.join(CLASS_WORDS)})\b", bare, flags=re.IGNORECASE)
+    found = re.search(rf"\b({CLASS_WORDS})\b", bare, flags=re.IGNORECASE)
     if found is None:
         return f"a person {TRIGGER} {bare}".strip()
     return f"{bare[: found.end()]} {TRIGGER}{bare[found.end() :]}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.records import Face
+from likeness.weights import sha256_of
 
 
 @cache
@@ -27,7 +28,7 @@ def describe_weights(sources: Mapping[str, str | Path]) -> dict[str, str]:
             checksums[role] = str(source)
             continue
         own = [path for path in sorted(folder.rglob("*.safetensors")) if _belongs(path, folder, role)]
-        checksums |= {f"{role}/{path.relative_to(folder).as_posix()}": sha256(path) for path in own}
+        checksums |= {f"{role}/{path.relative_to(folder).as_posix()}": sha256_of(path) for path in own}
     return checksums
 
 
@@ -40,11 +41,6 @@ def describe_reference(face: Face) -> dict[str, Any]:
         "sha256": hashlib.sha256(content).hexdigest(),
         "box_px": [round(float(side), 1) for side in face.box],
     }
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _belongs(path: Path, folder: Path, role: str) -> bool:

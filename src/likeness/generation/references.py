@@ -23,5 +23,7 @@ def read_faces(faces: FacePicture | Sequence[FacePicture], *, pick: int | None =
     if isinstance(faces, (str, Path, np.ndarray, Face)):
         faces = [faces]
     if not faces:
-        raise ConfigError("No face was given; at least one picture of the person is needed. Use `--face me.jpg`.")
+        raise ConfigError(
+            "No face was given; at least one picture of the person is needed. Use `--face me.jpg`."
+        )
     return tuple(face if isinstance(face, Face) else read_face(face, pick=pick) for face in faces)

@@ -36,14 +36,14 @@ def frame_embeddings(frames: np.ndarray) -> np.ndarray:
     return embeddings
 
 
-def measure_similarity(
-    frames: np.ndarray, references: Sequence[Face], *, threshold: float = 0.6
-) -> Similarity:
+def measure_similarity(frames: np.ndarray, references: Sequence[Face]) -> Similarity:
     """Hold every frame against the references."""
     reference = mean_embedding(references)
     embeddings = frame_embeddings(frames)
     distances = np.linalg.norm(embeddings - reference, axis=1)
     cosines = embeddings @ reference / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(reference))
     return Similarity(
-        distances=distances.astype(np.float32), cosines=cosines.astype(np.float32), threshold=references[0].threshold
+        distances=distances.astype(np.float32),
+        cosines=cosines.astype(np.float32),
+        threshold=references[0].threshold,
     )

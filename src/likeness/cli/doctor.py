@@ -1,0 +1,74 @@
+"""`likeness doctor`: what this machine can run, and which weights are here."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what this machine can run, and which weights are here."""
+    from likeness.cli.progress import spinner
+
+    with spinner("Looking around", is_quiet=as_json):
+        from likeness.generation.doctor import examine
+
+        found = examine()
+    if as_json:
+        import json
+
+        print(json.dumps(found))
+        return
+    _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    machine = found["machine"]
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / 1e9:.0f} GB)" for gpu in machine["gpus"])
+    facts = {
+        "system": machine["platform"],
+        "python": machine["python"],
+        "cores": f"{machine['num_usable_cores']} of {machine['num_cores']}",
+        "memory": f"{machine['memory_bytes'] / 1e9:.0f} GB",
+        "gpu": gpus or "none (tiny runs without)",
+    }
+    packages = {name: value or "missing" for name, value in found["versions"].items()}
+    console = Console()
+    console.print(_table("Machine", ("", ""), list((facts | packages).items())))
+    weights = [
+        (row["name"], row["preset"], row["state"], f"{row['size_bytes'] / 1e6:.1f} MB", row["licence"])
+        for row in found["weights"]
+    ]
+    console.print(_table("Weights", ("name", "preset", "state", "size", "licence"), weights))
+    for row in found["weights"]:
+        if row["problem"]:
+            console.print(row["problem"], style="red", markup=False)
+    runs = [
+        (row["preset"], row["backbone"], row["method"], "yes" if row["can_run"] else "no", row["reason"])
+        for row in found["runs"]
+    ]
+    console.print(_table("What can run", ("preset", "backbone", "method", "runs", "why"), runs))
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> "Table":
+    from rich.table import Table
+
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    table.show_header = any(columns)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,30 @@
+"""Progress on the error stream, so that results on the output stream stay clean."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress(label: str, *, is_quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show one bar; yields a function of steps done and of all steps."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=is_quiet) as bar:
+        task = bar.add_task(label, total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield report
+
+
+@contextmanager
+def spinner(label: str, *, is_quiet: bool = False) -> Iterator[None]:
+    """Show that something of unknown length is going on."""
+    from rich.console import Console
+
+    console = Console(stderr=True, quiet=is_quiet)
+    with console.status(label):
+        yield

@@ -1,0 +1,54 @@
+"""`likeness puppets`: look at the people who do not exist."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from likeness.puppets import PuppetClip
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(puppets)
+
+
+def puppets(
+    output: Annotated[Path, typer.Argument(help="A .png makes a contact sheet, an .mp4 one clip.")] = Path(
+        "runs/puppets.png"
+    ),
+    seed: Annotated[int, typer.Option(help="Same seed, same people.")] = 0,
+    people: Annotated[int, typer.Option(min=1, max=200, help="Rows of the sheet.")] = 8,
+    group: Annotated[str | None, typer.Option(help="Only this group, such as woman or elderly man.")] = None,
+    action: Annotated[
+        str | None, typer.Option(help="What they do, such as nod; by default all sorts.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of one side.")] = 128,
+    frames: Annotated[int, typer.Option(min=1, max=257, help="Frames of a clip.")] = 17,
+) -> None:
+    """Draw people who do not exist: a sheet of several, or one clip."""
+    from likeness.errors import ConfigError
+    from likeness.generation.presets import known
+    from likeness.media import contact_sheet, write_picture, write_video
+    from likeness.puppets import ACTIONS, GROUPS, sample_clip, sample_person
+
+    if group is not None:
+        known("group", group, tuple(GROUPS))
+    if action is not None:
+        known("action", action, tuple(ACTIONS))
+
+    def draw(number: int, num_frames: int) -> "PuppetClip":
+        person = sample_person(seed + number, group)
+        return sample_clip(seed + number, person=person, action=action, num_frames=num_frames, size_px=size)
+
+    if output.suffix.lower() == ".mp4":
+        clip = draw(0, frames)
+        write_video(output, clip.frames, 8.0, metadata={"prompt": clip.prompt, "seed": seed})
+        print(f"{output}: {clip.prompt}")
+        return
+    if output.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
+        raise ConfigError(f"`{output}` ends in neither .png nor .mp4; give one for a sheet or a clip.")
+    clips = [draw(number, 17) for number in range(people)]
+    rows = [[clip.frames[index] for index in (0, 3, 6, 8, 11, 14, 16)] for clip in clips]
+    write_picture(output, contact_sheet(rows, [clip.prompt for clip in clips]))
+    print(f"{output}: {people} people")

@@ -1,0 +1,91 @@
+"""What this machine can run: cores, memory, GPU, versions, weights, and which preset works with which method."""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import WeightsError
+from likeness.generation.presets import METHODS, PRESETS, Preset
+from likeness.runtime import describe_machine
+from likeness.weights import entry, names, verify
+
+PACKAGES = ("likeness", "torch", "diffusers", "transformers", "numpy", "av", "dlib-bin", "numba")
+NEEDED_GPU_GB = {"tiny": 0, "open": 16, "research": 24}
+"""GPU memory that a preset asks for. For the large ones it is the publishers' figure, not measured here."""
+
+
+def examine() -> dict[str, Any]:
+    """Look at the machine, the packages and the weights. JSON-able."""
+    machine = describe_machine() | {"num_usable_cores": num_usable_cores()}
+    weights = describe_weights()
+    return {
+        "machine": machine,
+        "versions": {name: _version(name) for name in PACKAGES},
+        "weights": weights,
+        "runs": [
+            describe_run(preset, method, machine, weights)
+            for preset in PRESETS.values()
+            for method in METHODS
+        ],
+    }
+
+
+def num_usable_cores() -> int:
+    """Cores that this process may use, which a container often limits."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_weights() -> list[dict[str, Any]]:
+    """Name, preset, licence, size and state of all weights that ship or are installed, every byte checked."""
+    rows = []
+    for name in names():
+        row: dict[str, Any] = {"name": name, "preset": "tiny", "licence": "unknown", "size_bytes": 0}
+        try:
+            item = entry(name)
+            row |= {"preset": item.preset, "licence": item.licence, "size_bytes": item.size_bytes}
+            verify(name)
+        except WeightsError as error:
+            rows.append(row | {"state": "damaged", "problem": str(error)})
+        else:
+            rows.append(row | {"state": "verified", "problem": None})
+    return rows
+
+
+def describe_run(
+    preset: Preset, method: str, machine: dict[str, Any], weights: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Say whether `preset` with `method` runs here, and if not, the first thing that is missing."""
+    row = {
+        "preset": preset.name,
+        "method": method,
+        "backbone": preset.backbone_name,
+        "licence": preset.licence,
+    }
+    damaged = [
+        item["name"] for item in weights if item["preset"] == preset.name and item["state"] != "verified"
+    ]
+    memory_gb = max((gpu["memory_bytes"] / 1e9 for gpu in machine["gpus"]), default=0.0)
+    needed_gb = NEEDED_GPU_GB[preset.name]
+    if damaged:
+        reason = f"weights not whole: {', '.join(damaged)}"
+    elif preset.is_bundled and not (Path(preset.backbone) / method).is_dir():
+        reason = f"no weights at {Path(preset.backbone) / method}"
+    elif memory_gb < needed_gb:
+        reason = (
+            f"needs a GPU with about {needed_gb} GB, here is {f'{memory_gb:.0f} GB' if memory_gb else 'none'}"
+        )
+    elif not preset.is_bundled:
+        reason = f"no adapter for {preset.backbone_name} is published; train one and name it with --adapter"
+    else:
+        return row | {"can_run": True, "reason": "ready"}
+    return row | {"can_run": False, "reason": reason}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,95 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from likeness.cli import main
+from likeness.media import read_metadata, read_video, write_picture
+
+PROMPT = "a woman img in a red sweater nods"
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory):
+    data = pytest.importorskip("skimage.data")
+    path = tmp_path_factory.mktemp("photograph") / "astronaut.png"
+    write_picture(path, data.astronaut()[:300, 100:400])
+    return path
+
+
+def words(checkpoint, photograph, output, *more):
+    models = ["--backbone", str(checkpoint)]
+    return [
+        "generate",
+        PROMPT,
+        "--face",
+        str(photograph),
+        "-o",
+        str(output),
+        "--steps",
+        "2",
+        "--frames",
+        "9",
+        *models,
+        *more,
+    ]
+
+
+def test_generate_writes_a_video_with_its_record(checkpoint, photograph, tmp_path, capsys):
+    output = tmp_path / "made" / "clip.mp4"
+    assert main(words(checkpoint, photograph, output, "--seed", "4")) == 0
+    assert capsys.readouterr().out.startswith(f"{output}: 1.1 s, seed 4")
+    assert read_video(output)[0].shape == (9, 256, 256, 3)
+    record = json.loads(output.with_suffix(".json").read_text())
+    assert record == read_metadata(output)
+    assert record["settings"]["references"][0]["file"] == "astronaut.png"
+
+
+def test_json_is_all_that_is_printed(checkpoint, photograph, tmp_path, capsys):
+    output = tmp_path / "clip.mp4"
+    assert main(words(checkpoint, photograph, output, "--json", "--enlarge", "1")) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["video"] == str(output)
+    assert read_video(output)[0].shape == (9, 64, 64, 3)
+
+
+def test_several_pictures_of_one_person(checkpoint, photograph, tmp_path):
+    assert main(words(checkpoint, photograph, tmp_path / "clip.mp4", "--face", str(photograph))) == 0
+    record = json.loads((tmp_path / "clip.json").read_text())
+    assert len(record["settings"]["references"]) == 2
+
+
+def test_prompt_without_trigger_is_refused_before_anything_loads(tmp_path, capsys):
+    assert main(["generate", "a woman waves", "--face", str(tmp_path / "absent.jpg")]) == 3
+    assert 'Try: "a woman img waves"' in capsys.readouterr().err
+
+
+def test_bad_picture_is_refused(tmp_path, capsys):
+    (tmp_path / "empty.jpg").touch()
+    assert main(["generate", PROMPT, "--face", str(tmp_path / "empty.jpg")]) == 3
+    assert "zero bytes" in capsys.readouterr().err
+
+
+def test_bad_setting_is_refused(checkpoint, photograph, tmp_path, capsys):
+    output = tmp_path / "clip.mp4"
+    assert main([*words(checkpoint, photograph, output), "--frames", "16"]) == 2
+    assert "Try 17" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_no_network_is_asked(checkpoint, photograph, tmp_path):
+    """A process that cannot open a connection generates all the same."""
+    guard = (
+        "import socket, sys\n"
+        "def refuse(*_): raise AssertionError('a connection was opened')\n"
+        "socket.socket.connect = refuse\n"
+        "socket.getaddrinfo = refuse\n"
+        "from likeness.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", guard, *words(checkpoint, photograph, tmp_path / "clip.mp4")]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr

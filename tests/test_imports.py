@@ -1,0 +1,46 @@
+"""The command line answers at once: nothing heavy is loaded before a verb runs."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("torch", "diffusers", "transformers", "dlib", "numba", "scipy", "matplotlib")
+MOST_HELP_S = 0.7
+
+
+def loaded_after(statement: str) -> set[str]:
+    program = f"{statement}\nimport sys\nprint(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module", ["likeness", "likeness.cli", "likeness.config", "likeness.errors", "likeness.records"]
+)
+def test_light_modules_load_nothing_heavy(module):
+    assert not loaded_after(f"import {module}") & set(HEAVY)
+
+
+def test_faces_load_no_deep_learning_framework():
+    assert not loaded_after("import likeness.faces, likeness.media") & {"torch", "diffusers", "transformers"}
+
+
+def test_help_answers_within_seven_tenths_of_a_second():
+    command = [str(Path(sys.executable).parent / "likeness"), "--help"]
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) <= MOST_HELP_S
+
+
+def test_public_names_exist_and_are_listed():
+    import likeness
+
+    assert likeness.Face.__name__ in dir(likeness)
+    with pytest.raises(AttributeError, match="no attribute 'fase'"):
+        likeness.fase  # noqa: B018

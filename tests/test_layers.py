@@ -1,0 +1,92 @@
+"""Imports point downwards. These tables are the architecture; change them on purpose."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import likeness
+
+PACKAGE = Path(likeness.__file__).parent
+LAYERS = [
+    "errors records",
+    "config runtime media weights",
+    "faces backbones puppets",
+    "identity adapters",
+    "methods",
+    "generation curation",
+    "training evaluation",
+    "app",
+    "__init__ __main__ cli",
+]
+HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer.split()}
+EXCEPTIONS = {
+    (
+        "records",
+        "media",
+    ): "`Clip.save` writes a video, imported when called: a record that cannot save itself surprises",
+}
+DOORS = {
+    "diffusers": "backbones adapters generation methods training",
+    "transformers": "backbones identity",
+    "dlib": "faces",
+    "onnxruntime": "faces",
+    "PIL": "media",
+    "av": "media",
+    "typer": "cli",
+    "rich": "cli",
+    "numba": "puppets",
+    "torchvision": "",
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def home_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_in(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full dotted name of every import, at module level or inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; write the full name"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def layer_of(dotted: str) -> str:
+    """The part of the package that `likeness.x.y` belongs to; public names belong to where they live."""
+    name = dotted.split(".")[1] if "." in dotted else "__init__"
+    return likeness._HOME.get(name, name).split(".")[0]
+
+
+def test_every_part_of_the_package_has_a_layer():
+    assert {home_of(path) for path in FILES} <= set(HEIGHT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_point_downwards(path):
+    home = home_of(path)
+    for line, dotted in imports_in(path):
+        if dotted.split(".")[0] != "likeness" or dotted == "likeness.__version__":
+            continue
+        part = layer_of(dotted)
+        allowed = part == home or (home, part) in EXCEPTIONS or HEIGHT[part] < HEIGHT[home]
+        assert allowed, f"{path.relative_to(PACKAGE)}:{line} imports {dotted}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_third_party_libraries_come_in_by_one_door(path):
+    for line, dotted in imports_in(path):
+        library = dotted.split(".")[0]
+        allowed = library not in DOORS or home_of(path) in DOORS[library].split()
+        assert allowed, f"{path.relative_to(PACKAGE)}:{line} imports {dotted}; its door is {DOORS[library]}"
+
+
+def test_a_file_that_imports_upwards_would_be_caught(tmp_path):
+    module = tmp_path / "low.py"
+    module.write_text("def late():\n    from likeness.training import stages\n    import likeness.cli\n")
+    assert [layer_of(dotted) for _, dotted in imports_in(module)] == ["training", "cli"]
+    assert HEIGHT["training"] > HEIGHT["records"]
