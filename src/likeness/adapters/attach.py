@@ -1,11 +1,10 @@
 """Put a method's layers on a stock CogVideoX transformer, and take them off without a trace."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from diffusers import CogVideoXTransformer3DModel
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -21,9 +20,29 @@ class Attachment:
     hook: RemovableHandle
 
 
+def transformer_sizes(config: Any) -> dict[str, int]:
+    """What an adapter needs to know of a transformer, from its config."""
+    return {
+        "width": config.num_attention_heads * config.attention_head_dim,
+        "time_width": config.time_embed_dim,
+        "text_width": config.text_embed_dim,
+        "num_layers": config.num_layers,
+    }
+
+
+def refuse_other_sizes(adapter_config: Any, transformer_config: Any) -> None:
+    """Raise ConfigError unless the adapter was made for a transformer of these sizes."""
+    for name, size in transformer_sizes(transformer_config).items():
+        if adapter_config[name] != size:
+            raise ConfigError(
+                f"The adapter's `{name}` is {adapter_config[name]}, the transformer's is {size}. "
+                "Use the adapter with the backbone that it was trained on."
+            )
+
+
 def attach(
     transformer: CogVideoXTransformer3DModel,
-    layers: Mapping[str, nn.Module],
+    layers: nn.ModuleDict,
     condition: Callable[[], FaceCondition | None],
     *,
     reinjects_face: bool = False,
@@ -43,14 +62,15 @@ def attach(
     if any(type(block) is not CogVideoXBlock for block in blocks):
         raise ConfigError("Another method is attached to this transformer. Call its `detach()` first.")
     _refuse_cache(transformer, "attach")
-    missing = [name for name in layers if int(name) >= len(blocks)]
+    by_number = {int(name): layer for name, layer in layers.items()}
+    missing = [str(number) for number in by_number if number >= len(blocks)]
     if missing:
         raise ConfigError(
             f"The adapter has layers for blocks {', '.join(missing)}, but the transformer has {len(blocks)} blocks. "
             "Use the adapter with the backbone that it was trained on."
         )
     for number, block in enumerate(blocks):
-        layer = layers[str(number)] if str(number) in layers else None
+        layer = by_number.get(number)
         assert isinstance(block, CogVideoXBlock)
         assert layer is None or isinstance(layer, FaceLayer)
         blocks[number] = FaceBlock(block, layer, reinjects_face=reinjects_face)
@@ -61,7 +81,10 @@ def attach(
             return None
         text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
         now = replace(now, text_tokens=text.shape[1], rows={})
-        return args, {**kwargs, "attention_kwargs": {**(kwargs.get("attention_kwargs") or {}), CONDITION_KEY: now}}
+        return args, {
+            **kwargs,
+            "attention_kwargs": {**(kwargs.get("attention_kwargs") or {}), CONDITION_KEY: now},
+        }
 
     return Attachment(
         transformer=transformer, hook=transformer.register_forward_pre_hook(bring_condition, with_kwargs=True)
@@ -84,4 +107,6 @@ def detach(attachment: Attachment) -> None:
 
 def _refuse_cache(transformer: CogVideoXTransformer3DModel, act: str) -> None:
     if transformer.is_cache_enabled:
-        raise ConfigError(f"A cache is on, so `{act}()` would lose its hooks. Call `transformer.disable_cache()` first.")
+        raise ConfigError(
+            f"A cache is on, so `{act}()` would lose its hooks. Call `transformer.disable_cache()` first."
+        )

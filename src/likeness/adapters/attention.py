@@ -71,6 +71,9 @@ class FaceAddedAttnProcessor:
         rope: Rope | None,
         scale: float,
     ) -> Streams:
+        assert base.to_k is not None
+        assert base.to_v is not None
+        assert base.to_out is not None
         lengths = [stream.shape[1] for stream in streams]
         x_full = torch.cat(streams, dim=1)  # (batch, text + face + video, width)
         query, key, value = (self._heads(layer(x_full), base) for layer in (base.to_q, base.to_k, base.to_v))
@@ -80,8 +83,10 @@ class FaceAddedAttnProcessor:
         # The cross-attention takes the query before rotation: face tokens have no place in the video.
         x_out = self._attend(self._rotate(query, rope, lengths[-1]), self._rotate(key, rope, lengths[-1]), value,
                              bias=self._face_bias(x_full, lengths, scale))  # fmt: skip
-        if attention.to_k_face is not None:
-            key, value = (self._heads(layer(keys), base) for layer in (attention.to_k_face, attention.to_v_face))
+        if attention.to_k_face is not None and attention.to_v_face is not None:
+            key, value = (
+                self._heads(layer(keys), base) for layer in (attention.to_k_face, attention.to_v_face)
+            )
             key = key if base.norm_k is None else base.norm_k(key)
             crossed = self._attend(query, key, value)
             x_out = x_out + (crossed if scale == 1 else scale * crossed)
@@ -99,15 +104,19 @@ class FaceAddedAttnProcessor:
         """Rotate the video's positions. Text and face stand before them and have none (reading 6)."""
         if rope is None:
             return x
-        return torch.cat([x[:, :, :-video_tokens], apply_rotary_emb(x[:, :, -video_tokens:], rope)], dim=2)
+        rotated = apply_rotary_emb(x[:, :, -video_tokens:], rope)  # pyright: ignore[reportArgumentType]
+        assert isinstance(rotated, Tensor)
+        return torch.cat([x[:, :, :-video_tokens], rotated], dim=2)
 
     @staticmethod
     def _face_bias(x_full: Tensor, lengths: list[int], scale: float) -> Tensor | None:
         """Weigh the face's keys by `scale` in the softmax. At 1 there is no mask, and every backend is open."""
         if scale == 1:
             return None
-        weight = [x_full.new_full((length,), value) for length, value in zip(lengths, (0, math.log(scale), 0))]
-        return torch.cat(weight)[None, None, None, :]
+        text, face, video = lengths
+        bias = x_full.new_zeros(text + face + video)
+        bias[text : text + face] = math.log(scale)
+        return bias[None, None, None, :]
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None) -> Tensor:
         mixed = dispatch_attention_fn(

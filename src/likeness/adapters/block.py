@@ -117,7 +117,9 @@ class FaceBlock(nn.Module):
         returns: both states; the face stands behind the text where there is a condition
     """
 
-    def __init__(self, base: CogVideoXBlock, layer: FaceLayer | None, *, reinjects_face: bool = False) -> None:
+    def __init__(
+        self, base: CogVideoXBlock, layer: FaceLayer | None, *, reinjects_face: bool = False
+    ) -> None:
         super().__init__()
         self.base = base
         self.layer = layer
@@ -151,9 +153,17 @@ class FaceBlock(nn.Module):
             video, text, face = self._adapted(hidden_states, text, face, temb, image_rotary_emb, condition)
             return video, torch.cat([text, face], dim=1)
 
-        stock = self.base(hidden_states[stock_rows], text[stock_rows], temb[stock_rows], image_rotary_emb, rest)
-        streams = (x[adapted_rows] for x in (hidden_states, text, face, temb))
-        adapted = self._adapted(*streams, image_rotary_emb, condition.take(adapted_rows))
+        stock = self.base(
+            hidden_states[stock_rows], text[stock_rows], temb[stock_rows], image_rotary_emb, rest
+        )
+        adapted = self._adapted(
+            hidden_states[adapted_rows],
+            text[adapted_rows],
+            face[adapted_rows],
+            temb[adapted_rows],
+            image_rotary_emb,
+            condition.take(adapted_rows),
+        )
         order = torch.tensor(stock_rows + adapted_rows, device=face.device).argsort()
         parts = zip((*stock, face[stock_rows]), adapted, strict=True)
         video, text, face = (torch.cat(part, dim=0)[order] for part in parts)
@@ -169,7 +179,13 @@ class FaceBlock(nn.Module):
         return text, face
 
     def _adapted(
-        self, video: Tensor, text: Tensor, face: Tensor, time: Tensor, rope: Rope | None, condition: FaceCondition
+        self,
+        video: Tensor,
+        text: Tensor,
+        face: Tensor,
+        time: Tensor,
+        rope: Rope | None,
+        condition: FaceCondition,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Fig. 4, from top to bottom."""
         base, layer = self.base, self.layer
@@ -188,7 +204,9 @@ class FaceBlock(nn.Module):
         # n = 1: attention. The residual is on the stream itself, as in CogVideoX, not on the modulated input as the
         # paper writes it (docs/papers/magic_mirror.md, row 10).
         streams, gates = _modulated(base.norm1.norm, (text, face, video), factors1, face1)
-        attended = layer.attention(base.attn1, streams, condition.face.to(video), rope, condition.scale)  # Eq. 7
+        attended = layer.attention(
+            base.attn1, streams, condition.face.to(video), rope, condition.scale
+        )  # Eq. 7
         text, face, video = _gated((text, face, video), gates, attended)
 
         # n = 2: feed-forward, the base's, for all three streams.
@@ -225,7 +243,7 @@ def _gated(
     return text, face, video
 
 
-def _as_stock_state_dict(module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
+def _as_stock_state_dict(_module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
     """Show the base's weights under their stock names and none of the adapter's, so that saving stays stock."""
     for name in [name for name in state if name.startswith(prefix)]:
         value = state.pop(name)

@@ -55,11 +55,11 @@ class IdentityFuse(nn.Module):
         if scale == 0 or not mask.any():
             return text
         rows, columns = mask.nonzero(as_tuple=True)
-        words = text[rows, columns]  # (marked, text_width)
+        words = text[rows, columns].to(self.layer_norm.weight)  # (marked, text_width)
         tokens = identity[rows, token_of_position(mask, identity.shape[1])[rows, columns]]
         fused = self.mlp1(torch.cat([words, tokens.to(words.dtype)], dim=-1)) + words
         residual = self.layer_norm(self.mlp2(fused))
-        return text.index_put((rows, columns), words + scale * residual)
+        return text.index_put((rows, columns), (words + scale * residual).to(text))
 
 
 def token_of_position(mask: Tensor, identity_tokens: int) -> Tensor:

@@ -74,7 +74,9 @@ class Resampler(nn.Module):
 
     def forward(self, latents: Tensor, features: Tensor) -> Tensor:
         features = self.proj_in(features)
-        for attention, feed_forward in self.layers:
+        for layer in self.layers:
+            assert isinstance(layer, nn.ModuleList)
+            attention, feed_forward = layer
             latents = attention(features, latents) + latents
             latents = feed_forward(latents) + latents
         return self.norm_out(self.proj_out(latents))

@@ -37,6 +37,7 @@ def split_prompt(prompt: str, trigger: str = TRIGGER) -> tuple[str, str, str]:
     Raises:
         PromptError: The trigger is missing, stands twice, or does not follow a word.
     """
+    prompt = " ".join(prompt.split())
     found = list(re.finditer(rf"\b{re.escape(trigger)}\b", prompt))
     example = f'Write it once, after the word for the person: "a woman {trigger} waves at the camera".'
     if not found:
@@ -105,7 +106,7 @@ def _pieces(tokenizer: Any, text: str) -> list[int]:
 
 def _continue(tokenizer: Any, word: str, after: str) -> list[int]:
     """Tokenize `after` as it stands behind `word`: alone, ", reading" would begin with a lone word mark."""
-    head, whole = _pieces(tokenizer, word), _pieces(tokenizer, word + after.rstrip())
+    head, whole = _pieces(tokenizer, word), _pieces(tokenizer, word + after)
     if whole[: len(head)] == head:
         return whole[len(head) :]
     return _pieces(tokenizer, after.strip())

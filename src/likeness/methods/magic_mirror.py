@@ -14,13 +14,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from likeness.adapters.attach import Attachment, attach, detach
+from likeness.adapters.attach import Attachment, attach, detach, refuse_other_sizes, transformer_sizes
 from likeness.adapters.block import Branch, FaceCondition, FaceLayer
 from likeness.adapters.modulation import NormFactors
 from likeness.errors import ConfigError
@@ -188,7 +189,9 @@ class MagicMirror(ModelMixin, ConfigMixin):
             else None
         )
         self.fuse_module = IdentityFuse(text_width, identity_width)
-        self.norm_projection = nn.Linear(tokens_per_reference * identity_width, norm_width) if has_norm else None
+        self.norm_projection = (
+            nn.Linear(tokens_per_reference * identity_width, norm_width) if has_norm else None
+        )
         self.layers = nn.ModuleDict(
             {
                 str(number): FaceLayer(
@@ -204,40 +207,45 @@ class MagicMirror(ModelMixin, ConfigMixin):
                 for number in range(0, num_layers, layer_step)
             }
         )
+        self.width = width
+        self.tokens_per_reference = tokens_per_reference
+        self.reinjects_face = reinjects_face
+        self.trigger = trigger
+        self.frozen = tuple(frozen)
         self._attachment: Attachment | None = None
-        self._pipe: list[CogVideoXPipeline] = []
+        self._pipe: CogVideoXPipeline | None = None
         self._session: _Session | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the transformer behind when the adapter is copied (for a moving average) or pickled."""
-        return {**self.__dict__, "_attachment": None, "_pipe": [], "_session": None}
+        return {**self.__dict__, "_attachment": None, "_pipe": None, "_session": None}
 
     @staticmethod
     def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
         """Settings for a small transformer: sizes from its config, the rest as the defaults, then `changes`."""
-        return {**_sizes(transformer_config), **changes}
+        return {**transformer_sizes(transformer_config), **changes}
 
     @staticmethod
     def cogvideox_5b_config(transformer_config: Any = None, **changes: Any) -> dict[str, Any]:
         """Settings of the paper, as far as it tells and as its parameter count suggests (reading 5)."""
-        sizes = dict(width=3072, time_width=512, text_width=4096, num_layers=42)
-        if transformer_config is not None:
-            sizes = _sizes(transformer_config)
-        paper = dict(
-            encoder="clip", encoder_width=1024, encoder_depth=24, encoder_heads=16, image_size_px=224,
-            patch_size_px=14, embedding_width=512, identity_width=2048, identity_depth=4, face_tokens=32,
-            face_width=2048, face_depth=10, head_width=128, norm_width=512, norm_hidden_width=512,
-            frozen=("face_encoder", "identity_perceiver"),
-        )  # fmt: skip
+        sizes = {"width": 3072, "time_width": 512, "text_width": 4096, "num_layers": 42}
+        sizes = transformer_sizes(transformer_config) if transformer_config else sizes
+        # fmt: off
+        paper: dict[str, Any] = {
+            "encoder": "clip", "encoder_width": 1024, "encoder_depth": 24, "encoder_heads": 16,
+            "image_size_px": 224, "patch_size_px": 14, "embedding_width": 512,
+            "identity_width": 2048, "identity_depth": 4, "face_tokens": 32, "face_width": 2048, "face_depth": 10,
+            "head_width": 128, "norm_width": 512, "norm_hidden_width": 512,
+            "frozen": ("face_encoder", "identity_perceiver"),
+        }
+        # fmt: on
         return {**sizes, **paper, **changes}
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Switch gradients on where `frozen` does not forbid them, and return those parameters."""
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(not name.startswith(tuple(self.config.frozen)))
+            parameter.requires_grad_(not name.startswith(self.frozen))
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    # --- the face -------------------------------------------------------------------------------------------
 
     def standardize_embeddings(self, embeddings: Tensor) -> None:
         """Measure F_id's mean and spread on (count, embedding_width) examples, before training starts.
@@ -252,10 +260,10 @@ class MagicMirror(ModelMixin, ConfigMixin):
         if isinstance(faces, (str, Path, Face)):
             faces = [faces]
         if not faces:
-            raise ConfigError("No reference face was given; at least one is needed. Pass a picture of the person.")
+            raise ConfigError("No reference face was given; at least one is needed. Pass a picture.")
         records = [_read(face) for face in faces]
-        crops = torch.from_numpy(np.stack([face.crop for face in records])).to(self.device, self.dtype)
-        embedding = torch.from_numpy(np.stack([face.embedding for face in records])).to(self.device, self.dtype)
+        crops = torch.from_numpy(np.stack([face.crop for face in records])).to(self.embedding_mean)
+        embedding = torch.from_numpy(np.stack([face.embedding for face in records])).to(self.embedding_mean)
         with torch.no_grad():
             pixels = rearrange(crops, "refs y x c -> 1 refs c y x") / 127.5 - 1
             return self.encode_tensors(pixels, embedding[None])
@@ -273,19 +281,22 @@ class MagicMirror(ModelMixin, ConfigMixin):
         id_tokens = self.identity_perceiver(rearrange(standard, "b refs w -> (b refs) w"), dense.last)
         id_tokens = rearrange(id_tokens, "(b refs) n w -> b (refs n) w", b=batch)
         if self.face_perceiver is None:
-            face_tokens = id_tokens.new_zeros(batch, 0, self.config.width)
+            face_tokens = id_tokens.new_zeros(batch, 0, self.width)
         else:
             features = rearrange(dense.penultimate, "(b refs) n w -> b (refs n) w", b=batch)
             face_tokens = self.face_perceiver(features)
         return MagicMirrorIdentity(id_tokens=id_tokens, face_tokens=face_tokens)
 
-    # --- the text -------------------------------------------------------------------------------------------
+    def tokenize(
+        self, prompts: Sequence[str], tokenizer: Any, *, num_references: int, max_length: int
+    ) -> PromptTokens:
+        """Token ids without the trigger, and the mask m of the class word. Raises PromptError.
 
-    def tokenize(self, prompts: Sequence[str], tokenizer: Any, *, num_references: int, max_length: int) -> PromptTokens:
-        """Token ids without the trigger, and the mask m of the class word. Raises PromptError."""
-        num_copies = num_references * self.config.tokens_per_reference
+        With no reference the class word stays single, as in the prompt without its trigger.
+        """
+        num_copies = max(1, num_references * self.tokens_per_reference)
         return tokenize_prompts(
-            prompts, tokenizer, num_copies=num_copies, max_length=max_length, trigger=self.config.trigger
+            prompts, tokenizer, num_copies=num_copies, max_length=max_length, trigger=self.trigger
         )
 
     def fuse(
@@ -296,7 +307,11 @@ class MagicMirror(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def prompt(
-        self, prompt: str | Sequence[str], *, negative_prompt: str = "", max_sequence_length: int | None = None
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str = "",
+        max_sequence_length: int | None = None,
     ) -> dict[str, Any]:
         """Encode prompts with the current identity in them, as keyword arguments of the pipeline.
 
@@ -318,20 +333,13 @@ class MagicMirror(ModelMixin, ConfigMixin):
         session.num_prompts = len(prompts)
         identity = session.identity.expand(len(prompts))
         max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
-        tokens = tokenize_prompts(
-            prompts,
-            pipe.tokenizer,
-            num_copies=identity.id_tokens.shape[1] if session.scale else 1,
-            max_length=max_length,
-            trigger=self.config.trigger,
-        )
+        references = identity.id_tokens.shape[1] // self.tokens_per_reference if session.scale else 0
+        tokens = self.tokenize(prompts, pipe.tokenizer, num_references=references, max_length=max_length)
         embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
-        negative, _ = pipe.encode_prompt([negative_prompt] * len(prompts), do_classifier_free_guidance=False,
-                                         max_sequence_length=max_length)  # fmt: skip
+        negatives = [negative_prompt] * len(prompts)
+        negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
         fused = self.fuse(embeds.to(self.device), tokens.mask, identity, scale=session.scale).to(negative)
-        return dict(prompt_embeds=fused, negative_prompt_embeds=negative, max_sequence_length=max_length)
-
-    # --- the transformer ------------------------------------------------------------------------------------
+        return {"prompt_embeds": fused, "negative_prompt_embeds": negative, "max_sequence_length": max_length}
 
     def attach(self, target: CogVideoXPipeline | CogVideoXTransformer3DModel) -> Self:
         """Put the layers on a pipeline's transformer, or on a bare one, and move to its device and dtype.
@@ -342,17 +350,12 @@ class MagicMirror(ModelMixin, ConfigMixin):
         if self._attachment is not None:
             raise ConfigError("This adapter is attached already. Call `detach()` first.")
         transformer = target if isinstance(target, CogVideoXTransformer3DModel) else target.transformer
-        for name, size in _sizes(transformer.config).items():
-            if self.config[name] != size:
-                raise ConfigError(
-                    f"The adapter's `{name}` is {self.config[name]}, the transformer's is {size}. "
-                    "Use the adapter with the backbone that it was trained on."
-                )
+        refuse_other_sizes(self.config, transformer.config)
         nn.Module.to(self, device=transformer.device, dtype=transformer.dtype)
         self._attachment = attach(
-            transformer, self.layers, self._condition, reinjects_face=self.config.reinjects_face
+            transformer, self.layers, self._condition, reinjects_face=self.reinjects_face
         )
-        self._pipe = [] if target is transformer else [target]
+        self._pipe = target if isinstance(target, CogVideoXPipeline) else None
         return self
 
     def detach(self) -> Self:
@@ -360,7 +363,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
         if self._attachment is None:
             raise ConfigError("This adapter is not attached. Call `attach(pipe)` first.")
         detach(self._attachment)
-        self._attachment, self._pipe = None, []
+        self._attachment, self._pipe = None, None
         return self
 
     @contextmanager
@@ -423,9 +426,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
         projected = None
         if self.norm_projection is not None:
             # CAN's input has a fixed size, so several references of one person are averaged.
-            mean = reduce(
-                identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.config.tokens_per_reference
-            )
+            mean = reduce(identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.tokens_per_reference)
             projected = self.norm_projection(mean.flatten(1))
         return FaceCondition(
             identity=projected,
@@ -436,19 +437,9 @@ class MagicMirror(ModelMixin, ConfigMixin):
         )
 
     def _attached_pipe(self) -> CogVideoXPipeline:
-        if not self._pipe:
-            raise ConfigError("The adapter is not attached to a pipeline. Call `attach(pipe)` with a pipeline first.")
-        return self._pipe[0]
-
-
-def _sizes(transformer_config: Any) -> dict[str, int]:
-    """What an adapter needs to know of a transformer."""
-    return dict(
-        width=transformer_config.num_attention_heads * transformer_config.attention_head_dim,
-        time_width=transformer_config.time_embed_dim,
-        text_width=transformer_config.text_embed_dim,
-        num_layers=transformer_config.num_layers,
-    )
+        if self._pipe is None:
+            raise ConfigError("The adapter is not attached to a pipeline. Call `attach(pipe)` first.")
+        return self._pipe
 
 
 def _read(face: FaceInput) -> Face:

@@ -1,0 +1,124 @@
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from likeness.errors import PromptError
+from likeness.identity.prompt import split_prompt, tokenize_prompts
+
+WORDS = ["a", "woman", "elderly", "police", "man", "waves", "reading", "at", "the", "camera"]
+
+
+def sentencepiece_like() -> PreTrainedTokenizerFast:
+    """Pieces with T5's word mark: known words whole, others in letters, punctuation apart."""
+    pieces = ["\u2581" + word for word in WORDS] + ["\u2581", "\u2581offi", "cer", ",", "."]
+    pieces += list("abcdefghijklmnopqrstuvwxyz") + [
+        "\u2581" + letter for letter in "bcdefghijklmnopqrstuvwxyz"
+    ]
+    scored = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    scored += [(piece, -10.0 + 2 * len(piece)) for piece in dict.fromkeys(pieces)]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=2))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def word_level() -> PreTrainedTokenizerFast:
+    """Whole words, as a small tokenizer of one's own might have; the trigger is one of them."""
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", "img", ",", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@pytest.fixture(params=[sentencepiece_like, word_level], ids=["pieces", "words"])
+def tokenizer(request):
+    return request.param()
+
+
+def tokens_of(tokenizer, prompt, num_copies=2, max_length=16):
+    tokens = tokenize_prompts([prompt], tokenizer, num_copies=num_copies, max_length=max_length)
+    return tokenizer.convert_ids_to_tokens(tokens.ids[0].tolist()), tokens.mask[0].tolist()
+
+
+def test_class_word_takes_two_positions_for_each_reference():
+    words, mask = tokens_of(word_level(), "a woman img waves", num_copies=4)
+    assert words[:7] == ["a", "woman", "woman", "woman", "woman", "waves", "</s>"]
+    assert set(words[7:]) == {"<pad>"}
+    assert [position for position, is_marked in enumerate(mask) if is_marked] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a woman img waves", "a woman img, reading", "woman img", "a woman img.", "a  woman  img  waves"],
+)
+def test_one_copy_is_the_tokenization_of_the_prompt_without_its_trigger(tokenizer, prompt):
+    tokens = tokenize_prompts([prompt], tokenizer, num_copies=1, max_length=12)
+    clean = " ".join(prompt.replace(" img", "").split())
+    expected = tokenizer(clean, padding="max_length", max_length=12, return_tensors="pt").input_ids
+    assert torch.equal(tokens.ids, expected)
+    assert tokens.mask.sum() == 1
+
+
+def test_a_comma_after_the_trigger_leaves_no_lone_word_mark():
+    words, _ = tokens_of(sentencepiece_like(), "a police officer img, reading")
+    assert "\u2581" not in words
+    assert words[words.index(",") - 1] == "cer"
+
+
+def test_class_word_of_several_pieces_is_repeated_whole():
+    words, mask = tokens_of(sentencepiece_like(), "a police officer img waves")
+    assert words[2:6] == ["\u2581offi", "cer", "\u2581offi", "cer"]
+    assert mask[2:6] == [True] * 4
+    assert sum(mask) == 4
+
+
+def test_class_of_several_words_marks_the_last_word(tokenizer):
+    words, mask = tokens_of(tokenizer, "a elderly woman img waves")
+    marked = [word for word, is_marked in zip(words, mask, strict=True) if is_marked]
+    assert len(marked) == 2
+    assert all("woman" in word for word in marked)
+
+
+def test_trigger_that_was_added_to_the_tokenizer_never_reaches_the_encoder():
+    tokenizer = sentencepiece_like()
+    tokenizer.add_tokens(["img"], special_tokens=True)
+    tokens = tokenize_prompts(["a woman img, reading"], tokenizer, num_copies=2, max_length=16)
+    assert tokenizer.convert_tokens_to_ids("img") not in tokens.ids
+
+
+def test_prompts_of_a_batch_are_marked_each_on_its_own(tokenizer):
+    tokens = tokenize_prompts(["a woman img waves", "man img"], tokenizer, num_copies=2, max_length=9)
+    assert tokens.mask[0].nonzero().flatten().tolist() == [1, 2]
+    assert tokens.mask[1].nonzero().flatten().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "complaint"),
+    [
+        ("a woman waves", "lacks the trigger word"),
+        ("a woman imgs waves", "lacks the trigger word"),
+        ("a woman img and a man img", "2 times"),
+        ("img waves", "no word stands right before"),
+        ("a woman, img waves", "no word stands right before"),
+        ("", "lacks the trigger word"),
+    ],
+)
+def test_unusable_prompts_say_what_to_write(prompt, complaint):
+    with pytest.raises(PromptError, match=complaint) as caught:
+        split_prompt(prompt)
+    assert "a woman img waves at the camera" in str(caught.value)
+
+
+def test_too_long_prompt_counts_the_copies(tokenizer):
+    tokenize_prompts(["a woman img waves"], tokenizer, num_copies=2, max_length=5)
+    with pytest.raises(PromptError, match="takes 7 tokens, 3 of them") as caught:
+        tokenize_prompts(["a woman img waves"], tokenizer, num_copies=4, max_length=5)
+    assert "fewer references" in str(caught.value)

@@ -1,0 +1,31 @@
+import torch
+from torch.testing import assert_close
+
+from likeness.identity.vit import CLIP_MEAN, CLIP_STD, ClipFeatures, SmallFeatures
+
+
+def test_small_features_are_the_outputs_of_the_last_two_blocks():
+    torch.manual_seed(0)
+    vit = SmallFeatures(16, depth=3, num_heads=2, image_size_px=16, patch_size_px=8)
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    dense = vit(pixels)
+    assert dense.last.shape == dense.penultimate.shape == (2, 5, 16)
+    assert_close(vit.layers[-1](dense.penultimate), dense.last)
+
+
+def test_small_features_take_any_picture_size():
+    vit = SmallFeatures(16, depth=2, num_heads=2, image_size_px=16, patch_size_px=8)
+    flat = torch.full((1, 3, 50, 50), 0.5)
+    assert_close(vit(flat).last, vit(torch.full((1, 3, 16, 16), 0.5)).last)
+
+
+def test_clip_features_match_transformers_hidden_states():
+    torch.manual_seed(0)
+    clip = ClipFeatures(16, depth=3, num_heads=2, image_size_px=28, patch_size_px=14).eval()
+    pixels = torch.rand(1, 3, 28, 28) * 2 - 1
+    mean, std = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
+    hidden = clip.model(pixel_values=((pixels + 1) / 2 - mean) / std, output_hidden_states=True).hidden_states
+    dense = clip(pixels)
+    assert torch.equal(dense.last, hidden[-1])
+    assert torch.equal(dense.penultimate, hidden[-2])
+    assert dense.last.shape == (1, 5, 16)

@@ -1,0 +1,17 @@
+import pytest
+from miniature import make_mirror, make_pipe, make_transformer
+
+
+@pytest.fixture
+def pipe():
+    return make_pipe()
+
+
+@pytest.fixture
+def transformer():
+    return make_transformer()
+
+
+@pytest.fixture
+def mirror(pipe):
+    return make_mirror(pipe.transformer).attach(pipe)

@@ -1,0 +1,100 @@
+"""A whole CogVideoX pipeline with random weights, small enough that a call takes a fraction of a second."""
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+)
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.records import Face, Pose
+
+WORDS = ["a", "woman", "man", "elderly", "waves", "nods", "at", "the", "camera", ",", "in", "red"]
+TEXT_TOKENS = 12
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {word: number for number, word in enumerate(["<pad>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def make_transformer(num_layers=4) -> CogVideoXTransformer3DModel:
+    torch.manual_seed(0)
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=16,
+        num_layers=num_layers,
+        sample_width=4,
+        sample_height=4,
+        sample_frames=9,
+        max_text_seq_length=TEXT_TOKENS,
+        use_rotary_positional_embeddings=True,
+    )
+    return transformer.requires_grad_(False).eval()
+
+
+def make_pipe() -> CogVideoXPipeline:
+    transformer = make_transformer()
+    text_encoder = T5EncoderModel(
+        T5Config(vocab_size=len(WORDS) + 3, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    )
+    kind = "CogVideoX{}Block3D"
+    vae = AutoencoderKLCogVideoX(
+        down_block_types=(kind.format("Down"),) * 4,
+        up_block_types=(kind.format("Up"),) * 4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        sample_height=32,
+        sample_width=32,
+    )
+    scheduler = CogVideoXDDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    pipe = CogVideoXPipeline(make_tokenizer(), text_encoder.eval(), vae.eval(), transformer, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def make_mirror(transformer, *, is_trained=True, **changes) -> MagicMirror:
+    torch.manual_seed(1)
+    small = {
+        "encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "image_size_px": 16, "embedding_width": 128,
+        "identity_width": 16, "identity_depth": 1, "face_tokens": 3, "face_width": 16, "face_depth": 1, "head_width": 8,
+        "norm_width": 8, "norm_hidden_width": 8,
+    }  # fmt: skip
+    mirror = MagicMirror(**MagicMirror.tiny_config(transformer.config, **{**small, **changes})).eval()
+    if is_trained:
+        for name, parameter in mirror.named_parameters():
+            if "layers." in name or "layer_norm" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+    return mirror
+
+
+def make_face(seed=0) -> Face:
+    random = np.random.default_rng(seed)
+    return Face(
+        box=(0.0, 0.0, 224.0, 224.0),
+        landmarks=np.zeros((5, 2), np.float32),
+        pose=Pose(yaw_deg=0.0, pitch_deg=0.0, roll_deg=0.0),
+        embedding=random.normal(size=128).astype(np.float32),
+        score=1.0,
+        crop=random.integers(0, 256, (224, 224, 3), dtype=np.uint8),
+        engine="none",
+        source="random numbers",
+    )
