@@ -19,10 +19,21 @@ def train(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the run. [default: runs/NAME OF RECIPE]")
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that train together. [default: one a core, at most 8]"),
+    ] = None,
 ) -> None:
     """Train by a recipe. A run that was stopped, or killed, goes on when the same command is given again."""
+    import os
+
     from likeness.training import run
 
     run.keep_memory()
-    target = run.train(recipe, overrides=tuple(overrides or ()), output=output)
+    target = run.train(
+        recipe,
+        overrides=tuple(overrides or ()),
+        output=output,
+        processes=processes or min(os.cpu_count() or 1, 8),
+    )
     print(f"{target}")

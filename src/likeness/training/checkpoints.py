@@ -32,7 +32,10 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, group in tensors.items():
-        save_file({key: value.detach().contiguous() for key, value in group.items()}, partial / f"{name}.safetensors")
+        save_file(
+            {key: value.detach().contiguous() for key, value in group.items()},
+            partial / f"{name}.safetensors",
+        )
     (partial / "state.json").write_text(json.dumps({**state, "step": step}, indent=1))
     for path in (*partial.iterdir(), partial):
         _flush(path)

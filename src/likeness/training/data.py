@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from likeness.errors import ConfigError
-from likeness.training import render
+from likeness.training import parallel, render
 from likeness.training.progress import Journal
 
 
@@ -38,7 +38,9 @@ class Shards:
                 if names is None or name in names:
                     parts.setdefault(name, []).append(value)
         if not facts:
-            raise ConfigError(f"No shards in {folder}: at least one is needed. Delete the folder to build it again.")
+            raise ConfigError(
+                f"No shards in {folder}: at least one is needed. Delete the folder to build it again."
+            )
         return cls({name: torch.cat(pieces) for name, pieces in parts.items()}, facts)
 
     def rows_of(self, key: str) -> dict[Any, list[int]]:
@@ -53,13 +55,15 @@ def puppets(
     settings: render.PuppetSettings, cache: Path, journal: Journal, names: tuple[str, ...] | None = None
 ) -> Shards:
     """Render what is missing of a set, then read it."""
-    for done, total in render.build(settings, cache):
-        journal.say(f"rendering {settings.kind}: {done} of {total} shards")
+    if parallel.rank() == 0:
+        for done, total in render.build(settings, cache):
+            journal.say(f"rendering {settings.kind}: {done} of {total} shards")
+    parallel.wait()
     return Shards.read(render.folder(settings, cache), names)
 
 
 class Order:
-    """Rows by step: every epoch a new permutation, nothing to save."""
+    """This process's rows by step: every epoch a new permutation, nothing to save."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
@@ -67,7 +71,7 @@ class Order:
         self.epochs: dict[int, np.ndarray] = {}
 
     def rows(self, step: int, size: int) -> Tensor:
-        places = range(step * size, (step + 1) * size)
+        places = range(step * size + parallel.rank(), (step + 1) * size, parallel.world())
         return torch.tensor([self._row(*divmod(place, self.count)) for place in places])
 
     def _row(self, epoch: int, place: int) -> int:

@@ -6,27 +6,26 @@ so that a run stopped at any moment repeats from its last checkpoint what an und
 
 import signal
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from likeness.errors import CheckpointError
-from likeness.training import checkpoints
+from likeness.config import Settings
+from likeness.errors import CheckpointError, LikenessError
+from likeness.training import checkpoints, parallel
 from likeness.training.optimizers import MovingAverage, Optimizers, OptimizerSettings
 from likeness.training.progress import Journal, draw_curves
 
 
-class LoopSettings(BaseModel):
+class LoopSettings(Settings):
     """How long a stage runs and what it leaves on the way. Stages inherit from this."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """Folder of the stage below the run's."""
@@ -66,8 +65,10 @@ class Stage(Protocol):
         ...
 
 
-class Interrupted(Exception):
+class InterruptedRunError(LikenessError):
     """The run was asked to stop, and has saved itself."""
+
+    exit_code = 130
 
 
 class Run:
@@ -80,12 +81,22 @@ class Run:
         self.step, self.elapsed_s = 0, 0.0
 
     def save(self) -> None:
+        if parallel.rank():
+            return
         tensors = {f"model.{name}": module.state_dict() for name, module in self.stage.modules.items()}
-        tensors |= {f"optimizer.{n}": checkpoints.pack_optimizer(part) for n, part in self.optimizers.parts.items()}
+        tensors |= {
+            f"optimizer.{n}": checkpoints.pack_optimizer(part) for n, part in self.optimizers.parts.items()
+        }
         tensors["average"] = self.average.pack()
         # Tied weights are the same memory under two names, which safetensors refuses.
-        tensors = {name: {key: value.clone() for key, value in group.items()} for name, group in tensors.items()}
-        state = {"elapsed_s": self.elapsed_s, "settings": self.settings.model_dump(mode="json"), "seed": self.seed}
+        tensors = {
+            name: {key: value.clone() for key, value in group.items()} for name, group in tensors.items()
+        }
+        state = {
+            "elapsed_s": self.elapsed_s,
+            "settings": self.settings.model_dump(mode="json"),
+            "seed": self.seed,
+        }
         checkpoints.save(self.folder / "checkpoints", self.step, tensors, state)
 
     def resume(self) -> bool:
@@ -116,6 +127,8 @@ class Run:
         return max(shares)
 
     def sheet(self, journal: Journal) -> None:
+        if parallel.rank():
+            return
         self.average.swap()
         torch.manual_seed(self.seed)
         with torch.no_grad():
@@ -126,7 +139,9 @@ class Run:
         journal.say(f"{self.settings.name}  step {self.step}  sheet written  {told}")
 
 
-def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, after_steps: int | None = None) -> None:
+def train(
+    stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, after_steps: int | None = None
+) -> None:
     """Train one stage to its end, from its last checkpoint if there is one; the averaged weights stay in the modules.
 
     Args:
@@ -137,6 +152,7 @@ def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, afte
         after_steps: Stop early, saved, as if interrupted (for tests).
     """
     run, journal = Run(stage, settings, folder, seed), Journal(folder, settings.name)
+    parallel.wait()
     if run.resume():
         journal.forget_after(run.step)
         journal.say(f"{settings.name}: going on from step {run.step}")
@@ -146,23 +162,29 @@ def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, afte
     run.save()
     run.sheet(journal)
     run.average.swap()
-    draw_curves(journal.path, folder / "curves.png")
+    if parallel.rank() == 0:
+        draw_curves(journal.path, folder / "curves.png")
 
 
 def finish(folder: Path, modules: dict[str, nn.Module]) -> None:
     """Keep what a stage ended with, in float32, and mark it as done."""
-    tensors = {f"{prefix}.{name}": v.clone() for prefix, m in modules.items() for name, v in m.state_dict().items()}
+    tensors = {
+        f"{prefix}.{name}": v.clone() for prefix, m in modules.items() for name, v in m.state_dict().items()
+    }
     save_file(tensors, folder / "finished.partial")
     (folder / "finished.partial").rename(folder / "finished.safetensors")
 
 
 def finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
     """Load what a stage ended with, if it has ended."""
+    parallel.wait()
     if not (folder / "finished.safetensors").exists():
         return False
     tensors = load_file(folder / "finished.safetensors")
     for prefix, module in modules.items():
-        part = {name.removeprefix(f"{prefix}."): v for name, v in tensors.items() if name.startswith(f"{prefix}.")}
+        part = {
+            name.removeprefix(f"{prefix}."): v for name, v in tensors.items() if name.startswith(f"{prefix}.")
+        }
         checkpoints.load_module(module, part, where=str(folder))
     return True
 
@@ -172,14 +194,15 @@ def _go(run: Run, journal: Journal, asked: list[int], after_steps: int | None) -
     saved_s = sheet_s = run.elapsed_s
     began_s = time.monotonic()
     while run.progress < 1:
-        torch.manual_seed((run.seed * 1_000_003 + run.step) % (1 << 62))
+        torch.manual_seed((run.seed * 1_000_003 + run.step * parallel.world() + parallel.rank()) % (1 << 62))
         loss, figures = run.stage.loss(run.step)
         loss.backward()
+        now_s = time.monotonic()  # Sheets and checkpoints count: `minutes` are minutes on the wall.
+        told = [run.elapsed_s + now_s - began_s, float(bool(asked))]
+        elapsed_s, stopping = parallel.average(run.optimizers.gradients(), told)
         norm = run.optimizers.step(step=run.step, progress=run.progress)
         run.average.update(run.step)
-        run.step += 1
-        now_s = time.monotonic()  # Sheets and checkpoints count: `minutes` are minutes on the wall.
-        run.elapsed_s, began_s = run.elapsed_s + now_s - began_s, now_s
+        run.step, run.elapsed_s, began_s = run.step + 1, elapsed_s, now_s
         left_s = run.elapsed_s / max(run.progress, 1e-9) * (1 - run.progress)
         figures = {"loss": float(loss.detach()), "grad_norm": norm, **figures}
         journal.add(run.step, figures, samples=settings.batch, elapsed_s=run.elapsed_s, left_s=left_s)
@@ -190,9 +213,11 @@ def _go(run: Run, journal: Journal, asked: list[int], after_steps: int | None) -
         if run.elapsed_s - sheet_s > 60 * settings.sheet_minutes:
             run.sheet(journal)
             sheet_s = run.elapsed_s
-        if asked or run.step == after_steps:
+        if stopping or run.step == after_steps:
             run.save()
-            raise Interrupted(f"Stopped at step {run.step} and saved. The same command goes on from here.")
+            raise InterruptedRunError(
+                f"Stopped at step {run.step} and saved. The same command goes on from here."
+            )
 
 
 @contextmanager

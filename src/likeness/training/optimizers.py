@@ -5,14 +5,14 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
+from likeness.config import Settings
 
-class OptimizerSettings(BaseModel):
+
+class OptimizerSettings(Settings):
     """AdamW, or Muon for the hidden matrices and AdamW for everything else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["adamw", "muon"] = "adamw"
     """`muon` takes the matrices named by the stage and leaves vectors, embeddings and kernels to AdamW."""
@@ -68,6 +68,13 @@ class Optimizers:
                 adjust_lr_fn="match_rms_adamw",
             )
 
+    def gradients(self) -> list[Tensor]:
+        """Of every parameter, zeros where a step did not reach one, so that processes agree on their number."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
     def step(self, *, step: int, progress: float) -> float:
         """Clip, update, clear; return the norm of the gradients before clipping."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
@@ -93,7 +100,12 @@ class MovingAverage:
 
     def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
         self.decay = decay
-        self.names = [(prefix, name) for prefix, m in modules.items() for name, p in m.named_parameters() if p.requires_grad]
+        self.names = [
+            (prefix, name)
+            for prefix, m in modules.items()
+            for name, p in m.named_parameters()
+            if p.requires_grad
+        ]
         self.sources = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
         self.values = [p.detach().clone() for p in self.sources]
 
@@ -111,7 +123,9 @@ class MovingAverage:
             value.copy_(kept)
 
     def pack(self) -> dict[str, Tensor]:
-        return {f"{prefix}.{name}": value for (prefix, name), value in zip(self.names, self.values, strict=True)}
+        return {
+            f"{prefix}.{name}": value for (prefix, name), value in zip(self.names, self.values, strict=True)
+        }
 
     @torch.no_grad()
     def unpack(self, packed: dict[str, Tensor]) -> None:

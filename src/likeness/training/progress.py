@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from likeness.training import parallel
+
 
 class Journal:
     """Appends to `log.jsonl` and keeps one line of the terminal up to date."""
@@ -15,7 +17,7 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
         self.stage = stage
-        self.console = Console()
+        self.console = Console(quiet=parallel.rank() > 0)
         # A terminal repaints one line; a file gets a line now and then.
         self.every_s = every_s if self.console.is_terminal else 3 * every_s
         self.last_s = time.monotonic()
@@ -25,11 +27,13 @@ class Journal:
 
     def forget_after(self, step: int) -> None:
         """Drop lines of steps that a resumed run will do again."""
-        if self.path.exists():
+        if self.path.exists() and parallel.rank() == 0:
             lines = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
             self.path.write_text("".join(f"{line}\n" for line in lines))
 
-    def add(self, step: int, values: dict[str, float], *, samples: int, elapsed_s: float, left_s: float) -> None:
+    def add(
+        self, step: int, values: dict[str, float], *, samples: int, elapsed_s: float, left_s: float
+    ) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
@@ -46,6 +50,8 @@ class Journal:
         self.sums, self.count, self.samples, self.last_s = {}, 0, 0, time.monotonic()
 
     def write(self, line: dict[str, Any]) -> None:
+        if parallel.rank():
+            return
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -78,7 +84,9 @@ def draw_curves(log: Path, target: Path) -> None:
     names = sorted({name for line in lines for name in line} - {"step", "elapsed_s", "samples_per_s"})
     if not names:
         return
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(4 * len(names), 3), squeeze=False, layout="constrained"
+    )
     for name, axis in zip(names, axes[0], strict=True):
         points = [(line["step"], line[name]) for line in lines if name in line]
         axis.plot(*zip(*points, strict=True), linewidth=0.8)

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.numpy import save_file
+
+from likeness.config import Settings
 
 TRAIN_SEED = 10_000_000
 """Training people and clips are numbered from here; tests and benchmarks stay below, so they never meet."""
 PEOPLE_SEED = 5_000_000
 
 
-class PuppetSettings(BaseModel):
+class PuppetSettings(Settings):
     """One set of renders."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["pictures", "clips", "faces"]
     """`faces` are pictures with their aligned head crop and dlib's embedding."""
@@ -42,7 +42,9 @@ class PuppetSettings(BaseModel):
     """Samples in one shard."""
 
 
-def build(settings: PuppetSettings, cache: Path, *, processes: int | None = None) -> Iterator[tuple[int, int]]:
+def build(
+    settings: PuppetSettings, cache: Path, *, processes: int | None = None
+) -> Iterator[tuple[int, int]]:
     """Render what is missing, reporting (shards done, shards in all) as it goes. The shards lie in `folder()`."""
     target = folder(settings, cache)
     target.mkdir(parents=True, exist_ok=True)
@@ -80,7 +82,9 @@ def _be_nice() -> None:
 def _render_shard(job: tuple[PuppetSettings, Path, int]) -> None:
     settings, target, index = job
     first = index * settings.shard
-    samples = [_sample(settings, number) for number in range(first, min(first + settings.shard, settings.count))]
+    samples = [
+        _sample(settings, number) for number in range(first, min(first + settings.shard, settings.count))
+    ]
     arrays = {name: np.stack([arrays[name] for arrays, _ in samples]) for name in samples[0][0]}
     partial = target / f"{index:05d}.partial"
     save_file(arrays, partial)

@@ -9,22 +9,22 @@ from typing import Literal
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from likeness import media
 from likeness.backbones import codec
 from likeness.backbones.tiny import VaeSettings, build_vae
+from likeness.config import Settings
+from likeness.training import parallel
 from likeness.training.data import Order, Shards, puppets, to_bytes, to_float, unpack_mask
 from likeness.training.loop import LoopSettings, finish, finished, train
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings
 
 
-class VaeLossSettings(BaseModel):
+class VaeLossSettings(Settings):
     """What a reconstruction is judged by. Pixels are in [-1, 1]."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     face: float = Field(5.0, ge=1)
     """A face pixel counts this many times as much as another."""
@@ -52,10 +52,8 @@ class VaeStageSettings(LoopSettings):
     loss: VaeLossSettings = VaeLossSettings()
 
 
-class VaeRecipe(BaseModel):
+class VaeRecipe(Settings):
     """A VAE from nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["vae"]
     seed: int = 0
@@ -84,7 +82,9 @@ class VaeStage:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         settings = self.settings
-        on_pictures = settings.data == "pictures" or step % settings.picture_every == settings.picture_every - 1
+        on_pictures = (
+            settings.data == "pictures" or step % settings.picture_every == settings.picture_every - 1
+        )
         frames, mask = self._batch("pictures" if on_pictures else "clips", step)
         frames = frames.transpose(1, 2).to(self.dtype)  # (batch, channels, frames, height, width)
         if on_pictures:
@@ -95,7 +95,9 @@ class VaeStage:
         mean, log_variance = codec.encode(self.vae, frames, last_tap_only=last)
         latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
         seen = codec.decode(self.vae, latents, last_tap_only=last)
-        return reconstruction_loss(seen.float(), frames.float(), mask, mean.float(), log_variance.float(), settings.loss)
+        return reconstruction_loss(
+            seen.float(), frames.float(), mask, mean.float(), log_variance.float(), settings.loss
+        )
 
     def _batch(self, name: str, step: int) -> tuple[Tensor, Tensor]:
         shards = self.data[name]
@@ -201,6 +203,7 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
         finish(place, {"vae": vae})
     vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, data["unseen"]), 5))
     target = folder / "model" / "vae"
-    vae.half().save_pretrained(target)
+    if parallel.rank() == 0:
+        vae.half().save_pretrained(target)
     journal.say(f"vae written to {target}, scaling factor {vae.config.scaling_factor}")
     return target
