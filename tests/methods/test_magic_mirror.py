@@ -279,6 +279,20 @@ def test_first_block_cache_that_never_skips_changes_nothing(pipe, mirror):
         assert torch.equal(sample(pipe, **encoded), plain)
 
 
+@pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
+def test_group_offload_of_diffusers_changes_nothing(transformer, kind):
+    mirror = make_mirror(transformer).attach(transformer)
+    identity, inputs = random_identity(mirror), make_inputs()
+    with torch.no_grad(), mirror.conditioned(identity):
+        plain = transformer(**inputs).sample
+        transformer.enable_group_offload(
+            onload_device=torch.device("cpu"),
+            offload_type=kind,
+            num_blocks_per_group=1 if kind == "block_level" else None,
+        )
+        assert torch.equal(transformer(**inputs).sample, plain)
+
+
 @pytest.mark.usefixtures("mirror")
 def test_fused_projections_are_refused_instead_of_dropping_the_face(pipe):
     with pytest.raises(ValueError, match="not supported"):
