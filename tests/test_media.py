@@ -138,11 +138,14 @@ def test_a_file_that_is_no_picture_says_what_it_is(spoiled, name, message):
         ("zero.jpg", "zero bytes"),
         ("text.png", "not a video"),
         ("whole.jpg", "is a picture"),
-        ("truncated.mp4", "damaged or truncated"),
+        ("head.mp4", "damaged or truncated"),
+        ("half.mp4", "damaged or truncated"),
     ],
 )
 def test_a_file_that_is_no_video_says_what_it_is(spoiled, name, message):
-    (spoiled / "truncated.mp4").write_bytes((spoiled / "video.mp4").read_bytes()[:300])
+    whole = (spoiled / "video.mp4").read_bytes()
+    (spoiled / "head.mp4").write_bytes(whole[:300])
+    (spoiled / "half.mp4").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(MediaError, match=message):
         media.read_video(spoiled / name)
 

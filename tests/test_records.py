@@ -29,7 +29,7 @@ def test_a_clip_without_any_face_is_still_json():
 def test_a_clip_saves_its_record_in_and_beside_the_video(tmp_path):
     frames = np.full((3, 16, 16, 3), 90, np.uint8)
     clip = Clip(frames=frames, fps=8, prompt="a man img nods", settings={"seed": 7})
-    path = clip.save(tmp_path / "out" / "clip.mp4")
+    path = clip.save(tmp_path / "out" / "clip.mp4", enlarge=1)
     assert read_video(path)[0].shape == frames.shape
     assert json.loads(path.with_suffix(".json").read_text()) == read_metadata(path)
     assert read_metadata(path)["settings"] == {"seed": 7}

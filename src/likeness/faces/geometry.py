@@ -25,7 +25,7 @@ _HEAD_POINTS = np.array(
 )
 """A mean head in centimeters: eye corners of MediaPipe's canonical face, base of the nose at dlib's mean shape."""
 _POSE_STEPS = 12
-_POSE_PRIOR = 0.02
+_POSE_PRIOR = 0.005
 """Pull of the angles (radians) towards frontal, which keeps nearly flat point sets from turning inside out."""
 _SHRINK_FROM = 2.0
 """A warp that shrinks more than this averages blocks first, because bilinear reading would alias."""
@@ -66,7 +66,7 @@ def warp(
         fill: color of what lies outside the picture; None repeats its edge.
     """
     shrink = 1 / max(float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))), 1e-6)
-    block = int(shrink) if shrink >= _SHRINK_FROM else 1
+    block = round(shrink) if shrink >= _SHRINK_FROM else 1
     block = max(1, min(block, *picture.shape[:2]))
     if block > 1:
         picture = _average_blocks(picture, block)

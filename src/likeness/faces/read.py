@@ -14,12 +14,14 @@ from likeness.records import Comparison, Detection, Face
 
 MIN_SIDE_PX = 40
 """Smallest face box, in pixels of the picture given, from which `read_face` takes a reference."""
-_SEARCH_SIDE_PX = 1152
+_SEARCH_SIDE_PX = 1024
 """Larger pictures are searched at this size, so that a phone's picture costs no more than half a second."""
 _MIN_PROMINENCE = 0.15
 """Detections with less than this share of the best one's score times area are false boxes or passers-by."""
 _CLOSER_SIDE_PX = 1408
-"""Size of the second search, which tells a face that is too small from none."""
+"""Largest size of the second search, which tells a face that is too small from none."""
+_MIN_CLOSER_SCALE = 1.5
+"""A second search at less than this would find nothing new."""
 
 
 @lru_cache(maxsize=1)
@@ -52,7 +54,7 @@ def find_faces(
         enlarged = resize(picture, round(width * scale), round(height * scale))
         found = _prominent(engine.detect(enlarged), engine)
         return [_describe(enlarged, detection, engine, scale=scale, source=source) for detection in found]
-    found = _prominent(_search(picture, engine, _SEARCH_SIDE_PX, may_enlarge=False), engine)
+    found = _prominent(_search(picture, engine, _scale_to(picture, _SEARCH_SIDE_PX, 1.0)), engine)
     return [_describe(picture, detection, engine, source=source) for detection in found]
 
 
@@ -75,10 +77,11 @@ def read_face(
     """
     engine = engine or default_engine()
     source, pixels = _open(picture)
-    detections = _search(pixels, engine, _SEARCH_SIDE_PX, may_enlarge=False)
+    detections = _search(pixels, engine, _scale_to(pixels, _SEARCH_SIDE_PX, 1.0))
     found = _prominent(detections, engine)
-    if not found:
-        detections += _search(pixels, engine, _CLOSER_SIDE_PX, may_enlarge=True)
+    closer_scale = _scale_to(pixels, _CLOSER_SIDE_PX, 2.0)
+    if not found and closer_scale >= _MIN_CLOSER_SCALE:
+        detections += _search(pixels, engine, closer_scale)
         found = _prominent(detections, engine)
     if not found:
         best_score = max((detection.score for detection in detections), default=None)
@@ -125,14 +128,17 @@ def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
     return "the picture given", picture
 
 
-def _search(picture: np.ndarray, engine: FaceEngine, side_px: int, *, may_enlarge: bool) -> list[Detection]:
-    """Detect at a size of at most `side_px` (exactly twice the picture at most, if enlarging is allowed)."""
-    height, width = picture.shape[:2]
-    scale = min(side_px / max(height, width), 2.0 if may_enlarge else 1.0)
+def _scale_to(picture: np.ndarray, side_px: int, most: float) -> float:
+    """The scale that brings the longer side to `side_px`, but no more than `most`."""
+    return min(side_px / max(picture.shape[:2]), most)
+
+
+def _search(picture: np.ndarray, engine: FaceEngine, scale: float) -> list[Detection]:
     if scale == 1.0:
         return engine.detect(picture)
-    small = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)))
-    return [_rescale(detection, scale) for detection in engine.detect(small)]
+    height, width = picture.shape[:2]
+    resized = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)))
+    return [_rescale(detection, scale) for detection in engine.detect(resized)]
 
 
 def _rescale(detection: Detection, scale: float) -> Detection:

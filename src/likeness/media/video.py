@@ -21,6 +21,8 @@ MAX_VIDEO_BYTES = 4_000_000_000
 """Most memory that the frames of one video may take."""
 _DEMUXERS = {"MP4": "mov", "Matroska": "matroska"}
 _FPS_DENOMINATOR_LIMIT = 1001
+_MOST_MISSING = 0.05
+"""Share of frames that edit lists may hide; where more are missing, the file was cut."""
 _BT601 = 6
 """The color matrix by which FFmpeg turns RGB into YUV where nothing else is said."""
 
@@ -147,7 +149,9 @@ def _open(path: Path) -> InputContainer:
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     if not container.streams.video:
-        raise MediaError(f"{path} has no picture track. Use a file with video in it.")
+        raise MediaError(
+            f"{path} has no picture track: it is sound alone, or damaged or truncated. Use another file."
+        )
     stream = container.streams.video[0]
     if stream.width * stream.height > MAX_PIXELS:
         raise MediaError(
@@ -160,3 +164,7 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
 def _upright(frame: VideoFrame) -> np.ndarray:
     """Apply the turn that phones note in the file instead of turning the pixels (degrees, counterclockwise)."""
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} is a damaged or truncated video ({reason}). Copy or download it again."

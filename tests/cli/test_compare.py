@@ -1,0 +1,99 @@
+import json
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from skimage.data import astronaut, coffee
+
+from likeness import media
+from likeness.cli import main
+
+MOST_REFUSAL_S = 2.0
+
+
+def children_cpu_s():
+    """CPU time of finished child processes: unlike the clock, it does not count what else the machine does."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    photograph = astronaut()
+    media.write_picture(folder / "a.png", photograph)
+    media.write_picture(folder / "mirrored.jpg", photograph[:, ::-1])
+    media.write_picture(folder / "two.jpg", np.concatenate([photograph, photograph[:, ::-1]], axis=1))
+    media.write_picture(folder / "small.png", media.resize(photograph, 150, 150))
+    media.write_picture(folder / "coffee.jpg", coffee())
+    media.write_picture(folder / "large.png", np.zeros((6400, 6400, 3), np.uint8))
+    media.write_video(folder / "video.mp4", np.stack([photograph] * 2), 8)
+    (folder / "truncated.jpg").write_bytes((folder / "mirrored.jpg").read_bytes()[:9000])
+    (folder / "zero.jpg").touch()
+    (folder / "text.jpg").write_text("hello")
+    return folder
+
+
+def test_compare_says_who_is_the_same(folder, capsys):
+    assert main(["compare", str(folder / "a.png"), str(folder / "mirrored.jpg")]) == 0
+    assert capsys.readouterr().out.startswith("same person: distance 0.")
+
+
+def test_compare_prints_json_and_picks(folder, capsys):
+    assert main(["compare", str(folder / "two.jpg"), str(folder / "a.png"), "--pick", "2", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["same"]
+    assert record["distance"] < record["threshold"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("coffee.jpg", "No face found"),
+        ("two.jpg", "--pick N"),
+        ("small.png", "at least 40 px"),
+        ("text.jpg", "not a picture"),
+        ("truncated.jpg", "truncated"),
+        ("large.png", "40 megapixels"),
+        ("zero.jpg", "zero bytes"),
+        ("", "is a folder"),
+        ("video.mp4", "is a video"),
+        ("absent.jpg", "does not exist"),
+    ],
+)
+def test_bad_input_is_refused_with_its_own_message_and_exit_code_3(folder, capsys, name, message):
+    assert main(["compare", str(folder / name), str(folder / "a.png")]) == 3
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.err.startswith("likeness: ")
+    assert "Traceback" not in told.err
+    assert not told.out
+
+
+@pytest.mark.parametrize("name", ["coffee.jpg", "two.jpg"])
+def test_the_slowest_refusals_take_less_than_two_seconds(folder, name):
+    start_s = children_cpu_s()
+    command = [sys.executable, "-m", "likeness", "compare", str(folder / name), str(folder / "a.png")]
+    done = subprocess.run(command, capture_output=True)
+    assert done.returncode == 3
+    assert children_cpu_s() - start_s < MOST_REFUSAL_S
+
+
+def test_usage_errors_exit_2(capsys):
+    assert main(["compare"]) == 2
+    assert main(["no-such-verb"]) == 2
+    assert "No such command" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(folder):
+    from likeness.errors import MediaError
+
+    with pytest.raises(MediaError):
+        main(["--debug", "compare", str(folder / "zero.jpg"), str(folder / "a.png")])
+
+
+def test_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("likeness 0.")

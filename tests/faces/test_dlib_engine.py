@@ -1,0 +1,41 @@
+import dlib
+import numpy as np
+
+from likeness import faces
+from likeness.faces.dlib_engine import _CHIP_POINTS, DlibEngine
+
+
+def dlib_shape(engine, picture, detection):
+    left, top, right, bottom = (int(edge) for edge in detection.box)
+    return engine._predictor(picture, dlib.rectangle(left, top, right - 1, bottom - 1))
+
+
+def best_of(engine, picture):
+    return max(engine.detect(picture), key=faces.prominence)
+
+
+def test_dlib_has_the_members_of_an_engine():
+    assert isinstance(DlibEngine(), faces.FaceEngine)
+
+
+def test_landmarks_stand_in_picture_order(photograph):
+    x = best_of(DlibEngine(), photograph).landmarks[:, 0]
+    assert x[0] < x[1] < x[4] < x[2] < x[3]
+
+
+def test_aligned_chip_matches_dlib(photograph):
+    engine = DlibEngine()
+    detection = best_of(engine, photograph)
+    expected = dlib.get_face_chip(photograph, dlib_shape(engine, photograph, detection), 150, 0.25)
+    ours = faces.warp(photograph, faces.fit_similarity(detection.landmarks, _CHIP_POINTS), 150, fill=0)
+    assert np.abs(expected.astype(float) - ours).mean() < 1.5
+
+
+def test_embedding_from_landmarks_matches_dlib_from_detection(photograph):
+    engine = DlibEngine()
+    detection = best_of(engine, photograph)
+    shape = dlib_shape(engine, photograph, detection)
+    expected = np.asarray(engine._recognizer.compute_face_descriptor(photograph, shape))
+    ours = engine.embed(photograph, detection.landmarks)
+    assert ours.shape == (engine.embedding_width,)
+    assert np.linalg.norm(expected - ours) < 0.05, "two photographs of one person differ by 0.41 on average"

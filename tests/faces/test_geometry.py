@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from likeness.faces import geometry
+from likeness.records import Pose
+
+
+def similarity_matrix(angle_deg, scale, shift):
+    angle = np.deg2rad(angle_deg)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.column_stack([linear, shift])
+
+
+def project(yaw_deg, pitch_deg, roll_deg, *, distance_cm=60.0):
+    """Landmarks of the mean head in a photograph from `distance_cm` away."""
+    points = geometry._HEAD_POINTS @ geometry.rotation(yaw_deg, pitch_deg, roll_deg).T
+    return 300 + 800 * points[:, :2] / (distance_cm - points[:, 2:])
+
+
+def test_fit_finds_the_similarity_that_was_applied():
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    matrix = similarity_matrix(33, 1.7, (4, -9))
+    np.testing.assert_allclose(
+        geometry.fit_similarity(points, geometry.apply(matrix, points)), matrix, atol=1e-12
+    )
+
+
+def test_fit_matches_least_squares_on_noisy_points():
+    random = np.random.default_rng(1)
+    source, target = random.normal(size=(2, 5, 2))
+    # a x - b y + tx, b x + a y + ty, as one linear system in (a, b, tx, ty).
+    x, y = source.T
+    one, zero = np.ones(5), np.zeros(5)
+    system = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
+    a, b, tx, ty = np.linalg.lstsq(system, target.T.ravel(), rcond=None)[0]
+    np.testing.assert_allclose(geometry.fit_similarity(source, target), [[a, -b, tx], [b, a, ty]], atol=1e-12)
+
+
+def test_warp_by_the_identity_changes_nothing():
+    picture = np.random.default_rng(2).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+    assert np.array_equal(geometry.warp(picture, similarity_matrix(0, 1, (0, 0)), 20), picture)
+
+
+def test_warp_by_whole_pixels_matches_slicing():
+    picture = np.random.default_rng(3).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    shifted = geometry.warp(picture, similarity_matrix(0, 1, (-7, -5)), 20)
+    assert np.array_equal(shifted, picture[5:25, 7:27])
+
+
+def test_warp_matches_bilinear_interpolation_written_as_loops():
+    picture = np.random.default_rng(4).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    matrix = similarity_matrix(20, 1.3, (1.2, -2.1))
+    inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))
+    result = geometry.warp(picture, matrix, 10)
+    for row in range(10):
+        for column in range(10):
+            x, y, _ = inverse @ (column, row, 1)
+            x, y = np.clip(x, 0, 11), np.clip(y, 0, 11)
+            expected = sum(
+                picture[j, i] * (1 - abs(x - i)) * (1 - abs(y - j))
+                for i in range(12)
+                for j in range(12)
+                if abs(x - i) < 1 and abs(y - j) < 1
+            )
+            assert np.abs(result[row, column] - expected).max() <= 0.51
+
+
+def test_a_strong_shrink_averages_instead_of_aliasing():
+    stripes = np.zeros((160, 160, 3), np.uint8)
+    stripes[:, ::2] = 200
+    shrunk = geometry.warp(stripes, similarity_matrix(0, 1 / 8, (0, 0)), 18)
+    assert np.abs(shrunk.astype(float) - 100).max() <= 1
+    ramp = np.arange(160, dtype=np.uint8)[None, :, None].repeat(160, 0).repeat(3, 2)
+    shrunk = geometry.warp(ramp, similarity_matrix(0, 1 / 8, (0, 0)), 18)
+    np.testing.assert_allclose(shrunk[5, 1:17, 0], np.arange(1, 17) * 8, atol=1)
+
+
+def test_outside_is_filled_or_repeats_the_edge():
+    picture = np.full((10, 10, 3), 50, np.uint8)
+    matrix = similarity_matrix(0, 1, (20, 20))
+    assert (geometry.warp(picture, matrix, 10) == 50).all()
+    assert (geometry.warp(picture, matrix, 10, fill=(7, 8, 9)) == (7, 8, 9)).all()
+
+
+def test_head_crop_puts_landmarks_on_the_template():
+    landmarks = geometry.apply(similarity_matrix(15, 90, (40, 60)), geometry.HEAD_TEMPLATE)
+    matrix = geometry.fit_similarity(landmarks, geometry.HEAD_TEMPLATE * 224)
+    np.testing.assert_allclose(geometry.apply(matrix, landmarks), geometry.HEAD_TEMPLATE * 224, atol=1e-3)
+    picture = np.full((200, 200, 3), 90, np.uint8)
+    assert geometry.crop_head(picture, landmarks).shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize(
+    ("pose", "claim"),
+    [
+        ((20, 0, 0), lambda p: p.yaw_deg > 15),
+        ((-20, 0, 0), lambda p: p.yaw_deg < -15),
+        ((0, 15, 0), lambda p: p.pitch_deg > 10),
+        ((0, -15, 0), lambda p: p.pitch_deg < -10),
+        ((0, 0, 30), lambda p: p.roll_deg > 27),
+        ((0, 0, 0), lambda p: max(abs(p.yaw_deg), abs(p.pitch_deg), abs(p.roll_deg)) < 3),
+    ],
+)
+def test_head_pose_has_the_signs_of_the_record(pose, claim):
+    assert claim(geometry.head_pose(project(*pose)))
+
+
+def test_turning_right_moves_the_nose_to_the_right_of_the_picture():
+    eyes_and_nose = project(25, 0, 0)
+    assert eyes_and_nose[4, 0] > eyes_and_nose[:4, 0].mean()
+    assert project(0, 20, 0)[4, 1] < project(0, 0, 0)[4, 1], "looking up lifts the nose"
+    assert project(0, 0, 20)[3, 1] > project(0, 0, 20)[0, 1], "a clockwise tilt lowers the eye at the right"
+
+
+def test_head_pose_recovers_synthetic_heads():
+    random = np.random.default_rng(5)
+    truths = random.uniform(-1, 1, (300, 3)) * (45, 25, 30)
+    errors = []
+    for truth in truths:
+        landmarks = project(*truth)
+        noise_px = 0.02 * np.linalg.norm(landmarks[1] - landmarks[2]) * random.normal(size=(5, 2))
+        pose = geometry.head_pose(landmarks + noise_px)
+        errors.append(np.abs(np.array([pose.yaw_deg, pose.pitch_deg, pose.roll_deg]) - truth))
+    yaw_deg, pitch_deg, roll_deg = np.mean(errors, axis=0)
+    assert yaw_deg < 4
+    assert pitch_deg < 4
+    assert roll_deg < 2
+
+
+def test_points_without_extent_have_no_pose():
+    assert geometry.head_pose(np.ones((5, 2))) == Pose(yaw_deg=0.0, pitch_deg=0.0, roll_deg=0.0)
