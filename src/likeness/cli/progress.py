@@ -15,7 +15,9 @@ def progress(label: str, *, is_quiet: bool = False) -> Iterator[Callable[[int, i
         task = bar.add_task(label, total=None)
 
         def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            # What follows the last step (decoding, measuring) has no steps of its own.
+            description = label if done < total else "Decoding and measuring"
+            bar.update(task, completed=done, total=total, description=description)
 
         yield report
 

@@ -19,13 +19,13 @@ from likeness.puppets import sample_person, sample_picture
 from likeness.records import Clip, Face
 
 PUPPET_ACTIONS = (
-    "in a red sweater smiles in a park",
-    "in a blue shirt turns to the left in a kitchen",
-    "in a green jacket nods on a beach",
+    "in a red sweater smiles at the camera in a park",
+    "in a blue shirt turns her head to the left in a kitchen",
+    "in a green jacket nods her head on a beach",
 )
 ASTRONAUT_PROMPTS = (
-    "a woman img in an orange jacket smiles in a studio",
-    "a woman img in an orange jacket shakes her head in a studio",
+    "a woman img in an orange jacket smiles at the camera in a studio",
+    "a woman img in an orange jacket tilts her head in a studio",
 )
 PORTRAIT_PX = 256
 
@@ -70,7 +70,8 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
     folder.mkdir(parents=True, exist_ok=True)
     portraits: dict[str, Path] = {}
     items = []
-    for number, (clip, name) in enumerate(zip(clips, names, strict=True), start=1):
+    for index, (clip, name) in enumerate(zip(clips, names, strict=True)):
+        number = names[: index + 1].count(name)
         slug = name.lower().replace(" ", "_")
         if name not in portraits:
             portraits[name] = folder / f"{slug}_reference.png"

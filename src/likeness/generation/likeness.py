@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from likeness.backbones.load import load_pipeline
 from likeness.errors import ConfigError
-from likeness.generation.loading import load_adapter, load_pipeline
+from likeness.generation.loading import load_adapter
 from likeness.generation.presets import METHODS, Preset, find_preset, known
 from likeness.generation.prompts import check_prompt
 from likeness.generation.provenance import describe_reference, describe_software, describe_weights

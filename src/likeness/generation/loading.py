@@ -1,33 +1,11 @@
-"""A stock diffusers pipeline from a folder or hub name, on the best device, without asking the network needlessly."""
+"""A method's weights from a folder, or a clear word about what is wrong with them."""
 
 from pathlib import Path
 
-from diffusers import CogVideoXPipeline
 from safetensors import SafetensorError
 
 from likeness.errors import WeightsError
 from likeness.methods.magic_mirror import MagicMirror
-from likeness.runtime import choose_device, choose_dtype
-
-
-def load_pipeline(source: str | Path, *, device: str = "auto") -> CogVideoXPipeline:
-    """Load a CogVideoX pipeline.
-
-    A folder is read from disk and nothing else is asked. A CPU computes in float32, because float16 is slow there.
-
-    Raises:
-        WeightsError: The folder or hub name holds no such pipeline.
-    """
-    place = choose_device(device)
-    dtype = choose_dtype("auto", place)
-    is_folder = Path(source).is_dir()
-    try:
-        pipeline = CogVideoXPipeline.from_pretrained(str(source), dtype=dtype, local_files_only=is_folder)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise WeightsError(
-            f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
-        ) from error
-    return pipeline.to(place)
 
 
 def load_adapter(folder: Path) -> MagicMirror:

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from likeness.faces import read_face
+from likeness.generation import measure_similarity
+from likeness.media import resize
+from likeness.puppets import sample_clip, sample_person, sample_picture
+
+
+@pytest.fixture(scope="module")
+def references():
+    return {
+        seed: read_face(sample_picture(seed, person=sample_person(seed), size_px=256).frames[0])
+        for seed in (0, 3)
+    }
+
+
+def test_own_clip_is_nearer_than_anothers(references):
+    for own, other in ((0, 3), (3, 0)):
+        frames = sample_clip(own, person=sample_person(own), action="smile", num_frames=5, size_px=64).frames
+        right = measure_similarity(frames, [references[own]])
+        wrong = measure_similarity(frames, [references[other]])
+        assert right.face_rate == wrong.face_rate > 0.5
+        assert right.mean_distance < wrong.mean_distance
+
+
+def test_frames_without_a_face_count_against_the_face_rate_alone(references):
+    face = sample_picture(0, person=sample_person(0), size_px=256).frames[0]
+    frames = np.stack([resize(face, 64, 64), np.zeros((64, 64, 3), dtype=np.uint8)])
+    similarity = measure_similarity(frames, [references[0]])
+    assert similarity.face_rate == 0.5
+    assert np.isnan(similarity.distances[1])
+    assert np.isfinite(similarity.mean)
+
+
+def test_a_picture_matches_itself(references):
+    picture = sample_picture(0, person=sample_person(0), size_px=256).frames
+    similarity = measure_similarity(picture, [references[0]])
+    assert similarity.mean_distance < 0.2
+    assert similarity.match_rate == 1

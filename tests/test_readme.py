@@ -1,0 +1,113 @@
+"""What README tells people to do works: commands, code and examples, in a folder with a picture called me.jpg."""
+
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from likeness.cli import main
+from likeness.media import write_picture
+from likeness.weights import CHECKPOINTS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, flags=re.S)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in block.splitlines()
+    if line
+]
+CODE = [block for language, block in BLOCKS if language == "python"]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+HAS_TINY = (CHECKPOINTS / "tiny" / "magic_mirror").is_dir()
+needs_tiny = pytest.mark.skipif(not HAS_TINY, reason="the tiny weights are not in this checkout")
+MAX_EXAMPLE_LINES = 30
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder as README's reader has it: one picture of a face, and the repository's recipes."""
+    from likeness.puppets import sample_person, sample_picture
+
+    folder = tmp_path_factory.mktemp("desk")
+    portrait = sample_picture(7, person=sample_person(7, "woman"), size_px=256, max_yaw_deg=5)
+    write_picture(folder / "me.jpg", portrait.frames[0])
+    (folder / "runs").mkdir()
+    return folder
+
+
+@pytest.fixture
+def at_desk(desk, monkeypatch):
+    """Work in that folder, as if `me.jpg` were the first word of the command line."""
+    monkeypatch.chdir(desk)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(sys, "argv", ["example", "me.jpg"])
+    return desk
+
+
+def test_readme_has_both_kinds_of_blocks():
+    assert len(COMMANDS) >= 5
+    assert len(CODE) == 2
+
+
+def test_first_python_needs_at_most_six_lines():
+    assert len([line for line in CODE[0].splitlines() if line.strip()]) <= 6
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
+def test_make_targets_exist(command):
+    target = command.split()[1]
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M)
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("likeness ")])
+@pytest.mark.usefixtures("at_desk")
+def test_commands_work(command):
+    words = shlex.split(command)[1:]
+    if words[0] in {"generate", "demo"} and not HAS_TINY:
+        pytest.skip("the tiny weights are not in this checkout")
+    if words[0] == "train":  # Takes hours; that its recipe is valid is what can be held here.
+        assert (ROOT / words[1]).is_file()
+        return
+    if words[0] in {"generate", "demo"}:
+        # The last --steps counts. How well a video looks is not the question here.
+        words += ["--steps", "2"]
+    assert main(words) == 0
+
+
+@needs_tiny
+@pytest.mark.parametrize("code", CODE, ids=["likeness", "diffusers"])
+@pytest.mark.usefixtures("at_desk")
+def test_python_works(code, tmp_path):
+    script = tmp_path / "readme.py"
+    script.write_text(code)
+    runpy.run_path(str(script))
+
+
+@needs_tiny
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.usefixtures("at_desk")
+def test_examples_work(example):
+    runpy.run_path(str(example), run_name="__main__")
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_short(example):
+    assert len(example.read_text().splitlines()) <= MAX_EXAMPLE_LINES
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_tree_names_real_packages():
+    named = re.findall(r"[├└]── (\w+)/", README)
+    assert len(named) >= 8
+    for name in named:
+        assert (ROOT / "src" / "likeness" / name).is_dir(), name
