@@ -164,8 +164,8 @@ _SHIFTS["elderly woman"] = {
 }
 
 _HAIR_CHANCES: dict[str, tuple[float, ...]] = {  # in the order of HAIR_STYLES
-    "man": (0.12, 0.10, 0.14, 0.22, 0.18, 0.06, 0.02, 0.05, 0.00, 0.05, 0.06, 0.00),
-    "woman": (0.00, 0.00, 0.02, 0.06, 0.08, 0.16, 0.18, 0.24, 0.08, 0.06, 0.06, 0.06),
+    "man": (0.12, 0.10, 0.14, 0.24, 0.18, 0.04, 0.02, 0.05, 0.00, 0.05, 0.06, 0.00),
+    "woman": (0.00, 0.00, 0.02, 0.10, 0.08, 0.12, 0.18, 0.24, 0.08, 0.06, 0.06, 0.06),
     "elderly man": (0.22, 0.38, 0.08, 0.16, 0.14, 0.00, 0.00, 0.02, 0.00, 0.00, 0.00, 0.00),
     "elderly woman": (0.00, 0.02, 0.00, 0.18, 0.10, 0.12, 0.20, 0.06, 0.16, 0.00, 0.16, 0.00),
     "boy": (0.00, 0.00, 0.16, 0.36, 0.16, 0.20, 0.02, 0.00, 0.00, 0.05, 0.05, 0.00),
@@ -173,7 +173,7 @@ _HAIR_CHANCES: dict[str, tuple[float, ...]] = {  # in the order of HAIR_STYLES
     "baby": (0.40, 0.00, 0.40, 0.20, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00),
 }
 _BEARD_CHANCES = {"man": (0.46, 0.16, 0.10, 0.10, 0.18), "elderly man": (0.50, 0.10, 0.14, 0.08, 0.18)}
-_GLASSES_CHANCES = {
+_GLASSES_CHANCES = {"man": 0.22, "woman": 0.22, "elderly man": 0.3, "elderly woman": 0.3, "boy": 0.12, "girl": 0.12, "baby": 0.0}
     "man": 0.26,
     "woman": 0.26,
     "elderly man": 0.4,
@@ -202,8 +202,8 @@ def sample_person(seed: int, group: str | None = None) -> Person:
     group = drawn if group is None else group
     if group not in GROUPS:
         raise ConfigError(f"Group `{group}` is unknown. Known groups: {', '.join(GROUPS)}.")
-    values = {name: float(np.clip(rng.normal(), -2.2, 2.2)) for name in SHAPE_NUMBERS}
-    spread = 0.75 if group in ("boy", "girl", "baby") else 1.0
+    values = {name: float(np.clip(rng.normal(), -2.0, 2.0)) for name in SHAPE_NUMBERS}
+    spread = 0.7 if group in ("boy", "girl", "baby") else 0.9
     for name in SHAPE_NUMBERS:
         values[name] = values[name] * spread + _SHIFTS[group].get(name, 0.0)
     values |= _sample_colors(rng, group)

@@ -250,7 +250,7 @@ def sample_picture(seed: int, *, person: Person | None = None, size_px: int = 12
     performance = perform(action, 1, rng)
     performance.tracks["yaw_deg"][:] = rng.uniform(-1, 1) * max_yaw_deg
     performance.tracks["pitch_deg"][:] = rng.uniform(-9, 9)
-    performance.tracks["roll_deg"][:] = rng.normal(0, 5)
+    performance.tracks["roll_deg"][:] = rng.normal(0, 4)
     return _film(seed, person, performance, size_px, rng)
 
 

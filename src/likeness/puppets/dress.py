@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from likeness.puppets.anatomy import Person
 from likeness.puppets.mesh import Mesh, ellipsoid, join, sheet_triangles, tube
-from likeness.puppets.raster import EAR, GLASSES, HAIR, HAIR_SHEET, HAND, NECK, NUM_HAIR, SLEEVE, TORSO, hair_inside
+from likeness.puppets.raster import EAR, GLASSES, HAIR, HAIR_SHEET, HAND, NECK, NUM_HAIR, SLEEVE, TORSO, hair_inside_each
 from likeness.puppets.shape import HeadShape
 
 
@@ -45,7 +45,7 @@ def hair_line(person: Person) -> NDArray[np.float32]:
     elif style == "buzz":
         front, temple, side, noise = front - 0.02, temple + 0.02, 0.05, 0.2
     elif style == "fringe":
-        front, temple, noise = 0.42 + 0.05 * line, 0.36, 1.5
+        front, temple, noise = 0.49 + 0.07 * line, 0.40, 1.5
     elif style == "side part":
         part, noise = (0.9 if person["hair_part"] > 0.5 else -0.9) * 0.5, 0.6
     elif style in ("long", "bob"):
@@ -79,7 +79,7 @@ def _hair(person: Person, head: HeadShape) -> list[Part]:
     if style == "bun":
         thickness -= 0.03
     line = hair_line(person)
-    inside = np.array([hair_inside(*point, line) for point in rest.astype(np.float64)])
+    inside = hair_inside_each(rest, line)
     thickness = np.where(thickness > 0.03, 0.03 + (thickness - 0.03) * np.clip(inside / 0.22, 0, 1) ** 0.6, thickness)
     cap = _part(HAIR, "head", ((head.vertices + outward * thickness[:, None]).astype(np.float32), _hairy_triangles(head)), rest)
     return [cap, *_loose_hair(person, head)]
@@ -135,19 +135,19 @@ def _glasses(person: Person, head: HeadShape) -> list[Part]:
     if person.glasses_style == "none":
         return []
     places = head.features
-    size = 0.205 + 0.05 * person["glasses_size"]
-    tall = size * (0.92 if person.glasses_style == "round" else 0.72)
+    size = 0.185 + 0.035 * person["glasses_size"]
+    tall = size * (0.92 if person.glasses_style == "round" else 0.76)
     near = np.hypot(np.abs(head.rest[:, 0]) - places["eye_x"], head.rest[:, 1] - places["eye_y"]) < 0.2
     front = float(head.vertices[near & (head.rest[:, 2] > 0), 2].max()) + 0.035
     angles = np.linspace(0, 2 * np.pi, 22, endpoint=False)
     power = 1.0 if person.glasses_style == "round" else 0.48
     ring_x = np.sign(np.cos(angles)) * np.abs(np.cos(angles)) ** power
     ring_y = np.sign(np.sin(angles)) * np.abs(np.sin(angles)) ** power
-    eye_x, eye_y, meshes = places["eye_x"] + 0.01, places["eye_y"] - 0.01, []
+    eye_x, eye_y, meshes = places["eye_x"] + 0.01, places["eye_y"] - 0.025, []
     width = float(np.abs(head.vertices[:, 0]).max())
     for side in (-1.0, 1.0):
         ring = np.stack([side * eye_x + size * ring_x, eye_y + tall * ring_y, front - 0.10 * np.abs(size * ring_x)], axis=1)
-        meshes.append(tube(ring, 0.019, closed=True))
+        meshes.append(tube(ring, 0.014, closed=True))
         start = np.array([side * (eye_x + size), eye_y + 0.05, front - 0.03])
         end = np.array([side * (width + 0.02), 0.10, -0.05])
         meshes.append(tube(np.linspace(start, end, 4), 0.018))

@@ -57,9 +57,12 @@ def _paint_skin(x, y, face, mood, color):
     rosy = 0.05 + 0.16 * face[ROSINESS]
     blush = bell(ax - 0.42, 0.16) * bell(y + 0.17, 0.14) + 0.8 * bell(x, 0.09) * bell(y - face[NOSE_Y] - 0.05, 0.09)
     _mix(color, min(1.0, color[0] * 1.08), color[1] * 0.72, color[2] * 0.70, min(0.6, rosy * blush * 1.6))
-    _darken(color, 0.20 * bell(ax - face[EYE_X] + 0.03, 0.19) * bell(y - face[EYE_Y] - 0.04, 0.10))
+    _darken(color, 0.28 * bell(ax - face[EYE_X] + 0.03, 0.19) * bell(y - face[EYE_Y] - 0.04, 0.10))
     _darken(color, 0.20 * bell(ax - face[EYE_X] + 0.12, 0.08) * bell(y - face[EYE_Y] - 0.02, 0.10))
     under = face[NOSE_Y]
+    light = 0.9 * bell(x, 0.055) * ramp(under - 0.02, under + 0.06, y) * ramp(0.30, 0.05, y) + 0.55 * bell(ax - 0.30, 0.13) * bell(y + 0.13, 0.09)
+    light += 0.5 * bell(x, 0.30) * bell(y - 0.56, 0.13)
+    _mix(color, 1.0, 0.93, 0.85, 0.15 * light)
     _darken(color, 0.30 * bell(ax, face[NOSE_WIDTH] + 0.02) * bell(y - under + 0.045, 0.035))
     _darken(color, 0.70 * bell(ax - 0.50 * face[NOSE_WIDTH], 0.036) * bell(y - under - 0.002, 0.022))
     _darken(color, 0.22 * bell(ax - face[NOSE_WIDTH] - 0.03, 0.022) * bell(y - under - 0.02, 0.05))
@@ -130,7 +133,7 @@ def _paint_eye(x, y, face, mood, soft, color):
     lower = middle - face[EYE_OPENING] * 0.72 * bow**0.75 * squint
     upper = middle + face[EYE_OPENING] * (1.0 + 0.22 * mood[BROWS]) * bow**0.62
     upper += (lower + 0.004 - upper) * closed
-    liner = 0.45 + 0.55 * face[EYELINER]
+    liner = 0.60 + 0.40 * face[EYELINER]
     crease = face[EYE_OPENING] * bow**0.5 + face[LID_CREASE] * max(0.0, 1.15 - across * across)
     _darken(color, 0.30 * bell(y - middle - crease, 0.014) * ramp(1.3, 0.9, abs(across)) * (1.0 - 0.6 * closed))
     inside = ramp(-soft, soft, y - lower) * ramp(soft, -soft, y - upper) * ramp(1.04, 0.97, abs(across))
@@ -206,4 +209,4 @@ def face_color(x, y, z, face, mood, soft, color):
     _paint_mouth(x, y, face, mood, soft, color)
     glossy = _paint_eye(x, y, face, mood, soft, color)
     _paint_brow(x, y, face, mood, soft, color)
-    return 0.16 + 0.5 * glossy
+    return 0.24 - 0.10 * face[SKIN] + 0.5 * glossy

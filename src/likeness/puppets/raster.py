@@ -38,6 +38,15 @@ def hair_inside(x, y, z, hair):
 
 
 @njit(cache=True, fastmath=True)
+def hair_inside_each(points, hair):
+    """`hair_inside` of (points, 3), as (points,)."""
+    inside = np.empty(len(points), dtype=np.float64)
+    for index in range(len(points)):
+        inside[index] = hair_inside(points[index, 0], points[index, 1], points[index, 2], hair)
+    return inside
+
+
+@njit(cache=True, fastmath=True)
 def vertex_normals(vertices, triangles):
     """Area-weighted normals, (vertices, 3)."""
     normals = np.zeros_like(vertices)

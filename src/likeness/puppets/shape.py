@@ -56,8 +56,8 @@ def feature_places(person: Person) -> dict[str, float]:
     return {
         "eye_x": 0.305 + 0.022 * person["eye_spacing"],
         "eye_y": 0.12 + 0.022 * person["eye_height"],
-        "eye_width": 0.150 * (1 + 0.10 * person["eye_size"]),
-        "eye_opening": max(0.030, 0.064 * (1 + 0.13 * person["eye_size"] + 0.16 * person["eye_opening"])),
+        "eye_width": 0.158 * (1 + 0.10 * person["eye_size"]),
+        "eye_opening": max(0.040, 0.073 * (1 + 0.13 * person["eye_size"] + 0.16 * person["eye_opening"])),
         "eye_tilt": 0.10 * person["eye_tilt"],
         "lid_crease": 0.05 + 0.012 * person["lid_crease"],
         "brow_y": 0.325 + 0.026 * person["brow_height"] + 0.018 * person["eye_height"],
