@@ -173,13 +173,13 @@ _HAIR_CHANCES: dict[str, tuple[float, ...]] = {  # in the order of HAIR_STYLES
     "baby": (0.40, 0.00, 0.40, 0.20, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00),
 }
 _BEARD_CHANCES = {"man": (0.46, 0.16, 0.10, 0.10, 0.18), "elderly man": (0.50, 0.10, 0.14, 0.08, 0.18)}
-_GLASSES_CHANCES = {"man": 0.22, "woman": 0.22, "elderly man": 0.3, "elderly woman": 0.3, "boy": 0.12, "girl": 0.12, "baby": 0.0}
-    "man": 0.26,
-    "woman": 0.26,
-    "elderly man": 0.4,
-    "elderly woman": 0.4,
-    "boy": 0.15,
-    "girl": 0.15,
+_GLASSES_CHANCES = {
+    "man": 0.22,
+    "woman": 0.22,
+    "elderly man": 0.3,
+    "elderly woman": 0.3,
+    "boy": 0.12,
+    "girl": 0.12,
     "baby": 0.0,
 }
 

@@ -7,18 +7,37 @@ from likeness.puppets.anatomy import Person
 TRIGGER = "img"
 
 _ACTION_WORDS = {
-    "turn_left": ("turns {his} head to the left", "turns left", "slowly looks to the left", "turns {his} face to the left"),
-    "turn_right": ("turns {his} head to the right", "turns right", "slowly looks to the right", "turns {his} face to the right"),
+    "turn_left": (
+        "turns {his} head to the left",
+        "turns left",
+        "slowly looks to the left",
+        "turns {his} face to the left",
+    ),
+    "turn_right": (
+        "turns {his} head to the right",
+        "turns right",
+        "slowly looks to the right",
+        "turns {his} face to the right",
+    ),
     "nod": ("nods", "nods {his} head", "is nodding", "nods twice"),
     "shake": ("shakes {his} head", "is shaking {his} head", "shakes {his} head to say no"),
     "smile": ("smiles", "begins to smile", "smiles at the camera", "gives a big smile"),
     "laugh": ("laughs", "is laughing", "laughs out loud", "bursts into laughter"),
     "talk": ("talks", "is talking", "talks to the camera", "speaks"),
     "wink": ("winks", "winks at the camera", "gives a wink"),
-    "raise_brows": ("raises {his} eyebrows", "raises the eyebrows", "looks surprised and raises {his} eyebrows"),
+    "raise_brows": (
+        "raises {his} eyebrows",
+        "raises the eyebrows",
+        "looks surprised and raises {his} eyebrows",
+    ),
     "tilt": ("tilts {his} head", "tilts {his} head to the side", "leans {his} head to one side"),
     "look_around": ("looks around", "is looking around", "looks around, from side to side"),
-    "come_closer": ("comes closer", "comes closer to the camera", "moves towards the camera", "leans in closer"),
+    "come_closer": (
+        "comes closer",
+        "comes closer to the camera",
+        "moves towards the camera",
+        "leans in closer",
+    ),
     "look_up": ("looks up", "raises {his} head and looks up", "looks upwards"),
     "look_down": ("looks down", "lowers {his} head", "looks downwards"),
     "wave": ("waves", "waves at the camera", "is waving", "waves hello"),
@@ -31,7 +50,15 @@ _SETTING_WORDS = {
     "living room": ("in a living room", "at home"), "kitchen": ("in a kitchen",),
     "mountains": ("in the mountains", "in front of mountains"), "night city": ("in a city at night", "at night"),
 }  # fmt: skip
-_POSSESSIVES = {"man": "his", "elderly man": "his", "boy": "his", "woman": "her", "elderly woman": "her", "girl": "her", "baby": "its"}
+_POSSESSIVES = {
+    "man": "his",
+    "elderly man": "his",
+    "boy": "his",
+    "woman": "her",
+    "elderly woman": "her",
+    "girl": "her",
+    "baby": "its",
+}
 
 
 def look_words(person: Person) -> list[str]:
@@ -43,18 +70,36 @@ def look_words(person: Person) -> list[str]:
     elif style == "receding":
         words.append(f"thin {color} hair")
     else:
-        named = {"buzz": "very short", "short": "short", "side part": "short", "fringe": "short", "bob": "shoulder-length", "long": "long"}
+        named = {
+            "buzz": "very short",
+            "short": "short",
+            "side part": "short",
+            "fringe": "short",
+            "bob": "shoulder-length",
+            "long": "long",
+        }
         adjective = named.get(style)
-        noun = {"bun": "hair in a bun", "afro": "afro hair", "curly": "curly hair", "ponytail": "hair in a ponytail"}.get(style, "hair")
+        noun = {
+            "bun": "hair in a bun",
+            "afro": "afro hair",
+            "curly": "curly hair",
+            "ponytail": "hair in a ponytail",
+        }.get(style, "hair")
         words.append(" ".join(part for part in (adjective, color, noun) if part))
     if person.beard_style != "none":
-        words.append({"stubble": "stubble", "mustache": "a mustache", "goatee": "a goatee", "full": "a beard"}[person.beard_style])
+        words.append(
+            {"stubble": "stubble", "mustache": "a mustache", "goatee": "a goatee", "full": "a beard"}[
+                person.beard_style
+            ]
+        )
     if person.glasses_style != "none":
         words.append("glasses")
     return words
 
 
-def describe(person: Person, action: str, clothing: str, garment: str, setting: str, rng: np.random.Generator) -> str:
+def describe(
+    person: Person, action: str, clothing: str, garment: str, setting: str, rng: np.random.Generator
+) -> str:
     """A sentence for a clip.
 
     Returns:
@@ -65,7 +110,9 @@ def describe(person: Person, action: str, clothing: str, garment: str, setting: 
         return options[int(rng.integers(len(options)))]
 
     article = "an" if person.group.startswith("e") else "a"
-    wear = choose(("in {a} {color} {garment}", "wearing {a} {color} {garment}", "dressed in {a} {color} {garment}"))
+    wear = choose(
+        ("in {a} {color} {garment}", "wearing {a} {color} {garment}", "dressed in {a} {color} {garment}")
+    )
     wear = wear.format(a="an" if clothing[0] in "aeiou" else "a", color=clothing, garment=garment)
     act = choose(_ACTION_WORDS[action]).format(his=_POSSESSIVES[person.group])
     where = choose(_SETTING_WORDS[setting])

@@ -70,7 +70,12 @@ class _Body:
 def _build(person: Person) -> _Body:
     head = build_head(person)
     parts = dress(person, head)
-    rests, triangles, kinds, offset = [head.rest], [head.triangles], [np.full(len(head.triangles), raster.HEAD)], len(head.rest)
+    rests, triangles, kinds, offset = (
+        [head.rest],
+        [head.triangles],
+        [np.full(len(head.triangles), raster.HEAD)],
+        len(head.rest),
+    )
     for part in parts:
         rests.append(part.rest)
         triangles.append(part.triangles + offset)
@@ -90,7 +95,9 @@ def _rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> NDArray[np.f
     return (tilt @ turn @ nod).astype(np.float32)
 
 
-def _pose(body: _Body, tracks: dict[str, float], side: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _pose(
+    body: _Body, tracks: dict[str, float], side: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """All vertices of one frame, (vertices, 3), and the five landmarks, (5, 3)."""
     strengths = np.array([tracks[name] for name in EXPRESSIONS], dtype=np.float32)
     face = body.head.vertices + np.tensordot(strengths, body.head.expressions, axes=1)
@@ -112,12 +119,16 @@ def _pose(body: _Body, tracks: dict[str, float], side: float) -> tuple[NDArray[n
     return np.concatenate(posed).astype(np.float32), ((points - _PIVOT) @ turn.T + _PIVOT).astype(np.float32)
 
 
-def _project(points: NDArray[np.float32], zoom: float, shift_px: tuple[float, float], size_px: int) -> NDArray[np.float32]:
+def _project(
+    points: NDArray[np.float32], zoom: float, shift_px: tuple[float, float], size_px: int
+) -> NDArray[np.float32]:
     distance = 7.5
     scale = _HEAD_SIZE * size_px * zoom * distance / (distance - points[:, 2:3])
     center = np.array([0.5 * size_px + shift_px[0], 0.46 * size_px + shift_px[1]], dtype=np.float32)
     offset = np.array([0.0, 0.12], dtype=np.float32)
-    return (center + (points[:, :2] - offset) * np.array([1, -1], dtype=np.float32) * scale).astype(np.float32)
+    return (center + (points[:, :2] - offset) * np.array([1, -1], dtype=np.float32) * scale).astype(
+        np.float32
+    )
 
 
 @njit(cache=True, fastmath=True)
@@ -149,7 +160,10 @@ def _shade(part, place, normal, face, mood, colors, direction, key, ambient, sof
                     shadow = 1.0 - 0.42 * raster.ramp(-1.30, -0.80, y)
             elif kind in (raster.HAIR, raster.HAIR_SHEET):
                 around = np.arctan2(x, z)
-                strand = np.sin(around * 41.0 + 3.0 * np.sin(y * 5.0)) * 0.5 + np.sin(around * 87.0 + y * 3.0) * 0.3
+                strand = (
+                    np.sin(around * 41.0 + 3.0 * np.sin(y * 5.0)) * 0.5
+                    + np.sin(around * 87.0 + y * 3.0) * 0.3
+                )
                 band = raster.bell(ny - 0.55 + 0.05 * strand, 0.22)
                 bright = 0.86 + 0.15 * strand + 0.34 * band
                 for channel in range(3):
@@ -161,7 +175,9 @@ def _shade(part, place, normal, face, mood, colors, direction, key, ambient, sof
                     neck_line = -1.33 + 0.5 * x * x - 0.0
                     if y > neck_line and z > -0.1 and abs(x) < 0.5:
                         color[:] = colors[1] * 0.72
-                    shadow = (1.0 - 0.30 * raster.bell(x, 0.55) * raster.ramp(-1.65, -1.2, y)) * (0.95 + 0.06 * np.sin(x * 9.0 + y * 4.0))
+                    shadow = (1.0 - 0.30 * raster.bell(x, 0.55) * raster.ramp(-1.65, -1.2, y)) * (
+                        0.95 + 0.06 * np.sin(x * 9.0 + y * 4.0)
+                    )
             else:
                 color[:] = colors[2]
                 gloss = 0.5
@@ -172,7 +188,10 @@ def _shade(part, place, normal, face, mood, colors, direction, key, ambient, sof
             glint = max(0.0, (nx * half_x + ny * half_y + nz * half_z) / half) ** 24 * gloss
             sky = 0.86 + 0.18 * ny - 0.10 * (1.0 - abs(nz))
             for channel in range(3):
-                value = color[channel] * shadow * (key[channel] * wrapped + ambient[channel] * sky) + 0.35 * glint * key[channel]
+                value = (
+                    color[channel] * shadow * (key[channel] * wrapped + ambient[channel] * sky)
+                    + 0.35 * glint * key[channel]
+                )
                 picture[row, column, channel] = min(1.0, value)
 
 
@@ -194,7 +213,9 @@ class _Shot:
     side: float
     size_px: int
 
-    def render(self, tracks: dict[str, float]) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]:
+    def render(
+        self, tracks: dict[str, float]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]]:
         """One frame (height, width, 3), its face mask (height, width), its landmarks (5, 2)."""
         fine = self.size_px * _SUPER_SAMPLES
         vertices, points = _pose(self.body, tracks, self.side)
@@ -202,18 +223,53 @@ class _Shot:
         screen = _project(vertices, zoom, shift, fine)
         normals = raster.vertex_normals(vertices, self.body.triangles)
         part = np.full((fine, fine), raster.EMPTY, dtype=np.int8)
-        place, normal = np.zeros((fine, fine, 3), dtype=np.float32), np.zeros((fine, fine, 3), dtype=np.float32)
-        raster.rasterize(screen, vertices[:, 2].copy(), normals, self.body.rest, self.body.triangles, self.body.kinds, self.body.hair, part, place, normal)
+        place, normal = (
+            np.zeros((fine, fine, 3), dtype=np.float32),
+            np.zeros((fine, fine, 3), dtype=np.float32),
+        )
+        raster.rasterize(
+            screen,
+            vertices[:, 2].copy(),
+            normals,
+            self.body.rest,
+            self.body.triangles,
+            self.body.kinds,
+            self.body.hair,
+            part,
+            place,
+            normal,
+        )
         picture = np.repeat(np.repeat(self.backdrop, _SUPER_SAMPLES, axis=0), _SUPER_SAMPLES, axis=1)
         soft = np.float32(0.5 / (_HEAD_SIZE * fine * zoom))
-        _shade(part, place, normal, self.body.face, _mood(tracks), self.colors, self.light.direction, self.light.key, self.light.ambient, soft, picture)
+        _shade(
+            part,
+            place,
+            normal,
+            self.body.face,
+            _mood(tracks),
+            self.colors,
+            self.light.direction,
+            self.light.key,
+            self.light.ambient,
+            soft,
+            picture,
+        )
         frame = (raster.average_down(picture, _SUPER_SAMPLES) * 255 + 0.5).astype(np.uint8)
         is_face = np.isin(part, (raster.HEAD, raster.EAR, raster.HAIR, raster.HAIR_SHEET, raster.GLASSES))
-        return frame, is_face[::_SUPER_SAMPLES, ::_SUPER_SAMPLES], _project(points, zoom, shift, fine) / _SUPER_SAMPLES
+        return (
+            frame,
+            is_face[::_SUPER_SAMPLES, ::_SUPER_SAMPLES],
+            _project(points, zoom, shift, fine) / _SUPER_SAMPLES,
+        )
 
 
 def sample_clip(
-    seed: int, *, person: Person | None = None, action: str | None = None, num_frames: int = 17, size_px: int = 64
+    seed: int,
+    *,
+    person: Person | None = None,
+    action: str | None = None,
+    num_frames: int = 17,
+    size_px: int = 64,
 ) -> PuppetClip:
     """Draw a clip: who, what, where, in which light.
 
@@ -233,7 +289,9 @@ def sample_clip(
     if action is not None and action not in ACTIONS:
         raise ConfigError(f"Action `{action}` is unknown. Known actions: {', '.join(ACTIONS)}.")
     if num_frames < 1 or size_px < 16:
-        raise ConfigError(f"A clip of {num_frames} frames of {size_px} px cannot be drawn; ask for at least 1 frame of 16 px.")
+        raise ConfigError(
+            f"A clip of {num_frames} frames of {size_px} px cannot be drawn; ask for at least 1 frame of 16 px."
+        )
     rng = np.random.default_rng([seed, 7002])
     drawn_person, drawn_action = int(rng.integers(2**31)), ACTIONS[rng.integers(len(ACTIONS))]
     person = sample_person(drawn_person) if person is None else person
@@ -241,7 +299,9 @@ def sample_clip(
     return _film(seed, person, performance, size_px, rng)
 
 
-def sample_picture(seed: int, *, person: Person | None = None, size_px: int = 128, max_yaw_deg: float = 25.0) -> PuppetClip:
+def sample_picture(
+    seed: int, *, person: Person | None = None, size_px: int = 128, max_yaw_deg: float = 25.0
+) -> PuppetClip:
     """Draw one picture of somebody in some pose, with |yaw| at most `max_yaw_deg`; see `sample_clip`."""
     rng = np.random.default_rng([seed, 7003])
     drawn_person = int(rng.integers(2**31))
@@ -254,11 +314,18 @@ def sample_picture(seed: int, *, person: Person | None = None, size_px: int = 12
     return _film(seed, person, performance, size_px, rng)
 
 
-def _film(seed: int, person: Person, performance: Performance, size_px: int, rng: np.random.Generator) -> PuppetClip:
-    clothing, garment = list(CLOTHING_COLORS)[rng.integers(len(CLOTHING_COLORS))], GARMENTS[rng.integers(len(GARMENTS))]
+def _film(
+    seed: int, person: Person, performance: Performance, size_px: int, rng: np.random.Generator
+) -> PuppetClip:
+    clothing, garment = (
+        list(CLOTHING_COLORS)[rng.integers(len(CLOTHING_COLORS))],
+        GARMENTS[rng.integers(len(GARMENTS))],
+    )
     setting, body = SETTINGS[rng.integers(len(SETTINGS))], _build(person)
     cloth = np.array(CLOTHING_COLORS[clothing]) * rng.uniform(0.9, 1.08)
-    frame_tone = np.array([0.06, 0.06, 0.07]) if person["glasses_tone"] < 0.6 else np.array([0.42, 0.24, 0.12])
+    frame_tone = (
+        np.array([0.06, 0.06, 0.07]) if person["glasses_tone"] < 0.6 else np.array([0.42, 0.24, 0.12])
+    )
     shot = _Shot(
         body=body, light=sample_light(rng), backdrop=draw_setting(setting, size_px, rng),
         colors=np.stack([person.hair_color, cloth, frame_tone, person.skin]).astype(np.float32),
@@ -268,7 +335,9 @@ def _film(seed: int, person: Person, performance: Performance, size_px: int, rng
     prompt = describe(person, performance.action, clothing, garment, setting, rng)
     frames, masks, landmarks = [], [], []
     for index in range(len(performance.tracks["zoom"])):
-        frame, mask, points = shot.render({name: float(track[index]) for name, track in performance.tracks.items()})
+        frame, mask, points = shot.render(
+            {name: float(track[index]) for name, track in performance.tracks.items()}
+        )
         frames.append(frame)
         masks.append(mask)
         landmarks.append(points)

@@ -7,7 +7,18 @@ from numpy.typing import NDArray
 
 from likeness.puppets.anatomy import Person
 from likeness.puppets.mesh import Mesh, ellipsoid, join, sheet_triangles, tube
-from likeness.puppets.raster import EAR, GLASSES, HAIR, HAIR_SHEET, HAND, NECK, NUM_HAIR, SLEEVE, TORSO, hair_inside_each
+from likeness.puppets.raster import (
+    EAR,
+    GLASSES,
+    HAIR,
+    HAIR_SHEET,
+    HAND,
+    NECK,
+    NUM_HAIR,
+    SLEEVE,
+    TORSO,
+    hair_inside_each,
+)
 from likeness.puppets.shape import HeadShape
 
 
@@ -69,7 +80,13 @@ def _hair(person: Person, head: HeadShape) -> list[Part]:
     outward = head.rest - np.array([0, 0.1, 0], dtype=np.float32)
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
     top = np.clip((rest[:, 1] - 0.3) / 0.7, 0, 1)
-    base = {"buzz": 0.022, "receding": 0.05, "afro": 0.26 + 0.20 * volume, "curly": 0.13 + 0.12 * volume, "short": 0.06 + 0.05 * volume}
+    base = {
+        "buzz": 0.022,
+        "receding": 0.05,
+        "afro": 0.26 + 0.20 * volume,
+        "curly": 0.13 + 0.12 * volume,
+        "short": 0.06 + 0.05 * volume,
+    }
     thickness = np.full(len(rest), base.get(style, 0.075 + 0.05 * volume))
     if style in ("short", "side part", "fringe"):
         thickness += top * (0.03 + 0.16 * volume) * np.clip(rest[:, 2] + 0.55, 0, 1)
@@ -80,8 +97,15 @@ def _hair(person: Person, head: HeadShape) -> list[Part]:
         thickness -= 0.03
     line = hair_line(person)
     inside = hair_inside_each(rest, line)
-    thickness = np.where(thickness > 0.03, 0.03 + (thickness - 0.03) * np.clip(inside / 0.22, 0, 1) ** 0.6, thickness)
-    cap = _part(HAIR, "head", ((head.vertices + outward * thickness[:, None]).astype(np.float32), _hairy_triangles(head)), rest)
+    thickness = np.where(
+        thickness > 0.03, 0.03 + (thickness - 0.03) * np.clip(inside / 0.22, 0, 1) ** 0.6, thickness
+    )
+    cap = _part(
+        HAIR,
+        "head",
+        ((head.vertices + outward * thickness[:, None]).astype(np.float32), _hairy_triangles(head)),
+        rest,
+    )
     return [cap, *_loose_hair(person, head)]
 
 
@@ -110,13 +134,21 @@ def _loose_hair(person: Person, head: HeadShape) -> list[Part]:
     opening = np.radians(60 + 8 * person["hairline"])
     around, down = np.meshgrid(np.linspace(opening, 2 * np.pi - opening, columns), np.linspace(0, 1, rows))
     height = 0.72 + (end - 0.72) * down
-    swell = 1 + 0.10 * volume + 0.16 * np.sin(np.pi * np.clip(down * 1.2, 0, 1)) * (0.4 + volume) * (0.9 if style == "bob" else 0.6)
+    swell = (
+        1
+        + 0.10 * volume
+        + 0.16 * np.sin(np.pi * np.clip(down * 1.2, 0, 1)) * (0.4 + volume) * (0.9 if style == "bob" else 0.6)
+    )
     close = np.sqrt(np.clip(1 - (np.clip(height - 0.1, 0, 1) / 1.12) ** 2, 0.25, 1))
     wave = 0.03 * person["hair_wave"] * np.sin(down * 16 + 3 * around)
     x = np.sin(around) * ((width + 0.05) * swell * close + wave)
     z = np.cos(around) * (0.92 * swell * close + wave) - 0.06
     sheet = np.stack([x, height, z], axis=-1).reshape(-1, 3).astype(np.float32)
-    rest = np.stack([np.sin(around) * 0.8, height, np.cos(around) * 0.8], axis=-1).reshape(-1, 3).astype(np.float32)
+    rest = (
+        np.stack([np.sin(around) * 0.8, height, np.cos(around) * 0.8], axis=-1)
+        .reshape(-1, 3)
+        .astype(np.float32)
+    )
     return [_part(HAIR_SHEET, "head", (sheet, sheet_triangles(rows, columns)), rest)]
 
 
@@ -126,7 +158,10 @@ def _ears(person: Person, head: HeadShape) -> list[Part]:
     width = float(np.abs(head.vertices[level, 0]).max())
     parts = []
     for side in (-1.0, 1.0):
-        outer = ellipsoid((side * (width + 0.035 + angle), 0.03, -0.12), (0.085 + abs(angle) * 0.4, 0.20 * size, 0.14 * size))
+        outer = ellipsoid(
+            (side * (width + 0.035 + angle), 0.03, -0.12),
+            (0.085 + abs(angle) * 0.4, 0.20 * size, 0.14 * size),
+        )
         parts.append(_part(EAR, "head", outer))
     return parts
 
@@ -146,12 +181,21 @@ def _glasses(person: Person, head: HeadShape) -> list[Part]:
     eye_x, eye_y, meshes = places["eye_x"] + 0.01, places["eye_y"] - 0.025, []
     width = float(np.abs(head.vertices[:, 0]).max())
     for side in (-1.0, 1.0):
-        ring = np.stack([side * eye_x + size * ring_x, eye_y + tall * ring_y, front - 0.10 * np.abs(size * ring_x)], axis=1)
+        ring = np.stack(
+            [side * eye_x + size * ring_x, eye_y + tall * ring_y, front - 0.10 * np.abs(size * ring_x)],
+            axis=1,
+        )
         meshes.append(tube(ring, 0.014, closed=True))
         start = np.array([side * (eye_x + size), eye_y + 0.05, front - 0.03])
         end = np.array([side * (width + 0.02), 0.10, -0.05])
         meshes.append(tube(np.linspace(start, end, 4), 0.018))
-    bridge = np.array([[-(eye_x - size), eye_y + 0.05, front], [0, eye_y + 0.075, front + 0.03], [eye_x - size, eye_y + 0.05, front]])
+    bridge = np.array(
+        [
+            [-(eye_x - size), eye_y + 0.05, front],
+            [0, eye_y + 0.075, front + 0.03],
+            [eye_x - size, eye_y + 0.05, front],
+        ]
+    )
     meshes.append(tube(bridge, 0.018))
     return [_part(GLASSES, "head", join(meshes))]
 
@@ -172,7 +216,10 @@ def _body(person: Person) -> list[Part]:
 def _hand() -> list[Part]:
     """A right hand at the origin, palm towards the camera, fingers up."""
     palm = ellipsoid((0, 0, 0), (0.20, 0.23, 0.08), rings=7, segments=10)
-    fingers = [ellipsoid((x, 0.34 - 0.5 * abs(x - 0.02), 0.0), (0.052, 0.19, 0.05), rings=6, segments=7) for x in (-0.15, -0.05, 0.05, 0.15)]
+    fingers = [
+        ellipsoid((x, 0.34 - 0.5 * abs(x - 0.02), 0.0), (0.052, 0.19, 0.05), rings=6, segments=7)
+        for x in (-0.15, -0.05, 0.05, 0.15)
+    ]
     thumb = ellipsoid((-0.24, 0.08, 0.02), (0.11, 0.055, 0.05), rings=6, segments=7)
     sleeve = ellipsoid((0.05, -0.72, -0.05), (0.19, 0.62, 0.17), rings=8, segments=10)
     return [_part(HAND, "hand", join([palm, *fingers, thumb])), _part(SLEEVE, "hand", sleeve)]

@@ -30,7 +30,9 @@ class Performance:
     @property
     def pose_deg(self) -> NDArray[np.float32]:
         """(frames, 3): yaw, pitch, roll."""
-        return np.stack([self.tracks[name] for name in ("yaw_deg", "pitch_deg", "roll_deg")], axis=1).astype(np.float32)
+        return np.stack([self.tracks[name] for name in ("yaw_deg", "pitch_deg", "roll_deg")], axis=1).astype(
+            np.float32
+        )
 
 
 def _ease(time: Track, start: float = 0.1, end: float = 0.75) -> Track:
@@ -171,7 +173,9 @@ def perform(action: str, num_frames: int, rng: np.random.Generator) -> Performan
     tracks = {name: np.zeros(num_frames) for name in TRACKS}
     tracks["zoom"] += 1.0
     for name, spread, sway in (("yaw_deg", 9, 2.0), ("pitch_deg", 4, 1.2), ("roll_deg", 3, 1.0)):
-        tracks[name] += np.clip(rng.normal(), -1.7, 1.7) * spread + sway * np.sin(2 * np.pi * (0.5 * time + rng.random()))
+        tracks[name] += np.clip(rng.normal(), -1.7, 1.7) * spread + sway * np.sin(
+            2 * np.pi * (0.5 * time + rng.random())
+        )
     tracks["smile"] += max(0.0, rng.normal(0.05, 0.22))
     tracks["gaze_x"] += -0.02 * tracks["yaw_deg"] + rng.normal(0, 0.12)
     blink = rng.uniform(0, 1.6)
