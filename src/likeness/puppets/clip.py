@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
@@ -14,6 +14,7 @@ from likeness.puppets.captions import TRIGGER, describe
 from likeness.puppets.dress import Part, dress, hair_line
 from likeness.puppets.performance import ACTIONS, Performance, perform
 from likeness.puppets.scene import CLOTHING_COLORS, GARMENTS, SETTINGS, Light, draw_setting, sample_light
+from likeness.puppets.shade import shade
 from likeness.puppets.shape import EXPRESSIONS, HeadShape, build_head
 
 FPS = 8
@@ -107,7 +108,7 @@ def _pose(
     shift = np.array([side * 1.02, -2.2 + 1.75 * tracks["hand"], 0.55], dtype=np.float32)
     mirror = np.array([side, 1, 1], dtype=np.float32)
     elbow = np.array([0.05, -1.0, 0], dtype=np.float32)
-    posed = [(face - _PIVOT) @ turn.T + _PIVOT]
+    posed: list[NDArray[Any]] = [(face - _PIVOT) @ turn.T + _PIVOT]
     for part in body.parts:
         if part.moves_with == "head":
             posed.append((part.vertices - _PIVOT) @ turn.T + _PIVOT)
@@ -129,70 +130,6 @@ def _project(
     return (center + (points[:, :2] - offset) * np.array([1, -1], dtype=np.float32) * scale).astype(
         np.float32
     )
-
-
-@njit(cache=True, fastmath=True)
-def _shade(part, place, normal, face, mood, colors, direction, key, ambient, soft, picture):
-    """Paint and light every pixel that is not empty; `colors` holds hair, clothing, frame of the glasses, skin."""
-    color = np.zeros(3, dtype=np.float32)
-    for row in range(part.shape[0]):
-        for column in range(part.shape[1]):
-            kind = part[row, column]
-            if kind == raster.EMPTY:
-                continue
-            x, y, z = place[row, column, 0], place[row, column, 1], place[row, column, 2]
-            nx, ny, nz = normal[row, column, 0], normal[row, column, 1], normal[row, column, 2]
-            length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
-            nx, ny, nz = nx / length, ny / length, nz / length
-            if nz < 0.0 and kind in (raster.HAIR, raster.HAIR_SHEET, raster.GLASSES):
-                nx, ny, nz = -nx, -ny, -nz
-            gloss, shadow = 0.05, 1.0
-            if kind == raster.HEAD:
-                gloss = paint.face_color(x, y, z, face, mood, soft, color)
-                shadow = 1.0 - 0.30 * raster.ramp(-0.55, -0.95, y) * raster.ramp(0.55, 0.1, z)
-            elif kind in (raster.EAR, raster.NECK, raster.HAND):
-                color[:] = colors[3]
-                if kind == raster.EAR:
-                    color[1] *= 0.92
-                    color[2] *= 0.90
-                    shadow = 1.0 - 0.25 * raster.bell(y - 0.03, 0.09)
-                if kind == raster.NECK:
-                    shadow = 1.0 - 0.42 * raster.ramp(-1.30, -0.80, y)
-            elif kind in (raster.HAIR, raster.HAIR_SHEET):
-                around = np.arctan2(x, z)
-                strand = (
-                    np.sin(around * 41.0 + 3.0 * np.sin(y * 5.0)) * 0.5
-                    + np.sin(around * 87.0 + y * 3.0) * 0.3
-                )
-                band = raster.bell(ny - 0.55 + 0.05 * strand, 0.22)
-                bright = 0.86 + 0.15 * strand + 0.34 * band
-                for channel in range(3):
-                    color[channel] = colors[0, channel] * bright + 0.03 * band
-                shadow = 1.0 - 0.30 * raster.ramp(0.0, -1.2, y)
-            elif kind in (raster.TORSO, raster.SLEEVE):
-                color[:] = colors[1]
-                if kind == raster.TORSO:
-                    neck_line = -1.33 + 0.5 * x * x - 0.0
-                    if y > neck_line and z > -0.1 and abs(x) < 0.5:
-                        color[:] = colors[1] * 0.72
-                    shadow = (1.0 - 0.30 * raster.bell(x, 0.55) * raster.ramp(-1.65, -1.2, y)) * (
-                        0.95 + 0.06 * np.sin(x * 9.0 + y * 4.0)
-                    )
-            else:
-                color[:] = colors[2]
-                gloss = 0.5
-            facing = nx * direction[0] + ny * direction[1] + nz * direction[2]
-            wrapped = max(0.0, (facing + 0.28) / 1.28)
-            half_x, half_y, half_z = direction[0], direction[1], direction[2] + 1.0
-            half = np.sqrt(half_x * half_x + half_y * half_y + half_z * half_z)
-            glint = max(0.0, (nx * half_x + ny * half_y + nz * half_z) / half) ** 24 * gloss
-            sky = 0.86 + 0.18 * ny - 0.10 * (1.0 - abs(nz))
-            for channel in range(3):
-                value = (
-                    color[channel] * shadow * (key[channel] * wrapped + ambient[channel] * sky)
-                    + 0.35 * glint * key[channel]
-                )
-                picture[row, column, channel] = min(1.0, value)
 
 
 def _mood(tracks: dict[str, float]) -> NDArray[np.float32]:
@@ -241,7 +178,7 @@ class _Shot:
         )
         picture = np.repeat(np.repeat(self.backdrop, _SUPER_SAMPLES, axis=0), _SUPER_SAMPLES, axis=1)
         soft = np.float32(0.5 / (_HEAD_SIZE * fine * zoom))
-        _shade(
+        shade(
             part,
             place,
             normal,
@@ -259,7 +196,7 @@ class _Shot:
         return (
             frame,
             is_face[::_SUPER_SAMPLES, ::_SUPER_SAMPLES],
-            _project(points, zoom, shift, fine) / _SUPER_SAMPLES,
+            _project(points, zoom, shift, fine) / np.float32(_SUPER_SAMPLES),
         )
 
 

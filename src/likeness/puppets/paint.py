@@ -143,7 +143,7 @@ def _paint_beard(x, y, z, face, color):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_brow(x, y, face, mood, soft, color):
+def _paint_brow(x, y, face, soft, color):
     ax = abs(x)
     along = (ax - face[BROW_INNER]) / 0.40
     if along < -0.15 or along > 1.15:
@@ -261,5 +261,5 @@ def face_color(x, y, z, face, mood, soft, color):
     _paint_beard(x, y, z, face, color)
     _paint_mouth(x, y, face, mood, soft, color)
     glossy = _paint_eye(x, y, face, mood, soft, color)
-    _paint_brow(x, y, face, mood, soft, color)
+    _paint_brow(x, y, face, soft, color)
     return 0.24 - 0.10 * face[SKIN] + 0.5 * glossy

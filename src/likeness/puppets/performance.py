@@ -93,7 +93,7 @@ def _smile(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
 
 
 @_act("laugh")
-def _laugh(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
+def _laugh(t: dict[str, Track], time: Track, _rng: np.random.Generator) -> None:
     t["smile"] += 1.0 * _ease(time, 0, 0.3)
     t["teeth"] += 0.8 * _ease(time, 0, 0.3)
     t["jaw"] += _ease(time, 0.05, 0.3) * (0.6 + 0.3 * _swing(time, 4))
@@ -153,14 +153,14 @@ def _look_down(t: dict[str, Track], time: Track, rng: np.random.Generator) -> No
 
 
 @_act("wave")
-def _wave(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
+def _wave(t: dict[str, Track], time: Track, _rng: np.random.Generator) -> None:
     t["hand"] += _ease(time, 0.0, 0.35)
     t["wave"] += 22 * _swing(time, 2.5)
     t["smile"] += 0.5 * _ease(time)
 
 
 @_act("look")
-def _look(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
+def _look(t: dict[str, Track], time: Track, _rng: np.random.Generator) -> None:
     t["smile"] += 0.25 * _ease(time)
 
 

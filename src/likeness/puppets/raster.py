@@ -99,8 +99,8 @@ def rasterize(screen, depth, normals, rest, triangles, parts, hair, part, place,
         kind = parts[index]
         if abs(area) < 1e-9 or (area > 0 and kind in (HEAD, EAR, NECK)):
             continue  # The picture's y axis points down, so faces that look at the camera have a negative area.
-        left, right = max(0, int(floor(min(ax, bx, cx)))), min(width - 1, int(max(ax, bx, cx)) + 1)
-        top, bottom = max(0, int(floor(min(ay, by, cy)))), min(height - 1, int(max(ay, by, cy)) + 1)
+        left, right = max(0, floor(min(ax, bx, cx))), min(width - 1, int(max(ax, bx, cx)) + 1)
+        top, bottom = max(0, floor(min(ay, by, cy))), min(height - 1, int(max(ay, by, cy)) + 1)
         scale = 1.0 / area
         for row in range(top, bottom + 1):
             py = row + 0.5

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.float32]
+Picture = NDArray[Any]
 
 CLOTHING_COLORS = {
     "red": (0.78, 0.10, 0.11), "orange": (0.93, 0.48, 0.08), "yellow": (0.93, 0.80, 0.14), "green": (0.12, 0.52, 0.20),
@@ -43,7 +44,7 @@ def draw_setting(name: str, size_px: int, rng: np.random.Generator) -> Picture:
     y, x = np.meshgrid(np.linspace(0, 1, size_px), np.linspace(0, 1, size_px), indexing="ij")
     picture = _SETTINGS[name](x + rng.uniform(-0.2, 0.2), y, rng).astype(np.float32)
     picture *= np.float32(rng.uniform(0.85, 1.08))
-    return np.clip(_blur(picture, max(1, size_px // 40)), 0, 1)
+    return np.clip(_blur(picture, max(1, size_px // 22)), 0, 1)
 
 
 def _blur(picture: Picture, radius: int) -> Picture:
@@ -52,9 +53,8 @@ def _blur(picture: Picture, radius: int) -> Picture:
         edge[axis] = (radius, radius)
         padded = np.pad(picture, edge, mode="edge")
         size = picture.shape[axis]
-        picture = sum(
-            np.take(padded, range(k, k + size), axis=axis) for k in range(2 * radius + 1)
-        ) / np.float32(2 * radius + 1)
+        shifted = [np.take(padded, range(k, k + size), axis=axis) for k in range(2 * radius + 1)]
+        picture = np.mean(shifted, axis=0, dtype=np.float32)
     return picture
 
 
@@ -84,7 +84,7 @@ def _park(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
     )
 
 
-def _beach(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
+def _beach(x: Picture, y: Picture, _rng: np.random.Generator) -> Picture:
     picture = _blend((0.36, 0.66, 0.95), (0.84, 0.93, 0.98), y * 2.1)
     picture = np.where(
         (y > 0.46)[..., None], _blend((0.08, 0.42, 0.62), (0.20, 0.62, 0.70), (y - 0.46) * 4), picture
@@ -123,7 +123,7 @@ def _library(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
     return _where((y * 4 - row) > 0.84, (0.32, 0.20, 0.11), picture)
 
 
-def _brick_wall(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
+def _brick_wall(x: Picture, y: Picture, _rng: np.random.Generator) -> Picture:
     row = np.floor(y * 9)
     column = x * 5 + 0.5 * (row % 2)
     mortar = (y * 9 - row < 0.16) | (column - np.floor(column) < 0.08)
