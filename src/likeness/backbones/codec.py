@@ -18,7 +18,9 @@ from torch import Tensor, nn
 Cache = dict[nn.Module, Tensor]
 
 
-def encode(vae: AutoencoderKLCogVideoX, frames: Tensor, *, last_tap_only: bool = False) -> tuple[Tensor, Tensor]:
+def encode(
+    vae: AutoencoderKLCogVideoX, frames: Tensor, *, last_tap_only: bool = False
+) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of the latents, chunk by chunk as the stock encoder walks.
 
     Shapes:
@@ -104,7 +106,7 @@ def _convolve(module: Any, hidden: Tensor, cache: Cache, last: bool) -> Tensor:
         kernel = weight[:, :, -1] if last or taps == 1 else weight.sum(dim=2)
         if taps > 1:
             cache[layer] = hidden.expand(-1, -1, taps - 1, -1, -1)
-        return F.conv2d(hidden[:, :, 0], kernel, bias, padding=margin).unsqueeze(2)
+        return F.conv2d(hidden.squeeze(2), kernel, bias, padding=margin).unsqueeze(2)
     if taps > 1:
         before = cache[layer] if layer in cache else hidden[:, :, :1].expand(-1, -1, taps - 1, -1, -1)
         hidden = torch.cat([before, hidden], dim=2)
@@ -115,7 +117,7 @@ def _convolve(module: Any, hidden: Tensor, cache: Cache, last: bool) -> Tensor:
 def _normalize(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
     # In bfloat16 the backward pass of a group norm is four times as slow on a CPU as in float32.
     if hidden.shape[2] == 1:
-        flat = F.group_norm(hidden[:, :, 0].float(), norm.num_groups, norm.weight, norm.bias, norm.eps)
+        flat = F.group_norm(hidden.squeeze(2).float(), norm.num_groups, norm.weight, norm.bias, norm.eps)
         return flat.to(hidden.dtype).unsqueeze(2)
     return F.group_norm(hidden.float(), norm.num_groups, norm.weight, norm.bias, norm.eps).to(hidden.dtype)
 
@@ -133,7 +135,7 @@ def _modulate(norm: Any, hidden: Tensor, latents: Tensor) -> Tensor:
 def _repeat(small: Tensor, like: Tensor) -> Tensor:
     size = like.shape[-3:]
     if size[0] == 1:
-        return F.interpolate(small[:, :, 0], size=size[1:]).unsqueeze(2)
+        return F.interpolate(small.squeeze(2), size=size[1:]).unsqueeze(2)
     if size[0] % 2 == 1:
         first, rest = small[:, :, :1], small[:, :, 1:]
         rest_size = (size[0] - 1, *size[1:])
@@ -156,7 +158,7 @@ def _by_frame(layer: nn.Conv2d, hidden: Tensor, stride: int, padding: int) -> Te
     batch, channels, frames, height, width = hidden.shape
     weight, bias = layer.weight.to(hidden.dtype), layer.bias.to(hidden.dtype)
     if frames == 1:
-        return F.conv2d(hidden[:, :, 0], weight, bias, stride=stride, padding=padding).unsqueeze(2)
+        return F.conv2d(hidden.squeeze(2), weight, bias, stride=stride, padding=padding).unsqueeze(2)
     flat = hidden.transpose(1, 2).reshape(batch * frames, channels, height, width)
     flat = F.conv2d(flat, weight, bias, stride=stride, padding=padding)
     return flat.unflatten(0, (batch, frames)).transpose(1, 2)
@@ -172,12 +174,12 @@ def _shrink(sampler: Any, hidden: Tensor) -> Tensor:
 
 def _enlarge(sampler: Any, hidden: Tensor) -> Tensor:
     frames = hidden.shape[2]
-    batch, channels, _, height, width = hidden.shape
+    height, width = hidden.shape[-2:]
     if sampler.compress_time and frames > 1:
         first, rest = hidden[:, :, : frames % 2], hidden[:, :, frames % 2 :]
         hidden = torch.cat([first, rest.repeat_interleave(2, dim=2)], dim=2)
     if frames == 1:
-        hidden = F.interpolate(hidden[:, :, 0], scale_factor=2.0).unsqueeze(2)
+        hidden = F.interpolate(hidden.squeeze(2), scale_factor=2.0).unsqueeze(2)
     else:
         hidden = F.interpolate(hidden, size=(hidden.shape[2], 2 * height, 2 * width))
     return _by_frame(sampler.conv, hidden, stride=1, padding=1)

@@ -1,23 +1,75 @@
 """Builds the tiny backbone: CogVideoX's own classes with small configurations, and nothing else.
 
-`write` leaves a folder that `diffusers.CogVideoXPipeline.from_pretrained` loads without this package.
+`assemble` makes a stock pipeline, and `write` a folder that `diffusers.CogVideoXPipeline.from_pretrained` loads
+without this package.
 """
 
-from diffusers import AutoencoderKLCogVideoX
-from pydantic import BaseModel, ConfigDict
+import string
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+)
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import decoders as token_decoders
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from likeness import weights
+from likeness.config import Settings
+
+PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
-class VaeSettings(BaseModel):
+class VaeSettings(Settings):
     """The VAE: 8 times smaller in space, 4 times in time, as CogVideoX's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     widths: tuple[int, int, int, int] = (16, 32, 64, 96)
     """Channels at full, half, quarter and eighth resolution. The first is what speed depends on."""
     layers_per_block: int = 1
+    """Residual layers at each resolution; the decoder has one more."""
     latent_channels: int = 16
+    """Channels of a latent frame."""
     norm_num_groups: int = 8
+    """Groups of each group norm; divides every width."""
     size_px: int = 64
+    """Side of a frame."""
+
+
+class TransformerSettings(Settings):
+    """The transformer."""
+
+    num_heads: int = 6
+    """Attention heads of `head_width` channels each."""
+    head_width: int = 32
+    """A multiple of 16: the rotary embedding divides it between time, height and width."""
+    num_layers: int = 6
+    """Blocks."""
+    time_width: int = 128
+    """Channels of the time embedding that every block's modulation reads."""
+    text_length: int = 32
+    """Text tokens, padding included."""
+    size_px: int = 64
+    """Side of a frame."""
+    num_frames: int = 17
+    """Frames of a clip, 1 + a multiple of 4."""
+
+
+class TextSettings(Settings):
+    """The T5 encoder."""
+
+    width: int = 128
+    """Channels of a text token."""
+    num_layers: int = 2
+    """Blocks."""
+    num_heads: int = 4
+    """Attention heads."""
+    hidden_width: int = 256
+    """Channels inside the gated feed-forward layers."""
 
 
 def build_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
@@ -30,3 +82,109 @@ def build_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
         sample_width=settings.size_px,
         scaling_factor=1.0,
     )
+
+
+def build_transformer(settings: TransformerSettings, text: TextSettings) -> CogVideoXTransformer3DModel:
+    return CogVideoXTransformer3DModel(
+        num_attention_heads=settings.num_heads,
+        attention_head_dim=settings.head_width,
+        num_layers=settings.num_layers,
+        time_embed_dim=settings.time_width,
+        text_embed_dim=text.width,
+        max_text_seq_length=settings.text_length,
+        sample_width=settings.size_px // 8,
+        sample_height=settings.size_px // 8,
+        sample_frames=settings.num_frames,
+        use_rotary_positional_embeddings=True,
+    )
+
+
+def build_text_encoder(settings: TextSettings, tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=settings.width,
+        d_kv=settings.width // settings.num_heads,
+        d_ff=settings.hidden_width,
+        num_layers=settings.num_layers,
+        num_heads=settings.num_heads,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        is_encoder_decoder=False,
+        use_cache=False,
+    )
+    return T5EncoderModel(config)
+
+
+def build_tokenizer(sentences: Iterable[str], *, text_length: int) -> PreTrainedTokenizerFast:
+    """A lower-casing tokenizer: whole words where `sentences` hold them, letters elsewhere.
+
+    As in T5, padding is 0, the end of a text is 1, and nothing is put before a text.
+    """
+    pieces = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
+    )
+    words = {piece for text in sentences for piece, _ in pieces.pre_tokenize_str(text.lower())}
+    letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    order = dict.fromkeys(
+        [PAD, END, UNKNOWN, *letters, *(f"##{letter}" for letter in letters), *sorted(words)]
+    )
+    vocabulary = {piece: number for number, piece in enumerate(order)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = pieces
+    tokenizer.decoder = token_decoders.WordPiece(prefix="##")
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        model_max_length=text_length,
+        padding_side="right",
+    )
+
+
+def build_scheduler() -> CogVideoXDDIMScheduler:
+    """CogVideoX-5B's: v-prediction, zero terminal signal, trailing steps."""
+    return CogVideoXDDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        snr_shift_scale=1.0,
+        timestep_spacing="trailing",
+    )
+
+
+def assemble(vae: Any, text_encoder: Any, tokenizer: Any, transformer: Any) -> CogVideoXPipeline:
+    pipe = CogVideoXPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=vae,
+        transformer=transformer,
+        scheduler=build_scheduler(),
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def write(pipe: CogVideoXPipeline, folder: Path) -> None:
+    """Write a pipeline with its checksums, transformer and VAE in float16. `pipe` is left as it is."""
+    # The text encoder stays float32: transformers would load float16 weights as float16, diffusers would not.
+    halves = {"transformer": half(pipe.transformer), "vae": half(pipe.vae)}
+    CogVideoXPipeline(**{**pipe.components, **halves}).save_pretrained(folder)
+    weights.write_checksums(folder)
+
+
+def half(module: Any) -> Any:
+    """A float16 copy of a diffusers model."""
+    copy = type(module).from_config(module.config).half()
+    copy.load_state_dict(module.state_dict())
+    return copy

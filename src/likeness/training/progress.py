@@ -21,8 +21,7 @@ class Journal:
         # A terminal repaints one line; a file gets a line now and then.
         self.every_s = every_s if self.console.is_terminal else 3 * every_s
         self.last_s = time.monotonic()
-        self.sums: dict[str, float] = {}
-        self.count = 0
+        self.sums: dict[str, tuple[float, int]] = {}
         self.samples = 0
 
     def forget_after(self, step: int) -> None:
@@ -35,19 +34,19 @@ class Journal:
         self, step: int, values: dict[str, float], *, samples: int, elapsed_s: float, left_s: float
     ) -> None:
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.count += 1
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value, count + 1
         self.samples += samples
         since_s = time.monotonic() - self.last_s
         if since_s < self.every_s:
             return
-        means = {name: total / self.count for name, total in self.sums.items()}
+        means = {name: total / count for name, (total, count) in self.sums.items()}
         rate = self.samples / since_s
         line = {"step": step, "elapsed_s": round(elapsed_s, 1), "samples_per_s": round(rate, 1)}
         self.write({**line, **{name: float(f"{value:.5g}") for name, value in means.items()}})
         figures = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
         self._show(f"{self.stage}  step {step}  {figures}  {rate:.0f} samples/s  {clock(left_s)} left")
-        self.sums, self.count, self.samples, self.last_s = {}, 0, 0, time.monotonic()
+        self.sums, self.samples, self.last_s = {}, 0, time.monotonic()
 
     def write(self, line: dict[str, Any]) -> None:
         if parallel.rank():

@@ -21,6 +21,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> config.Settings:
 
 
 def _kinds() -> dict[str, type[config.Settings]]:
+    from likeness.training.base import BaseRecipe
     from likeness.training.vae import VaeRecipe
 
-    return {"vae": VaeRecipe}
+    return {"vae": VaeRecipe, "base": BaseRecipe}

@@ -6,6 +6,7 @@ runs/NAME/model/                   what the recipe makes
 runs/cache/                        puppets and latents that several runs share
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -44,8 +45,5 @@ def train(
     config.save(settings, folder / "recipe.json")
     cache = folder.parent / "cache"
     with parallel.together(processes):
-        if settings.kind == "vae":
-            from likeness.training import vae
-
-            return vae.run(settings, folder, cache)
-    raise AssertionError(settings.kind)
+        stages = importlib.import_module(f"likeness.training.{settings.kind}")
+        return stages.run(settings, folder, cache)

@@ -1,0 +1,199 @@
+"""Trains the tiny transformer and its text encoder on latents of puppets: pictures first, then clips."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from pydantic import Field
+from torch import Tensor, nn
+
+from likeness import media
+from likeness.backbones import tiny
+from likeness.config import Settings
+from likeness.errors import WeightsError
+from likeness.training import diffusion, parallel
+from likeness.training.data import Order, Shards
+from likeness.training.latents import latents
+from likeness.training.loop import LoopSettings, finish, finished, train
+from likeness.training.progress import Journal
+from likeness.training.render import PuppetSettings
+
+SHEET_PROMPTS = (
+    "a woman in a red sweater turns her head to the left in a park",
+    "a man in a blue shirt turns his head to the right in a studio",
+    "an elderly man with glasses wearing a green jacket nods on a street",
+    "a girl in a yellow t-shirt smiles at the camera on a beach",
+    "a boy in a purple hoodie tilts his head in a library",
+    "an elderly woman in a white shirt talks to the camera in a kitchen",
+    "a man with a beard in a black jacket comes closer to the camera in front of a brick wall",
+    "a baby in an orange shirt laughs in a living room",
+)
+
+
+class BaseStageSettings(LoopSettings):
+    """One stage of the base."""
+
+    data: Literal["pictures", "clips"]
+    """What it learns from."""
+    picture_every: int = Field(0, ge=0)
+    """While training on clips, every so many steps one on pictures; 0 for never."""
+    text_drop: float = Field(0.1, ge=0, le=1)
+    """Share of samples whose sentence is empty, for guidance."""
+    long_text_every: int = Field(64, ge=0)
+    """Every so many steps one with text padded to 226 tokens, as a pipeline pads that is not told otherwise."""
+    timesteps: diffusion.Timesteps = "uniform"
+    """Which noise levels are trained how often."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of activations and products; weights learn in float32."""
+    guidance: float = 5.0
+    """Of the sheets."""
+
+
+class BaseRecipe(Settings):
+    """A text-to-video transformer from nothing, over a trained VAE."""
+
+    kind: Literal["base"]
+    seed: int = 0
+    vae: Path
+    """Folder of the VAE."""
+    transformer: tiny.TransformerSettings = tiny.TransformerSettings()
+    text: tiny.TextSettings = tiny.TextSettings()
+    pictures: PuppetSettings
+    clips: PuppetSettings
+    unseen: PuppetSettings
+    """Clips that no step sees."""
+    stages: tuple[BaseStageSettings, ...] = Field(min_length=1)
+
+
+class Denoiser(nn.Module):
+    """From token ids and noisy latents to v: the text encoder and the transformer as one module."""
+
+    def __init__(self, text_encoder: nn.Module, transformer: Any) -> None:
+        super().__init__()
+        self.text_encoder, self.transformer = text_encoder, transformer
+
+    def forward(self, ids: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        text = self.text_encoder(ids)[0]
+        return denoise(self.transformer, noisy, text, timesteps)
+
+
+def denoise(transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
+    config = transformer.config
+    grid = noisy.shape[-1] // config.patch_size
+    return transformer(
+        hidden_states=noisy,
+        encoder_hidden_states=text,
+        timestep=timesteps,
+        image_rotary_emb=diffusion.rope(config.attention_head_dim, grid, noisy.shape[1]),
+        return_dict=False,
+    )[0]
+
+
+class BaseStage:
+    """One stage of a `BaseRecipe`."""
+
+    def __init__(self, pipe: Any, settings: BaseStageSettings, data: dict[str, Shards], seed: int) -> None:
+        self.pipe, self.settings, self.data = pipe, settings, data
+        self.denoiser = Denoiser(pipe.text_encoder, pipe.transformer).train()
+        self.modules: dict[str, nn.Module] = {"denoiser": self.denoiser}
+        self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
+        self.dtype = getattr(torch, settings.dtype)
+        self.cast = diffusion.CastParameters(self.denoiser, self.dtype)
+        self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
+        self.length = pipe.transformer.config.max_text_seq_length
+        empty = diffusion.tokenize(pipe.tokenizer, [""], 226)[0]
+        self.ids = {name: _token_ids(pipe.tokenizer, shards, self.length) for name, shards in data.items()}
+        self.empty, self.padding = empty[: self.length], empty[self.length :]
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        settings = self.settings
+        every = settings.picture_every
+        on_pictures = settings.data == "pictures" or (every > 0 and step % every == every - 1)
+        name = "pictures" if on_pictures else "clips"
+        more = 3 if on_pictures and settings.data == "clips" else 1
+        rows = self.orders[name].rows(step, settings.batch * more)
+        ids = self.ids[name][rows]
+        ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
+        if settings.long_text_every and step % settings.long_text_every == settings.long_text_every - 1:
+            ids = torch.cat([ids, self.padding.expand(len(ids), -1)], dim=1)
+        timesteps = diffusion.sample_timesteps(len(rows), settings.timesteps)
+        error = self._error(self.data[name]["latents"][rows].float(), ids, timesteps)
+        return error.mean(), {f"{name}_loss": float(error.detach().mean())}
+
+    def _error(self, clean: Tensor, ids: Tensor, timesteps: Tensor) -> Tensor:
+        noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[timesteps])
+        return (self.cast(ids, noisy.to(self.dtype), timesteps).float() - target).square()
+
+    @torch.no_grad()
+    def sheet(self, path: Path) -> dict[str, float]:
+        """Eight prompts, one a row; the error on unseen clips at fixed noise."""
+        self.denoiser.eval()
+        name = "unseen" if self.settings.data == "clips" else "unseen_pictures"
+        clean = self.data[name]["latents"][:64].float()
+        timesteps = torch.linspace(20, 980, len(clean)).long()
+        error = self._error(clean, self.ids[name][:64], timesteps).mean()
+        frames = 1 if self.settings.data == "pictures" else self.pipe.transformer.config.sample_frames
+        clips = diffusion.sample(
+            self.pipe,
+            prompt=list(SHEET_PROMPTS),
+            max_sequence_length=self.length,
+            num_frames=frames,
+            seed=0,
+            guidance=self.settings.guidance,
+        )
+        self.denoiser.train()
+        if frames == 1:
+            rows = [[clip[0] for clip in clips]]
+            media.write_picture(path, media.contact_sheet(rows, cell_px=128))
+        else:
+            rows = [list(clip[::2]) for clip in clips]
+            media.write_picture(path, media.contact_sheet(rows, list(SHEET_PROMPTS), cell_px=96, gap_px=2))
+        return {"unseen_loss": float(error)}
+
+
+def _token_ids(tokenizer: Any, shards: Shards, length: int) -> Tensor:
+    return diffusion.tokenize(tokenizer, [caption(fact) for fact in shards.facts], length)
+
+
+def caption(fact: dict[str, Any]) -> str:
+    """The sentence of a sample without its trigger word."""
+    return fact["prompt"].replace(" img", "")
+
+
+def read_vae(folder: Path) -> AutoencoderKLCogVideoX:
+    """A trained VAE, frozen, float32."""
+    if not (folder / "config.json").exists():
+        raise WeightsError(f"No VAE at {folder}. Train one: `likeness train recipes/tiny/vae.toml`.")
+    vae = AutoencoderKLCogVideoX.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    return vae.requires_grad_(False).eval()
+
+
+def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
+    """Train a base and write the whole pipeline to `folder/model`."""
+    journal = Journal(folder, "base")
+    vae = read_vae(recipe.vae)
+    pictures_unseen = recipe.unseen.model_copy(update={"kind": "pictures"})
+    wanted = {"unseen": recipe.unseen, "unseen_pictures": pictures_unseen}
+    wanted |= {"pictures": recipe.pictures, "clips": recipe.clips}
+    data = {name: latents(settings, vae, cache, journal) for name, settings in wanted.items()}
+    sentences = {caption(fact) for shards in data.values() for fact in shards.facts}
+    tokenizer = tiny.build_tokenizer(sentences, text_length=recipe.transformer.text_length)
+    torch.manual_seed(recipe.seed)
+    text_encoder = tiny.build_text_encoder(recipe.text, tokenizer)
+    transformer = tiny.build_transformer(recipe.transformer, recipe.text)
+    pipe = tiny.assemble(vae, text_encoder, tokenizer, transformer)
+    modules: dict[str, nn.Module] = {"denoiser": Denoiser(text_encoder, transformer)}
+    for number, settings in enumerate(recipe.stages):
+        place = folder / settings.name
+        if finished(place, modules):
+            continue
+        train(
+            BaseStage(pipe, settings, data, recipe.seed + number), settings, place, seed=recipe.seed + number
+        )
+        finish(place, modules)
+    target = folder / "model"
+    if parallel.rank() == 0:
+        tiny.write(pipe, target)
+        journal.say(f"pipeline written to {target}")
+    return target

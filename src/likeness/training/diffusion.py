@@ -1,0 +1,91 @@
+"""What every diffusion stage shares: noise, the loss on v, pieces of text, and sampling for sheets.
+
+CogVideoX predicts v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 under zero terminal SNR. Its trainers weight the
+error of x0 by 1 / (1 - alpha_bar); that is the plain squared error of v, which is what is computed here.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import CogVideoXPipeline
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from torch import Tensor, nn
+
+Timesteps = Literal["uniform", "logit_normal"]
+STEPS = 1000
+
+
+def sample_timesteps(count: int, kind: Timesteps) -> Tensor:
+    """Timesteps of a batch; `logit_normal` favors the middle."""
+    share = torch.rand(count) if kind == "uniform" else torch.sigmoid(torch.randn(count))
+    return (share * STEPS).long().clamp(0, STEPS - 1)
+
+
+def add_noise(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """The noisy latents and the v that leads back; `alpha_bar` has one number a sample."""
+    keep, blur = _roots(alpha_bar, clean)
+    return keep * clean + blur * noise, keep * noise - blur * clean
+
+
+def clean_from(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x0 as the model sees it."""
+    keep, blur = _roots(alpha_bar, noisy)
+    return keep * noisy - blur * velocity
+
+
+def _roots(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    shaped = alpha_bar.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+    return shaped.sqrt(), (1 - shaped).sqrt()
+
+
+@cache
+def rope(head_width: int, grid: int, num_latent_frames: int) -> tuple[Tensor, Tensor]:
+    """The rotary embedding of a square clip, as the stock pipeline prepares it."""
+    corners = ((0, 0), (grid, grid))
+    return get_3d_rotary_pos_embed(head_width, corners, (grid, grid), num_latent_frames)
+
+
+def tokenize(tokenizer: Any, sentences: Sequence[str], length: int) -> Tensor:
+    """Padded token ids, as the stock pipeline makes them: (sentences, length)."""
+    padded = tokenizer(
+        list(sentences), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    return padded.input_ids
+
+
+class CastParameters(nn.Module):
+    """Runs a module in another dtype while its parameters, and their gradients, stay as they are.
+
+    Only parameters that learn are cast at each call; frozen ones should be stored in that dtype.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.dtype = module, dtype
+        if dtype == torch.bfloat16:
+            # The fused attention of a CPU takes four times as long in bfloat16 as plain products do.
+            torch.backends.cuda.enable_flash_sdp(False)
+
+    def forward(self, *args: Any) -> Any:
+        cast = {name: p.to(self.dtype) for name, p in self.module.named_parameters() if p.requires_grad}
+        return torch.func.functional_call(self.module, cast, args)
+
+
+@torch.no_grad()
+def sample(
+    pipe: CogVideoXPipeline, *, num_frames: int, seed: int, guidance: float, steps: int = 20, **prompt: Any
+) -> list[np.ndarray]:
+    """Clips from a pipeline as bytes, one a prompt: (frames, height, width, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    clips = pipe(
+        **prompt,
+        num_frames=num_frames,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=generator,
+        output_type="np",
+    ).frames
+    return [(clip * 255).round().astype(np.uint8) for clip in clips]
