@@ -77,13 +77,13 @@ def _turn(t: dict[str, Track], time: Track, rng: np.random.Generator, side: floa
 
 @_act("nod")
 def _nod(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
-    t["pitch_deg"] += -rng.uniform(13, 18) * np.abs(np.sin(np.pi * 2 * time)) + 3
+    t["pitch_deg"] += -rng.uniform(13, 18) * np.abs(np.sin(np.pi * 1.5 * time)) + 3
 
 
 @_act("shake")
 def _shake(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
     t["yaw_deg"] *= 0.3
-    t["yaw_deg"] += rng.uniform(17, 23) * _swing(time, 2.0) * rng.choice([-1, 1])
+    t["yaw_deg"] += rng.uniform(17, 23) * _swing(time, 1.25) * rng.choice([-1, 1])
 
 
 @_act("smile")
@@ -96,15 +96,15 @@ def _smile(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
 def _laugh(t: dict[str, Track], time: Track, _rng: np.random.Generator) -> None:
     t["smile"] += 1.0 * _ease(time, 0, 0.3)
     t["teeth"] += 0.8 * _ease(time, 0, 0.3)
-    t["jaw"] += _ease(time, 0.05, 0.3) * (0.6 + 0.3 * _swing(time, 4))
-    t["pitch_deg"] += 7 * _ease(time, 0.1, 0.4) + 2 * _swing(time, 4)
+    t["jaw"] += _ease(time, 0.05, 0.3) * (0.6 + 0.3 * _swing(time, 2.5))
+    t["pitch_deg"] += 7 * _ease(time, 0.1, 0.4) + 2 * _swing(time, 2.5)
     for eye in ("closed_left", "closed_right"):
         t[eye] += 0.45 * _ease(time, 0.1, 0.4)
 
 
 @_act("talk")
 def _talk(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
-    rate = rng.uniform(3.0, 4.5)
+    rate = rng.uniform(2.0, 3.0)
     t["jaw"] += np.clip(0.40 + 0.45 * np.sin(2 * np.pi * rate * time + rng.uniform(0, 6)), 0, 1)
     t["yaw_deg"] += 4 * _swing(time, 0.8)
     t["brows"] += 0.4 * _pulse(time, 0.5, 0.2)
@@ -155,7 +155,7 @@ def _look_down(t: dict[str, Track], time: Track, rng: np.random.Generator) -> No
 @_act("wave")
 def _wave(t: dict[str, Track], time: Track, _rng: np.random.Generator) -> None:
     t["hand"] += _ease(time, 0.0, 0.35)
-    t["wave"] += 22 * _swing(time, 2.5)
+    t["wave"] += 20 * _swing(time, 1.5)
     t["smile"] += 0.5 * _ease(time)
 
 

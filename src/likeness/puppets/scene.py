@@ -54,7 +54,7 @@ def _blur(picture: Picture, radius: int) -> Picture:
         padded = np.pad(picture, edge, mode="edge")
         size = picture.shape[axis]
         shifted = [np.take(padded, range(k, k + size), axis=axis) for k in range(2 * radius + 1)]
-        picture = np.mean(shifted, axis=0, dtype=np.float32)
+        picture = np.asarray(np.mean(shifted, axis=0), dtype=np.float32)
     return picture
 
 
