@@ -1,0 +1,57 @@
+"""Is it the same person: frames against a gallery of references, by an independent recognizer's embeddings.
+
+Distances of one network say little by themselves; against a gallery they do. Rank-1 asks whether the right reference
+is the nearest of all, which chance gets right once in the gallery's size.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identification:
+    """How well frames find their person in a gallery. Rates that need a face are over the frames with one."""
+
+    face_rate: float
+    """Share of all frames in which a face was found."""
+    rank1_rate: float
+    """Share of the frames with a face that are nearest to the right reference."""
+    right_distance: float
+    """Mean distance to the right reference."""
+    other_distance: float
+    """Mean distance to all others."""
+    num_frames: int
+
+    @property
+    def distance_ratio(self) -> float:
+        """Right over others; 1 is no better than anybody."""
+        return self.right_distance / self.other_distance
+
+
+def identify(embeddings: np.ndarray, persons: np.ndarray, gallery: np.ndarray) -> Identification:
+    """Hold frames against a gallery.
+
+    Shapes:
+        embeddings: (frames, width), NaN where no face was found
+        persons: (frames,), int: the row of the gallery that is right
+        gallery: (people, width)
+    """
+    is_found = np.isfinite(embeddings).all(axis=1)
+    found, right = embeddings[is_found], persons[is_found]
+    if not len(found):
+        nan = float("nan")
+        return Identification(
+            face_rate=0.0, rank1_rate=nan, right_distance=nan, other_distance=nan, num_frames=len(embeddings)
+        )
+    distances = np.linalg.norm(found[:, None] - gallery[None], axis=2)  # (frames, people)
+    rows = np.arange(len(found))
+    own = distances[rows, right]
+    others = (distances.sum(axis=1) - own) / (len(gallery) - 1)
+    return Identification(
+        face_rate=float(is_found.mean()),
+        rank1_rate=float((distances.argmin(axis=1) == right).mean()),
+        right_distance=float(own.mean()),
+        other_distance=float(others.mean()),
+        num_frames=len(embeddings),
+    )
