@@ -277,7 +277,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
         """
         batch = len(pixels)
         dense = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x"))
-        standard = (embedding - self.embedding_mean) / self.embedding_std
+        standard = ((embedding - self.embedding_mean) / self.embedding_std).to(pixels)
         id_tokens = self.identity_perceiver(rearrange(standard, "b refs w -> (b refs) w"), dense.last)
         id_tokens = rearrange(id_tokens, "(b refs) n w -> b (refs n) w", b=batch)
         if self.face_perceiver is None:

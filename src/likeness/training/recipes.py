@@ -22,6 +22,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> config.Settings:
 
 def _kinds() -> dict[str, type[config.Settings]]:
     from likeness.training.base import BaseRecipe
+    from likeness.training.distill import DistillRecipe
+    from likeness.training.mirror import MirrorRecipe
     from likeness.training.vae import VaeRecipe
 
-    return {"vae": VaeRecipe, "base": BaseRecipe}
+    return {"vae": VaeRecipe, "base": BaseRecipe, "distill": DistillRecipe, "mirror": MirrorRecipe}

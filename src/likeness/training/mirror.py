@@ -1,0 +1,342 @@
+"""Trains Magic Mirror on a frozen base, as the paper does: an image stage, then a video stage.
+
+A sample is a puppet's picture or clip with its sentence, and reference pictures of the same puppet: the very scene
+(self-reference, pictures only) or another look. L = L_noise + lambda (1 - cos(q_id, F_id(D(x0_hat)))) with L_noise
+the squared error of v, on part of the samples over the face alone, and F_id the distilled recognizer.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from diffusers import CogVideoXPipeline
+from pydantic import Field
+from torch import Tensor, nn
+
+from likeness import media
+from likeness.backbones import codec
+from likeness.config import Settings
+from likeness.errors import ConfigError, PromptError, WeightsError
+from likeness.identity.recognizer import Recognizer, align
+from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
+from likeness.training import diffusion, parallel
+from likeness.training.base import caption, denoise
+from likeness.training.data import Order, Shards, puppets, to_bytes
+from likeness.training.latents import latents
+from likeness.training.loop import LoopSettings, finish, finished, train
+from likeness.training.progress import Journal
+from likeness.training.render import PuppetSettings
+
+SHEET_PROMPTS = (
+    "a {} img in a red sweater turns the head to the left in a park",
+    "a {} img in a blue shirt smiles at the camera in a studio",
+)
+
+
+class MirrorStageSettings(LoopSettings):
+    """One stage of the method."""
+
+    data: Literal["pictures", "clips"]
+    """What it learns from."""
+    text_drop: float = Field(0.1, ge=0, le=1)
+    """Share of samples without a sentence."""
+    identity_drop: float = Field(0.1, ge=0, le=1)
+    """Share of samples without an identity."""
+    both_drop: float = Field(0.05, ge=0, le=1)
+    """Share of samples without either."""
+    face_share: float = Field(0.5, ge=0, le=1)
+    """Share of samples whose loss is taken over the face alone."""
+    self_reference: float = Field(0.3, ge=0, le=1)
+    """Share of pictures whose reference shows the same scene."""
+    two_references_every: int = Field(4, ge=0)
+    """Every so many steps one with two references a sample; 0 for never."""
+    identity_weight: float = Field(0.1, ge=0)
+    """The paper's lambda."""
+    identity_samples: int = Field(4, ge=0)
+    """At most so many samples of a process's share of a step are decoded for the identity loss."""
+    min_alpha_bar: float = 0.5
+    """The identity loss is taken where more than this share of the variance is signal."""
+    timesteps: diffusion.Timesteps = "uniform"
+    """Which noise levels are trained how often."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of activations, products and the frozen base."""
+    guidance: float = 5.0
+    """Of the sheets."""
+
+
+class MirrorRecipe(Settings):
+    """Magic Mirror over a trained base."""
+
+    kind: Literal["mirror"]
+    seed: int = 0
+    base: Path
+    """Folder of the pipeline."""
+    recognizer: Path
+    """Folder of the distilled recognizer."""
+    method: dict[str, Any] = {}
+    """Changes of `MagicMirror`'s own defaults, say `has_norm = false`."""
+    faces: PuppetSettings
+    """References, several of each person; pictures of the same scenes are what the image stage learns."""
+    clips: PuppetSettings
+    """Of the same seed, so of the same people."""
+    unseen: PuppetSettings
+    """References of people that no step sees."""
+    without: tuple[str, ...] = ()
+    """Names of stages to leave out: the paper's ablation of image pre-training."""
+    stages: tuple[MirrorStageSettings, ...] = Field(min_length=1)
+
+
+class MirrorDenoiser(nn.Module):
+    """From token ids, references and noisy latents to v. Only the method learns."""
+
+    def __init__(self, pipe: CogVideoXPipeline, mirror: MagicMirror) -> None:
+        super().__init__()
+        self.text_encoder, self.transformer, self.mirror = pipe.text_encoder, pipe.transformer, mirror
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        pixels: Tensor,
+        embedding: Tensor,
+        active: Tensor,
+        noisy: Tensor,
+        steps: Tensor,
+    ) -> Tensor:
+        with torch.no_grad():
+            text = self.text_encoder(ids)[0].to(noisy.dtype)
+        identity = self.mirror.encode_tensors(pixels, embedding)
+        text = self.mirror.fuse(text, mask, identity)
+        with self.mirror.conditioned(identity, active=active):
+            return denoise(self.transformer, noisy, text, steps)
+
+
+class Sentences:
+    """Token ids of a set's sentences: plain, and with the class word repeated for one or two references."""
+
+    def __init__(self, pipe: CogVideoXPipeline, mirror: MagicMirror, shards: Shards) -> None:
+        length = pipe.transformer.config.max_text_seq_length
+        self.plain = diffusion.tokenize(pipe.tokenizer, [caption(fact) for fact in shards.facts], length)
+        self.empty = diffusion.tokenize(pipe.tokenizer, [""], length)[0]
+        self.ids: dict[int, Tensor] = {}
+        self.masks: dict[int, Tensor] = {}
+        for count in (1, 2):
+            ids, masks = self.plain.clone(), torch.zeros(self.plain.shape, dtype=torch.bool)
+            for row, fact in enumerate(shards.facts):
+                try:
+                    tokens = mirror.tokenize(
+                        [fact["prompt"]], pipe.tokenizer, num_references=count, max_length=length
+                    )
+                except PromptError:  # A long sentence stays plain: its person is seen by the adapters alone.
+                    continue
+                ids[row], masks[row] = tokens.ids[0], tokens.mask[0]
+            self.ids[count], self.masks[count] = ids, masks
+
+
+class MirrorStage:
+    """One stage of a `MirrorRecipe`."""
+
+    def __init__(
+        self,
+        pipe: CogVideoXPipeline,
+        mirror: MagicMirror,
+        recognizer: Recognizer,
+        settings: MirrorStageSettings,
+        data: dict[str, Shards],
+        seed: int,
+    ) -> None:
+        self.pipe, self.mirror, self.recognizer, self.settings = pipe, mirror, recognizer, settings
+        self.data, self.targets = data, data[settings.data]
+        self.modules: dict[str, nn.Module] = {"mirror": mirror}
+        self.dtype = getattr(torch, settings.dtype)
+        self.cast = diffusion.CastParameters(MirrorDenoiser(pipe, mirror), self.dtype)
+        self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
+        looks = data["faces"].rows_of("person")
+        self.looks = {person: torch.tensor(rows) for person, rows in looks.items()}
+        self.rows = torch.tensor(
+            [row for row, fact in enumerate(self.targets.facts) if fact["person"] in looks]
+        )
+        self.order = Order(len(self.rows), seed)
+        self.sentences = Sentences(pipe, mirror, self.targets)
+        self.set_base_dtype(self.dtype)
+
+    def set_base_dtype(self, dtype: torch.dtype) -> None:
+        """The frozen base, and nothing of the method."""
+        own = {id(parameter) for parameter in self.mirror.parameters()}
+        for parameter in self.pipe.transformer.parameters():
+            if id(parameter) not in own:
+                parameter.data = parameter.data.to(dtype)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        settings = self.settings
+        rows = self.rows[self.order.rows(step, settings.batch)]
+        every = settings.two_references_every
+        faces = self.references(rows, 2 if every and step % every == every - 1 else 1)
+        ids, mask, active = self.words(rows, faces.shape[1])
+        clean = self.targets["latents"][rows].float()
+        timesteps = diffusion.sample_timesteps(len(rows), settings.timesteps)
+        alpha_bar = self.alpha_bars[timesteps]
+        noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
+        pixels, embedding = self.look(faces)
+        velocity = self.cast(
+            ids, mask, pixels.to(self.dtype), embedding, active, noisy.to(self.dtype), timesteps
+        ).float()
+        error = self.weigh(rows, (velocity - target).square())
+        figures = {"noise": float(error.detach())}
+        if settings.identity_weight and settings.identity_samples:
+            chosen = (active & (alpha_bar > settings.min_alpha_bar)).nonzero()[: settings.identity_samples, 0]
+            if len(chosen):
+                seen = diffusion.clean_from(noisy[chosen], velocity[chosen], alpha_bar[chosen])
+                distance = self.identity_distance(seen, rows[chosen], embedding[chosen, 0])
+                figures["identity"] = float(distance.detach())
+                error = error + settings.identity_weight * distance * len(chosen) / len(rows)
+        return error, figures
+
+    def references(self, rows: Tensor, count: int) -> Tensor:
+        """Rows of faces, (batch, count): the first may show the same scene, the others show other looks."""
+        chosen = torch.empty(len(rows), count, dtype=torch.long)
+        for place, row in enumerate(rows.tolist()):
+            looks = self.looks[self.targets.facts[row]["person"]]
+            is_picture = self.settings.data == "pictures"
+            others = looks[looks != row] if is_picture and len(looks) > 1 else looks
+            chosen[place] = others[torch.randint(len(others), (count,))]
+            if is_picture and float(torch.rand(())) < self.settings.self_reference:
+                chosen[place, 0] = row
+        return chosen
+
+    def look(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (batch, references, 3, height, width), framed a little differently each time, and embeddings."""
+        crops = self.data["faces"]["crop"]
+        margin = crops.shape[1] // 16
+        top, left = (int(x) for x in torch.randint(margin + 1, (2,)))
+        size = crops.shape[1] - margin
+        pixels = (
+            crops[faces.flatten()][:, top : top + size, left : left + size].movedim(-1, 1).float() / 127.5 - 1
+        )
+        return pixels.unflatten(0, tuple(faces.shape)), self.data["faces"]["embedding"][faces]
+
+    def words(self, rows: Tensor, references: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Token ids, the mask m and who has an identity, after dropping."""
+        settings, sentences = self.settings, self.sentences
+        draw = torch.rand(len(rows))
+        without_both = draw < settings.both_drop
+        without_text = without_both | (draw >= 1 - settings.text_drop)
+        before = settings.both_drop + settings.identity_drop
+        without_identity = draw < before
+        ids, mask = sentences.ids[references][rows], sentences.masks[references][rows]
+        ids = torch.where(without_identity[:, None], sentences.plain[rows], ids)
+        ids = torch.where(without_text[:, None], sentences.empty, ids)
+        mask = mask & ~(without_text | without_identity)[:, None]
+        return ids, mask, ~without_identity
+
+    def weigh(self, rows: Tensor, error: Tensor) -> Tensor:
+        """The mean error, on part of the samples over the face alone."""
+        face = self.targets["mask"][rows].float().unsqueeze(2)
+        everywhere = (torch.rand(len(rows)) >= self.settings.face_share) | (face.flatten(1).sum(dim=1) < 1)
+        weight = torch.where(everywhere.view(-1, 1, 1, 1, 1), torch.ones_like(face), face)
+        by_sample = (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])
+        return by_sample.mean()
+
+    def identity_distance(self, seen: Tensor, rows: Tensor, embedding: Tensor) -> Tensor:
+        """1 - cos of embeddings, each number standardized: raw ones of dlib share a mean that hides people."""
+        scaled = seen[:, :1].transpose(1, 2) / self.pipe.vae.config.scaling_factor
+        frames = codec.decode(self.pipe.vae, scaled.to(self.dtype)).squeeze(2).float()
+        points = self.data["landmarks"][self.settings.data][rows]
+        found = self.recognizer(align(frames, points, self.recognizer.size_px))
+        return 1 - F.cosine_similarity(found, self.recognizer.standardize(embedding)).mean()
+
+    @torch.no_grad()
+    def sheet(self, path: Path) -> dict[str, float]:
+        """Unseen people: the reference, then frames made from it."""
+        self.set_base_dtype(torch.float32)
+        length = self.pipe.transformer.config.max_text_seq_length
+        frames = 1 if self.settings.data == "pictures" else self.pipe.transformer.config.sample_frames
+        unseen, rows = self.data["unseen"], []
+        people = list(unseen.rows_of("person").values())[: 4 if frames > 1 else 8]
+        for words in SHEET_PROMPTS:
+            crops = torch.stack([unseen["crop"][looks[0]] for looks in people])
+            embedding = torch.stack([unseen["embedding"][looks[0]] for looks in people])
+            pixels = crops.movedim(-1, 1).float() / 127.5 - 1
+            identity: MagicMirrorIdentity = self.mirror.encode_tensors(pixels[:, None], embedding[:, None])
+            prompts = [words.format(unseen.facts[looks[0]]["group"]) for looks in people]
+            with self.mirror.identity(identity):
+                prompt = self.mirror.prompt(prompts, max_sequence_length=length)
+                clips = diffusion.sample(
+                    self.pipe, num_frames=frames, seed=0, guidance=self.settings.guidance, **prompt
+                )
+            if frames == 1:
+                rows += [list(to_bytes(pixels)), [clip[0] for clip in clips]]
+            else:
+                rows += [[crop, *clip[::2]] for crop, clip in zip(to_bytes(pixels), clips, strict=True)]
+        media.write_picture(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
+        self.set_base_dtype(self.dtype)
+        return {}
+
+
+def landmarks_of(shards: Shards, size_px: int, frame_px: int) -> Tensor:
+    """Landmarks of first frames, in pixels of frames of another size: (samples, 5, 2)."""
+    return (shards["landmarks"][:, 0] + 0.5) * (frame_px / size_px) - 0.5
+
+
+def run(recipe: MirrorRecipe, folder: Path, cache: Path) -> Path:
+    """Train the method and write its adapter to `folder/model`."""
+    unknown = set(recipe.without) - {stage.name for stage in recipe.stages}
+    if unknown:
+        raise ConfigError(
+            f"`without` names {', '.join(sorted(unknown))}; stages are {[s.name for s in recipe.stages]}."
+        )
+    journal = Journal(folder, "mirror")
+    pipe, recognizer = read_base(recipe.base), Recognizer.load(recipe.recognizer).requires_grad_(False).eval()
+    torch.manual_seed(recipe.seed)
+    try:
+        mirror = MagicMirror(**MagicMirror.tiny_config(pipe.transformer.config, **recipe.method))
+    except TypeError as error:
+        raise ConfigError(f"`method` has a setting that Magic Mirror does not know: {error}.") from error
+    data = read_data(recipe, pipe, cache, journal)
+    mirror.standardize_embeddings(data["faces"]["embedding"])
+    mirror.attach(pipe)
+    mirror.trainable_parameters()
+    for number, settings in enumerate(recipe.stages):
+        place = folder / settings.name
+        if settings.name in recipe.without or finished(place, {"mirror": mirror}):
+            continue
+        stage = MirrorStage(pipe, mirror, recognizer, settings, data, recipe.seed + number)
+        train(stage, settings, place, seed=recipe.seed + number)
+        finish(place, {"mirror": mirror})
+    target = folder / "model"
+    if parallel.rank() == 0:
+        copy.deepcopy(mirror).half().save_pretrained(target)
+        journal.say(f"adapter written to {target}")
+    return target
+
+
+def read_data(recipe: MirrorRecipe, pipe: CogVideoXPipeline, cache: Path, journal: Journal) -> dict[str, Any]:
+    """References, and latents of pictures and clips, with landmarks of their first frames."""
+    frame_px = 8 * pipe.transformer.config.sample_height
+    pictures = recipe.faces.model_copy(update={"kind": "pictures", "size_px": frame_px})
+    names = ("crop", "embedding", "landmarks")
+    data: dict[str, Any] = {
+        "faces": puppets(recipe.faces, cache, journal, names),
+        "unseen": puppets(recipe.unseen, cache, journal, names),
+        "pictures": latents(pictures, pipe.vae, cache, journal),
+        "clips": latents(recipe.clips, pipe.vae, cache, journal),
+    }
+    clips = puppets(recipe.clips, cache, journal, ("landmarks",))
+    data["landmarks"] = {
+        "pictures": landmarks_of(data["faces"], recipe.faces.size_px, frame_px),
+        "clips": landmarks_of(clips, recipe.clips.size_px, frame_px),
+    }
+    return data
+
+
+def read_base(folder: Path) -> CogVideoXPipeline:
+    """A trained pipeline, frozen, float32."""
+    if not (folder / "model_index.json").exists():
+        raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
+    pipe = CogVideoXPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
+        part.requires_grad_(False).eval()
+    return pipe
