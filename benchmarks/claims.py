@@ -61,7 +61,9 @@ class Benchmark:
         self._start_s = time.monotonic()
 
     def arguments(self, words: list[str] | None = None) -> argparse.Namespace:
-        """Parse the command line; add options to `parser` first."""
+        """Parse the command line, once; add options to `parser` first."""
+        if self._arguments is not None:
+            return self._arguments
         self._arguments = self.parser.parse_args(words)
         print(f"{self.name}: seed {self._arguments.seed}, {machine()}", flush=True)
         return self._arguments

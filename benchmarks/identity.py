@@ -1,0 +1,181 @@
+"""Does a video keep the person of the reference: puppets that no training saw, and real photographs?"""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from claims import Benchmark
+
+from likeness.errors import FaceError
+from likeness.evaluation.color import cheek_color, skin_difference
+from likeness.evaluation.identification import identify
+from likeness.faces import find_faces, prominence, read_face
+from likeness.generation import GenerationRequest, Likeness
+from likeness.generation.similarity import DETECTION_PX, frame_embeddings
+from likeness.media import contact_sheet, read_picture, write_picture
+from likeness.puppets import CLOTHING_COLORS, sample_person, sample_picture
+from likeness.records import Face
+
+SCENES = (
+    "smiles at the camera in a park",
+    "nods in a kitchen",
+    "talks to the camera on a street",
+    "looks into the camera in a library",
+    "tilts {his} head on a beach",
+    "raises {his} eyebrows in a studio",
+)
+POSSESSIVES = {"man": "his", "elderly man": "his", "boy": "his", "baby": "its"}
+WOMEN = ("amy", "bernadette", "penny", "astronaut")
+REAL = Path(os.environ.get("LIKENESS_REAL", "../shared/real")) / "faces"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sitter:
+    """Somebody who is to appear in videos."""
+
+    name: str
+    group: str
+    picture: np.ndarray
+    face: Face
+
+
+def write_prompt(group: str, number: int) -> str:
+    """A sentence that says nothing of the person's looks beyond the class word."""
+    color = list(CLOTHING_COLORS)[number % len(CLOTHING_COLORS)]
+    scene = SCENES[number % len(SCENES)].format(his=POSSESSIVES.get(group, "her"))
+    return f"{article(group)} {group} img in {article(color)} {color} sweater {scene}"
+
+
+def article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def draw_sitter(seed: int) -> Sitter:
+    """Draw a person, in the first picture in which exactly one face is found."""
+    person = sample_person(seed)
+    for take in range(20):
+        picture = sample_picture(seed + 1000 * take, person=person, size_px=256).frames[0]
+        try:
+            return Sitter(name=str(seed), group=person.group, picture=picture, face=read_face(picture))
+        except FaceError:
+            continue
+    raise AssertionError(f"person {seed} has no readable picture")
+
+
+def photographed_sitters() -> list[Sitter]:
+    """The astronaut, and the first picture of each person in the folder of real faces where there is one."""
+    from skimage.data import astronaut
+
+    files = [sorted(folder.iterdir())[0] for folder in sorted(REAL.iterdir())] if REAL.is_dir() else []
+    pictures = {path.parent.name: read_picture(path) for path in files}
+    pictures = {"astronaut": np.asarray(astronaut())} | dict(list(pictures.items())[:7])
+    return [
+        Sitter(name=name, group="woman" if name in WOMEN else "man", picture=picture, face=read_face(picture))
+        for name, picture in pictures.items()
+    ]
+
+
+def make(likeness: Likeness, requests: list[GenerationRequest], scale: float, batch: int) -> list[np.ndarray]:
+    settings = likeness.settings(identity_scale=scale)
+    videos = []
+    for start in range(0, len(requests), batch):
+        part = requests[start : start + batch]
+        videos += [clip.frames for clip in likeness.generate_many(part, settings, is_measured=False)]
+        print(f"  scale {scale}: {len(videos)} of {len(requests)} clips made", flush=True)
+    return videos
+
+
+def video_cheek(frames: np.ndarray) -> np.ndarray | None:
+    """Median cheek color over the frames with a face."""
+    colors = []
+    for frame in frames[::2]:
+        faces = find_faces(frame, enlarge_to_px=DETECTION_PX)
+        if faces:
+            colors.append(cheek_color(frame, max(faces, key=prominence).landmarks))
+    return np.median(colors, axis=0) if colors else None
+
+
+def measure_puppets(benchmark: Benchmark, likeness: Likeness, pool: ProcessPoolExecutor) -> None:
+    arguments = benchmark.arguments()
+    sitters = list(pool.map(draw_sitter, [arguments.seed + number for number in range(arguments.people)]))
+    gallery = np.stack([sitter.face.embedding for sitter in sitters])
+    requests = [
+        GenerationRequest(
+            prompt=write_prompt(sitter.group, 2 * row + take), references=(sitter.face,), seed=2 * row + take
+        )
+        for row, sitter in enumerate(sitters)
+        for take in range(2)
+    ]
+    results = {}
+    for scale in (1.0, 0.0):
+        videos = make(likeness, requests, scale, arguments.batch)
+        embeddings = list(pool.map(frame_embeddings, [video[:: arguments.frame_step] for video in videos]))
+        persons = np.repeat(np.arange(len(videos)) // 2, len(embeddings[0]))
+        results[scale] = identify(np.concatenate(embeddings), persons, gallery)
+        if scale:
+            write_sheet(arguments.folder / "identity_puppets.png", sitters, videos[::2])
+    kept, dropped = results[1.0], results[0.0]
+    benchmark.note("identity.right_distance", kept.right_distance)
+    benchmark.note("identity.other_distance", kept.other_distance)
+    benchmark.note("identity.scale_0.face_rate", dropped.face_rate)
+    benchmark.note("identity.scale_0.distance_ratio", dropped.distance_ratio)
+    benchmark.claim("identity.face_rate", kept.face_rate, ">=", 0.80)
+    benchmark.claim("identity.rank1", kept.rank1_rate, ">=", 0.60)
+    benchmark.claim("identity.distance_ratio", kept.distance_ratio, "<=", 0.85)
+    benchmark.claim("identity.scale_0.rank1", dropped.rank1_rate, "<", 0.08)
+
+
+def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessPoolExecutor) -> None:
+    arguments = benchmark.arguments()
+    sitters = photographed_sitters()
+    requests = [
+        GenerationRequest(
+            prompt=f"a {sitter.group} img in a blue sweater smiles at the camera in a studio",
+            references=(sitter.face,),
+            seed=number,
+        )
+        for number, sitter in enumerate(sitters)
+    ]
+    videos = make(likeness, requests, 1.0, arguments.batch)
+    write_sheet(arguments.folder / "identity_photographs.png", sitters, videos)
+    differences = []
+    for sitter, color in zip(sitters, pool.map(video_cheek, videos), strict=True):
+        if color is not None:
+            differences.append(skin_difference(cheek_color(sitter.picture, sitter.face.landmarks), color))
+            benchmark.note(f"identity.skin.{sitter.name}", differences[-1])
+    benchmark.note("identity.photographs", len(sitters))
+    benchmark.claim("identity.skin_delta_e", float(np.median(differences or [np.nan])), "<=", 12)
+
+
+def write_sheet(path: Path, sitters: list[Sitter], videos: list[np.ndarray]) -> None:
+    """Reference, then frames, at most twelve people. It shows real people: look at it, do not publish it."""
+    rows = [
+        [sitter.face.crop, *video[[0, 4, 8, 12, 16]]] for sitter, video in zip(sitters, videos, strict=True)
+    ]
+    write_picture(
+        path, contact_sheet(rows[:12], [f"{sitter.group} {sitter.name}" for sitter in sitters[:12]])
+    )
+
+
+def main() -> None:
+    benchmark = Benchmark("identity", seed=400_000_000)
+    benchmark.parser.add_argument("--checkpoint", type=Path, help="another folder of backbone and adapter")
+    benchmark.parser.add_argument("--adapter", type=Path, help="another folder of the adapter alone")
+    benchmark.parser.add_argument("--people", type=int, help="puppets; by default 40")
+    benchmark.parser.add_argument("--batch", type=int, default=10)
+    benchmark.parser.add_argument("--frame-step", type=int, default=2, help="measure every Nth frame")
+    benchmark.parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))
+    arguments = benchmark.arguments()
+    arguments.people = arguments.people or (8 if arguments.quick else 40)
+    likeness = Likeness.load(backbone=arguments.checkpoint, adapter=arguments.adapter)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        measure_photographs(benchmark, likeness, pool)
+        measure_puppets(benchmark, likeness, pool)
+    benchmark.finish()
+
+
+if __name__ == "__main__":
+    main()

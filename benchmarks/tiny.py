@@ -1,0 +1,183 @@
+"""Does the tiny backbone, from text alone, show faces that do what the prompt says, and does its VAE keep the person?"""
+
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from claims import Benchmark
+from diffusers import CogVideoXPipeline
+
+from likeness.errors import FaceError
+from likeness.evaluation.actions import RULES, is_seen
+from likeness.evaluation.color import name_clothing
+from likeness.evaluation.identification import identify
+from likeness.evaluation.tracking import track_face
+from likeness.faces import read_face
+from likeness.generation.similarity import frame_embeddings
+from likeness.media import contact_sheet, write_picture
+from likeness.puppets import PuppetClip, sample_clip, sample_person, sample_picture
+from likeness.weights import CHECKPOINTS
+
+STOCK = """
+import sys, torch
+from diffusers import CogVideoXPipeline
+pipe = CogVideoXPipeline.from_pretrained(sys.argv[1], dtype=torch.float32, local_files_only=True)
+frames = pipe("a woman in a red sweater nods in a park", num_inference_steps=2, output_type="np").frames
+assert frames.shape[-1] == 3
+assert not any(name.split(".")[0] == "likeness" for name in sys.modules)
+"""
+
+
+def loads_in_stock_diffusers(folder: Path) -> bool:
+    """Whether a process that never imports this package generates with the checkpoint."""
+    done = subprocess.run(
+        [sys.executable, "-c", STOCK, str(folder)], capture_output=True, text=True, check=False
+    )
+    return done.returncode == 0
+
+
+def generate(
+    pipe: CogVideoXPipeline, prompts: list[str], *, seed: int, steps: int, guidance: float, batch: int
+) -> np.ndarray:
+    """Make one clip for each prompt: (clips, frames, height, width, 3) uint8."""
+    videos = []
+    for start in range(0, len(prompts), batch):
+        part = prompts[start : start + batch]
+        generators = [
+            torch.Generator("cpu").manual_seed(seed + start + number) for number in range(len(part))
+        ]
+        output = pipe(
+            part,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=generators,
+            max_sequence_length=pipe.transformer.config.max_text_seq_length,
+            output_type="np",
+        )
+        videos.append((np.asarray(output.frames) * 255).round().astype(np.uint8))
+        print(f"  {start + len(part)} of {len(prompts)} clips made", flush=True)
+    return np.concatenate(videos)
+
+
+def judge(task: tuple[np.ndarray, str]) -> tuple[float, bool, str]:
+    """Face rate, whether the action is seen, and the color of the clothing."""
+    frames, action = task
+    track = track_face(frames)
+    return track.face_rate, is_seen(action, track), name_clothing(frames)
+
+
+def flicker(frames: np.ndarray) -> float:
+    """Mean second difference in time: what neither rests nor moves evenly."""
+    values = frames.astype(np.float32)
+    return float(np.abs(values[2:] - 2 * values[1:-1] + values[:-2]).mean())
+
+
+def measure_text(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoolExecutor) -> None:
+    arguments = benchmark.arguments()
+    actions = [list(RULES)[number % len(RULES)] for number in range(arguments.clips)]
+    truths = [sample_clip(arguments.seed + number, action=action) for number, action in enumerate(actions)]
+    videos = generate(
+        pipe,
+        [truth.caption for truth in truths],
+        seed=arguments.seed,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        batch=arguments.batch,
+    )
+    rows = [[video[index] for index in (0, 4, 8, 12, 16)] for video in videos[:21]]
+    write_picture(arguments.sheet, contact_sheet(rows, [truth.caption for truth in truths[:21]]))
+    judged = list(pool.map(judge, zip(videos, actions, strict=True)))
+    is_right = np.array([seen for _, seen, _ in judged])
+    for action in RULES:
+        mine = np.array([name == action for name in actions])
+        if mine.any():
+            benchmark.note(f"tiny.action.{action}", float(is_right[mine].mean()))
+    own = list(pool.map(judge, [(truth.frames, truth.action) for truth in truths]))
+    benchmark.note("tiny.true_clips.face_rate", float(np.mean([rate for rate, _, _ in own])))
+    benchmark.note("tiny.true_clips.action_right", float(np.mean([seen for _, seen, _ in own])))
+    benchmark.note(
+        "tiny.true_clips.clothing_right",
+        float(np.mean([word == truth.clothing for (_, _, word), truth in zip(own, truths, strict=True)])),
+    )
+    ratio = np.mean([flicker(video) for video in videos]) / np.mean(
+        [flicker(truth.frames) for truth in truths]
+    )
+    benchmark.note("tiny.flicker_over_true_clips", float(ratio))
+    named = [word == truth.clothing for (_, _, word), truth in zip(judged, truths, strict=True)]
+    benchmark.claim("tiny.face_rate", float(np.mean([rate for rate, _, _ in judged])), ">=", 0.80)
+    benchmark.claim("tiny.action_right", float(is_right.mean()), ">=", 0.75)
+    benchmark.claim("tiny.clothing_right", float(np.mean(named)), ">=", 0.75)
+
+
+@torch.no_grad()
+def reconstruct(pipe: CogVideoXPipeline, frames: np.ndarray) -> np.ndarray:
+    """Through the VAE and back."""
+    pixels = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    decoded = pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mode()).sample
+    return ((decoded[0].permute(1, 2, 3, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()
+
+
+def reference_embedding(seed: int) -> np.ndarray:
+    """Read the first picture of person `seed` in which exactly one face is found."""
+    for take in range(20):
+        picture = sample_picture(seed + 1000 * take, person=sample_person(seed), size_px=256).frames[0]
+        try:
+            return read_face(picture).embedding
+        except FaceError:
+            continue
+    raise AssertionError(f"person {seed} has no readable picture")
+
+
+def measure_vae(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoolExecutor) -> None:
+    arguments = benchmark.arguments()
+    seeds = [arguments.seed + 500_000 + number for number in range(arguments.people)]
+    clips: list[PuppetClip] = [sample_clip(seed, person=sample_person(seed)) for seed in seeds]
+    rebuilt = [reconstruct(pipe, clip.frames) for clip in clips]
+    errors = [np.mean((a.frames.astype(np.float32) - b) ** 2) for a, b in zip(clips, rebuilt, strict=True)]
+    gallery = np.stack(list(pool.map(reference_embedding, seeds)))
+    results = []
+    for videos in ([clip.frames for clip in clips], rebuilt):
+        embeddings = list(pool.map(frame_embeddings, [video[::2] for video in videos]))
+        persons = np.repeat(np.arange(len(seeds)), len(embeddings[0]))
+        results.append(identify(np.concatenate(embeddings), persons, gallery))
+    true, coded = results
+    benchmark.note("tiny.vae.true_rank1", true.rank1_rate)
+    benchmark.note("tiny.vae.true_face_rate", true.face_rate)
+    benchmark.note("tiny.vae.rank1", coded.rank1_rate)
+    benchmark.note("tiny.vae.face_rate", coded.face_rate)
+    benchmark.claim("tiny.vae.psnr_db", float(np.mean(10 * np.log10(255**2 / np.array(errors)))), ">=", 30)
+    benchmark.claim("tiny.vae.rank1_kept", coded.rank1_rate / true.rank1_rate, ">=", 0.9)
+    benchmark.claim("tiny.vae.face_rate_kept", coded.face_rate / true.face_rate, ">=", 0.9)
+
+
+def main() -> None:
+    benchmark = Benchmark("tiny", seed=300_000_000)
+    benchmark.parser.add_argument("--checkpoint", type=Path, default=CHECKPOINTS / "tiny")
+    benchmark.parser.add_argument("--clips", type=int, help="prompts; by default 100")
+    benchmark.parser.add_argument("--people", type=int, help="people for the VAE; by default 40")
+    benchmark.parser.add_argument("--steps", type=int, default=25)
+    benchmark.parser.add_argument("--guidance", type=float, default=4.0)
+    benchmark.parser.add_argument("--batch", type=int, default=10)
+    benchmark.parser.add_argument("--sheet", type=Path, default=Path("runs/benchmarks/tiny.png"))
+    arguments = benchmark.arguments()
+    arguments.clips = arguments.clips or (14 if arguments.quick else 100)
+    arguments.people = arguments.people or (10 if arguments.quick else 40)
+    pipe = CogVideoXPipeline.from_pretrained(arguments.checkpoint, dtype=torch.float32, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        measure_vae(benchmark, pipe, pool)
+        measure_text(benchmark, pipe, pool)
+    benchmark.claim(
+        "tiny.loads_in_stock_diffusers", float(loads_in_stock_diffusers(arguments.checkpoint)), ">=", 1
+    )
+    size_mb = sum(path.stat().st_size for path in arguments.checkpoint.rglob("*.safetensors")) / 1e6
+    benchmark.claim("tiny.megabytes", size_mb, "<=", 30)
+    benchmark.finish()
+
+
+if __name__ == "__main__":
+    main()
