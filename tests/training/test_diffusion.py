@@ -15,7 +15,9 @@ def test_error_of_v_is_the_weighted_error_of_x0():
     noisy, velocity = diffusion.add_noise(clean, noise, alpha_bar)
     seen = diffusion.clean_from(noisy, guess, alpha_bar)
     weight = (1 / (1 - alpha_bar)).view(-1, 1, 1, 1, 1)
-    assert_close((weight * (seen - clean).square()).mean(), (guess - velocity).square().mean(), rtol=1e-12, atol=0)
+    assert_close(
+        (weight * (seen - clean).square()).mean(), (guess - velocity).square().mean(), rtol=1e-12, atol=0
+    )
 
 
 def test_noise_and_v_are_the_schedulers():

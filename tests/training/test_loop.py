@@ -34,7 +34,12 @@ class Line:
 
 
 def settings(kind="muon", **changes):
-    values = {"name": "line", "steps": 20, "checkpoint_steps": 4, "optimizer": OptimizerSettings(kind=kind, ema=0.9)}
+    values = {
+        "name": "line",
+        "steps": 20,
+        "checkpoint_steps": 4,
+        "optimizer": OptimizerSettings(kind=kind, ema=0.9),
+    }
     return LoopSettings(**{**values, **changes})
 
 
@@ -65,7 +70,10 @@ def test_training_lowers_the_loss(tmp_path):
 
 def test_only_the_last_two_checkpoints_are_kept(tmp_path):
     train(Line(), settings(), tmp_path, seed=0)
-    assert [path.name for path in checkpoints.complete(tmp_path / "checkpoints")] == ["step_00000016", "step_00000020"]
+    assert [path.name for path in checkpoints.complete(tmp_path / "checkpoints")] == [
+        "step_00000016",
+        "step_00000020",
+    ]
 
 
 def test_another_seed_is_refused(tmp_path):
@@ -97,7 +105,9 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
         checkpoints.save_file = save_then_die
         checkpoints.save(folder, 2, {{"model": {{"w": torch.zeros(4)}}, "more": {{"w": torch.zeros(4)}}}}, {{"seed": 0}})
     """)
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+    )
     assert done.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2  # the complete one, and the remains of the other
     (last,) = checkpoints.complete(tmp_path)

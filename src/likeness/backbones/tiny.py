@@ -117,7 +117,7 @@ def build_text_encoder(settings: TextSettings, tokenizer: PreTrainedTokenizerFas
     return T5EncoderModel(config)
 
 
-def build_tokenizer(sentences: Iterable[str], *, text_length: int) -> PreTrainedTokenizerFast:
+def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
     """A lower-casing tokenizer: whole words where `sentences` hold them, letters elsewhere.
 
     As in T5, padding is 0, the end of a text is 1, and nothing is put before a text.
@@ -143,7 +143,7 @@ def build_tokenizer(sentences: Iterable[str], *, text_length: int) -> PreTrained
         pad_token=PAD,
         eos_token=END,
         unk_token=UNKNOWN,
-        model_max_length=text_length,
+        model_max_length=226,  # What CogVideoX pads to unless told otherwise.
         padding_side="right",
     )
 

@@ -33,7 +33,10 @@ def resize(pixels: Tensor, size_px: int) -> Tensor:
     """Bring square pictures to `size_px`, smoothed when they shrink."""
     if pixels.shape[-1] == pixels.shape[-2] == size_px:
         return pixels
-    return interpolate(pixels, size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False)
+    size = (size_px, size_px)  # A CPU resizes no bfloat16.
+    return interpolate(pixels.float(), size=size, mode="bilinear", antialias=True, align_corners=False).to(
+        pixels
+    )
 
 
 class TransformerLayer(nn.Module):

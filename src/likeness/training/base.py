@@ -178,7 +178,7 @@ def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
     wanted |= {"pictures": recipe.pictures, "clips": recipe.clips}
     data = {name: latents(settings, vae, cache, journal) for name, settings in wanted.items()}
     sentences = {caption(fact) for shards in data.values() for fact in shards.facts}
-    tokenizer = tiny.build_tokenizer(sentences, text_length=recipe.transformer.text_length)
+    tokenizer = tiny.build_tokenizer(sentences)
     torch.manual_seed(recipe.seed)
     text_encoder = tiny.build_text_encoder(recipe.text, tokenizer)
     transformer = tiny.build_transformer(recipe.transformer, recipe.text)

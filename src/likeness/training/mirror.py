@@ -93,7 +93,9 @@ class MirrorDenoiser(nn.Module):
 
     def __init__(self, pipe: CogVideoXPipeline, mirror: MagicMirror) -> None:
         super().__init__()
-        self.text_encoder, self.transformer, self.mirror = pipe.text_encoder, pipe.transformer, mirror
+        self.mirror = mirror
+        # Not registered: the transformer wears the method's layers, and no parameter may be cast under two names.
+        self.base = (pipe.text_encoder, pipe.transformer)
 
     def forward(
         self,
@@ -105,12 +107,13 @@ class MirrorDenoiser(nn.Module):
         noisy: Tensor,
         steps: Tensor,
     ) -> Tensor:
+        text_encoder, transformer = self.base
         with torch.no_grad():
-            text = self.text_encoder(ids)[0].to(noisy.dtype)
+            text = text_encoder(ids)[0].to(noisy.dtype)
         identity = self.mirror.encode_tensors(pixels, embedding)
         text = self.mirror.fuse(text, mask, identity)
         with self.mirror.conditioned(identity, active=active):
-            return denoise(self.transformer, noisy, text, steps)
+            return denoise(transformer, noisy, text, steps)
 
 
 class Sentences:
