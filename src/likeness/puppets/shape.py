@@ -217,12 +217,19 @@ def _expressions(places: dict[str, float], rest: Vertices, directions: Vertices)
 def _landmarks(
     places: dict[str, float], rest: Vertices, directions: Vertices
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    outer, inner = places["eye_x"] + places["eye_width"], places["eye_x"] - places["eye_width"]
-    lift = places["eye_tilt"] * places["eye_width"]
-    wanted = np.array([
-        [-outer, places["eye_y"] + lift], [-inner, places["eye_y"] - lift],
-        [inner, places["eye_y"] - lift], [outer, places["eye_y"] + lift], [0.0, places["nose_y"] - 0.035],
-    ])  # fmt: skip
+    # Where dlib's predictor puts them on a painted eye: inside the lash line, a little above the corner.
+    outer = places["eye_x"] + 0.52 * places["eye_width"]
+    inner = places["eye_x"] - 0.90 * places["eye_width"]
+    lift, raised = places["eye_tilt"] * places["eye_width"], places["eye_y"] + 0.016
+    wanted = np.array(
+        [
+            [-outer, raised + lift + 0.014],
+            [-inner, raised - lift],
+            [inner, raised - lift],
+            [outer, raised + lift + 0.014],
+            [0.0, places["nose_y"] - 0.05],
+        ]
+    )
     distance = ((rest[None, :, :2] - wanted[:, None]) ** 2).sum(-1) + 10.0 * (directions[None, :, 2] < 0.1)
     indices = np.argsort(distance, axis=1)[:, :4]
     weights = 1 / (np.take_along_axis(distance, indices, axis=1) + 1e-4)
