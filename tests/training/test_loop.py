@@ -29,7 +29,7 @@ class Line:
         loss = (self.model(inputs) - inputs.sum(dim=1, keepdim=True)).square().mean()
         return loss, {"step_parity": float(step % 2)}
 
-    def sheet(self, path):
+    def sheet(self, path):  # noqa: ARG002
         return {"weight": float(self.model[0].weight.detach().sum())}
 
 

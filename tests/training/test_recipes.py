@@ -33,7 +33,7 @@ def test_a_stage_without_an_end_is_refused(tmp_path):
 
 def test_an_unknown_kind_and_a_missing_file_are_told(tmp_path):
     (tmp_path / "odd.toml").write_text('kind = "odd"\n')
-    with pytest.raises(ConfigError, match="'odd'.*vae, base"):
+    with pytest.raises(ConfigError, match=r"'odd'.*vae, base"):
         recipes.read(tmp_path / "odd.toml")
     with pytest.raises(ConfigError, match="does not exist"):
         recipes.read(tmp_path / "none.toml")

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from likeness import media
 from likeness.backbones import codec
 from likeness.config import Settings
-from likeness.errors import ConfigError, PromptError, WeightsError
+from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
 from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
 from likeness.training import diffusion, parallel
-from likeness.training.base import caption, denoise
-from likeness.training.data import Order, Shards, puppets, to_bytes
-from likeness.training.latents import latents
+from likeness.training.base import denoise
+from likeness.training.data import Order, Shards, to_bytes
 from likeness.training.loop import LoopSettings, finish, finished, train
+from likeness.training.pairs import Sentences, read_base, read_data
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings
 
@@ -75,7 +75,7 @@ class MirrorRecipe(Settings):
     """Folder of the pipeline."""
     recognizer: Path
     """Folder of the distilled recognizer."""
-    method: dict[str, Any] = {}
+    method: dict[str, Any] = Field(default_factory=dict)
     """Changes of `MagicMirror`'s own defaults, say `has_norm = false`."""
     faces: PuppetSettings
     """References, several of each person; pictures of the same scenes are what the image stage learns."""
@@ -114,28 +114,6 @@ class MirrorDenoiser(nn.Module):
         text = self.mirror.fuse(text, mask, identity)
         with self.mirror.conditioned(identity, active=active):
             return denoise(transformer, noisy, text, steps)
-
-
-class Sentences:
-    """Token ids of a set's sentences: plain, and with the class word repeated for one or two references."""
-
-    def __init__(self, pipe: CogVideoXPipeline, mirror: MagicMirror, shards: Shards) -> None:
-        length = pipe.transformer.config.max_text_seq_length
-        self.plain = diffusion.tokenize(pipe.tokenizer, [caption(fact) for fact in shards.facts], length)
-        self.empty = diffusion.tokenize(pipe.tokenizer, [""], length)[0]
-        self.ids: dict[int, Tensor] = {}
-        self.masks: dict[int, Tensor] = {}
-        for count in (1, 2):
-            ids, masks = self.plain.clone(), torch.zeros(self.plain.shape, dtype=torch.bool)
-            for row, fact in enumerate(shards.facts):
-                try:
-                    tokens = mirror.tokenize(
-                        [fact["prompt"]], pipe.tokenizer, num_references=count, max_length=length
-                    )
-                except PromptError:  # A long sentence stays plain: its person is seen by the adapters alone.
-                    continue
-                ids[row], masks[row] = tokens.ids[0], tokens.mask[0]
-            self.ids[count], self.masks[count] = ids, masks
 
 
 class MirrorStage:
@@ -278,11 +256,6 @@ class MirrorStage:
         return {}
 
 
-def landmarks_of(shards: Shards, size_px: int, frame_px: int) -> Tensor:
-    """Landmarks of first frames, in pixels of frames of another size: (samples, 5, 2)."""
-    return (shards["landmarks"][:, 0] + 0.5) * (frame_px / size_px) - 0.5
-
-
 def run(recipe: MirrorRecipe, folder: Path, cache: Path) -> Path:
     """Train the method and write its adapter to `folder/model`."""
     unknown = set(recipe.without) - {stage.name for stage in recipe.stages}
@@ -297,7 +270,8 @@ def run(recipe: MirrorRecipe, folder: Path, cache: Path) -> Path:
         mirror = MagicMirror(**MagicMirror.tiny_config(pipe.transformer.config, **recipe.method))
     except TypeError as error:
         raise ConfigError(f"`method` has a setting that Magic Mirror does not know: {error}.") from error
-    data = read_data(recipe, pipe, cache, journal)
+    sets = {"faces": recipe.faces, "unseen": recipe.unseen, "clips": recipe.clips}
+    data = read_data(sets, pipe, cache, journal)
     mirror.standardize_embeddings(data["faces"]["embedding"])
     mirror.attach(pipe)
     mirror.trainable_parameters()
@@ -313,33 +287,3 @@ def run(recipe: MirrorRecipe, folder: Path, cache: Path) -> Path:
         copy.deepcopy(mirror).half().save_pretrained(target)
         journal.say(f"adapter written to {target}")
     return target
-
-
-def read_data(recipe: MirrorRecipe, pipe: CogVideoXPipeline, cache: Path, journal: Journal) -> dict[str, Any]:
-    """References, and latents of pictures and clips, with landmarks of their first frames."""
-    frame_px = 8 * pipe.transformer.config.sample_height
-    pictures = recipe.faces.model_copy(update={"kind": "pictures", "size_px": frame_px})
-    names = ("crop", "embedding", "landmarks")
-    data: dict[str, Any] = {
-        "faces": puppets(recipe.faces, cache, journal, names),
-        "unseen": puppets(recipe.unseen, cache, journal, names),
-        "pictures": latents(pictures, pipe.vae, cache, journal),
-        "clips": latents(recipe.clips, pipe.vae, cache, journal),
-    }
-    clips = puppets(recipe.clips, cache, journal, ("landmarks",))
-    data["landmarks"] = {
-        "pictures": landmarks_of(data["faces"], recipe.faces.size_px, frame_px),
-        "clips": landmarks_of(clips, recipe.clips.size_px, frame_px),
-    }
-    return data
-
-
-def read_base(folder: Path) -> CogVideoXPipeline:
-    """A trained pipeline, frozen, float32."""
-    if not (folder / "model_index.json").exists():
-        raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
-    pipe = CogVideoXPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
-        part.requires_grad_(False).eval()
-    return pipe

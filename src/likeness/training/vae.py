@@ -16,6 +16,8 @@ from likeness import media
 from likeness.backbones import codec
 from likeness.backbones.tiny import VaeSettings, build_vae
 from likeness.config import Settings
+from likeness.errors import ConfigError
+from likeness.identity.recognizer import Recognizer, align
 from likeness.training import parallel
 from likeness.training.data import Order, Shards, puppets, to_bytes, to_float, unpack_mask
 from likeness.training.loop import LoopSettings, finish, finished, train
@@ -34,6 +36,8 @@ class VaeLossSettings(Settings):
     """Weight of the absolute error of differences between neighboring pixels: sharpness."""
     motion: float = 0.5
     """Weight of the absolute error of differences between frames."""
+    identity: float = 0.0
+    """Weight of the squared error of standardized embeddings, by the recipe's recognizer, of one frame a sample."""
     divergence: float = 3e-4
     """Weight of the mean divergence of a latent number from the normal distribution."""
 
@@ -47,6 +51,8 @@ class VaeStageSettings(LoopSettings):
     """Frames of a clip that one sample takes, 1 + a multiple of 8."""
     picture_every: int = 6
     """While training on clips, every so many steps one on pictures."""
+    learns: Literal["all", "decoder"] = "all"
+    """`decoder` leaves the latents as they are, so that it can follow after a transformer was trained on them."""
     activation_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Weights are float32 in any case."""
     loss: VaeLossSettings = VaeLossSettings()
@@ -58,6 +64,8 @@ class VaeRecipe(Settings):
     kind: Literal["vae"]
     seed: int = 0
     model: VaeSettings = VaeSettings()
+    recognizer: Path | None = None
+    """Folder of a distilled recognizer, for stages whose `loss.identity` is not 0."""
     pictures: PuppetSettings
     clips: PuppetSettings
     unseen: PuppetSettings
@@ -74,8 +82,16 @@ class VaeStage:
         settings: VaeStageSettings,
         data: dict[str, Shards],
         seed: int,
+        recognizer: Recognizer | None = None,
     ) -> None:
+        if settings.loss.identity and recognizer is None:
+            raise ConfigError(
+                f"Stage `{settings.name}` has an identity loss; give the recipe a `recognizer`."
+            )
+        self.recognizer = recognizer
         self.vae, self.settings, self.data = vae.train(), settings, data
+        vae.requires_grad_(True)
+        vae.encoder.requires_grad_(settings.learns == "all")
         self.modules: dict[str, nn.Module] = {"vae": vae}
         self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
         self.dtype = getattr(torch, settings.activation_dtype)
@@ -85,7 +101,7 @@ class VaeStage:
         on_pictures = (
             settings.data == "pictures" or step % settings.picture_every == settings.picture_every - 1
         )
-        frames, mask = self._batch("pictures" if on_pictures else "clips", step)
+        frames, mask, landmarks = self._batch("pictures" if on_pictures else "clips", step)
         frames = frames.transpose(1, 2).to(self.dtype)  # (batch, channels, frames, height, width)
         if on_pictures:
             frames = frames[:, :, 0].contiguous(memory_format=torch.channels_last).unsqueeze(2)
@@ -94,26 +110,40 @@ class VaeStage:
         last = settings.data == "pictures"
         mean, log_variance = codec.encode(self.vae, frames, last_tap_only=last)
         latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-        seen = codec.decode(self.vae, latents, last_tap_only=last)
-        return reconstruction_loss(
-            seen.float(), frames.float(), mask, mean.float(), log_variance.float(), settings.loss
+        seen, frames = codec.decode(self.vae, latents, last_tap_only=last).float(), frames.float()
+        loss, figures = reconstruction_loss(
+            seen, frames, mask, mean.float(), log_variance.float(), settings.loss
         )
+        if settings.loss.identity:
+            error = self.identity_error(seen, frames, landmarks)
+            loss, figures["identity"] = loss + settings.loss.identity * error, float(error.detach())
+        return loss, figures
 
-    def _batch(self, name: str, step: int) -> tuple[Tensor, Tensor]:
+    def identity_error(self, seen: Tensor, frames: Tensor, landmarks: Tensor) -> Tensor:
+        """How far embeddings move by reconstruction, on one frame of each sample."""
+        assert self.recognizer is not None
+        rows, moments = torch.arange(len(seen)), torch.randint(seen.shape[2], (len(seen),))
+        points, size_px = landmarks[rows, moments], self.recognizer.size_px
+        ours, theirs = (self.recognizer(align(x[rows, :, moments], points, size_px)) for x in (seen, frames))
+        return (ours - theirs).square().mean()
+
+    def _batch(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
         shards = self.data[name]
         size = self.settings.batch
         if name == "pictures" and self.settings.data == "clips":
             size *= self.settings.num_frames // 2
         rows = self.orders[name].rows(step, size)
-        frames, mask = shards["frames"][rows], shards["mask"][rows]
+        frames, mask, landmarks = (shards[key][rows] for key in ("frames", "mask", "landmarks"))
         if name == "clips":
             starts = torch.randint(frames.shape[1] - self.settings.num_frames + 1, (1,))
             window = slice(int(starts), int(starts) + self.settings.num_frames)
-            frames, mask = frames[:, window], mask[:, window]
+            frames, mask, landmarks = frames[:, window], mask[:, window], landmarks[:, window]
         frames, mask = to_float(frames), unpack_mask(mask)
-        if step % 2:
+        if float(torch.rand(())) < 0.5:
             frames, mask = frames.flip(-1), mask.flip(-1)
-        return frames, mask
+            mirrored = torch.stack([frames.shape[-1] - 1 - landmarks[..., 0], landmarks[..., 1]], dim=-1)
+            landmarks = mirrored[..., [3, 2, 1, 0, 4], :]
+        return frames, mask, landmarks
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
@@ -190,16 +220,18 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     vae = build_vae(recipe.model)
     journal = Journal(folder, "vae")
     data = {
-        name: puppets(getattr(recipe, name), cache, journal, ("frames", "mask"))
+        name: puppets(getattr(recipe, name), cache, journal, ("frames", "mask", "landmarks"))
         for name in ("pictures", "clips", "unseen")
     }
+    recognizer = Recognizer.load(recipe.recognizer).requires_grad_(False) if recipe.recognizer else None
     for number, settings in enumerate(recipe.stages):
         place = folder / settings.name
         if finished(place, {"vae": vae}):
             continue
         if settings.data == "pictures":
             codec.leave_only_last_tap(vae)
-        train(VaeStage(vae, settings, data, recipe.seed + number), settings, place, seed=recipe.seed + number)
+        stage = VaeStage(vae, settings, data, recipe.seed + number, recognizer)
+        train(stage, settings, place, seed=recipe.seed + number)
         finish(place, {"vae": vae})
     vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, data["unseen"]), 5))
     target = folder / "model" / "vae"

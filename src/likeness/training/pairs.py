@@ -1,0 +1,76 @@
+"""What Magic Mirror learns from: pictures and clips as latents, their sentences, and references of the same people."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import CogVideoXPipeline
+from torch import Tensor
+
+from likeness.errors import PromptError, WeightsError
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.training import diffusion
+from likeness.training.base import caption
+from likeness.training.data import Shards, puppets
+from likeness.training.latents import latents
+from likeness.training.progress import Journal
+from likeness.training.render import PuppetSettings
+
+
+class Sentences:
+    """Token ids of a set's sentences: plain, and with the class word repeated for one or two references."""
+
+    def __init__(self, pipe: CogVideoXPipeline, mirror: MagicMirror, shards: Shards) -> None:
+        length = pipe.transformer.config.max_text_seq_length
+        self.plain = diffusion.tokenize(pipe.tokenizer, [caption(fact) for fact in shards.facts], length)
+        self.empty = diffusion.tokenize(pipe.tokenizer, [""], length)[0]
+        self.ids: dict[int, Tensor] = {}
+        self.masks: dict[int, Tensor] = {}
+        for count in (1, 2):
+            ids, masks = self.plain.clone(), torch.zeros(self.plain.shape, dtype=torch.bool)
+            for row, fact in enumerate(shards.facts):
+                try:
+                    tokens = mirror.tokenize(
+                        [fact["prompt"]], pipe.tokenizer, num_references=count, max_length=length
+                    )
+                except PromptError:  # A long sentence stays plain: its person is seen by the adapters alone.
+                    continue
+                ids[row], masks[row] = tokens.ids[0], tokens.mask[0]
+            self.ids[count], self.masks[count] = ids, masks
+
+
+def read_data(
+    sets: dict[str, PuppetSettings], pipe: CogVideoXPipeline, cache: Path, journal: Journal
+) -> dict[str, Any]:
+    """References, and latents of pictures and clips, with landmarks of their first frames."""
+    frame_px = 8 * pipe.transformer.config.sample_height
+    pictures = sets["faces"].model_copy(update={"kind": "pictures", "size_px": frame_px})
+    names = ("crop", "embedding", "landmarks")
+    data: dict[str, Any] = {
+        "faces": puppets(sets["faces"], cache, journal, names),
+        "unseen": puppets(sets["unseen"], cache, journal, names),
+        "pictures": latents(pictures, pipe.vae, cache, journal),
+        "clips": latents(sets["clips"], pipe.vae, cache, journal),
+    }
+    clips = puppets(sets["clips"], cache, journal, ("landmarks",))
+    data["landmarks"] = {
+        "pictures": landmarks_of(data["faces"], sets["faces"].size_px, frame_px),
+        "clips": landmarks_of(clips, sets["clips"].size_px, frame_px),
+    }
+    return data
+
+
+def read_base(folder: Path) -> CogVideoXPipeline:
+    """A trained pipeline, frozen, float32."""
+    if not (folder / "model_index.json").exists():
+        raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
+    pipe = CogVideoXPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
+        part.requires_grad_(False).eval()
+    return pipe
+
+
+def landmarks_of(shards: Shards, size_px: int, frame_px: int) -> Tensor:
+    """Landmarks of first frames, in pixels of frames of another size: (samples, 5, 2)."""
+    return (shards["landmarks"][:, 0] + 0.5) * (frame_px / size_px) - 0.5

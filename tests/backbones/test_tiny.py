@@ -1,0 +1,70 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likeness import weights
+from likeness.backbones import tiny
+
+SENTENCES = ["a woman in a red sweater nods, in a park", "an elderly man smiles"]
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    torch.manual_seed(0)
+    tokenizer = tiny.build_tokenizer(SENTENCES)
+    text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
+    transformer = tiny.TransformerSettings(num_heads=1, head_width=16, num_layers=1, time_width=16)
+    return tiny.assemble(
+        tiny.build_vae(tiny.VaeSettings(widths=(4, 4, 4, 4), norm_num_groups=2)),
+        tiny.build_text_encoder(text, tokenizer),
+        tokenizer,
+        tiny.build_transformer(transformer, text),
+    )
+
+
+def test_any_sentence_can_be_tokenized():
+    tokenizer = tiny.build_tokenizer(SENTENCES)
+    ids = tokenizer("An Elderly Wömán, waving at 7 zebras!").input_ids
+    assert tokenizer.unk_token_id not in ids
+    assert ids[-1] == tokenizer.eos_token_id == 1
+    assert tokenizer.pad_token_id == 0
+    assert tokenizer.convert_ids_to_tokens(tokenizer("red sweater").input_ids) == ["red", "sweater", "</s>"]
+    assert tokenizer.convert_tokens_to_ids("img") == tokenizer.unk_token_id
+
+
+def test_the_scheduler_is_that_of_cogvideox_5b():
+    alpha_bars = tiny.build_scheduler().alphas_cumprod
+    assert_close(
+        alpha_bars[[0, 1, 500]],
+        torch.tensor([0.99915, 0.99823, 0.24102], dtype=alpha_bars.dtype),
+        atol=1e-5,
+        rtol=0,
+    )
+    assert alpha_bars[999] == 0
+
+
+def test_a_written_folder_loads_in_stock_diffusers_without_this_package(pipe, tmp_path):
+    before = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
+    tiny.write(pipe, tmp_path)
+    script = (
+        "import sys, torch\n"
+        "from diffusers import CogVideoXPipeline\n"
+        f"pipe = CogVideoXPipeline.from_pretrained({str(tmp_path)!r})\n"
+        "clip = pipe('a woman nods', max_sequence_length=32, num_inference_steps=1, output_type='np').frames\n"
+        "assert clip.shape == (1, 17, 64, 64, 3), clip.shape\n"
+        "assert not any(name.startswith('likeness') for name in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=300)
+    for name, value in pipe.transformer.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, before[name])
+
+
+def test_the_checksums_name_every_file(pipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "CHECKPOINTS", tmp_path)
+    tiny.write(pipe, tmp_path / "tiny")
+    names = {file.path.relative_to(tmp_path / "tiny").parts[0] for file in weights.verify("tiny").files}
+    assert names == {"model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae"}
