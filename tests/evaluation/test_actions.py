@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from likeness.errors import ConfigError
-from likeness.evaluation.actions import RULES, change, is_seen, two_cycles
+from likeness.evaluation.actions import RULES, change, excursions, is_seen
 from likeness.evaluation.color import name_clothing
 from likeness.evaluation.tracking import FaceTrack, overlap, track_face
 from likeness.faces import head_pose
@@ -60,12 +60,17 @@ def test_change_is_last_less_first_and_skips_missing_frames():
     assert change(np.array([0.0, 0, 0, 0, np.nan, 9, 10, 10, 10, 10])) == 10
 
 
-def test_two_cycles_finds_amplitude_and_share():
-    time = np.linspace(0, 1, 17)
-    amplitude, share = two_cycles(3 * np.sin(4 * np.pi * time + 0.7) + 5 * time + 1)
-    assert amplitude == pytest.approx(3)
-    assert share == pytest.approx(1)
-    assert two_cycles(np.sin(2 * np.pi * time))[1] < 0.2
+def test_excursions_are_split_at_turning_points():
+    there_and_back = np.concatenate([np.linspace(0, 10, 6), np.linspace(9, 2, 6)])
+    assert excursions(there_and_back, 3) == pytest.approx([7, -5.6])  # The median of three rounds the peak off.
+    assert excursions(np.linspace(0, 10, 8), 3) == pytest.approx([10 - 2 * 10 / 7])
+    assert excursions(np.zeros(8), 3) == []
+
+
+def test_one_wrong_frame_is_no_motion():
+    values = np.zeros(17)
+    values[8] = 50
+    assert excursions(values, 3) == []
 
 
 def test_overlap_of_boxes():

@@ -1,11 +1,12 @@
 """Does the face do what the prompt says: rules on head pose, landmarks and mouth of a clip's frames.
 
-Each rule compares the clip with itself (its last frames with its first, or its motion with a wave), so that the camera, the
+Each rule compares the clip with itself (its last frames with its first, or its motion there and back), so that the camera, the
 person and the resting pose do not matter. Left and right are the picture's. Rules exist for actions that five landmarks
 can tell; a wink or a wave of the hand is not among them.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,11 +22,10 @@ TURN_DEG = 10.0
 TILT_DEG = 8.0
 CLOSER_RATIO = 1.2
 SMILE = 0.17
-NOD_PX = 0.025
-"""Height of the vertical wave of a nod, in heights of the picture."""
-SHAKE_DEG = 7.0
-WAVE_SHARE = 0.5
-"""Share of a motion, without its trend, that two cycles must explain."""
+NOD_HEIGHT = 0.035
+"""How far the face goes down in a nod, and up again, in heights of the picture."""
+SHAKE_DEG = 12.0
+"""How far the head goes to one side, and back, in a shake."""
 
 
 def is_seen(action: str, track: FaceTrack) -> bool:
@@ -40,7 +40,7 @@ def is_seen(action: str, track: FaceTrack) -> bool:
         )
     if track.is_found.sum() < MIN_FRAMES:
         return False
-    return RULES[action](track)
+    return bool(RULES[action](track))
 
 
 def change(values: np.ndarray) -> float:
@@ -49,22 +49,27 @@ def change(values: np.ndarray) -> float:
     return float(np.median(found[-END_FRAMES:]) - np.median(found[:END_FRAMES]))
 
 
-def two_cycles(values: np.ndarray) -> tuple[float, float]:
-    """Fit two cycles over the clip, of any phase, to a motion without its trend.
+def excursions(values: np.ndarray, least: float) -> list[float]:
+    """Split a motion at its turning points.
 
     Returns:
-        The amplitude, and the share of the motion that the cycles explain.
+        What it goes up (positive) and down from each turning point to the next, smaller ones than `least` left out.
     """
-    is_found = np.isfinite(values)
-    time = np.linspace(0, 1, len(values))[is_found]
-    trend = np.column_stack([np.ones_like(time), time])
-    waves = np.column_stack([np.cos(4 * np.pi * time), np.sin(4 * np.pi * time)])
-    rest = _residual(trend, values[is_found])
-    basis = np.column_stack([trend, waves])
-    weights = np.linalg.lstsq(basis, values[is_found], rcond=None)[0]
-    unexplained = values[is_found] - basis @ weights
-    share = 1 - float((unexplained**2).sum() / max(float((rest**2).sum()), 1e-9))
-    return float(np.hypot(*weights[2:])), share
+    found = values[np.isfinite(values)]
+    smooth = np.median(
+        np.stack([found[:-2], found[1:-1], found[2:]]), axis=0
+    )  # One wrong frame is no motion.
+    turning_points = [smooth[0]]
+    extreme = smooth[0]
+    direction = 0.0
+    for value in smooth[1:]:
+        if direction and direction * (value - extreme) >= 0:
+            extreme = value
+        elif abs(value - extreme) >= least:
+            turning_points.append(extreme)
+            direction, extreme = np.sign(value - extreme), value
+    turning_points.append(extreme)
+    return [float(size) for size in np.diff(turning_points) if abs(size) >= least]
 
 
 def _turns_left(track: FaceTrack) -> bool:
@@ -84,23 +89,19 @@ def _comes_closer(track: FaceTrack) -> bool:
 
 
 def _nods(track: FaceTrack) -> bool:
-    amplitude, share = two_cycles(track.landmarks[:, :, 1].mean(axis=1) / track.height_px)
-    return amplitude > NOD_PX and share > WAVE_SHARE
+    heights = track.landmarks[:, :, 1].mean(axis=1) / track.height_px  # Larger is lower in the picture.
+    sizes = excursions(heights, NOD_HEIGHT)
+    return any(down > 0 > up for down, up in pairwise(sizes))
 
 
 def _shakes(track: FaceTrack) -> bool:
-    amplitude, share = two_cycles(track.pose_deg[:, 0])
-    return amplitude > SHAKE_DEG and share > WAVE_SHARE
+    return len(excursions(track.pose_deg[:, 0], SHAKE_DEG)) > 1
 
 
 def _smiles(track: FaceTrack) -> bool:
     heads = track.heads[track.is_found]
     pairs = [(start, end) for start in heads[:3] for end in heads[-3:]]
     return float(np.median([smile_change(start, end) for start, end in pairs])) > SMILE
-
-
-def _residual(basis: np.ndarray, values: np.ndarray) -> np.ndarray:
-    return values - basis @ np.linalg.lstsq(basis, values, rcond=None)[0]
 
 
 RULES: dict[str, Callable[[FaceTrack], bool]] = {
