@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+
+from likeness.backbones import tiny
+from likeness.errors import ConfigError
+from likeness.training import render
+from likeness.training.data import Order, Shards, to_bytes, to_float, unpack_mask
+from likeness.training.latents import latents, shrink_mask
+from likeness.training.progress import Journal
+
+
+def small(**changes) -> render.PuppetSettings:
+    values = {"kind": "clips", "count": 3, "people": 2, "size_px": 32, "num_frames": 5, "shard": 2}
+    return render.PuppetSettings(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    assert list(render.build(small(), folder, processes=0))[-1] == (2, 2)
+    return folder
+
+
+def test_a_build_that_was_stopped_goes_on(cache):
+    folder = render.folder(small(), cache)
+    before = Shards.read(folder)["frames"]
+    (folder / "00001.json").unlink()
+    assert list(render.build(small(), cache, processes=0)) == [(1, 2), (2, 2)]
+    assert torch.equal(Shards.read(folder)["frames"], before)
+
+
+def test_samples_hold_frames_masks_landmarks_and_facts(cache):
+    shards = Shards.read(render.folder(small(), cache))
+    assert shards["frames"].shape == (3, 5, 32, 32, 3)
+    mask = unpack_mask(shards["mask"])
+    assert mask.shape == (3, 5, 32, 32)
+    assert 0.1 < mask.float().mean() < 0.9
+    assert shards["landmarks"].shape == (3, 5, 5, 2)
+    assert shards.rows_of("person") == {0: [0, 2], 1: [1]}
+    assert "img" in shards.facts[0]["prompt"]
+
+
+def test_other_settings_lie_elsewhere(cache):
+    assert render.folder(small(), cache) != render.folder(small(seed=1), cache)
+
+
+def test_no_shards_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="No shards"):
+        Shards.read(tmp_path)
+
+
+def test_clips_become_scaled_latents_and_masks_once(cache, tmp_path):
+    torch.manual_seed(0)
+    vae = tiny.build_vae(tiny.VaeSettings(widths=(4, 4, 4, 4), norm_num_groups=2))
+    journal = Journal(tmp_path, "test")
+    shards = latents(small(), vae, cache, journal)
+    assert shards["latents"].shape == (3, 2, 16, 4, 4)
+    assert shards["mask"].shape == (3, 2, 4, 4)
+    frames = to_float(Shards.read(render.folder(small(), cache))["frames"]).transpose(1, 2)
+    exact = vae.encode(frames).latent_dist.mode().transpose(1, 2) * vae.config.scaling_factor
+    assert (shards["latents"].float() - exact).abs().max() < 0.05
+    again = latents(small(), vae, cache, journal)
+    assert torch.equal(again["latents"], shards["latents"])
+
+
+def test_a_mask_on_the_first_frame_stays_on_the_first_latent():
+    mask = torch.zeros(1, 5, 16, 16, dtype=torch.bool)
+    mask[:, 0, :8, :8] = True
+    small_mask = shrink_mask(mask)
+    assert small_mask[0, 0].tolist() == [[1, 0], [0, 0]]
+    assert not small_mask[0, 1].any()
+
+
+def test_an_epoch_takes_every_row_once_and_the_order_follows_from_the_seed():
+    order = Order(10, seed=1)
+    rows = torch.cat([order.rows(step, 5) for step in range(4)]).tolist()
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert rows[:10] != rows[10:]
+    assert Order(10, seed=1).rows(3, 5).tolist() == rows[15:]
+    assert Order(10, seed=2).rows(0, 10).tolist() != rows[:10]
+
+
+def test_bytes_survive_the_way_to_floats_and_back():
+    frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 16, 16, 3)
+    assert np.array_equal(to_bytes(to_float(torch.from_numpy(frames))), frames)
