@@ -1,0 +1,50 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import claims
+
+    yield claims
+    sys.modules.pop("claims")
+
+
+def test_a_claim_is_one_line_of_four_fields(claims):
+    assert claims.Claim("x.rate", 0.97, 0.95, ">=").line() == "x.rate\t0.97\t>= 0.95\tok"
+    assert claims.Claim("x.rate", 0.9, 0.95, ">=").line().endswith("\tshort")
+    assert claims.Claim("x.distance", 0.9, 0.95, "<=").is_met
+    assert not claims.Claim("x.rank1", 0.08, 0.08, "<").is_met
+
+
+def test_a_missing_figure_falls_short(claims):
+    assert not claims.Claim("x.rate", float("nan"), 0, ">=").is_met
+
+
+def test_claims_come_last_and_land_in_the_file(claims, tmp_path, capsys):
+    benchmark = claims.Benchmark("x", seed=3)
+    benchmark.arguments(["--json", str(tmp_path / "x.json"), "--seed", "5"])
+    benchmark.claim("x.rate", 1.0, ">=", 0.5)
+    benchmark.note("x.detail", 0.25)
+    assert benchmark.finish() == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "seed 5" in printed[0]
+    assert printed[-1] == "x.rate\t1\t>= 0.5\tok"
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert record["seed"] == 5
+    assert record["claims"][0]["ok"] is True
+    assert record["notes"] == {"x.detail": 0.25}
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_every_benchmark_states_its_seed_and_claims(script):
+    text = script.read_text()
+    if script.stem != "claims":
+        assert "seed=" in text
+        assert "benchmark.finish()" in text
