@@ -1,6 +1,7 @@
 """A method's weights from a folder, or a clear word about what is wrong with them."""
 
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -20,11 +21,12 @@ def load_adapter(folder: Path) -> MagicMirror:
             "`likeness train`, or name their folder with `--adapter`. `likeness doctor` lists what is here."
         )
     try:
-        adapter, report = MagicMirror.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+        loaded: Any = MagicMirror.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(
             f"The adapter at {folder} cannot be read: {error}. Copy or train it again."
         ) from error
+    adapter, report = loaded
     wrong = [name for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in report[kind]]
     if wrong:
         raise WeightsError(

@@ -18,7 +18,7 @@ DETECTION_PX = 384
 
 def mean_embedding(references: Sequence[Face]) -> np.ndarray:
     """Average the references' embeddings: the point against which frames are measured."""
-    return np.mean([face.embedding for face in references], axis=0, dtype=np.float64).astype(np.float32)
+    return np.stack([face.embedding for face in references]).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def frame_embeddings(frames: np.ndarray) -> np.ndarray:
