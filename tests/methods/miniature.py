@@ -8,6 +8,7 @@ from diffusers import (
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
 )
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
@@ -16,6 +17,8 @@ from likeness.records import Face, Pose
 
 WORDS = ["a", "woman", "man", "elderly", "waves", "nods", "at", "the", "camera", ",", "in", "red"]
 TEXT_TOKENS = 12
+PROMPT, CLEAN = "a woman img waves", "a woman waves"
+ROPE = get_3d_rotary_pos_embed(16, ((0, 0), (2, 2)), (2, 2), temporal_size=3)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -97,4 +100,29 @@ def make_face(seed=0) -> Face:
         crop=random.integers(0, 256, (224, 224, 3), dtype=np.uint8),
         engine="none",
         source="random numbers",
+    )
+
+
+def sample(pipe, *, guidance_scale=6.0, **prompt):
+    prompt.setdefault("max_sequence_length", TEXT_TOKENS)
+    return pipe(
+        height=32, width=32, num_frames=9, num_inference_steps=2, guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(0), output_type="latent", **prompt,
+    ).frames  # fmt: skip
+
+
+def make_inputs(batch=2):
+    torch.manual_seed(5)
+    return {
+        "hidden_states": torch.randn(batch, 3, 4, 4, 4),
+        "encoder_hidden_states": torch.randn(batch, TEXT_TOKENS, 16),
+        "timestep": torch.arange(100, 100 + 50 * batch, 50),
+        "image_rotary_emb": ROPE,
+    }
+
+
+def random_identity(mirror, batch=2, references=1):
+    torch.manual_seed(6)
+    return mirror.encode_tensors(
+        torch.rand(batch, references, 3, 16, 16) * 2 - 1, torch.randn(batch, references, 128)
     )

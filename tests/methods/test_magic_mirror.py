@@ -2,41 +2,23 @@ import copy
 
 import pytest
 import torch
-from diffusers import CogVideoXTransformer3DModel, FirstBlockCacheConfig, MagCacheConfig
-from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from miniature import TEXT_TOKENS, make_face, make_mirror, make_pipe, make_transformer
+from diffusers import CogVideoXTransformer3DModel
+from miniature import (
+    CLEAN,
+    PROMPT,
+    TEXT_TOKENS,
+    make_face,
+    make_inputs,
+    make_mirror,
+    make_pipe,
+    make_transformer,
+    random_identity,
+    sample,
+)
 from torch.testing import assert_close
 
-from likeness.errors import ConfigError, PromptError
+from likeness.errors import ConfigError
 from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
-
-PROMPT, CLEAN = "a woman img waves", "a woman waves"
-ROPE = get_3d_rotary_pos_embed(16, ((0, 0), (2, 2)), (2, 2), temporal_size=3)
-
-
-def sample(pipe, *, guidance_scale=6.0, **prompt):
-    prompt.setdefault("max_sequence_length", TEXT_TOKENS)
-    return pipe(
-        height=32, width=32, num_frames=9, num_inference_steps=2, guidance_scale=guidance_scale,
-        generator=torch.Generator().manual_seed(0), output_type="latent", **prompt,
-    ).frames  # fmt: skip
-
-
-def make_inputs(batch=2):
-    torch.manual_seed(5)
-    return {
-        "hidden_states": torch.randn(batch, 3, 4, 4, 4),
-        "encoder_hidden_states": torch.randn(batch, TEXT_TOKENS, 16),
-        "timestep": torch.arange(100, 100 + 50 * batch, 50),
-        "image_rotary_emb": ROPE,
-    }
-
-
-def random_identity(mirror, batch=2, references=1):
-    torch.manual_seed(6)
-    return mirror.encode_tensors(
-        torch.rand(batch, references, 3, 16, 16) * 2 - 1, torch.randn(batch, references, 128)
-    )
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 6.0], ids=["unguided", "guided"])
@@ -197,112 +179,6 @@ def test_guidance_in_one_pass_equals_two_passes_with_the_identity_in_the_conditi
     assert_close(together, torch.cat([unconditional, conditional]), rtol=1e-4, atol=1e-5)
     assert_close(both[1:], conditional, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(both[:1], unconditional, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("guidance_scale", [1.0, 6.0], ids=["unguided", "guided"])
-def test_several_prompts_share_one_identity_or_bring_their_own(pipe, mirror, guidance_scale):
-    prompts = [PROMPT, "a man img nods at the camera"]
-    first, second = mirror.encode([make_face(0)]), mirror.encode([make_face(1)])
-    with mirror.identity(first):
-        shared = sample(pipe, **mirror.prompt(prompts), guidance_scale=guidance_scale)
-    with mirror.identity(MagicMirrorIdentity.stack([first, second])):
-        own = sample(pipe, **mirror.prompt(prompts), guidance_scale=guidance_scale)
-    assert shared.shape == own.shape
-    assert len(shared) == 2
-    assert_close(own[0], shared[0], rtol=1e-3, atol=1e-3)
-    assert not torch.allclose(own[1], shared[1], rtol=1e-3, atol=1e-3)
-
-
-def test_several_references_take_two_positions_each(pipe, mirror):
-    identity = mirror.encode([make_face(0), make_face(1), make_face(2)])
-    assert identity.id_tokens.shape == (1, 6, 16)
-    assert identity.face_tokens.shape == (1, 3, 32)
-    with mirror.identity(identity, scale=0.5):
-        encoded = mirror.prompt(PROMPT)
-        assert sample(pipe, **encoded).isfinite().all()
-    tokens = mirror.tokenize([PROMPT], pipe.tokenizer, num_references=3, max_length=TEXT_TOKENS)
-    assert tokens.mask.sum() == 6
-
-
-def test_one_reference_given_twice_is_the_same_person_to_the_norm_and_the_face_branch(mirror):
-    once, twice = mirror.encode([make_face()]), mirror.encode([make_face(), make_face()])
-    assert_close(twice.id_tokens[:, :2], once.id_tokens)
-    assert_close(twice.id_tokens[:, 2:], once.id_tokens)
-
-
-def test_prompt_leaves_the_negative_prompt_alone(pipe, mirror):
-    with mirror.identity([make_face()]):
-        encoded = mirror.prompt(PROMPT)
-    with torch.no_grad():
-        _, negative = pipe.encode_prompt([CLEAN], max_sequence_length=TEXT_TOKENS)
-    assert torch.equal(encoded["negative_prompt_embeds"], negative)
-    assert not torch.equal(encoded["prompt_embeds"], negative)
-
-
-@pytest.mark.parametrize("prompt", ["a woman waves", "a woman img and a man img", "img waves"])
-def test_prompts_with_an_unusable_trigger_are_refused(mirror, prompt):
-    with mirror.identity([make_face()]), pytest.raises(PromptError, match="after the word for the person"):
-        mirror.prompt(prompt)
-
-
-def test_too_many_references_for_the_text_length_are_refused(mirror):
-    with (
-        mirror.identity([make_face(seed) for seed in range(6)]),
-        pytest.raises(PromptError, match="fewer references"),
-    ):
-        mirror.prompt(PROMPT)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [FirstBlockCacheConfig(threshold=1e9), MagCacheConfig(mag_ratios=torch.ones(4), num_inference_steps=4)],
-    ids=["first block", "magnitude"],
-)
-def test_caches_of_diffusers_work_on_adapted_blocks(pipe, mirror, config):
-    with mirror.identity([make_face()]):
-        encoded = mirror.prompt(PROMPT)
-        plain = sample(pipe, **encoded)
-        pipe.transformer.enable_cache(config)
-        with pytest.raises(ConfigError, match="disable_cache"):
-            mirror.detach()
-        cached = sample(pipe, **encoded)
-        pipe.transformer.disable_cache()
-        assert cached.isfinite().all()
-        assert torch.equal(sample(pipe, **encoded), plain)
-
-
-def test_first_block_cache_that_never_skips_changes_nothing(pipe, mirror):
-    with mirror.identity([make_face()]):
-        encoded = mirror.prompt(PROMPT)
-        plain = sample(pipe, **encoded)
-        pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.0))
-        assert torch.equal(sample(pipe, **encoded), plain)
-
-
-@pytest.mark.parametrize("kind", ["leaf_level", "block_level"])
-def test_group_offload_of_diffusers_changes_nothing(transformer, kind):
-    mirror = make_mirror(transformer).attach(transformer)
-    identity, inputs = random_identity(mirror), make_inputs()
-    with torch.no_grad(), mirror.conditioned(identity):
-        plain = transformer(**inputs).sample
-        transformer.enable_group_offload(
-            onload_device=torch.device("cpu"),
-            offload_type=kind,
-            num_blocks_per_group=1 if kind == "block_level" else None,
-        )
-        assert torch.equal(transformer(**inputs).sample, plain)
-
-
-@pytest.mark.usefixtures("mirror")
-def test_fused_projections_are_refused_instead_of_dropping_the_face(pipe):
-    with pytest.raises(ValueError, match="not supported"):
-        pipe.transformer.fuse_qkv_projections()
-
-
-def test_attention_backend_reaches_the_adapted_layers(pipe, mirror):
-    pipe.transformer.set_attention_backend("native")
-    backends = [layer.attention.processor._attention_backend for layer in mirror.layers.values()]
-    assert all(backend == "native" for backend in backends)
 
 
 def test_misuse_says_what_to_do(pipe, mirror):
