@@ -108,7 +108,7 @@ def verify(name: str) -> WeightEntry:
 
 
 def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: Preset = "tiny") -> Path:
-    """Write `checksums.json` over all files below `folder`, as `entries` reads it. For those who train weights."""
+    """Write `checksums.json` over all files below `folder`, as `entry` reads it. For those who train weights."""
     files = {
         file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
         for file in sorted(folder.rglob("*"))
