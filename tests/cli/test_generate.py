@@ -66,6 +66,17 @@ def test_prompt_without_trigger_is_refused_before_anything_loads(tmp_path, capsy
     assert 'Try: "a woman img waves"' in capsys.readouterr().err
 
 
+def test_output_that_is_no_mp4_is_refused_before_anything_loads(tmp_path, capsys):
+    face = str(tmp_path / "absent.jpg")
+    assert main(["generate", PROMPT, "--face", face, "-o", str(tmp_path / "clip.gif")]) == 3
+    assert "Use .mp4" in capsys.readouterr().err
+
+
+def test_negative_seed_is_a_usage_error(tmp_path, capsys):
+    assert main(["puppets", str(tmp_path / "sheet.png"), "--seed", "-1"]) == 2
+    assert "--seed" in capsys.readouterr().err
+
+
 def test_bad_picture_is_refused(tmp_path, capsys):
     (tmp_path / "empty.jpg").touch()
     assert main(["generate", PROMPT, "--face", str(tmp_path / "empty.jpg")]) == 3

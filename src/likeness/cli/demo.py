@@ -14,7 +14,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for videos and page.")] = Path(
         "runs/demo"
     ),
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same videos.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same machine: same videos.")] = 7,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; more take longer.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another folder of the tiny backbone.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,

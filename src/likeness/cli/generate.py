@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from likeness.generation import Likeness
     from likeness.records import Clip
 
+MAX_SEED = 2**63 - 1
+"""Larger ones are no seed to torch."""
+
 
 def register(app: typer.Typer) -> None:
     app.command()(generate)
@@ -23,7 +26,7 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the mp4 goes.")] = Path(
         "likeness.mp4"
     ),
-    seed: Annotated[int, typer.Option(help="Same seed, same machine: same video.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same machine: same video.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; more take longer.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Weight of the prompt; 1 is none.")] = None,
     identity_scale: Annotated[float, typer.Option(help="Weight of the face; 0 ignores it.")] = 1.0,
@@ -50,6 +53,9 @@ def generate(
 
     check_prompt(prompt)
     with spinner("Reading the face", is_quiet=as_json):
+        from likeness.media import check_video_path
+
+        check_video_path(output)
         from likeness.generation.references import read_faces
 
         references = read_faces(face, pick=pick)

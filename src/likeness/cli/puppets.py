@@ -17,7 +17,7 @@ def puppets(
     output: Annotated[Path, typer.Argument(help="A .png makes a contact sheet, an .mp4 one clip.")] = Path(
         "runs/puppets.png"
     ),
-    seed: Annotated[int, typer.Option(help="Same seed, same people.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same people.")] = 0,
     people: Annotated[int, typer.Option(min=1, max=200, help="Rows of the sheet.")] = 8,
     group: Annotated[str | None, typer.Option(help="Only this group, such as woman or elderly man.")] = None,
     action: Annotated[

@@ -6,10 +6,11 @@ it should be is a `MediaError` that says what it is instead, before anything lar
 
 from likeness.media.pictures import MAX_PIXELS, read_picture, resize, write_picture
 from likeness.media.sheets import contact_sheet
-from likeness.media.video import read_metadata, read_video, write_video
+from likeness.media.video import check_video_path, read_metadata, read_video, write_video
 
 __all__ = [
     "MAX_PIXELS",
+    "check_video_path",
     "contact_sheet",
     "read_metadata",
     "read_picture",

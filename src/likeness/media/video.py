@@ -38,10 +38,7 @@ def write_video(
         MediaError: the frames are no video, or the disk refuses.
     """
     path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise MediaError(
-            f"{path} cannot be written as video: its suffix is {path.suffix or 'missing'}. Use .mp4."
-        )
+    check_video_path(path)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
         raise MediaError(
             f"Frames are {frames.dtype} {frames.shape}; uint8 (frames, height, width, 3) is needed."
@@ -60,6 +57,20 @@ def write_video(
         raise MediaError(
             f"{path} cannot be written: {error}. Choose a folder with room that you may write."
         ) from error
+
+
+def check_video_path(path: Path) -> None:
+    """Refuse what `write_video` could not write to, before frames are made for it.
+
+    Raises:
+        MediaError: the suffix is not .mp4, or a folder has that name.
+    """
+    if path.suffix.lower() != ".mp4":
+        raise MediaError(
+            f"{path} cannot be written as video: its suffix is {path.suffix or 'missing'}. Use .mp4."
+        )
+    if path.is_dir():
+        raise MediaError(f"{path} cannot be written as video: it is a folder. Name a file inside it.")
 
 
 def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.ndarray, float]:
@@ -87,9 +98,7 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
                 if len(frames) == max_frames:
                     break
     except (FFmpegError, ValueError) as error:
-        raise MediaError(
-            f"{path} is a damaged or truncated video ({error}). Copy or download it again."
-        ) from error
+        raise MediaError(_damaged(path, str(error))) from error
     if not frames or fps <= 0:
         raise MediaError(f"{path} holds no video frames. Use another video.")
     return np.stack(frames), fps
@@ -106,9 +115,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         with _open(path) as container:
             tags = {name.lower(): value for name, value in container.metadata.items()}
     except FFmpegError as error:
-        raise MediaError(
-            f"{path} is a damaged or truncated video ({error}). Copy or download it again."
-        ) from error
+        raise MediaError(_damaged(path, str(error))) from error
     try:
         record = json.loads(tags.get("comment", "{}"))
     except json.JSONDecodeError:
