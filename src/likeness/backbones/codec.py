@@ -12,15 +12,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 Cache = dict[nn.Module, Tensor]
+Vae = Any  # AutoencoderKLCogVideoX; diffusers does not type the parts that are read here.
 
 
-def encode(
-    vae: AutoencoderKLCogVideoX, frames: Tensor, *, last_tap_only: bool = False
-) -> tuple[Tensor, Tensor]:
+def encode(vae: Vae, frames: Tensor, *, last_tap_only: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of the latents, chunk by chunk as the stock encoder walks.
 
     Shapes:
@@ -36,7 +34,7 @@ def encode(
     return mean, log_variance.clamp(-30.0, 20.0)
 
 
-def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, *, last_tap_only: bool = False) -> Tensor:
+def decode(vae: Vae, latents: Tensor, *, last_tap_only: bool = False) -> Tensor:
     """Frames of unscaled latents, chunk by chunk as the stock decoder walks."""
     cache: Cache = {}
     chunks = [
@@ -46,7 +44,7 @@ def decode(vae: AutoencoderKLCogVideoX, latents: Tensor, *, last_tap_only: bool 
     return torch.cat(chunks, dim=2)
 
 
-def leave_only_last_tap(vae: AutoencoderKLCogVideoX) -> None:
+def leave_only_last_tap(vae: Vae) -> None:
     """Move every 3-D kernel's sum over time into its last tap, the one that sees the present frame.
 
     A picture comes out as before, and a clip is coded frame by frame: where training on pictures starts, and a
@@ -71,7 +69,7 @@ def _chunks(frames: Tensor, size: int, count: int) -> Iterator[Tensor]:
         yield frames[:, :, start : size * (index + 1) + rest]
 
 
-def _encode_chunk(vae: AutoencoderKLCogVideoX, frames: Tensor, cache: Cache, last: bool) -> Tensor:
+def _encode_chunk(vae: Vae, frames: Tensor, cache: Cache, last: bool) -> Tensor:
     encoder = vae.encoder
     hidden = _convolve(encoder.conv_in, frames, cache, last)
     for block in encoder.down_blocks:
@@ -84,7 +82,7 @@ def _encode_chunk(vae: AutoencoderKLCogVideoX, frames: Tensor, cache: Cache, las
     return _convolve(encoder.conv_out, F.silu(_normalize(encoder.norm_out, hidden)), cache, last)
 
 
-def _decode_chunk(vae: AutoencoderKLCogVideoX, latents: Tensor, cache: Cache, last: bool) -> Tensor:
+def _decode_chunk(vae: Vae, latents: Tensor, cache: Cache, last: bool) -> Tensor:
     decoder = vae.decoder
     hidden = _convolve(decoder.conv_in, latents, cache, last)
     for resnet in decoder.mid_block.resnets:
@@ -154,7 +152,7 @@ def _resnet(block: Any, hidden: Tensor, latents: Tensor | None, cache: Cache, la
     return out + hidden
 
 
-def _by_frame(layer: nn.Conv2d, hidden: Tensor, stride: int, padding: int) -> Tensor:
+def _by_frame(layer: Any, hidden: Tensor, stride: int, padding: int) -> Tensor:
     batch, channels, frames, height, width = hidden.shape
     weight, bias = layer.weight.to(hidden.dtype), layer.bias.to(hidden.dtype)
     if frames == 1:

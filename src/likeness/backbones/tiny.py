@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from diffusers import (
-    AutoencoderKLCogVideoX,
-    CogVideoXDDIMScheduler,
-    CogVideoXPipeline,
-    CogVideoXTransformer3DModel,
-)
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers import decoders as token_decoders
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
@@ -73,8 +71,9 @@ class TextSettings(Settings):
 
 
 def build_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
+    widths: Any = settings.widths  # diffusers types its default alone
     return AutoencoderKLCogVideoX(
-        block_out_channels=settings.widths,
+        block_out_channels=widths,
         layers_per_block=settings.layers_per_block,
         latent_channels=settings.latent_channels,
         norm_num_groups=settings.norm_num_groups,
@@ -109,8 +108,8 @@ def build_text_encoder(settings: TextSettings, tokenizer: PreTrainedTokenizerFas
         num_heads=settings.num_heads,
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=0,
+        eos_token_id=1,
         is_encoder_decoder=False,
         use_cache=False,
     )

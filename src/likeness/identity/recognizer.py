@@ -56,6 +56,9 @@ class Recognizer(nn.Module):
         returns: (batch, embedding_width), each number less its mean over people, divided by its spread
     """
 
+    mean: Tensor
+    spread: Tensor
+
     def __init__(
         self, embedding_width: int = 128, widths: tuple[int, ...] = (24, 48, 96, 160), size_px: int = 64
     ) -> None:
@@ -82,6 +85,11 @@ class Recognizer(nn.Module):
     def embed(self, pictures: Tensor, landmarks: Tensor) -> Tensor:
         """Dlib's numbers of pictures (batch, 3, height, width) in [-1, 1] with known landmarks."""
         return self(align(pictures, landmarks, self.size_px)) * self.spread + self.mean
+
+    def measure(self, embeddings: Tensor) -> None:
+        """Take the mean and the spread of each number from (count, embedding_width) examples."""
+        self.mean.copy_(embeddings.mean(dim=0))
+        self.spread.copy_(embeddings.std(dim=0).clamp(min=1e-6))
 
     def standardize(self, embedding: Tensor) -> Tensor:
         return (embedding - self.mean) / self.spread

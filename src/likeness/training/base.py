@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import AutoencoderKLCogVideoX
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -36,11 +36,11 @@ class BaseStageSettings(LoopSettings):
 
     data: Literal["pictures", "clips"]
     """What it learns from."""
-    picture_every: int = Field(0, ge=0)
+    picture_every: int = Field(default=0, ge=0)
     """While training on clips, every so many steps one on pictures; 0 for never."""
-    text_drop: float = Field(0.1, ge=0, le=1)
+    text_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples whose sentence is empty, for guidance."""
-    long_text_every: int = Field(64, ge=0)
+    long_text_every: int = Field(default=64, ge=0)
     """Every so many steps one with text padded to 226 tokens, as a pipeline pads that is not told otherwise."""
     timesteps: diffusion.Timesteps = "uniform"
     """Which noise levels are trained how often."""

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import CogVideoXPipeline
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
 Timesteps = Literal["uniform", "logit_normal"]
@@ -45,7 +45,8 @@ def _roots(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 def rope(head_width: int, grid: int, num_latent_frames: int) -> tuple[Tensor, Tensor]:
     """The rotary embedding of a square clip, as the stock pipeline prepares it."""
     corners = ((0, 0), (grid, grid))
-    return get_3d_rotary_pos_embed(head_width, corners, (grid, grid), num_latent_frames)
+    embedding: Any = get_3d_rotary_pos_embed(head_width, corners, (grid, grid), num_latent_frames)
+    return embedding
 
 
 def tokenize(tokenizer: Any, sentences: Sequence[str], length: int) -> Tensor:
@@ -80,12 +81,12 @@ def sample(
 ) -> list[np.ndarray]:
     """Clips from a pipeline as bytes, one a prompt: (frames, height, width, 3)."""
     generator = torch.Generator().manual_seed(seed)
-    clips = pipe(
+    output: Any = pipe(
         **prompt,
         num_frames=num_frames,
         num_inference_steps=steps,
         guidance_scale=guidance,
         generator=generator,
         output_type="np",
-    ).frames
-    return [(clip * 255).round().astype(np.uint8) for clip in clips]
+    )
+    return [(clip * 255).round().astype(np.uint8) for clip in output.frames]

@@ -27,7 +27,7 @@ class DistillStageSettings(LoopSettings):
     """Pictures are made as small as the frames that it will judge."""
     jitter_px: float = 0.7
     """Spread of the noise on landmarks."""
-    blur: float = Field(0.3, ge=0, le=1)
+    blur: float = Field(default=0.3, ge=0, le=1)
     """Share of samples that are blurred, as reconstructions are."""
 
 
@@ -125,8 +125,7 @@ def run(recipe: DistillRecipe, folder: Path, cache: Path) -> Path:
     data = {name: puppets(getattr(recipe, name), cache, journal) for name in ("faces", "unseen")}
     torch.manual_seed(recipe.seed)
     model = Recognizer(data["faces"]["embedding"].shape[1], recipe.widths)
-    model.mean.copy_(data["faces"]["embedding"].mean(dim=0))
-    model.spread.copy_(data["faces"]["embedding"].std(dim=0).clamp(min=1e-6))
+    model.measure(data["faces"]["embedding"])
     modules: dict[str, nn.Module] = {"recognizer": model}
     for number, settings in enumerate(recipe.stages):
         place = folder / settings.name

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLCogVideoX
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from likeness.training.progress import Journal
 
 def latents(
     settings: render.PuppetSettings,
-    vae: AutoencoderKLCogVideoX,
+    vae: codec.Vae,
     cache: Path,
     journal: Journal,
     *,
@@ -63,13 +62,13 @@ def shrink_mask(mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _encode(vae: AutoencoderKLCogVideoX, frames: Tensor) -> Tensor:
+def _encode(vae: codec.Vae, frames: Tensor) -> Tensor:
     pixels = to_float(frames).transpose(1, 2).bfloat16()
     mean, _ = codec.encode(vae, pixels)
     return (mean.float() * vae.config.scaling_factor).transpose(1, 2).half().contiguous()
 
 
-def _fingerprint(vae: AutoencoderKLCogVideoX) -> str:
+def _fingerprint(vae: codec.Vae) -> str:
     digest = hashlib.sha256(repr(vae.config.scaling_factor).encode())
     for value in vae.encoder.state_dict().values():
         digest.update(value.half().numpy().tobytes())

@@ -29,18 +29,18 @@ class LoopSettings(Settings):
 
     name: str
     """Folder of the stage below the run's."""
-    steps: int | None = Field(None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
     """Stop after so many optimizer steps."""
-    minutes: float | None = Field(None, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
     """Stop after so many minutes of training; whichever comes first of the two."""
-    batch: int = Field(32, gt=0)
+    batch: int = Field(default=32, gt=0)
     """Samples in a step."""
-    optimizer: OptimizerSettings = OptimizerSettings()
-    checkpoint_minutes: float = Field(2.0, gt=0)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    checkpoint_minutes: float = Field(default=2.0, gt=0)
     """Minutes between checkpoints."""
-    checkpoint_steps: int | None = Field(None, gt=0)
+    checkpoint_steps: int | None = Field(default=None, gt=0)
     """Steps between checkpoints, beside the minutes."""
-    sheet_minutes: float = Field(4.0, gt=0)
+    sheet_minutes: float = Field(default=4.0, gt=0)
     """Minutes between sample sheets."""
 
     @model_validator(mode="after")

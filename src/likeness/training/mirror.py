@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from diffusers import CogVideoXPipeline
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -40,21 +40,21 @@ class MirrorStageSettings(LoopSettings):
 
     data: Literal["pictures", "clips"]
     """What it learns from."""
-    text_drop: float = Field(0.1, ge=0, le=1)
+    text_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without a sentence."""
-    identity_drop: float = Field(0.1, ge=0, le=1)
+    identity_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without an identity."""
-    both_drop: float = Field(0.05, ge=0, le=1)
+    both_drop: float = Field(default=0.05, ge=0, le=1)
     """Share of samples without either."""
-    face_share: float = Field(0.5, ge=0, le=1)
+    face_share: float = Field(default=0.5, ge=0, le=1)
     """Share of samples whose loss is taken over the face alone."""
-    self_reference: float = Field(0.3, ge=0, le=1)
+    self_reference: float = Field(default=0.3, ge=0, le=1)
     """Share of pictures whose reference shows the same scene."""
-    two_references_every: int = Field(4, ge=0)
+    two_references_every: int = Field(default=4, ge=0)
     """Every so many steps one with two references a sample; 0 for never."""
-    identity_weight: float = Field(0.1, ge=0)
+    identity_weight: float = Field(default=0.1, ge=0)
     """The paper's lambda."""
-    identity_samples: int = Field(4, ge=0)
+    identity_samples: int = Field(default=4, ge=0)
     """At most so many samples of a process's share of a step are decoded for the identity loss."""
     min_alpha_bar: float = 0.5
     """The identity loss is taken where more than this share of the variance is signal."""

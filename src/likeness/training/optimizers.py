@@ -16,21 +16,21 @@ class OptimizerSettings(Settings):
 
     kind: Literal["adamw", "muon"] = "adamw"
     """`muon` takes the matrices named by the stage and leaves vectors, embeddings and kernels to AdamW."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     """Peak rate of AdamW."""
-    muon_learning_rate: float = Field(2e-3, gt=0)
+    muon_learning_rate: float = Field(default=2e-3, gt=0)
     """Peak rate of Muon, in AdamW's units (its updates are rescaled to the size of AdamW's)."""
-    final_fraction: float = Field(0.02, ge=0, le=1)
+    final_fraction: float = Field(default=0.02, ge=0, le=1)
     """The cosine ends at this fraction of the peak."""
-    warmup_steps: int = Field(100, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
     """Steps of linear warm-up."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of matrices."""
-    beta2: float = Field(0.99, gt=0, lt=1)
+    beta2: float = Field(default=0.99, gt=0, lt=1)
     """AdamW's memory of squared gradients."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay a step of the average that is sampled from and shipped; shorter at the start of training."""
 
 
@@ -112,7 +112,8 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, step: int) -> None:
         decay = min(self.decay, (step + 1) / (step + 10))
-        torch._foreach_lerp_(self.values, [p.detach() for p in self.sources], 1 - decay)
+        for value, source in zip(self.values, self.sources, strict=True):
+            value.lerp_(source, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:

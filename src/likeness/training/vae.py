@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from diffusers import AutoencoderKLCogVideoX
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -28,7 +27,7 @@ from likeness.training.render import PuppetSettings
 class VaeLossSettings(Settings):
     """What a reconstruction is judged by. Pixels are in [-1, 1]."""
 
-    face: float = Field(5.0, ge=1)
+    face: float = Field(default=5.0, ge=1)
     """A face pixel counts this many times as much as another."""
     squared: float = 1.0
     """Weight of the squared error beside the absolute one."""
@@ -55,7 +54,7 @@ class VaeStageSettings(LoopSettings):
     """`decoder` leaves the latents as they are, so that it can follow after a transformer was trained on them."""
     activation_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Weights are float32 in any case."""
-    loss: VaeLossSettings = VaeLossSettings()
+    loss: VaeLossSettings = Field(default_factory=VaeLossSettings)
 
 
 class VaeRecipe(Settings):
@@ -63,7 +62,7 @@ class VaeRecipe(Settings):
 
     kind: Literal["vae"]
     seed: int = 0
-    model: VaeSettings = VaeSettings()
+    model: VaeSettings = Field(default_factory=VaeSettings)
     recognizer: Path | None = None
     """Folder of a distilled recognizer, for stages whose `loss.identity` is not 0."""
     pictures: PuppetSettings
@@ -78,7 +77,7 @@ class VaeStage:
 
     def __init__(
         self,
-        vae: AutoencoderKLCogVideoX,
+        vae: codec.Vae,
         settings: VaeStageSettings,
         data: dict[str, Shards],
         seed: int,
@@ -193,7 +192,7 @@ def reconstruction_loss(
 
 
 @torch.no_grad()
-def reconstruct(vae: AutoencoderKLCogVideoX, frames: Tensor, *, batch: int = 8) -> Tensor:
+def reconstruct(vae: codec.Vae, frames: Tensor, *, batch: int = 8) -> Tensor:
     """Frames there and back through the stock `encode` and `decode`: (batch, channels, frames, height, width)."""
     parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in frames.split(batch)]
     return torch.cat(parts).clamp(-1, 1)
@@ -206,7 +205,7 @@ def psnr_db(seen: Tensor, frames: Tensor, mask: Tensor | None = None) -> float:
     return float(10 * torch.log10(4 / mean))
 
 
-def latent_deviation(vae: AutoencoderKLCogVideoX, shards: Shards, count: int = 200) -> float:
+def latent_deviation(vae: codec.Vae, shards: Shards, count: int = 200) -> float:
     """Standard deviation of latents of clips, whose inverse is the VAE's scaling factor."""
     with torch.no_grad():
         frames = to_float(shards["frames"][:count]).transpose(1, 2)
@@ -217,7 +216,7 @@ def latent_deviation(vae: AutoencoderKLCogVideoX, shards: Shards, count: int = 2
 def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     """Train a VAE and write it to `folder/model/vae`."""
     torch.manual_seed(recipe.seed)
-    vae = build_vae(recipe.model)
+    vae: codec.Vae = build_vae(recipe.model)
     journal = Journal(folder, "vae")
     data = {
         name: puppets(getattr(recipe, name), cache, journal, ("frames", "mask", "landmarks"))
