@@ -113,6 +113,14 @@ def test_absent_adapter_is_told(checkpoint, tmp_path):
         Likeness.load(backbone=checkpoint, adapter=tmp_path / "nothing")
 
 
+def test_absent_adapter_is_told_before_a_backbone_is_fetched(monkeypatch):
+    fetched = []
+    monkeypatch.setattr("likeness.generation.likeness.load_pipeline", lambda *a, **_: fetched.append(a))
+    with pytest.raises(WeightsError, match="No adapter"):
+        Likeness.load("research")
+    assert not fetched
+
+
 def test_damaged_adapter_is_told(checkpoint, tmp_path):
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
         content = (checkpoint / "magic_mirror" / name).read_bytes()

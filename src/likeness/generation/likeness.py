@@ -102,8 +102,10 @@ class Likeness:
         folder = Path(adapter) if adapter else Path(source) / method
         if chosen.is_bundled and backbone is None:
             verify(chosen.name)
+        # The adapter first: a backbone may have to be downloaded, in vain where there is no adapter.
+        mirror = load_adapter(folder)
         pipeline = load_pipeline(source, device=device)
-        mirror = load_adapter(folder).attach(pipeline)
+        mirror.attach(pipeline)
         return cls(pipeline, mirror, chosen, describe_weights({"backbone": source, "adapter": folder}))
 
     def generate(
