@@ -1,0 +1,56 @@
+"""Puts trained parts together as the checkpoint that the package carries. Run it after all recipes of `recipes/tiny`.
+
+python -m likeness.training.ship
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from likeness import weights
+from likeness.errors import WeightsError
+
+ADDED = ("magic_mirror", "recognizer")
+"""Runs whose models become folders of their own beside the parts of the pipeline."""
+
+
+def ship(runs: Path, target: Path) -> Path:
+    """Copy each run's model into `target` and list the checksums of all files.
+
+    Args:
+        runs: Folder of the runs `base`, `magic_mirror` and `recognizer`.
+        target: The checkpoint; what was there is replaced.
+
+    Returns:
+        The list of checksums.
+
+    Raises:
+        WeightsError: A run has not finished.
+    """
+    models = {name: runs / name / "model" for name in ("base", *ADDED)}
+    absent = [str(folder) for folder in models.values() if not folder.is_dir()]
+    if absent:
+        raise WeightsError(
+            f"Not trained yet: {', '.join(absent)}. Run `likeness train` with recipes/tiny/*.toml first."
+        )
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(models["base"], partial)
+    for name in ADDED:
+        shutil.copytree(models[name], partial / name)
+    weights.write_checksums(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return target / weights.CHECKSUMS_FILE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the checkpoint that ships from finished runs.")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--target", type=Path, default=weights.CHECKPOINTS / "tiny")
+    arguments = parser.parse_args()
+    ship(arguments.runs, arguments.target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from likeness.errors import WeightsError
+from likeness.training.ship import ship
+
+
+@pytest.fixture
+def runs(tmp_path):
+    for name in ("base", "magic_mirror", "recognizer"):
+        folder = tmp_path / "runs" / name / "model"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps({"name": name}))
+    return tmp_path / "runs"
+
+
+def test_parts_lie_where_they_are_looked_for(runs, tmp_path):
+    listing = ship(runs, tmp_path / "tiny")
+    assert json.loads((tmp_path / "tiny" / "config.json").read_text()) == {"name": "base"}
+    assert json.loads((tmp_path / "tiny" / "magic_mirror" / "config.json").read_text()) == {
+        "name": "magic_mirror"
+    }
+    files = json.loads(listing.read_text())["files"]
+    assert set(files) == {"config.json", "magic_mirror/config.json", "recognizer/config.json"}
+
+
+def test_what_was_there_is_replaced(runs, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "old.txt").write_text("old")
+    ship(runs, tmp_path / "tiny")
+    assert not (tmp_path / "tiny" / "old.txt").exists()
+
+
+def test_an_unfinished_run_is_named_and_nothing_is_lost(runs, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "old.txt").write_text("old")
+    (runs / "recognizer" / "model" / "config.json").unlink()
+    (runs / "recognizer" / "model").rmdir()
+    with pytest.raises(WeightsError, match="recognizer"):
+        ship(runs, tmp_path / "tiny")
+    assert (tmp_path / "tiny" / "old.txt").exists()
