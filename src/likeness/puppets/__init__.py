@@ -1,5 +1,26 @@
 """People who do not exist: a small renderer of procedural faces, with the exact truth about each picture."""
 
+import logging
+import os
+from importlib import import_module
+from tempfile import TemporaryDirectory
+
+from numba.core import config
+
+try:
+    import_module("likeness.puppets.raster")
+except RuntimeError as error:
+    # Numba refuses to compile where it can write neither beside the source nor in the home folder.
+    if "no locator available" not in str(error):
+        raise
+    _CACHE = TemporaryDirectory(prefix="likeness-")
+    os.environ["NUMBA_CACHE_DIR"] = _CACHE.name  # For worker processes too.
+    config.reload_config()
+    logging.getLogger(__name__).warning(
+        "No folder for compiled code can be written; puppets are compiled anew, which takes half a minute. "
+        "Set NUMBA_CACHE_DIR to a folder that can be written."
+    )
+
 from likeness.puppets.anatomy import GROUPS, IDENTITY_NUMBERS, NUM_IDENTITY, Person, sample_person
 from likeness.puppets.clip import FPS, PuppetClip, sample_clip, sample_picture
 from likeness.puppets.performance import ACTIONS
