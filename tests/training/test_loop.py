@@ -58,6 +58,13 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_by_bit(tmp_path, kind):
     assert logged == sorted(logged)
 
 
+def test_the_log_of_a_run_killed_before_its_first_checkpoint_is_begun_anew(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
+    train(Line(), settings(), tmp_path, seed=0)
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged] == [20]
+
+
 def test_training_lowers_the_loss(tmp_path):
     stage = Line()
     torch.manual_seed(1)

@@ -153,8 +153,9 @@ def train(
     """
     run, journal = Run(stage, settings, folder, seed), Journal(folder, settings.name)
     parallel.wait()
-    if run.resume():
-        journal.forget_after(run.step)
+    resumed = run.resume()
+    journal.forget_after(run.step)  # All of it, where an earlier run was killed before its first checkpoint.
+    if resumed:
         journal.say(f"{settings.name}: going on from step {run.step}")
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
     with _asked_to_stop() as asked:
@@ -168,6 +169,8 @@ def train(
 
 def finish(folder: Path, modules: dict[str, nn.Module]) -> None:
     """Keep what a stage ended with, in float32, and mark it as done."""
+    if parallel.rank():  # Processes must not write one file together.
+        return
     tensors = {
         f"{prefix}.{name}": v.clone() for prefix, m in modules.items() for name, v in m.state_dict().items()
     }
