@@ -47,7 +47,7 @@ PRESETS = {
             licence="Apache-2.0 (weights made by this project, from drawn people only)",
             is_bundled=True,
             steps=25,
-            guidance=4.0,
+            guidance=2.0,
             frames=17,
             fps=8.0,
         ),
