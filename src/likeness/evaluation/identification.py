@@ -11,12 +11,14 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identification:
-    """How well frames find their person in a gallery. Rates that need a face are over the frames with one."""
+    """How well frames find their person in a gallery. Distances are over the frames with a face."""
 
     face_rate: float
     """Share of all frames in which a face was found."""
     rank1_rate: float
-    """Share of the frames with a face that are nearest to the right reference."""
+    """Share of all frames whose face is nearest to the right reference. Without a face a frame finds nobody."""
+    found_rank1_rate: float
+    """The same share, of the frames with a face alone."""
     right_distance: float
     """Mean distance to the right reference."""
     other_distance: float
@@ -42,15 +44,22 @@ def identify(embeddings: np.ndarray, persons: np.ndarray, gallery: np.ndarray) -
     if not len(found):
         nan = float("nan")
         return Identification(
-            face_rate=0.0, rank1_rate=nan, right_distance=nan, other_distance=nan, num_frames=len(embeddings)
+            face_rate=0.0,
+            rank1_rate=0.0,
+            found_rank1_rate=nan,
+            right_distance=nan,
+            other_distance=nan,
+            num_frames=len(embeddings),
         )
     distances = np.linalg.norm(found[:, None] - gallery[None], axis=2)  # (frames, people)
     rows = np.arange(len(found))
     own = distances[rows, right]
+    is_nearest = distances.argmin(axis=1) == right
     others = (distances.sum(axis=1) - own) / (len(gallery) - 1)
     return Identification(
         face_rate=float(is_found.mean()),
-        rank1_rate=float((distances.argmin(axis=1) == right).mean()),
+        rank1_rate=float(is_nearest.sum() / len(embeddings)),
+        found_rank1_rate=float(is_nearest.mean()),
         right_distance=float(own.mean()),
         other_distance=float(others.mean()),
         num_frames=len(embeddings),
