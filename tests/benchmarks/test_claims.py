@@ -1,10 +1,13 @@
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "claims"]
 
 
 @pytest.fixture
@@ -42,9 +45,16 @@ def test_claims_come_last_and_land_in_the_file(claims, tmp_path, capsys):
     assert record["notes"] == {"x.detail": 0.25}
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_benchmark_states_its_seed_and_claims(script):
     text = script.read_text()
-    if script.stem != "claims":
-        assert "seed=" in text
-        assert "benchmark.finish()" in text
+    assert "seed=" in text
+    assert "benchmark.finish()" in text
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+def test_make_bench_runs_every_benchmark_and_nothing_else():
+    command = ["make", "--dry-run", "--no-print-directory", "bench"]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = [word for word in plan.split() if word.startswith("benchmarks/")]
+    assert [word.rstrip(";") for word in named] == [f"benchmarks/{path.name}" for path in SCRIPTS]
