@@ -116,6 +116,11 @@ def build_text_encoder(settings: TextSettings, tokenizer: PreTrainedTokenizerFas
     return T5EncoderModel(config)
 
 
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a pipeline folder."""
+    return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+
+
 def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
     """A lower-casing tokenizer: whole words where `sentences` hold them, letters elsewhere.
 

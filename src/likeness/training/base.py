@@ -12,7 +12,7 @@ from likeness import media
 from likeness.backbones import tiny
 from likeness.config import Settings
 from likeness.errors import WeightsError
-from likeness.training import diffusion, parallel
+from likeness.training import checkpoints, diffusion, parallel
 from likeness.training.data import Order, Shards
 from likeness.training.latents import latents
 from likeness.training.loop import LoopSettings, finish, finished, train
@@ -57,6 +57,8 @@ class BaseRecipe(Settings):
     seed: int = 0
     vae: Path
     """Folder of the VAE."""
+    start: Path | None = None
+    """Folder of a pipeline of this shape to go on from, over the same latents; from nothing if absent."""
     transformer: tiny.TransformerSettings = tiny.TransformerSettings()
     text: tiny.TextSettings = tiny.TextSettings()
     pictures: PuppetSettings
@@ -169,6 +171,21 @@ def read_vae(folder: Path) -> AutoencoderKLCogVideoX:
     return vae.requires_grad_(False).eval()
 
 
+def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, sentences: list[str]) -> Any:
+    """The pipeline before training: new, or with the weights and the words of `recipe.start`."""
+    torch.manual_seed(recipe.seed)
+    if recipe.start:
+        tokenizer = tiny.read_tokenizer(recipe.start / "tokenizer")
+    else:
+        tokenizer = tiny.build_tokenizer(set(sentences))
+    text_encoder = tiny.build_text_encoder(recipe.text, tokenizer)
+    transformer = tiny.build_transformer(recipe.transformer, recipe.text)
+    if recipe.start:
+        checkpoints.start_from(text_encoder, recipe.start / "text_encoder")
+        checkpoints.start_from(transformer, recipe.start / "transformer")
+    return tiny.assemble(vae, text_encoder, tokenizer, transformer)
+
+
 def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
     """Train a base and write the whole pipeline to `folder/model`."""
     journal = Journal(folder, "base")
@@ -177,13 +194,8 @@ def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
     wanted = {"unseen": recipe.unseen, "unseen_pictures": pictures_unseen}
     wanted |= {"pictures": recipe.pictures, "clips": recipe.clips}
     data = {name: latents(settings, vae, cache, journal) for name, settings in wanted.items()}
-    sentences = {caption(fact) for shards in data.values() for fact in shards.facts}
-    tokenizer = tiny.build_tokenizer(sentences)
-    torch.manual_seed(recipe.seed)
-    text_encoder = tiny.build_text_encoder(recipe.text, tokenizer)
-    transformer = tiny.build_transformer(recipe.transformer, recipe.text)
-    pipe = tiny.assemble(vae, text_encoder, tokenizer, transformer)
-    modules: dict[str, nn.Module] = {"denoiser": Denoiser(text_encoder, transformer)}
+    pipe = build(recipe, vae, [caption(fact) for shards in data.values() for fact in shards.facts])
+    modules: dict[str, nn.Module] = {"denoiser": Denoiser(pipe.text_encoder, pipe.transformer)}
     for number, settings in enumerate(recipe.stages):
         place = folder / settings.name
         if finished(place, modules):

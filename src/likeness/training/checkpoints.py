@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from likeness.errors import CheckpointError
+from likeness.errors import CheckpointError, WeightsError
 
 KEEP = 2
 
@@ -72,6 +72,16 @@ def load_module(module: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
             f"The checkpoint of {where} is of another architecture: {error}. "
             "Use the recipe it was trained with, or another `--output`."
         ) from error
+
+
+def start_from(module: Any, folder: Path) -> None:
+    """Give a model of diffusers or transformers the weights that `folder` holds, in float32 whatever they are there."""
+    if not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"No model at {folder}, which has no config.json. Give `start` the folder of a trained one."
+        )
+    found = type(module).from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    load_module(module, found.state_dict(), where=str(folder))
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

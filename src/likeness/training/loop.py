@@ -4,6 +4,7 @@ Everything random in a step comes from a seed made of the run's seed and the ste
 so that a run stopped at any moment repeats from its last checkpoint what an undisturbed one does.
 """
 
+import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from likeness.errors import CheckpointError, LikenessError
 from likeness.training import checkpoints, parallel
 from likeness.training.optimizers import MovingAverage, Optimizers, OptimizerSettings
 from likeness.training.progress import Journal, draw_curves
+
+_LOG = logging.getLogger(__name__)
 
 
 class LoopSettings(Settings):
@@ -108,6 +111,16 @@ class Run:
             raise CheckpointError(
                 f"{self.folder} was begun with seed {state['seed']}, the recipe now says {self.seed}. "
                 "Use the same seed, or another `--output`."
+            )
+        before, now = state["settings"], self.settings.model_dump(mode="json")
+        changed = [
+            f"{name} {before.get(name)} -> {value}"
+            for name, value in now.items()
+            if before.get(name) != value
+        ]
+        if changed:
+            _LOG.warning(
+                "%s goes on with other settings than it began with: %s.", self.folder, "; ".join(changed)
             )
         for name, module in self.stage.modules.items():
             checkpoints.load_module(module, tensors[f"model.{name}"], where=str(self.folder))

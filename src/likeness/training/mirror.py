@@ -21,7 +21,7 @@ from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
 from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
-from likeness.training import diffusion, parallel
+from likeness.training import checkpoints, diffusion, parallel
 from likeness.training.base import denoise
 from likeness.training.data import Order, Shards, to_bytes
 from likeness.training.loop import LoopSettings, finish, finished, train
@@ -75,6 +75,8 @@ class MirrorRecipe(Settings):
     """Folder of the pipeline."""
     recognizer: Path
     """Folder of the distilled recognizer."""
+    start: Path | None = None
+    """Folder of an adapter of this shape to go on from; from nothing if absent."""
     method: dict[str, Any] = Field(default_factory=dict)
     """Changes of `MagicMirror`'s own defaults, say `has_norm = false`."""
     faces: PuppetSettings
@@ -272,7 +274,10 @@ def run(recipe: MirrorRecipe, folder: Path, cache: Path) -> Path:
         raise ConfigError(f"`method` has a setting that Magic Mirror does not know: {error}.") from error
     sets = {"faces": recipe.faces, "unseen": recipe.unseen, "clips": recipe.clips}
     data = read_data(sets, pipe, cache, journal)
-    mirror.standardize_embeddings(data["faces"]["embedding"])
+    if recipe.start:
+        checkpoints.start_from(mirror, recipe.start)
+    else:
+        mirror.standardize_embeddings(data["faces"]["embedding"])
     mirror.attach(pipe)
     mirror.trainable_parameters()
     for number, settings in enumerate(recipe.stages):

@@ -28,7 +28,9 @@ class Journal:
         """Drop lines of steps that a resumed run will do again."""
         if self.path.exists() and parallel.rank() == 0:
             lines = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
-            self.path.write_text("".join(f"{line}\n" for line in lines))
+            partial = self.path.with_suffix(".partial")
+            partial.write_text("".join(f"{line}\n" for line in lines))
+            partial.replace(self.path)
 
     def add(
         self, step: int, values: dict[str, float], *, samples: int, elapsed_s: float, left_s: float

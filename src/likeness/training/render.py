@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 from safetensors.numpy import save_file
 
+import likeness.puppets
 from likeness.config import Settings
 
 TRAIN_SEED = 10_000_000
@@ -70,9 +71,11 @@ def build(
 
 
 def folder(settings: PuppetSettings, cache: Path) -> Path:
-    """Where the shards of these settings are: the name follows from the settings."""
-    digest = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:12]
-    return cache / f"{settings.kind}_{digest}"
+    """Where the shards of these settings are: the name follows from the settings and from how puppets are drawn."""
+    digest = hashlib.sha256(settings.model_dump_json().encode())
+    for source in sorted(Path(likeness.puppets.__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return cache / f"{settings.kind}_{digest.hexdigest()[:12]}"
 
 
 def _be_nice() -> None:

@@ -17,7 +17,7 @@ from likeness.backbones.tiny import VaeSettings, build_vae
 from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
-from likeness.training import parallel
+from likeness.training import checkpoints, parallel
 from likeness.training.data import Order, Shards, puppets, to_bytes, to_float, unpack_mask
 from likeness.training.loop import LoopSettings, finish, finished, train
 from likeness.training.progress import Journal
@@ -217,6 +217,8 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     """Train a VAE and write it to `folder/model/vae`."""
     torch.manual_seed(recipe.seed)
     vae: codec.Vae = build_vae(recipe.model)
+    if recipe.start:
+        checkpoints.start_from(vae, recipe.start)
     journal = Journal(folder, "vae")
     data = {
         name: puppets(getattr(recipe, name), cache, journal, ("frames", "mask", "landmarks"))
