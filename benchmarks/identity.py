@@ -12,10 +12,10 @@ from claims import Benchmark
 from likeness.errors import FaceError
 from likeness.evaluation.color import cheek_color, skin_difference
 from likeness.evaluation.identification import identify
-from likeness.faces import find_faces, prominence, read_face
+from likeness.faces import compare, find_faces, prominence, read_face
 from likeness.generation import GenerationRequest, Likeness
 from likeness.generation.similarity import DETECTION_PX, frame_embeddings
-from likeness.media import contact_sheet, read_picture, write_picture
+from likeness.media import contact_sheet, read_picture, read_video, write_picture
 from likeness.puppets import CLOTHING_COLORS, sample_person, sample_picture
 from likeness.records import Face
 
@@ -28,8 +28,11 @@ SCENES = (
     "raises {his} eyebrows in a studio",
 )
 POSSESSIVES = {"man": "his", "elderly man": "his", "boy": "his", "baby": "its"}
-WOMEN = ("amy", "bernadette", "penny", "astronaut")
-REAL = Path(os.environ.get("LIKENESS_REAL", "../shared/real")) / "faces"
+WOMEN = ("amy", "bernadette", "penny")
+MAX_PHOTOGRAPHS = 8
+FILMED = {"d11": "girl", "d12": "man", "d18": "man", "d19": "man"}
+"""Videos whose first frame is a portrait, and their class words."""
+REAL = Path(os.environ.get("LIKENESS_REAL", "../shared/real"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,16 +69,30 @@ def draw_sitter(seed: int) -> Sitter:
 
 
 def photographed_sitters() -> list[Sitter]:
-    """The astronaut, and the first picture of each person in the folder of real faces where there is one."""
+    """The astronaut, first frames of videos, and whom a color photograph of a group shows.
+
+    The portraits of the folder are gray and can tell no skin color; they only name the people of the group.
+    """
     from skimage.data import astronaut
 
-    files = [sorted(folder.iterdir())[0] for folder in sorted(REAL.iterdir())] if REAL.is_dir() else []
-    pictures = {path.parent.name: read_picture(path) for path in files}
-    pictures = {"astronaut": np.asarray(astronaut())} | dict(list(pictures.items())[:7])
-    return [
-        Sitter(name=name, group="woman" if name in WOMEN else "man", picture=picture, face=read_face(picture))
-        for name, picture in pictures.items()
-    ]
+    woman = np.asarray(astronaut())
+    sitters = [Sitter(name="astronaut", group="woman", picture=woman, face=read_face(woman))]
+    if not REAL.is_dir():
+        return sitters
+    for name, class_word in FILMED.items():
+        frame = read_video(REAL / "videos" / f"{name}.mp4")[0][0]
+        sitters.append(Sitter(name=name, group=class_word, picture=frame, face=read_face(frame)))
+    group = read_picture(REAL / "group.jpg")
+    portraits = {
+        folder.name: read_face(sorted(folder.iterdir())[0]) for folder in sorted((REAL / "faces").iterdir())
+    }
+    for face in find_faces(group):
+        name = min(portraits, key=lambda known: compare(face, portraits[known]).distance)
+        if compare(face, portraits[name]).same and len(sitters) < MAX_PHOTOGRAPHS:
+            sitters.append(
+                Sitter(name=name, group="woman" if name in WOMEN else "man", picture=group, face=face)
+            )
+    return sitters
 
 
 def make(likeness: Likeness, requests: list[GenerationRequest], scale: float, batch: int) -> list[np.ndarray]:
