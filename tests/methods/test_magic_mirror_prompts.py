@@ -1,9 +1,12 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from miniature import CLEAN, PROMPT, TEXT_TOKENS, make_face, sample
 from torch.testing import assert_close
 
-from likeness.errors import PromptError
+from likeness.errors import ConfigError, PromptError
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 
 
@@ -59,3 +62,25 @@ def test_too_many_references_for_the_text_length_are_refused(mirror):
         pytest.raises(PromptError, match="fewer references"),
     ):
         mirror.prompt(PROMPT)
+
+
+def test_prompts_that_only_look_like_guidance_are_refused(pipe, mirror):
+    embeds = torch.randn(2, TEXT_TOKENS, 16)
+    with mirror.identity([make_face()]), pytest.raises(ConfigError, match="without guidance 1 was expected"):
+        sample(pipe, prompt_embeds=embeds, guidance_scale=1.0)
+    pair = MagicMirrorIdentity.stack([mirror.encode([make_face(seed)]) for seed in (0, 1)])
+    one = {"prompt_embeds": embeds[:1], "negative_prompt_embeds": embeds[1:]}
+    with mirror.identity(pair), pytest.raises(ConfigError, match="with guidance in one pass 4 was expected"):
+        sample(pipe, **one)
+    with mirror.identity(pair):
+        assert len(sample(pipe, prompt_embeds=embeds, guidance_scale=1.0)) == 2
+    with mirror.identity([make_face()]):
+        assert len(sample(pipe, **one)) == 1
+
+
+def test_embeddings_of_another_width_are_refused(mirror):
+    face = replace(make_face(), embedding=np.zeros(512, dtype=np.float32), engine="arcface")
+    with pytest.raises(
+        ConfigError, match="read by `arcface`, has 512 numbers; the adapter was trained on 128"
+    ):
+        mirror.encode([make_face(), face])

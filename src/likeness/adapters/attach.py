@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -103,6 +104,13 @@ def detach(attachment: Attachment) -> None:
     for number, block in enumerate(blocks):
         assert isinstance(block, FaceBlock)
         blocks[number] = block.base
+
+
+def is_guided(pipe: CogVideoXPipeline | None) -> bool | None:
+    """Whether the call that `pipe` is in uses guidance in one pass; None outside of a call, where nobody knows."""
+    if pipe is None or getattr(pipe, "current_timestep", None) is None:
+        return None
+    return pipe.guidance_scale > 1
 
 
 def _refuse_cache(transformer: CogVideoXTransformer3DModel, act: str) -> None:

@@ -36,6 +36,8 @@ class FaceCondition:
     active: Tensor | None = None
     scale: float = 1.0
     branch: Branch = "conditional"
+    is_guided: bool | None = None
+    """Whether the batch holds both branches of guidance; None where its size alone can tell."""
     text_tokens: int = 0
     """Length of the text, by which a block sees whether the face already stands behind it."""
     rows: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
@@ -47,14 +49,21 @@ class FaceCondition:
         A batch of twice the identities is guidance in one pass: the unconditional rows, then the conditional ones.
 
         Raises:
-            ConfigError: The batch is neither as large as the identities nor twice that.
+            ConfigError: The batch is neither as large as the identities nor twice that, or not the one of both that
+                `is_guided` asks for. Two prompts without guidance would pass for one with it.
         """
         if batch not in self.rows:
             known = len(self.face)
-            if batch not in (known, 2 * known):
+            sizes = {None: (known, 2 * known), False: (known,), True: (2 * known,)}[self.is_guided]
+            if batch not in sizes:
+                expected = {
+                    None: f"{known} or, with guidance in one pass, {2 * known} were",
+                    False: f"without guidance {known} was",
+                    True: f"with guidance in one pass {2 * known} was",
+                }[self.is_guided]
                 raise ConfigError(
-                    f"The transformer got a batch of {batch}, but the identity is for {known}: {known} or, with "
-                    f"guidance in one pass, {2 * known} were expected. Give one identity for each prompt."
+                    f"The transformer got a batch of {batch}, but the identity is for {known}: {expected} expected. "
+                    "Make the prompts with `mirror.prompt`, or give one identity for each prompt."
                 )
             active = [True] * known if self.active is None else self.active.tolist()
             if batch == 2 * known:

@@ -9,10 +9,8 @@ symbol, where it lives, and every deviation. Training and sampling loops are not
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
@@ -21,17 +19,22 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from likeness.adapters.attach import Attachment, attach, detach, refuse_other_sizes, transformer_sizes
+from likeness.adapters.attach import (
+    Attachment,
+    attach,
+    detach,
+    is_guided,
+    refuse_other_sizes,
+    transformer_sizes,
+)
 from likeness.adapters.block import Branch, FaceCondition, FaceLayer
 from likeness.adapters.modulation import NormFactors
 from likeness.errors import ConfigError
 from likeness.identity.fuse import IdentityFuse
 from likeness.identity.perceiver import FacePerceiver, IdentityPerceiver
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
+from likeness.identity.reference import FaceInput, read_references
 from likeness.identity.vit import ClipFeatures, SmallFeatures
-from likeness.records import Face
-
-FaceInput = Face | str | Path
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -255,15 +258,14 @@ class MagicMirror(ModelMixin, ConfigMixin):
         self.embedding_mean.copy_(embeddings.mean(dim=0))
         self.embedding_std.copy_(embeddings.std(dim=0).clamp(min=1e-6))
 
-    def encode(self, faces: Sequence[FaceInput]) -> MagicMirrorIdentity:
-        """Encode one person from one or more reference pictures (`Face` records or paths)."""
-        if isinstance(faces, (str, Path, Face)):
-            faces = [faces]
-        if not faces:
-            raise ConfigError("No reference face was given; at least one is needed. Pass a picture.")
-        records = [_read(face) for face in faces]
-        crops = torch.from_numpy(np.stack([face.crop for face in records])).to(self.embedding_mean)
-        embedding = torch.from_numpy(np.stack([face.embedding for face in records])).to(self.embedding_mean)
+    def encode(self, faces: FaceInput | Sequence[FaceInput]) -> MagicMirrorIdentity:
+        """Encode one person from one or more reference pictures (`Face` records or paths).
+
+        Raises:
+            ConfigError: There is no reference, or its embedding has another width than `embedding_width`.
+        """
+        arrays = read_references(faces, embedding_width=len(self.embedding_mean))
+        crops, embedding = (torch.from_numpy(array).to(self.embedding_mean) for array in arrays)
         with torch.no_grad():
             pixels = rearrange(crops, "refs y x c -> 1 refs c y x") / 127.5 - 1
             return self.encode_tensors(pixels, embedding[None])
@@ -376,6 +378,8 @@ class MagicMirror(ModelMixin, ConfigMixin):
     ) -> Iterator[MagicMirrorIdentity]:
         """Generate as this person: what the pipeline runs inside the context sees the faces.
 
+        Prompts made by `prompt` share one person. With others give one identity for each, or it is an error.
+
         Args:
             faces: Reference pictures of one person, or what `encode` made of them.
             scale: How strong the identity is; 0 is the stock pipeline, bit for bit.
@@ -396,7 +400,8 @@ class MagicMirror(ModelMixin, ConfigMixin):
     ) -> Iterator[None]:
         """Condition every forward pass of the transformer inside the context, with gradients.
 
-        The batch is as large as the identities; twice as large means guidance in one pass, unconditional rows first.
+        The batch is as large as the identities. Twice as large it is guidance in one pass, unconditional rows first,
+        unless a pipeline runs without guidance: then it is an error.
 
         Args:
             identity: One for each row.
@@ -434,17 +439,10 @@ class MagicMirror(ModelMixin, ConfigMixin):
             active=session.active,
             scale=session.scale,
             branch=session.branch,
+            is_guided=is_guided(self._pipe),
         )
 
     def _attached_pipe(self) -> CogVideoXPipeline:
         if self._pipe is None:
             raise ConfigError("The adapter is not attached to a pipeline. Call `attach(pipe)` first.")
         return self._pipe
-
-
-def _read(face: FaceInput) -> Face:
-    if isinstance(face, Face):
-        return face
-    from likeness.faces import read_face  # the face engine loads only where pictures are given
-
-    return read_face(face)
