@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffusers import CogVideoXPipeline
+import torch
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
@@ -13,26 +14,37 @@ from transformers.utils import logging as transformers_logging
 from likeness.errors import WeightsError
 from likeness.runtime import choose_device, choose_dtype
 
+_UNREADABLE = (OSError, ValueError, SafetensorError)
+
 
 def load_pipeline(source: str | Path, *, device: str = "auto") -> CogVideoXPipeline:
     """Load a CogVideoX pipeline.
 
-    A folder is read from disk and nothing else is asked. A CPU computes in float32, because float16 is slow there.
+    A folder is read from disk and nothing else is asked. A hub name is looked for among the downloads of before, and the
+    network is asked only for what is not whole there. A CPU computes in float32, because float16 is slow there.
 
     Raises:
         WeightsError: The folder or hub name holds no such pipeline.
     """
     place = choose_device(device)
     dtype = choose_dtype("auto", place)
-    is_folder = Path(source).is_dir()
     try:
         with quiet_loading():
-            pipeline = CogVideoXPipeline.from_pretrained(str(source), dtype=dtype, local_files_only=is_folder)
-    except (OSError, ValueError, SafetensorError) as error:
+            pipeline = _load(str(source), dtype)
+    except _UNREADABLE as error:
         raise WeightsError(
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
     return pipeline.to(place)
+
+
+def _load(source: str, dtype: torch.dtype) -> CogVideoXPipeline:
+    try:
+        return CogVideoXPipeline.from_pretrained(source, dtype=dtype, local_files_only=True)
+    except _UNREADABLE:
+        if Path(source).is_dir():
+            raise
+    return CogVideoXPipeline.from_pretrained(source, dtype=dtype)
 
 
 @contextmanager
