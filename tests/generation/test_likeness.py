@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from likeness.errors import ConfigError, PromptError, WeightsError
+from likeness.errors import ConfigError, FaceError, PromptError, WeightsError
 from likeness.generation import GenerationRequest, Likeness
 from likeness.media import read_metadata, read_video
 
@@ -94,6 +95,15 @@ def test_settings_out_of_range_are_refused(likeness, face, settings, words):
 def test_no_face_is_refused(likeness):
     with pytest.raises(ConfigError, match="at least one picture"):
         likeness.generate(PROMPT, [])
+
+
+def test_references_of_another_engine_are_refused_before_any_step(likeness, face):
+    steps = []
+    with pytest.raises(FaceError, match="do not compare"):
+        likeness.generate(
+            PROMPT, replace(face, engine="other"), on_step=lambda *now: steps.append(now), **FAST
+        )
+    assert not steps
 
 
 def test_prompt_without_trigger_is_refused_with_a_better_one(likeness, face):

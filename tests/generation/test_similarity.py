@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from likeness.errors import FaceError
 from likeness.faces import read_face
 from likeness.generation import measure_similarity
 from likeness.media import resize
@@ -38,3 +41,9 @@ def test_a_picture_matches_itself(references):
     similarity = measure_similarity(picture, [references[0]])
     assert similarity.mean_distance < 0.2
     assert similarity.match_rate == 1
+
+
+def test_references_of_another_engine_are_refused(face_of):
+    other = replace(face_of(0), engine="arcface", embedding=np.zeros(512, dtype=np.float32))
+    with pytest.raises(FaceError, match="read by `arcface`, but frames are read by `dlib`"):
+        measure_similarity(np.zeros((1, 64, 64, 3), dtype=np.uint8), [other])

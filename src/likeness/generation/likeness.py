@@ -20,7 +20,7 @@ from likeness.generation.presets import METHODS, Preset, find_preset, known
 from likeness.generation.prompts import check_prompt
 from likeness.generation.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.references import FacePicture, read_faces
-from likeness.generation.similarity import measure_similarity
+from likeness.generation.similarity import measure_similarity, refuse_other_engines
 from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
 from likeness.records import Clip, Face
 from likeness.weights import verify
@@ -179,6 +179,8 @@ class Likeness:
         Every request needs the same number of references. `is_measured=False` leaves the similarity out.
         """
         settings = settings or self.settings()
+        if is_measured:  # Before minutes of work, not after them.
+            refuse_other_engines([face for request in requests for face in request.references])
         videos = self._denoise(requests, settings, on_step)
         clips = []
         for request, frames in zip(requests, videos, strict=True):

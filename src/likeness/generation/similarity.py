@@ -9,11 +9,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from likeness.faces import find_faces, prominence
+from likeness.errors import FaceError
+from likeness.faces import default_engine, find_faces, prominence
 from likeness.records import Face, Similarity
 
 DETECTION_PX = 384
 """Small frames are enlarged to this before the detector sees them."""
+
+
+def refuse_other_engines(references: Sequence[Face]) -> None:
+    """Refuse references that frames cannot be held against.
+
+    Raises:
+        FaceError: A reference was read by another engine than frames are.
+    """
+    name = default_engine().name
+    for face in references:
+        if face.engine != name:
+            raise FaceError(
+                f"{face.source} was read by `{face.engine}`, but frames are read by `{name}`, and embeddings of "
+                f"different engines do not compare. Read the reference with `{name}`, or generate with "
+                "`generate_many(..., is_measured=False)`."
+            )
 
 
 def mean_embedding(references: Sequence[Face]) -> np.ndarray:
@@ -26,9 +43,9 @@ def frame_embeddings(frames: np.ndarray) -> np.ndarray:
 
     Shapes:
         frames: (frames, height, width, 3) uint8
-        returns: (frames, 128) float32, NaN where no face was found
+        returns: (frames, width) float32, NaN where no face was found; dlib's width is 128
     """
-    embeddings = np.full((len(frames), 128), np.nan, dtype=np.float32)
+    embeddings = np.full((len(frames), default_engine().embedding_width), np.nan, dtype=np.float32)
     for index, frame in enumerate(frames):
         faces = find_faces(frame, enlarge_to_px=DETECTION_PX)
         if faces:
@@ -37,7 +54,12 @@ def frame_embeddings(frames: np.ndarray) -> np.ndarray:
 
 
 def measure_similarity(frames: np.ndarray, references: Sequence[Face]) -> Similarity:
-    """Hold every frame against the references."""
+    """Hold every frame against the references.
+
+    Raises:
+        FaceError: A reference was read by another engine than frames are.
+    """
+    refuse_other_engines(references)
     reference = mean_embedding(references)
     embeddings = frame_embeddings(frames)
     distances = np.linalg.norm(embeddings - reference, axis=1)
