@@ -2,43 +2,43 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from likeness.records import Face, Pose
 
+if TYPE_CHECKING:
+    from diffusers import CogVideoXPipeline
+    from transformers import PreTrainedTokenizerFast
+
 WORDS = (
     "<pad> </s> <unk> a an the woman man img in red sweater blue shirt smiles nods turns to left park with"
 )
 
 
-def build_checkpoint(folder: Path) -> Path:
-    """Write backbone and adapter to `folder`; outputs are noise, shapes and interfaces are real."""
-    import torch
-    from diffusers import (
-        AutoencoderKLCogVideoX,
-        CogVideoXDDIMScheduler,
-        CogVideoXPipeline,
-        CogVideoXTransformer3DModel,
-    )
+def build_tokenizer() -> "PreTrainedTokenizerFast":
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+    from transformers import PreTrainedTokenizerFast
 
-    from likeness.methods.magic_mirror import MagicMirror
-
-    torch.manual_seed(0)
     words = Tokenizer(
         models.WordLevel({word: index for index, word in enumerate(WORDS.split())}, unk_token="<unk>")
     )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16
     )
+
+
+def build_backbone() -> "CogVideoXPipeline":
+    import diffusers
+    from transformers import T5Config, T5EncoderModel
+
     text_encoder = T5EncoderModel(
         T5Config(vocab_size=len(WORDS.split()), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     )
-    vae = AutoencoderKLCogVideoX(
+    vae = diffusers.AutoencoderKLCogVideoX(
         down_block_types=("CogVideoXDownBlock3D",) * 4,
         up_block_types=("CogVideoXUpBlock3D",) * 4,
         block_out_channels=(8, 8, 8, 8),
@@ -49,7 +49,7 @@ def build_checkpoint(folder: Path) -> Path:
         sample_height=64,
         sample_width=64,
     )
-    transformer = CogVideoXTransformer3DModel(
+    transformer = diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
         in_channels=4,
@@ -63,12 +63,20 @@ def build_checkpoint(folder: Path) -> Path:
         max_text_seq_length=16,
         use_rotary_positional_embeddings=True,
     )
-    scheduler = CogVideoXDDIMScheduler(
+    scheduler = diffusers.CogVideoXDDIMScheduler(
         prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
     )
-    pipeline = CogVideoXPipeline(
-        tokenizer=tokenizer, text_encoder=text_encoder, vae=vae, transformer=transformer, scheduler=scheduler
-    )
+    return diffusers.CogVideoXPipeline(build_tokenizer(), text_encoder, vae, transformer, scheduler)
+
+
+def build_checkpoint(folder: Path) -> Path:
+    """Write backbone and adapter to `folder`; outputs are noise, shapes and interfaces are real."""
+    import torch
+
+    from likeness.methods.magic_mirror import MagicMirror
+
+    torch.manual_seed(0)
+    pipeline = build_backbone()
     pipeline.save_pretrained(folder)
     sizes = {
         "encoder_width": 16,
@@ -77,7 +85,7 @@ def build_checkpoint(folder: Path) -> Path:
         "face_width": 32,
         "face_tokens": 4,
     }
-    mirror = MagicMirror(**MagicMirror.tiny_config(transformer.config, **sizes))
+    mirror = MagicMirror(**MagicMirror.tiny_config(pipeline.transformer.config, **sizes))
     for parameter in mirror.parameters():  # New layers start at zero; a trained adapter is not.
         torch.nn.init.normal_(parameter, std=0.2)
     mirror.save_pretrained(folder / "magic_mirror")
