@@ -18,7 +18,7 @@ def ship(runs: Path, target: Path) -> Path:
     """Copy each run's model into `target` and list the checksums of all files.
 
     Args:
-        runs: Folder of the runs `base`, `magic_mirror` and `recognizer`.
+        runs: Folder of the runs `base`, `magic_mirror` and `recognizer`; the VAE of a run `decoder` replaces base's.
         target: The checkpoint; what was there is replaced.
 
     Returns:
@@ -38,6 +38,10 @@ def ship(runs: Path, target: Path) -> Path:
     shutil.copytree(models["base"], partial)
     for name in ADDED:
         shutil.copytree(models[name], partial / name)
+    sharpened = runs / "decoder" / "model" / "vae"
+    if sharpened.is_dir():
+        shutil.rmtree(partial / "vae")
+        shutil.copytree(sharpened, partial / "vae")
     weights.write_checksums(partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)

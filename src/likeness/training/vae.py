@@ -63,6 +63,8 @@ class VaeRecipe(Settings):
     kind: Literal["vae"]
     seed: int = 0
     model: VaeSettings = Field(default_factory=VaeSettings)
+    start: Path | None = None
+    """Folder of a VAE of this shape to go on from; from nothing if absent."""
     recognizer: Path | None = None
     """Folder of a distilled recognizer, for stages whose `loss.identity` is not 0."""
     pictures: PuppetSettings
@@ -158,7 +160,10 @@ class VaeStage:
         if on_pictures:
             pairs = [(frames[row : row + 12, :, 0], seen[row : row + 12, :, 0]) for row in (0, 12)]
         else:
-            pairs = [(frames[row].transpose(0, 1)[::2], seen[row].transpose(0, 1)[::2]) for row in range(4)]
+            pairs = [
+                (frames[row].transpose(0, 1)[::2], seen[row].transpose(0, 1)[::2])
+                for row in range(min(4, len(frames)))
+            ]
         rows = [list(to_bytes(pictures)) for pair in pairs for pictures in pair]
         media.write_picture(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
         return figures
@@ -234,7 +239,11 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
         stage = VaeStage(vae, settings, data, recipe.seed + number, recognizer)
         train(stage, settings, place, seed=recipe.seed + number)
         finish(place, {"vae": vae})
-    vae.register_to_config(scaling_factor=round(1 / latent_deviation(vae, data["unseen"]), 5))
+    if recipe.start and all(settings.learns == "decoder" for settings in recipe.stages):
+        scale = type(vae).load_config(recipe.start)["scaling_factor"]  # The latents are the same.
+    else:
+        scale = round(1 / latent_deviation(vae, data["unseen"]), 5)
+    vae.register_to_config(scaling_factor=scale)
     target = folder / "model" / "vae"
     if parallel.rank() == 0:
         vae.half().save_pretrained(target)

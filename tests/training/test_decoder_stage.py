@@ -1,0 +1,39 @@
+import json
+
+import pytest
+
+from likeness.backbones.tiny import VaeSettings, build_vae
+from likeness.training import vae as training
+from likeness.training.vae import VaeRecipe
+
+SMALL = {"widths": [8, 8, 8, 8], "norm_num_groups": 2, "latent_channels": 4, "size_px": 32}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """One step of the decoder alone, from a VAE with a scaling factor of its own."""
+    start = tmp_path_factory.mktemp("start")
+    trained = build_vae(VaeSettings(**SMALL))
+    trained.register_to_config(scaling_factor=0.123)
+    trained.save_pretrained(start)
+    renders = {"kind": "clips", "count": 2, "people": 2, "size_px": 32, "num_frames": 9, "shard": 2}
+    return VaeRecipe.model_validate({
+        "kind": "vae", "model": SMALL, "start": start,
+        "pictures": renders | {"kind": "pictures"}, "clips": renders, "unseen": renders | {"seed": 5},
+        "stages": [{"name": "decoder", "data": "clips", "learns": "decoder", "num_frames": 9, "steps": 1, "batch": 1}],
+    })  # fmt: skip
+
+
+def test_a_sharpened_decoder_keeps_latents_and_their_scale(recipe, tmp_path):
+    target = training.run(recipe, tmp_path / "run", tmp_path / "cache")
+    assert json.loads((target / "config.json").read_text())["scaling_factor"] == 0.123
+    before, after = (
+        type(build_vae(recipe.model)).from_pretrained(folder) for folder in (recipe.start, target)
+    )
+    changed = [
+        name
+        for name, value in after.state_dict().items()
+        if not value.float().equal(before.state_dict()[name].half().float())
+    ]
+    assert changed
+    assert all(name.startswith("decoder") for name in changed)
