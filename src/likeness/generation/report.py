@@ -106,8 +106,10 @@ def _card(folder: Path, item: ReportItem) -> str:
     figures = ""
     if item.clip.similarity:
         similarity = item.clip.similarity
+        is_found = similarity.face_rate > 0
+        distance = f"{similarity.mean_distance:.2f}" if is_found else "not measurable"
         figures = (
-            f'<div class="figures" style="padding:0"><span>distance <b>{similarity.mean_distance:.2f}</b></span>'
+            f'<div class="figures" style="padding:0"><span>distance <b>{distance}</b></span>'
             f"<span>same person <b>{similarity.match_rate:.0%}</b></span>"
             f"<span>face found <b>{similarity.face_rate:.0%}</b></span></div>"
         )
