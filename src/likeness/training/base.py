@@ -15,7 +15,7 @@ from likeness.errors import WeightsError
 from likeness.training import checkpoints, diffusion, parallel
 from likeness.training.data import Order, Shards
 from likeness.training.latents import latents
-from likeness.training.loop import LoopSettings, finish, finished, train
+from likeness.training.loop import finish, finished, train
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings
 
@@ -31,23 +31,13 @@ SHEET_PROMPTS = (
 )
 
 
-class BaseStageSettings(LoopSettings):
+class BaseStageSettings(diffusion.DiffusionStageSettings):
     """One stage of the base."""
 
-    data: Literal["pictures", "clips"]
-    """What it learns from."""
     picture_every: int = Field(default=0, ge=0)
     """While training on clips, every so many steps one on pictures; 0 for never."""
-    text_drop: float = Field(default=0.1, ge=0, le=1)
-    """Share of samples whose sentence is empty, for guidance."""
     long_text_every: int = Field(default=64, ge=0)
     """Every so many steps one with text padded to 226 tokens, as a pipeline pads that is not told otherwise."""
-    timesteps: diffusion.Timesteps = "uniform"
-    """Which noise levels are trained how often."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of activations and products; weights learn in float32."""
-    guidance: float = 5.0
-    """Of the sheets."""
 
 
 class BaseRecipe(Settings):

@@ -12,10 +12,28 @@ import numpy as np
 import torch
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from pydantic import Field
 from torch import Tensor, nn
+
+from likeness.training.loop import LoopSettings
 
 Timesteps = Literal["uniform", "logit_normal"]
 STEPS = 1000
+
+
+class DiffusionStageSettings(LoopSettings):
+    """What every stage that learns v says."""
+
+    data: Literal["pictures", "clips"]
+    """What it learns from."""
+    text_drop: float = Field(default=0.1, ge=0, le=1)
+    """Share of samples whose sentence is empty, for guidance."""
+    timesteps: Timesteps = "uniform"
+    """Which noise levels are trained how often."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of activations, products and what is frozen; weights learn in float32."""
+    guidance: float = 5.0
+    """Of the sheets."""
 
 
 def sample_timesteps(count: int, kind: Timesteps) -> Tensor:

@@ -24,7 +24,7 @@ from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
 from likeness.training import checkpoints, diffusion, parallel
 from likeness.training.base import denoise
 from likeness.training.data import Order, Shards, to_bytes
-from likeness.training.loop import LoopSettings, finish, finished, train
+from likeness.training.loop import finish, finished, train
 from likeness.training.pairs import Sentences, read_base, read_data
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings
@@ -35,13 +35,9 @@ SHEET_PROMPTS = (
 )
 
 
-class MirrorStageSettings(LoopSettings):
+class MirrorStageSettings(diffusion.DiffusionStageSettings):
     """One stage of the method."""
 
-    data: Literal["pictures", "clips"]
-    """What it learns from."""
-    text_drop: float = Field(default=0.1, ge=0, le=1)
-    """Share of samples without a sentence."""
     identity_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without an identity."""
     both_drop: float = Field(default=0.05, ge=0, le=1)
@@ -58,12 +54,6 @@ class MirrorStageSettings(LoopSettings):
     """At most so many samples of a process's share of a step are decoded for the identity loss."""
     min_alpha_bar: float = 0.5
     """The identity loss is taken where more than this share of the variance is signal."""
-    timesteps: diffusion.Timesteps = "uniform"
-    """Which noise levels are trained how often."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of activations, products and the frozen base."""
-    guidance: float = 5.0
-    """Of the sheets."""
 
 
 class MirrorRecipe(Settings):
