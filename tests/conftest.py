@@ -11,62 +11,24 @@ from likeness.records import Face, Pose
 
 if TYPE_CHECKING:
     from diffusers import CogVideoXPipeline
-    from transformers import PreTrainedTokenizerFast
 
-WORDS = (
-    "<pad> </s> <unk> a an the woman man img in red sweater blue shirt smiles nods turns to left park with"
-)
-
-
-def build_tokenizer() -> "PreTrainedTokenizerFast":
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(WORDS.split())}, unk_token="<unk>")
-    )
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=16
-    )
+WORDS = "a an the woman man in red sweater blue shirt smiles nods turns to left park with"
 
 
 def build_backbone() -> "CogVideoXPipeline":
-    import diffusers
-    from transformers import T5Config, T5EncoderModel
+    from likeness.backbones import tiny
 
-    text_encoder = T5EncoderModel(
-        T5Config(vocab_size=len(WORDS.split()), d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    text = tiny.TextSettings(width=16, num_layers=1, num_heads=2, hidden_width=32)
+    tokenizer = tiny.build_tokenizer([WORDS])
+    return tiny.assemble(
+        tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=2)),
+        tiny.build_text_encoder(text, tokenizer),
+        tokenizer,
+        tiny.build_transformer(
+            tiny.TransformerSettings(num_heads=2, head_width=16, num_layers=2, time_width=8, text_length=16),
+            text,
+        ),
     )
-    vae = diffusers.AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 4,
-        up_block_types=("CogVideoXUpBlock3D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=2,
-        temporal_compression_ratio=4,
-        sample_height=64,
-        sample_width=64,
-    )
-    transformer = diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=4,
-        out_channels=4,
-        time_embed_dim=8,
-        text_embed_dim=16,
-        num_layers=2,
-        sample_width=8,
-        sample_height=8,
-        sample_frames=17,
-        max_text_seq_length=16,
-        use_rotary_positional_embeddings=True,
-    )
-    scheduler = diffusers.CogVideoXDDIMScheduler(
-        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
-    )
-    return diffusers.CogVideoXPipeline(build_tokenizer(), text_encoder, vae, transformer, scheduler)
 
 
 def build_checkpoint(folder: Path) -> Path:
