@@ -20,7 +20,7 @@ from likeness.puppets.shape import EXPRESSIONS, HeadShape, build_head
 FPS = 8
 _PIVOT = np.array([0.0, -0.75, -0.25], dtype=np.float32)
 _SUPER_SAMPLES = 2
-_HEAD_SIZE = 0.322  # Picture heights to one head unit.
+_HEAD_SIZE = 0.37  # Picture heights to one head unit.
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,7 +125,7 @@ def _project(
 ) -> NDArray[np.float32]:
     distance = 7.5
     scale = _HEAD_SIZE * size_px * zoom * distance / (distance - points[:, 2:3])
-    center = np.array([0.5 * size_px + shift_px[0], 0.46 * size_px + shift_px[1]], dtype=np.float32)
+    center = np.array([0.5 * size_px + shift_px[0], 0.40 * size_px + shift_px[1]], dtype=np.float32)
     offset = np.array([0.0, 0.12], dtype=np.float32)
     return (center + (points[:, :2] - offset) * np.array([1, -1], dtype=np.float32) * scale).astype(
         np.float32
@@ -266,7 +266,7 @@ def _film(
     shot = _Shot(
         body=body, light=sample_light(rng), backdrop=draw_setting(setting, size_px, rng),
         colors=np.stack([person.hair_color, cloth, frame_tone, person.skin]).astype(np.float32),
-        zoom=rng.uniform(0.95, 1.08) * (0.93 if person.hair_style == "afro" else 1.0),
+        zoom=rng.uniform(0.95, 1.06) * (0.90 if person.hair_style == "afro" else 1.0),
         shift=(rng.normal(0, 0.018), rng.normal(0, 0.012)), side=float(rng.choice([-1, 1])), size_px=size_px,
     )  # fmt: skip
     prompt = describe(person, performance.action, clothing, garment, setting, rng)

@@ -137,7 +137,7 @@ def _look_around(t: dict[str, Track], time: Track, rng: np.random.Generator) -> 
 
 @_act("come_closer")
 def _come_closer(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
-    t["zoom"] *= 0.86 + rng.uniform(0.38, 0.48) * _ease(time, 0.05, 0.9)
+    t["zoom"] *= 0.82 + rng.uniform(0.36, 0.46) * _ease(time, 0.05, 0.9)
 
 
 @_act("look_up")

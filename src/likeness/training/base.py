@@ -36,6 +36,8 @@ class BaseStageSettings(diffusion.DiffusionStageSettings):
 
     picture_every: int = Field(default=0, ge=0)
     """While training on clips, every so many steps one on pictures; 0 for never."""
+    face_weight: float = Field(default=1.0, ge=1)
+    """An error on the face counts this many times as much as one elsewhere."""
     long_text_every: int = Field(default=64, ge=0)
     """Every so many steps one with text padded to 226 tokens, as a pipeline pads that is not told otherwise."""
 
@@ -111,7 +113,9 @@ class BaseStage:
             ids = torch.cat([ids, self.padding.expand(len(ids), -1)], dim=1)
         timesteps = diffusion.sample_timesteps(len(rows), settings.timesteps)
         error = self._error(self.data[name]["latents"][rows].float(), ids, timesteps)
-        return error.mean(), {f"{name}_loss": float(error.detach().mean())}
+        figures = {f"{name}_loss": float(error.detach().mean())}
+        weight = 1 + (settings.face_weight - 1) * self.data[name]["mask"][rows].float().unsqueeze(2)
+        return (error * (weight / weight.mean())).mean(), figures
 
     def _error(self, clean: Tensor, ids: Tensor, timesteps: Tensor) -> Tensor:
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[timesteps])
