@@ -1,0 +1,106 @@
+"""Files as they must be: checksums, presence, size, and lists of checksums beside weights."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import WeightsError
+from likeness.weights.records import Preset, WeightFile
+
+CHECKSUMS_FILE = "checksums.json"
+_READ_BYTES = 1 << 20
+
+
+def sha256_of(path: Path, *, on_bytes: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file; `on_bytes` hears how many bytes were read since the last call."""
+    return _digest(path, hashlib.sha256(), on_bytes)
+
+
+def git_sha1_of(path: Path) -> str:
+    """Git's name for the content of a file."""
+    header = f"blob {path.stat().st_size}\0".encode()
+    return _digest(path, hashlib.sha1(header, usedforsecurity=False), None)
+
+
+def _digest(path: Path, digest: Any, on_bytes: Callable[[int], None] | None) -> str:
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+            if on_bytes is not None:
+                on_bytes(len(block))
+    return digest.hexdigest()
+
+
+def problem_at_a_glance(file: WeightFile) -> str | None:
+    """What presence and size say against a file."""
+    if not file.path.is_file():
+        return f"{file.path} is missing"
+    size_bytes = file.path.stat().st_size
+    if file.size_bytes is not None and size_bytes != file.size_bytes:
+        return f"{file.path} holds {size_bytes} bytes instead of {file.size_bytes}"
+    return None
+
+
+def problem_of(file: WeightFile) -> str | None:
+    """What presence, size and every byte say against a file."""
+    problem = problem_at_a_glance(file)
+    if problem is None and file.sha256 is not None and sha256_of(file.path) != file.sha256:
+        problem = f"{file.path} is altered (its SHA-256 differs)"
+    if problem is None and file.git_sha1 is not None and git_sha1_of(file.path) != file.git_sha1:
+        problem = f"{file.path} is altered (its git SHA-1 differs)"
+    return problem
+
+
+def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: Preset = "tiny") -> Path:
+    """Write `checksums.json` over all files below `folder`, as `entry` reads it. For those who train weights."""
+    files = {
+        file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != CHECKSUMS_FILE and not file.name.startswith(".")
+    }
+    return write_listing(folder, {"licence": licence, "preset": preset, "files": files})
+
+
+def write_listing(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write `record`, which holds at least licence, preset and files, as the folder's list of checksums."""
+    path = folder / CHECKSUMS_FILE
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def read_listing(folder: Path, remedy: str) -> tuple[dict[str, Any], tuple[WeightFile, ...]]:
+    """Read the folder's list of checksums: the whole record, and its files with absolute paths.
+
+    Raises:
+        WeightsError: The list is missing or damaged; `remedy` ends the message.
+    """
+    listing = folder / CHECKSUMS_FILE
+    try:
+        record = json.loads(listing.read_text())
+        files = tuple(
+            WeightFile(path=folder / name, sha256=file["sha256"], size_bytes=file["size_bytes"])
+            for name, file in record["files"].items()
+        )
+        return {"preset": record["preset"], "licence": record["licence"], **record}, files
+    except FileNotFoundError as error:
+        raise WeightsError(f"{listing} is missing; it lists what the weights must be. {remedy}") from error
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{listing} is damaged ({error!r}); it lists what the weights must be. {remedy}"
+        ) from error
+
+
+def component_problems(folder: Path, stem: str) -> list[str]:
+    """What is missing of weights that are one file, or shards named by an index beside them."""
+    if (folder / f"{stem}.safetensors").is_file():
+        return []
+    index = folder / f"{stem}.safetensors.index.json"
+    if not index.is_file():
+        return [f"{folder / stem}.safetensors is missing, and so is {index.name} of its shards"]
+    try:
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        return [f"{index} is damaged ({error!r})"]
+    return [f"{index.parent / shard} is missing" for shard in shards if not (index.parent / shard).is_file()]
