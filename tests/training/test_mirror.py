@@ -6,7 +6,8 @@ from likeness.backbones import tiny
 from likeness.identity.recognizer import Recognizer
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.training.data import Shards
-from likeness.training.mirror import SHEET_PROMPTS, MirrorStage, MirrorStageSettings
+from likeness.training.mirror import MirrorStage, MirrorStageSettings
+from likeness.training.unseen import SHEET_PROMPTS
 
 PROMPT = "a woman img in a red sweater nods in a park"
 
@@ -55,6 +56,7 @@ def make_data() -> dict:
 
     return {
         "faces": Shards(faces, facts), "unseen": Shards(faces, facts), "pictures": targets(1), "clips": targets(5),
+        "unseen_pictures": targets(1), "unseen_clips": targets(5),
         "landmarks": {"pictures": points, "clips": points},
     }  # fmt: skip
 
@@ -107,7 +109,9 @@ def test_references_show_the_same_person(parts):
 
 def test_a_sheet_of_unseen_people_is_drawn(parts, tmp_path):
     stage = make_stage(parts, dtype="bfloat16")
-    stage.sheet(tmp_path / "sheet.png")
+    figures = stage.sheet(tmp_path / "sheet.png")
+    assert figures == stage.sheet(tmp_path / "again.png")  # Another loss would say that something is random.
+    assert figures["unseen_face_loss"] > 0
     stage.set_base_dtype(torch.float32)
     torch.backends.cuda.enable_flash_sdp(True)
     assert (tmp_path / "sheet.png").stat().st_size > 1000

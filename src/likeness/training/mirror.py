@@ -15,24 +15,18 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from pydantic import Field
 from torch import Tensor, nn
 
-from likeness import media
 from likeness.backbones import codec
 from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
-from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
-from likeness.training import checkpoints, diffusion, parallel
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.training import checkpoints, diffusion, parallel, unseen
 from likeness.training.base import denoise
-from likeness.training.data import Order, Shards, to_bytes
+from likeness.training.data import Order, Shards
 from likeness.training.loop import finish, finished, train
 from likeness.training.pairs import Sentences, read_base, read_data
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings
-
-SHEET_PROMPTS = (
-    "a {} img in a red sweater turns the head to the left in a park",
-    "a {} img in a blue shirt smiles at the camera in a studio",
-)
 
 
 class MirrorStageSettings(diffusion.DiffusionStageSettings):
@@ -133,6 +127,8 @@ class MirrorStage:
         )
         self.order = Order(len(self.rows), seed)
         self.sentences = Sentences(pipe, mirror, self.targets)
+        self.unseen = data[f"unseen_{settings.data}"]
+        self.unseen_sentences = Sentences(pipe, mirror, self.unseen)
         self.set_base_dtype(self.dtype)
 
     def set_base_dtype(self, dtype: torch.dtype) -> None:
@@ -220,32 +216,13 @@ class MirrorStage:
         found = self.recognizer(align(frames, points, self.recognizer.size_px))
         return 1 - F.cosine_similarity(found, self.recognizer.standardize(embedding)).mean()
 
-    @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
-        """Unseen people: the reference, then frames made from it."""
+        """Unseen people: the reference, then frames made from it; the error on their faces."""
+        figures = {"unseen_face_loss": unseen.face_loss(self)}
         self.set_base_dtype(torch.float32)
-        length = self.pipe.transformer.config.max_text_seq_length
-        frames = 1 if self.settings.data == "pictures" else self.pipe.transformer.config.sample_frames
-        unseen, rows = self.data["unseen"], []
-        people = list(unseen.rows_of("person").values())[: 4 if frames > 1 else 8]
-        for words in SHEET_PROMPTS:
-            crops = torch.stack([unseen["crop"][looks[0]] for looks in people])
-            embedding = torch.stack([unseen["embedding"][looks[0]] for looks in people])
-            pixels = crops.movedim(-1, 1).float() / 127.5 - 1
-            identity: MagicMirrorIdentity = self.mirror.encode_tensors(pixels[:, None], embedding[:, None])
-            prompts = [words.format(unseen.facts[looks[0]]["group"]) for looks in people]
-            with self.mirror.identity(identity):
-                prompt = self.mirror.prompt(prompts, max_sequence_length=length)
-                clips = diffusion.sample(
-                    self.pipe, num_frames=frames, seed=0, guidance=self.settings.guidance, **prompt
-                )
-            if frames == 1:
-                rows += [list(to_bytes(pixels)), [clip[0] for clip in clips]]
-            else:
-                rows += [[crop, *clip[::2]] for crop, clip in zip(to_bytes(pixels), clips, strict=True)]
-        media.write_picture(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
+        unseen.draw(self, path)
         self.set_base_dtype(self.dtype)
-        return {}
+        return figures
 
 
 def run(recipe: MirrorRecipe, folder: Path, cache: Path) -> Path:

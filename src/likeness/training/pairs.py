@@ -42,15 +42,21 @@ class Sentences:
 def read_data(
     sets: dict[str, PuppetSettings], pipe: CogVideoXPipeline, cache: Path, journal: Journal
 ) -> dict[str, Any]:
-    """References, and latents of pictures and clips, with landmarks of their first frames."""
+    """References, and latents of pictures and clips, with landmarks of their first frames; the same of unseen people."""
     frame_px = 8 * pipe.transformer.config.sample_height
     pictures = sets["faces"].model_copy(update={"kind": "pictures", "size_px": frame_px})
+    people = sets["unseen"].people
+    films = {"kind": "clips", "size_px": frame_px, "count": people, "shard": max(1, people // 4)}
+    unseen_clips = sets["unseen"].model_copy(update=films)
+    unseen_pictures = sets["unseen"].model_copy(update={"kind": "pictures", "size_px": frame_px})
     names = ("crop", "embedding", "landmarks")
     data: dict[str, Any] = {
         "faces": puppets(sets["faces"], cache, journal, names),
         "unseen": puppets(sets["unseen"], cache, journal, names),
         "pictures": latents(pictures, pipe.vae, cache, journal),
         "clips": latents(sets["clips"], pipe.vae, cache, journal),
+        "unseen_pictures": latents(unseen_pictures, pipe.vae, cache, journal),
+        "unseen_clips": latents(unseen_clips, pipe.vae, cache, journal),
     }
     clips = puppets(sets["clips"], cache, journal, ("landmarks",))
     data["landmarks"] = {

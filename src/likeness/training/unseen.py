@@ -1,0 +1,72 @@
+"""What a method in training does for people that no step sees: the error on their faces, and sheets to look at."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from likeness import media
+from likeness.training import diffusion
+from likeness.training.data import to_bytes
+
+SHEET_PROMPTS = (
+    "a {} img in a red sweater turns the head to the left in a park",
+    "a {} img in a blue shirt smiles at the camera in a studio",
+)
+
+
+def to_pixels(crops: Tensor) -> Tensor:
+    """Crops as bytes (people, height, width, 3) to one reference each, (people, 1, 3, height, width) in [-1, 1]."""
+    return crops.movedim(-1, 1).float()[:, None] / 127.5 - 1
+
+
+@torch.no_grad()
+def face_loss(stage: Any, count: int = 64) -> float:
+    """The error of v on the faces of unseen people, another look of whom is the reference, at fixed noise."""
+    faces, rows = stage.data["unseen"], torch.arange(min(count, len(stage.unseen)))
+    looks = faces.rows_of("person")
+    people = [looks[stage.unseen.facts[int(row)]["person"]] for row in rows]
+    chosen = torch.tensor(
+        [mine[-1] if mine[-1] != int(row) else mine[0] for mine, row in zip(people, rows, strict=True)]
+    )
+    clean = stage.unseen["latents"][rows].float()
+    timesteps = torch.linspace(20, 980, len(rows)).long()
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    noisy, target = diffusion.add_noise(clean, noise, stage.alpha_bars[timesteps])
+    velocity = stage.cast(
+        stage.unseen_sentences.ids[1][rows],
+        stage.unseen_sentences.masks[1][rows],
+        to_pixels(faces["crop"][chosen]).to(stage.dtype),
+        faces["embedding"][chosen][:, None],
+        torch.ones(len(rows), dtype=torch.bool),
+        noisy.to(stage.dtype),
+        timesteps,
+    ).float()
+    face = stage.unseen["mask"][rows].float().unsqueeze(2)
+    return float(((velocity - target).square() * face).sum() / (face.sum() * clean.shape[2]))
+
+
+@torch.no_grad()
+def draw(stage: Any, path: Path) -> None:
+    """Rows of people: the reference, then frames made from it."""
+    length = stage.pipe.transformer.config.max_text_seq_length
+    frames = 1 if stage.settings.data == "pictures" else stage.pipe.transformer.config.sample_frames
+    faces, rows = stage.data["unseen"], []
+    people = list(faces.rows_of("person").values())[: 4 if frames > 1 else 8]
+    first = torch.tensor([looks[0] for looks in people])
+    pixels, embedding = to_pixels(faces["crop"][first]), faces["embedding"][first][:, None]
+    for words in SHEET_PROMPTS:
+        identity = stage.mirror.encode_tensors(pixels, embedding)
+        prompts = [words.format(faces.facts[looks[0]]["group"]) for looks in people]
+        with stage.mirror.identity(identity):
+            prompt = stage.mirror.prompt(prompts, max_sequence_length=length)
+            clips = diffusion.sample(
+                stage.pipe, num_frames=frames, seed=0, guidance=stage.settings.guidance, **prompt
+            )
+        crops = to_bytes(pixels[:, 0])
+        if frames == 1:
+            rows += [list(crops), [clip[0] for clip in clips]]
+        else:
+            rows += [[crop, *clip[::2]] for crop, clip in zip(crops, clips, strict=True)]
+    media.write_picture(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
