@@ -1,16 +1,19 @@
 """Put a method's layers on a stock CogVideoX transformer, and take them off without a trace."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from likeness.adapters.block import CONDITION_KEY, FaceBlock, FaceCondition, FaceLayer
 from likeness.errors import ConfigError
+
+_ARGUMENTS = tuple(signature(CogVideoXTransformer3DModel.forward).parameters)[1:]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -44,7 +47,7 @@ def refuse_other_sizes(adapter_config: Any, transformer_config: Any) -> None:
 def attach(
     transformer: CogVideoXTransformer3DModel,
     layers: nn.ModuleDict,
-    condition: Callable[[], FaceCondition | None],
+    condition: Callable[[Tensor, Tensor], tuple[FaceCondition | None, Tensor]],
     *,
     reinjects_face: bool = False,
 ) -> Attachment:
@@ -53,7 +56,8 @@ def attach(
     Args:
         transformer: A stock transformer. Load LoRA weights and quantize before, enable caches and offload after.
         layers: Adapter layers by block number.
-        condition: Asked at each forward pass for what is on now; None leaves the transformer stock.
+        condition: Asked at each forward pass, with its text and timesteps, for what is on now and for the text; None
+            leaves the transformer stock.
         reinjects_face: Give every adapted block x_face anew, instead of what the one before it made of it.
 
     Raises:
@@ -74,18 +78,15 @@ def attach(
         layer = by_number.get(number)
         assert isinstance(block, CogVideoXBlock)
         assert layer is None or isinstance(layer, FaceLayer)
-        blocks[number] = FaceBlock(block, layer, reinjects_face=reinjects_face)
+        blocks[number] = FaceBlock(block, layer, number=number, reinjects_face=reinjects_face)
 
     def bring_condition(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        now = condition()
+        given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+        now, text = condition(given["encoder_hidden_states"], given["timestep"])
         if now is None:
             return None
-        text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[1]
-        now = replace(now, text_tokens=text.shape[1], rows={})
-        return args, {
-            **kwargs,
-            "attention_kwargs": {**(kwargs.get("attention_kwargs") or {}), CONDITION_KEY: now},
-        }
+        told = {**(given.get("attention_kwargs") or {}), CONDITION_KEY: now}
+        return (), {**given, "encoder_hidden_states": text, "attention_kwargs": told}
 
     return Attachment(
         transformer=transformer, hook=transformer.register_forward_pre_hook(bring_condition, with_kwargs=True)

@@ -6,7 +6,7 @@ arrives in `attention_kwargs`, for the same reason: a recomputed block gets the 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
@@ -14,11 +14,11 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBloc
 from torch import Tensor, nn
 
 from likeness.adapters.attention import FaceAddedAttention, Rope
+from likeness.adapters.controls import Branch
 from likeness.adapters.modulation import ConditionedNorm, FaceModulation, NormFactors, modulate
 from likeness.errors import ConfigError
 
 CONDITION_KEY = "face_condition"
-Branch = Literal["conditional", "both"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -36,6 +36,8 @@ class FaceCondition:
     active: Tensor | None = None
     scale: float = 1.0
     branch: Branch = "conditional"
+    acting: frozenset[int] | None = None
+    """Numbers of the blocks in which the identity acts; None for all that are adapted."""
     is_guided: bool | None = None
     """Whether the batch holds both branches of guidance; None where its size alone can tell."""
     text_tokens: int = 0
@@ -115,7 +117,7 @@ class FaceLayer(nn.Module):
 
 
 class FaceBlock(nn.Module):
-    """A frozen block in a conditioned transformer. Without a layer it lets the face stream pass by (odd blocks).
+    """A frozen block in a conditioned transformer. Where nothing acts, it lets the face stream pass by (odd blocks).
 
     Rows without an identity go through the frozen block alone; so do all, when there is no condition.
 
@@ -127,11 +129,17 @@ class FaceBlock(nn.Module):
     """
 
     def __init__(
-        self, base: CogVideoXBlock, layer: FaceLayer | None, *, reinjects_face: bool = False
+        self,
+        base: CogVideoXBlock,
+        layer: FaceLayer | None,
+        *,
+        number: int = 0,
+        reinjects_face: bool = False,
     ) -> None:
         super().__init__()
         self.base = base
         self.layer = layer
+        self.number = number
         self.reinjects_face = reinjects_face
         self.train(base.training)
         self._register_state_dict_hook(_as_stock_state_dict)
@@ -154,7 +162,7 @@ class FaceBlock(nn.Module):
             return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
 
         text, face = self._part(encoder_hidden_states, condition)
-        if self.layer is None:
+        if not self._acts(condition):
             video, text = self.base(hidden_states, text, temb, image_rotary_emb, rest)
             return video, torch.cat([text, face], dim=1)
         if not stock_rows:
@@ -178,11 +186,14 @@ class FaceBlock(nn.Module):
         video, text, face = (torch.cat(part, dim=0)[order] for part in parts)
         return video, torch.cat([text, face], dim=1)
 
+    def _acts(self, condition: FaceCondition) -> bool:
+        return self.layer is not None and (condition.acting is None or self.number in condition.acting)
+
     def _part(self, encoder_hidden_states: Tensor, condition: FaceCondition) -> tuple[Tensor, Tensor]:
         """Part text from face. The first block that runs finds no face yet and takes it from the condition."""
         text = encoder_hidden_states[:, : condition.text_tokens]
         face = encoder_hidden_states[:, condition.text_tokens :]
-        if not face.shape[1] or (self.reinjects_face and self.layer is not None):
+        if not face.shape[1] or (self.reinjects_face and self._acts(condition)):
             repeats = len(text) // len(condition.face)
             face = condition.face.to(text).repeat(repeats, 1, 1)
         return text, face

@@ -8,7 +8,6 @@ symbol, where it lives, and every deviation. Training and sampling loops are not
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
@@ -27,7 +26,8 @@ from likeness.adapters.attach import (
     refuse_other_sizes,
     transformer_sizes,
 )
-from likeness.adapters.block import Branch, FaceCondition, FaceLayer
+from likeness.adapters.block import FaceCondition, FaceLayer
+from likeness.adapters.controls import Branch, IdentityControls, current_step
 from likeness.adapters.modulation import NormFactors
 from likeness.errors import ConfigError
 from likeness.identity.fuse import IdentityFuse
@@ -35,51 +35,7 @@ from likeness.identity.perceiver import FacePerceiver, IdentityPerceiver
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
 from likeness.identity.reference import FaceInput, read_references
 from likeness.identity.vit import ClipFeatures, SmallFeatures
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class MagicMirrorIdentity:
-    """A person, or one for each prompt, as the transformer sees them.
-
-    Shapes:
-        id_tokens: (batch, references * 2, identity_width): x_id
-        face_tokens: (batch, face_tokens, width): x_face
-    """
-
-    id_tokens: Tensor
-    face_tokens: Tensor
-
-    def __len__(self) -> int:
-        return len(self.id_tokens)
-
-    def expand(self, batch: int) -> "MagicMirrorIdentity":
-        """Repeat one person for `batch` prompts."""
-        return self if len(self) == batch else MagicMirrorIdentity.stack([self] * batch)
-
-    @classmethod
-    def stack(cls, identities: Sequence["MagicMirrorIdentity"]) -> "MagicMirrorIdentity":
-        """Join people, one for each prompt. All need the same number of reference pictures."""
-        counts = {identity.id_tokens.shape[1] for identity in identities}
-        if len(counts) > 1:
-            raise ConfigError(
-                f"Identities have {sorted(counts)} tokens, but those of one batch need equally many. "
-                "Give the same number of reference pictures for each person."
-            )
-        return cls(
-            id_tokens=torch.cat([identity.id_tokens for identity in identities]),
-            face_tokens=torch.cat([identity.face_tokens for identity in identities]),
-        )
-
-
-@dataclass(kw_only=True, slots=True)
-class _Session:
-    """What is on while a `conditioned` or `identity` context is open."""
-
-    identity: MagicMirrorIdentity
-    active: Tensor | None
-    scale: float
-    branch: Branch
-    num_prompts: int
+from likeness.methods.magic_mirror.identity import MagicMirrorIdentity, Session
 
 
 class MagicMirror(ModelMixin, ConfigMixin):
@@ -217,7 +173,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
         self.frozen = tuple(frozen)
         self._attachment: Attachment | None = None
         self._pipe: CogVideoXPipeline | None = None
-        self._session: _Session | None = None
+        self._session: Session | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the transformer behind when the adapter is copied (for a moving average) or pickled."""
@@ -335,12 +291,16 @@ class MagicMirror(ModelMixin, ConfigMixin):
         session.num_prompts = len(prompts)
         identity = session.identity.expand(len(prompts))
         max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
-        references = identity.id_tokens.shape[1] // self.tokens_per_reference if session.scale else 0
+        scale = session.controls.scale
+        references = identity.id_tokens.shape[1] // self.tokens_per_reference if scale else 0
         tokens = self.tokenize(prompts, pipe.tokenizer, num_references=references, max_length=max_length)
         embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
         negatives = [negative_prompt] * len(prompts)
         negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
-        fused = self.fuse(embeds.to(self.device), tokens.mask, identity, scale=session.scale).to(negative)
+        fused = self.fuse(embeds.to(self.device), tokens.mask, identity, scale=scale).to(negative)
+        if session.controls.has_window:
+            plain = self.tokenize(prompts, pipe.tokenizer, num_references=0, max_length=max_length)
+            session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
         return {"prompt_embeds": fused, "negative_prompt_embeds": negative, "max_sequence_length": max_length}
 
     def attach(self, target: CogVideoXPipeline | CogVideoXTransformer3DModel) -> Self:
@@ -374,6 +334,9 @@ class MagicMirror(ModelMixin, ConfigMixin):
         faces: MagicMirrorIdentity | Sequence[FaceInput],
         *,
         scale: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+        blocks: range | Sequence[int] | None = None,
         branch: Branch = "conditional",
     ) -> Iterator[MagicMirrorIdentity]:
         """Generate as this person: what the pipeline runs inside the context sees the faces.
@@ -383,10 +346,13 @@ class MagicMirror(ModelMixin, ConfigMixin):
         Args:
             faces: Reference pictures of one person, or what `encode` made of them.
             scale: How strong the identity is; 0 is the stock pipeline, bit for bit.
+            start: Share of the sampling steps before it acts, in blocks and prompt; until then nothing but stock runs.
+            end: Share of the sampling steps after which it does not act any more.
+            blocks: Numbers of the transformer's blocks in which it acts; None for all that are adapted.
             branch: Which rows see the identity under guidance: the conditional ones, or both.
         """
         identity = faces if isinstance(faces, MagicMirrorIdentity) else self.encode(faces)
-        with self.conditioned(identity, scale=scale, branch=branch):
+        with self.conditioned(identity, scale=scale, start=start, end=end, blocks=blocks, branch=branch):
             yield identity
 
     @contextmanager
@@ -396,6 +362,9 @@ class MagicMirror(ModelMixin, ConfigMixin):
         *,
         active: Tensor | None = None,
         scale: float = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+        blocks: range | Sequence[int] | None = None,
         branch: Branch = "conditional",
     ) -> Iterator[None]:
         """Condition every forward pass of the transformer inside the context, with gradients.
@@ -407,40 +376,56 @@ class MagicMirror(ModelMixin, ConfigMixin):
             identity: One for each row.
             active: (batch,), bool. Rows where it is False go through the stock blocks.
             scale: How strong the identity is.
+            start: Share of the sampling steps before it acts; needs a pipeline's call, which counts them.
+            end: Share of the sampling steps after which it does not act any more.
+            blocks: Numbers of the transformer's blocks in which it acts.
             branch: Which rows see the identity under guidance in one pass.
         """
         if self._attachment is None:
             raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
-        if scale < 0:
-            raise ConfigError(f"The identity scale is {scale}; it must be 0 or more. 1 is as trained.")
+        controls = IdentityControls(scale=scale, start=start, end=end, blocks=blocks, branch=branch)
         before = self._session
-        self._session = _Session(
-            identity=identity, active=active, scale=scale, branch=branch, num_prompts=len(identity)
+        self._session = Session(
+            identity=identity,
+            active=active,
+            controls=controls,
+            acting=controls.acting(map(int, self.layers), self.config["num_layers"]),
+            num_prompts=len(identity),
         )
         try:
             yield
         finally:
             self._session = before
 
-    def _condition(self) -> FaceCondition | None:
-        """What the transformer's next forward pass is told. Made anew each time, so that each has its own graph."""
+    def _condition(self, text: Tensor, timestep: Tensor) -> tuple[FaceCondition | None, Tensor]:
+        """What the transformer's next forward pass is told, and its text.
+
+        Made anew each time, so that each pass has its own graph.
+        """
         session = self._session
-        if session is None or session.scale == 0:
-            return None
+        if session is None or session.controls.scale == 0 or session.acting == frozenset():
+            return None, text
+        acting = session.acting
+        if session.controls.has_window and not session.controls.is_open(*current_step(self._pipe, timestep)):
+            # The face still travels along, so that caches of diffusers meet the same shapes in every step.
+            acting, text = frozenset(), session.without_person(text)
         identity = session.identity.expand(session.num_prompts)
         projected = None
         if self.norm_projection is not None:
             # CAN's input has a fixed size, so several references of one person are averaged.
             mean = reduce(identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.tokens_per_reference)
             projected = self.norm_projection(mean.flatten(1))
-        return FaceCondition(
+        condition = FaceCondition(
             identity=projected,
             face=identity.face_tokens,
             active=session.active,
-            scale=session.scale,
-            branch=session.branch,
+            scale=session.controls.scale,
+            branch=session.controls.branch,
+            acting=acting,
             is_guided=is_guided(self._pipe),
+            text_tokens=text.shape[1],
         )
+        return condition, text
 
     def _attached_pipe(self) -> CogVideoXPipeline:
         if self._pipe is None:
