@@ -2,18 +2,22 @@
 
 Pictures are uint8 RGB, height first. Boxes are `(left, top, right, bottom)` in pixels. The five landmarks stand in
 picture order: outer and inner corner of the eye at the image's left, inner and outer corner of the eye at the
-image's right, base of the nose.
+image's right, base of the nose; engines other than dlib find other points, which `layout` names.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from likeness.errors import Box
 
-__all__ = ["LANDMARK_NAMES", "Box", "Clip", "Comparison", "Detection", "Face", "Pose", "Similarity"]
+__all__ = ["LANDMARK_NAMES", "Box", "Clip", "Comparison", "Detection", "Face", "Metric", "Pose", "Similarity"]
+
+Metric = Literal["distance", "cosine"]
+"""How an engine's threshold was calibrated: by the distance of embeddings as they are (dlib), or by their cosine. In the
+second case a distance is that of the embeddings brought to unit length, sqrt(2 - 2 cosine)."""
 
 LANDMARK_NAMES = (
     "image-left eye, outer corner",
@@ -45,6 +49,8 @@ class Detection:
     """(5, 2) float32, pixels."""
     score: float
     """The detector's own confidence; only its order means something across engines."""
+    layout: str = "eye corners"
+    """Which five points the landmarks are (`likeness.faces.layouts`); those of two layouts do not compare."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -56,7 +62,7 @@ class Face:
     """(5, 2) float32, pixels of the picture it came from."""
     pose: Pose
     embedding: np.ndarray
-    """(128,) float32 for dlib, not normalized."""
+    """(128,) float32 for dlib, (512,) for ArcFace; not normalized."""
     score: float
     crop: np.ndarray
     """(224, 224, 3) uint8 RGB, the whole head, eyes level."""
@@ -65,7 +71,10 @@ class Face:
     source: str
     """Where the picture came from, for messages and records."""
     threshold: float = 0.6
-    """Embedding distance under which the engine calls two faces one person."""
+    """Embedding distance, as `metric` takes it, under which the engine calls two faces one person."""
+    metric: Metric = "distance"
+    layout: str = "eye corners"
+    """Which five points the landmarks are (`likeness.faces.layouts`); those of two layouts do not compare."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +82,17 @@ class Comparison:
     """How alike two faces are."""
 
     distance: float
-    """Euclidean distance of the embeddings."""
+    """Euclidean distance of the embeddings, taken as `metric` says."""
     cosine: float
     """Raw cosine of the embeddings; unrelated people already reach about 0.84 with dlib."""
     threshold: float
     """Calibrated distance under which two faces count as one person."""
+    metric: Metric = "distance"
+
+    @property
+    def min_cosine(self) -> float | None:
+        """The cosine from which two faces count as one person, where the engine was calibrated by it."""
+        return 1 - self.threshold**2 / 2 if self.metric == "cosine" else None
 
     @property
     def is_same(self) -> bool:
