@@ -1,0 +1,114 @@
+"""What is measured on pixels, once for each video, and shared by every metric that needs it.
+
+A feature turns the frames of one video into a few small arrays. It knows no reference and no prompt, so that its
+arrays can be kept by the video's bytes alone: other references, prompts or formulas cost no second look at the pixels.
+A metric declares the features it needs; a feature declares the weights it needs and the features that it builds on.
+Those of large networks stand in `networks`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from likeness.evaluation.flow import measure_flow
+from likeness.faces import default_engine, find_faces, prominence
+from likeness.records import Face
+
+DETECTION_PX = 384
+"""Small frames are enlarged to this before the detector sees them."""
+
+Arrays = Mapping[str, np.ndarray]
+Features = Mapping[str, Arrays]
+"""By feature, then by array."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footage:
+    """The decoded frames of one video.
+
+    Shapes:
+        frames: (frames, height, width, 3) uint8
+    """
+
+    frames: np.ndarray
+    fps: float
+    """Average rate; of a video with a variable rate, frames over duration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """One thing that is measured on pixels."""
+
+    name: str
+    version: int
+    """Rises whenever the arrays change; cached arrays of other versions are not read."""
+    compute: Callable[[Footage, Features], dict[str, np.ndarray]]
+    """From the frames and the features in `builds_on`."""
+    builds_on: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    """Names in `likeness.weights`."""
+    of_reference: Callable[[np.ndarray, Face], np.ndarray] | None = None
+    """What it makes of a reference: from the picture, (height, width, 3) uint8, and its face."""
+
+    @property
+    def kind(self) -> str:
+        """Name and version, under which arrays are kept."""
+        return f"{self.name}-{self.version}"
+
+
+def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:
+    """All prominent faces of all frames, by the default engine.
+
+    Shapes:
+        frame: (faces,) int64, the frame that each row belongs to, rising
+        box: (faces, 4) float32 px
+        landmarks: (faces, 5, 2) float32 px
+        prominence: (faces,) float32, score times area
+        embedding: (faces, embedding_width) float32
+    """
+    found = [
+        (index, face)
+        for index, frame in enumerate(footage.frames)
+        for face in find_faces(frame, enlarge_to_px=DETECTION_PX)
+    ]
+    width = default_engine().embedding_width
+    return {
+        "frame": np.array([index for index, _ in found], dtype=np.int64),
+        "box": np.array([face.box for _, face in found], dtype=np.float32).reshape(-1, 4),
+        "landmarks": np.array([face.landmarks for _, face in found], dtype=np.float32).reshape(-1, 5, 2),
+        "prominence": np.array([prominence(face) for _, face in found], dtype=np.float32),
+        "embedding": np.array([face.embedding for _, face in found], dtype=np.float32).reshape(-1, width),
+    }
+
+
+def measure_farneback(footage: Footage, features: Features) -> dict[str, np.ndarray]:
+    """Dense flow by Farneback, summed up for each pair of frames and each face; see `flow.measure_flow`."""
+    faces = features["faces"]
+    return measure_flow(footage.frames, footage.fps, faces["frame"], faces["box"])
+
+
+FEATURES: dict[str, Feature] = {
+    feature.name: feature
+    for feature in (
+        Feature(
+            name="faces", version=1, compute=measure_faces, weights=("dlib-landmarks", "dlib-recognizer")
+        ),
+        Feature(name="flow", version=1, compute=measure_farneback, builds_on=("faces",)),
+    )
+}
+"""Everything that can be measured, by name. `networks` adds to it."""
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """The features called `names` and all that they build on, each after what it builds on."""
+    order: dict[str, None] = {}
+
+    def visit(name: str) -> None:
+        for below in FEATURES[name].builds_on:
+            visit(below)
+        order[name] = None
+
+    for name in sorted(names):
+        visit(name)
+    return tuple(order)

@@ -1,0 +1,125 @@
+"""One video as its metrics see it: the chosen face of each frame, the references, the shared features.
+
+Which face counts where a frame shows several is a setting. `prominent` takes the one with the most score times area,
+frame by frame, as OpenS2V takes the largest. `nearest` takes the one nearest to the mean reference: it follows one
+person among others, and flatters, because it chooses by what is measured. `several_faces_rate` says how often the
+choice mattered.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from likeness.evaluation.features import Arrays, Features
+
+WhichFace = Literal["prominent", "nearest"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ReferenceSet:
+    """The references of one identity.
+
+    Shapes:
+        embeddings: (references, embedding_width)
+        landmarks: (references, 5, 2) px
+    """
+
+    embeddings: np.ndarray
+    landmarks: np.ndarray
+    arrays: Mapping[str, np.ndarray]
+    """Embeddings and features of further networks, by feature; one row a reference."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(embedding_width,): the mean embedding."""
+        return self.embeddings.mean(axis=0, dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class VideoView:
+    """What metrics read.
+
+    Shapes:
+        embeddings: (frames, embedding_width) float64, the chosen face; NaN where there is none
+        landmarks: (frames, 5, 2) float64 px, likewise
+        rows: (frames,) int, the chosen face's row in the arrays of `faces`; -1 where there is none
+        num_faces: (frames,) int
+        gallery: (people, embedding_width), the mean reference of every identity
+    """
+
+    features: Features
+    references: ReferenceSet | None
+    embeddings: np.ndarray
+    landmarks: np.ndarray
+    rows: np.ndarray
+    num_faces: np.ndarray
+    gallery: np.ndarray
+    person: int | None
+    """Row of the gallery that is right; None where the gallery has no other."""
+    threshold: float
+    fps: float
+    height_px: int
+    width_px: int
+    text: np.ndarray | None = None
+    """Embedding of the prompt, by the network of `features["viclip"]`."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.rows)
+
+    @property
+    def has_face(self) -> np.ndarray:
+        """(frames,) bool."""
+        return self.rows >= 0
+
+
+def choose_faces(
+    faces: Arrays, num_frames: int, which: WhichFace, reference: np.ndarray | None
+) -> np.ndarray:
+    """The row of the face that counts in each frame, -1 where there is none.
+
+    Shapes:
+        reference: (embedding_width,), needed for `nearest`
+        returns: (frames,) int
+    """
+    rows = np.full(num_frames, -1, dtype=np.int64)
+    if which == "nearest" and reference is not None:
+        worth = -np.linalg.norm(faces["embedding"] - reference, axis=1)
+    else:
+        worth = faces["prominence"]
+    for row, frame in enumerate(faces["frame"]):
+        if rows[frame] < 0 or worth[row] > worth[rows[frame]]:
+            rows[frame] = row
+    return rows
+
+
+def first_face(faces: Arrays) -> ReferenceSet | None:
+    """The most prominent face of the first frame that has one, as the reference of its own video."""
+    if not len(faces["frame"]):
+        return None
+    rows = np.flatnonzero(faces["frame"] == faces["frame"][0])
+    row = rows[faces["prominence"][rows].argmax()]
+    return ReferenceSet(
+        embeddings=faces["embedding"][row : row + 1], landmarks=faces["landmarks"][row : row + 1], arrays={}
+    )
+
+
+def pick_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`values[rows]` as float64, NaN where a row is -1."""
+    picked = np.full((len(rows), *values.shape[1:]), np.nan)
+    picked[rows >= 0] = values[rows[rows >= 0]]
+    return picked
+
+
+def gallery_of(references: Mapping[str, ReferenceSet]) -> tuple[Sequence[str], np.ndarray]:
+    """Names and mean embeddings of all identities, sorted by name."""
+    names = sorted(references)
+    return names, np.stack([references[name].mean for name in names]) if names else np.zeros((0, 0))
+
+
+def reference_of(view: VideoView) -> ReferenceSet:
+    """The references, where a metric that needs them has already been promised that there are some."""
+    assert view.references is not None, "a metric that needs references met a view without"
+    return view.references
