@@ -36,6 +36,10 @@ DOORS = {
     "av": "media",
     "typer": "cli",
     "numba": "puppets",
+    "huggingface_hub": "weights",
+    "fastapi": "app",
+    "uvicorn": "app",
+    "starlette": "",
     "torchvision": "",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

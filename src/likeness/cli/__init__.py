@@ -16,7 +16,7 @@ import typer
 from likeness import __version__
 from likeness.errors import LikenessError
 
-FAMILIES = ("generate", "demo", "compare", "puppets", "doctor", "train")
+FAMILIES = ("generate", "story", "character", "demo", "compare", "puppets", "doctor", "train", "study")
 """Modules of this package, in the order in which help lists their verbs."""
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""`likeness generate`: make a video of the person in a picture."""
+"""`likeness generate`: make a video, or a picture, of the person in a picture."""
 
 import os
 from pathlib import Path
@@ -13,71 +13,125 @@ if TYPE_CHECKING:
 MAX_SEED = 2**63 - 1
 """Larger ones are no seed to torch."""
 
+_Prompt = Annotated[str, typer.Argument(help='A sentence with "img" after the word for the person.')]
+_Face = Annotated[
+    list[Path] | None, typer.Option(help="Picture of the person; repeat it for more pictures of them.")
+]
+_Character = Annotated[
+    str | None, typer.Option(metavar="NAME|FILE", help="A saved character instead of pictures.")
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="An .mp4, or a .png with --frames 1.  [default: likeness.mp4 or .png]"
+    ),
+]
+_Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same machine: same video.")]
+_BestOf = Annotated[int, typer.Option(metavar="N", help="Try N seeds and keep the clip most like the face.")]
+_MinSimilarity = Annotated[
+    float | None, typer.Option(metavar="X", help="Stop at the first clip of this similarity, from 0 to 1.")
+]
+_Steps = Annotated[int | None, typer.Option(help="Denoising steps; more take longer.")]
+_Guidance = Annotated[float | None, typer.Option(help="Weight of the prompt; 1 is none.")]
+_Scale = Annotated[float, typer.Option(help="Weight of the face; 0 ignores it.")]
+_Start = Annotated[float, typer.Option(help="Share of the steps before the face acts.")]
+_End = Annotated[float, typer.Option(help="Share of the steps after which it acts no more.")]
+_Blocks = Annotated[
+    str | None, typer.Option(metavar="0-20", help="Blocks in which the face acts: 0-20, or 0,2,4.")
+]
+_Branch = Annotated[str, typer.Option(help="Branch of guidance that sees the face: conditional or both.")]
+_Frames = Annotated[int | None, typer.Option(help="Length, a multiple of eight plus one; 1 makes a picture.")]
+_Negative = Annotated[str, typer.Option(help="What the video should not show.")]
+_Style = Annotated[str, typer.Option(help='Put behind the prompt as ", in the style of ...".')]
+_Pick = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth.")
+]
+_Enlarge = Annotated[
+    int | None, typer.Option(min=1, help="Save the video this many times larger; by default to 256 px.")
+]
+_Preset = Annotated[str, typer.Option(help="Backbone and licence: tiny, open or research.")]
+_Method = Annotated[str, typer.Option(help="How the face enters the model.")]
+_Backbone = Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")]
+_Adapter = Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")]
+
 
 def register(app: typer.Typer) -> None:
     app.command()(generate)
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help='A sentence with "img" after the word for the person.')],
-    face: Annotated[
-        list[Path], typer.Option(help="Picture of the person; repeat it for more pictures of them.")
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the mp4 goes.")] = Path(
-        "likeness.mp4"
-    ),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same machine: same video.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; more take longer.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Weight of the prompt; 1 is none.")] = None,
-    identity_scale: Annotated[float, typer.Option(help="Weight of the face; 0 ignores it.")] = 1.0,
-    frames: Annotated[int | None, typer.Option(help="Length, a multiple of eight plus one.")] = None,
-    negative_prompt: Annotated[str, typer.Option(help="What the video should not show.")] = "",
-    pick: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth."),
-    ] = None,
-    enlarge: Annotated[
-        int | None, typer.Option(min=1, help="Save the video this many times larger; by default to 256 px.")
-    ] = None,
-    preset: Annotated[str, typer.Option(help="Backbone and licence: tiny, open or research.")] = "tiny",
-    method: Annotated[str, typer.Option(help="How the face enters the model.")] = "magic_mirror",
-    backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")
-    ] = False,
+    prompt: _Prompt,
+    face: _Face = None,
+    character: _Character = None,
+    output: _Output = None,
+    seed: _Seed = 0,
+    best_of: _BestOf = 1,
+    min_similarity: _MinSimilarity = None,
+    steps: _Steps = None,
+    guidance: _Guidance = None,
+    identity_scale: _Scale = 1.0,
+    identity_start: _Start = 0.0,
+    identity_end: _End = 1.0,
+    identity_blocks: _Blocks = None,
+    identity_branch: _Branch = "conditional",
+    frames: _Frames = None,
+    negative_prompt: _Negative = "",
+    style: _Style = "",
+    pick: _Pick = None,
+    enlarge: _Enlarge = None,
+    preset: _Preset = "tiny",
+    method: _Method = "magic_mirror",
+    backbone: _Backbone = None,
+    adapter: _Adapter = None,
+    as_json: _Json = False,
 ) -> None:
-    """Make a video of the person in a picture."""
+    """Make a video of the person in a picture, or with `--frames 1` a picture."""
     from likeness.cli.progress import progress, spinner
     from likeness.generation.prompts import check_prompt
 
     check_prompt(prompt)
     with spinner("Reading the face", is_quiet=as_json):
-        from likeness.media import check_video_path
+        from likeness.generation.best_of import Search
+        from likeness.generation.presets import find_preset
+        from likeness.generation.references import choose_person
+        from likeness.generation.saving import check_output
+        from likeness.generation.settings import Choices, resolve_settings
 
-        check_video_path(output)
-        from likeness.generation.references import read_faces
-
-        references = read_faces(face, pick=pick)
+        choices = Choices(
+            steps=steps,
+            guidance=guidance,
+            identity_scale=identity_scale,
+            identity_start=identity_start,
+            identity_end=identity_end,
+            identity_blocks=identity_blocks,
+            identity_branch=identity_branch,  # pyright: ignore[reportArgumentType] - checked right below
+            frames=frames,
+            negative_prompt=negative_prompt,
+            style=style,
+        )
+        settings = resolve_settings(find_preset(preset), dict(choices))
+        Search.of(best_of, min_similarity)
+        output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
+        check_output(output, settings.frames)
+        person = choose_person(face or (), character, pick=pick)
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter)
     with progress("Denoising", is_quiet=as_json) as on_step:
         clip = likeness.generate(
             prompt,
-            references,
+            person,
             seed=seed,
-            steps=steps,
-            guidance=guidance,
-            identity_scale=identity_scale,
-            frames=frames,
-            negative_prompt=negative_prompt,
+            best_of=best_of,
+            min_similarity=min_similarity,
             on_step=on_step,
+            **choices,
         )
     clip.save(output, enlarge=enlarge)
     if as_json:
         import json
 
-        print(json.dumps({"video": str(output), **clip.to_dict()}))
+        print(json.dumps({"picture" if output.suffix == ".png" else "video": str(output), **clip.to_dict()}))
         return
     print(f"{output}: {describe(clip)}")
 
@@ -93,11 +147,12 @@ def load(preset: str, method: str, *, backbone: str | None = None, adapter: Path
 
 def describe(clip: "Clip") -> str:
     """One line about a clip."""
-    line = f"{clip.duration_s:.1f} s, seed {clip.settings['seed']}"
-    if clip.similarity is None or clip.similarity.face_rate == 0:
-        return f"{line}, no face found in any frame"
-    similarity = clip.similarity
-    return (
-        f"{line}, distance to the reference {similarity.mean_distance:.2f} (cosine {similarity.mean:.3f}), "
-        f"face found in {similarity.face_rate:.0%} of frames"
-    )
+    from likeness.generation.similarity import describe_similarity
+
+    length = "a picture" if len(clip.frames) == 1 else f"{clip.duration_s:.1f} s"
+    line = f"{length}, seed {clip.settings['seed']}, {describe_similarity(clip.similarity)}"
+    search = clip.settings.get("best_of")
+    if search and search["asked"] > 1:
+        tried = len(search["candidates"])
+        line += f"; best of {tried} in {search['steps']} of {search['steps_of_all_in_full']} steps"
+    return line

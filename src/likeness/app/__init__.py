@@ -1,0 +1,1 @@
+"""What people use in a browser or leave running: user studies, benchmarks. The only door to the web framework."""

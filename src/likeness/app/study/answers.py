@@ -1,0 +1,261 @@
+"""Where answers are kept: SQLite with a write-ahead log, append-only, each answer once.
+
+A row is never changed. A rater who thinks again adds a row, and the newest one counts. Every answer carries a key that
+its sender made up: sent twice (a lost reply, a phone that lost its network, a restarted server) it is stored once. Each
+answer is on disk before its receipt is given.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from likeness.app.study.manifest import ANSWERS, Study
+from likeness.config import Settings, build
+from likeness.errors import ConfigError
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS raters (
+    rater TEXT PRIMARY KEY, plan INTEGER NOT NULL, started REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, rater TEXT NOT NULL, trial TEXT NOT NULL,
+    position INTEGER NOT NULL, seconds REAL NOT NULL, ratings TEXT NOT NULL, received REAL NOT NULL);
+CREATE TRIGGER IF NOT EXISTS answers_stay BEFORE UPDATE ON answers
+    BEGIN SELECT RAISE(ABORT, 'answers are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS answers_remain BEFORE DELETE ON answers
+    BEGIN SELECT RAISE(ABORT, 'answers are never deleted'); END;
+"""
+_WAIT_S = 30.0
+"""How long a writer waits for another process's."""
+_NAME = r"^[A-Za-z0-9_-]{8,64}$"
+
+
+class RaterMessage(Settings):
+    """What a rater's page says when it begins."""
+
+    rater: str = Field(pattern=_NAME)
+    """Made up by the page, at random."""
+
+
+class AnswerMessage(Settings):
+    """What a rater says about one video."""
+
+    key: str = Field(pattern=_NAME)
+    """Made up by the page: the same answer sent twice has the same key."""
+    rater: str = Field(pattern=_NAME)
+    """Who answers."""
+    trial: str = Field(max_length=16)
+    """Neutral name of the video."""
+    position: int = Field(ge=0, le=100_000)
+    """How many came before it."""
+    seconds: float = Field(ge=0, le=1e7)
+    """How long the rater took."""
+    ratings: dict[str, int] = Field(max_length=100)
+    """By name of the question."""
+
+
+class StaticAnswers(Settings):
+    """The file that the page of a study without a server lets its rater download."""
+
+    study: str
+    """Key of the study."""
+    rater: str = Field(pattern=_NAME)
+    """Who answered."""
+    plan: int = Field(ge=0)
+    """Which order they saw."""
+    answers: tuple[AnswerMessage, ...] = ()
+    """All they said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """One row, the newest of its rater and video."""
+
+    rater: str
+    trial: str
+    position: int
+    seconds: float
+    ratings: Mapping[str, int]
+
+
+class AnswerConflictError(ConfigError):
+    """A key was used before, for another answer."""
+
+
+class UnknownRaterError(ConfigError):
+    """An answer came from somebody who never began."""
+
+
+class AnswerStore:
+    """The answers of one study. Threads share one connection; processes share the file."""
+
+    def __init__(self, folder: Path, study: Study) -> None:
+        self.study = study
+        self.path = folder / ANSWERS
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(
+            self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
+        )
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")  # A receipt survives a power cut too.
+        self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def begin(self, rater: str, plan: int | None = None) -> int:
+        """Register a rater and deal them the next plan; asked again, give the same one.
+
+        Args:
+            rater: Their name for themselves.
+            plan: The plan that they already follow, where no server dealt it.
+        """
+        with self._transaction() as connection:
+            row = connection.execute("SELECT plan FROM raters WHERE rater = ?", (rater,)).fetchone()
+            if row:
+                return int(row[0])
+            (count,) = connection.execute("SELECT COUNT(*) FROM raters").fetchone()
+            dealt = count % len(self.study.plans) if plan is None else plan
+            connection.execute("INSERT INTO raters VALUES (?, ?, ?)", (rater, dealt, time.time()))
+            return dealt
+
+    def add(self, message: AnswerMessage) -> bool:
+        """Store an answer.
+
+        Returns:
+            Whether it is new; False if it was stored before.
+
+        Raises:
+            ConfigError: It does not fit the study.
+            UnknownRaterError: Its rater never began.
+            AnswerConflictError: Its key was used for another answer.
+        """
+        check_answer(self.study, message)
+        ratings = json.dumps(message.ratings, sort_keys=True)
+        with self._transaction() as connection:
+            if not connection.execute("SELECT 1 FROM raters WHERE rater = ?", (message.rater,)).fetchone():
+                raise UnknownRaterError(
+                    f"Rater `{message.rater}` has not begun this study. Open its page again."
+                )
+            old = connection.execute(
+                "SELECT rater, trial, ratings FROM answers WHERE key = ?", (message.key,)
+            ).fetchone()
+            if old:
+                if old != (message.rater, message.trial, ratings):
+                    raise AnswerConflictError(
+                        f"The key `{message.key}` belongs to another answer. Make a new key for each answer."
+                    )
+                return False
+            connection.execute(
+                "INSERT INTO answers (key, rater, trial, position, seconds, ratings, received) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    message.key,
+                    message.rater,
+                    message.trial,
+                    message.position,
+                    message.seconds,
+                    ratings,
+                    time.time(),
+                ),
+            )
+            return True
+
+    def count(self) -> tuple[int, int]:
+        """Raters and rows."""
+        with self._lock:
+            (raters,) = self._connection.execute("SELECT COUNT(*) FROM raters").fetchone()
+            (rows,) = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
+        return raters, rows
+
+    def newest(self) -> list[Answer]:
+        """The last word of each rater on each video, in the order of its arrival."""
+        query = (
+            "SELECT rater, trial, position, seconds, ratings FROM answers "
+            "WHERE number IN (SELECT MAX(number) FROM answers GROUP BY rater, trial) ORDER BY number"
+        )
+        with self._lock:
+            rows = self._connection.execute(query).fetchall()
+        return [
+            Answer(rater=rater, trial=trial, position=position, seconds=seconds, ratings=json.loads(ratings))
+            for rater, trial, position, seconds, ratings in rows
+        ]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+
+
+def check_answer(study: Study, message: AnswerMessage) -> None:
+    """Refuse what the page cannot have sent.
+
+    Raises:
+        ConfigError: Unknown video, other questions, or a number off the scale.
+    """
+    if message.trial not in study.item_by_id and message.trial not in study.check_by_id:
+        raise ConfigError(f"`{message.trial}` is no video of this study. Open its page again.")
+    asked = study.questionnaire
+    if set(message.ratings) != set(asked.names):
+        raise ConfigError(
+            f"Ratings are given for {', '.join(message.ratings) or 'nothing'}; one is needed for each of "
+            f"{', '.join(asked.names)}."
+        )
+    for name, value in message.ratings.items():
+        if not asked.lowest <= value <= asked.highest:
+            raise ConfigError(f"`{name}` is {value}; the scale is {asked.lowest} to {asked.highest}.")
+
+
+def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
+    """Store the answers in files that raters downloaded; files merged before add nothing.
+
+    All files are checked before the first is stored.
+
+    Returns:
+        New answers and answers that were there before.
+
+    Raises:
+        ConfigError: A file is no such file, or belongs to another study.
+    """
+    read = [_read_static(path, store.study) for path in files]
+    added = known = 0
+    for one in read:
+        store.begin(one.rater, one.plan)
+        for message in one.answers:
+            is_new = store.add(message)
+            added, known = added + is_new, known + (not is_new)
+    return added, known
+
+
+def _read_static(path: Path, study: Study) -> StaticAnswers:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as answers ({error}). Ask its rater to send it again."
+        ) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no answers. Name a file that the survey's page saved.")
+    one = build(StaticAnswers, values, where=path.name)
+    if one.study != study.key:
+        raise ConfigError(
+            f"{path} answers study {one.study}, this is {study.key}. Merge it into the other one."
+        )
+    for message in one.answers:
+        if message.rater != one.rater:
+            raise ConfigError(f"{path} holds answers of several raters. Ask for the file as it was saved.")
+        check_answer(study, message)
+    return one

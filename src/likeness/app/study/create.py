@@ -1,0 +1,170 @@
+"""From folders of videos to a study that can be served or hosted: blind, self-contained, balanced.
+
+Videos and pictures are encoded anew, alike for all systems, under neutral names and with one date, so that neither
+names, nor dates, nor the record inside a file, nor container and codec tell a rater who made it. Size and length of the
+picture stay: hiding those would change what is judged.
+"""
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from likeness.app.study.manifest import MANIFEST, SITE, AttentionCheck, Study, StudyItem
+from likeness.app.study.pairing import VideoSet, plain
+from likeness.app.study.questions import Questionnaire
+from likeness.errors import ConfigError
+from likeness.media import read_picture, read_video, resize, write_picture, write_video
+
+STATIC = Path(__file__).parent / "site"
+MAX_PICTURE_PX = 768
+"""Larger reference pictures are scaled down; phones wait for nothing more."""
+ONE_DATE_S = 1_000_000_000
+"""Modification time of every public file: their order of writing says which system they come from."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyOptions:
+    """Choices about a study, apart from its videos and questions."""
+
+    seed: int = 0
+    num_checks: int = 2
+    """Attention checks that each rater meets."""
+    videos_per_rater: int | None = None
+    """Rounded down to whole sets; all videos if None."""
+
+
+def create_study(
+    folder: Path,
+    sets: Sequence[VideoSet],
+    questionnaire: Questionnaire,
+    options: StudyOptions | None = None,
+    *,
+    on_progress: Progress | None = None,
+) -> Study:
+    """Write a study to `folder`.
+
+    Args:
+        folder: Must not hold a study.
+        sets: What `pair_videos` found.
+        questionnaire: What is asked.
+        options: Seed, checks, videos for each rater.
+        on_progress: Called with the files written and all files.
+
+    Raises:
+        ConfigError: The folder holds a study, a question needs prompts that are unknown, or an option is out of range.
+        MediaError: A video or picture cannot be read.
+    """
+    options = options or StudyOptions()
+    if (folder / MANIFEST).exists():
+        raise ConfigError(
+            f"{folder} already holds a study; its answers could be lost. Choose another folder."
+        )
+    _check_options(options, sets)
+    _check_prompts(questionnaire, sets)
+    study, sources = plan_study(sets, questionnaire, options)
+    site = folder / SITE
+    if site.exists():  # Left by an interrupted run: without a manifest nobody has answered it.
+        shutil.rmtree(site)
+    (site / "media").mkdir(parents=True)
+    _write_media(site / "media", sources, on_progress)
+    for path in STATIC.iterdir():
+        shutil.copyfile(path, site / path.name)
+    (site / "data.js").write_text(f"window.STUDY = {json.dumps(study.public())};\n", encoding="utf-8")
+    for path in sorted(site.rglob("*")):
+        os.utime(path, (ONE_DATE_S, ONE_DATE_S))
+    study.save(folder)  # Last: a folder with a manifest is whole.
+    return study
+
+
+def plan_study(
+    sets: Sequence[VideoSet], questionnaire: Questionnaire, options: StudyOptions
+) -> tuple[Study, dict[str, Path]]:
+    """Give neutral names to everything.
+
+    Returns:
+        The study, and the file that each neutral name stands for.
+    """
+    rng = random.Random(options.seed)
+    systems = tuple(sets[0].videos)
+    pictures = sorted({picture for one in sets for picture in one.references})
+    picture_names = dict(zip(rng.sample(pictures, len(pictures)), _names("p", len(pictures)), strict=True))
+    videos = [(one, system) for one in sets for system in systems]
+    names = _names("v", len(videos) + options.num_checks)
+    rng.shuffle(names)
+    items = tuple(
+        StudyItem(
+            id=name,
+            system=system,
+            video=one.name,
+            references=tuple(picture_names[picture] for picture in one.references),
+            prompt=plain(one.prompt) if one.prompt and questionnaire.shows("prompt") else None,
+        )
+        for name, (one, system) in zip(names, videos, strict=False)
+    )
+    scale = range(questionnaire.lowest, questionnaire.highest + 1)
+    checks = tuple(
+        AttentionCheck(id=name, like=rng.choice(items).id, expected=rng.choice(scale))
+        for name in names[len(videos) :]
+    )
+    wanted = options.videos_per_rater or len(videos)
+    study = Study(
+        seed=options.seed,
+        questionnaire=questionnaire,
+        systems=systems,
+        items=items,
+        checks=checks,
+        videos_per_rater=wanted // len(systems) * len(systems),
+    )
+    sources = {item.id: one.videos[system] for item, (one, system) in zip(items, videos, strict=True)}
+    sources |= {check.id: sources[check.like] for check in checks}
+    return study, sources | {name: picture for picture, name in picture_names.items()}
+
+
+def _names(letter: str, count: int) -> list[str]:
+    return [f"{letter}{number:0{len(str(count))}}" for number in range(1, count + 1)]
+
+
+def _write_media(folder: Path, sources: Mapping[str, Path], on_progress: Progress | None) -> None:
+    for done, (name, source) in enumerate(sorted(sources.items()), start=1):
+        if name.startswith("v"):
+            frames, fps = read_video(source)
+            write_video(folder / f"{name}.mp4", frames, fps)
+        else:
+            picture = read_picture(source)
+            height, width = picture.shape[:2]
+            scale = min(1.0, MAX_PICTURE_PX / max(height, width))
+            write_picture(
+                folder / f"{name}.jpg",
+                resize(picture, max(1, round(width * scale)), max(1, round(height * scale))),
+            )
+        if on_progress:
+            on_progress(done, len(sources))
+
+
+def _check_options(options: StudyOptions, sets: Sequence[VideoSet]) -> None:
+    if not sets:
+        raise ConfigError("No videos were given. A study needs at least one.")
+    num_systems = len(sets[0].videos)
+    if options.videos_per_rater is not None and options.videos_per_rater < num_systems:
+        raise ConfigError(
+            f"`videos_per_rater` is {options.videos_per_rater}; a rater sees whole sets, one video of each of "
+            f"{num_systems} systems. Give at least {num_systems}."
+        )
+    if not 0 <= options.num_checks <= 20:
+        raise ConfigError(f"`num_checks` is {options.num_checks}; 0 to 20 can be put in.")
+
+
+def _check_prompts(questionnaire: Questionnaire, sets: Sequence[VideoSet]) -> None:
+    lacking = [one.name for one in sets if not one.prompt]
+    if lacking and questionnaire.shows("prompt"):
+        asking = [question.name for question in questionnaire.questions if "prompt" in question.needs]
+        raise ConfigError(
+            f"The question `{asking[0]}` needs the sentence of each video, but {len(lacking)} have none in their file "
+            f"(first: {lacking[0]}). Give them in a `--manifest`, or ask other `--questions`."
+        )

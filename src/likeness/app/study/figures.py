@@ -1,0 +1,91 @@
+"""Automatic figures of the same videos, read from CSV, JSON or Parquet, to be held against what people say.
+
+A table has a row for each video: `system`, `video` (or `name`), and columns of numbers. The JSON of
+`likeness eval` is read as it is.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import ConfigError, ResourceError
+
+Figures = dict[str, dict[tuple[str, str], float]]
+"""Metric -> (system, video) -> number."""
+
+
+def read_figures(path: Path) -> Figures:
+    """Read a table of figures.
+
+    Raises:
+        ConfigError: The file is no such table.
+        ResourceError: It is Parquet and the reader is not installed.
+    """
+    readers = {".csv": _read_csv, ".json": _read_json, ".parquet": _read_parquet}
+    if path.suffix.lower() not in readers:
+        raise ConfigError(f"{path} is not read as figures; use {', '.join(readers)}.")
+    try:
+        rows = readers[path.suffix.lower()](path)
+        figures = _collect(rows)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as figures ({error}). A row for each video is needed: system, video, numbers."
+        ) from error
+    if not figures:
+        raise ConfigError(
+            f"{path} holds no figures. A row for each video is needed: `system`, `video`, and columns of numbers."
+        )
+    return figures
+
+
+def _collect(rows: Iterable[Mapping[str, Any]]) -> Figures:
+    figures: Figures = {}
+    for row in rows:
+        system, video = row.get("system"), row.get("video") or row.get("name")
+        if not system or not video:
+            raise ValueError(f"a row lacks `system` or `video`: {dict(row)}")
+        for metric, text in row.items():
+            number = _number(text)
+            if metric not in ("system", "video", "name") and number is not None:
+                figures.setdefault(metric, {})[str(system), Path(str(video)).stem] = number
+    return figures
+
+
+def _number(text: Any) -> float | None:
+    if isinstance(text, bool) or text is None:
+        return None
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _read_csv(path: Path) -> list[dict[str, Any]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _read_json(path: Path) -> list[Mapping[str, Any]]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(content, dict):
+        content = content.get("videos")
+    if not isinstance(content, list):
+        raise ValueError("it is neither a list of rows nor an evaluation with `videos`")
+    return [
+        {"system": row["system"], "video": row["name"], **row["scores"]} if "scores" in row else row
+        for row in content
+    ]
+
+
+def _read_parquet(path: Path) -> list[dict[str, Any]]:
+    if find_spec("pyarrow") is None:
+        raise ResourceError(
+            f"{path} is Parquet, and pyarrow is not installed. Run `pip install pyarrow`, or give CSV or JSON."
+        )
+    return import_module("pyarrow.parquet").read_table(path).to_pylist()

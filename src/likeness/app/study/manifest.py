@@ -1,0 +1,150 @@
+"""What a study is made of: its private key (which neutral name is which system) and the plans of its raters.
+
+STUDY/
+├── study.json        private: systems, questions, seed, which video is which
+├── answers.sqlite    private: what raters said
+└── site/             public, self-contained: page, data.js, media/ under neutral names
+"""
+
+import hashlib
+import random
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from likeness.app.study.questions import Questionnaire
+from likeness.config import Settings, load, save
+from likeness.errors import ConfigError
+
+MANIFEST = "study.json"
+SITE = "site"
+ANSWERS = "answers.sqlite"
+NUM_PLANS = 200
+"""Different orders; with more raters they are used again from the first."""
+
+
+class StudyItem(Settings):
+    """One video that is rated."""
+
+    id: str
+    """Neutral name, all that a rater ever sees."""
+    system: str
+    """Who made it."""
+    video: str
+    """Name without suffix; the videos of all systems under one name are compared."""
+    references: tuple[str, ...]
+    """Neutral names of the pictures beside it."""
+    prompt: str | None = None
+    """Its sentence as raters read it, without the trigger word."""
+
+
+class AttentionCheck(Settings):
+    """A video at which raters are told what to answer."""
+
+    id: str
+    """Neutral name."""
+    like: str
+    """The item whose video, pictures and prompt it repeats."""
+    expected: int
+    """The answer asked for, at every question."""
+
+
+class Study(Settings):
+    """Everything about a study but the answers."""
+
+    format: int = 1
+    """Version of this layout."""
+    seed: int
+    """Of neutral names, plans and checks."""
+    questionnaire: Questionnaire
+    """What is asked."""
+    systems: tuple[str, ...]
+    """Names of the systems compared."""
+    items: tuple[StudyItem, ...] = Field(min_length=1)
+    """All videos."""
+    checks: tuple[AttentionCheck, ...] = ()
+    """Attention checks, all of which every rater meets."""
+    videos_per_rater: int = Field(ge=1)
+    """Videos that one rater sees, checks not counted; a multiple of the number of systems."""
+
+    @cached_property
+    def key(self) -> str:
+        """Short name by which answers find their study."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    @cached_property
+    def item_by_id(self) -> Mapping[str, StudyItem]:
+        return {item.id: item for item in self.items}
+
+    @cached_property
+    def check_by_id(self) -> Mapping[str, AttentionCheck]:
+        return {check.id: check for check in self.checks}
+
+    @cached_property
+    def plans(self) -> tuple[tuple[str, ...], ...]:
+        """The ids that each rater sees, in order. Every video gets as many raters as any other, give or take one."""
+        return tuple(make_plans(self))
+
+    def save(self, folder: Path) -> None:
+        save(self, folder / MANIFEST)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Study":
+        """Read a study.
+
+        Raises:
+            ConfigError: The folder holds none, or it is damaged.
+        """
+        if not (folder / MANIFEST).is_file():
+            raise ConfigError(f"{folder} holds no study ({MANIFEST}). Make one with `likeness study create`.")
+        return load(cls, folder / MANIFEST)
+
+    def public(self) -> dict[str, Any]:
+        """What the page is told: neutral names alone, neither systems nor seed nor file names."""
+        trials = {item.id: _trial(item, item.id, None) for item in self.items}
+        for check in self.checks:
+            trials[check.id] = _trial(self.item_by_id[check.like], check.id, check.expected)
+        asked = self.questionnaire.model_dump(mode="json", exclude={"source"})
+        ordered = {name: trials[name] for name in sorted(trials)}
+        return {"study": self.key, **asked, "trials": ordered, "plans": self.plans}
+
+
+def make_plans(study: Study) -> list[tuple[str, ...]]:
+    """Deal the videos to raters, set by set: who sees one system's video of a set sees all systems' videos of it.
+
+    Sets are dealt from a shuffled pack that is shuffled anew when it runs out, so no set falls behind by more than one
+    rater. Then each rater's videos are shuffled and the checks put in, never first.
+    """
+    rng = random.Random(study.seed)
+    sets: dict[str, list[str]] = {}
+    for item in study.items:
+        sets.setdefault(item.video, []).append(item.id)
+    sets_per_rater = min(len(sets), max(1, study.videos_per_rater // len(study.systems)))
+    pack: list[str] = []
+    plans = []
+    for _ in range(NUM_PLANS):
+        hand: list[str] = []
+        while len(hand) < sets_per_rater:
+            if not pack:
+                pack = rng.sample(sorted(sets), len(sets))
+            # After a new shuffle the pack may begin with sets that this rater already has.
+            position = next(index for index, name in enumerate(pack) if name not in hand)
+            hand.append(pack.pop(position))
+        plan = [item for name in hand for item in sets[name]]
+        rng.shuffle(plan)
+        for check in study.checks:
+            plan.insert(rng.randint(1, len(plan)), check.id)
+        plans.append(tuple(plan))
+    return plans
+
+
+def _trial(item: StudyItem, name: str, check: int | None) -> dict[str, Any]:
+    return {
+        "video": f"media/{name}.mp4",
+        "references": [f"media/{reference}.jpg" for reference in item.references],
+        "prompt": item.prompt,
+        "check": check,
+    }

@@ -1,0 +1,187 @@
+"""The report of a study as one page: plots drawn as SVG, nothing from elsewhere."""
+
+import html
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from likeness.app.study.manifest import Study
+from likeness.app.study.report import OVERALL, StudyReport, SystemRating
+from likeness.app.study.statistics import Estimate
+from likeness.app.study.style import STYLE
+
+_COLORS = ("#2f6db3", "#c2571a", "#2e8b57", "#8a4fbe", "#b3385d", "#6b7280")
+_LEFT_PX, _WIDTH_PX, _ROW_PX = 170, 640, 30
+_BARS_PX = 54
+
+
+def write_page(path: Path, study: Study, report: StudyReport) -> None:
+    """Write the page to `path`."""
+    titles = {question.name: question.title for question in study.questionnaire.questions}
+    titles[OVERALL] = "All questions together"
+    sections = "\n".join(
+        f'<section class="card"><h3>{html.escape(titles[name])}</h3>{_dots(study, report.ratings[name])}'
+        f"{_histograms(study, report.ratings[name])}</section>"
+        for name in [*study.questionnaire.names, OVERALL]
+    )
+    num_videos = len(study.items)
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>User study: results</title><style>{STYLE}</style></head><body>
+<h1>User study: results</h1>
+<p class="soft">{html.escape(study.questionnaire.source)}</p>
+<p>{_who(report)} {num_videos} videos of {len(study.systems)} systems.</p>
+<h2>Ratings</h2>
+<p class="soft">Dots are means of all ratings on the scale from {study.questionnaire.lowest} to
+{study.questionnaire.highest}; lines are 95 % bootstrap intervals over raters and videos. Bars count the ratings.</p>
+<div class="grid">{sections}</div>
+<h2>Figures</h2>
+{_rating_table(study, report, titles)}
+<h2>Differences between systems</h2>
+<p class="soft">First less second, with the interval; bold where it excludes 0.</p>
+{_difference_table(report, titles)}
+<h2>Agreement of raters</h2>
+<p class="soft">Krippendorff's alpha for interval data: 1 is full agreement, 0 is what chance gives. Below 0.67 single
+ratings say little; means over many raters may still.</p>
+{_agreement_table(report, titles)}
+{_correlations(report, titles)}
+</body></html>
+"""
+    path.write_text(page, encoding="utf-8")
+
+
+def _who(report: StudyReport) -> str:
+    raters = report.raters
+    left = (
+        f"{len(raters.failed_checks)} failed attention checks and {len(raters.unchecked)} stopped before the first; "
+        "both are left out."
+    )
+    return (
+        f"<b>{len(raters.used)} of {raters.total} raters</b> count: {left} {raters.num_incomplete} of those who count "
+        f"stopped before the end. Median time for a video: {raters.median_seconds:.0f} s."
+    )
+
+
+def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
+    lowest, highest = study.questionnaire.lowest, study.questionnaire.highest
+
+    def place(value: float) -> float:
+        return _LEFT_PX + (value - lowest) / (highest - lowest) * (_WIDTH_PX - _LEFT_PX - 60)
+
+    height = len(ratings) * _ROW_PX + 24
+    parts = []
+    for value in range(lowest, highest + 1):
+        x = place(value)
+        parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 22}"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{value}</text>')
+    for row, (name, rating) in enumerate(ratings.items()):
+        y, color = row * _ROW_PX + 18, _COLORS[row % len(_COLORS)]
+        parts.append(
+            f'<text x="{_LEFT_PX - 14}" y="{y + 4}" text-anchor="end">{html.escape(name[:22])}</text>'
+        )
+        if not math.isfinite(rating.mean.value):
+            continue
+        x = place(rating.mean.value)
+        if math.isfinite(rating.mean.low):
+            ends = f'x1="{place(rating.mean.low):.1f}" x2="{place(rating.mean.high):.1f}"'
+            parts.append(f'<line {ends} y1="{y}" y2="{y}" stroke="{color}" stroke-width="3" opacity=".55"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="6" fill="{color}"/>')
+        parts.append(
+            f'<text x="{_WIDTH_PX - 4}" y="{y + 4}" text-anchor="end">{rating.mean.value:.2f}</text>'
+        )
+    label = "; ".join(f"{name} {_interval(rating.mean)}" for name, rating in ratings.items())
+    return (
+        f'<svg viewBox="0 0 {_WIDTH_PX} {height}" role="img" aria-label="{html.escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _histograms(study: Study, ratings: Mapping[str, SystemRating]) -> str:
+    """Small bars for each system, on one common height."""
+    shown = {name: rating.histogram for name, rating in ratings.items() if rating.histogram}
+    tallest = max((max(bars) for bars in shown.values()), default=0)
+    if not tallest:
+        return ""
+    lowest, parts = study.questionnaire.lowest, []
+    for row, (name, bars) in enumerate(shown.items()):
+        width = 180 / len(bars)
+        drawn = "".join(
+            f'<rect x="{index * width + 1:.1f}" y="{_BARS_PX * (1 - count / tallest):.1f}" width="{width - 2:.1f}" '
+            f'height="{_BARS_PX * count / tallest:.1f}" fill="{_COLORS[row % len(_COLORS)]}"><title>{lowest + index}: '
+            f"{count}</title></rect>"
+            for index, count in enumerate(bars)
+        )
+        label = f"{html.escape(name)}: ratings by value"
+        parts.append(
+            f'<figure><svg viewBox="0 0 180 {_BARS_PX}" role="img" aria-label="{label}">{drawn}</svg>'
+            f"<figcaption>{html.escape(name)}</figcaption></figure>"
+        )
+    return f'<div class="bars">{"".join(parts)}</div>'
+
+
+def _rating_table(study: Study, report: StudyReport, titles: dict[str, str]) -> str:
+    names = [*study.questionnaire.names, OVERALL]
+    head = "".join(f"<th>{html.escape(titles[name])}</th>" for name in names)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(system)}</th>'
+        + "".join(f"<td>{_interval(report.ratings[name][system].mean)}</td>" for name in names)
+        + f"<td>{report.ratings[OVERALL][system].num_ratings}</td></tr>"
+        for system in study.systems
+    )
+    return _table(f"<th>system</th>{head}<th>ratings</th>", rows)
+
+
+def _difference_table(report: StudyReport, titles: dict[str, str]) -> str:
+    if not report.differences:
+        return "<p>One system alone: nothing to compare.</p>"
+    rows = []
+    for row in report.differences:
+        text = _interval(row.difference, sign="+")
+        is_clear = row.difference.low > 0 or row.difference.high < 0
+        rows.append(
+            f'<tr><th scope="row">{html.escape(row.a)} less {html.escape(row.b)}</th>'
+            f"<td>{html.escape(titles[row.question])}</td><td>{f'<b>{text}</b>' if is_clear else text}</td></tr>"
+        )
+    return _table("<th>systems</th><th>question</th><th>difference</th>", "".join(rows))
+
+
+def _agreement_table(report: StudyReport, titles: dict[str, str]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(titles[name])}</th><td>{_plain(alpha)}</td></tr>'
+        for name, alpha in report.agreement.items()
+    )
+    return _table("<th>question</th><th>alpha</th>", rows)
+
+
+def _correlations(report: StudyReport, titles: dict[str, str]) -> str:
+    if not report.correlations:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(metric)}</th><td>{html.escape(titles[question])}</td>'
+        f"<td>{_interval(value.spearman, sign='+')}</td><td>{_plain(value.kendall)}</td>"
+        f"<td>{value.num_videos}</td></tr>"
+        for question, by_metric in report.correlations.items()
+        for metric, value in by_metric.items()
+    )
+    head = "<th>metric</th><th>question</th><th>Spearman</th><th>Kendall</th><th>videos</th>"
+    return (
+        "<h2>Do metrics agree with people?</h2>\n"
+        '<p class="soft">Rank correlation over videos of the mean rating with each metric.</p>\n'
+        + _table(head, rows)
+    )
+
+
+def _table(head: str, rows: str) -> str:
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _interval(value: Estimate, *, sign: str = "") -> str:
+    if not math.isfinite(value.value):
+        return "no figure"
+    if not math.isfinite(value.low):
+        return f"{value.value:{sign}.2f}"
+    return f"{value.value:{sign}.2f} [{value.low:{sign}.2f}, {value.high:{sign}.2f}]"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "no figure"

@@ -1,0 +1,251 @@
+"""Answers become figures: who counts, what they say of each system, how much they agree, what metrics agree with them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from likeness.app.study.answers import Answer
+from likeness.app.study.figures import Figures
+from likeness.app.study.manifest import Study
+from likeness.app.study.statistics import (
+    Correlation,
+    Estimate,
+    estimate,
+    krippendorff_alpha,
+    mean_estimate,
+    rank_correlation,
+    resample,
+    weighted_means,
+)
+from likeness.errors import ConfigError
+
+OVERALL = "overall"
+"""Mean of all questions about a video, as Magic Mirror's "Overall Preference"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Raters:
+    """Who counts, and why the others do not."""
+
+    total: int
+    """Raters with at least one answer."""
+    used: tuple[str, ...]
+    failed_checks: tuple[str, ...]
+    """Answered more checks wrongly than allowed; left out."""
+    unchecked: tuple[str, ...]
+    """Stopped before the first check, so nothing is known about their care; left out."""
+    num_incomplete: int
+    """Of those used: stopped before the end. What they said counts."""
+    median_seconds: float
+    """Time for one video, over all answers used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemRating:
+    """What raters say of one system at one question."""
+
+    mean: Estimate
+    num_ratings: int
+    num_videos: int
+    histogram: tuple[int, ...]
+    """Ratings by value, from the low end of the scale; empty for `overall`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """One system less another at one question, over the same resamples."""
+
+    question: str
+    a: str
+    b: str
+    difference: Estimate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyReport:
+    """All figures of a study."""
+
+    raters: Raters
+    ratings: Mapping[str, Mapping[str, SystemRating]]
+    """Question -> system."""
+    differences: tuple[Difference, ...]
+    agreement: Mapping[str, float]
+    """Krippendorff's alpha (interval) by question."""
+    correlations: Mapping[str, Mapping[str, Correlation]]
+    """Question -> metric."""
+    videos: tuple[Mapping[str, Any], ...]
+    """Mean ratings of each video: system, video, number of ratings, questions."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with None where a number does not exist."""
+        return _without_nan(asdict(self))
+
+
+def make_report(
+    study: Study,
+    answers: Sequence[Answer],
+    *,
+    figures: Figures | None = None,
+    allowed_failures: int = 0,
+) -> StudyReport:
+    """Sum up a study.
+
+    Args:
+        study: What was asked.
+        answers: The last word of each rater on each video.
+        figures: Metrics of the same videos.
+        allowed_failures: Attention checks that a rater may fail and still count.
+
+    Raises:
+        ConfigError: Nobody's answers count, or the figures are of other videos.
+    """
+    raters = sort_raters(study, answers, allowed_failures)
+    if not raters.used:
+        raise ConfigError(
+            f"Of {raters.total} raters none counts: {len(raters.failed_checks)} failed attention checks, "
+            f"{len(raters.unchecked)} met none. Ask more people, or see `--allow-failed`."
+        )
+    tables = rating_tables(study, answers, raters.used)
+    columns = {
+        name: np.array([item.system == name for item in study.items], dtype=float) for name in study.systems
+    }
+    ratings: dict[str, dict[str, SystemRating]] = {}
+    differences: list[Difference] = []
+    for question, table in tables.items():
+        rater_weights, video_weights = _resample_sets(study, len(raters.used))
+        means: dict[str, np.ndarray] = {}
+        ratings[question] = {}
+        for name, column in columns.items():
+            own = np.where(column[None] > 0, table, np.nan)
+            means[name] = weighted_means(own, rater_weights, video_weights)
+            ratings[question][name] = SystemRating(
+                mean=mean_estimate(own, rater_weights, video_weights),
+                num_ratings=int(np.isfinite(own).sum()),
+                num_videos=int(np.isfinite(own).any(axis=0).sum()),
+                histogram=() if question == OVERALL else _histogram(study, own),
+            )
+        for a, b in combinations(study.systems, 2):
+            value = ratings[question][a].mean.value - ratings[question][b].mean.value
+            difference = estimate(value, means[a] - means[b])
+            differences.append(Difference(question=question, a=a, b=b, difference=difference))
+    return StudyReport(
+        raters=raters,
+        ratings=ratings,
+        differences=tuple(differences),
+        agreement={question: krippendorff_alpha(table) for question, table in tables.items()},
+        correlations=_correlate(study, tables, figures or {}),
+        videos=tuple(_video_rows(study, tables)),
+    )
+
+
+def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int = 0) -> Raters:
+    """Tell careful raters from others by the attention checks."""
+    by_rater: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_rater.setdefault(answer.rater, []).append(answer)
+    used: list[str] = []
+    failed: list[str] = []
+    unchecked: list[str] = []
+    for rater, own in by_rater.items():
+        checks = [answer for answer in own if answer.trial in study.check_by_id]
+        failures = sum(
+            set(answer.ratings.values()) != {study.check_by_id[answer.trial].expected} for answer in checks
+        )
+        if failures > allowed_failures:
+            failed.append(rater)
+        elif study.checks and not checks:
+            unchecked.append(rater)
+        else:
+            used.append(rater)
+    length = len(study.plans[0])
+    seconds = [answer.seconds for rater in used for answer in by_rater[rater]]
+    return Raters(
+        total=len(by_rater),
+        used=tuple(used),
+        failed_checks=tuple(failed),
+        unchecked=tuple(unchecked),
+        num_incomplete=sum(len(by_rater[rater]) < length for rater in used),
+        median_seconds=median(seconds) if seconds else float("nan"),
+    )
+
+
+def rating_tables(study: Study, answers: Sequence[Answer], raters: Sequence[str]) -> dict[str, np.ndarray]:
+    """Lay ratings out as tables.
+
+    Returns:
+        For each question and `overall`: (raters, videos), NaN where there is no rating; videos in the order of the
+        study's items.
+    """
+    rows = {rater: number for number, rater in enumerate(raters)}
+    columns = {item.id: number for number, item in enumerate(study.items)}
+    names = study.questionnaire.names
+    tables = {name: np.full((len(rows), len(columns)), np.nan) for name in names}
+    for answer in answers:
+        if answer.rater in rows and answer.trial in columns:
+            for name in names:
+                tables[name][rows[answer.rater], columns[answer.trial]] = answer.ratings[name]
+    return tables | {OVERALL: np.mean([tables[name] for name in names], axis=0)}
+
+
+def _resample_sets(study: Study, num_raters: int) -> tuple[np.ndarray, np.ndarray]:
+    """Resample raters and sets: the videos of one name stay together, so that differences of systems stay paired."""
+    names = sorted({item.video for item in study.items})
+    raters, sets = resample(num_raters, len(names), seed=study.seed)
+    columns = {name: number for number, name in enumerate(names)}
+    return raters, sets[:, [columns[item.video] for item in study.items]]
+
+
+def _histogram(study: Study, table: np.ndarray) -> tuple[int, ...]:
+    scale = range(study.questionnaire.lowest, study.questionnaire.highest + 1)
+    return tuple(int((table == value).sum()) for value in scale)
+
+
+def _video_rows(study: Study, tables: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    rows = []
+    for number, item in enumerate(study.items):
+        own = {question: table[:, number] for question, table in tables.items()}
+        count = int(np.isfinite(own[OVERALL]).sum())
+        means = {name: float(np.nanmean(values)) if count else float("nan") for name, values in own.items()}
+        rows.append({"system": item.system, "video": item.video, "num_ratings": count, **means})
+    return rows
+
+
+def _correlate(
+    study: Study, tables: Mapping[str, np.ndarray], figures: Figures
+) -> dict[str, dict[str, Correlation]]:
+    if not figures:
+        return {}
+    rows = _video_rows(study, tables)
+    known = {(row["system"], row["video"]) for row in rows}
+    if not known & {place for values in figures.values() for place in values}:
+        system, video = next(iter(next(iter(figures.values()))))
+        raise ConfigError(
+            f"The figures are of other videos: `{video}` of `{system}` is not in this study, which compares "
+            f"{', '.join(study.systems)}. Use the same names of systems and videos."
+        )
+    return {
+        question: {
+            metric: rank_correlation(
+                np.array([row[question] for row in rows]),
+                np.array([values.get((row["system"], row["video"]), np.nan) for row in rows]),
+                seed=study.seed,
+            )
+            for metric, values in figures.items()
+        }
+        for question in tables
+    }
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

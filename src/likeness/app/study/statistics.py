@@ -1,0 +1,146 @@
+"""Figures of a study: means with intervals, agreement of raters, rank correlation with other figures.
+
+Ratings are a table of raters and videos with holes. Intervals resample both, raters and videos, each with replacement
+(the "pigeonhole" bootstrap of Owen 2007, doi:10.1214/07-AOAS122): what should hold for other people and other videos
+must not pretend that many answers of few people about few videos are independent. It errs on the wide side.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A number with its bootstrap interval; NaN where it does not exist."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correlation:
+    """How the order of videos by people agrees with their order by a metric."""
+
+    spearman: Estimate
+    kendall: float
+    num_videos: int
+
+
+def resample(
+    num_raters: int, num_videos: int, *, seed: int = 0, count: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw how often each rater and each video counts.
+
+    Shapes:
+        returns: (resamples, raters) and (resamples, videos)
+    """
+    rng = np.random.default_rng(seed)
+    raters = rng.multinomial(num_raters, np.full(num_raters, 1 / num_raters), size=count)
+    videos = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), size=count)
+    return raters.astype(float), videos.astype(float)
+
+
+def weighted_means(table: np.ndarray, raters: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    """Mean of a table with holes under each resample; NaN where a resample holds no rating.
+
+    Shapes:
+        table: (raters, videos), NaN where there is no rating
+        raters: (resamples, raters)
+        videos: (resamples, videos)
+        returns: (resamples,)
+    """
+    is_given = np.isfinite(table)
+    total = ((raters @ np.where(is_given, table, 0.0)) * videos).sum(axis=1)
+    count = ((raters @ is_given.astype(float)) * videos).sum(axis=1)
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+
+def estimate(value: float, resampled: np.ndarray) -> Estimate:
+    """Lay the percentile interval of resampled values around a value."""
+    found = resampled[np.isfinite(resampled)]
+    if not len(found) or not np.isfinite(value):
+        return Estimate(value=value, low=float("nan"), high=float("nan"))
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def mean_estimate(table: np.ndarray, raters: np.ndarray, videos: np.ndarray) -> Estimate:
+    """Mean of all ratings in a table, with its interval."""
+    value = float(np.nanmean(table)) if np.isfinite(table).any() else float("nan")
+    return estimate(value, weighted_means(table, raters, videos))
+
+
+def krippendorff_alpha(
+    table: np.ndarray, level: Literal["nominal", "ordinal", "interval"] = "interval"
+) -> float:
+    """Krippendorff's alpha, the agreement of raters: 1 is full, 0 is what chance gives.
+
+    alpha = 1 - (n - 1) sum_ck o_ck d_ck / sum_ck n_c n_k d_ck, with coincidences o of the values c and k within videos
+    and totals n (Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011). Videos with one rating do not count.
+
+    Shapes:
+        table: (raters, videos), NaN where there is no rating
+
+    Returns:
+        NaN where no video has two ratings, or all ratings are equal.
+    """
+    paired = table[:, np.isfinite(table).sum(axis=0) >= 2]
+    values = np.unique(paired[np.isfinite(paired)])
+    if len(values) < 2:
+        return float("nan")
+    counts = np.stack([(paired == value).sum(axis=0) for value in values]).astype(float)  # (values, videos)
+    per_video = counts.sum(axis=0)
+    pairs = np.einsum("cu,ku->cku", counts, counts) - np.einsum(
+        "cu,ck->cku", counts, np.eye(len(values))
+    )  # Nobody is paired with themselves.
+    coincidences = (pairs / (per_video - 1)).sum(axis=2)
+    totals = coincidences.sum(axis=1)
+    distances = _distances(values, totals, level)
+    expected = (np.outer(totals, totals) * distances).sum()
+    return float(1 - (totals.sum() - 1) * (coincidences * distances).sum() / expected)
+
+
+def rank_correlation(people: np.ndarray, metric: np.ndarray, *, seed: int = 0) -> Correlation:
+    """Spearman's and Kendall's (tau-b) rank correlation over videos, intervals by resampled videos.
+
+    Shapes:
+        people: (videos,) mean ratings
+        metric: (videos,) NaN where a video has no figure
+    """
+    both = np.isfinite(people) & np.isfinite(metric)
+    people, metric = people[both], metric[both]
+    count = len(people)
+    if count < 3 or np.ptp(people) == 0 or np.ptp(metric) == 0:
+        nan = float("nan")
+        return Correlation(spearman=Estimate(value=nan, low=nan, high=nan), kendall=nan, num_videos=count)
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    ranks = [stats.rankdata(values[drawn], axis=1) for values in (people, metric)]
+    ranks = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
+    scale = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
+    resampled = np.divide(
+        (ranks[0] * ranks[1]).sum(axis=1), scale, out=np.full(RESAMPLES, np.nan), where=scale > 0
+    )
+    value = float(np.asarray(stats.spearmanr(people, metric))[0])
+    return Correlation(
+        spearman=estimate(value, resampled),
+        kendall=float(np.asarray(stats.kendalltau(people, metric))[0]),
+        num_videos=count,
+    )
+
+
+def _distances(values: np.ndarray, totals: np.ndarray, level: str) -> np.ndarray:
+    """How far values are apart, squared."""
+    if level == "nominal":
+        return 1.0 - np.eye(len(values))
+    if level == "interval":
+        return (values[:, None] - values[None]) ** 2
+    # Ordinal: as many ranks apart as values were given between them, half of those at either end.
+    middles = np.cumsum(totals) - totals / 2
+    return (middles[:, None] - middles[None]) ** 2

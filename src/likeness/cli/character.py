@@ -1,0 +1,115 @@
+"""`likeness character`: people saved once, as one file each, and used again by name."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    family = typer.Typer(
+        name="character", help="Save people once and use them again by name.", no_args_is_help=True
+    )
+    family.command()(add)
+    family.command("list")(list_names)
+    family.command()(show)
+    family.command()(remove)
+    app.add_typer(family)
+
+
+def add(
+    name: Annotated[str, typer.Argument(help="What to call the person.")],
+    face: Annotated[list[Path], typer.Option(help="Picture of the person; repeat it for more pictures.")],
+    consent: Annotated[
+        str, typer.Option(help="Who agreed to be shown, when and for what. It stays in the file.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="A .safetensors file elsewhere, instead of by name.")
+    ] = None,
+    pick: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a character of that name.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Read pictures of one person and save them as a character."""
+    from likeness.generation.characters import Character, character_file, check_character
+
+    check_character(name, consent)
+    target = character_file(name, output, replace=replace)
+    character = Character.create(name, face, consent=consent, pick=pick)
+    path = character.save(target, replace=replace)
+    if as_json:
+        _print_json({"file": str(path), **character.to_dict()})
+        return
+    print(f"{path}: {character.name}, {_count(len(character.faces))}")
+    if character.spread >= character.faces[0].threshold:
+        typer.echo(
+            f"likeness: two of the pictures are {character.spread:.2f} apart, as different people are. Look at "
+            f"them, and make the character again with `--replace` if one shows somebody else.",
+            err=True,
+        )
+
+
+def list_names(as_json: _Json = False) -> None:
+    """List the saved characters."""
+    from likeness.errors import CharacterError
+    from likeness.generation.characters import Character, character_folder, character_names, find_character
+
+    rows = []
+    for name in character_names():
+        try:
+            rows.append({"file": str(find_character(name)), **Character.load(name).to_dict()})
+        except CharacterError as error:
+            rows.append({"file": str(find_character(name)), "name": name, "problem": str(error)})
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['name']}: {row['problem'] if 'problem' in row else _count(len(row['references']))}")
+    if not rows:
+        print(f"No character is saved in {character_folder()}.")
+
+
+def show(
+    character: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A saved character, or any file.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Write its references side by side to this .png.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Say what is known of a character: its references, engine and consent note."""
+    from likeness.generation.characters import Character, find_character
+
+    loaded = Character.load(character)
+    if picture is not None:
+        from likeness.media import contact_sheet, write_picture
+
+        write_picture(picture, contact_sheet([[face.crop for face in loaded.faces]], cell_px=224))
+    facts = {"file": str(find_character(character)), **loaded.to_dict()}
+    if as_json:
+        _print_json(facts)
+        return
+    facts["references"] = ", ".join(facts["references"])
+    for key, value in facts.items():
+        print(f"{key}: {value}")
+
+
+def remove(name: Annotated[str, typer.Argument(help="A saved character.")]) -> None:
+    """Delete a saved character, its consent note included."""
+    from likeness.generation.characters import remove_character
+
+    print(f"{remove_character(name)} is deleted.")
+
+
+def _count(num_references: int) -> str:
+    return f"{num_references} reference{'s' if num_references > 1 else ''}"
+
+
+def _print_json(facts: object) -> None:
+    import json
+
+    print(json.dumps(facts))

@@ -1,0 +1,64 @@
+"""`likeness story`: several shots of one character from one file, joined into one video."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(story)
+
+
+def story(
+    file: Annotated[Path, typer.Argument(help="A TOML or JSON file, such as examples/story.toml.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder of the story.  [default: runs/NAME OF FILE]"),
+    ] = None,
+    face: Annotated[
+        list[Path] | None,
+        typer.Option(help="Picture of the person, instead of those in the file; may be repeated."),
+    ] = None,
+    character: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A saved character, instead of the file's.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="A.B=1", help="Change a setting, such as steps=10 or shots.0.seed=3."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Backbone and licence: tiny, open or research.")] = "tiny",
+    method: Annotated[str, typer.Option(help="How the face enters the model.")] = "magic_mirror",
+    backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+) -> None:
+    """Make several shots of one character and join them. Finished shots are kept when it runs again."""
+    from likeness.cli.generate import load
+    from likeness.cli.progress import progress, spinner
+
+    with spinner("Reading the story", is_quiet=as_json):
+        from likeness.generation.presets import find_preset
+        from likeness.generation.references import choose_person
+        from likeness.generation.stories import decide_shots, read_story
+
+        read = read_story(file, overrides or ())
+        decide_shots(read, find_preset(preset))
+        person = choose_person(face or (), character) if face or character else None
+        person = choose_person(read.faces, read.character) if person is None else person
+    with spinner("Loading the models", is_quiet=as_json):
+        likeness = load(preset, method, backbone=backbone, adapter=adapter)
+    with progress("Making the shots", is_quiet=as_json) as on_step:
+        told = likeness.story(read, output or Path("runs") / file.stem, person, on_step=on_step)
+    if as_json:
+        import json
+
+        print(json.dumps({"folder": str(told.video.parent), **told.to_dict()}))
+        return
+    from likeness.generation.similarity import describe_similarity
+
+    for number, shot in enumerate(told.shots, start=1):
+        state = "kept" if shot.is_kept else "made"
+        print(f"{number}. {state} {shot.file.name}: {describe_similarity(shot.clip.similarity)}")
+    print(f"{told.video}: {sum(shot.clip.duration_s for shot in told.shots):.1f} s")
+    print(f"Open {told.page} in a browser.")

@@ -1,0 +1,158 @@
+"""`likeness study`: ask people about videos, blind, and sum up what they say."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the study.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    family = typer.Typer(
+        no_args_is_help=True, help="Ask people about videos, blind, and sum up what they say."
+    )
+    for verb in (create, serve, merge, report):
+        family.command()(verb)
+    app.add_typer(family, name="study")
+
+
+def create(
+    systems: Annotated[
+        list[str],
+        typer.Argument(help="A folder of videos for each system, or NAME=FOLDER; same video names."),
+    ],
+    references: Annotated[Path, typer.Option(help="Folder of pictures: NAME.jpg or NAME/*.jpg.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new study.")],
+    questions: Annotated[
+        str, typer.Option(help="magic_mirror, fantasy_id, or a TOML file of your own.")
+    ] = "magic_mirror",
+    manifest: Annotated[
+        Path | None, typer.Option(help="JSON of pictures and prompt for each video (OpenS2V's layout).")
+    ] = None,
+    per_rater: Annotated[
+        int | None, typer.Option(min=1, help="Videos that one rater sees; all by default.")
+    ] = None,
+    checks: Annotated[int, typer.Option(min=0, max=20, help="Attention checks for each rater.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Of neutral names and orders.")] = 0,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Leave out videos that some systems lack.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a survey of videos: blind, with its own page and plans of who sees what."""
+    from likeness.app.study.create import StudyOptions, create_study
+    from likeness.app.study.pairing import pair_videos, read_systems
+    from likeness.app.study.questions import read_questionnaire
+    from likeness.cli.progress import progress
+
+    sets = pair_videos(read_systems(systems), references, manifest=manifest, allow_missing=allow_missing)
+    options = StudyOptions(seed=seed, num_checks=checks, videos_per_rater=per_rater)
+    with progress("Writing videos", is_quiet=as_json) as on_progress:
+        study = create_study(output, sets, read_questionnaire(questions), options, on_progress=on_progress)
+    shown = len(study.plans[0])
+    if as_json:
+        import json
+
+        print(
+            json.dumps(
+                {"study": str(output), "key": study.key, "videos": len(study.items), "per_rater": shown}
+            )
+        )
+        return
+    print(
+        f"{output}: {len(study.items)} videos of {len(study.systems)} systems, {shown} pages for each rater. "
+        f"Serve it with `likeness study serve {output}`, or host the folder {output / 'site'} anywhere."
+    )
+
+
+def serve(
+    study: Folder,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where browsers find it.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets other machines in; put TLS in front of it.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve a survey and keep the answers, until interrupted."""
+    from importlib.util import find_spec
+
+    from likeness.errors import ResourceError
+
+    if find_spec("fastapi") is None or find_spec("uvicorn") is None:
+        raise ResourceError("The web framework is not installed. Run `pip install 'likeness[app]'`.")
+    from likeness.app.study.manifest import Study
+    from likeness.app.study.server import serve as run
+
+    Study.load(study)
+    print(f"http://{host}:{port} (stop with Ctrl+C; answers are in {study / 'answers.sqlite'})", flush=True)
+    run(study, host=host, port=port)
+
+
+def merge(
+    study: Folder,
+    files: Annotated[list[Path], typer.Argument(help="Files that raters saved.")],
+    as_json: AsJson = False,
+) -> None:
+    """Store the answers that raters of a hosted survey saved as files. Merging twice adds nothing."""
+    from likeness.app.study.answers import AnswerStore
+    from likeness.app.study.answers import merge as merge_files
+    from likeness.app.study.manifest import Study
+
+    store = AnswerStore(study, Study.load(study))
+    added, known = merge_files(store, files)
+    raters, _ = store.count()
+    store.close()
+    if as_json:
+        import json
+
+        print(json.dumps({"added": added, "known": known, "raters": raters}))
+        return
+    print(f"{study}: {added} new answers, {known} known before, {raters} raters in all")
+
+
+def report(
+    study: Folder,
+    metrics: Annotated[
+        Path | None, typer.Option(help="CSV, JSON or Parquet of figures: system, video, numbers.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; report.html in the study by default.")
+    ] = None,
+    allow_failed: Annotated[
+        int, typer.Option(min=0, help="Attention checks that a rater may fail and still count.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Sum up the answers: means, intervals, agreement, and what metrics agree with people."""
+    import json
+
+    from likeness.app.study.answers import AnswerStore
+    from likeness.app.study.figures import read_figures
+    from likeness.app.study.manifest import Study
+    from likeness.app.study.page import write_page
+    from likeness.app.study.report import OVERALL, make_report
+
+    loaded = Study.load(study)
+    figures = read_figures(metrics) if metrics else None
+    store = AnswerStore(study, loaded)
+    answers = store.newest()
+    store.close()
+    made = make_report(loaded, answers, figures=figures, allowed_failures=allow_failed)
+    page = output or study / "report.html"
+    write_page(page, loaded, made)
+    page.with_suffix(".json").write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps(made.to_dict()))
+        return
+    for system in loaded.systems:
+        cells = [
+            f"{name} {made.ratings[name][system].mean.value:.2f}"
+            for name in (*loaded.questionnaire.names, OVERALL)
+        ]
+        print(f"{system}: {', '.join(cells)}")
+    raters = made.raters
+    print(
+        f"{len(raters.used)} of {raters.total} raters count ({len(raters.failed_checks)} failed checks, "
+        f"{len(raters.unchecked)} met none). {page}"
+    )
