@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
+from diffusers.hooks import FasterCacheConfig
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from likeness.adapters.block import CONDITION_KEY, FaceBlock, FaceCondition, FaceLayer
+from likeness.adapters.compose import embrace, release, renewed_offload
 from likeness.errors import ConfigError
 
 _ARGUMENTS = tuple(signature(CogVideoXTransformer3DModel.forward).parameters)[1:]
@@ -54,14 +56,14 @@ def attach(
     """Wrap every block of `transformer`; those named in `layers` are adapted, the others let the face pass by.
 
     Args:
-        transformer: A stock transformer. Load LoRA weights and quantize before, enable caches and offload after.
+        transformer: A stock transformer. Quantize before, enable caches after; `docs/composition.md` has the rest.
         layers: Adapter layers by block number.
         condition: Asked at each forward pass, with its text and timesteps, for what is on now and for the text; None
             leaves the transformer stock.
         reinjects_face: Give every adapted block x_face anew, instead of what the one before it made of it.
 
     Raises:
-        ConfigError: Something is attached already, a cache is on, or a layer has no block.
+        ConfigError: Something is attached already, a cache or sequential offload is on, or a layer has no block.
     """
     blocks = transformer.transformer_blocks
     if any(type(block) is not CogVideoXBlock for block in blocks):
@@ -74,11 +76,13 @@ def attach(
             f"The adapter has layers for blocks {', '.join(missing)}, but the transformer has {len(blocks)} blocks. "
             "Use the adapter with the backbone that it was trained on."
         )
-    for number, block in enumerate(blocks):
-        layer = by_number.get(number)
-        assert isinstance(block, CogVideoXBlock)
-        assert layer is None or isinstance(layer, FaceLayer)
-        blocks[number] = FaceBlock(block, layer, number=number, reinjects_face=reinjects_face)
+    with renewed_offload(transformer, "attach"):
+        for number, block in enumerate(blocks):
+            layer = by_number.get(number)
+            assert isinstance(block, CogVideoXBlock)
+            assert layer is None or isinstance(layer, FaceLayer)
+            blocks[number] = FaceBlock(block, layer, number=number, reinjects_face=reinjects_face)
+    embrace(transformer)
 
     def bring_condition(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
@@ -97,19 +101,26 @@ def detach(attachment: Attachment) -> None:
     """Put the stock blocks back.
 
     Raises:
-        ConfigError: A cache is on, whose hooks sit on the adapted blocks.
+        ConfigError: A cache is on, whose hooks sit on the adapted blocks, or sequential offload.
     """
-    _refuse_cache(attachment.transformer, "detach")
+    transformer = attachment.transformer
+    _refuse_cache(transformer, "detach")
+    with renewed_offload(transformer, "detach"):
+        for number, block in enumerate(transformer.transformer_blocks):
+            assert isinstance(block, FaceBlock)
+            transformer.transformer_blocks[number] = block.base
     attachment.hook.remove()
-    blocks = attachment.transformer.transformer_blocks
-    for number, block in enumerate(blocks):
-        assert isinstance(block, FaceBlock)
-        blocks[number] = block.base
+    release(transformer)
 
 
 def is_guided(pipe: CogVideoXPipeline | None) -> bool | None:
-    """Whether the call that `pipe` is in uses guidance in one pass; None outside of a call, where nobody knows."""
+    """Whether the call that `pipe` is in uses guidance in one pass.
+
+    None where nobody knows: outside of a call, and with FasterCache, which leaves out unconditional rows as it likes.
+    """
     if pipe is None or getattr(pipe, "current_timestep", None) is None:
+        return None
+    if isinstance(pipe.transformer._cache_config, FasterCacheConfig):
         return None
     return pipe.guidance_scale > 1
 

@@ -1,0 +1,108 @@
+"""What an attached transformer needs so that the rest of diffusers keeps working on it.
+
+diffusers finds layers by name, by class, or by their place among the blocks; an adapted block changes all three. This
+module says where each feature has to look instead. It is no feature of its own: everything here is undone by
+`release`. `docs/composition.md` lists the features, in which order to call them, and how closely they agree.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+from accelerate.hooks import AlignDevicesHook, SequentialHook
+from diffusers.hooks import HookRegistry
+from diffusers.hooks.faster_cache import _FASTER_CACHE_BLOCK_HOOK, FasterCacheConfig
+from diffusers.hooks.group_offloading import (
+    _GROUP_OFFLOADING,
+    _LAYER_EXECUTION_TRACKER,
+    _LAZY_PREFETCH_GROUP_OFFLOADING,
+    _apply_group_offloading,
+    _get_top_level_group_offload_hook,
+)
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+
+from likeness.adapters.block import FaceBlock
+from likeness.errors import ConfigError
+
+_SHADOWED = ("_repeated_blocks", "_skip_layerwise_casting_patterns", "load_lora_adapter", "enable_cache")
+
+
+def embrace(transformer: CogVideoXTransformer3DModel) -> None:
+    """Tell diffusers' features about the adapted blocks of `transformer`."""
+    settings: dict[str, Any] = vars(transformer)
+    # CogVideoX names no blocks to compile one by one.
+    settings["_repeated_blocks"] = [FaceBlock.__name__]
+    # The adapter is small, and its new layers are the sensitive ones: casting is for the base.
+    patterns = type(transformer)._skip_layerwise_casting_patterns or []
+    settings["_skip_layerwise_casting_patterns"] = [*patterns, r"\.layer\."]
+    settings["load_lora_adapter"] = MethodType(_load_lora_adapter, transformer)
+    settings["enable_cache"] = MethodType(_enable_cache, transformer)
+
+
+def release(transformer: CogVideoXTransformer3DModel) -> None:
+    """Undo `embrace`."""
+    for name in _SHADOWED:
+        del vars(transformer)[name]
+
+
+@contextmanager
+def stock_blocks(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
+    """Show the frozen blocks in their stock places, under their stock names, for a moment."""
+    blocks = transformer.transformer_blocks
+    worn = list(blocks)
+    for number, block in enumerate(worn):
+        assert isinstance(block, FaceBlock)
+        blocks[number] = block.base
+    try:
+        yield
+    finally:
+        for number, block in enumerate(worn):
+            blocks[number] = block
+
+
+@contextmanager
+def renewed_offload(transformer: CogVideoXTransformer3DModel, act: str) -> Iterator[None]:
+    """Take group offload off while blocks are exchanged, and put it on again: it groups layers by their place.
+
+    Raises:
+        ConfigError: Sequential offload is on. It leaves nothing of the weights in their place.
+    """
+    for module in transformer.modules():
+        hook = getattr(module, "_hf_hook", None)
+        hooks = hook.hooks if isinstance(hook, SequentialHook) else (hook,)
+        if any(isinstance(one, AlignDevicesHook) and one.offload for one in hooks):
+            raise ConfigError(
+                f"Sequential offload is on, so `{act}()` would find no weights. Call `pipe.remove_all_hooks()` "
+                f"first, then `{act}()`, then `pipe.enable_sequential_cpu_offload()`."
+            )
+    top = _get_top_level_group_offload_hook(transformer)
+    if top is None:
+        yield
+        return
+    registry = HookRegistry.check_if_exists_or_initialize(transformer)
+    for name in (_GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFLOADING):
+        registry.remove_hook(name, recurse=True)
+    yield
+    _apply_group_offloading(transformer, top.config)
+
+
+def _load_lora_adapter(transformer: CogVideoXTransformer3DModel, *args: Any, **kwargs: Any) -> None:
+    """Load LoRA weights, whose names are those of the stock blocks."""
+    with stock_blocks(transformer):
+        type(transformer).load_lora_adapter(transformer, *args, **kwargs)
+
+
+def _enable_cache(transformer: CogVideoXTransformer3DModel, config: Any) -> None:
+    """Switch a cache on.
+
+    FasterCache takes the second half of an attention's batch for the conditional rows. The frozen attention of an
+    adapted block sees the unconditional rows alone, so that attention is always computed.
+    """
+    type(transformer).enable_cache(transformer, config)
+    if not isinstance(config, FasterCacheConfig):
+        return
+    for block in transformer.transformer_blocks:
+        if isinstance(block, FaceBlock) and block.layer is not None:
+            attention = HookRegistry.check_if_exists_or_initialize(block.base.attn1)
+            attention.remove_hook(_FASTER_CACHE_BLOCK_HOOK, recurse=False)
