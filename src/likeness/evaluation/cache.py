@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness.evaluation.features import Arrays, Features
+from likeness.evaluation.feature import Arrays, Features
 
 logger = logging.getLogger(__name__)
 

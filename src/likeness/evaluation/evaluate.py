@@ -33,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from likeness.errors import LikenessError, ResourceError
 from likeness.evaluation.cache import FeatureCache, Measured, VideoInfo
-from likeness.evaluation.features import FEATURES, Arrays, Footage, in_order
+from likeness.evaluation.feature import Arrays, Footage
+from likeness.evaluation.features import FEATURES, in_order
 from likeness.evaluation.items import References, VideoItem, read_references, settle
 from likeness.evaluation.metrics import select, why_left_out
 from likeness.evaluation.results import EvaluationResult
@@ -92,7 +93,10 @@ def evaluate(
     chosen = select(metrics)
     items = settle(videos, references, prompts)
     has_prompts = any(item.prompt is not None for item in items)
-    reasons = {metric.name: why_left_out(metric, has_prompts=has_prompts) for metric in chosen}
+    reasons = {
+        metric.name: why_left_out(metric, has_prompts=has_prompts, has_pictures=references is not None)
+        for metric in chosen
+    }
     kept = [metric for metric in chosen if reasons[metric.name] is None]
     needed = in_order({feature for metric in kept for feature in metric.needs} | {"faces"})
     cache = FeatureCache(settings.cache)

@@ -3,58 +3,20 @@
 A feature turns the frames of one video into a few small arrays. It knows no reference and no prompt, so that its
 arrays can be kept by the video's bytes alone: other references, prompts or formulas cost no second look at the pixels.
 A metric declares the features it needs; a feature declares the weights it needs and the features that it builds on.
-Those of large networks stand in `networks`.
+Those of large networks stand in `networks.features`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 
+from likeness.evaluation.feature import Feature, Features, Footage
 from likeness.evaluation.flow import measure_flow
+from likeness.evaluation.networks.features import NETWORK_FEATURES
 from likeness.faces import default_engine, find_faces, prominence
-from likeness.records import Face
 
 DETECTION_PX = 384
 """Small frames are enlarged to this before the detector sees them."""
-
-Arrays = Mapping[str, np.ndarray]
-Features = Mapping[str, Arrays]
-"""By feature, then by array."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Footage:
-    """The decoded frames of one video.
-
-    Shapes:
-        frames: (frames, height, width, 3) uint8
-    """
-
-    frames: np.ndarray
-    fps: float
-    """Average rate; of a video with a variable rate, frames over duration."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Feature:
-    """One thing that is measured on pixels."""
-
-    name: str
-    version: int
-    """Rises whenever the arrays change; cached arrays of other versions are not read."""
-    compute: Callable[[Footage, Features], dict[str, np.ndarray]]
-    """From the frames and the features in `builds_on`."""
-    builds_on: tuple[str, ...] = ()
-    weights: tuple[str, ...] = ()
-    """Names in `likeness.weights`."""
-    of_reference: Callable[[np.ndarray, Face], np.ndarray] | None = None
-    """What it makes of a reference: from the picture, (height, width, 3) uint8, and its face."""
-
-    @property
-    def kind(self) -> str:
-        """Name and version, under which arrays are kept."""
-        return f"{self.name}-{self.version}"
 
 
 def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:
@@ -95,9 +57,10 @@ FEATURES: dict[str, Feature] = {
             name="faces", version=1, compute=measure_faces, weights=("dlib-landmarks", "dlib-recognizer")
         ),
         Feature(name="flow", version=1, compute=measure_farneback, builds_on=("faces",)),
+        *NETWORK_FEATURES,
     )
 }
-"""Everything that can be measured, by name. `networks` adds to it."""
+"""Everything that can be measured, by name."""
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -92,9 +92,12 @@ def mean_in_box(lengths: np.ndarray, box: np.ndarray) -> float:
     return float(region.mean()) if region.size else float("nan")
 
 
-def dynamic_threshold_px(height_px: int, width_px: int) -> float:
-    """Motion of a pair from which VBench calls it dynamic: 6 px where the shorter side has 256."""
-    return 6.0 * min(height_px, width_px) / 256.0
+def dynamic_threshold_px(height_px: int, width_px: int, fps: float) -> float:
+    """Motion of a pair from which VBench calls it dynamic: 6 px where the shorter side has 256.
+
+    Below 8 frames a second a pair spans more time, and VBench's code asks for proportionally more.
+    """
+    return max(1.0, RATE_FPS / fps) * 6.0 * min(height_px, width_px) / 256.0
 
 
 def is_dynamic(fast_px: np.ndarray, threshold_px: float, num_frames: int) -> bool:

@@ -8,9 +8,12 @@ from likeness.evaluation.features import FEATURES, in_order
 from likeness.evaluation.identity import IDENTITY_METRICS
 from likeness.evaluation.metric import Metric
 from likeness.evaluation.motion import MOTION_METRICS
+from likeness.evaluation.published import PUBLISHED_METRICS
 from likeness.weights import entry, locate
 
-METRICS: dict[str, Metric] = {metric.name: metric for metric in (*IDENTITY_METRICS, *MOTION_METRICS)}
+METRICS: dict[str, Metric] = {
+    metric.name: metric for metric in (*IDENTITY_METRICS, *MOTION_METRICS, *PUBLISHED_METRICS)
+}
 
 
 def select(names: Sequence[str] | None) -> list[Metric]:
@@ -27,10 +30,12 @@ def select(names: Sequence[str] | None) -> list[Metric]:
     return [metric for name, metric in METRICS.items() if names is None or name in names]
 
 
-def why_left_out(metric: Metric, *, has_prompts: bool) -> str | None:
+def why_left_out(metric: Metric, *, has_prompts: bool, has_pictures: bool) -> str | None:
     """What a metric lacks here, and what brings it; None where it can be measured."""
     if metric.needs_prompt and not has_prompts:
         return "It compares a video with its sentence, and no prompts were given."
+    if metric.needs_pictures and not has_pictures:
+        return "It compares a video with reference pictures, and none were given."
     missing = []
     for feature in in_order(metric.needs):
         for name in FEATURES[feature].weights:

@@ -40,7 +40,7 @@ def dynamic(view: VideoView, feature: str) -> float:
     fast_px = view.features[feature]["fast_px"]
     if not len(fast_px):
         return float("nan")
-    threshold_px = dynamic_threshold_px(view.height_px, view.width_px)
+    threshold_px = dynamic_threshold_px(view.height_px, view.width_px, view.fps)
     return float(is_dynamic(fast_px, threshold_px, len(fast_px) + 1))
 
 

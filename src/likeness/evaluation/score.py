@@ -11,6 +11,7 @@ from likeness.evaluation.identity import consecutive_cosines, cosines_to, distan
 from likeness.evaluation.items import VideoItem
 from likeness.evaluation.metric import Metric
 from likeness.evaluation.motion import face_flow
+from likeness.evaluation.networks.features import embed_prompt
 from likeness.evaluation.results import (
     EvaluationResult,
     Summary,
@@ -50,7 +51,9 @@ def score(
         if known.features is not None:
             person = names.index(item.identity) if item.identity is not None else None
             own = None if references is None or item.identity is None else references[item.identity]
-            view = look(known, own, gallery, person, which_face)
+            reads_text = item.prompt is not None and "viclip" in known.features
+            text = embed_prompt(item.prompt or "") if reads_text else None
+            view = look(known, own, gallery, person, which_face, text)
         views.append(view)
         videos.append(_video_result(item, known, view, metrics))
     return EvaluationResult(
@@ -76,6 +79,7 @@ def look(
     gallery: np.ndarray,
     person: int | None,
     which_face: WhichFace,
+    text: np.ndarray | None = None,
 ) -> VideoView:
     """One video's view. Without `references` its own first face is the reference."""
     assert known.features is not None
@@ -97,6 +101,7 @@ def look(
         fps=known.info.fps,
         height_px=known.info.height_px,
         width_px=known.info.width_px,
+        text=text,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from likeness.evaluation.features import Arrays, Features
+from likeness.evaluation.feature import Arrays, Features
 
 WhichFace = Literal["prominent", "nearest"]
 

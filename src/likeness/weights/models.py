@@ -222,6 +222,22 @@ _ALL = (
         about_bytes=1_700_000_000,
     ),
     WeightEntry(
+        name="clip-vocabulary",
+        purpose="CLIP's vocabulary, for the prompts of the metric overall consistency",
+        preset="open",
+        licence="MIT",
+        source=Url(
+            url="https://raw.githubusercontent.com/openai/CLIP/main/clip/bpe_simple_vocab_16e6.txt.gz"
+        ),
+        files=(
+            _file(
+                "bpe_simple_vocab_16e6.txt.gz",
+                "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+                1_356_917,
+            ),
+        ),
+    ),
+    WeightEntry(
         name="inception",
         purpose="Inception-v3 for the metrics IS and FID",
         preset="open",

@@ -1,0 +1,47 @@
+"""What a feature is: arrays measured on the pixels of one video. Which there are stands in `features`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from likeness.faces import default_engine
+from likeness.records import Face
+
+Arrays = Mapping[str, np.ndarray]
+Features = Mapping[str, Arrays]
+"""By feature, then by array."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footage:
+    """The decoded frames of one video.
+
+    Shapes:
+        frames: (frames, height, width, 3) uint8
+    """
+
+    frames: np.ndarray
+    fps: float
+    """Average rate; of a video with a variable rate, frames over duration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """One thing that is measured on pixels."""
+
+    name: str
+    version: int
+    """Rises whenever the arrays change; cached arrays of other versions are not read."""
+    compute: Callable[[Footage, Features], dict[str, np.ndarray]]
+    """From the frames and the features in `builds_on`."""
+    builds_on: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    """Names in `likeness.weights`."""
+    of_reference: Callable[[np.ndarray, Face], np.ndarray] | None = None
+    """What it makes of a reference: from the picture, (height, width, 3) uint8, and its face."""
+
+    @property
+    def kind(self) -> str:
+        """Name, version and face engine, under which arrays are kept."""
+        return f"{self.name}-{self.version}-{default_engine().name.replace('/', '_')}"

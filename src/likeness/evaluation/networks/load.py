@@ -1,0 +1,67 @@
+"""A network and its weights, built once in a process."""
+
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from likeness.errors import WeightsError
+from likeness.evaluation.networks.inception import Inception
+from likeness.evaluation.networks.raft import Raft
+from likeness.evaluation.networks.viclip import ViClip
+from likeness.runtime import choose_device
+from likeness.weights import entry, locate
+from likeness.weights.strict import refuse_differences, shapes_of
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+@cache
+def raft() -> Raft:
+    state = read_state(locate("raft"))
+    return ready(Raft(), {name.removeprefix("module."): tensor for name, tensor in state.items()}, "raft")
+
+
+@cache
+def inception() -> Inception:
+    return ready(Inception(), read_state(locate("inception")), "inception")
+
+
+@cache
+def viclip() -> ViClip:
+    return ready(ViClip(), read_state(locate("viclip")), "viclip")
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a torch file, read without running what it holds; of its part `model` where it has one.
+
+    Raises:
+        WeightsError: the file is damaged or holds more than tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise WeightsError(f"{path} cannot be read ({error}). Pull it again.") from error
+    except Exception as error:  # torch raises pickle's error where a file would run code.
+        raise WeightsError(f"{path} holds more than tensors ({error}). Pull it again.") from error
+    return state.get("model", state)
+
+
+def ready(network: AnyModule, state: dict[str, Tensor], name: str) -> AnyModule:
+    """Load strictly, on the device of this machine.
+
+    Raises:
+        WeightsError: a tensor is missing, extra or misshapen; all of them are listed.
+    """
+    counters = {key for key in network.state_dict() if key.endswith("num_batches_tracked")}
+    refuse_differences(
+        shapes_of(network.state_dict()),
+        shapes_of(state),
+        what=f"`{name}`",
+        remedy=entry(name).remedy,
+        optional=counters,
+    )
+    network.load_state_dict(state, strict=False)
+    return network.to(choose_device()).eval()
