@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from likeness.faces import compare as compare
     from likeness.faces import find_faces as find_faces
     from likeness.faces import read_face as read_face
+    from likeness.generation import Character as Character
     from likeness.generation import Likeness as Likeness
+    from likeness.generation import Story as Story
     from likeness.methods.magic_mirror import MagicMirror as MagicMirror
     from likeness.records import Clip as Clip
     from likeness.records import Comparison as Comparison
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Character": "generation",
     "Clip": "records",
     "Comparison": "records",
     "ConfigError": "errors",
@@ -37,6 +40,7 @@ _HOME = {
     "MediaError": "errors",
     "Pose": "records",
     "Similarity": "records",
+    "Story": "generation",
     "WeightsError": "errors",
     "compare": "faces",
     "find_faces": "faces",

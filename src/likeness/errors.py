@@ -4,6 +4,7 @@ LikenessError            (exit code 2)
 ├── ConfigError          a setting is missing, misspelt or out of range
 ├── PromptError          (3) a prompt cannot be used as it is
 ├── MediaError           (3) a picture or video cannot be read or written
+├── CharacterError       (3) a saved character cannot be read or written
 ├── FaceError            (3) a reference picture is unusable
 │   ├── NoFaceError
 │   ├── ManyFacesError
@@ -38,6 +39,12 @@ class PromptError(LikenessError, ValueError):
 
 class MediaError(LikenessError):
     """A picture or video cannot be read or written."""
+
+    exit_code = 3
+
+
+class CharacterError(LikenessError):
+    """A saved character cannot be read or written."""
 
     exit_code = 3
 

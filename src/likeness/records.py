@@ -133,9 +133,21 @@ class Similarity:
         """Share of all frames that are nearer to the reference than the threshold."""
         return float((self.distances < self.threshold).mean()) if len(self.distances) else 0.0
 
+    @property
+    def score(self) -> float:
+        """One number from 0 to 1 to judge a clip by: the mean over all frames of 1 - distance / (2 * threshold).
+
+        A frame at the threshold gives 0.5, one without a face gives 0, so a face that is rarely found scores low.
+        """
+        if not len(self.distances):
+            return 0.0
+        near = 1 - self.distances.astype(np.float64) / (2 * self.threshold)
+        return float(np.clip(np.nan_to_num(near, nan=0.0), 0, 1).mean())
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with None where a number does not exist."""
         return {
+            "score": self.score,
             "mean_cosine": _finite(self.mean),
             "mean_distance": _finite(self.mean_distance),
             "face_rate": self.face_rate,

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from likeness.generation.characters import Character as Character
     from likeness.generation.likeness import GenerationRequest as GenerationRequest
     from likeness.generation.likeness import GenerationSettings as GenerationSettings
     from likeness.generation.likeness import Likeness as Likeness
@@ -17,16 +18,21 @@ if TYPE_CHECKING:
     from likeness.generation.report import write_report as write_report
     from likeness.generation.saving import save_clip as save_clip
     from likeness.generation.similarity import measure_similarity as measure_similarity
+    from likeness.generation.stories import Story as Story
+    from likeness.generation.stories import read_story as read_story
 
 _HOME = {
+    "Character": "characters",
     "GenerationRequest": "likeness",
     "GenerationSettings": "likeness",
     "Likeness": "likeness",
     "PRESETS": "presets",
     "Preset": "presets",
     "ReportItem": "report",
+    "Story": "stories",
     "measure_similarity": "similarity",
     "read_faces": "references",
+    "read_story": "stories",
     "save_clip": "saving",
     "write_report": "report",
 }

@@ -4,55 +4,33 @@
 read, settings are checked and recorded, the result is measured. It adds no step to the denoising loop.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from likeness.backbones.load import load_pipeline
-from likeness.errors import ConfigError
-from likeness.generation.loading import load_adapter
+from likeness.generation.best_of import Search, choose_best
+from likeness.generation.characters import Character
+from likeness.generation.denoise import GenerationRequest, Judge, StepCallback, denoise
+from likeness.generation.loading import load_adapter, locate_backbone
 from likeness.generation.presets import METHODS, Preset, find_preset, known
-from likeness.generation.prompts import check_prompt
+from likeness.generation.prompts import add_style, check_prompt
 from likeness.generation.provenance import describe_reference, describe_software, describe_weights
-from likeness.generation.references import FacePicture, read_faces
+from likeness.generation.references import Person, read_faces
+from likeness.generation.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.similarity import measure_similarity, refuse_other_engines
-from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
-from likeness.records import Clip, Face
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.records import Clip
 from likeness.weights import verify
 
-StepCallback = Callable[[int, int], None]
-"""Called after each denoising step with the number of steps done and of all steps."""
+if TYPE_CHECKING:
+    from likeness.generation.stories import Story
+    from likeness.generation.telling import StoryCallback, Told
 
-
-class GenerationSettings(BaseModel):
-    """How a clip is made, apart from its prompt, face and seed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(ge=1, le=1000)
-    """Denoising steps: time grows with them, and up to a point so does quality."""
-    guidance: float = Field(ge=1, le=30)
-    """Weight of the prompt; 1 is no guidance."""
-    identity_scale: float = Field(default=1.0, ge=0, le=4)
-    """Weight of the reference; 0 is the stock pipeline."""
-    frames: int = Field(ge=1, le=257)
-    """A multiple of eight plus one."""
-    negative_prompt: str = ""
-    """What the video should not show."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GenerationRequest:
-    """One clip of a batch."""
-
-    prompt: str
-    references: tuple[Face, ...]
-    seed: int = 0
+__all__ = ["GenerationRequest", "GenerationSettings", "Likeness", "StepCallback"]
 
 
 class Likeness:
@@ -98,7 +76,7 @@ class Likeness:
         """
         chosen = find_preset(preset)
         known("method", method, METHODS)
-        source = str(backbone or chosen.backbone)
+        source = str(backbone or locate_backbone(chosen))
         folder = Path(adapter) if adapter else Path(source) / method
         if chosen.is_bundled and backbone is None:
             verify(chosen.name)
@@ -111,60 +89,76 @@ class Likeness:
     def generate(
         self,
         prompt: str,
-        faces: FacePicture | Sequence[FacePicture],
+        faces: Person,
         *,
         seed: int = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
-        identity_scale: float = 1.0,
-        frames: int | None = None,
-        negative_prompt: str = "",
+        best_of: int = 1,
+        min_similarity: float | None = None,
         on_step: StepCallback | None = None,
+        **choices: Unpack[Choices],
     ) -> Clip:
-        """Make one clip of the person in `faces`.
+        """Make one clip of the person in `faces`, or one picture with `frames=1`.
 
         Args:
             prompt: A sentence with the trigger word after the word for the person: "a woman img waves".
-            faces: One or several pictures of one person.
+            faces: One or several pictures of one person, or a saved `Character`.
             seed: The same seed on the same machine gives the same video.
-            steps: Denoising steps; by default the preset's.
-            guidance: Weight of the prompt; by default the preset's.
-            identity_scale: Weight of the reference; 0 is the stock pipeline.
-            frames: A multiple of eight plus one; by default the preset's.
-            negative_prompt: What the video should not show.
+            best_of: Try this many seeds and give the clip most like the reference.
+            min_similarity: Stop at the first clip whose `similarity.score` reaches it.
             on_step: Called after each step with the steps done and all steps.
+            **choices: Any field of `GenerationSettings`: `steps`, `guidance`, `frames`, `negative_prompt`, `style`,
+                `identity_scale`, `identity_start`, `identity_end`, `identity_blocks`, `identity_branch`.
 
         Raises:
             PromptError: The prompt has no trigger word, or is too long.
             FaceError: A picture shows no usable face, or several.
-            ConfigError: A setting is out of range.
+            ConfigError: A setting is unknown or out of range.
         """
-        settings = self.settings(
-            steps=steps,
-            guidance=guidance,
-            identity_scale=identity_scale,
-            frames=frames,
-            negative_prompt=negative_prompt,
-        )
+        settings = self.settings(**choices)
+        search = Search.of(best_of, min_similarity)
         check_prompt(prompt)
-        request = GenerationRequest(prompt=prompt, references=read_faces(faces), seed=seed)
+        request = GenerationRequest(
+            prompt=prompt,
+            references=read_faces(faces),
+            seed=seed,
+            character=faces.describe() if isinstance(faces, Character) else None,
+        )
+        if search.is_needed:
+            return choose_best(self, request, settings, search, on_step=on_step)
         return self.generate_many([request], settings, on_step=on_step)[0]
 
-    def settings(self, **chosen: Any) -> GenerationSettings:
-        """Fill what is None from the preset, and check all of it."""
-        defaults = {name: getattr(self.preset, name) for name in ("steps", "guidance", "frames")}
-        given = {name: value for name, value in chosen.items() if value is not None}
-        try:
-            settings = GenerationSettings(**(defaults | given))
-        except ValidationError as error:
-            problems = "; ".join(f"`{e['loc'][0]}` is {e['input']}: {e['msg']}" for e in error.errors())
-            raise ConfigError(f"{problems}. Leave it out to use the preset's value.") from error
-        if settings.frames % 8 != 1:
-            nearest = max(1, round((settings.frames - 1) / 8) * 8 + 1)
-            raise ConfigError(
-                f"`frames` is {settings.frames}; the backbone makes a multiple of eight plus one. Try {nearest}."
-            )
-        return settings
+    def settings(self, **choices: Unpack[Choices]) -> GenerationSettings:
+        """Fill what is None from the preset, and check all of it.
+
+        Raises:
+            ConfigError: A setting is unknown, out of range or contradicts another.
+        """
+        return resolve_settings(self.preset, dict(choices))
+
+    def story(
+        self,
+        story: "str | Path | Story",
+        folder: str | Path,
+        faces: Person | None = None,
+        *,
+        on_step: StepCallback | None = None,
+        on_shot: "StoryCallback | None" = None,
+    ) -> "Told":
+        """Make the shots of a story file and join them; finished shots in `folder` are kept.
+
+        Args:
+            story: A TOML or JSON file, or what `read_story` made of it.
+            folder: Where videos and pages go.
+            faces: The person, where it is not the one that the story names.
+            on_step: Called after each step with the steps done and all steps of all shots.
+            on_shot: Called before each shot with its number, their count, and whether it is kept from before.
+
+        Raises:
+            ConfigError: The story is not usable as it is; the message names the shot.
+        """
+        from likeness.generation.telling import tell
+
+        return tell(self, story, Path(folder), faces, on_step=on_step, on_shot=on_shot)
 
     def generate_many(
         self,
@@ -173,15 +167,20 @@ class Likeness:
         *,
         on_step: StepCallback | None = None,
         is_measured: bool = True,
+        judge: Judge | None = None,
     ) -> list[Clip]:
         """Make several clips in one batch: faster for each, and the same videos up to rounding.
 
-        Every request needs the same number of references. `is_measured=False` leaves the similarity out.
+        Every request needs the same number of references. `is_measured=False` leaves the similarity out. A `judge`
+        looks at a single request before it is finished, and may end it with `Rejected`.
         """
         settings = settings or self.settings()
         if is_measured:  # Before minutes of work, not after them.
             refuse_other_engines([face for request in requests for face in request.references])
-        videos = self._denoise(requests, settings, on_step)
+        requests = [
+            replace(request, prompt=add_style(request.prompt, settings.style)) for request in requests
+        ]
+        videos = denoise(self.pipeline, self.method, requests, settings, on_step=on_step, judge=judge)
         clips = []
         for request, frames in zip(requests, videos, strict=True):
             similarity = measure_similarity(frames, request.references) if is_measured else None
@@ -197,35 +196,6 @@ class Likeness:
             )
         return clips
 
-    def _denoise(
-        self,
-        requests: Sequence[GenerationRequest],
-        settings: GenerationSettings,
-        on_step: StepCallback | None,
-    ) -> np.ndarray:
-        def report(_pipeline: Any, step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            if on_step is not None:
-                on_step(step + 1, settings.steps)
-            return tensors
-
-        # Noise is drawn on the CPU, so that a seed means the same on every device.
-        generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
-        identity = MagicMirrorIdentity.stack([self.method.encode(request.references) for request in requests])
-        with torch.no_grad(), self.method.identity(identity, scale=settings.identity_scale):
-            embeddings = self.method.prompt(
-                [request.prompt for request in requests], negative_prompt=settings.negative_prompt
-            )
-            videos = self.pipeline(
-                **embeddings,
-                num_frames=settings.frames,
-                num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance,
-                generator=generators,
-                callback_on_step_end=report,
-                output_type="np",
-            ).frames
-        return (np.asarray(videos) * 255).round().astype(np.uint8)
-
     def _record(
         self, request: GenerationRequest, settings: GenerationSettings, frames: np.ndarray
     ) -> dict[str, Any]:
@@ -239,6 +209,7 @@ class Likeness:
             "width": frames.shape[2],
             "height": frames.shape[1],
             "references": [describe_reference(face) for face in request.references],
+            **({"character": request.character} if request.character else {}),
             "versions": describe_software(),
             "weights_sha256": self.weights,
         }

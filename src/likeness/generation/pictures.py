@@ -53,3 +53,50 @@ def plot_similarity(path: Path, clips: Sequence[Clip], *, names: Sequence[str]) 
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
     pyplot.close(figure)
+
+
+def summarize(clip: Clip) -> str:
+    """Similarity in two words."""
+    if clip.similarity is None or clip.similarity.face_rate == 0:
+        return "no face found"
+    return f"similarity {clip.similarity.score:.2f}"
+
+
+def plot_story(path: Path, clips: Sequence[Clip]) -> None:
+    """Draw the distance to the reference over the time of the joined clips, one shade a shot.
+
+    A frame without a face leaves a gap; each shot is headed by its similarity.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 3.6), dpi=120)
+    measured = [clip.similarity for clip in clips if clip.similarity is not None]
+    highest = max([0.7, *(float(d) for s in measured for d in s.distances if np.isfinite(d))]) + 0.1
+    start_s = 0.0
+    for number, clip in enumerate(clips, start=1):
+        if number % 2 == 0:
+            axes.axvspan(start_s, start_s + clip.duration_s, color="0.94", linewidth=0)
+        if clip.similarity is not None:
+            times_s = start_s + (np.arange(len(clip.frames)) + 0.5) / clip.fps
+            axes.plot(times_s, clip.similarity.distances, marker="o", markersize=3.5, linewidth=1.6)
+            heading = f"{number}: {summarize(clip)}"
+            axes.text(start_s + clip.duration_s / 2, highest, heading, ha="center", va="bottom", fontsize=8)
+        start_s += clip.duration_s
+    if measured:
+        threshold = measured[0].threshold
+        axes.axhline(threshold, color="0.4", linestyle="--", linewidth=1)
+        axes.text(0, threshold, " same person below", va="bottom", fontsize=8, color="0.4")
+    axes.set(
+        xlabel="seconds",
+        ylabel="distance to the reference",
+        ylim=(0, highest),
+        xlim=(0, start_s),
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    pyplot.close(figure)

@@ -30,6 +30,7 @@ p { margin: .3rem 0 } .soft { color: var(--soft) }
 .people { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: 1rem }
 figure { margin: 0 } figcaption { font-size: .88rem; color: var(--soft); margin-top: .3rem }
 .people img { width: 8rem; height: 8rem; border-radius: 12px; object-fit: cover; display: block }
+.film { display: block; width: min(100%, 26rem); border-radius: 12px; margin-top: 1.2rem }
 .wide { width: 100%; border-radius: 12px; border: 1px solid var(--line); display: block; background: #fff }
 table { border-collapse: collapse; font-size: .9rem } td { padding: .25rem 1.4rem .25rem 0; vertical-align: top }
 td:first-child { color: var(--soft) }
@@ -39,7 +40,8 @@ MEANING = (
     "Each frame is read by a face recogniser and compared with the reference. <b>Distance</b> is how far apart the two "
     "faces are: for photographs, below {threshold:.2f} is the same person and about 0.85 is somebody else. "
     "<b>Same person</b> is the share of frames under that line, <b>face found</b> the share in which there was a face to "
-    "read. Small drawn people lie closer together than photographs do, so judge these figures against each other."
+    "read. <b>Similarity</b> sums them up from 0 to 1: a frame on that line counts 0.5, one without a face 0. "
+    "Small drawn people lie closer together than photographs do, so judge these figures against each other."
 )
 
 
@@ -54,20 +56,30 @@ class ReportItem:
     """Whose face was the reference; items of one person are shown together."""
     references: tuple[Path, ...]
     """Pictures of the reference face."""
+    name: str = ""
+    """Put before its sentence, such as "Shot 1"."""
 
 
-def write_report(path: Path, items: Sequence[ReportItem], *, title: str, sheet: Path, plot: Path) -> None:
-    """Write the page for `items` to `path`."""
+def write_report(
+    path: Path,
+    items: Sequence[ReportItem],
+    *,
+    title: str,
+    sheet: Path,
+    plot: Path,
+    lead: str = "One reference picture and one sentence went into each video.",
+    film: Path | None = None,
+) -> None:
+    """Write the page for `items` to `path`; `film` is one video that joins them all."""
     people = list(dict.fromkeys(item.person for item in items))
     sections = "\n".join(_person_section(path.parent, person, items) for person in people)
     threshold = next((item.clip.similarity.threshold for item in items if item.clip.similarity), 0.6)
-    lead = "One reference picture and one sentence went into each video."
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<p class="soft">{lead}</p>
-{sections}
+<p class="soft">{html.escape(lead)}</p>
+{_film(path.parent, film)}{sections}
 <h2>Frames</h2>
 <img class="wide" src="{inline(sheet)}" alt="Contact sheet: the reference face, then frames of each video">
 <h2>Similarity by frame</h2>
@@ -80,6 +92,13 @@ inside.</p>
 </body></html>
 """
     path.write_text(page, encoding="utf-8")
+
+
+def _film(folder: Path, film: Path | None) -> str:
+    if film is None:
+        return ""
+    source = html.escape(film.relative_to(folder).as_posix())
+    return f'<video class="film" src="{source}" autoplay loop muted playsinline controls></video>\n'
 
 
 def inline(picture: Path) -> str:
@@ -103,21 +122,36 @@ def _person_section(folder: Path, person: str, items: Sequence[ReportItem]) -> s
 
 def _card(folder: Path, item: ReportItem) -> str:
     source = html.escape(item.video.relative_to(folder).as_posix())
+    name = f"{html.escape(item.name)}: " if item.name else ""
     figures = ""
     if item.clip.similarity:
         similarity = item.clip.similarity
         is_found = similarity.face_rate > 0
         distance = f"{similarity.mean_distance:.2f}" if is_found else "not measurable"
         figures = (
-            f'<div class="figures" style="padding:0"><span>distance <b>{distance}</b></span>'
+            f'<div class="figures" style="padding:0"><span>similarity <b>{similarity.score:.2f}</b></span>'
+            f"<span>distance <b>{distance}</b></span>"
             f"<span>same person <b>{similarity.match_rate:.0%}</b></span>"
             f"<span>face found <b>{similarity.face_rate:.0%}</b></span></div>"
         )
     return (
         f'<div class="card"><video src="{source}" autoplay loop muted playsinline controls></video>'
-        f'<div><p class="prompt">{html.escape(item.clip.prompt)}</p>'
-        f'<p class="soft">seed {item.clip.settings.get("seed")}</p>{figures}</div></div>'
+        f'<div><p class="prompt">{name}{html.escape(item.clip.prompt)}</p>'
+        f'<p class="soft">seed {item.clip.settings.get("seed")}{_chosen(item.clip)}</p>{figures}</div></div>'
     )
+
+
+def _chosen(clip: Clip) -> str:
+    """Say how a seed was chosen, where several were tried."""
+    search = clip.settings.get("best_of")
+    if not search:
+        return ""
+    tried = ", ".join(
+        f"{candidate['seed']}: {'rejected early' if candidate['similarity'] is None else format(candidate['similarity'], '.2f')}"
+        for candidate in search["candidates"]
+    )
+    missed = " None reached the similarity asked for." if search["passed"] is False else ""
+    return html.escape(f", of seeds {tried}.{missed}")
 
 
 def _settings_table(clip: Clip) -> str:
@@ -128,6 +162,12 @@ def _settings_table(clip: Clip) -> str:
         "steps",
         "guidance",
         "identity_scale",
+        "identity_start",
+        "identity_end",
+        "identity_blocks",
+        "identity_branch",
+        "style",
+        "negative_prompt",
         "frames",
         "fps",
         "width",
@@ -136,6 +176,6 @@ def _settings_table(clip: Clip) -> str:
     rows = "".join(
         f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(str(clip.settings[name]))}</td></tr>"
         for name in shown
-        if name in clip.settings
+        if clip.settings.get(name) not in (None, "")
     )
     return f"<table>{rows}</table>"

@@ -5,12 +5,13 @@ is found has no distance: it is NaN and counts against the face rate, never agai
 one that a method is conditioned on where the two differ; in `tiny` they are the same network (docs/evidence.md).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from likeness.errors import FaceError
-from likeness.faces import default_engine, find_faces, prominence
+from likeness.faces import default_engine, distances, find_faces, prominence
 from likeness.records import Face, Similarity
 
 DETECTION_PX = 384
@@ -62,10 +63,29 @@ def measure_similarity(frames: np.ndarray, references: Sequence[Face]) -> Simila
     refuse_other_engines(references)
     reference = mean_embedding(references)
     embeddings = frame_embeddings(frames)
-    distances = np.linalg.norm(embeddings - reference, axis=1)
     cosines = embeddings @ reference / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(reference))
     return Similarity(
-        distances=distances.astype(np.float32),
+        distances=distances(embeddings, reference, references[0].metric).astype(np.float32),
         cosines=cosines.astype(np.float32),
         threshold=references[0].threshold,
+    )
+
+
+def read_similarity(record: Mapping[str, Any]) -> Similarity:
+    """Turn what `Similarity.to_dict` wrote back into a `Similarity`."""
+    numbers = (
+        np.array([np.nan if value is None else value for value in record[name]], dtype=np.float32)
+        for name in ("distances", "cosines")
+    )
+    measured, cosines = numbers
+    return Similarity(distances=measured, cosines=cosines, threshold=record["threshold"])
+
+
+def describe_similarity(similarity: Similarity | None) -> str:
+    """A few words for one line: similarity from 0 to 1, then what it is made of."""
+    if similarity is None or similarity.face_rate == 0:
+        return "no face found in any frame"
+    return (
+        f"similarity {similarity.score:.2f}: distance to the reference {similarity.mean_distance:.2f} "
+        f"(cosine {similarity.mean:.3f}), face found in {similarity.face_rate:.0%} of frames"
     )

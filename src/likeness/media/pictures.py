@@ -1,6 +1,7 @@
 """Pictures: whatever a camera, phone or scanner wrote becomes upright uint8 RGB."""
 
 import io
+import json
 import logging
 import struct
 import warnings
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from likeness.errors import MediaError
 from likeness.media.guard import inspect
@@ -68,8 +70,10 @@ def read_picture(path: str | Path) -> np.ndarray:
                 raise MediaError(_damaged(path, name)) from error
 
 
-def write_picture(path: str | Path, picture: np.ndarray) -> None:
+def write_picture(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
     """Write (height, width, 3) uint8 as the suffix of `path` says. Parent folders are made.
+
+    `metadata` lies as JSON in the `comment` of a PNG; other formats are written without.
 
     Raises:
         MediaError: Pillow knows no such suffix, or the disk refuses.
@@ -77,6 +81,9 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"quality": 92} if path.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}
+    if metadata is not None and path.suffix.lower() == ".png":
+        settings["pnginfo"] = PngInfo()
+        settings["pnginfo"].add_text("comment", json.dumps(metadata, sort_keys=True))
     try:
         Image.fromarray(np.ascontiguousarray(picture)).save(path, **settings)
     except (ValueError, OSError) as error:
@@ -88,8 +95,8 @@ def write_picture(path: str | Path, picture: np.ndarray) -> None:
 def resize(picture: np.ndarray, width_px: int, height_px: int, *, is_quick: bool = False) -> np.ndarray:
     """Resize uint8 RGB with an antialiased bicubic filter.
 
-    `is_quick` averages whole blocks first where the picture shrinks more than threefold; it looks the same, and takes a
-    seventh of the time on a large picture.
+    `is_quick` averages whole blocks first where the picture shrinks sixfold or more; it looks the same, and takes a
+    fifth of the time on a picture of 39 megapixels.
     """
     if picture.shape[:2] == (height_px, width_px):
         return picture

@@ -1,0 +1,160 @@
+"""The stock denoising loop with an identity on, and a look at what it is about to become.
+
+The loop is the pipeline's own. A `Judge` sees the first frame as it would be if the loop ended now, and may end it:
+that costs one decoded frame and saves the remaining steps and the decoding of the video.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likeness.errors import ConfigError
+from likeness.generation.settings import GenerationSettings
+from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
+from likeness.records import Face
+
+StepCallback = Callable[[int, int], None]
+"""Called after each denoising step with the number of steps done and of all steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRequest:
+    """One clip of a batch."""
+
+    prompt: str
+    references: tuple[Face, ...]
+    seed: int = 0
+    character: dict[str, Any] | None = None
+    """What `Character.describe` says, where the references are those of one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judge:
+    """Looks at a clip before it is finished."""
+
+    step: int
+    """After this many steps."""
+    keeps: Callable[[np.ndarray], bool]
+    """Given (height, width, 3) uint8, the expected first frame: whether to go on."""
+
+
+class Rejected(Exception):  # noqa: N818 - it is a verdict, not an error
+    """A judge ended the loop."""
+
+
+def denoise(
+    pipeline: Any,
+    method: MagicMirror,
+    requests: Sequence[GenerationRequest],
+    settings: GenerationSettings,
+    *,
+    on_step: StepCallback | None = None,
+    judge: Judge | None = None,
+) -> np.ndarray:
+    """Make the frames of every request.
+
+    Shapes:
+        returns: (batch, frames, height, width, 3) uint8
+
+    Raises:
+        Rejected: The judge did not want it. Only single requests are judged.
+    """
+    assert judge is None or len(requests) == 1
+    before: Tensor | None = None
+
+    def report(_pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        nonlocal before
+        if on_step is not None:
+            on_step(step + 1, settings.steps)
+        if judge is not None and step + 1 == judge.step:
+            assert before is not None
+            frame = expect_frame(pipeline, before, tensors.pop("noise_pred"), timestep, settings.frames)
+            if not judge.keeps(frame):
+                raise Rejected
+        before = tensors["latents"]
+        return tensors
+
+    # Noise is drawn on the CPU, so that a seed means the same on every device.
+    generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
+    identity = MagicMirrorIdentity.stack([method.encode(request.references) for request in requests])
+    try:
+        with (
+            torch.no_grad(),
+            method.identity(identity, **settings.identity_controls()),
+            _seeing(pipeline, judge),
+        ):
+            embeddings = method.prompt(
+                [request.prompt for request in requests], negative_prompt=settings.negative_prompt
+            )
+            videos = pipeline(
+                **embeddings,
+                num_frames=settings.frames,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+                generator=generators,
+                callback_on_step_end=report,
+                callback_on_step_end_tensor_inputs=["latents"]
+                if judge is None
+                else ["latents", "noise_pred"],
+                output_type="np",
+            ).frames
+    except Rejected:
+        # What the pipeline does when it ends by itself.
+        pipeline._current_timestep = None
+        pipeline.maybe_free_model_hooks()
+        raise
+    return to_bytes(np.asarray(videos))
+
+
+def to_bytes(pictures: np.ndarray) -> np.ndarray:
+    """Bring pixels in [0, 1] to uint8."""
+    return (pictures * 255).round().astype(np.uint8)
+
+
+@torch.no_grad()
+def expect_frame(
+    pipeline: Any, latents: Tensor, prediction: Tensor, timestep: Tensor, num_frames: int
+) -> np.ndarray:
+    """Decode the first frame of the video that the model expects at this step.
+
+    Shapes:
+        latents: (1, frames, channels, height, width): before the step
+        prediction: of the same shape: the model's guided output
+        returns: (height, width, 3) uint8
+    """
+    scheduler = pipeline.scheduler
+    kept = scheduler.alphas_cumprod.to(prediction.device, prediction.dtype)[timestep]
+    signal, noise = kept.sqrt(), (1 - kept).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "v_prediction":
+        clean = signal * latents - noise * prediction
+    elif kind == "epsilon":
+        clean = (latents - noise * prediction) / signal
+    else:
+        raise ConfigError(
+            f"The scheduler predicts `{kind}`; candidates are judged early for v_prediction and epsilon. "
+            "Use `best_of` without early rejection, or another scheduler."
+        )
+    # CogVideoX 1.5 puts padding before the first frame.
+    first = latents.shape[1] - ((num_frames - 1) // pipeline.vae_scale_factor_temporal + 1)
+    video = pipeline.decode_latents(clean[:, first : first + 1].to(latents.dtype))
+    return to_bytes(pipeline.video_processor.postprocess_video(video=video, output_type="np")[0, 0])
+
+
+@contextmanager
+def _seeing(pipeline: Any, judge: Judge | None) -> Iterator[None]:
+    """Let the callback see the model's output, which is not among what pipelines show by default."""
+    if judge is None:
+        yield
+        return
+    shown = pipeline._callback_tensor_inputs
+    pipeline._callback_tensor_inputs = [*shown, "noise_pred"]
+    try:
+        yield
+    finally:
+        del pipeline._callback_tensor_inputs  # the class's own list shows again

@@ -1,0 +1,131 @@
+"""How a clip is made, apart from its prompt, face and seed: what can be asked for, checked before any model is loaded."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from likeness.errors import ConfigError
+from likeness.generation.presets import Preset
+from likeness.generation.prompts import check_style
+
+_BLOCKS = re.compile(r"\d+-\d+|\d+(,\d+)*")
+
+
+def name_blocks(blocks: str | range | Sequence[int] | None) -> str | None:
+    """Write block numbers as text: `0-20` for a range, both ends included, or `0,2,4`."""
+    if isinstance(blocks, range) and blocks and blocks.step == 1:
+        return f"{blocks[0]}-{blocks[-1]}"
+    if isinstance(blocks, range | list | tuple):
+        return ",".join(str(number) for number in blocks)
+    return blocks.replace(" ", "") if isinstance(blocks, str) else blocks
+
+
+def read_blocks(text: str | None) -> range | tuple[int, ...] | None:
+    """Turn the text of `name_blocks` into numbers.
+
+    Raises:
+        ConfigError: It is neither a range nor a list of numbers, or the range runs backwards.
+    """
+    if text is None:
+        return None
+    if not _BLOCKS.fullmatch(text):
+        raise ConfigError(
+            f"`identity_blocks` is {text!r}; block numbers are needed. Write a range such as 0-20, or 0,2,4."
+        )
+    if "-" not in text:
+        return tuple(int(number) for number in text.split(","))
+    first, last = (int(number) for number in text.split("-"))
+    if last < first:
+        raise ConfigError(f"`identity_blocks` is {text!r}, which runs backwards. Write {last}-{first}.")
+    return range(first, last + 1)
+
+
+class GenerationSettings(BaseModel):
+    """How a clip is made, apart from its prompt, face and seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    steps: int = Field(ge=1, le=1000)
+    """Denoising steps: time grows with them, and up to a point so does quality."""
+    guidance: float = Field(ge=1, le=30)
+    """Weight of the prompt; 1 is no guidance."""
+    identity_scale: float = Field(default=1.0, ge=0, le=4)
+    """Weight of the reference; 0 is the stock pipeline."""
+    identity_start: float = Field(default=0.0, ge=0, le=1)
+    """Share of the steps before the reference acts. Later leaves pose and composition to the prompt."""
+    identity_end: float = Field(default=1.0, ge=0, le=1)
+    """Share of the steps after which it acts no more."""
+    identity_blocks: Annotated[str | None, BeforeValidator(name_blocks)] = None
+    """Blocks in which it acts: `0-20`, both ends included, or `0,2,4`; None for all that are adapted."""
+    identity_branch: Literal["conditional", "both"] = "conditional"
+    """Which branch of guidance sees it."""
+    frames: int = Field(ge=1, le=257)
+    """A multiple of eight plus one; 1 makes a picture."""
+    negative_prompt: str = ""
+    """What the video should not show."""
+    style: str = ""
+    """Put behind every prompt as ", in the style of ..."."""
+
+    def identity_controls(self) -> dict[str, Any]:
+        """The keyword arguments of `MagicMirror.identity`."""
+        return {
+            "scale": self.identity_scale,
+            "start": self.identity_start,
+            "end": self.identity_end,
+            "blocks": read_blocks(self.identity_blocks),
+            "branch": self.identity_branch,
+        }
+
+
+class Choices(TypedDict, total=False):
+    """The fields of `GenerationSettings` as keyword arguments; what is left out or None is the preset's."""
+
+    steps: int | None
+    guidance: float | None
+    identity_scale: float
+    identity_start: float
+    identity_end: float
+    identity_blocks: str | range | Sequence[int] | None
+    identity_branch: Literal["conditional", "both"]
+    frames: int | None
+    negative_prompt: str
+    style: str
+
+
+def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettings:
+    """Fill what is None from the preset, and check all of it.
+
+    Raises:
+        ConfigError: A setting is unknown, out of range or contradicts another.
+        PromptError: The style holds the trigger word.
+    """
+    defaults = {name: getattr(preset, name) for name in ("steps", "guidance", "frames")}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    for name in given:
+        if name not in GenerationSettings.model_fields:
+            close = difflib.get_close_matches(name, GenerationSettings.model_fields, n=1)
+            known = ", ".join(GenerationSettings.model_fields)
+            raise ConfigError(
+                f"Unknown setting `{name}`. {f'Did you mean `{close[0]}`?' if close else f'Known: {known}.'}"
+            )
+    try:
+        settings = GenerationSettings(**(defaults | given))
+    except ValidationError as error:
+        problems = "; ".join(f"`{e['loc'][0]}` is {e['input']}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{problems}. Leave it out to use the preset's value.") from error
+    if settings.frames % 8 != 1:
+        nearest = max(1, round((settings.frames - 1) / 8) * 8 + 1)
+        raise ConfigError(
+            f"`frames` is {settings.frames}; the backbone makes a multiple of eight plus one. Try {nearest}."
+        )
+    if settings.identity_start >= settings.identity_end:
+        raise ConfigError(
+            f"`identity_start` is {settings.identity_start:g} and `identity_end` {settings.identity_end:g}; the end has to "
+            "be larger. Both are shares of the steps: 0 and 1 are all of them."
+        )
+    read_blocks(settings.identity_blocks)
+    check_style(settings.style)
+    return settings
