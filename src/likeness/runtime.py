@@ -1,9 +1,13 @@
-"""Where and how numbers are computed: device, dtype, seeds, and what this machine has."""
+"""Where and how numbers are computed: device, dtype, seeds, what this machine has, and how models share a card's memory.
+
+A memory plan is arithmetic on parameter counts and sizes of tensors; `generation.plan` applies one to a pipeline.
+"""
 
 import os
 import platform
 import random
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -71,3 +75,206 @@ def describe_machine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": gpus,
     }
+
+
+CONTEXT_BYTES = 800_000_000
+"""What CUDA's context and the workspaces of cuBLAS and cuDNN take before the first tensor (estimate)."""
+HEADROOM = 1.05
+"""A plan is taken when its peak, this many times over, fits the card: the allocator wastes a few percent."""
+DENOISE_TENSORS = 14
+"""Tensors of the size of all tokens that live at once in a block: stream, normed stream, query, key and value, their
+rotation in float32, or the feed-forward's input and output, four times as wide (counted in diffusers 0.42)."""
+DECODE_TENSORS = 12
+"""Tensors of the decoder's widest size that live at once. It reproduces what diffusers publishes for CogVideoX-2B at
+49 x 480 x 720: 33 GB with everything resident and 19 GB when the decoder alone is."""
+DECODE_FRAMES = 9
+"""Frames that the decoder makes at a time: two latent frames, and the one before them in the first round."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSizes:
+    """How large the parts of a pipeline with a method on it are: parameters first, then lengths and widths."""
+
+    transformer: int
+    """The backbone's transformer, without the method's layers."""
+    block: int
+    """One of its blocks."""
+    num_blocks: int
+    layers: int
+    """The method's layers, all together."""
+    layer: int
+    """The largest of them."""
+    text_encoder: int
+    text_kept: int
+    """The part of the text encoder that has to keep its precision."""
+    text_largest: int
+    """The largest layer of the text encoder: its embedding."""
+    vae: int
+    readers: int
+    """What reads the face, once for each person."""
+    width: int
+    """Channels of a token."""
+    text_tokens: int
+    face_tokens: int
+    decoder_width: int
+    """Channels of the decoder at full resolution."""
+    sample_px: tuple[int, int]
+    """Height and width of the frames that the VAE was made for."""
+    bytes_per_number: int = 2
+
+
+COGVIDEOX_5B = ModelSizes(
+    transformer=5_570_283_072, block=132_197_632, num_blocks=42, layers=1_041_632_256, layer=49_601_536,
+    text_encoder=4_762_310_656, text_kept=1_138_229_248, text_largest=131_596_288, vae=215_583_907,
+    readers=1_114_041_856, width=3072, text_tokens=226, face_tokens=32, decoder_width=256, sample_px=(480, 720),
+)  # fmt: skip
+COGVIDEOX_2B = replace(
+    COGVIDEOX_5B, transformer=1_693_783_872, block=56_081_536, num_blocks=30, layers=403_088_640, layer=26_872_576,
+    readers=1_111_681_408, width=1920,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipSize:
+    """What is generated: the other half of what decides about memory."""
+
+    frames: int = 49
+    height_px: int = 480
+    width_px: int = 720
+    batch: int = 2
+    """Rows that the transformer sees: two for a clip with guidance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryPlan:
+    """How the parts share the card. `PLANS` goes from the fastest to the one that needs least."""
+
+    name: str
+    sentence: str
+    """For people to read."""
+    residency: Literal["resident", "offloaded", "streamed"]
+    """Everything on the card; one part at a time; or two blocks of the transformer at a time."""
+    tiles: int = 1
+    """The decoder's tiles: 1 for none, 2 for a tile of half the sides, 4 for one of a quarter."""
+    casts_text: bool = False
+    """Whether most of the text encoder is kept in 8 bits."""
+    streams_text: bool = False
+    """Whether the text encoder comes to the card layer by layer instead of whole."""
+
+
+PLANS = (
+    MemoryPlan(name="resident", residency="resident", sentence="everything on the card, frames decoded whole"),
+    MemoryPlan(name="tiled", residency="resident", tiles=2, sentence="everything on the card, frames decoded in tiles"),
+    MemoryPlan(name="offloaded", residency="offloaded", tiles=2,
+               sentence="one model at a time on the card, tiles"),
+    MemoryPlan(name="streamed", residency="streamed", tiles=2,
+               sentence="two blocks of the transformer at a time, copied while others compute; tiles"),
+    MemoryPlan(name="cast", residency="streamed", tiles=2, casts_text=True,
+               sentence="as streamed, text encoder in 8 bits"),
+    MemoryPlan(name="least", residency="streamed", tiles=4, casts_text=True, streams_text=True,
+               sentence="as cast, text encoder layer by layer, smaller tiles"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeakMemory:
+    """Predicted bytes on the card while the text is encoded, while the clip is denoised, and while it is decoded."""
+
+    plan: MemoryPlan
+    text_bytes: int
+    denoise_bytes: int
+    decode_bytes: int
+    host_bytes: int
+    """Weights that lie in the machine's own memory meanwhile."""
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.text_bytes, self.denoise_bytes, self.decode_bytes)
+
+    def fits(self, card_bytes: float) -> bool:
+        return self.peak_bytes * HEADROOM <= card_bytes
+
+
+def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
+    """Predict what `plan` needs: weights from parameter counts, activations from the sizes of tensors."""
+    clip = clip or ClipSize()
+    number = sizes.bytes_per_number
+    text = number * sizes.text_encoder
+    if plan.casts_text:  # The rest takes one byte.
+        text = number * sizes.text_kept + (sizes.text_encoder - sizes.text_kept)
+    vae, readers = number * sizes.vae, number * sizes.readers
+    transformer = number * (sizes.transformer + sizes.layers)
+    denoising, decoding = denoise_activations(sizes, clip), decode_activations(sizes, clip, plan.tiles)
+    everything = text + vae + readers + transformer
+    if plan.residency == "resident":
+        parts, host = (everything, everything + denoising, everything + decoding), 0
+    elif plan.residency == "offloaded":
+        parts, host = (text, transformer + denoising, vae + decoding), everything
+    else:  # The VAE stays on the card: it is small, and tiles would fetch it again and again.
+        encoding = 2 * number * sizes.text_largest if plan.streams_text else text
+        unblocked = sizes.transformer - sizes.num_blocks * sizes.block
+        blocks = number * (unblocked + 2 * (sizes.block + sizes.layer))
+        parts, host = (vae + encoding, vae + blocks + denoising, vae + decoding), everything - vae
+    encoded, denoised, decoded = (CONTEXT_BYTES + part for part in parts)
+    return PeakMemory(
+        plan=plan, text_bytes=encoded, denoise_bytes=denoised, decode_bytes=decoded, host_bytes=host
+    )
+
+
+def denoise_activations(sizes: ModelSizes, clip: ClipSize) -> int:
+    """Bytes of `DENOISE_TENSORS` tensors of (batch, tokens, width)."""
+    latent_frames = (clip.frames - 1) // 4 + 1
+    tokens = latent_frames * (clip.height_px // 16) * (clip.width_px // 16)
+    tokens += sizes.text_tokens + sizes.face_tokens
+    return DENOISE_TENSORS * clip.batch * tokens * sizes.width * sizes.bytes_per_number
+
+
+def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
+    """Bytes of `DECODE_TENSORS` tensors of the decoder's widest size, and of the whole clip twice."""
+    height, width = clip.height_px, clip.width_px
+    if tiles > 1:  # A smaller picture than a tile is not cut.
+        tile_height, tile_width = tile_sizes(sizes.sample_px, tiles)
+        height, width = min(height, tile_height), min(width, tile_width)
+    widest = sizes.decoder_width * min(clip.frames, DECODE_FRAMES) * height * width
+    videos = 2 * 3 * clip.frames * clip.height_px * clip.width_px
+    return (DECODE_TENSORS * widest + videos) * sizes.bytes_per_number
+
+
+def tile_sizes(sample_px: tuple[int, int], tiles: int) -> tuple[int, int]:
+    """Height and width of tiles of about 1/`tiles` of the sides.
+
+    diffusers lets tiles overlap by a sixth of their height and a fifth of their width, rounded once in latents and once
+    in pixels. Where both are no whole latents, of eight pixels, the tiles do not meet.
+    """
+    height, width = (side // tiles for side in sample_px)
+    return max(1, height // 48) * 48, max(1, width // 40) * 40
+
+
+def predict_all(sizes: ModelSizes, clip: ClipSize | None = None) -> tuple[PeakMemory, ...]:
+    """Every plan's prediction, from the fastest plan to the one that needs least."""
+    return tuple(predict_peak(plan, sizes, clip) for plan in PLANS)
+
+
+def choose_plan(card_bytes: float, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
+    """The fastest plan whose predicted peak fits a card of `card_bytes`, with `HEADROOM`.
+
+    Raises:
+        ResourceError: Not even the last plan fits.
+    """
+    predictions = predict_all(sizes, clip)
+    for prediction in predictions:
+        if prediction.fits(card_bytes):
+            return prediction
+    needed_gb = predictions[-1].peak_bytes * HEADROOM / 1e9
+    raise ResourceError(
+        f"The card has {card_bytes / 1e9:.1f} GB; the smallest plan needs {needed_gb:.1f} GB. "
+        "Make a shorter or smaller clip, or use the preset `tiny`, which needs no GPU."
+    )
+
+
+def next_smaller(
+    prediction: PeakMemory, sizes: ModelSizes, clip: ClipSize | None = None
+) -> PeakMemory | None:
+    """The first plan after that of `prediction` that needs less; None where there is none."""
+    later = predict_all(sizes, clip)[PLANS.index(prediction.plan) + 1 :]
+    return next((other for other in later if other.peak_bytes < prediction.peak_bytes), None)

@@ -1,0 +1,231 @@
+"""Keep a pipeline within a card's memory: apply a plan, and go one plan down when the card is full all the same.
+
+The plans and their predicted peaks are arithmetic and live in `likeness.runtime`. What a plan does to a pipeline is
+diffusers' own: model offload, group offload with streams, tiles, layerwise casting.
+"""
+
+import gc
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from diffusers.hooks.group_offloading import (
+    _GROUP_OFFLOADING,
+    _LAYER_EXECUTION_TRACKER,
+    _LAZY_PREFETCH_GROUP_OFFLOADING,
+    apply_group_offloading,
+)
+from diffusers.hooks.hooks import HookRegistry
+from diffusers.hooks.layerwise_casting import apply_layerwise_casting
+from torch import nn
+
+from likeness.errors import ResourceError
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.runtime import (
+    ClipSize,
+    MemoryPlan,
+    ModelSizes,
+    PeakMemory,
+    choose_plan,
+    next_smaller,
+    predict_peak,
+    tile_sizes,
+)
+
+T = TypeVar("T")
+HOST = torch.device("cpu")
+TEXT_STORAGE = torch.float8_e4m3fn
+TEXT_KEPT = ("shared", "embed_tokens", r"\bwo\b", "relative_attention_bias", "norm")
+"""Layers of T5 that keep their precision. T5 casts its activations to the dtype in which `wo` is stored, and a pipeline
+takes the encoder's dtype from its embedding."""
+_HOOKS = (_GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFLOADING)
+_logger = logging.getLogger(__name__)
+
+
+def measure_sizes(pipeline: Any, method: MagicMirror) -> ModelSizes:
+    """Count what the arithmetic of plans needs to know of a pipeline with `method` attached."""
+    config, vae = pipeline.transformer.config, pipeline.vae
+    layers = [_count(layer) for layer in method.layers.values()]
+    blocks = [_count(getattr(block, "base", block)) for block in pipeline.transformer.transformer_blocks]
+    text = dict(pipeline.text_encoder.named_parameters())
+    return ModelSizes(
+        # The method's layers are children of the wrapped blocks.
+        transformer=_count(pipeline.transformer) - sum(layers),
+        block=max(blocks),
+        num_blocks=len(blocks),
+        layers=sum(layers),
+        layer=max(layers),
+        text_encoder=_count(pipeline.text_encoder),
+        text_kept=sum(p.numel() for name, p in text.items() if _is_kept(name)),
+        text_largest=max(p.numel() for p in text.values()),
+        vae=_count(vae),
+        readers=_count(method) - sum(layers),
+        width=config.num_attention_heads * config.attention_head_dim,
+        text_tokens=config.max_text_seq_length,
+        face_tokens=method.config["face_tokens"],
+        decoder_width=vae.config.block_out_channels[1],
+        sample_px=(vae.config.sample_height, vae.config.sample_width),
+        bytes_per_number=torch.finfo(pipeline.transformer.dtype).bits // 8,
+    )
+
+
+def apply_plan(pipeline: Any, method: MagicMirror, plan: MemoryPlan, device: torch.device) -> None:
+    """Arrange `pipeline`, and `method` on it, as `plan` says.
+
+    Plans may follow each other in any order, but a text encoder in 8 bits stays so. On a CPU there is nothing to
+    offload to or from: model offload is left out, and groups move from the CPU to the CPU.
+    """
+    release(pipeline)
+    # Readers work once for each person; off the card they take a second or two more.
+    place = device if plan.residency == "resident" else HOST
+    pipeline.to(place)
+    nn.Module.to(method, place)
+    _tile(pipeline.vae, plan.tiles)
+    if plan.residency == "offloaded" and device.type != "cpu":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif plan.residency == "streamed":
+        pipeline.vae.to(device)
+        _stream(pipeline, plan, device)
+
+
+def release(pipeline: Any) -> None:
+    """Take off what a plan put on. Models stay on the device on which they lie."""
+    # What a pipeline does when it ends by itself, which one that ran out of memory did not.
+    pipeline._current_timestep = None
+    pipeline.maybe_free_model_hooks()
+    pipeline.remove_all_hooks()
+    for model in (pipeline.transformer, pipeline.text_encoder):
+        registry = HookRegistry.check_if_exists_or_initialize(model)
+        for hook in _HOOKS:
+            registry.remove_hook(hook, recurse=True)
+    _tile(pipeline.vae, 1)
+
+
+class CardMemory:
+    """The plan that a pipeline follows on a card, and the way down from it."""
+
+    def __init__(
+        self, pipeline: Any, method: MagicMirror, *, device: torch.device, card_bytes: float, frames: int
+    ) -> None:
+        """Choose the plan for a single clip of `frames` frames with guidance, and apply it.
+
+        Raises:
+            ResourceError: No plan fits the card.
+        """
+        self.pipeline = pipeline
+        self.method = method
+        self.device = device
+        self.card_bytes = card_bytes
+        self.sizes = measure_sizes(pipeline, method)
+        self.prediction = choose_plan(card_bytes, self.sizes, self.clip_size(frames, 2))
+        self._apply()
+
+    def clip_size(self, frames: int, batch: int) -> ClipSize:
+        config = self.pipeline.transformer.config
+        scale = self.pipeline.vae_scale_factor_spatial
+        return ClipSize(
+            frames=frames,
+            height_px=config.sample_height * scale,
+            width_px=config.sample_width * scale,
+            batch=batch,
+        )
+
+    def run(self, make: Callable[[], T], *, frames: int, batch: int) -> T:
+        """Call `make`; where the card runs out of memory, step one plan down and call it once more.
+
+        `make` has to draw its noise itself, so that the second call starts from the same seed.
+
+        Raises:
+            ResourceError: It ran out of memory again, or there is no smaller plan.
+        """
+        clip = self.clip_size(frames, batch)
+        fitting = choose_plan(self.card_bytes, self.sizes, clip)
+        if fitting.peak_bytes < self._now(clip).peak_bytes:
+            self._move_to(fitting, "This batch is larger than planned")
+        try:
+            return make()
+        except torch.cuda.OutOfMemoryError:
+            pass  # Outside of this block, because the traceback keeps the tensors of the failed call alive.
+        smaller = next_smaller(self._now(clip), self.sizes, clip)
+        if smaller is None:
+            raise ResourceError(self._too_small("No smaller plan is left."))
+        self._move_to(smaller, "The card ran out of memory")
+        try:
+            return make()
+        except torch.cuda.OutOfMemoryError as error:
+            raise ResourceError(self._too_small(f"Plan `{smaller.plan.name}` was too large too.")) from error
+
+    def _now(self, clip: ClipSize) -> PeakMemory:
+        """What the current plan needs for `clip`."""
+        return predict_peak(self.prediction.plan, self.sizes, clip)
+
+    def _move_to(self, prediction: PeakMemory, reason: str) -> None:
+        _logger.warning(
+            "%s: going from plan `%s` to `%s` (%s), predicted peak %.1f GB.",
+            reason,
+            self.prediction.plan.name,
+            prediction.plan.name,
+            prediction.plan.sentence,
+            prediction.peak_bytes / 1e9,
+        )
+        self.prediction = prediction
+        self._apply()
+
+    def _apply(self) -> None:
+        apply_plan(self.pipeline, self.method, self.prediction.plan, self.device)
+        gc.collect()
+        torch.cuda.empty_cache()
+
+    @staticmethod
+    def _too_small(reason: str) -> str:
+        return (
+            f"The card's memory does not suffice, although it should. {reason} Close what else uses the card, make a "
+            "shorter clip, or state less memory with `--memory-gb`, which plans for a smaller card."
+        )
+
+
+def _tile(vae: Any, tiles: int) -> None:
+    """Decode in tiles of 1/`tiles` of the sides, one clip of a batch at a time; 1 is whole frames."""
+    if tiles == 1:
+        vae.disable_slicing()
+        vae.disable_tiling()
+        return
+    vae.enable_slicing()
+    height, width = tile_sizes((vae.config.sample_height, vae.config.sample_width), tiles)
+    vae.enable_tiling(tile_sample_min_height=height, tile_sample_min_width=width)
+
+
+def _stream(pipeline: Any, plan: MemoryPlan, device: torch.device) -> None:
+    """Blocks of the transformer by turns; the text encoder whole for as long as it works, or layer by layer."""
+    # Without CUDA there are no streams, and copies wait for each other.
+    has_streams = device.type == "cuda"
+    pipeline.transformer.enable_group_offload(
+        onload_device=device,
+        offload_device=HOST,
+        offload_type="block_level",
+        num_blocks_per_group=1,
+        use_stream=has_streams,
+    )
+    text = pipeline.text_encoder
+    if plan.casts_text and not any(p.dtype == TEXT_STORAGE for p in text.parameters()):
+        apply_layerwise_casting(text, TEXT_STORAGE, text.dtype, skip_modules_pattern=TEXT_KEPT)
+    # T5 keeps its blocks one level deeper than block groups look, so they move it as a whole.
+    kind = "leaf_level" if plan.streams_text else "block_level"
+    apply_group_offloading(
+        text,
+        onload_device=device,
+        offload_device=HOST,
+        offload_type=kind,
+        num_blocks_per_group=1,
+        use_stream=has_streams and plan.streams_text,
+    )
+
+
+def _is_kept(name: str) -> bool:
+    return any(re.search(pattern, name) for pattern in TEXT_KEPT)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
