@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from likeness.faces import geometry
+from likeness.errors import ConfigError, FaceError
+from likeness.faces import EYE_CENTERS, EYE_CORNERS, LAYOUTS, geometry, layout_named, layouts
 from likeness.records import Pose
 
 
@@ -11,9 +12,9 @@ def similarity_matrix(angle_deg, scale, shift):
     return np.column_stack([linear, shift])
 
 
-def project(yaw_deg, pitch_deg, roll_deg, *, distance_cm=60.0):
+def project(yaw_deg, pitch_deg, roll_deg, *, distance_cm=60.0, layout=EYE_CORNERS):
     """Landmarks of the mean head in a photograph from `distance_cm` away."""
-    points = geometry._HEAD_POINTS @ geometry.rotation(yaw_deg, pitch_deg, roll_deg).T
+    points = layout.head_points @ geometry.rotation(yaw_deg, pitch_deg, roll_deg).T
     return 300 + 800 * points[:, :2] / (distance_cm - points[:, 2:])
 
 
@@ -101,8 +102,9 @@ def test_head_crop_puts_landmarks_on_the_template():
         ((0, 0, 0), lambda p: max(abs(p.yaw_deg), abs(p.pitch_deg), abs(p.roll_deg)) < 3),
     ],
 )
-def test_head_pose_has_the_signs_of_the_record(pose, claim):
-    assert claim(geometry.head_pose(project(*pose)))
+@pytest.mark.parametrize("layout", [EYE_CORNERS, EYE_CENTERS], ids=lambda layout: layout.name)
+def test_head_pose_has_the_signs_of_the_record(pose, claim, layout):
+    assert claim(geometry.head_pose(project(*pose, layout=layout), layout=layout))
 
 
 def test_turning_right_moves_the_nose_to_the_right_of_the_picture():
@@ -112,14 +114,15 @@ def test_turning_right_moves_the_nose_to_the_right_of_the_picture():
     assert project(0, 0, 20)[3, 1] > project(0, 0, 20)[0, 1], "a clockwise tilt lowers the eye at the right"
 
 
-def test_head_pose_recovers_synthetic_heads():
+@pytest.mark.parametrize("layout", [EYE_CORNERS, EYE_CENTERS], ids=lambda layout: layout.name)
+def test_head_pose_recovers_synthetic_heads(layout):
     random = np.random.default_rng(5)
     truths = random.uniform(-1, 1, (300, 3)) * (45, 25, 30)
     errors = []
     for truth in truths:
-        landmarks = project(*truth)
-        noise_px = 0.02 * np.linalg.norm(landmarks[1] - landmarks[2]) * random.normal(size=(5, 2))
-        pose = geometry.head_pose(landmarks + noise_px)
+        landmarks = project(*truth, layout=layout)
+        noise_px = 0.02 * abs(project(0, 0, 0)[1, 0] - project(0, 0, 0)[2, 0]) * random.normal(size=(5, 2))
+        pose = geometry.head_pose(landmarks + noise_px, layout=layout)
         errors.append(np.abs(np.array([pose.yaw_deg, pose.pitch_deg, pose.roll_deg]) - truth))
     yaw_deg, pitch_deg, roll_deg = np.mean(errors, axis=0)
     assert yaw_deg < 4
@@ -129,3 +132,43 @@ def test_head_pose_recovers_synthetic_heads():
 
 def test_points_without_extent_have_no_pose():
     assert geometry.head_pose(np.ones((5, 2))) == Pose(yaw_deg=0.0, pitch_deg=0.0, roll_deg=0.0)
+
+
+def test_the_head_crop_is_the_same_whichever_points_an_engine_finds():
+    for pose in ((0, 0, 0), (0, 0, 20)):
+        points = {layout.name: project(*pose, distance_cm=1e4, layout=layout) for layout in LAYOUTS.values()}
+        corners, centers = (
+            geometry.fit_similarity(points[layout.name], layout.template * 224) for layout in LAYOUTS.values()
+        )
+        here = points["eye corners"]
+        assert np.abs(geometry.apply(corners, here) - geometry.apply(centers, here)).max() < 1.5, (
+            "of 224 pixels"
+        )
+
+
+def test_the_template_of_eye_centers_is_the_mean_head_on_the_template_of_eye_corners():
+    onto = geometry.fit_similarity(EYE_CORNERS.head_points[:, :2], EYE_CORNERS.template)
+    np.testing.assert_allclose(
+        geometry.apply(onto, EYE_CENTERS.head_points[:, :2]), EYE_CENTERS.template, atol=1e-4
+    )
+
+
+def test_a_heads_own_layout_is_never_refused_and_another_mostly_is():
+    random = np.random.default_rng(0)
+    for layout in LAYOUTS.values():
+        (other,) = (each for each in LAYOUTS.values() if each is not layout)
+        missed = 0
+        for pose in random.uniform(-1, 1, (200, 3)) * (70, 40, 180):
+            landmarks = project(*pose, layout=layout) + random.normal(0, 2.0, (5, 2))
+            layouts.refuse_other_layout(landmarks, layout)
+            try:
+                layouts.refuse_other_layout(landmarks, other)
+            except FaceError:
+                continue
+            missed += 1
+        assert missed < 20
+
+
+def test_an_unknown_layout_is_refused():
+    with pytest.raises(ConfigError, match="Use one of eye corners, eye centers"):
+        layout_named("mouth")

@@ -21,19 +21,34 @@ def compare(
             help="Where a picture shows several faces, take the Nth from the left (both pictures).",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The face engine: dlib (default), open, open/sface, research or research/antelopev2. All but dlib's "
+            "need models (`likeness models`).",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how alike the faces in two pictures are."""
     from likeness import faces
 
-    result = faces.compare(faces.read_face(a, pick=pick), faces.read_face(b, pick=pick))
+    result = faces.compare(
+        faces.read_face(a, pick=pick, engine=engine), faces.read_face(b, pick=pick, engine=engine)
+    )
     if as_json:
         import json
         from dataclasses import asdict
 
         print(json.dumps({"a": str(a), "b": str(b), **asdict(result), "same": result.is_same}))
         return
-    verdict, sign = ("same person", "<") if result.is_same else ("different people", ">=")
+    verdict = "same person" if result.is_same else "different people"
+    if result.min_cosine is not None:
+        sign = ">" if result.is_same else "<="
+        print(f"{verdict}: cosine {result.cosine:.3f} {sign} {result.min_cosine:.3f}")
+        return
+    sign = "<" if result.is_same else ">="
     print(
         f"{verdict}: distance {result.distance:.3f} {sign} {result.threshold:.2f}, cosine {result.cosine:.3f}"
     )

@@ -12,8 +12,10 @@ from functools import cached_property
 import dlib
 import numpy as np
 
+from likeness.faces.engines import Search
 from likeness.faces.geometry import fit_similarity, warp
-from likeness.records import Detection
+from likeness.faces.layouts import EYE_CORNERS, refuse_other_layout
+from likeness.records import Detection, Metric
 from likeness.weights import locate
 
 _PICTURE_ORDER = (2, 3, 1, 0, 4)
@@ -42,7 +44,15 @@ class DlibEngine:
     name = "dlib"
     embedding_width = 128
     threshold = 0.6
+    metric: Metric = "distance"
     min_score = 0.0
+    layout = EYE_CORNERS
+    searches = (
+        # So a phone's picture costs no more than half a second.
+        Search(1024, most=1.0),
+        # This one tells a face that is too small from none.
+        Search(1408, most=2.0, least=1.5),
+    )
 
     def __init__(self, up_sampling: int = 1) -> None:
         self.up_sampling = up_sampling
@@ -66,6 +76,7 @@ class DlibEngine:
         return [self._describe(picture, box, score) for box, score in zip(boxes, scores, strict=True)]
 
     def embed(self, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        refuse_other_layout(landmarks, self.layout)
         # As dlib does it, but from landmarks with fractions, and black outside the picture.
         chip = warp(picture, fit_similarity(landmarks, _CHIP_POINTS), _CHIP_PX, fill=0)
         return np.asarray(self._recognizer.compute_face_descriptor(chip), dtype=np.float32)
@@ -75,4 +86,4 @@ class DlibEngine:
         landmarks = np.array([(parts[index].x, parts[index].y) for index in _PICTURE_ORDER], np.float32)
         # dlib's rectangles include their last pixel.
         edges = (float(box.left()), float(box.top()), float(box.right() + 1), float(box.bottom() + 1))
-        return Detection(box=edges, landmarks=landmarks, score=float(score))
+        return Detection(box=edges, landmarks=landmarks, score=float(score), layout=EYE_CORNERS.name)

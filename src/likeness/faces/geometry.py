@@ -1,29 +1,18 @@
 """Plane and space geometry of the five landmarks: similarity fits, warps, head crops, head pose.
 
-Landmarks stand in picture order everywhere (`likeness.records.LANDMARK_NAMES`). Camera coordinates are x to the
-right, y down, z towards the viewer.
+Landmarks stand in picture order everywhere (`likeness.records.LANDMARK_NAMES`), and are eye corners and base of the nose
+where no other `Layout` is given. Camera coordinates are x to the right, y down, z towards the viewer.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from likeness.faces.layouts import EYE_CORNERS, Layout
 from likeness.records import Pose
 
-HEAD_TEMPLATE = np.array(
-    [[0.325, 0.46], [0.415, 0.46], [0.585, 0.46], [0.675, 0.46], [0.5, 0.62]], dtype=np.float32
-)
-"""Landmarks in a head crop of side 1: eye centers 0.26 apart, so that hair and chin are inside."""
+HEAD_TEMPLATE = EYE_CORNERS.template
+"""Eye corners and base of the nose in a head crop of side 1; other layouts have their own."""
 
-_HEAD_POINTS = np.array(
-    [
-        [-4.4459, -2.6640, 3.1734],
-        [-1.8564, -2.5852, 3.7579],
-        [1.8564, -2.5852, 3.7579],
-        [4.4459, -2.6640, 3.1734],
-        [0.0, 2.27, 6.06],
-    ]
-)
-"""A mean head in centimeters: eye corners of MediaPipe's canonical face, base of the nose at dlib's mean shape."""
 _POSE_STEPS = 12
 _POSE_PRIOR = 0.005
 """Pull of the angles (radians) towards frontal, which keeps nearly flat point sets from turning inside out."""
@@ -92,17 +81,19 @@ def warp(
     return (mixed + 0.5).astype(np.uint8).reshape(size_px, size_px, 3)
 
 
-def crop_head(picture: np.ndarray, landmarks: np.ndarray, size_px: int = 224) -> np.ndarray:
+def crop_head(
+    picture: np.ndarray, landmarks: np.ndarray, size_px: int = 224, *, layout: Layout = EYE_CORNERS
+) -> np.ndarray:
     """The whole head, eyes level, as a (size_px, size_px, 3) uint8 square.
 
     Where the picture ends too early, the median color of its border goes on: a repeated edge would read as hair.
     """
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-    matrix = fit_similarity(landmarks, HEAD_TEMPLATE * size_px)
+    matrix = fit_similarity(landmarks, layout.template * size_px)
     return warp(picture, matrix, size_px, fill=np.median(border, axis=0))
 
 
-def head_pose(landmarks: np.ndarray) -> Pose:
+def head_pose(landmarks: np.ndarray, *, layout: Layout = EYE_CORNERS) -> Pose:
     """Head pose by a weak-perspective fit of a mean head to the five landmarks.
 
     A plain affine fit is useless here: eye corners and nose base nearly lie in one plane, and the depth axis would
@@ -114,19 +105,24 @@ def head_pose(landmarks: np.ndarray) -> Pose:
     if spread < 1e-6:
         return Pose(yaw_deg=0.0, pitch_deg=0.0, roll_deg=0.0)
     points = (landmarks - center) / spread
-    eyes = points[3] - points[0]
+    left, right = layout.eyes
+    eyes = points[right] - points[left]
+    head = layout.head_points - layout.head_points.mean(0)
     angles = np.array([0.0, 0.0, np.arctan2(eyes[1], eyes[0])])
     prior = np.sqrt(_POSE_PRIOR) * np.array([1.0, 1.0, 0.0])
     damping = 1e-3
-    error = _pose_residuals(angles, points, prior)
+    error = _pose_residuals(angles, points, head, prior)
     for _ in range(_POSE_STEPS):
         jacobian = np.stack(
-            [(_pose_residuals(angles + step, points, prior) - error) / 1e-5 for step in np.eye(3) * 1e-5],
+            [
+                (_pose_residuals(angles + step, points, head, prior) - error) / 1e-5
+                for step in np.eye(3) * 1e-5
+            ],
             axis=1,
         )
         normal = jacobian.T @ jacobian
         candidate = angles - np.linalg.solve(normal + damping * np.eye(3), jacobian.T @ error)
-        candidate_error = _pose_residuals(candidate, points, prior)
+        candidate_error = _pose_residuals(candidate, points, head, prior)
         if candidate_error @ candidate_error < error @ error:
             angles, error, damping = candidate, candidate_error, damping / 4
         else:
@@ -144,9 +140,11 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
     return roll @ pitch @ yaw
 
 
-def _pose_residuals(angles: np.ndarray, points: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def _pose_residuals(
+    angles: np.ndarray, points: np.ndarray, head: np.ndarray, prior: np.ndarray
+) -> np.ndarray:
     """Distance of `points` (centered, unit spread) from the turned head at its best scale, then the prior."""
-    turned = (_HEAD_POINTS - _HEAD_POINTS.mean(0)) @ rotation(*np.rad2deg(angles))[:2].T
+    turned = head @ rotation(*np.rad2deg(angles))[:2].T
     scale = (turned * points).sum() / (turned**2).sum()
     return np.concatenate([(scale * turned - points).ravel(), prior * angles])
 

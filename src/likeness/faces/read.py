@@ -1,38 +1,26 @@
 """From a picture to faces: detect, drop what is no face, describe each."""
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
-from likeness.faces.dlib_engine import DlibEngine
-from likeness.faces.engines import FaceEngine
+from likeness.faces.choose import resolve
+from likeness.faces.engines import FaceEngine, Search, distances, rescale
 from likeness.faces.geometry import crop_head, head_pose
 from likeness.media import read_picture, resize
 from likeness.records import Comparison, Detection, Face
 
 MIN_SIDE_PX = 40
 """Smallest face box, in pixels of the picture given, from which `read_face` takes a reference."""
-_SEARCH_SIDE_PX = 1024
-"""Larger pictures are searched at this size, so that a phone's picture costs no more than half a second."""
 _MIN_PROMINENCE = 0.15
 """Detections with less than this share of the best one's score times area are false boxes or passers-by."""
-_CLOSER_SIDE_PX = 1408
-"""Largest size of the second search, which tells a face that is too small from none."""
-_MIN_CLOSER_SCALE = 1.5
-"""A second search at less than this would find nothing new."""
-
-
-@lru_cache(maxsize=1)
-def default_engine() -> FaceEngine:
-    """The engine used where none is named; its models are loaded once."""
-    return DlibEngine()
 
 
 def find_faces(
     picture: np.ndarray,
-    engine: FaceEngine | None = None,
+    engine: FaceEngine | str | None = None,
     *,
     enlarge_to_px: int | None = None,
     source: str = "picture",
@@ -41,32 +29,34 @@ def find_faces(
 
     Args:
         picture: (height, width, 3) uint8.
-        engine: dlib's where none is given.
+        engine: an engine or its name (`likeness.faces.ENGINE_NAMES`); `default_engine()` where none is given.
         enlarge_to_px: enlarge smaller pictures to this longer side before anything else. Detectors made for
             photographs need it for small frames (64 px to 384 px). Boxes and landmarks come back in pixels of
             `picture` all the same.
         source: where the picture came from, for records.
     """
-    engine = engine or default_engine()
+    engine = resolve(engine)
     height, width = picture.shape[:2]
     if enlarge_to_px is not None and max(height, width) < enlarge_to_px:
         scale = enlarge_to_px / max(height, width)
         enlarged = resize(picture, round(width * scale), round(height * scale))
         found = _prominent(engine.detect(enlarged), engine)
         return [_describe(enlarged, detection, engine, scale=scale, source=source) for detection in found]
-    found = _prominent(_search(picture, engine, _scale_to(picture, _SEARCH_SIDE_PX, 1.0)), engine)
+    # A frame without a face is no error, so what is dearer than the first look is left to `read_face`.
+    searches = [search for search in engine.searches if search.side_px <= engine.searches[0].side_px]
+    found, _ = _look(picture, engine, searches)
     return [_describe(picture, detection, engine, source=source) for detection in found]
 
 
 def read_face(
-    picture: str | Path | np.ndarray, *, pick: int | None = None, engine: FaceEngine | None = None
+    picture: str | Path | np.ndarray, *, pick: int | None = None, engine: FaceEngine | str | None = None
 ) -> Face:
     """Read the one face of a reference picture.
 
     Args:
         picture: a file, or (height, width, 3) uint8 RGB.
         pick: where several faces are prominent, take this one, counted from the left starting at 1.
-        engine: dlib's where none is given.
+        engine: an engine or its name (`likeness.faces.ENGINE_NAMES`); `default_engine()` where none is given.
 
     Raises:
         MediaError: the file is no readable picture.
@@ -74,15 +64,12 @@ def read_face(
         SmallFaceError: the face is smaller than `MIN_SIDE_PX`.
         ManyFacesError: several faces are prominent and `pick` is not given.
         FaceError: `pick` is beyond the faces there are.
+        ConfigError: no engine has that name.
+        WeightsError: the engine's models are not here; the message says which command fetches them.
     """
-    engine = engine or default_engine()
+    engine = resolve(engine)
     source, pixels = _open(picture)
-    detections = _search(pixels, engine, _scale_to(pixels, _SEARCH_SIDE_PX, 1.0))
-    found = _prominent(detections, engine)
-    closer_scale = _scale_to(pixels, _CLOSER_SIDE_PX, 2.0)
-    if not found and closer_scale >= _MIN_CLOSER_SCALE:
-        detections += _search(pixels, engine, closer_scale)
-        found = _prominent(detections, engine)
+    found, detections = _look(pixels, engine, engine.searches)
     if not found:
         best_score = max((detection.score for detection in detections), default=None)
         raise NoFaceError(source, best_score=best_score, min_score=engine.min_score)
@@ -106,9 +93,10 @@ def compare(a: Face, b: Face) -> Comparison:
         )
     norms = float(np.linalg.norm(a.embedding) * np.linalg.norm(b.embedding))
     return Comparison(
-        distance=float(np.linalg.norm(a.embedding - b.embedding)),
+        distance=float(distances(a.embedding[None], b.embedding, a.metric)[0]),
         cosine=float(a.embedding @ b.embedding) / max(norms, 1e-12),
         threshold=a.threshold,
+        metric=a.metric,
     )
 
 
@@ -128,24 +116,34 @@ def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
     return "the picture given", picture
 
 
-def _scale_to(picture: np.ndarray, side_px: int, most: float) -> float:
-    """The scale that brings the longer side to `side_px`, but no more than `most`."""
-    return min(side_px / max(picture.shape[:2]), most)
+def _look(
+    picture: np.ndarray, engine: FaceEngine, searches: Sequence[Search]
+) -> tuple[list[Detection], list[Detection]]:
+    """Search at one size after the other until there is a face.
+
+    Returns:
+        The prominent faces, and everything that was seen on the way.
+    """
+    seen: list[Detection] = []
+    scales: list[float] = []
+    for search in searches:
+        scale = min(search.side_px / max(picture.shape[:2]), search.most)
+        if scale < search.least or scale in scales:
+            continue
+        scales.append(scale)
+        seen += _search(picture, engine, scale)
+        if found := _prominent(seen, engine):
+            return found, seen
+    return [], seen
 
 
 def _search(picture: np.ndarray, engine: FaceEngine, scale: float) -> list[Detection]:
     if scale == 1.0:
         return engine.detect(picture)
     height, width = picture.shape[:2]
-    resized = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)))
-    return [_rescale(detection, scale) for detection in engine.detect(resized)]
-
-
-def _rescale(detection: Detection, scale: float) -> Detection:
-    """Bring a detection from a picture resized by `scale` back. Box edges scale as they are, pixel centers do not."""
-    left, top, right, bottom = (edge / scale for edge in detection.box)
-    landmarks = ((detection.landmarks + 0.5) / scale - 0.5).astype(np.float32)
-    return Detection(box=(left, top, right, bottom), landmarks=landmarks, score=detection.score)
+    # Detectors do not see the difference, and a large picture shrinks five times as fast.
+    resized = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)), is_quick=True)
+    return [rescale(detection, scale) for detection in engine.detect(resized)]
 
 
 def _prominent(detections: list[Detection], engine: FaceEngine) -> list[Detection]:
@@ -174,15 +172,22 @@ def _describe(
     picture: np.ndarray, detection: Detection, engine: FaceEngine, *, source: str, scale: float = 1.0
 ) -> Face:
     """Embed and crop from `picture`, then give boxes and landmarks in the pixels of `picture` before `scale`."""
-    original = _rescale(detection, scale)
+    if detection.layout != engine.layout.name:
+        raise FaceError(
+            f"The detection's landmarks are {detection.layout}, those of `{engine.name}` are {engine.layout.name}; "
+            "they do not mix. Detect and embed with one engine."
+        )
+    original = rescale(detection, scale)
     return Face(
         box=original.box,
         landmarks=original.landmarks,
-        pose=head_pose(detection.landmarks),
+        pose=head_pose(detection.landmarks, layout=engine.layout),
         embedding=engine.embed(picture, detection.landmarks),
         score=detection.score,
-        crop=crop_head(picture, detection.landmarks),
+        crop=crop_head(picture, detection.landmarks, layout=engine.layout),
         engine=engine.name,
         source=source,
         threshold=engine.threshold,
+        metric=engine.metric,
+        layout=engine.layout.name,
     )
