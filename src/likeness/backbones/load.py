@@ -11,6 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from likeness.backbones.check import check_pipeline
 from likeness.errors import WeightsError
 from likeness.runtime import choose_device, choose_dtype
 
@@ -24,10 +25,12 @@ def load_pipeline(source: str | Path, *, device: str = "auto") -> CogVideoXPipel
     network is asked only for what is not whole there. A CPU computes in float32, because float16 is slow there.
 
     Raises:
-        WeightsError: The folder or hub name holds no such pipeline.
+        WeightsError: The folder or hub name holds no such pipeline, or not exactly the tensors of its configs.
     """
     place = choose_device(device)
     dtype = choose_dtype("auto", place)
+    if (Path(source) / "model_index.json").is_file():
+        check_pipeline(Path(source))
     try:
         with quiet_loading():
             pipeline = _load(str(source), dtype)

@@ -4,11 +4,12 @@ A preset is a promise about licences as much as about sizes: every output says w
 """
 
 import difflib
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
 from likeness.errors import ConfigError
-from likeness.weights import CHECKPOINTS
+from likeness.weights import CHECKPOINTS, MODELS, home
 
 METHODS = ("magic_mirror",)
 
@@ -21,8 +22,8 @@ class Preset(BaseModel):
     name: str
     backbone_name: str
     """For people to read."""
-    backbone: str
-    """A folder or hub name that `CogVideoXPipeline.from_pretrained` takes."""
+    weights: str
+    """The backbone's name in the registry of weights."""
     licence: str
     """Of the weights, in words for the record beside every output."""
     is_bundled: bool
@@ -35,6 +36,12 @@ class Preset(BaseModel):
     """Frames of a video, a multiple of eight plus one."""
     fps: float
 
+    @property
+    def backbone(self) -> str:
+        """The folder where the backbone lies or belongs; `locate_backbone` says whether it is there."""
+        folder: Path = CHECKPOINTS / self.weights if self.is_bundled else home() / "models" / self.weights
+        return str(folder)
+
 
 PRESETS = {
     preset.name: preset
@@ -43,7 +50,7 @@ PRESETS = {
         Preset(
             name="tiny",
             backbone_name="tiny (CogVideoX, 64 px)",
-            backbone=str(CHECKPOINTS / "tiny"),
+            weights="tiny",
             licence="Apache-2.0 (weights made by this project, from drawn people only)",
             is_bundled=True,
             steps=25,
@@ -54,8 +61,8 @@ PRESETS = {
         Preset(
             name="research",
             backbone_name="CogVideoX-5B",
-            backbone="zai-org/CogVideoX-5b",
-            licence="CogVideoX License (research free of charge; commercial use needs registration)",
+            weights="cogvideox-5b",
+            licence=MODELS["cogvideox-5b"].licence,
             is_bundled=False,
             steps=50,
             guidance=6.0,
@@ -65,8 +72,8 @@ PRESETS = {
         Preset(
             name="open",
             backbone_name="CogVideoX-2B",
-            backbone="zai-org/CogVideoX-2b",
-            licence="Apache-2.0",
+            weights="cogvideox-2b",
+            licence=MODELS["cogvideox-2b"].licence,
             is_bundled=False,
             steps=50,
             guidance=6.0,

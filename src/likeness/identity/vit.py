@@ -6,6 +6,7 @@ arXiv:2501.03931v1, A.5), so one pass serves both. Pictures come in [-1, 1] and 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -29,14 +30,13 @@ class DenseFeatures:
     penultimate: Tensor
 
 
-def resize(pixels: Tensor, size_px: int) -> Tensor:
+def resize(pixels: Tensor, size_px: int, *, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
     """Bring square pictures to `size_px`, smoothed when they shrink."""
     if pixels.shape[-1] == pixels.shape[-2] == size_px:
         return pixels
     size = (size_px, size_px)  # A CPU resizes no bfloat16.
-    return interpolate(pixels.float(), size=size, mode="bilinear", antialias=True, align_corners=False).to(
-        pixels
-    )
+    resized = interpolate(pixels.float(), size=size, mode=mode, antialias=True, align_corners=False)
+    return resized.clamp(-1, 1).to(pixels) if mode == "bicubic" else resized.to(pixels)
 
 
 class TransformerLayer(nn.Module):
@@ -117,6 +117,7 @@ class ClipFeatures(nn.Module):
     def forward(self, pixels: Tensor) -> DenseFeatures:
         mean = pixels.new_tensor(CLIP_MEAN)[:, None, None]
         std = pixels.new_tensor(CLIP_STD)[:, None, None]
-        pixels = ((resize(pixels, self.image_size_px) + 1) / 2 - mean) / std
+        # Bicubic and clipped, as CLIP's own preprocessing does it.
+        pixels = ((resize(pixels, self.image_size_px, mode="bicubic") + 1) / 2 - mean) / std
         hidden = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states
         return DenseFeatures(last=hidden[-1], penultimate=hidden[-2])

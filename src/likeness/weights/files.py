@@ -54,13 +54,27 @@ def problem_of(file: WeightFile) -> str | None:
 
 
 def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: Preset = "tiny") -> Path:
-    """Write `checksums.json` over all files below `folder`, as `entry` reads it. For those who train weights."""
-    files = {
-        file.relative_to(folder).as_posix(): {"sha256": sha256_of(file), "size_bytes": file.stat().st_size}
+    """Write `checksums.json` over all files below `folder`, as `entry` reads it. For those who train weights.
+
+    Tensors of safetensors files get checksums of their own, so that strict loading can name an altered one.
+    """
+    from likeness.weights.strict import tensor_checksums  # it reads what this module writes
+
+    paths = [
+        file
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file.name != CHECKSUMS_FILE and not file.name.startswith(".")
+    ]
+    names = {file: file.relative_to(folder).as_posix() for file in paths}
+    record = {
+        "licence": licence,
+        "preset": preset,
+        "files": {
+            names[file]: {"sha256": sha256_of(file), "size_bytes": file.stat().st_size} for file in paths
+        },
+        "tensors": {names[file]: tensor_checksums(file) for file in paths if file.suffix == ".safetensors"},
     }
-    return write_listing(folder, {"licence": licence, "preset": preset, "files": files})
+    return write_listing(folder, record)
 
 
 def write_listing(folder: Path, record: Mapping[str, Any]) -> Path:

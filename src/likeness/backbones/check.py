@@ -1,0 +1,76 @@
+"""Is a pipeline's folder whole? Judged from configs and safetensors headers, before memory is filled.
+
+diffusers and transformers fill a tensor that a file lacks with random numbers and a warning; a video of noise is a late
+way to learn of it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from torch import nn
+from transformers import T5Config, T5EncoderModel
+
+from likeness.errors import WeightsError
+from likeness.weights.strict import read_shapes, refuse_differences, shapes_of
+
+_SHARED = ("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weight")
+"""Two names of one tensor; a file may hold either or both."""
+
+
+def build_empty(folder: Path) -> dict[str, nn.Module]:
+    """Transformer, VAE and text encoder as their configs describe them, without memory for their weights.
+
+    Raises:
+        WeightsError: A config is missing or describes another architecture.
+    """
+    builders: dict[str, Callable[[Path], nn.Module]] = {
+        "transformer": _from_config(CogVideoXTransformer3DModel),
+        "vae": _from_config(AutoencoderKLCogVideoX),
+        "text_encoder": lambda place: T5EncoderModel(T5Config.from_pretrained(place, local_files_only=True)),
+    }
+    modules = {}
+    for part, build in builders.items():
+        try:
+            with torch.device("meta"):
+                modules[part] = build(folder / part)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise WeightsError(
+                f"{folder / part} does not describe a part of CogVideoX: {error} Copy or pull it again."
+            ) from error
+    return modules
+
+
+def check_pipeline(folder: Path) -> None:
+    """Compare every tensor in a CogVideoX folder, in one file or in shards, with what its configs ask for.
+
+    Raises:
+        WeightsError: A file is missing or damaged, or tensors are missing, extra or misshapen; all are listed.
+    """
+    expected: dict[str, tuple[int, ...]] = {}
+    found: dict[str, tuple[int, ...]] = {}
+    for part, module in build_empty(folder).items():
+        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        expected |= {f"{part}.{name}": shape for name, shape in shapes_of(module.state_dict()).items()}
+        found |= {f"{part}.{name}": shape for name, shape in read_shapes(folder / part, stem).items()}
+    optional = [name for name in _SHARED if found.keys() & set(_SHARED) - {name}]
+    refuse_differences(
+        expected,
+        found,
+        what=f"The pipeline at {folder}",
+        optional=optional,
+        remedy="Copy it again, or bring it with `likeness models pull`.",
+    )
+
+
+def _from_config(kind: Any) -> Callable[[Path], nn.Module]:
+    def build(place: Path) -> nn.Module:
+        config = kind.load_config(place, local_files_only=True)
+        if (name := config.get("_class_name")) != kind.__name__:
+            raise ValueError(f"its config is for `{name}`, not `{kind.__name__}`.")
+        return kind.from_config(config)
+
+    return build

@@ -1,0 +1,259 @@
+"""Brings weights: from the network or from a folder, resumed where it was cut, verified before anything may read it.
+
+The only module that opens a network connection, and only when it is asked to. Bytes travel through `huggingface_hub`,
+which retries and asks for the rest of a file; the partial file is kept here, because that library throws it away.
+"""
+
+import fnmatch
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BufferedWriter, FileIO
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import WeightsError
+from likeness.weights import MODELS, PRESETS, entry, names, verify
+from likeness.weights.files import problem_of, sha256_of, write_listing
+from likeness.weights.place import ProgressCallback, copy, unpack
+from likeness.weights.records import Hub, Preset, Url, WeightEntry, WeightFile, Zip
+
+_LARGEST_LEFTOVER_BYTES = 1 << 20
+"""Room that must stay free beside a download."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Download:
+    """One file to bring."""
+
+    file: WeightFile
+    url: str
+    headers: dict[str, str] | None = None
+
+
+def pull(
+    name: str,
+    *,
+    preset: Preset = "open",
+    folder: Path | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> WeightEntry:
+    """Bring the weights `name` to where `locate` looks for them. What is there and whole is not fetched again.
+
+    Args:
+        name: One of `MODELS`.
+        preset: What one wants to do with the results. A preset refuses the weights of less free ones.
+        folder: Take the files (or the archive that holds them) from here instead of the network.
+        on_progress: Told about every file's bytes.
+
+    Raises:
+        WeightsError: The name is unknown, the preset forbids these weights, they cannot be had, or what came differs
+            from what is known of them. A download that was cut goes on from there the next time.
+    """
+    if name in names():
+        raise WeightsError(
+            f"The weights `{name}` come with the package; there is nothing to pull. {entry(name).remedy}"
+        )
+    item = entry(name)
+    refuse_forbidden(item, preset)
+    report = on_progress or (lambda _name, _done, _total: None)
+    item.folder.mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        revision, files = "copied", copy(item, folder, report)
+    elif isinstance(item.source, Zip):
+        revision, files = "archive", unpack(item, _fetch_archive(item, item.source, report), report)
+    else:
+        revision, downloads = _plan(item)
+        files = [_fetch(download, item, report) for download in downloads]
+    _write_listing(item, revision, files)
+    return verify(name)
+
+
+def refuse_forbidden(item: WeightEntry, preset: str) -> None:
+    """Stop where a preset does not allow what a licence asks.
+
+    Raises:
+        WeightsError: The preset is unknown or freer than the weights.
+    """
+    if preset not in PRESETS:
+        raise WeightsError(f"`{preset}` is no preset. Use one of {', '.join(PRESETS)}.")
+    if PRESETS.index(preset) < PRESETS.index(item.preset):
+        raise WeightsError(
+            f"The preset `{preset}` does not allow `{item.name}`: its licence is {item.licence}. If that suits what "
+            f"you do, run `likeness models pull {item.name} --preset {item.preset}`."
+        )
+
+
+def _plan(item: WeightEntry) -> tuple[str, list[_Download]]:
+    """The revision and everything to bring of it."""
+    if isinstance(item.source, Url):
+        return "", [_Download(file=item.files[0], url=item.source.url)]
+    assert isinstance(item.source, Hub)
+    return _plan_hub(item, item.source)
+
+
+def _plan_hub(item: WeightEntry, source: Hub) -> tuple[str, list[_Download]]:
+    from huggingface_hub import HfApi, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    # Read here and not at import, so that a mirror can be named at any time.
+    endpoint = os.environ.get("HF_ENDPOINT")
+    with _network_errors(item, f"the list of files of {source.repository}"):
+        info = HfApi(endpoint=endpoint).model_info(
+            source.repository, revision=source.revision, files_metadata=True
+        )
+    listed = {file.path.relative_to(item.folder).as_posix(): file for file in item.files}
+    offered = {sibling.rfilename: sibling for sibling in info.siblings or []}
+    required = {file.path.as_posix() for file in MODELS[item.name].files}
+    if absent := sorted(required - offered.keys()):
+        raise WeightsError(
+            f"{source.repository}@{source.revision} has no {', '.join(absent)}. Update likeness, or put the files "
+            f"into {item.folder} yourself."
+        )
+    downloads = []
+    for path, sibling in offered.items():
+        if path not in listed and not any(fnmatch.fnmatch(path, pattern) for pattern in source.patterns):
+            continue
+        target = item.folder / path
+        if not target.resolve().is_relative_to(item.folder.resolve()):
+            raise WeightsError(f"{source.repository} offers {path!r}, which would lie outside {item.folder}.")
+        file = _complete(listed.get(path) or WeightFile(path=target), sibling)
+        url = hf_hub_url(source.repository, path, revision=info.sha, endpoint=endpoint)
+        downloads.append(_Download(file=file, url=url, headers=build_hf_headers()))
+    return info.sha or source.revision, downloads
+
+
+def _complete(file: WeightFile, sibling: Any) -> WeightFile:
+    """Add what the hub says of a file; what the table says stays."""
+    return replace(
+        file,
+        sha256=file.sha256 or (sibling.lfs.sha256 if sibling.lfs else None),
+        size_bytes=file.size_bytes or sibling.size,
+        # The hub's name for a file in LFS is that of a pointer, not of the content.
+        git_sha1=None if sibling.lfs else sibling.blob_id,
+    )
+
+
+def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> WeightFile:
+    """Bring one file, from where it was cut, and let it into place when every byte is right."""
+    file = download.file
+    if (file.sha256 or file.git_sha1) and problem_of(file) is None:
+        report(file.path.name, file.path.stat().st_size, file.size_bytes)
+        return file
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    part = file.path.with_name(f".{file.path.name}.part")
+    _refuse_full_disk(item, file, part)
+    with _network_errors(item, download.url):
+        _receive(download, part, report)
+    arrived = replace(file, path=part)
+    if problem := problem_of(arrived):
+        part.unlink(missing_ok=True)
+        raise WeightsError(
+            f"The download of `{item.name}` is not what was expected: {problem}. It was thrown away. {item.remedy}"
+        )
+    part.replace(file.path)
+    return file
+
+
+def _receive(download: _Download, part: Path, report: ProgressCallback) -> None:
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    file = download.file
+    name, size_bytes = file.path.name, file.size_bytes
+    if size_bytes is not None and part.is_file() and part.stat().st_size > size_bytes:
+        part.unlink()
+    had_bars = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        with _CountingFile(part, lambda done: report(name, done, size_bytes)) as target:
+            http_get(
+                download.url,
+                target,
+                resume_size=target.tell(),
+                headers=dict(download.headers) if download.headers else None,
+                expected_size=size_bytes,
+            )
+    except HfHubHTTPError as error:
+        # Nothing is left to send: the file is whole, or another one. The checksum decides.
+        if error.response.status_code != 416:
+            raise
+    finally:
+        if had_bars:
+            enable_progress_bars()
+
+
+class _CountingFile(BufferedWriter):
+    """A file that is appended to and says after each write how long it is."""
+
+    def __init__(self, path: Path, on_length: Callable[[int], None]) -> None:
+        super().__init__(FileIO(path, "ab"))
+        self._on_length = on_length
+
+    def write(self, data: Any, /) -> int:
+        count = super().write(data)
+        self._on_length(self.tell())
+        return count
+
+
+def _fetch_archive(item: WeightEntry, source: Zip, report: ProgressCallback) -> Path:
+    path = item.folder / f".{item.name}.zip"
+    if all(file.sha256 and problem_of(file) is None for file in item.files):
+        return path
+    file = WeightFile(path=path, sha256=source.sha256, size_bytes=source.size_bytes)
+    return _fetch(_Download(file=file, url=source.url), item, report).path
+
+
+def _write_listing(item: WeightEntry, revision: str, files: list[WeightFile]) -> None:
+    """Keep checksums of what came, so that `verify` can check every byte from now on."""
+    record = {
+        "licence": item.licence,
+        "preset": item.preset,
+        "source": item.source.place if item.source else "",
+        "revision": revision,
+        "files": {
+            file.path.relative_to(item.folder).as_posix(): {
+                "sha256": file.sha256 or sha256_of(file.path),
+                "size_bytes": file.path.stat().st_size,
+            }
+            for file in files
+        },
+    }
+    write_listing(item.folder, record)
+
+
+def _refuse_full_disk(item: WeightEntry, file: WeightFile, part: Path) -> None:
+    if file.size_bytes is None:
+        return
+    here = part.stat().st_size if part.is_file() else 0
+    needed, free = file.size_bytes - here, shutil.disk_usage(part.parent).free
+    if needed + _LARGEST_LEFTOVER_BYTES > free:
+        raise WeightsError(
+            f"{file.path.name} of `{item.name}` needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free at "
+            f"{item.folder}. Make room, or name another place with LIKENESS_HOME."
+        )
+
+
+@contextmanager
+def _network_errors(item: WeightEntry, what: str) -> Iterator[None]:
+    """Say what could not be had and what a user without a network can do."""
+    from huggingface_hub.errors import GatedRepoError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
+
+    try:
+        yield
+    except WeightsError:
+        raise
+    except GatedRepoError as error:
+        raise WeightsError(
+            f"{what} asks for consent to its terms. Give it on the hub's page, log in with `hf auth login`, and pull "
+            "again."
+        ) from error
+    except (OSError, HTTPError) as error:
+        raise WeightsError(
+            f"{what} cannot be had: {error}\nWhat has arrived is kept, and the same command goes on from there. Without "
+            f"a network, put the files into {item.folder} yourself, or name their folder: `likeness models pull "
+            f"{item.name} --preset {item.preset} --from FOLDER`."
+        ) from error

@@ -1,0 +1,164 @@
+"""Tensors as they must be: every missing, extra, misshapen or altered one, in one error.
+
+Works on names and shapes alone, which a safetensors file tells without being read, so a checkpoint of twenty gigabytes
+is judged in milliseconds, before memory is filled. Needs no torch.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import WeightsError
+from likeness.weights.files import CHECKSUMS_FILE, problem_of, read_listing
+
+Shapes = Mapping[str, Sequence[int]]
+"""Shape of each tensor, by name."""
+
+_MOST_LISTED = 12
+"""Names of one kind that an error lists; a wrong architecture would list thousands."""
+_MOST_HEADER_BYTES = 100_000_000
+
+
+def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a state dict, of whatever has a `shape`."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def refuse_differences(
+    expected: Shapes,
+    found: Shapes,
+    *,
+    what: str,
+    remedy: str,
+    altered: Iterable[str] = (),
+    optional: Iterable[str] = (),
+) -> None:
+    """Compare what an architecture has with what a file holds.
+
+    Args:
+        expected: Tensors of the architecture.
+        found: Tensors of the file.
+        what: Names the file in the message.
+        remedy: Ends the message.
+        altered: Names of tensors or files whose checksum differs.
+        optional: Tensors that may be missing, such as the second name of a shared one.
+
+    Raises:
+        WeightsError: Anything differs; all of it is listed, each kind cut short where it is long.
+    """
+    wanted, given = expected.keys(), found.keys()
+    problems = {
+        "missing": sorted(wanted - given - set(optional)),
+        "extra": sorted(given - wanted),
+        "misshapen": [
+            f"{name} is {_shape(found[name])} instead of {_shape(expected[name])}"
+            for name in sorted(wanted & given)
+            if tuple(expected[name]) != tuple(found[name])
+        ],
+        "altered": sorted(altered),
+    }
+    lines = [f"  {kind} ({len(names)}): {_cut(names)}" for kind, names in problems.items() if names]
+    if lines:
+        raise WeightsError("\n".join([f"{what} does not hold the tensors that it must:", *lines, remedy]))
+
+
+def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str, tuple[int, ...]]:
+    """Names and shapes in `stem`.safetensors, or in the shards that its index names.
+
+    Raises:
+        WeightsError: A file is missing or damaged, or index and shards disagree.
+    """
+    single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    if single.is_file() or not index.is_file():
+        return read_file_shapes(single)
+    try:
+        places = dict(json.loads(index.read_text())["weight_map"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{index} is damaged ({error!r}). Copy or pull it again.") from error
+    shapes: dict[str, tuple[int, ...]] = {}
+    for shard in sorted(set(places.values())):
+        shapes |= read_file_shapes(folder / shard)
+    if unlisted := shapes.keys() ^ places.keys():
+        raise WeightsError(
+            f"{index} and its shards disagree on {_cut(sorted(unlisted))}. Copy or pull them again."
+        )
+    return shapes
+
+
+def read_file_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in one safetensors file. Raises WeightsError where it is missing, cut or damaged."""
+    header, _ = _read_header(path)
+    return {name: tuple(record["shape"]) for name, record in header.items()}
+
+
+def tensor_checksums(path: Path) -> dict[str, str]:
+    """SHA-256 of every tensor's bytes in a safetensors file."""
+    header, start = _read_header(path)
+    with path.open("rb") as file:
+        return {name: _digest(file, start, record["data_offsets"]) for name, record in header.items()}
+
+
+def altered_in(folder: Path) -> list[str]:
+    """Tensors and files in `folder` that differ from the list of checksums beside them, or one folder up.
+
+    Where the list knows the checksums of single tensors, those are named, else the file. No list, nothing to differ.
+    """
+    home = next((place for place in (folder, folder.parent) if (place / CHECKSUMS_FILE).is_file()), None)
+    if home is None:
+        return []
+    record, files = read_listing(home, "Copy or pull the weights again.")
+    altered = []
+    for file in files:
+        if file.path.is_relative_to(folder) and file.path.is_file() and problem_of(file) is not None:
+            known = record.get("tensors", {}).get(file.path.relative_to(home).as_posix())
+            altered += _altered_tensors(file.path, known) or [file.path.name]
+    return altered
+
+
+def _altered_tensors(path: Path, known: Mapping[str, str] | None) -> list[str]:
+    if known is None or path.suffix != ".safetensors":
+        return []
+    try:
+        now = tensor_checksums(path)
+    except WeightsError:  # The header itself is altered; the file is what can be named.
+        return []
+    return [name for name in now.keys() & known.keys() if now[name] != known[name]]
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The records of a safetensors file, and where its data starts."""
+    remedy = "Copy or pull it again."
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MOST_HEADER_BYTES:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        end = max((record["data_offsets"][1] for record in header.values()), default=0)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} is missing. {remedy}") from error
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is no safetensors file ({error}). {remedy}") from error
+    if path.stat().st_size != 8 + length + end:
+        raise WeightsError(
+            f"{path} holds {path.stat().st_size} bytes, and its header speaks of {8 + length + end}. {remedy}"
+        )
+    return header, 8 + length
+
+
+def _digest(file: Any, start: int, offsets: Sequence[int]) -> str:
+    file.seek(start + offsets[0])
+    return hashlib.sha256(file.read(offsets[1] - offsets[0])).hexdigest()
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _cut(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
