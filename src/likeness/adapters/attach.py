@@ -5,14 +5,21 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from diffusers.hooks import FasterCacheConfig
+from diffusers.hooks.faster_cache import FasterCacheConfig
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from likeness.adapters.block import CONDITION_KEY, FaceBlock, FaceCondition, FaceLayer
-from likeness.adapters.compose import embrace, release, renewed_offload
+from likeness.adapters.compose import (
+    bring_back,
+    embrace,
+    offload_along,
+    refuse_lost_weights,
+    release,
+    renewed_offload,
+)
 from likeness.errors import ConfigError
 
 _ARGUMENTS = tuple(signature(CogVideoXTransformer3DModel.forward).parameters)[1:]
@@ -23,6 +30,7 @@ class Attachment:
     """A transformer that wears an adapter, and what takes it off again."""
 
     transformer: CogVideoXTransformer3DModel
+    layers: nn.ModuleDict
     hook: RemovableHandle
 
 
@@ -63,7 +71,7 @@ def attach(
         reinjects_face: Give every adapted block x_face anew, instead of what the one before it made of it.
 
     Raises:
-        ConfigError: Something is attached already, a cache or sequential offload is on, or a layer has no block.
+        ConfigError: Something is attached already, a cache is on, or a layer has no block.
     """
     blocks = transformer.transformer_blocks
     if any(type(block) is not CogVideoXBlock for block in blocks):
@@ -76,12 +84,13 @@ def attach(
             f"The adapter has layers for blocks {', '.join(missing)}, but the transformer has {len(blocks)} blocks. "
             "Use the adapter with the backbone that it was trained on."
         )
-    with renewed_offload(transformer, "attach"):
+    with renewed_offload(transformer):
         for number, block in enumerate(blocks):
             layer = by_number.get(number)
             assert isinstance(block, CogVideoXBlock)
             assert layer is None or isinstance(layer, FaceLayer)
             blocks[number] = FaceBlock(block, layer, number=number, reinjects_face=reinjects_face)
+    offload_along(transformer, layers)
     embrace(transformer)
 
     def bring_condition(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -89,27 +98,28 @@ def attach(
         now, text = condition(given["encoder_hidden_states"], given["timestep"])
         if now is None:
             return None
+        refuse_lost_weights(transformer)
         told = {**(given.get("attention_kwargs") or {}), CONDITION_KEY: now}
         return (), {**given, "encoder_hidden_states": text, "attention_kwargs": told}
 
-    return Attachment(
-        transformer=transformer, hook=transformer.register_forward_pre_hook(bring_condition, with_kwargs=True)
-    )
+    hook = transformer.register_forward_pre_hook(bring_condition, with_kwargs=True)
+    return Attachment(transformer=transformer, layers=layers, hook=hook)
 
 
 def detach(attachment: Attachment) -> None:
     """Put the stock blocks back.
 
     Raises:
-        ConfigError: A cache is on, whose hooks sit on the adapted blocks, or sequential offload.
+        ConfigError: A cache is on, whose hooks sit on the adapted blocks.
     """
     transformer = attachment.transformer
     _refuse_cache(transformer, "detach")
-    with renewed_offload(transformer, "detach"):
+    with renewed_offload(transformer):
         for number, block in enumerate(transformer.transformer_blocks):
             assert isinstance(block, FaceBlock)
             transformer.transformer_blocks[number] = block.base
     attachment.hook.remove()
+    bring_back(attachment.layers)
     release(transformer)
 
 

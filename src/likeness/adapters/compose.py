@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
-from accelerate.hooks import AlignDevicesHook, SequentialHook
-from diffusers.hooks import HookRegistry
+import torch
+from accelerate import cpu_offload
+from accelerate.hooks import AlignDevicesHook, SequentialHook, remove_hook_from_module
 from diffusers.hooks.faster_cache import _FASTER_CACHE_BLOCK_HOOK, FasterCacheConfig
 from diffusers.hooks.group_offloading import (
     _GROUP_OFFLOADING,
@@ -20,7 +21,9 @@ from diffusers.hooks.group_offloading import (
     _apply_group_offloading,
     _get_top_level_group_offload_hook,
 )
+from diffusers.hooks.hooks import HookRegistry
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from torch import nn
 
 from likeness.adapters.block import FaceBlock
 from likeness.errors import ConfigError
@@ -62,20 +65,8 @@ def stock_blocks(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
 
 
 @contextmanager
-def renewed_offload(transformer: CogVideoXTransformer3DModel, act: str) -> Iterator[None]:
-    """Take group offload off while blocks are exchanged, and put it on again: it groups layers by their place.
-
-    Raises:
-        ConfigError: Sequential offload is on. It leaves nothing of the weights in their place.
-    """
-    for module in transformer.modules():
-        hook = getattr(module, "_hf_hook", None)
-        hooks = hook.hooks if isinstance(hook, SequentialHook) else (hook,)
-        if any(isinstance(one, AlignDevicesHook) and one.offload for one in hooks):
-            raise ConfigError(
-                f"Sequential offload is on, so `{act}()` would find no weights. Call `pipe.remove_all_hooks()` "
-                f"first, then `{act}()`, then `pipe.enable_sequential_cpu_offload()`."
-            )
+def renewed_offload(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
+    """Take group offload off while blocks are exchanged, and put it on again: it groups layers by their place."""
     top = _get_top_level_group_offload_hook(transformer)
     if top is None:
         yield
@@ -85,6 +76,47 @@ def renewed_offload(transformer: CogVideoXTransformer3DModel, act: str) -> Itera
         registry.remove_hook(name, recurse=True)
     yield
     _apply_group_offloading(transformer, top.config)
+
+
+def resting_device(transformer: CogVideoXTransformer3DModel) -> torch.device:
+    """Where an adapter is kept: with the transformer, or on the CPU where sequential offload empties that."""
+    return transformer.device if _sequential_hook(transformer.proj_out) is None else torch.device("cpu")
+
+
+def offload_along(transformer: CogVideoXTransformer3DModel, layers: nn.ModuleDict) -> None:
+    """Put adapter layers under sequential offload where the transformer is under it."""
+    hook = _sequential_hook(transformer.proj_out)
+    if hook is not None:
+        for layer in layers.values():
+            cpu_offload(layer, execution_device=hook.execution_device)
+
+
+def bring_back(layers: nn.ModuleDict) -> None:
+    """Undo `offload_along`."""
+    for layer in layers.values():
+        remove_hook_from_module(layer, recurse=True)
+
+
+def refuse_lost_weights(transformer: CogVideoXTransformer3DModel) -> None:
+    """Raise ConfigError where sequential offload looks for the adapted blocks' weights under other names.
+
+    It knows weights by their names in the state dict, and those of adapted blocks are the stock names.
+    """
+    first = transformer.transformer_blocks[0]
+    hook = _sequential_hook(first.base.norm1.linear) if isinstance(first, FaceBlock) else None
+    if hook is not None and "weight" not in (hook.weights_map or {}):
+        raise ConfigError(
+            "Sequential offload was switched on after `attach()` and cannot find the weights of adapted blocks; it "
+            "has to come before. Load the pipeline anew, call `pipe.enable_sequential_cpu_offload()`, then `attach()`."
+        )
+
+
+def _sequential_hook(module: nn.Module) -> AlignDevicesHook | None:
+    hook = getattr(module, "_hf_hook", None)
+    for one in hook.hooks if isinstance(hook, SequentialHook) else (hook,):
+        if isinstance(one, AlignDevicesHook) and one.offload:
+            return one
+    return None
 
 
 def _load_lora_adapter(transformer: CogVideoXTransformer3DModel, *args: Any, **kwargs: Any) -> None:
