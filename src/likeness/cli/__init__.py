@@ -16,7 +16,18 @@ import typer
 from likeness import __version__
 from likeness.errors import LikenessError
 
-FAMILIES = ("generate", "story", "character", "demo", "compare", "puppets", "doctor", "train", "study")
+FAMILIES = (
+    "generate",
+    "story",
+    "character",
+    "demo",
+    "compare",
+    "puppets",
+    "doctor",
+    "models",
+    "train",
+    "study",
+)
 """Modules of this package, in the order in which help lists their verbs."""
 
 app = typer.Typer(

@@ -1,0 +1,107 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from likeness.errors import WeightsError
+from likeness.generation.likeness import Likeness
+from likeness.generation.loading import load_adapter, locate_backbone
+from likeness.generation.presets import PRESETS
+from likeness.weights import write_checksums
+
+FILE = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def adapter(checkpoint, tmp_path):
+    folder = tmp_path / "magic_mirror"
+    shutil.copytree(checkpoint / "magic_mirror", folder)
+    return folder
+
+
+def rewrite(folder, change):
+    state = load_file(folder / FILE)
+    change(state)
+    save_file(state, folder / FILE, metadata={"format": "pt"})
+    return state
+
+
+def test_an_adapter_comes_back_as_it_was_saved(adapter):
+    state = load_file(adapter / FILE)
+    loaded = load_adapter(adapter).state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_a_sharded_adapter_loads_too(adapter):
+    mirror = load_adapter(adapter)
+    (adapter / FILE).unlink()
+    mirror.save_pretrained(adapter, max_shard_size="50KB")
+    assert not (adapter / FILE).exists()
+    loaded = load_adapter(adapter).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in mirror.state_dict().items())
+
+
+def test_all_that_is_wrong_with_an_adapter_is_in_one_error(adapter):
+    write_checksums(adapter)
+
+    def change(state):
+        del state["embedding_mean"]
+        state["stranger"] = torch.zeros(1)
+        state["embedding_std"] = torch.zeros(3)
+        state["fuse_module.layer_norm.bias"] = state["fuse_module.layer_norm.bias"] + 1
+
+    rewrite(adapter, change)
+    with pytest.raises(WeightsError) as caught:
+        load_adapter(adapter)
+    message = str(caught.value)
+    assert "missing (1): embedding_mean" in message
+    assert "extra (1): stranger" in message
+    assert "embedding_std is 3 instead of 128" in message
+    assert "fuse_module.layer_norm.bias" in message.split("altered")[1]
+
+
+def test_an_altered_tensor_is_named_where_checksums_are_known(adapter):
+    write_checksums(adapter)
+    load_adapter(adapter)
+    rewrite(adapter, lambda state: state["face_perceiver.query"].add_(1))
+    with pytest.raises(WeightsError, match=r"altered \(1\): face_perceiver.query"):
+        load_adapter(adapter)
+
+
+def test_a_cut_or_absent_file_is_an_error_with_a_remedy(adapter):
+    whole = (adapter / FILE).read_bytes()
+    (adapter / FILE).write_bytes(whole[:-10])
+    with pytest.raises(WeightsError, match="its header speaks of"):
+        load_adapter(adapter)
+    (adapter / FILE).unlink()
+    with pytest.raises(WeightsError, match=r"is missing\. Copy or pull"):
+        load_adapter(adapter)
+
+
+def test_settings_of_another_adapter_are_refused(adapter):
+    config = json.loads((adapter / "config.json").read_text())
+    (adapter / "config.json").write_text(json.dumps(config | {"face_tokens": 5}))
+    with pytest.raises(WeightsError, match=r"face_perceiver.query is 4x32 instead of 5x32"):
+        load_adapter(adapter)
+
+
+@pytest.mark.parametrize(("name", "command"), [("open", "cogvideox-2b"), ("research", "cogvideox-5b")])
+def test_a_preset_without_its_weights_names_the_command(monkeypatch, tmp_path, name, command):
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
+    for load in (lambda: locate_backbone(PRESETS[name]), lambda: Likeness.load(name)):
+        with pytest.raises(WeightsError) as caught:
+            load()
+        assert f"likeness models pull {command}" in str(caught.value).splitlines()[-1]
+
+
+def test_a_preset_finds_its_weights_in_the_home_folder(checkpoint, monkeypatch, tmp_path):
+    folder = tmp_path / "models" / "cogvideox-2b"
+    shutil.copytree(checkpoint, folder)
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"not read: the small tokenizer is of another kind")
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
+    likeness = Likeness.load("open", device="cpu")
+    assert likeness.preset.name == "open"
+    assert likeness.pipeline.transformer.config.num_layers == 2
