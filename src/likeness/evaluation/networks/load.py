@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TypeVar
 
 import torch
@@ -42,10 +43,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise WeightsError(f"{path} cannot be read ({error}). Pull it again.") from error
-    except Exception as error:  # torch raises pickle's error where a file would run code.
-        raise WeightsError(f"{path} holds more than tensors ({error}). Pull it again.") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
+        # torch's own message recommends to run what the file holds.
+        raise WeightsError(
+            f"{path} is no plain file of tensors ({type(error).__name__}). Pull it again."
+        ) from error
     return state.get("model", state)
 
 
