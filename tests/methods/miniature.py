@@ -103,10 +103,10 @@ def make_face(seed=0) -> Face:
     )
 
 
-def sample(pipe, *, guidance_scale=6.0, **prompt):
+def sample(pipe, *, guidance_scale=6.0, num_inference_steps=2, **prompt):
     prompt.setdefault("max_sequence_length", TEXT_TOKENS)
     return pipe(
-        height=32, width=32, num_frames=9, num_inference_steps=2, guidance_scale=guidance_scale,
+        height=32, width=32, num_frames=9, num_inference_steps=num_inference_steps, guidance_scale=guidance_scale,
         generator=torch.Generator().manual_seed(0), output_type="latent", **prompt,
     ).frames  # fmt: skip
 

@@ -15,6 +15,8 @@ from diffusers.models.embeddings import apply_rotary_emb
 from einops import rearrange
 from torch import Tensor, nn
 
+from likeness.adapters.packed import Layout, rotate
+
 Rope = tuple[Tensor, Tensor]
 Streams = tuple[Tensor, Tensor, Tensor]
 
@@ -30,6 +32,12 @@ class FaceAddedAttention(nn.Module, AttentionModuleMixin):
         video: (batch, video_tokens, width)
         keys: (batch, face_tokens, width), what the cross-attention reads
         returns: the three streams after attention
+
+    While sampling, all streams are one list of tokens in a `Layout`, and keys and values come ready made:
+
+    Shapes:
+        streams, returns: (tokens, width)
+        keys, values: (adapted_rows, face_tokens, heads, head_width)
     """
 
     _supports_qkv_fusion = False
@@ -45,12 +53,30 @@ class FaceAddedAttention(nn.Module, AttentionModuleMixin):
     def forward(
         self,
         base: Attention,
-        streams: Streams,
-        keys: Tensor,
+        streams: Streams | Tensor,
+        keys: Tensor | None,
         rope: Rope | None = None,
         scale: float = 1.0,
-    ) -> Streams:
-        return self.processor(self, base, streams, keys, rope, scale)
+        *,
+        values: Tensor | None = None,
+        layout: Layout | None = None,
+    ) -> Streams | Tensor:
+        if layout is None:
+            assert isinstance(streams, tuple)
+            assert keys is not None
+            return self.processor(self, base, streams, keys, rope, scale)
+        assert isinstance(streams, Tensor)
+        return self.processor.attend_packed(base, streams, (keys, values), rope, scale, layout)
+
+    def keys_and_values(self, base: Attention, face: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """K and V of the cross-attention: they depend on the identity alone (reading 9)."""
+        if self.to_k_face is None or self.to_v_face is None:
+            return None, None
+        key, value = (
+            rearrange(layer(face), "b n (h d) -> b n h d", h=base.heads)
+            for layer in (self.to_k_face, self.to_v_face)
+        )
+        return (key if base.norm_k is None else base.norm_k(key)), value
 
 
 class FaceAddedAttnProcessor:
@@ -83,17 +109,57 @@ class FaceAddedAttnProcessor:
         # The cross-attention takes the query before rotation: face tokens have no place in the video.
         x_out = self._attend(self._rotate(query, rope, lengths[-1]), self._rotate(key, rope, lengths[-1]), value,
                              bias=self._face_bias(x_full, lengths, scale))  # fmt: skip
-        if attention.to_k_face is not None and attention.to_v_face is not None:
-            key, value = (
-                self._heads(layer(keys), base) for layer in (attention.to_k_face, attention.to_v_face)
-            )
-            key = key if base.norm_k is None else base.norm_k(key)
-            crossed = self._attend(query, key, value)
+        face_key, face_value = attention.keys_and_values(base, keys)
+        if face_key is not None and face_value is not None:
+            crossed = self._attend(query, face_key.transpose(1, 2), face_value.transpose(1, 2))
             x_out = x_out + (crossed if scale == 1 else scale * crossed)
 
         x_out = base.to_out[1](base.to_out[0](x_out))
         text, face, video = x_out.split(lengths, dim=1)
         return text, face, video
+
+    def attend_packed(
+        self,
+        base: Attention,
+        tokens: Tensor,
+        face: tuple[Tensor | None, Tensor | None],
+        rope: Rope | None,
+        scale: float,
+        layout: Layout,
+    ) -> Tensor:
+        """Eq. 7 over packed tokens. Rows share every product; stock rows attend among themselves."""
+        assert base.to_k is not None
+        assert base.to_v is not None
+        assert base.to_out is not None
+        query, key, value = (
+            layer(tokens).unflatten(-1, (base.heads, -1)) for layer in (base.to_q, base.to_k, base.to_v)
+        )  # (tokens, heads, head_width)
+        query = query if base.norm_q is None else base.norm_q(query)
+        key = key if base.norm_k is None else base.norm_k(key)
+        crossed = None
+        if face[0] is not None:  # before the query is rotated
+            crossed = self._dispatch(layout.adapted(query), *face)
+        if rope is not None:
+            for x in (query, key):
+                for rows in layout.rows(x):
+                    rotate(rows[:, layout.text_tokens :], rope)
+        if crossed is None:
+            (mixed,) = (
+                self._dispatch(*rows) for rows in zip(*map(layout.rows, (query, key, value)), strict=True)
+            )
+            mixed = mixed.flatten(0, 1)
+        else:
+            bias = None
+            if scale != 1:
+                bias = query.new_zeros(layout.own_tokens + layout.face_tokens)
+                bias[layout.own_tokens :] = math.log(scale)
+                bias = bias[None, None, None, :]
+            x_out = self._dispatch(*map(layout.adapted, (query, key, value)), bias=bias)
+            mixed = torch.add(x_out, crossed, alpha=scale).flatten(0, 1)
+            if layout.stock_rows:
+                stock = self._dispatch(*map(layout.stock, (query, key, value)))
+                mixed = torch.cat([stock.flatten(0, 1), mixed])
+        return base.to_out[1](base.to_out[0](mixed.flatten(-2)))
 
     @staticmethod
     def _heads(x: Tensor, base: Attention) -> Tensor:
@@ -119,10 +185,16 @@ class FaceAddedAttnProcessor:
         return bias[None, None, None, :]
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None) -> Tensor:
-        mixed = dispatch_attention_fn(
-            *(x.transpose(1, 2) for x in (query, key, value)),  # (batch, tokens, heads, head_width)
+        mixed = self._dispatch(*(x.transpose(1, 2) for x in (query, key, value)), bias=bias)
+        return rearrange(mixed, "b n h d -> b n (h d)")
+
+    def _dispatch(self, query: Tensor, key: Any, value: Any, *, bias: Tensor | None = None) -> Tensor:
+        """Attention of (batch, tokens, heads, head_width) by the backend that the user chose."""
+        return dispatch_attention_fn(
+            query,
+            key,
+            value,
             attn_mask=bias,
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
         )
-        return rearrange(mixed, "b n h d -> b n (h d)")

@@ -6,7 +6,7 @@ arrives in `attention_kwargs`, for the same reason: a recomputed block gets the 
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
@@ -16,7 +16,11 @@ from torch import Tensor, nn
 from likeness.adapters.attention import FaceAddedAttention, Rope
 from likeness.adapters.controls import Branch
 from likeness.adapters.modulation import ConditionedNorm, FaceModulation, NormFactors, modulate
+from likeness.adapters.packed import BlockTables, Layout, run_packed
 from likeness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from likeness.adapters.hoist import Hoist
 
 CONDITION_KEY = "face_condition"
 
@@ -40,6 +44,10 @@ class FaceCondition:
     """Numbers of the blocks in which the identity acts; None for all that are adapted."""
     is_guided: bool | None = None
     """Whether the batch holds both branches of guidance; None where its size alone can tell."""
+    batch: int = 0
+    """Rows of the transformer's own call. FasterCache may halve them on the way to the blocks."""
+    hoist: "Hoist | None" = None
+    """What was computed before, while sampling; None computes all of it in the blocks, with gradients."""
     text_tokens: int = 0
     """Length of the text, by which a block sees whether the face already stands behind it."""
     rows: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
@@ -140,6 +148,8 @@ class FaceBlock(nn.Module):
         self.base = base
         self.layer = layer
         self.number = number
+        self.tables: BlockTables | None = None
+        """What this block reads in the coming pass, where `Hoist` has it ready."""
         self.reinjects_face = reinjects_face
         self.train(base.training)
         self._register_state_dict_hook(_as_stock_state_dict)
@@ -162,9 +172,11 @@ class FaceBlock(nn.Module):
             return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
 
         text, face = self._part(encoder_hidden_states, condition)
-        if not self._acts(condition):
+        if not self.acts(condition.acting):
             video, text = self.base(hidden_states, text, temb, image_rotary_emb, rest)
             return video, torch.cat([text, face], dim=1)
+        if condition.hoist is not None:
+            return self._sample(hidden_states, (text, face), temb, image_rotary_emb, condition)
         if not stock_rows:
             condition = condition.take(adapted_rows)
             video, text, face = self._adapted(hidden_states, text, face, temb, image_rotary_emb, condition)
@@ -186,14 +198,46 @@ class FaceBlock(nn.Module):
         video, text, face = (torch.cat(part, dim=0)[order] for part in parts)
         return video, torch.cat([text, face], dim=1)
 
-    def _acts(self, condition: FaceCondition) -> bool:
-        return self.layer is not None and (condition.acting is None or self.number in condition.acting)
+    def acts(self, acting: frozenset[int] | None) -> bool:
+        """Whether the identity acts here, given the blocks in which it does."""
+        return self.layer is not None and (acting is None or self.number in acting)
+
+    def _sample(
+        self,
+        video: Tensor,
+        text_and_face: tuple[Tensor, Tensor],
+        time: Tensor,
+        rope: Rope | None,
+        condition: FaceCondition,
+    ) -> tuple[Tensor, Tensor]:
+        """The same without gradients, from tables."""
+        assert condition.hoist is not None
+        assert self.layer is not None
+        adapted_rows, stock_rows = condition.split(len(video))
+        tables = self.tables or condition.hoist.visit(self, time, condition)
+        text, face = text_and_face
+        layout = Layout(
+            stock_rows=len(stock_rows),
+            adapted_rows=len(adapted_rows),
+            text_tokens=text.shape[1],
+            video_tokens=video.shape[1],
+            face_tokens=face.shape[1],
+        )
+        return run_packed(
+            self.base,
+            self.layer.attention,
+            (video, text, face),
+            rope,
+            tables.last(len(video)),
+            layout,
+            condition.scale,
+        )
 
     def _part(self, encoder_hidden_states: Tensor, condition: FaceCondition) -> tuple[Tensor, Tensor]:
         """Part text from face. The first block that runs finds no face yet and takes it from the condition."""
         text = encoder_hidden_states[:, : condition.text_tokens]
         face = encoder_hidden_states[:, condition.text_tokens :]
-        if not face.shape[1] or (self.reinjects_face and self._acts(condition)):
+        if not face.shape[1] or (self.reinjects_face and self.acts(condition.acting)):
             repeats = len(text) // len(condition.face)
             face = condition.face.to(text).repeat(repeats, 1, 1)
         return text, face

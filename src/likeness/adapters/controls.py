@@ -80,16 +80,22 @@ class IdentityControls:
         return adapted.intersection(self.blocks)
 
 
-def current_step(pipe: CogVideoXPipeline | None, timestep: Tensor) -> tuple[int, int]:
-    """Number of the sampling step that `pipe` is in, and of all its steps.
+def timesteps_of(pipe: CogVideoXPipeline | None) -> list[float] | None:
+    """Timesteps of the call that `pipe` is in; None outside of one, where nobody knows how many come."""
+    if pipe is None or getattr(pipe, "current_timestep", None) is None:
+        return None
+    return pipe.scheduler.timesteps.tolist()[-pipe.num_timesteps :]
+
+
+def current_step(timesteps: list[float] | None, timestep: Tensor) -> int:
+    """Number of the sampling step that a pipeline is in.
 
     Raises:
         ConfigError: The transformer runs outside of a pipeline's call, where nobody counts steps.
     """
-    if pipe is None or getattr(pipe, "current_timestep", None) is None:
+    if timesteps is None:
         raise ConfigError(
             "The identity has a `start` or `end`, but the transformer runs outside of a pipeline's call, "
             "where steps are not counted. Attach to a pipeline and call that, or leave both out."
         )
-    timesteps = pipe.scheduler.timesteps.tolist()[-pipe.num_timesteps :]
-    return timesteps.index(timestep.flatten()[0].item()), len(timesteps)
+    return timesteps.index(timestep.flatten()[0].item())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from likeness.adapters.controls import IdentityControls
+from likeness.adapters.hoist import Acting, Hoist, Steps
 from likeness.errors import ConfigError
 
 
@@ -51,9 +52,13 @@ class Session:
     identity: MagicMirrorIdentity
     active: Tensor | None
     controls: IdentityControls
-    acting: frozenset[int] | None
+    acting: Acting
     """Numbers of the adapted blocks that act; None for all."""
     num_prompts: int
+    hoist: Hoist | None = None
+    """What sampling keeps of this identity; None where every row has a switch of its own, as in training."""
+    told: tuple[Tensor | None, Tensor] | None = None
+    """The projected x_id and x_face of every prompt, kept while sampling."""
     prompts: tuple[Tensor, Tensor] | None = None
     """The last prompts' embeddings with the person in them, and without, for the steps outside the window."""
 
@@ -69,3 +74,24 @@ class Session:
         if rows < 0 or not torch.equal(text[rows:], fused):
             return text
         return torch.cat([text[:rows], plain])
+
+    def acting_in(self, step: int, num_steps: int) -> Acting:
+        """Blocks that act in one step of a pipeline's call."""
+        return self.acting if self.controls.is_open(step, num_steps) else frozenset()
+
+    def steps(self, timesteps: Sequence[float]) -> Steps:
+        """Every step of a pipeline's call, with the blocks that act in it."""
+        return [(float(time), self.acting_in(step, len(timesteps))) for step, time in enumerate(timesteps)]
+
+    def renew(self, num_prompts: int) -> None:
+        """Bring the weights back, and forget what was kept for another number of prompts."""
+        if self.hoist is not None:
+            self.hoist.restore()
+        if num_prompts != self.num_prompts:
+            self.close()
+            self.num_prompts = num_prompts
+
+    def close(self) -> None:
+        if self.hoist is not None:
+            self.hoist.close()
+        self.told = None

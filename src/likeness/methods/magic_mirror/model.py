@@ -27,7 +27,8 @@ from likeness.adapters.attach import (
     transformer_sizes,
 )
 from likeness.adapters.block import FaceCondition, FaceLayer
-from likeness.adapters.controls import Branch, IdentityControls, current_step
+from likeness.adapters.controls import Branch, IdentityControls, current_step, timesteps_of
+from likeness.adapters.hoist import Hoist
 from likeness.adapters.modulation import NormFactors
 from likeness.errors import ConfigError
 from likeness.identity.fuse import IdentityFuse
@@ -288,7 +289,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
                 f"{len(prompts)} prompts were given for {len(session.identity)} identities. "
                 "Give one identity for all prompts, or one for each."
             )
-        session.num_prompts = len(prompts)
+        session.renew(len(prompts))
         identity = session.identity.expand(len(prompts))
         max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
         scale = session.controls.scale
@@ -385,16 +386,20 @@ class MagicMirror(ModelMixin, ConfigMixin):
             raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
         controls = IdentityControls(scale=scale, start=start, end=end, blocks=blocks, branch=branch)
         before = self._session
+        if before is not None:
+            before.renew(before.num_prompts)
         self._session = Session(
             identity=identity,
             active=active,
             controls=controls,
             acting=controls.acting(map(int, self.layers), self.config["num_layers"]),
             num_prompts=len(identity),
+            hoist=Hoist(self._attachment.transformer, self) if active is None else None,
         )
         try:
             yield
         finally:
+            self._session.close()
             self._session = before
 
     def _condition(self, text: Tensor, timestep: Tensor) -> tuple[FaceCondition | None, Tensor]:
@@ -405,27 +410,46 @@ class MagicMirror(ModelMixin, ConfigMixin):
         session = self._session
         if session is None or session.controls.scale == 0 or session.acting == frozenset():
             return None, text
+        timesteps = timesteps_of(self._pipe) if session.hoist or session.controls.has_window else None
         acting = session.acting
-        if session.controls.has_window and not session.controls.is_open(*current_step(self._pipe, timestep)):
+        if session.controls.has_window:
+            step = current_step(timesteps, timestep)
+            acting = session.acting_in(step, len(timesteps or ()))
             # The face still travels along, so that caches of diffusers meet the same shapes in every step.
-            acting, text = frozenset(), session.without_person(text)
+            text = session.without_person(text) if acting == frozenset() else text
+        hoist = None if torch.is_grad_enabled() else session.hoist
+        if hoist is not None and not hoist.suits(hoist.transformer):
+            hoist = None
+        if hoist is None:
+            session.renew(session.num_prompts)
+        projected, face = (session.told if hoist else None) or self._project(session)
+        session.told = (projected, face) if hoist else None
+        condition = FaceCondition(
+            identity=projected,
+            face=face,
+            active=session.active,
+            scale=session.controls.scale,
+            branch=session.controls.branch,
+            acting=acting,
+            is_guided=is_guided(self._pipe),
+            batch=len(text),
+            hoist=hoist,
+            text_tokens=text.shape[1],
+        )
+        if hoist is not None:
+            steps = None if timesteps is None else session.steps(timesteps)
+            hoist.enter(condition, timestep, steps, text.dtype)
+        return condition, text
+
+    def _project(self, session: Session) -> tuple[Tensor | None, Tensor]:
+        """CAN's global projection of x_id, and x_face, one for each prompt."""
         identity = session.identity.expand(session.num_prompts)
         projected = None
         if self.norm_projection is not None:
             # CAN's input has a fixed size, so several references of one person are averaged.
             mean = reduce(identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.tokens_per_reference)
             projected = self.norm_projection(mean.flatten(1))
-        condition = FaceCondition(
-            identity=projected,
-            face=identity.face_tokens,
-            active=session.active,
-            scale=session.controls.scale,
-            branch=session.controls.branch,
-            acting=acting,
-            is_guided=is_guided(self._pipe),
-            text_tokens=text.shape[1],
-        )
-        return condition, text
+        return projected, identity.face_tokens
 
     def _attached_pipe(self) -> CogVideoXPipeline:
         if self._pipe is None:
