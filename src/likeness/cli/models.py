@@ -172,6 +172,8 @@ def _check(name: str) -> dict[str, Any]:
 
 
 def _size(size_bytes: int) -> str:
+    if not size_bytes:
+        return "not known"
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
@@ -187,7 +189,7 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("name", "size"))
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -8,7 +8,7 @@ from typing import Any
 from likeness.errors import WeightsError
 from likeness.generation.presets import METHODS, PRESETS, Preset
 from likeness.runtime import describe_machine
-from likeness.weights import entry, names, verify
+from likeness.weights import entry, locate, names, verify
 
 PACKAGES = ("likeness", "torch", "diffusers", "transformers", "numpy", "av", "dlib-bin", "numba")
 NEEDED_GPU_GB = {"tiny": 0, "open": 16, "research": 24}
@@ -77,11 +77,21 @@ def describe_run(
         reason = (
             f"needs a GPU with about {needed_gb} GB, here is {f'{memory_gb:.0f} GB' if memory_gb else 'none'}"
         )
+    elif not preset.is_bundled and not _is_here(preset):
+        reason = f"its weights are not here; `likeness models pull {preset.weights}` brings them"
     elif not preset.is_bundled:
         reason = f"no adapter for {preset.backbone_name} is published; train one and name it with --adapter"
     else:
         return row | {"can_run": True, "reason": "ready"}
     return row | {"can_run": False, "reason": reason}
+
+
+def _is_here(preset: Preset) -> bool:
+    try:
+        locate(preset.weights)
+    except WeightsError:
+        return False
+    return True
 
 
 def _version(package: str) -> str | None:

@@ -60,14 +60,15 @@ def pull(
     refuse_forbidden(item, preset)
     report = on_progress or (lambda _name, _done, _total: None)
     item.folder.mkdir(parents=True, exist_ok=True)
-    if folder is not None:
-        revision, files = "copied", copy(item, folder, report)
-    elif isinstance(item.source, Zip):
-        revision, files = "archive", unpack(item, _fetch_archive(item, item.source, report), report)
-    else:
-        revision, downloads = _plan(item)
-        files = [_fetch(download, item, report) for download in downloads]
-    _write_listing(item, revision, files)
+    with _only_one(item):
+        if folder is not None:
+            revision, files = "copied", copy(item, folder, report)
+        elif isinstance(item.source, Zip):
+            revision, files = "archive", unpack(item, _fetch_archive(item, item.source, report), report)
+        else:
+            revision, downloads = _plan(item)
+            files = [_fetch(download, item, report) for download in downloads]
+        _write_listing(item, revision, files)
     return verify(name)
 
 
@@ -84,6 +85,15 @@ def refuse_forbidden(item: WeightEntry, preset: str) -> None:
             f"The preset `{preset}` does not allow `{item.name}`: its licence is {item.licence}. If that suits what "
             f"you do, run `likeness models pull {item.name} --preset {item.preset}`."
         )
+
+
+@contextmanager
+def _only_one(item: WeightEntry) -> Iterator[None]:
+    """Let a second process wait, so that two never write one partial file."""
+    from huggingface_hub.utils import WeakFileLock
+
+    with WeakFileLock(item.folder.with_name(f".{item.name}.lock")):
+        yield
 
 
 def _plan(item: WeightEntry) -> tuple[str, list[_Download]]:

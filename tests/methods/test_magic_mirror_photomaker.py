@@ -1,0 +1,114 @@
+"""A Magic Mirror of full size takes its frozen parts from the published file of PhotoMaker-V2."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likeness.errors import ConfigError, WeightsError
+from likeness.identity.photomaker import PhotoMakerEncoder, PhotoMakerSettings, fill_from_photomaker
+from likeness.methods.magic_mirror import MagicMirror
+
+SMALL = PhotoMakerSettings(
+    encoder_width=16,
+    encoder_depth=3,
+    encoder_heads=2,
+    image_size_px=28,
+    projection_widths=(12, 20),
+    embedding_width=8,
+    identity_width=32,
+    identity_depth=2,
+    head_width=16,
+)
+LORA = {"down.weight": torch.ones(2, 2)}
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    encoder = PhotoMakerEncoder(SMALL).eval()
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return encoder
+
+
+@pytest.fixture
+def published(encoder, tmp_path):
+    path = tmp_path / "photomaker-v2.bin"
+    torch.save({"id_encoder": encoder.published_state(), "lora_weights": LORA}, path)
+    return path
+
+
+def people():
+    torch.manual_seed(1)
+    return torch.rand(2, 3, 3, 28, 28) * 2 - 1, torch.randn(2, 3, SMALL.embedding_width)
+
+
+def small_mirror(**changes):
+    sizes = {
+        "encoder_width": 16,
+        "encoder_depth": 3,
+        "encoder_heads": 2,
+        "image_size_px": 28,
+        "embedding_width": 8,
+        "identity_width": 32,
+        "identity_depth": 2,
+        "face_width": 16,
+        "face_depth": 1,
+        "head_width": 16,
+        "norm_width": 8,
+        "norm_hidden_width": 8,
+        "width": 16,
+        "time_width": 8,
+        "text_width": 16,
+        "num_layers": 2,
+    }
+    return MagicMirror(**MagicMirror.cogvideox_5b_config(**(sizes | changes)))
+
+
+def test_a_magic_mirror_takes_its_frozen_parts_from_the_file(encoder, published):
+    mirror = small_mirror()
+    trained = {name: tensor.clone() for name, tensor in mirror.fuse_module.state_dict().items()}
+    fill_from_photomaker(mirror, published)
+    for part in ("face_encoder", "identity_perceiver"):
+        own, other = mirror.get_submodule(part).state_dict(), encoder.get_submodule(part).state_dict()
+        assert own.keys() == other.keys()
+        assert all(torch.equal(own[name], other[name]) for name in own)
+    assert all(torch.equal(mirror.fuse_module.state_dict()[name], trained[name]) for name in trained)
+    pixels, embedding = people()
+    with torch.no_grad():
+        assert_close(mirror.encode_tensors(pixels, embedding).id_tokens, encoder(pixels, embedding).id_tokens)
+
+
+def test_half_precision_weights_take_the_adapters_dtype(encoder, tmp_path):
+    half = {name: tensor.half() for name, tensor in encoder.published_state().items()}
+    path = tmp_path / "half.bin"
+    torch.save({"id_encoder": half, "lora_weights": LORA}, path)
+    mirror = small_mirror()
+    fill_from_photomaker(mirror, path)
+    assert {parameter.dtype for parameter in mirror.parameters()} == {torch.float32}
+
+
+def test_a_magic_mirror_of_other_sizes_is_told_so(published):
+    with pytest.raises(WeightsError, match=r"(?s)misshapen .*face_encoder.*cogvideox_5b_config"):
+        fill_from_photomaker(small_mirror(encoder_width=8), published)
+
+
+def test_an_adapter_without_memory_is_not_filled(published):
+    with torch.device("meta"):
+        mirror = small_mirror()
+    with pytest.raises(ConfigError, match="meta device"):
+        fill_from_photomaker(mirror, published)
+
+
+def test_the_full_magic_mirror_fits_the_full_file():
+    with torch.device("meta"):
+        encoder = PhotoMakerEncoder()
+        mirror = MagicMirror(**MagicMirror.cogvideox_5b_config())
+    own = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    frozen = {
+        name: tuple(tensor.shape)
+        for name, tensor in mirror.state_dict().items()
+        if name.startswith(("face_encoder.", "identity_perceiver."))
+    }
+    assert len(frozen) == 463 - 2 - 14  # All but the two unused projections and PhotoMaker's own fuse.
+    assert frozen.items() <= own.items()
