@@ -5,8 +5,10 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(label: str, *, is_quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Show one bar; yields a function of steps done and of all steps."""
+def progress(
+    label: str, *, last: str = "Decoding and measuring", is_quiet: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """Show one bar; yields a function of steps done and of all steps. `last` is what follows the last step."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -15,8 +17,8 @@ def progress(label: str, *, is_quiet: bool = False) -> Iterator[Callable[[int, i
         task = bar.add_task(label, total=None)
 
         def report(done: int, total: int) -> None:
-            # What follows the last step (decoding, measuring) has no steps of its own.
-            description = label if done < total else "Decoding and measuring"
+            # What follows the last step has no steps of its own.
+            description = label if done < total else last
             bar.update(task, completed=done, total=total, description=description)
 
         yield report

@@ -35,21 +35,27 @@ def create(
         int | None, typer.Option(min=1, help="Videos that one rater sees; all by default.")
     ] = None,
     checks: Annotated[int, typer.Option(min=0, max=20, help="Attention checks for each rater.")] = 2,
-    seed: Annotated[int, typer.Option(min=0, help="Of neutral names and orders.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of neutral names and orders; random by default, and kept.")
+    ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out videos that some systems lack.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a survey of videos: blind, with its own page and plans of who sees what."""
+    from dataclasses import replace
+
     from likeness.app.study.create import StudyOptions, create_study
     from likeness.app.study.pairing import pair_videos, read_systems
     from likeness.app.study.questions import read_questionnaire
     from likeness.cli.progress import progress
 
     sets = pair_videos(read_systems(systems), references, manifest=manifest, allow_missing=allow_missing)
-    options = StudyOptions(seed=seed, num_checks=checks, videos_per_rater=per_rater)
-    with progress("Writing videos", is_quiet=as_json) as on_progress:
+    options = StudyOptions(num_checks=checks, videos_per_rater=per_rater)
+    if seed is not None:
+        options = replace(options, seed=seed)
+    with progress("Writing videos", last="Writing videos", is_quiet=as_json) as on_progress:
         study = create_study(output, sets, read_questionnaire(questions), options, on_progress=on_progress)
     shown = len(study.plans[0])
     if as_json:

@@ -8,9 +8,10 @@ picture stay: hiding those would change what is judged.
 import json
 import os
 import random
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from likeness.app.study.manifest import MANIFEST, SITE, AttentionCheck, Study, StudyItem
@@ -32,7 +33,8 @@ Progress = Callable[[int, int], None]
 class StudyOptions:
     """Choices about a study, apart from its videos and questions."""
 
-    seed: int = 0
+    seed: int = field(default_factory=lambda: secrets.randbelow(2**31))
+    """Of neutral names, plans and checks; kept in the study, and random so that nobody guesses it."""
     num_checks: int = 2
     """Attention checks that each rater meets."""
     videos_per_rater: int | None = None
@@ -108,9 +110,12 @@ def plan_study(
         for name, (one, system) in zip(names, videos, strict=False)
     )
     scale = range(questionnaire.lowest, questionnaire.highest + 1)
+    repeated = [*rng.sample(items, len(items))] * (
+        1 + options.num_checks // len(items)
+    )  # As few twice as can be.
     checks = tuple(
-        AttentionCheck(id=name, like=rng.choice(items).id, expected=rng.choice(scale))
-        for name in names[len(videos) :]
+        AttentionCheck(id=name, like=item.id, expected=rng.choice(scale))
+        for name, item in zip(names[len(videos) :], repeated, strict=False)
     )
     wanted = options.videos_per_rater or len(videos)
     study = Study(

@@ -1,0 +1,71 @@
+"""A real server of a study in a process of its own, that can be killed, and clients that do not give up."""
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+START_S = 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.start()
+
+    def start(self) -> None:
+        words = [
+            sys.executable,
+            "-m",
+            "likeness",
+            "study",
+            "serve",
+            str(self.folder),
+            "--port",
+            str(self.port),
+        ]
+        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + START_S
+        while True:
+            try:
+                assert self.ask("GET", "/api/health")[0] == 200
+                return
+            except (OSError, http.client.HTTPException):
+                assert self.process.poll() is None, "the server stopped"
+                assert time.monotonic() < end, "the server did not answer in time"
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """As `kill -9`."""
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, method, path, body=None, headers=None) -> tuple[int, bytes, dict]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            text = json.dumps(body) if isinstance(body, dict) else body
+            connection.request(method, path, text, {"Content-Type": "application/json"} | (headers or {}))
+            reply = connection.getresponse()
+            return reply.status, reply.read(), dict(reply.getheaders())
+        finally:
+            connection.close()
+
+    def insist(self, path, body) -> dict:
+        """Send until a reply comes, as the survey's page does."""
+        while True:
+            try:
+                status, reply, _ = self.ask("POST", path, body)
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.1)
+                continue
+            assert status == 200, reply
+            return json.loads(reply)

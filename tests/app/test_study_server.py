@@ -1,0 +1,100 @@
+import shutil
+import threading
+import time
+
+import pytest
+from served import Server
+from survey import PEOPLE, SYSTEMS, message
+
+from likeness.app.study.answers import AnswerStore
+from likeness.app.study.manifest import Study
+
+pytest.importorskip("fastapi", reason="the web framework is not installed: pip install 'likeness[app]'")
+RATERS = 200
+ANSWERS = 3
+
+
+@pytest.fixture(scope="module")
+def folder(shared_study, tmp_path_factory):
+    return shutil.copytree(shared_study, tmp_path_factory.mktemp("served") / "study")
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    running = Server(folder)
+    yield running
+    running.kill()
+
+
+def test_two_hundred_raters_at_once_and_kill_9_lose_nothing_and_double_nothing(server, folder):
+    study = Study.load(folder)
+    sent, faults = {}, []
+
+    def rate(number):
+        try:
+            rater = f"rater-{number:04}"
+            plan = study.plans[server.insist("/api/raters", {"rater": rater})["plan"]]
+            for position, trial in enumerate(plan[:ANSWERS]):
+                one = message(study, rater, trial, 1 + (number + position) % 10, position=position)
+                server.insist("/api/answers", one.model_dump())
+                sent[one.key] = one
+                if number % 4 == 0:  # A reply got lost on the way, so the page sends again.
+                    assert server.insist("/api/answers", one.model_dump()) == {"is_new": False}
+        except BaseException as error:
+            faults.append(error)
+            raise
+
+    threads = [threading.Thread(target=rate, args=(number,)) for number in range(RATERS)]
+    for thread in threads:
+        thread.start()
+    for share in (0.2, 0.6):
+        while len(sent) < share * RATERS * ANSWERS and not faults:
+            time.sleep(0.01)
+        server.kill()
+        server.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    store = AnswerStore(folder, study)
+    assert store.count() == (RATERS, RATERS * ANSWERS)
+    kept = {(answer.rater, answer.trial): answer.ratings for answer in store.newest()}
+    store.close()
+    assert kept == {(one.rater, one.trial): one.ratings for one in sent.values()}
+
+
+def test_only_the_public_folder_is_served(server):
+    for path in (
+        "/study.json",
+        "/answers.sqlite",
+        "/../study.json",
+        "/%2e%2e/study.json",
+        "/media/..%2f..%2fstudy.json",
+    ):
+        assert server.ask("GET", path)[0] in (404, 400)
+    status, page, headers = server.ask("GET", "/")
+    assert status == 200
+    assert b"survey.js" in page
+    assert headers["x-content-type-options"] == "nosniff"
+    assert server.ask("GET", "/collect.js")[1] == b"window.COLLECT = true;\n"
+    assert server.ask("GET", "/media/v1.mp4", headers={"Range": "bytes=0-9"})[0] == 206
+    for path in ("/", "/data.js", "/survey.js"):
+        text = server.ask("GET", path)[1]
+        assert not [word for word in (*SYSTEMS, *PEOPLE) if word.encode() in text]
+
+
+def test_what_no_page_sends_is_refused_with_a_reason(server, folder):
+    study = Study.load(folder)
+    item = study.items[0].id
+    server.insist("/api/raters", {"rater": "rater-9999"})
+    good = message(study, "rater-9999", item, key="key-of-9999").model_dump()
+    server.insist("/api/answers", good)
+    for status, body in (
+        (409, good | {"ratings": dict.fromkeys(study.questionnaire.names, 1)}),
+        (404, good | {"rater": "rater-8888"}),
+        (422, good | {"trial": "v99"}),
+        (422, good | {"key": "x"}),
+        (422, good | {"more": 1}),
+        (422, b"not json"),
+        (413, b" " * 70_000),
+    ):
+        assert server.ask("POST", "/api/answers", body)[0] == status, body
