@@ -1,7 +1,9 @@
+import numpy as np
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
-from likeness.identity.vit import CLIP_MEAN, CLIP_STD, ClipFeatures, SmallFeatures
+from likeness.identity.vit import CLIP_MEAN, CLIP_STD, ClipFeatures, SmallFeatures, resize
 
 
 def test_small_features_are_the_outputs_of_the_last_two_blocks():
@@ -29,3 +31,13 @@ def test_clip_features_match_transformers_hidden_states():
     assert torch.equal(dense.last, hidden[-1])
     assert torch.equal(dense.penultimate, hidden[-2])
     assert dense.last.shape == (1, 5, 16)
+
+
+def test_pictures_for_clip_shrink_as_its_own_preprocessing_shrinks_them():
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(random.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize((96, 96), 3)
+    pixels = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    expected = torch.from_numpy(np.asarray(picture.resize((28, 28), Image.Resampling.BICUBIC)).copy())
+    ours = (resize(pixels, 28, mode="bicubic")[0].permute(1, 2, 0) + 1) * 127.5
+    assert (ours - expected).abs().max() <= 1.01  # Pillow rounds twice.
+    assert (resize(pixels, 28)[0].permute(1, 2, 0) * 127.5 + 127.5 - expected).abs().max() > 3

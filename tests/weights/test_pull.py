@@ -79,6 +79,12 @@ def test_a_cut_connection_goes_on_where_it_broke(one_file, monkeypatch):
     assert weights.locate("some").read_bytes() == CONTENT
 
 
+def test_without_a_network_the_error_says_where_to_put_the_files(one_file):
+    one_file.is_down = True
+    with pytest.raises(WeightsError, match=r"put the files into .*models/some yourself.*--from FOLDER"):
+        pull("some")
+
+
 def test_a_server_without_ranges_sends_the_whole_file(one_file, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     one_file.cut_after_bytes, one_file.ignores_ranges = [4000], True

@@ -184,7 +184,8 @@ def _receive(download: _Download, part: Path, report: ProgressCallback) -> None:
                 download.url,
                 target,
                 resume_size=target.tell(),
-                headers=dict(download.headers) if download.headers else None,
+                # Compressed on its way, a file could not go on from a byte that we know.
+                headers={**(download.headers or {}), "Accept-Encoding": "identity"},
                 expected_size=size_bytes,
             )
     except HfHubHTTPError as error:
