@@ -230,13 +230,13 @@ def denoise_activations(sizes: ModelSizes, clip: ClipSize) -> int:
 
 
 def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
-    """Bytes of `DECODE_TENSORS` tensors of the decoder's widest size, and of the whole clip twice."""
+    """Bytes of `DECODE_TENSORS` tensors of the decoder's widest size, for one clip at a time, and of all frames."""
     height, width = clip.height_px, clip.width_px
     if tiles > 1:  # A smaller picture than a tile is not cut.
         tile_height, tile_width = tile_sizes(sizes.sample_px, tiles)
         height, width = min(height, tile_height), min(width, tile_width)
     widest = sizes.decoder_width * min(clip.frames, DECODE_FRAMES) * height * width
-    videos = 2 * 3 * clip.frames * clip.height_px * clip.width_px
+    videos = 3 * clip.batch * clip.frames * clip.height_px * clip.width_px
     return (DECODE_TENSORS * widest + videos) * sizes.bytes_per_number
 
 

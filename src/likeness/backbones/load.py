@@ -18,11 +18,12 @@ from likeness.runtime import choose_device, choose_dtype
 _UNREADABLE = (OSError, ValueError, SafetensorError)
 
 
-def load_pipeline(source: str | Path, *, device: str = "auto") -> CogVideoXPipeline:
+def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool = True) -> CogVideoXPipeline:
     """Load a CogVideoX pipeline.
 
     A folder is read from disk and nothing else is asked. A hub name is looked for among the downloads of before, and the
-    network is asked only for what is not whole there. A CPU computes in float32, because float16 is slow there.
+    network is asked only for what is not whole there. A CPU computes in float32, because float16 is slow there. Not
+    `is_placed`, it waits in the machine's memory, in the dtype of `device`, for a plan of what goes where.
 
     Raises:
         WeightsError: The folder or hub name holds no such pipeline, or not exactly the tensors of its configs.
@@ -38,7 +39,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto") -> CogVideoXPipel
         raise WeightsError(
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
-    return pipeline.to(place)
+    return pipeline.to(place) if is_placed else pipeline
 
 
 def _load(source: str, dtype: torch.dtype) -> CogVideoXPipeline:

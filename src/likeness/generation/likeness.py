@@ -16,6 +16,7 @@ from likeness.generation.best_of import Search, choose_best
 from likeness.generation.characters import Character
 from likeness.generation.denoise import GenerationRequest, Judge, StepCallback, denoise
 from likeness.generation.loading import load_adapter, locate_backbone
+from likeness.generation.plan import CardMemory, find_card
 from likeness.generation.presets import METHODS, Preset, find_preset, known
 from likeness.generation.prompts import add_style, check_prompt
 from likeness.generation.provenance import describe_reference, describe_software, describe_weights
@@ -49,6 +50,8 @@ class Likeness:
         self.preset = preset
         self.weights = weights
         """SHA-256 of every weight file, by name."""
+        self.memory: CardMemory | None = None
+        """The plan for the card's memory; None on a CPU."""
         self.pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -60,6 +63,7 @@ class Likeness:
         backbone: str | Path | None = None,
         adapter: str | Path | None = None,
         device: str = "auto",
+        memory_gb: float | None = None,
     ) -> Self:
         """Load a backbone and attach a method to it.
 
@@ -69,10 +73,12 @@ class Likeness:
             backbone: A diffusers folder or hub name to use instead of the preset's.
             adapter: The method's folder or hub name; by default the one that lies in the backbone's folder.
             device: As torch names it; `auto` takes a GPU where there is one.
+            memory_gb: Plan for a card of this much memory; by default for the one that is there.
 
         Raises:
             ConfigError: The preset or method does not exist.
             WeightsError: Weights are absent or do not fit.
+            ResourceError: The card's memory does not suffice for any plan.
         """
         chosen = find_preset(preset)
         known("method", method, METHODS)
@@ -82,9 +88,12 @@ class Likeness:
             verify(chosen.name)
         # The adapter first: a backbone may have to be downloaded, in vain where there is no adapter.
         mirror = load_adapter(folder)
-        pipeline = load_pipeline(source, device=device)
+        card = find_card(device, memory_gb)
+        pipeline = load_pipeline(source, device=device, is_placed=card is None)
         mirror.attach(pipeline)
-        return cls(pipeline, mirror, chosen, describe_weights({"backbone": source, "adapter": folder}))
+        made = cls(pipeline, mirror, chosen, describe_weights({"backbone": source, "adapter": folder}))
+        made.memory = None if card is None else CardMemory(pipeline, mirror, card, frames=chosen.frames)
+        return made
 
     def generate(
         self,
@@ -180,7 +189,14 @@ class Likeness:
         requests = [
             replace(request, prompt=add_style(request.prompt, settings.style)) for request in requests
         ]
-        videos = denoise(self.pipeline, self.method, requests, settings, on_step=on_step, judge=judge)
+
+        def make() -> np.ndarray:
+            return denoise(self.pipeline, self.method, requests, settings, on_step=on_step, judge=judge)
+
+        if self.memory is None:
+            videos = make()
+        else:
+            videos = self.memory.run(make, frames=settings.frames, batch=2 * len(requests))
         clips = []
         for request, frames in zip(requests, videos, strict=True):
             similarity = measure_similarity(frames, request.references) if is_measured else None
@@ -210,6 +226,7 @@ class Likeness:
             "height": frames.shape[1],
             "references": [describe_reference(face) for face in request.references],
             **({"character": request.character} if request.character else {}),
+            **({"memory_plan": self.memory.prediction.plan.name} if self.memory else {}),
             "versions": describe_software(),
             "weights_sha256": self.weights,
         }

@@ -8,6 +8,7 @@ import gc
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -21,13 +22,14 @@ from diffusers.hooks.hooks import HookRegistry
 from diffusers.hooks.layerwise_casting import apply_layerwise_casting
 from torch import nn
 
-from likeness.errors import ResourceError
+from likeness.errors import ConfigError, ResourceError
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import (
     ClipSize,
     MemoryPlan,
     ModelSizes,
     PeakMemory,
+    choose_device,
     choose_plan,
     next_smaller,
     predict_peak,
@@ -101,14 +103,40 @@ def release(pipeline: Any) -> None:
         for hook in _HOOKS:
             registry.remove_hook(hook, recurse=True)
     _tile(pipeline.vae, 1)
+    pipeline.vae.disable_slicing()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """Where a pipeline runs, and how much memory there is."""
+
+    device: torch.device
+    num_bytes: float
+
+
+def find_card(device: str = "auto", memory_gb: float | None = None) -> Card | None:
+    """The card to plan for: that of `device`, with `memory_gb` in place of its own memory where that is given.
+
+    On a CPU there is nothing to plan, unless `memory_gb` asks for it: then the plan of such a card is carried out on the
+    CPU as far as that goes, which shows what it does to the result.
+
+    Raises:
+        ConfigError: `memory_gb` is no size of a memory.
+    """
+    place = choose_device(device)
+    if memory_gb is not None and not memory_gb > 0:
+        raise ConfigError(f"`memory_gb` is {memory_gb}. Give the memory of a card in GB, such as 24.")
+    if memory_gb is not None:
+        return Card(device=place, num_bytes=memory_gb * 1e9)
+    if place.type != "cuda":
+        return None
+    return Card(device=place, num_bytes=torch.cuda.get_device_properties(place).total_memory)
 
 
 class CardMemory:
     """The plan that a pipeline follows on a card, and the way down from it."""
 
-    def __init__(
-        self, pipeline: Any, method: MagicMirror, *, device: torch.device, card_bytes: float, frames: int
-    ) -> None:
+    def __init__(self, pipeline: Any, method: MagicMirror, card: Card, *, frames: int) -> None:
         """Choose the plan for a single clip of `frames` frames with guidance, and apply it.
 
         Raises:
@@ -116,10 +144,9 @@ class CardMemory:
         """
         self.pipeline = pipeline
         self.method = method
-        self.device = device
-        self.card_bytes = card_bytes
+        self.card = card
         self.sizes = measure_sizes(pipeline, method)
-        self.prediction = choose_plan(card_bytes, self.sizes, self.clip_size(frames, 2))
+        self.prediction = choose_plan(card.num_bytes, self.sizes, self.clip_size(frames, 2))
         self._apply()
 
     def clip_size(self, frames: int, batch: int) -> ClipSize:
@@ -141,7 +168,7 @@ class CardMemory:
             ResourceError: It ran out of memory again, or there is no smaller plan.
         """
         clip = self.clip_size(frames, batch)
-        fitting = choose_plan(self.card_bytes, self.sizes, clip)
+        fitting = choose_plan(self.card.num_bytes, self.sizes, clip)
         if fitting.peak_bytes < self._now(clip).peak_bytes:
             self._move_to(fitting, "This batch is larger than planned")
         try:
@@ -174,7 +201,7 @@ class CardMemory:
         self._apply()
 
     def _apply(self) -> None:
-        apply_plan(self.pipeline, self.method, self.prediction.plan, self.device)
+        apply_plan(self.pipeline, self.method, self.prediction.plan, self.card.device)
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -188,11 +215,10 @@ class CardMemory:
 
 def _tile(vae: Any, tiles: int) -> None:
     """Decode in tiles of 1/`tiles` of the sides, one clip of a batch at a time; 1 is whole frames."""
+    vae.enable_slicing()
     if tiles == 1:
-        vae.disable_slicing()
         vae.disable_tiling()
         return
-    vae.enable_slicing()
     height, width = tile_sizes((vae.config.sample_height, vae.config.sample_width), tiles)
     vae.enable_tiling(tile_sample_min_height=height, tile_sample_min_width=width)
 

@@ -1,0 +1,1 @@
+"""What `benchmarks/gpu.py` measures, and the models with random weights that it measures them on."""
