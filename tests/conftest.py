@@ -74,7 +74,7 @@ def make_face(seed: int = 0) -> Face:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def face_of() -> Callable[[int], Face]:
     """Somebody for each seed."""
     return make_face
