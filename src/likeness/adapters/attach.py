@@ -15,6 +15,7 @@ from likeness.adapters.block import CONDITION_KEY, FaceBlock, FaceCondition, Fac
 from likeness.adapters.compose import (
     bring_back,
     embrace,
+    guidance_part,
     offload_along,
     refuse_lost_weights,
     release,
@@ -127,12 +128,18 @@ def is_guided(pipe: CogVideoXPipeline | None) -> bool | None:
     """Whether the call that `pipe` is in uses guidance in one pass.
 
     None where nobody knows: outside of a call, and with FasterCache, which leaves out unconditional rows as it likes.
+    False where two processes share the branches (`adapters/parallel.py`).
     """
     if pipe is None or getattr(pipe, "current_timestep", None) is None:
         return None
     if isinstance(pipe.transformer._cache_config, FasterCacheConfig):
         return None
-    return pipe.guidance_scale > 1
+    return pipe.guidance_scale > 1 and guidance_part(pipe.transformer) is None
+
+
+def is_unconditional_process(pipe: CogVideoXPipeline | None) -> bool:
+    """Whether another process runs the conditional branch of the call that `pipe` is in."""
+    return pipe is not None and guidance_part(pipe.transformer) == 0 and pipe.guidance_scale > 1
 
 
 def _refuse_cache(transformer: CogVideoXTransformer3DModel, act: str) -> None:

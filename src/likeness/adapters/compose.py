@@ -22,13 +22,19 @@ from diffusers.hooks.group_offloading import (
     _get_top_level_group_offload_hook,
 )
 from diffusers.hooks.hooks import HookRegistry
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastConfig
+from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
 from torch import nn
 
 from likeness.adapters.block import FaceBlock
+from likeness.adapters.dispatch import dispatch, undo_dispatch
 from likeness.errors import ConfigError
 
 _SHADOWED = ("_repeated_blocks", "_skip_layerwise_casting_patterns", "load_lora_adapter", "enable_cache")
+
+
+PART = "_guidance_part"
 
 
 def embrace(transformer: CogVideoXTransformer3DModel) -> None:
@@ -41,12 +47,18 @@ def embrace(transformer: CogVideoXTransformer3DModel) -> None:
     settings["_skip_layerwise_casting_patterns"] = [*patterns, r"\.layer\."]
     settings["load_lora_adapter"] = MethodType(_load_lora_adapter, transformer)
     settings["enable_cache"] = MethodType(_enable_cache, transformer)
+    for block in transformer.transformer_blocks:
+        assert isinstance(block, FaceBlock)
+        dispatch(block.base)
 
 
 def release(transformer: CogVideoXTransformer3DModel) -> None:
     """Undo `embrace`."""
     for name in _SHADOWED:
         del vars(transformer)[name]
+    for block in transformer.transformer_blocks:
+        assert isinstance(block, CogVideoXBlock)
+        undo_dispatch(block)
 
 
 @contextmanager
@@ -119,6 +131,23 @@ def _sequential_hook(module: nn.Module) -> AlignDevicesHook | None:
     return None
 
 
+def guidance_part(transformer: CogVideoXTransformer3DModel) -> int | None:
+    """Which branch of guidance this process runs: 0 the unconditional, 1 the conditional, None both."""
+    return vars(transformer).get(PART)
+
+
+def refuse_cache_over_processes(config: Any) -> None:
+    """Raise ConfigError for a cache that cannot act on a part of the tokens.
+
+    First Block Cache looks at the tokens to decide, so processes could decide differently and wait for each other for ever.
+    """
+    if config is not None and not isinstance(config, PyramidAttentionBroadcastConfig | TaylorSeerCacheConfig):
+        raise ConfigError(
+            f"`{type(config).__name__}` does not work on tokens split over processes. Use "
+            "`PyramidAttentionBroadcastConfig` or `TaylorSeerCacheConfig`, or guidance parallelism."
+        )
+
+
 def _load_lora_adapter(transformer: CogVideoXTransformer3DModel, *args: Any, **kwargs: Any) -> None:
     """Load LoRA weights, whose names are those of the stock blocks."""
     with stock_blocks(transformer):
@@ -131,6 +160,8 @@ def _enable_cache(transformer: CogVideoXTransformer3DModel, config: Any) -> None
     FasterCache takes the second half of an attention's batch for the conditional rows. The frozen attention of an
     adapted block sees the unconditional rows alone, so that attention is always computed.
     """
+    if transformer._parallel_config is not None:
+        refuse_cache_over_processes(config)
     type(transformer).enable_cache(transformer, config)
     if not isinstance(config, FasterCacheConfig):
         return

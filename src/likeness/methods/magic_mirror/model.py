@@ -23,10 +23,12 @@ from likeness.adapters.attach import (
     attach,
     detach,
     is_guided,
+    is_unconditional_process,
     refuse_other_sizes,
     transformer_sizes,
 )
 from likeness.adapters.block import FaceCondition, FaceLayer
+from likeness.adapters.compose import resting_device
 from likeness.adapters.controls import Branch, IdentityControls, current_step, timesteps_of
 from likeness.adapters.hoist import Hoist
 from likeness.adapters.modulation import NormFactors
@@ -314,7 +316,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
             raise ConfigError("This adapter is attached already. Call `detach()` first.")
         transformer = target if isinstance(target, CogVideoXTransformer3DModel) else target.transformer
         refuse_other_sizes(self.config, transformer.config)
-        nn.Module.to(self, device=transformer.device, dtype=transformer.dtype)
+        nn.Module.to(self, device=resting_device(transformer), dtype=transformer.dtype)
         self._attachment = attach(
             transformer, self.layers, self._condition, reinjects_face=self.reinjects_face
         )
@@ -409,6 +411,8 @@ class MagicMirror(ModelMixin, ConfigMixin):
         """
         session = self._session
         if session is None or session.controls.scale == 0 or session.acting == frozenset():
+            return None, text
+        if session.controls.branch == "conditional" and is_unconditional_process(self._pipe):
             return None, text
         timesteps = timesteps_of(self._pipe) if session.hoist or session.controls.has_window else None
         acting = session.acting
