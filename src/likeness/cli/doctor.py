@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -13,6 +14,12 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GB", min=0.1, help="Plan for a card of this much memory instead of the one here."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what this machine can run, and which weights are here."""
@@ -21,7 +28,7 @@ def doctor(
     with spinner("Looking around", is_quiet=as_json):
         from likeness.generation.doctor import examine
 
-        found = examine()
+        found = examine(memory_gb)
     if as_json:
         import json
 
@@ -58,6 +65,23 @@ def _print(found: dict[str, Any]) -> None:
         for row in found["runs"]
     ]
     console.print(_table("What can run", ("preset", "backbone", "method", "runs", "why"), runs))
+    _print_plans(console, found)
+
+
+def _print_plans(console: "Console", found: dict[str, Any]) -> None:
+    card = f"a card of {found['card_gb']:.0f} GB" if found["card_gb"] else "no card here; see --memory-gb"
+    rows = [
+        (
+            row["preset"],
+            row["plan"],
+            *(f"{row[key]:.1f}" for key in ("text_gb", "denoise_gb", "decode_gb", "card_gb", "host_gb")),
+            "<- taken" if row["is_chosen"] else "",
+            row["sentence"],
+        )
+        for row in found["plans"]
+    ]
+    columns = ("preset", "plan", "text", "denoise", "decode", "card", "host", "", "what it does")
+    console.print(_table(f"Memory plans, predicted GB ({card})", columns, rows))
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> "Table":

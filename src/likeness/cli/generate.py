@@ -53,6 +53,9 @@ _Preset = Annotated[str, typer.Option(help="Backbone and licence: tiny, open or 
 _Method = Annotated[str, typer.Option(help="How the face enters the model.")]
 _Backbone = Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")]
 _Adapter = Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")]
+_MemoryGb = Annotated[
+    float | None, typer.Option(metavar="GB", help="Plan for a card of this much memory; by default its own.")
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")]
 
 
@@ -84,6 +87,7 @@ def generate(
     method: _Method = "magic_mirror",
     backbone: _Backbone = None,
     adapter: _Adapter = None,
+    memory_gb: _MemoryGb = None,
     as_json: _Json = False,
 ) -> None:
     """Make a video of the person in a picture, or with `--frames 1` a picture."""
@@ -116,7 +120,7 @@ def generate(
         check_output(output, settings.frames)
         person = choose_person(face or (), character, pick=pick)
     with spinner("Loading the models", is_quiet=as_json):
-        likeness = load(preset, method, backbone=backbone, adapter=adapter)
+        likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Denoising", is_quiet=as_json) as on_step:
         clip = likeness.generate(
             prompt,
@@ -136,13 +140,20 @@ def generate(
     print(f"{output}: {describe(clip)}")
 
 
-def load(preset: str, method: str, *, backbone: str | None = None, adapter: Path | None = None) -> "Likeness":
+def load(
+    preset: str,
+    method: str,
+    *,
+    backbone: str | None = None,
+    adapter: Path | None = None,
+    memory_gb: float | None = None,
+) -> "Likeness":
     if preset == "tiny":
         # What ships with the package needs no network, so nothing may wait for one.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from likeness.generation import Likeness
 
-    return Likeness.load(preset, method, backbone=backbone, adapter=adapter)
+    return Likeness.load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
 
 
 def describe(clip: "Clip") -> str:
