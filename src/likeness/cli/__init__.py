@@ -27,6 +27,7 @@ FAMILIES = (
     "models",
     "train",
     "study",
+    "bench",
 )
 """Modules of this package, in the order in which help lists their verbs."""
 

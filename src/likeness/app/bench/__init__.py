@@ -1,0 +1,6 @@
+"""Benchmarks: a protocol over one's own pictures, run by any method, told in one table.
+
+create      pictures and a protocol -> BENCH/: references, cases, manifest
+run         cases -> videos and their figures, resumable
+report      runs -> a table with intervals, by system and by group
+"""

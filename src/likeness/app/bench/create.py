@@ -1,0 +1,203 @@
+"""From a folder of pictures, or from nobody's, to a benchmark."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, BenchIdentity
+from likeness.app.study.pairing import PICTURES
+from likeness.errors import ConfigError, FaceError, LikenessError
+from likeness.evaluation.protocols import (
+    ANYBODY,
+    Protocol,
+    build_cases,
+    choose_people,
+    group_of,
+)
+from likeness.faces import find_faces, read_face
+from likeness.media import write_picture
+from likeness.puppets import sample_person, sample_picture
+from likeness.weights import sha256_of
+
+PUPPET_SEED = 600_000_000
+"""Far from the seeds of training, so nobody in a benchmark of puppets was seen by a model."""
+PUPPET_PX = 256
+_MOST_ATTEMPTS = 40
+_LISTED = 8
+
+
+def create_bench(
+    folder: Path,
+    name: str,
+    protocol: Protocol,
+    pictures: Path | None,
+    *,
+    seed: int = 0,
+    allow_fewer: bool = False,
+    skip_bad: bool = False,
+) -> Bench:
+    """Write a benchmark to `folder`.
+
+    Args:
+        folder: Must not hold a benchmark.
+        name: Of the protocol, for the record.
+        protocol: The recipe.
+        pictures: `NAME/*.jpg` or `NAME.jpg`, below folders named after groups where the protocol wants groups; None
+            where it draws its own people.
+        seed: Of the videos' noise, and of drawn people.
+        allow_fewer: Go on with fewer people than the protocol wants.
+        skip_bad: Leave out pictures that show no usable face.
+
+    Raises:
+        ConfigError: The folder holds a benchmark, or pictures or people are missing.
+        FaceError: Pictures show no usable face; all of them are listed.
+    """
+    if (folder / MANIFEST).exists():
+        raise ConfigError(f"{folder} already holds a benchmark. Choose another folder.")
+    if protocol.draws_people != (pictures is None):
+        need = (
+            "draws its own people; leave `--pictures` out"
+            if protocol.draws_people
+            else "needs `--pictures FOLDER`"
+        )
+        raise ConfigError(f"The protocol `{name}` {need}.")
+    target = folder / REFERENCES
+    if target.exists():  # Left by an interrupted run: without a manifest nothing refers to it.
+        shutil.rmtree(target)
+    if pictures is None:
+        groups = draw_people(target, protocol, seed)
+    else:
+        found = find_pictures(pictures, has_groups=bool(protocol.groups))
+        usable = keep_usable(found, protocol.max_references, skip_bad=skip_bad)
+        groups = choose_people(
+            protocol, {who: group for who, (group, _) in usable.items()}, allow_fewer=allow_fewer
+        )
+        for who in groups:
+            for number, path in enumerate(usable[who][1], start=1):
+                copy = target / who / f"{number}{path.suffix.lower()}"
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+    cases = build_cases(protocol, groups)
+    bench = Bench(
+        protocol=name,
+        title=protocol.title,
+        source=protocol.source,
+        is_complete=len(groups) == protocol.num_identities,
+        identities=tuple(_describe(target / who, group) for who, group in groups.items()),
+        cases=tuple(
+            BenchCase(name=case.name, identity=case.identity, prompt=case.prompt, seed=seed + number)
+            for number, case in enumerate(cases)
+        ),
+    )
+    bench.save(folder)
+    return bench
+
+
+def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Sequence[Path]]]:
+    """Find people: a folder of pictures is a person, a lone picture too.
+
+    Returns:
+        Group and pictures of each person, by name.
+
+    Raises:
+        ConfigError: There is no picture, or a person's name stands in two groups.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder. Name the folder of your pictures.")
+    people: dict[str, tuple[str, Sequence[Path]]] = {}
+    grouped = [(group_of(inner.name), inner) for inner in sorted(folder.iterdir()) if inner.is_dir()]
+    places = [(group, inner) for group, inner in grouped if group is not None]
+    for group, place in places or [(ANYBODY, folder)]:
+        for path in sorted(place.iterdir()):
+            pictures = _pictures_in(path)
+            name = path.stem if path.is_file() else path.name
+            if not pictures:
+                continue
+            if name in people:
+                raise ConfigError(
+                    f"Two people are called `{name}` ({people[name][1][0]} and {pictures[0]}). Rename one."
+                )
+            people[name] = (group, pictures)
+    if not people:
+        wanted = "GROUP/NAME/*.jpg" if has_groups else "NAME/*.jpg or NAME.jpg"
+        raise ConfigError(f"{folder} holds no pictures of people. Put them there as {wanted}.")
+    if has_groups and not places:
+        raise ConfigError(
+            f"This protocol goes by groups, and {folder} has no folder named after one. Put the people into folders "
+            "such as `man`, `elderly_woman`, `baby`."
+        )
+    return people
+
+
+def keep_usable(
+    people: Mapping[str, tuple[str, Sequence[Path]]], most: int, *, skip_bad: bool
+) -> dict[str, tuple[str, list[Path]]]:
+    """Read every picture as a reference; keep up to `most` usable ones of each person.
+
+    Raises:
+        FaceError: Some are unusable and `skip_bad` is not given; each is named with its reason.
+    """
+    usable: dict[str, tuple[str, list[Path]]] = {}
+    bad: list[str] = []
+    for name, (group, pictures) in people.items():
+        kept: list[Path] = []
+        for path in pictures:
+            if len(kept) == most:
+                break
+            try:
+                read_face(path)
+            except LikenessError as error:
+                bad.append(str(error).splitlines()[0])
+                continue
+            kept.append(path)
+        if kept:
+            usable[name] = (group, kept)
+    if bad and not skip_bad:
+        listed = "\n".join(f"  {reason}" for reason in bad[:_LISTED])
+        more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+        raise FaceError(
+            f"{len(bad)} pictures cannot be references:\n{listed}{more}\nReplace them, or leave them out with `--skip-bad`."
+        )
+    return usable
+
+
+def draw_people(folder: Path, protocol: Protocol, seed: int) -> dict[str, str]:
+    """Draw everybody whom the protocol wants, with pictures in which dlib finds one face.
+
+    Who is never found is passed over: figures then speak of people whom the recognizer can read.
+    """
+    groups: dict[str, str] = {}
+    number = PUPPET_SEED + 10_000 * seed
+    for group, count in protocol.groups.items():
+        for index in range(1, count + 1):
+            name = f"{group.replace(' ', '_')}_{index}"
+            for _ in range(_MOST_ATTEMPTS):
+                number += 1
+                portraits = _draw_portraits(number, group, protocol.max_references)
+                if len(portraits) == protocol.max_references:
+                    break
+            else:
+                raise AssertionError(f"no face found in {_MOST_ATTEMPTS} drawn people of the group {group}")
+            for take, picture in enumerate(portraits, start=1):
+                write_picture(folder / name / f"{take}.png", picture)
+            groups[name] = group
+    return groups
+
+
+def _draw_portraits(number: int, group: str, count: int) -> list:
+    person = sample_person(number, group)
+    takes = (
+        sample_picture(number + 1_000_000 * take, person=person, size_px=PUPPET_PX, max_yaw_deg=12).frames[0]
+        for take in range(2 * count)
+    )
+    return [picture for picture in takes if len(find_faces(picture)) == 1][:count]
+
+
+def _pictures_in(path: Path) -> list[Path]:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [file for file in files if file.suffix.lower() in PICTURES]
+
+
+def _describe(folder: Path, group: str) -> BenchIdentity:
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    return BenchIdentity(name=folder.name, group=group, references=files)

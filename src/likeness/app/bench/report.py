@@ -1,0 +1,228 @@
+"""Runs side by side: means with intervals over people, differences over the same videos, means by group, one page.
+
+Videos of one person are not independent, so intervals resample people, each with all their videos. Figures of whole sets
+(Inception Score, set-level FID) have no interval here.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from likeness.app.bench.manifest import RUNS, Bench
+from likeness.app.study.statistics import RESAMPLES, Estimate, estimate
+from likeness.app.study.style import STYLE
+from likeness.errors import ConfigError
+from likeness.evaluation.results import EvaluationResult, MetricRecord, load
+
+_ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchReport:
+    """All runs of a benchmark."""
+
+    metrics: Mapping[str, MetricRecord]
+    left_out: Mapping[str, str]
+    means: Mapping[str, Mapping[str, Estimate]]
+    """System -> metric."""
+    counts: Mapping[str, Mapping[str, int]]
+    """System -> metric: videos that have the figure."""
+    groups: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Metric -> group -> system."""
+    differences: Sequence[tuple[str, str, str, Estimate]]
+    """Metric, system, other system, the first less the second over the videos that both have."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with None where a number does not exist."""
+        return _without_nan(
+            {
+                "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
+                "left_out": dict(self.left_out),
+                "means": {s: {m: asdict(value) for m, value in own.items()} for s, own in self.means.items()},
+                "counts": {system: dict(own) for system, own in self.counts.items()},
+                "groups": self.groups,
+                "differences": [
+                    {"metric": metric, "a": a, "b": b, **asdict(value)}
+                    for metric, a, b, value in self.differences
+                ],
+            }
+        )
+
+
+def make_bench_report(folder: Path) -> BenchReport:
+    """Read all runs that were measured.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    bench = Bench.load(folder)
+    results = {path.parent.name: load(path) for path in sorted((folder / RUNS).glob("*/evaluation.json"))}
+    if not results:
+        raise ConfigError(f"{folder} has no measured run. Make one with `likeness bench run {folder}`.")
+    metrics = {name: metric for result in results.values() for name, metric in result.metrics.items()}
+    people = {case.name: case.identity for case in bench.cases}
+    curves = {
+        system: {name: result.curve(system, name) for name in metrics} for system, result in results.items()
+    }
+    return BenchReport(
+        metrics=metrics,
+        left_out={name: why for result in results.values() for name, why in result.left_out.items()},
+        means={
+            system: {name: _mean(result, system, name, curves[system][name], people) for name in metrics}
+            for system, result in results.items()
+        },
+        counts={
+            system: {name: len(values) for name, values in own.items()} for system, own in curves.items()
+        },
+        groups={name: _by_group(bench, {s: own[name] for s, own in curves.items()}) for name in metrics},
+        differences=[
+            (name, a, b, _difference(curves[a][name], curves[b][name], people))
+            for name in metrics
+            if metrics[name].level == "video"
+            for a, b in combinations(results, 2)
+        ],
+    )
+
+
+def clustered(values: Mapping[str, float], people: Mapping[str, str], *, seed: int = 0) -> Estimate:
+    """Mean of videos, with an interval over resampled people."""
+    sums: dict[str, list[float]] = {}
+    for name, value in values.items():
+        sums.setdefault(people[name], []).append(value)
+    if not sums:
+        return Estimate(value=math.nan, low=math.nan, high=math.nan)
+    totals = np.array([sum(own) for own in sums.values()])
+    counts = np.array([len(own) for own in sums.values()], dtype=float)
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
+    resampled = (drawn @ totals) / (drawn @ counts)
+    value = float(totals.sum() / counts.sum())
+    if len(sums) == 1:  # One person says nothing about others.
+        return Estimate(value=value, low=math.nan, high=math.nan)
+    return estimate(value, resampled)
+
+
+def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
+    """Write the report as one page."""
+    systems = list(report.means)
+    names = list(report.metrics)
+    head = "".join(f"<th>{html.escape(system)}</th>" for system in systems)
+    rows = "".join(
+        f'<tr><th scope="row">{_title(report.metrics[name])}</th>'
+        + "".join(f"<td>{show(report.means[system][name])}</td>" for system in systems)
+        + f'<td class="soft">{html.escape(report.metrics[name].averaged)}</td></tr>'
+        for name in names
+    )
+    incomplete = (
+        ""
+        if bench.is_complete
+        else " <b>Fewer people than the protocol wants; figures do not compare with published ones.</b>"
+    )
+    left_out = "".join(
+        f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in report.left_out.items()
+    )
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(bench.title)}</title><style>{STYLE}</style></head><body>
+<h1>{html.escape(bench.title)}</h1>
+<p class="soft">{html.escape(bench.source)}</p>
+<p>{len(bench.identities)} people, {len(bench.cases)} videos of each system.{incomplete}</p>
+<h2>Figures</h2><p class="soft">Means with 95 % bootstrap intervals over people; arrows say which way is better.</p>
+{_table(f"<th>metric</th>{head}<th>averaged over</th>", rows)}
+{_differences(report)}
+<h2>By group</h2>
+{_groups(report, systems)}
+{f"<h2>Not measured</h2><ul>{left_out}</ul>" if left_out else ""}
+</body></html>
+"""
+    path.write_text(page, encoding="utf-8")
+
+
+def show(value: Estimate) -> str:
+    """A number with its interval, for tables."""
+    if not math.isfinite(value.value):
+        return "no figure"
+    interval = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
+    return f"{value.value:.3f}{interval}"
+
+
+def _mean(
+    result: EvaluationResult, system: str, name: str, values: Mapping[str, float], people: Mapping[str, str]
+) -> Estimate:
+    if name in result.metrics and result.metrics[name].level == "video":
+        return clustered(values, people)
+    summary = next((one.scores.get(name) for one in result.systems if one.name == system), None)
+    mean = math.nan if summary is None or summary.mean is None else summary.mean
+    return Estimate(value=mean, low=math.nan, high=math.nan)
+
+
+def _difference(a: Mapping[str, float], b: Mapping[str, float], people: Mapping[str, str]) -> Estimate:
+    return clustered({name: a[name] - b[name] for name in a if name in b}, people)
+
+
+def _by_group(bench: Bench, values: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    groups: dict[str, set[str]] = {}
+    for case in bench.cases:
+        groups.setdefault(bench.by_name[case.identity].group, set()).add(case.name)
+    return {
+        group: {
+            system: float(np.mean([own[name] for name in sorted(names & own.keys())]))
+            if names & own.keys()
+            else math.nan
+            for system, own in values.items()
+        }
+        for group, names in groups.items()
+    }
+
+
+def _differences(report: BenchReport) -> str:
+    if not report.differences:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(a)} less {html.escape(b)}</th><td>{_title(report.metrics[metric])}</td>'
+        f"<td>{f'<b>{show(value)}</b>' if value.low > 0 or value.high < 0 else show(value)}</td></tr>"
+        for metric, a, b, value in report.differences
+    )
+    note = '<p class="soft">Over videos that both have; bold where the interval excludes 0.</p>'
+    return f"<h2>Differences</h2>{note}{_table('<th>systems</th><th>metric</th><th>difference</th>', rows)}"
+
+
+def _groups(report: BenchReport, systems: Sequence[str]) -> str:
+    head = "".join(f"<th>{html.escape(system)}</th>" for system in systems)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(group)}</th><td>{_title(report.metrics[metric])}</td>'
+        + "".join(f"<td>{_plain(own[system])}</td>" for system in systems)
+        + "</tr>"
+        for metric, groups in report.groups.items()
+        if report.metrics[metric].level == "video"
+        for group, own in groups.items()
+    )
+    return _table(f"<th>group</th><th>metric</th>{head}", rows)
+
+
+def _title(metric: MetricRecord) -> str:
+    return f"{html.escape(metric.title)} {_ARROWS[metric.direction]}"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "no figure"
+
+
+def _table(head: str, rows: str) -> str:
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,148 @@
+"""`likeness bench`: a published protocol over one's own pictures, run by any method."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    family = typer.Typer(no_args_is_help=True, help="Run a published protocol over your own pictures.")
+    for verb in (create, run, score, report):
+        family.command()(verb)
+    app.add_typer(family, name="bench")
+
+
+def create(
+    protocol: Annotated[
+        str,
+        typer.Argument(
+            help="tiny, magic_mirror, prompt_sets, fantasy_id, opens2v_human, or a TOML file of your own."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new benchmark.")],
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Your pictures: GROUP/NAME/*.jpg, or NAME/*.jpg where groups do not matter."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of noise, and of drawn people.")] = 0,
+    allow_fewer: Annotated[
+        bool, typer.Option("--allow-fewer", help="Go on with fewer people than the protocol wants.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out pictures without a usable face.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a benchmark: references, sentences, seeds."""
+    from likeness.cli.progress import spinner
+    from likeness.evaluation.protocols import read_protocol
+
+    recipe = read_protocol(protocol)
+    with spinner("Reading the faces", is_quiet=as_json):
+        from likeness.app.bench.create import create_bench
+
+        bench = create_bench(
+            output, protocol, recipe, pictures, seed=seed, allow_fewer=allow_fewer, skip_bad=skip_bad
+        )
+    if as_json:
+        import json
+
+        print(json.dumps({"bench": str(output), **bench.model_dump(mode="json")}))
+        return
+    fewer = "" if bench.is_complete else f" (the protocol wants {recipe.num_identities})"
+    print(
+        f"{output}: {len(bench.identities)} people{fewer}, {len(bench.cases)} videos to make. "
+        f"Next: `likeness bench run {output}`"
+    )
+
+
+def run(
+    bench: Folder,
+    preset: Annotated[str, typer.Option(help="Backbone and licence: tiny, open or research.")] = "tiny",
+    method: Annotated[str, typer.Option(help="How the face enters the model.")] = "magic_mirror",
+    name: Annotated[str | None, typer.Option(help="Of the run; PRESET-METHOD by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps; the preset's by default.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Weight of the prompt; 1 is none.")] = None,
+    identity_scale: Annotated[float, typer.Option(help="Weight of the face; 0 ignores it.")] = 1.0,
+    frames: Annotated[int | None, typer.Option(help="Length, a multiple of eight plus one.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
+    remake: Annotated[bool, typer.Option("--remake", help="Make changed cases anew.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
+    from likeness.app.bench.manifest import Bench
+    from likeness.cli.generate import load
+    from likeness.cli.progress import progress, spinner
+
+    Bench.load(bench)
+    system = name or f"{preset}-{method}"
+    with spinner("Loading the models", is_quiet=as_json):
+        likeness = load(preset, method, backbone=backbone, adapter=adapter)
+        from likeness.app.bench.run import run_bench
+
+    settings = likeness.settings(steps=steps, guidance=guidance, identity_scale=identity_scale, frames=frames)
+    with progress("Making videos", last="Made", is_quiet=as_json) as on_case:
+        made = run_bench(bench, likeness, system=system, settings=settings, remake=remake, on_case=on_case)
+    _measure(bench, system, made=made, as_json=as_json)
+
+
+def score(
+    bench: Folder,
+    name: Annotated[
+        str, typer.Argument(help="A folder in `runs/` of the benchmark, videos in its `videos/`.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Measure the videos of any system: put them into BENCH/runs/NAME/videos, named after the cases."""
+    _measure(bench, name, made=0, as_json=as_json)
+
+
+def report(
+    bench: Folder,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page; report.html in the benchmark by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lay all measured runs side by side."""
+    import json
+
+    from likeness.app.bench.manifest import Bench
+    from likeness.app.bench.report import make_bench_report, show, write_bench_page
+
+    made = make_bench_report(bench)
+    page = output or bench / "report.html"
+    write_bench_page(page, Bench.load(bench), made)
+    page.with_suffix(".json").write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        print(json.dumps(made.to_dict()))
+        return
+    for system, values in made.means.items():
+        print(f"{system}:")
+        for metric, value in values.items():
+            print(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
+    print(page)
+
+
+def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
+    from likeness.app.bench.run import score_bench
+    from likeness.cli.progress import progress
+
+    with progress("Measuring", last="Measured", is_quiet=as_json) as on_video:
+        result = score_bench(bench, system, on_video=on_video)
+    (own,) = result.systems
+    if as_json:
+        import json
+
+        scores = {metric: summary.mean for metric, summary in own.scores.items()}
+        print(json.dumps({"run": system, "made": made, "videos": own.num_videos, "scores": scores}))
+        return
+    print(
+        f"{system}: {made} videos made now, {own.num_videos} measured ({own.num_failed} unreadable). "
+        f"Next: `likeness bench report {bench}`"
+    )
