@@ -33,3 +33,14 @@ def test_a_clip_saves_its_record_in_and_beside_the_video(tmp_path):
     assert read_video(path)[0].shape == frames.shape
     assert json.loads(path.with_suffix(".json").read_text()) == read_metadata(path)
     assert read_metadata(path)["settings"] == {"seed": 7}
+
+
+@pytest.mark.parametrize(
+    ("distances", "score"),
+    [([0.6], 0.5), ([0.0], 1.0), ([1.5], 0.0), ([0.3, np.nan], 0.375), ([np.nan], 0.0), ([], 0.0)],
+)
+def test_score_counts_frames_without_a_face(distances, score):
+    values = np.array(distances, np.float32)
+    similarity = Similarity(distances=values, cosines=values, threshold=0.6)
+    assert similarity.score == pytest.approx(score, abs=1e-6)
+    assert similarity.to_dict()["score"] == similarity.score

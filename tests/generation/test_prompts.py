@@ -1,7 +1,7 @@
 import pytest
 
 from likeness.errors import PromptError
-from likeness.generation.prompts import check_prompt, place_trigger
+from likeness.generation.prompts import add_style, check_prompt, place_trigger
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,16 @@ def test_proposed_sentence_passes_the_check(prompt, better):
 
 def test_words_that_contain_a_class_word_do_not_count():
     assert place_trigger("a superhuman waves") == "a person img a superhuman waves"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "style", "styled"),
+    [
+        ("a woman img waves.", "watercolor", "a woman img waves, in the style of watercolor"),
+        ("a woman img waves", " film noir ", "a woman img waves, in the style of film noir"),
+        ("a woman img waves.", "", "a woman img waves."),
+        ("a woman img waves", "  ", "a woman img waves"),
+    ],
+)
+def test_a_style_stands_behind_the_prompt_in_fixed_words(prompt, style, styled):
+    assert add_style(prompt, style) == styled

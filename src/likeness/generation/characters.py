@@ -23,12 +23,14 @@ from likeness.faces import compare, read_face
 from likeness.records import Face, Pose
 from likeness.weights import home
 
-FORMAT = "likeness-character"
+KEY = "likeness_character"
+"""The one key of metadata: safetensors writes several in any order, and the same character shall give the same bytes."""
 VERSION = 1
 """Raised when an older likeness could not use the file."""
 SUFFIX = ".safetensors"
 MAX_FILE_BYTES = 64_000_000
 """Some four hundred references; what is larger is no character."""
+_REMEDY = "Copy it again, or make it anew with `likeness character add`."
 _NAME = re.compile(r"\w[\w -]{0,63}")
 _FIELDS = ("crops", "embeddings", "landmarks_px", "boxes_px", "poses_deg", "scores")
 
@@ -84,7 +86,7 @@ class Character:
         return _checksum(self._tensors(), self._facts())
 
     def describe(self) -> dict[str, Any]:
-        """What goes into the record of a clip: enough to find the file and its consent note, but not the note."""
+        """What goes into the record of a clip: enough to find the consent note, but not the note."""
         return {"name": self.name, "sha256": self.sha256}
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,12 +109,11 @@ class Character:
         """
         path = character_file(self.name, path, replace=replace)
         tensors, facts = self._tensors(), self._facts()
-        metadata = {"format": FORMAT, "version": str(VERSION), "facts": json.dumps(facts, sort_keys=True)}
-        metadata["sha256"] = _checksum(tensors, facts)
+        header = {"version": VERSION, "sha256": _checksum(tensors, facts), "facts": facts}
         draft = path.with_name(f".{path.name}.draft")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(to_safetensors(tensors, metadata=metadata))
+            draft.write_bytes(to_safetensors(tensors, metadata={KEY: json.dumps(header, sort_keys=True)}))
             draft.replace(path)
         except OSError as error:
             raise CharacterError(
@@ -214,9 +215,8 @@ def character_folder() -> Path:
 
 def character_names() -> list[str]:
     """Names of the saved characters, whole or not."""
-    return sorted(
-        path.stem for path in character_folder().glob(f"*{SUFFIX}") if not path.name.startswith(".")
-    )
+    files = character_folder().glob(f"*{SUFFIX}")
+    return sorted(file.stem for file in files if not file.name.startswith("."))
 
 
 def find_character(name_or_file: str | Path) -> Path:
@@ -254,9 +254,6 @@ def remove_character(name: str) -> Path:
     return path
 
 
-_REMEDY = "Copy it again, or make it anew with `likeness character add`."
-
-
 def _checksum(tensors: dict[str, np.ndarray], facts: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in _FIELDS:
@@ -276,27 +273,28 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if KEY not in metadata:
                 raise CharacterError(
                     f"{path} is a safetensors file of something else, not a character. Name another file."
                 )
-            _refuse_newer(path, metadata.get("version", ""))
+            header = json.loads(metadata[KEY])
+            _refuse_newer(path, header["version"])
+            facts, sha256 = header["facts"], header["sha256"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            facts = json.loads(metadata["facts"])
     except (SafetensorError, OSError) as error:
         raise CharacterError(
             f"{path} is no character file, or is truncated or damaged ({error}). {_REMEDY}"
         ) from error
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CharacterError(f"{path} is a damaged character ({error!r}). {_REMEDY}") from error
-    if set(tensors) != set(_FIELDS) or _checksum(tensors, facts) != metadata.get("sha256"):
+    if set(tensors) != set(_FIELDS) or _checksum(tensors, facts) != sha256:
         raise CharacterError(f"{path} is altered or damaged: its checksum does not fit. {_REMEDY}")
     return tensors, facts
 
 
-def _refuse_newer(path: Path, version: str) -> None:
-    if not version.isdecimal() or int(version) > VERSION:
+def _refuse_newer(path: Path, version: int) -> None:
+    if version > VERSION:
         raise CharacterError(
-            f"{path} is a character of version {version or 'unknown'}; this likeness reads up to {VERSION}. "
+            f"{path} is a character of version {version}; this likeness reads up to {VERSION}. "
             "Update likeness, or make the character anew."
         )

@@ -144,6 +144,17 @@ class Likeness:
         """
         return resolve_settings(self.preset, dict(choices))
 
+    def check_length(self, prompt: str, num_references: int) -> None:
+        """Refuse a prompt that does not fit with so many references, before anything is made.
+
+        Raises:
+            PromptError: It is too long.
+        """
+        limit = self.pipeline.transformer.config.max_text_seq_length
+        self.method.tokenize(
+            [prompt], self.pipeline.tokenizer, num_references=num_references, max_length=limit
+        )
+
     def story(
         self,
         story: "str | Path | Story",

@@ -14,8 +14,8 @@ from likeness.generation.prompts import check_style
 _BLOCKS = re.compile(r"\d+-\d+|\d+(,\d+)*")
 
 
-def name_blocks(blocks: str | range | Sequence[int] | None) -> str | None:
-    """Write block numbers as text: `0-20` for a range, both ends included, or `0,2,4`."""
+def name_blocks(blocks: Any) -> Any:
+    """Write block numbers as text: `0-20` for a range, both ends included, or `0,2,4`. Others stay as they are."""
     if isinstance(blocks, range) and blocks and blocks.step == 1:
         return f"{blocks[0]}-{blocks[-1]}"
     if isinstance(blocks, range | list | tuple):

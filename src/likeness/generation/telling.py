@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from likeness.errors import PromptError
 from likeness.generation.best_of import Search, choose_best
 from likeness.generation.characters import Character
 from likeness.generation.denoise import GenerationRequest, StepCallback
@@ -152,10 +153,15 @@ def _plan(
         "character": character,
     }
     plans = []
-    for shot, (settings, search) in zip(story.shots, decided, strict=True):
+    for number, (shot, (settings, search)) in enumerate(zip(story.shots, decided, strict=True), start=1):
         seed = story.seed if shot.seed is None else shot.seed
+        prompt = add_style(shot.prompt, settings.style)
+        try:
+            likeness.check_length(prompt, len(references) if settings.identity_scale else 0)
+        except PromptError as error:
+            raise PromptError(f"Shot {number}: {error}") from error
         own = {
-            "prompt": add_style(shot.prompt, settings.style),
+            "prompt": prompt,
             "seed": seed,
             "settings": settings.model_dump(),
             "search": search.model_dump(),

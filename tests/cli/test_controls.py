@@ -1,0 +1,60 @@
+"""Bad words for people, searches and pictures end in a sentence and an exit code before any model is loaded."""
+
+import pytest
+
+from likeness.cli import main
+
+PROMPT = "a woman img in a red sweater nods"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        ([], 2, "No face was given"),
+        (["--face", "me.jpg", "--character", "ana"], 2, "Give one of both"),
+        (["--character", "ana"], 2, "No character and no file is called `ana`"),
+        (["--face", "me.jpg", "--best-of", "0"], 2, "`best_of` is 0"),
+        (["--face", "me.jpg", "--min-similarity", "-1"], 2, "`min_similarity` is -1"),
+        (["--face", "me.jpg", "--identity-start", "0.7", "--identity-end", "0.3"], 2, "end has to be larger"),
+        (["--face", "me.jpg", "--identity-scale", "-1"], 2, "`identity_scale` is -1"),
+        (["--face", "me.jpg", "--identity-blocks", "5-2"], 2, "Write 2-5"),
+        (["--face", "me.jpg", "--identity-branch", "all"], 2, "`identity_branch` is all"),
+        (["--face", "me.jpg", "--style", "img"], 3, "Say only how it looks"),
+        (["--face", "me.jpg", "--frames", "9", "-o", "out.png"], 2, "Use `--frames 1` for a picture"),
+        (["--face", "me.jpg", "-o", "out.png"], 2, "Use `--frames 1` for a picture"),
+        (["--face", "me.jpg", "--frames", "1", "-o", "out.gif"], 3, "Use .mp4"),
+    ],
+)
+def test_bad_words_of_generate_are_refused(words, code, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("likeness.cli.generate.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert main(["generate", PROMPT, *words]) == code
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "code", "sentence"),
+    [
+        ('titel = "x"\n[[shots]]\nprompt = "a man img nods"', [], 2, "Did you mean `title`"),
+        ('[[shots]]\nprompt = "a man nods"', [], 3, "Shot 1: "),
+        ('title = "x"', [], 2, "has 0 shots"),
+        ('[[shots]]\nprompt = "a man img nods"\nframes = 999', [], 2, "Shot 1: `frames` is 999"),
+        ('[[shots]]\nprompt = "a man img nods"', [], 2, "No face was given"),
+        (
+            '[[shots]]\nprompt = "a man img nods"',
+            ["--face", "a.png", "--character", "b"],
+            2,
+            "Give one of both",
+        ),
+        ('[[shots]]\nprompt = "a man img nods"', ["--set", "setps=3"], 2, "Did you mean `steps`"),
+        ('[[shots]]\nprompt = "a man img nods"', ["--face", "absent.png"], 3, "absent.png"),
+    ],
+)
+def test_bad_stories_are_refused(content, words, code, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("likeness.cli.generate.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    (tmp_path / "story.toml").write_text(content)
+    assert main(["story", "story.toml", *words]) == code
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
