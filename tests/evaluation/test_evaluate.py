@@ -1,8 +1,12 @@
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -10,12 +14,12 @@ from likeness.errors import ConfigError, FaceError, MediaError
 from likeness.evaluation import evaluate as module
 from likeness.evaluation.cache import FeatureCache, VideoInfo
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
-from likeness.evaluation.feature import Footage
+from likeness.evaluation.feature import Footage, comparable
 from likeness.evaluation.features import FEATURES, in_order
 from likeness.evaluation.items import VideoItem, settle
 from likeness.evaluation.metrics import METRICS, select, why_left_out
 from likeness.evaluation.results import load, summarize
-from likeness.evaluation.view import choose_faces, first_face
+from likeness.evaluation.view import ReferenceSet, choose_faces, first_face
 from likeness.faces import find_faces
 from likeness.media import write_video
 from likeness.puppets import sample_clip, sample_person
@@ -223,21 +227,29 @@ def test_two_faces_are_counted_and_the_rule_decides():
     assert first_face(faces).embeddings.tolist() == [[0, 1]]
 
 
-def test_the_second_person_in_a_picture_does_not_change_who_is_measured(clips, references, tmp_path):
-    large = {
-        name: np.kron(frames[:1], np.ones((1, 4, 4, 1), dtype=np.uint8)) for name, frames in clips.items()
-    }
-    small = np.zeros_like(large["bob"])
-    small[:, 96:288, 96:288] = large["bob"][:, ::2, ::2]
-    write_video(tmp_path / "ann.mp4", np.concatenate([large["ann"], small], axis=2), 8)
-    write_video(tmp_path / "bob.mp4", np.concatenate([large["ann"], large["bob"]], axis=2), 8)
+def test_a_second_person_is_counted_and_the_rule_says_who_is_measured(videos, references, monkeypatch):
+    def two_faces(footage, _):
+        ann, bob = (references[name][0] for name in PEOPLE)
+        count = len(footage.frames)
+        return {
+            "frame": np.repeat(np.arange(count), 2),
+            "box": np.tile([ann.box, bob.box], (count, 1)),
+            "landmarks": np.tile([ann.landmarks, bob.landmarks], (count, 1, 1)),
+            "prominence": np.tile([1.0, 2.0], count),
+            "embedding": np.tile([ann.embedding, bob.embedding], (count, 1)),
+        }
+
+    monkeypatch.setitem(FEATURES, "faces", replace(FEATURES["faces"], compute=two_faces))
     names = ["rank1_rate", "several_faces_rate"]
-    prominent = evaluate([tmp_path / "ann.mp4"], references, metrics=names)
-    assert prominent.videos[0].scores == {"rank1_rate": 1, "several_faces_rate": 1}
-    settings = EvaluationSettings(which_face="nearest")
-    nearest = evaluate([tmp_path / "bob.mp4"], references, metrics=names, settings=settings)
-    assert nearest.videos[0].scores == {"rank1_rate": 1, "several_faces_rate": 1}
-    assert nearest.settings["which_face"] == "nearest"
+    for which, rank1_rate in (("prominent", 0), ("nearest", 1)):
+        result = evaluate(
+            [videos / "ann_park.mp4"],
+            references,
+            metrics=names,
+            settings=EvaluationSettings(which_face=which),
+        )
+        assert result.videos[0].scores == {"rank1_rate": rank1_rate, "several_faces_rate": 1}
+        assert result.settings["which_face"] == which
 
 
 def items_of(names: Iterable[str], references) -> list[str | None]:
@@ -288,6 +300,11 @@ def test_features_come_after_what_they_build_on():
         assert (metric.of_video is None) != (metric.of_system is None)
 
 
+def test_every_metric_is_documented_and_nothing_else_is():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == set(METRICS)
+
+
 def test_a_metric_says_what_it_lacks(tmp_path, monkeypatch):
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
     metrics = {metric.name: metric for metric in select(None)}
@@ -314,3 +331,31 @@ def test_flow_of_a_still_video_is_nothing(clips):
     assert faces["frame"].tolist() == [0, 1]
     assert flow["magnitude_px"] == pytest.approx([0], abs=0.01)
     assert np.isnan(flow["face_px"]).tolist() == [False, True]
+
+
+def test_embeddings_of_an_engine_that_compares_by_cosine_become_unit_vectors():
+    embeddings = np.array([[3.0, 4.0], [0.0, 2.0]])
+    assert comparable(embeddings, "cosine").tolist() == [[0.6, 0.8], [0, 1]]
+    assert comparable(embeddings, "distance") is embeddings
+    references = ReferenceSet(embeddings=np.eye(2), landmarks=np.zeros((2, 5, 2)), arrays={}, metric="cosine")
+    assert references.mean == pytest.approx([math.sqrt(0.5)] * 2)
+
+
+def test_of_a_variable_frame_rate_the_average_counts(tmp_path):
+    path = tmp_path / "variable.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"x264-params": "bframes=0"}
+        stream.codec_context.time_base = Fraction(1, 30)
+        for place in (0, 1, 2, 20, 40, 59):
+            frame = av.VideoFrame.from_ndarray(
+                np.full((64, 64, 3), 4 * place, dtype=np.uint8), format="rgb24"
+            )
+            frame.pts, frame.time_base = place, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    (video,) = evaluate([path], None, metrics=["motion_score"]).videos
+    assert video.num_frames == 6
+    assert video.fps == 3

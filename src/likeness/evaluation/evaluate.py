@@ -198,8 +198,6 @@ def _measure_each(
 def _use_one_thread() -> None:
     """Workers share the machine by processes; threads below them would only get in each other's way."""
     import cv2
-    import torch
 
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["OMP_NUM_THREADS"] = "1"  # Before torch, which a worker imports only if a network is needed.

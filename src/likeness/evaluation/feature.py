@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from likeness.faces import default_engine
-from likeness.records import Face
+from likeness.records import Face, Metric
 
 Arrays = Mapping[str, np.ndarray]
 Features = Mapping[str, Arrays]
@@ -45,3 +45,14 @@ class Feature:
     def kind(self) -> str:
         """Name, version and face engine, under which arrays are kept."""
         return f"{self.name}-{self.version}-{default_engine().name.replace('/', '_')}"
+
+
+def comparable(embeddings: np.ndarray, metric: Metric) -> np.ndarray:
+    """Embeddings between which Euclidean distance means what the engine's threshold means: unit vectors for `cosine`.
+
+    Shapes:
+        embeddings: (..., width)
+    """
+    if metric == "distance":
+        return embeddings
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), 1e-12)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from likeness.evaluation.feature import Feature, Features, Footage
+from likeness.evaluation.feature import Feature, Features, Footage, comparable
 from likeness.evaluation.flow import measure_flow
 from likeness.evaluation.networks.features import NETWORK_FEATURES
 from likeness.faces import default_engine, find_faces, prominence
@@ -27,20 +27,21 @@ def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:
         box: (faces, 4) float32 px
         landmarks: (faces, 5, 2) float32 px
         prominence: (faces,) float32, score times area
-        embedding: (faces, embedding_width) float32
+        embedding: (faces, embedding_width) float32, `comparable`
     """
     found = [
         (index, face)
         for index, frame in enumerate(footage.frames)
         for face in find_faces(frame, enlarge_to_px=DETECTION_PX)
     ]
-    width = default_engine().embedding_width
+    engine = default_engine()
+    embeddings = np.array([face.embedding for _, face in found], dtype=np.float32)
     return {
         "frame": np.array([index for index, _ in found], dtype=np.int64),
         "box": np.array([face.box for _, face in found], dtype=np.float32).reshape(-1, 4),
         "landmarks": np.array([face.landmarks for _, face in found], dtype=np.float32).reshape(-1, 5, 2),
         "prominence": np.array([prominence(face) for _, face in found], dtype=np.float32),
-        "embedding": np.array([face.embedding for _, face in found], dtype=np.float32).reshape(-1, width),
+        "embedding": comparable(embeddings.reshape(-1, engine.embedding_width), engine.metric),
     }
 
 

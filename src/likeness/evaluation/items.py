@@ -9,6 +9,7 @@ import numpy as np
 
 from likeness.errors import ConfigError, FaceError
 from likeness.evaluation.cache import FeatureCache, VideoInfo
+from likeness.evaluation.feature import comparable
 from likeness.evaluation.features import FEATURES
 from likeness.evaluation.view import ReferenceSet
 from likeness.faces import default_engine, read_face
@@ -92,6 +93,7 @@ def read_references(
         sets[name] = ReferenceSet(
             embeddings=np.stack([row["embedding"] for row in rows]),
             landmarks=np.stack([row["landmarks"] for row in rows]),
+            metric=default_engine().metric,
             arrays={
                 feature: np.stack([row[feature] for row in rows])
                 for feature in features
@@ -147,7 +149,7 @@ def _describe(face: Face, pixels: np.ndarray, features: Sequence[str]) -> dict[s
             f"{face.source} was read by `{face.engine}`, but frames are read by `{name}`, and embeddings of different "
             f"engines do not compare. Read the reference with `{name}`."
         )
-    arrays = {"embedding": face.embedding, "landmarks": face.landmarks}
+    arrays = {"embedding": comparable(face.embedding, face.metric), "landmarks": face.landmarks}
     for feature in features:
         of_reference = FEATURES[feature].of_reference
         if of_reference is not None:

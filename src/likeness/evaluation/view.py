@@ -12,7 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from likeness.evaluation.feature import Arrays, Features
+from likeness.evaluation.feature import Arrays, Features, comparable
+from likeness.faces import default_engine
+from likeness.records import Metric
 
 WhichFace = Literal["prominent", "nearest"]
 
@@ -22,7 +24,7 @@ class ReferenceSet:
     """The references of one identity.
 
     Shapes:
-        embeddings: (references, embedding_width)
+        embeddings: (references, embedding_width), `comparable`
         landmarks: (references, 5, 2) px
     """
 
@@ -30,11 +32,13 @@ class ReferenceSet:
     landmarks: np.ndarray
     arrays: Mapping[str, np.ndarray]
     """Embeddings and features of further networks, by feature; one row a reference."""
+    metric: Metric = "distance"
+    """How the engine takes distances."""
 
     @property
     def mean(self) -> np.ndarray:
-        """(embedding_width,): the mean embedding."""
-        return self.embeddings.mean(axis=0, dtype=np.float64)
+        """(embedding_width,): the mean embedding, `comparable` again."""
+        return comparable(self.embeddings.mean(axis=0, dtype=np.float64), self.metric)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -102,7 +106,10 @@ def first_face(faces: Arrays) -> ReferenceSet | None:
     rows = np.flatnonzero(faces["frame"] == faces["frame"][0])
     row = rows[faces["prominence"][rows].argmax()]
     return ReferenceSet(
-        embeddings=faces["embedding"][row : row + 1], landmarks=faces["landmarks"][row : row + 1], arrays={}
+        embeddings=faces["embedding"][row : row + 1],
+        landmarks=faces["landmarks"][row : row + 1],
+        arrays={},
+        metric=default_engine().metric,
     )
 
 

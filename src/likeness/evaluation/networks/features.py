@@ -1,11 +1,9 @@
-"""Features of large networks, in batches. Each loads its network when a video first needs it."""
+"""Features of large networks, in batches. Each loads torch and its network when a video first needs them."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import Module
 
 from likeness.evaluation.feature import Feature, Features, Footage
 from likeness.evaluation.flow import sample_interval, top_mean
@@ -13,6 +11,11 @@ from likeness.faces import FaceEngine
 from likeness.faces.choose import load_engine
 from likeness.records import Detection, Face
 from likeness.weights import locate
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.nn import Module
 
 BATCH = 16
 ARCFACE = "research/buffalo_l"
@@ -114,18 +117,20 @@ def _largest(engine: FaceEngine, picture: np.ndarray) -> Detection | None:
     return max(sure, key=area, default=None)
 
 
-def _batches(frames: np.ndarray, network: Module) -> Iterator[Tensor]:
+def _batches(frames: np.ndarray, network: "Module") -> "Iterator[Tensor]":
     for start in range(0, len(frames), BATCH):
         yield _to_tensor(frames[start : start + BATCH], network)
 
 
-def _to_tensor(frames: np.ndarray, network: Module) -> Tensor:
+def _to_tensor(frames: np.ndarray, network: "Module") -> "Tensor":
     """(batch, 3, height, width) float from 0 to 255, where the network is."""
+    import torch
+
     pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
     return pictures.to(_device(network)).float()
 
 
-def _device(network: Module) -> torch.device:
+def _device(network: "Module") -> "torch.device":
     return next(network.parameters()).device
 
 
