@@ -7,8 +7,8 @@ from pathlib import Path
 
 from likeness.app.study.manifest import Study
 from likeness.app.study.report import OVERALL, StudyReport, SystemRating
-from likeness.app.study.statistics import Estimate
-from likeness.app.study.style import STYLE
+from likeness.evaluation.statistics import Estimate
+from likeness.evaluation.style import STYLE
 
 _COLORS = ("#2f6db3", "#c2571a", "#2e8b57", "#8a4fbe", "#b3385d", "#6b7280")
 _LEFT_PX, _WIDTH_PX, _ROW_PX = 170, 640, 30

@@ -14,8 +14,6 @@ from likeness.app.study.figures import Figures
 from likeness.app.study.manifest import Study
 from likeness.app.study.statistics import (
     Correlation,
-    Estimate,
-    estimate,
     krippendorff_alpha,
     mean_estimate,
     rank_correlation,
@@ -23,6 +21,7 @@ from likeness.app.study.statistics import (
     weighted_means,
 )
 from likeness.errors import ConfigError
+from likeness.evaluation.statistics import Estimate, estimate
 
 OVERALL = "overall"
 """Mean of all questions about a video, as Magic Mirror's "Overall Preference"."""

@@ -11,17 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-RESAMPLES = 2000
-LEVEL = 0.95
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """A number with its bootstrap interval; NaN where it does not exist."""
-
-    value: float
-    low: float
-    high: float
+from likeness.evaluation.statistics import RESAMPLES, Estimate, estimate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,15 +50,6 @@ def weighted_means(table: np.ndarray, raters: np.ndarray, videos: np.ndarray) ->
     total = ((raters @ np.where(is_given, table, 0.0)) * videos).sum(axis=1)
     count = ((raters @ is_given.astype(float)) * videos).sum(axis=1)
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-
-
-def estimate(value: float, resampled: np.ndarray) -> Estimate:
-    """Lay the percentile interval of resampled values around a value."""
-    found = resampled[np.isfinite(resampled)]
-    if not len(found) or not np.isfinite(value):
-        return Estimate(value=value, low=float("nan"), high=float("nan"))
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value=value, low=float(low), high=float(high))
 
 
 def mean_estimate(table: np.ndarray, raters: np.ndarray, videos: np.ndarray) -> Estimate:

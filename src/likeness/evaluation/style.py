@@ -1,4 +1,4 @@
-"""How the report's page looks, in light and in dark."""
+"""How pages of figures look, in light and in dark."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --soft: #62625d; --paper: #f7f7f5; --card: #fff; --line: #dcdcd6 }
