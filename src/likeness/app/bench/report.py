@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from likeness.app.bench.manifest import RUNS, Bench
-from likeness.app.study.statistics import RESAMPLES, Estimate, estimate
-from likeness.app.study.style import STYLE
 from likeness.errors import ConfigError
 from likeness.evaluation.results import EvaluationResult, MetricRecord, load
+from likeness.evaluation.statistics import RESAMPLES, Estimate, estimate
+from likeness.evaluation.style import STYLE
 
 _ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
 
