@@ -36,6 +36,7 @@ DOORS = {
     "av": "media",
     "typer": "cli",
     "numba": "puppets",
+    "pyarrow": "evaluation curation",
     "huggingface_hub": "weights",
     "fastapi": "app",
     "uvicorn": "app",
