@@ -1,0 +1,175 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from likeness.app.bench.create import create_bench
+from likeness.app.bench.manifest import Bench
+from likeness.app.bench.report import clustered, make_bench_report, write_bench_page
+from likeness.app.bench.run import run_bench, score_bench
+from likeness.app.study.pairing import read_manifest
+from likeness.cli import main
+from likeness.errors import ConfigError, FaceError
+from likeness.evaluation.protocols import Protocol
+from likeness.generation import Likeness
+from likeness.media import write_picture
+from likeness.puppets import sample_person, sample_picture
+
+SMALL = {"max_references": 1, "lists": ("puppets",), "prompts_per_identity": 2, "title": "t", "source": "s"}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """One drawn man in a folder of his group, and beside him a picture of nobody."""
+    folder = tmp_path_factory.mktemp("pictures")
+    portrait = sample_picture(7, person=sample_person(7, "woman"), size_px=256, max_yaw_deg=5).frames[0]
+    write_picture(folder / "woman" / "anna" / "a.png", portrait)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(pictures, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench") / "bench"
+    create_bench(folder, "own", Protocol(**SMALL, groups={"woman": 1}), pictures, seed=5)
+    return folder
+
+
+@pytest.fixture
+def bench(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "bench")
+
+
+@pytest.fixture(scope="module")
+def likeness(checkpoint):
+    return Likeness.load(backbone=checkpoint)
+
+
+def test_a_benchmark_holds_copies_checksums_and_seeds(bench):
+    loaded = Bench.load(bench)
+    assert [(case.name, case.seed) for case in loaded.cases] == [("anna_1", 5), ("anna_2", 6)]
+    assert loaded.is_complete
+    assert loaded.cases[0].prompt.startswith("a woman img ")
+
+
+def test_other_systems_read_the_cases_in_the_layout_of_opens2v(bench):
+    told = read_manifest(bench / "cases.json", bench)
+    references, prompt = told["anna_1"]
+    assert [path.name for path in references] == ["1.png"]
+    assert "img" not in prompt
+
+
+def test_pictures_without_a_face_are_listed_or_left_out(pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    write_picture(folder / "woman" / "wall.png", np.full((200, 200, 3), 90, np.uint8))
+    protocol = Protocol(**SMALL, groups={"woman": 1})
+    with pytest.raises(FaceError, match=r"1 pictures cannot be references:\n.*wall\.png.*\n.*--skip-bad"):
+        create_bench(tmp_path / "bench", "own", protocol, folder)
+    assert not (tmp_path / "bench" / "bench.json").exists()
+    kept = create_bench(tmp_path / "bench", "own", protocol, folder, skip_bad=True)
+    assert [one.name for one in kept.identities] == ["anna"]
+
+
+def test_unusable_folders_are_refused(pictures, tmp_path, bench):
+    protocol = Protocol(**SMALL, groups={"woman": 2})
+    (tmp_path / "empty").mkdir()
+    for folder, words in (
+        (tmp_path / "absent", "is no folder"),
+        (tmp_path / "empty", "holds no pictures"),
+        (pictures / "woman", "goes by groups"),
+        (pictures, "1 of 2 woman"),
+        (None, "needs `--pictures FOLDER`"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            create_bench(tmp_path / "new", "own", protocol, folder)
+    with pytest.raises(ConfigError, match="already holds a benchmark"):
+        create_bench(bench, "own", protocol, pictures)
+    assert not create_bench(tmp_path / "new", "own", protocol, pictures, allow_fewer=True).is_complete
+
+
+def test_changed_pictures_are_noticed(bench):
+    path = bench / "references" / "anna" / "1.png"
+    write_picture(path, np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(ConfigError, match="another picture than when"):
+        Bench.load(bench)
+    path.unlink()
+    with pytest.raises(ConfigError, match="is gone"):
+        Bench.load(bench)
+
+
+def test_a_run_goes_on_where_it_stopped_and_nothing_is_made_twice(bench, likeness):
+    settings = likeness.settings(steps=1, guidance=1.0, frames=1)
+
+    def stop(done, _total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_bench(bench, likeness, system="a", settings=settings, on_case=stop)
+    first = bench / "runs" / "a" / "videos" / "anna_1.mp4"
+    date = first.stat().st_mtime_ns
+    record = first.with_name("anna_2.json")
+    record.write_text('{"settings": {"be')  # Killed while writing.
+    assert run_bench(bench, likeness, system="a", settings=settings) == 1
+    assert first.stat().st_mtime_ns == date
+    assert json.loads(record.read_text())["settings"]["bench"]["case"] == "anna_2"
+    assert run_bench(bench, likeness, system="a", settings=settings) == 0
+    with pytest.raises(ConfigError, match=r"began otherwise: `settings` was .*--name"):
+        run_bench(bench, likeness, system="a", settings=likeness.settings(steps=2, frames=1))
+
+    manifest = bench / "bench.json"
+    manifest.write_text(manifest.read_text().replace('"seed": 6', '"seed": 7'))
+    with pytest.raises(ConfigError, match=r"1 cases were changed .*anna_2.*--remake"):
+        run_bench(bench, likeness, system="a", settings=settings)
+    assert run_bench(bench, likeness, system="a", settings=settings, remake=True) == 1
+
+    result = score_bench(bench, "a")
+    assert [video.identity for video in result.videos] == ["anna", "anna"]
+    report = make_bench_report(bench)
+    write_bench_page(bench / "report.html", Bench.load(bench), report)
+    assert "2 videos of each system" in (bench / "report.html").read_text()
+    json.dumps(report.to_dict(), allow_nan=False)
+    first.unlink()
+    with pytest.raises(ConfigError, match="lacks 1 of 2 videos"):
+        score_bench(bench, "a")
+
+
+def test_a_benchmark_without_runs_has_no_report(bench):
+    with pytest.raises(ConfigError, match="has no measured run"):
+        make_bench_report(bench)
+
+
+def test_intervals_are_over_people_not_over_videos():
+    people = {f"{who}_{n}": who for who in "abcdef" for n in range(20)}
+    values = {name: float("abcdef".index(who)) for name, who in people.items()}
+    found = clustered(values, people)
+    assert found.value == 2.5
+    # The mean of six people scatters by 1.708 / sqrt(6); 120 videos taken singly would claim 0.16.
+    assert_allclose((found.high - found.low) / (2 * 1.96), 1.708 / 6**0.5, rtol=0.15)
+    assert np.isnan(clustered({"a_0": 1.0}, people).low)
+
+
+@pytest.mark.slow
+def test_two_drawn_people_from_create_to_report(tmp_path, capsys):
+    own = tmp_path / "two.toml"
+    own.write_text(
+        'title = "Two"\nsource = "test"\ngroups = { man = 1, woman = 1 }\nmax_references = 1\nlists = ["puppets"]\n'
+        "prompts_per_identity = 2\ndraws_people = true\n"
+    )
+    folder = str(tmp_path / "bench")
+    assert main(["bench", "create", str(own), "-o", folder]) == 0
+    for name, scale in (("with", "1"), ("without", "0")):
+        assert main(["bench", "run", folder, "--name", name, "--steps", "4", "--identity-scale", scale]) == 0
+    capsys.readouterr()
+    assert main(["bench", "report", folder, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["means"]) == {"with", "without"}
+    assert report["counts"]["with"]["face_rate"] == 4
+    study = ["study", "create", *(f"{n}={folder}/runs/{n}/videos" for n in ("with", "without"))]
+    assert (
+        main(
+            [*study, "--references", folder, "--manifest", f"{folder}/cases.json", "-o", str(tmp_path / "s")]
+        )
+        == 0
+    )
