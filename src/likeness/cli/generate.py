@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from likeness.generation import Likeness
+    from likeness.generation.references import Person
+    from likeness.generation.settings import Choices
     from likeness.records import Clip
 
 MAX_SEED = 2**63 - 1
@@ -23,7 +25,7 @@ _Character = Annotated[
 _Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="An .mp4, or a .png with --frames 1.  [default: likeness.mp4 or .png]"
+        "--output", "-o", help="An .mp4, or a .png with --frames 1; by default likeness.mp4 or .png."
     ),
 ]
 _Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same machine: same video.")]
@@ -39,7 +41,9 @@ _End = Annotated[float, typer.Option(help="Share of the steps after which it act
 _Blocks = Annotated[
     str | None, typer.Option(metavar="0-20", help="Blocks in which the face acts: 0-20, or 0,2,4.")
 ]
-_Branch = Annotated[str, typer.Option(help="Branch of guidance that sees the face: conditional or both.")]
+_Branch = Annotated[
+    Literal["conditional", "both"], typer.Option(help="Branch of guidance that sees the face.")
+]
 _Frames = Annotated[int | None, typer.Option(help="Length, a multiple of eight plus one; 1 makes a picture.")]
 _Negative = Annotated[str, typer.Option(help="What the video should not show.")]
 _Style = Annotated[str, typer.Option(help='Put behind the prompt as ", in the style of ...".')]
@@ -92,33 +96,22 @@ def generate(
 ) -> None:
     """Make a video of the person in a picture, or with `--frames 1` a picture."""
     from likeness.cli.progress import progress, spinner
-    from likeness.generation.prompts import check_prompt
 
-    check_prompt(prompt)
+    choices: Choices = {
+        "steps": steps,
+        "guidance": guidance,
+        "identity_scale": identity_scale,
+        "identity_start": identity_start,
+        "identity_end": identity_end,
+        "identity_blocks": identity_blocks,
+        "identity_branch": identity_branch,
+        "frames": frames,
+        "negative_prompt": negative_prompt,
+        "style": style,
+    }
     with spinner("Reading the face", is_quiet=as_json):
-        from likeness.generation.best_of import Search
-        from likeness.generation.presets import find_preset
-        from likeness.generation.references import choose_person
-        from likeness.generation.saving import check_output
-        from likeness.generation.settings import Choices, resolve_settings
-
-        choices = Choices(
-            steps=steps,
-            guidance=guidance,
-            identity_scale=identity_scale,
-            identity_start=identity_start,
-            identity_end=identity_end,
-            identity_blocks=identity_blocks,
-            identity_branch=identity_branch,  # pyright: ignore[reportArgumentType] - checked right below
-            frames=frames,
-            negative_prompt=negative_prompt,
-            style=style,
-        )
-        settings = resolve_settings(find_preset(preset), dict(choices))
-        Search.of(best_of, min_similarity)
-        output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
-        check_output(output, settings.frames)
-        person = choose_person(face or (), character, pick=pick)
+        output = _prepare(prompt, preset, choices, output, best_of, min_similarity)
+        person = _read_person(face, character, pick)
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Denoising", is_quiet=as_json) as on_step:
@@ -132,12 +125,44 @@ def generate(
             **choices,
         )
     clip.save(output, enlarge=enlarge)
-    if as_json:
-        import json
+    print(_to_json(clip, output) if as_json else f"{output}: {describe(clip)}")
 
-        print(json.dumps({"picture" if output.suffix == ".png" else "video": str(output), **clip.to_dict()}))
-        return
-    print(f"{output}: {describe(clip)}")
+
+def _prepare(
+    prompt: str,
+    preset: str,
+    choices: "Choices",
+    output: Path | None,
+    best_of: int,
+    min_similarity: float | None,
+) -> Path:
+    """Refuse what cannot be made before anything is loaded, and say where the result goes."""
+    from likeness.generation.prompts import check_prompt
+
+    check_prompt(prompt)
+    from likeness.generation.best_of import Search
+    from likeness.generation.presets import find_preset
+    from likeness.generation.saving import check_output
+    from likeness.generation.settings import resolve_settings
+
+    settings = resolve_settings(find_preset(preset), dict(choices))
+    Search.of(best_of, min_similarity)
+    output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
+    check_output(output, settings.frames)
+    return output
+
+
+def _read_person(face: list[Path] | None, character: str | None, pick: int | None) -> "Person":
+    from likeness.generation.references import choose_person
+
+    return choose_person(face or (), character, pick=pick)
+
+
+def _to_json(clip: "Clip", output: Path) -> str:
+    import json
+
+    kind = "picture" if output.suffix.lower() == ".png" else "video"
+    return json.dumps({kind: str(output), **clip.to_dict()})
 
 
 def load(

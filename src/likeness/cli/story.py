@@ -14,7 +14,7 @@ def story(
     file: Annotated[Path, typer.Argument(help="A TOML or JSON file, such as examples/story.toml.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder of the story.  [default: runs/NAME OF FILE]"),
+        typer.Option("--output", "-o", help="Folder of the story; by default runs/NAME OF FILE."),
     ] = None,
     face: Annotated[
         list[Path] | None,
@@ -31,6 +31,9 @@ def story(
     method: Annotated[str, typer.Option(help="How the face enters the model.")] = "magic_mirror",
     backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
+    memory_gb: Annotated[
+        float | None, typer.Option(help="Plan for a card of so much memory; by default the one that is here.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
@@ -47,7 +50,7 @@ def story(
         person = choose_person(face or (), character) if face or character else None
         person = choose_person(read.faces, read.character) if person is None else person
     with spinner("Loading the models", is_quiet=as_json):
-        likeness = load(preset, method, backbone=backbone, adapter=adapter)
+        likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Making the shots", is_quiet=as_json) as on_step:
         told = likeness.story(read, output or Path("runs") / file.stem, person, on_step=on_step)
     if as_json:
