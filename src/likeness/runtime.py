@@ -125,7 +125,7 @@ class ModelSizes:
 
 COGVIDEOX_5B = ModelSizes(
     transformer=5_570_283_072, block=132_197_632, num_blocks=42, layers=1_041_632_256, layer=49_601_536,
-    text_encoder=4_762_310_656, text_kept=1_138_229_248, text_largest=131_596_288, vae=215_583_907,
+    text_encoder=4_762_310_656, text_kept=1_138_432_000, text_largest=131_596_288, vae=215_583_907,
     readers=1_114_041_856, width=3072, text_tokens=226, face_tokens=32, decoder_width=256, sample_px=(480, 720),
 )  # fmt: skip
 COGVIDEOX_2B = replace(

@@ -1,15 +1,20 @@
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from numpy.testing import assert_allclose
+from transformers import T5Config, T5EncoderModel
 
 from likeness.errors import ConfigError, ResourceError
 from likeness.generation import GenerationRequest, Likeness
 from likeness.generation.plan import Card, CardMemory, apply_plan, find_card, measure_sizes, release
-from likeness.runtime import COGVIDEOX_5B, HEADROOM, PLANS, choose_plan, predict_all
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, PLANS, choose_plan, predict_all
 
 HOST = torch.device("cpu")
 LARGE = Card(device=HOST, num_bytes=1e12)
@@ -93,11 +98,8 @@ def card_for(memory, plan, *, batch=2) -> Card:
 
 def plan_memory(likeness, plan) -> CardMemory:
     """A card on which `plan` is the first that fits."""
-    memory = CardMemory(likeness.pipeline, likeness.method, device=HOST, card_bytes=1e12, frames=9)
-    memory.card_bytes = 1.05 * next(
-        p.peak_bytes for p in predict_all(memory.sizes, memory.clip_size(9, 2)) if p.plan is plan
-    )
-    return CardMemory(likeness.pipeline, likeness.method, device=HOST, card_bytes=memory.card_bytes, frames=9)
+    memory = CardMemory(likeness.pipeline, likeness.method, LARGE, frames=9)
+    return CardMemory(likeness.pipeline, likeness.method, card_for(memory, plan), frames=9)
 
 
 class FullCard:
@@ -193,3 +195,24 @@ def test_sizes_count_every_parameter_once(fresh):
         unique.values()
     )
     assert sizes.bytes_per_number == 4
+
+
+@pytest.mark.slow  # Three seconds each on a quiet core: seven thousand modules without memory.
+@pytest.mark.parametrize(("heads", "layers", "sizes"), [(48, 42, COGVIDEOX_5B), (30, 30, COGVIDEOX_2B)])
+def test_published_sizes_are_those_of_the_models(heads, layers, sizes):
+    kind = "CogVideoX{}Block3D"
+    t5 = T5Config(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64,
+                  feed_forward_proj="gated-gelu")  # fmt: skip
+    with torch.device("meta"):
+        transformer = CogVideoXTransformer3DModel(
+            num_attention_heads=heads, num_layers=layers, sample_width=90, sample_height=60
+        )
+        mirror = MagicMirror(**MagicMirror.cogvideox_5b_config(transformer.config))
+        vae = AutoencoderKLCogVideoX(
+            down_block_types=(kind.format("Down"),) * 4, up_block_types=(kind.format("Up"),) * 4,
+            block_out_channels=(128, 256, 256, 512), latent_channels=16, layers_per_block=3,
+        )  # fmt: skip
+        pipeline = SimpleNamespace(transformer=transformer, text_encoder=T5EncoderModel(t5), vae=vae)
+    mirror.attach(transformer)
+    measured = replace(measure_sizes(pipeline, mirror), bytes_per_number=2)
+    assert measured == sizes
