@@ -235,15 +235,15 @@ def main() -> None:
         benchmark.note("evaluation.clips", count)
         evaluate(videos[:1], references, metrics=list(NAIVE))  # Load the models before anything is timed.
 
-        start = time.monotonic()
+        start, start_cpu = time.monotonic(), time.process_time()
         one = evaluate(videos, references, metrics=list(NAIVE))
-        one_s = time.monotonic() - start
-        start = time.monotonic()
+        one_s, one_cpu_s = time.monotonic() - start, time.process_time() - start_cpu
+        start, start_cpu = time.monotonic(), time.process_time()
         slow = {
             name: {path.stem: function(path, references[path.stem], gallery) for path in videos}
             for name, function in NAIVE.items()
         }
-        naive_s = time.monotonic() - start
+        naive_s, naive_cpu_s = time.monotonic() - start, time.process_time() - start_cpu
         start = time.monotonic()
         evaluate(videos, references, metrics=list(NAIVE), settings=EvaluationSettings(workers=2))
         two_s = time.monotonic() - start
@@ -261,7 +261,11 @@ def main() -> None:
     benchmark.note("evaluation.one_pass_frames_per_s", frames / one_s)
     benchmark.note("evaluation.two_workers_frames_per_s", frames / two_s)
     benchmark.note("evaluation.two_workers_speedup", naive_s / two_s)
+    # On a machine that others use, seconds of the processor are the fairer ones: both must hold.
+    benchmark.note("evaluation.naive_cpu_s", naive_cpu_s)
+    benchmark.note("evaluation.one_pass_cpu_s", one_cpu_s)
     benchmark.claim("evaluation.speedup", naive_s / one_s, ">=", 5)
+    benchmark.claim("evaluation.cpu_speedup", naive_cpu_s / one_cpu_s, ">=", 5)
     benchmark.claim("evaluation.largest_difference", max(differences), "<=", 1e-3)
     benchmark.finish()
 

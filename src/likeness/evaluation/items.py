@@ -125,13 +125,13 @@ def _read_reference(
     picture: ReferencePicture, features: Sequence[str], cache: FeatureCache
 ) -> dict[str, np.ndarray]:
     if isinstance(picture, Face):
-        return _describe(picture, picture.crop, features)
+        return _describe(picture, picture.crop, features, is_crop=True)
     if isinstance(picture, np.ndarray):
         return _describe(read_face(picture), picture, features)
     path = Path(picture)
     networks = [name for name in features if FEATURES[name].of_reference is not None]
-    versions = ".".join(f"{name}{FEATURES[name].version}" for name in ("faces", *sorted(networks)))
-    kind = f"reference-{_REFERENCE_VERSION}-{versions}"
+    kinds = ".".join(FEATURES[name].kind for name in ("faces", *sorted(networks)))
+    kind = f"reference-{_REFERENCE_VERSION}-{kinds}"
     kept = cache.read(sha256_of(path), kind) if path.is_file() else None
     if kept is not None:
         return dict(kept[1])
@@ -142,7 +142,10 @@ def _read_reference(
     return arrays
 
 
-def _describe(face: Face, pixels: np.ndarray, features: Sequence[str]) -> dict[str, np.ndarray]:
+def _describe(
+    face: Face, pixels: np.ndarray, features: Sequence[str], *, is_crop: bool = False
+) -> dict[str, np.ndarray]:
+    """Embedding, landmarks and what networks see. In a crop the face lies elsewhere than in the picture it came from."""
     name = default_engine().name
     if face.engine != name:
         raise FaceError(
@@ -150,8 +153,6 @@ def _describe(face: Face, pixels: np.ndarray, features: Sequence[str]) -> dict[s
             f"engines do not compare. Read the reference with `{name}`."
         )
     arrays = {"embedding": comparable(face.embedding, face.metric), "landmarks": face.landmarks}
-    for feature in features:
-        of_reference = FEATURES[feature].of_reference
-        if of_reference is not None:
-            arrays[feature] = of_reference(pixels, face)
-    return arrays
+    networks = [(name, read) for name in features if (read := FEATURES[name].of_reference) is not None]
+    seen = read_face(pixels) if is_crop and networks else face
+    return arrays | {name: read(pixels, seen) for name, read in networks}
