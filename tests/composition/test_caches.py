@@ -1,0 +1,69 @@
+"""Caches that really skip: they do, the video stays near, and a detached method leaves the stock pipeline's cache."""
+
+import pytest
+import torch
+from composing.calls import detached, skipping
+from composing.features import CACHES, cache_configs
+
+BOUNDS = {
+    "first_block_cache": 0.4,
+    "taylorseer": 0.05,
+    "magcache": 0.3,
+    "pyramid_attention_broadcast": 0.2,
+    "fastercache": 0.3,
+}
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*(meshgrid|indexing argument)")
+
+
+def rows_attended(pipe) -> list[int]:
+    """Count the tokens that any block projects to queries."""
+    rows: list[int] = []
+    for block in pipe.transformer.transformer_blocks:
+        block.base.attn1.to_q.register_forward_hook(
+            lambda _module, _args, output: rows.append(output.numel() // output.shape[-1])
+        )
+    return rows
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_it_skips_and_stays_near(subject, name):
+    assert 0 < skipping(subject, name) <= BOUNDS[name]
+    counts = []
+    for skips in (False, True):
+        pipe = subject.pipe()
+        mirror = subject.mirror(pipe).attach(pipe)
+        pipe.transformer.enable_cache(cache_configs(pipe, skips=skips)[name])
+        rows = rows_attended(pipe)
+        subject.sample(pipe, mirror)
+        counts.append(sum(rows))
+    assert counts[1] < 0.9 * counts[0]
+
+
+@pytest.mark.parametrize("name", CACHES)
+def test_a_detached_method_leaves_the_stock_cache_bit_for_bit(subject, name):
+    assert detached(subject, name) == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["first_block_cache", *[pytest.param(name, marks=pytest.mark.slow) for name in CACHES[1:]]],
+)
+def test_a_window_of_steps_and_a_cache_go_together(subject, name):
+    """An identity that begins or ends in between never meets what the cache kept of other shapes."""
+    pipe = subject.pipe()
+    mirror = subject.mirror(pipe).attach(pipe)
+    person = subject.identity(mirror)
+
+    def sample():
+        with mirror.identity(person, start=0.3, end=0.8):
+            told = mirror.prompt(subject.prompt)
+            generator = torch.Generator().manual_seed(0)
+            return pipe(**told, **subject.options, num_inference_steps=4, generator=generator,
+                        output_type="latent").frames  # fmt: skip
+
+    plain = sample()
+    pipe.transformer.enable_cache(cache_configs(pipe, skips=False)[name])
+    assert (sample() - plain).abs().max() <= 1e-5
+    pipe.transformer.disable_cache()
+    pipe.transformer.enable_cache(cache_configs(pipe, skips=True)[name])
+    assert sample().isfinite().all()
