@@ -9,9 +9,9 @@ from likeness.app.bench.create import create_bench
 from likeness.app.bench.manifest import Bench
 from likeness.app.bench.report import clustered, make_bench_report, write_bench_page
 from likeness.app.bench.run import run_bench, score_bench
-from likeness.app.study.pairing import read_manifest
 from likeness.cli import main
 from likeness.errors import ConfigError, FaceError
+from likeness.evaluation.people import read_cases
 from likeness.evaluation.protocols import Protocol
 from likeness.generation import Likeness
 from likeness.media import write_picture
@@ -54,7 +54,7 @@ def test_a_benchmark_holds_copies_checksums_and_seeds(bench):
 
 
 def test_other_systems_read_the_cases_in_the_layout_of_opens2v(bench):
-    told = read_manifest(bench / "cases.json", bench)
+    told = read_cases(bench / "cases.json", bench)
     references, prompt = told["anna_1"]
     assert [path.name for path in references] == ["1.png"]
     assert "img" not in prompt

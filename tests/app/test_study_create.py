@@ -7,9 +7,10 @@ from survey import PEOPLE, SYSTEMS, make_study
 
 from likeness.app.study.create import StudyOptions, create_study, plan_study
 from likeness.app.study.manifest import SITE, Study
-from likeness.app.study.pairing import find_people, pair_videos, plain, read_systems
+from likeness.app.study.pairing import pair_videos, read_systems
 from likeness.app.study.questions import FOLDER, read_questionnaire
 from likeness.errors import ConfigError
+from likeness.evaluation.people import find_people, plain
 from likeness.media import read_metadata, read_video
 
 
