@@ -63,13 +63,10 @@ def test_bad_words_are_refused_before_a_picture_is_read(tmp_path, capsys):
     assert add(absent) == 3
 
 
-def test_pictures_of_two_people_are_told(photograph, tmp_path, capsys):
-    from likeness.puppets import sample_person, sample_picture
-
-    other = tmp_path / "other.png"
-    portrait = sample_picture(7, person=sample_person(7, "woman"), size_px=256, max_yaw_deg=5)
-    write_picture(other, portrait.frames[0])
-    assert add(photograph, "--face", str(other)) == 0
+def test_pictures_that_are_far_apart_are_told(face_of, monkeypatch, capsys):
+    faces = iter([face_of(0), face_of(1)])
+    monkeypatch.setattr("likeness.generation.characters.read_face", lambda *_, **__: next(faces))
+    assert add("one.png", "--face", "two.png") == 0
     assert "as different people are" in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ PROMPT = "a woman img in a red sweater nods"
         (["--face", "me.jpg", "--identity-start", "0.7", "--identity-end", "0.3"], 2, "end has to be larger"),
         (["--face", "me.jpg", "--identity-scale", "-1"], 2, "`identity_scale` is -1"),
         (["--face", "me.jpg", "--identity-blocks", "5-2"], 2, "Write 2-5"),
-        (["--face", "me.jpg", "--identity-branch", "all"], 2, "`identity_branch` is all"),
+        (["--face", "me.jpg", "--identity-branch", "all"], 2, "conditional"),
         (["--face", "me.jpg", "--style", "img"], 3, "Say only how it looks"),
         (["--face", "me.jpg", "--frames", "9", "-o", "out.png"], 2, "Use `--frames 1` for a picture"),
         (["--face", "me.jpg", "-o", "out.png"], 2, "Use `--frames 1` for a picture"),

@@ -52,6 +52,24 @@ def test_the_face_changes_the_video(likeness, face_of):
     assert (one != two).any()
 
 
+def test_a_reference_that_never_acts_is_the_stock_pipeline(likeness, face):
+    stock = likeness.generate(PROMPT, face, identity_scale=0, steps=2, frames=1).frames
+    # Neither of two steps lies wholly behind six tenths of them.
+    late = likeness.generate(PROMPT, face, identity_start=0.6, steps=2, frames=1)
+    assert_array_equal(late.frames, stock)
+    assert late.settings["identity_start"] == 0.6
+
+
+def test_controls_reach_the_method(likeness, face):
+    few = {"steps": 2, "frames": 1}
+    usual = likeness.generate(PROMPT, face, **few).frames
+    assert_array_equal(likeness.generate(PROMPT, face, identity_blocks=range(2), **few).frames, usual)
+    assert (likeness.generate(PROMPT, face, identity_branch="both", **few).frames != usual).any()
+    assert (likeness.generate(PROMPT, face, identity_end=0.5, **few).frames != usual).any()
+    with pytest.raises(ConfigError, match="`blocks` names 7"):
+        likeness.generate(PROMPT, face, identity_blocks="7", **few)
+
+
 def test_a_batch_makes_what_single_calls_make(likeness, face_of):
     requests = [GenerationRequest(prompt=PROMPT, references=(face_of(s),), seed=s) for s in (0, 1)]
     together = likeness.generate_many(requests, likeness.settings(**FAST), is_measured=False)

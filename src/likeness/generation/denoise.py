@@ -138,7 +138,7 @@ def expect_frame(
     else:
         raise ConfigError(
             f"The scheduler predicts `{kind}`; candidates are judged early for v_prediction and epsilon. "
-            "Use `best_of` without early rejection, or another scheduler."
+            "Use another scheduler, or `best_of=1`."
         )
     # CogVideoX 1.5 puts padding before the first frame.
     first = latents.shape[1] - ((num_frames - 1) // pipeline.vae_scale_factor_temporal + 1)

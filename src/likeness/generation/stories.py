@@ -4,6 +4,7 @@ Settings at the top of the file hold for every shot, a shot may change them, and
 seed unless it has its own: then a shot that is moved or added changes no other.
 """
 
+import difflib
 import json
 import tomllib
 from collections.abc import Iterable
@@ -99,11 +100,19 @@ def build_story(values: dict[str, Any], *, where: str = "story") -> Story:
             f"{where} has {len(shots)} shots; 1 to {MAX_SHOTS} are needed. Add a [[shots]] table with a `prompt`."
         )
     shared = {name for name in Shot.model_fields if name not in {"prompt", "seed"}}
+    _refuse_unknown(values, {*shared, *Story.model_fields} - {"defaults"}, where)
     defaults = {name: values.pop(name) for name in sorted(shared & values.keys())}
     if defaults:
         build(Shot, {"prompt": "", **defaults}, where=where)
     built = [build(Shot, shot, where=f"{where}, shot {number}") for number, shot in enumerate(shots, start=1)]
     return build(Story, {**values, "defaults": defaults, "shots": built}, where=where)
+
+
+def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None:
+    for name in values.keys() - known:
+        close = difflib.get_close_matches(name, sorted(known), n=1)
+        advice = f"Did you mean `{close[0]}`?" if close else f"Known settings: {', '.join(sorted(known))}."
+        raise ConfigError(f"{where}: unknown setting `{name}`. {advice}")
 
 
 def decide_shots(story: Story, preset: Preset) -> list[tuple[GenerationSettings, Search]]:
