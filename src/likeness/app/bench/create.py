@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, BenchIdentity
-from likeness.app.study.pairing import PICTURES
 from likeness.errors import ConfigError, FaceError, LikenessError
+from likeness.evaluation.people import PICTURES
 from likeness.evaluation.protocols import (
     ANYBODY,
     Protocol,

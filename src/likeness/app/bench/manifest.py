@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import Field
 
-from likeness.app.study.pairing import plain
 from likeness.config import Settings, load, save
 from likeness.errors import ConfigError
+from likeness.evaluation.people import plain
 from likeness.weights import sha256_of
 
 MANIFEST = "bench.json"

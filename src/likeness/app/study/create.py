@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from likeness.app.study.manifest import MANIFEST, SITE, AttentionCheck, Study, StudyItem
-from likeness.app.study.pairing import VideoSet, plain
+from likeness.app.study.pairing import VideoSet
 from likeness.app.study.questions import Questionnaire
 from likeness.errors import ConfigError
+from likeness.evaluation.people import plain
 from likeness.media import read_picture, read_video, resize, write_picture, write_video
 
 STATIC = Path(__file__).parent / "site"

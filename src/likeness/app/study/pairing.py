@@ -1,19 +1,20 @@
 """Which videos are compared, and whose picture stands beside them."""
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from likeness.errors import ConfigError, MediaError
-from likeness.identity.prompt import TRIGGER
-from likeness.media import read_metadata
-
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_LISTED = 5
+from likeness.errors import ConfigError
+from likeness.evaluation.people import (
+    VIDEOS,
+    files_in,
+    find_people,
+    find_prompt,
+    match_person,
+    read_cases,
+    shorten,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +75,7 @@ def pair_videos(
         raise ConfigError(_missing(names, found))
     if not complete:
         raise ConfigError("No video name occurs in every folder. Give the same names to what is compared.")
-    told = read_manifest(manifest, references) if manifest else {}
+    told = read_cases(manifest, references) if manifest else {}
     people = find_people(references) if manifest is None else {}
     sets = []
     for name in complete:
@@ -93,79 +94,18 @@ def pair_videos(
     return sets
 
 
-def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Pictures by person: a folder of pictures is a person, and so is a picture beside such folders.
-
-    Raises:
-        ConfigError: There is no picture.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder. Name the folder of reference pictures.")
-    people: dict[str, tuple[Path, ...]] = {name: (path,) for name, path in _files(folder, PICTURES).items()}
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
-        pictures = tuple(_files(inner, PICTURES).values())
-        if pictures:
-            people[inner.name] = pictures
-    if not people:
-        raise ConfigError(f"{folder} holds no picture ({', '.join(PICTURES)}). Name a folder that does.")
-    return people
-
-
-def read_manifest(path: Path, root: Path) -> dict[str, tuple[tuple[Path, ...], str | None]]:
-    """Read pictures and prompt by video name.
-
-    Raises:
-        ConfigError: The file is no such JSON, or names a picture that is not there.
-    """
-    try:
-        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        read = {
-            name: (tuple(root / picture for picture in entry["img_paths"]), entry.get("prompt"))
-            for name, entry in entries.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f'{path} is no manifest ({error!r}). Write JSON: {{"video": {{"img_paths": [...], "prompt": "..."}}}}.'
-        ) from error
-    absent = [str(picture) for pictures, _ in read.values() for picture in pictures if not picture.is_file()]
-    if absent:
-        raise ConfigError(f"{path} names pictures that are not there: {_shorten(absent)}. Correct the paths.")
-    return read
-
-
-def find_prompt(videos: Sequence[Path]) -> str | None:
-    """Read the sentence from the record inside any of the videos."""
-    for video in videos:
-        try:
-            prompt = read_metadata(video).get("prompt")
-        except MediaError:
-            continue  # It will be read in full, and its fault told, when the study is made.
-        if prompt:
-            return str(prompt)
-    return None
-
-
-def plain(prompt: str) -> str:
-    """Take the trigger word out, which means nothing to people."""
-    return " ".join(re.sub(rf"\b{TRIGGER}\b", " ", prompt).split())
-
-
 def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
+    return {path.stem: path for path in files_in(folder, suffixes)}
 
 
 def _match(name: str, people: Mapping[str, tuple[Path, ...]]) -> tuple[Path, ...]:
-    fitting = [
-        person
-        for person in people
-        if name == person or name.startswith(tuple(f"{person}{c}" for c in "_-. "))
-    ]
-    return people[max(fitting, key=len)] if fitting else ()
+    person = match_person(name, people)
+    return () if person is None else people[person]
 
 
 def _missing(names: Sequence[str], found: Mapping[str, Mapping[str, Path]]) -> str:
     lines = [
-        f"  {system} lacks {_shorten([name for name in names if name not in videos])}"
+        f"  {system} lacks {shorten([name for name in names if name not in videos])}"
         for system, videos in found.items()
         if len(videos) < len(names)
     ]
@@ -180,11 +120,6 @@ def _unpaired(name: str, references: Path, people: Mapping[str, Any], manifest: 
     if manifest is not None:
         return f"{manifest} has no entry `{name}`, but there is such a video. Add it."
     return (
-        f"No reference for the video `{name}`: {references} has pictures of {_shorten(sorted(people))}. Begin the "
+        f"No reference for the video `{name}`: {references} has pictures of {shorten(sorted(people))}. Begin the "
         "video's name with the picture's (`anna.jpg`, `anna_2.mp4`), or give a `--manifest`."
     )
-
-
-def _shorten(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest

@@ -1,0 +1,113 @@
+"""Who is in which video: reference pictures by person, matched with videos by name."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import ConfigError, MediaError
+from likeness.identity.prompt import TRIGGER
+from likeness.media import read_metadata
+
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".gif")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_LISTED = 5
+
+Cases = dict[str, tuple[tuple[Path, ...], str | None]]
+"""Pictures and prompt, by video name."""
+
+
+def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Pictures by person: a folder of pictures is a person, and so is a picture beside such folders.
+
+    Raises:
+        ConfigError: There is no picture, or it is not clear which pictures a person has.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder. Name the folder of reference pictures.")
+    found: dict[str, list[tuple[Path, ...]]] = {}
+    for path in files_in(folder, PICTURES):
+        found.setdefault(path.stem, []).append((path,))
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if pictures := tuple(files_in(inner, PICTURES)):
+            found.setdefault(inner.name, []).append(pictures)
+    if not found:
+        raise ConfigError(f"{folder} holds no picture ({', '.join(PICTURES)}). Name a folder that does.")
+    twice = {
+        name: [each[0].parent.name + "/" if len(each) > 1 else each[0].name for each in sets]
+        for name, sets in found.items()
+        if len(sets) > 1
+    }
+    if twice:
+        listed = "\n".join(f"  {name}: {', '.join(places)}" for name, places in twice.items())
+        raise ConfigError(
+            f"{folder} has several sets of pictures under one name:\n{listed}\n"
+            "Put all pictures of a person into one folder of their name."
+        )
+    return {name: sets[0] for name, sets in found.items()}
+
+
+def match_person(title: str, people: Iterable[str]) -> str | None:
+    """Whose name begins a video's name. Of `anna` and `anna_lee` the longest that ends at a boundary is meant."""
+    fits = [name for name in people if re.match(rf"{re.escape(name)}(?![A-Za-z0-9])", title)]
+    return max(fits, key=len) if fits else None
+
+
+def read_cases(path: Path, root: Path) -> Cases:
+    """Read pictures and prompt by video name: JSON, `{"video": {"img_paths": [...], "prompt": "..."}}`.
+
+    Args:
+        path: The JSON.
+        root: Where the paths in it start.
+
+    Raises:
+        ConfigError: The file is no such JSON, or names a picture that is not there.
+    """
+    try:
+        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        read = {
+            name: (tuple(root / picture for picture in entry["img_paths"]), entry.get("prompt"))
+            for name, entry in entries.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f'{path} is no manifest ({error!r}). Write JSON: {{"video": {{"img_paths": [...], "prompt": "..."}}}}.'
+        ) from error
+    absent = [str(picture) for pictures, _ in read.values() for picture in pictures if not picture.is_file()]
+    if absent:
+        raise ConfigError(f"{path} names pictures that are not there: {shorten(absent)}. Correct the paths.")
+    return read
+
+
+def find_prompt(videos: Sequence[Path]) -> str | None:
+    """Read the sentence from the record inside any of the videos."""
+    for video in videos:
+        try:
+            prompt = read_metadata(video).get("prompt")
+        except MediaError:
+            continue  # Whoever reads it in full tells its fault.
+        if prompt:
+            return str(prompt)
+    return None
+
+
+def plain(prompt: str) -> str:
+    """Take the trigger word out, which means nothing to people and to other models."""
+    return " ".join(re.sub(rf"\b{TRIGGER}\b", " ", prompt).split())
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of some kinds, sorted by name."""
+    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes and path.is_file()]
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + rest
+
+
+def few(names: Mapping[str, Any]) -> str:
+    """The first few names of a mapping, or `nobody`."""
+    return shorten(sorted(names)) or "nobody"
