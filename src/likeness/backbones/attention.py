@@ -88,7 +88,7 @@ def use_stock(transformer: nn.Module) -> None:
     """Undo `use_dispatch`."""
     for module in transformer.modules():
         if isinstance(module, Attention) and type(module.processor) is DispatchedAttnProcessor:
-            module.set_processor(CogVideoXAttnProcessor2_0())
+            module.set_processor(CogVideoXAttnProcessor2_0())  # pyright: ignore[reportArgumentType]
 
 
 def _rotate(x: Tensor, rope: Rope, text_tokens: int) -> Tensor:
