@@ -213,7 +213,7 @@ def main() -> None:
     benchmark.parser.add_argument("--frames", type=int, default=17)
     benchmark.parser.add_argument("--size-px", type=int, default=256)
     arguments = benchmark.arguments()
-    count = arguments.clips or (3 if arguments.quick else 24)
+    count = max(2, arguments.clips or (3 if arguments.quick else 24))  # Rank-1 needs somebody else.
     with tempfile.TemporaryDirectory() as folder:
         references, videos = {}, []
         for number in range(count):
