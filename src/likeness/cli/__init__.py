@@ -26,6 +26,7 @@ FAMILIES = (
     "doctor",
     "models",
     "train",
+    "eval",
     "study",
     "bench",
 )

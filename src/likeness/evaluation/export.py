@@ -1,6 +1,15 @@
-"""Figures as Parquet, for notebooks and spreadsheets: one row a video, and one row a frame."""
+"""Everything an evaluation leaves behind: JSON, a page, and Parquet for notebooks and spreadsheets.
 
-from collections.abc import Mapping
+FOLDER/
+├── evaluation.json   the whole result, as `results.load` reads it
+├── comparison.json   intervals, differences of systems and their tests
+├── videos.parquet    one row a video
+├── frames.parquet    one row a frame
+└── report.html       for people
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,10 +18,39 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from likeness.errors import MediaError
+from likeness.evaluation.compare import Comparison, compare_systems
+from likeness.evaluation.report import write_report
 from likeness.evaluation.results import EvaluationResult, VideoResult
 
 _SAID = ("system", "name", "identity", "prompt", "path", "sha256", "error")
 _COUNTED = {"num_frames": pa.int64(), "fps": pa.float64(), "width_px": pa.int64(), "height_px": pa.int64()}
+
+
+def publish(
+    folder: Path,
+    result: EvaluationResult,
+    references: Mapping[str, Sequence[Path]] | None = None,
+    *,
+    title: str = "Evaluation",
+) -> Comparison:
+    """Write all of the above, and return what was said of systems.
+
+    Raises:
+        MediaError: the disk refuses.
+    """
+    comparison = compare_systems(result)
+    try:
+        result.save(folder / "evaluation.json")
+        text = json.dumps(comparison.to_dict(), indent=1, allow_nan=False)
+        (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        write_report(folder / "report.html", result, comparison, references, title=title)
+    except OSError as error:
+        raise MediaError(
+            f"{folder} cannot be written to: {error}. Choose a folder with room that you may write."
+        ) from error
+    write_videos(folder / "videos.parquet", result)
+    write_frames(folder / "frames.parquet", result)
+    return comparison
 
 
 def write_videos(path: Path, result: EvaluationResult) -> Path:
