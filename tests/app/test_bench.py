@@ -18,6 +18,7 @@ from likeness.media import write_picture
 from likeness.puppets import sample_person, sample_picture
 
 SMALL = {"max_references": 1, "lists": ("puppets",), "prompts_per_identity": 2, "title": "t", "source": "s"}
+SENTENCES = '[[prompts]]\ngroups = ["woman"]\ntexts = ["{who} nods", "{who} smiles in a park"]\n'
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,10 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made(pictures, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench") / "bench"
-    create_bench(folder, "own", Protocol(**SMALL, groups={"woman": 1}), pictures, seed=5)
+    sentences = folder.with_name("sentences.toml")  # Short ones: the checkpoint of the tests reads 16 tokens.
+    sentences.write_text(SENTENCES)
+    protocol = Protocol(**SMALL | {"lists": (str(sentences),)}, groups={"woman": 1})
+    create_bench(folder, "own", protocol, pictures, seed=5)
     return folder
 
 

@@ -67,8 +67,8 @@ def test_cases_of_opens2v_are_called_as_there():
 def test_every_prompt_can_be_used_and_fits_its_person(name):
     protocol, groups = full(name)
     for case in build_cases(protocol, groups):
-        before, _ = split_prompt(case.prompt)
-        assert before.endswith(groups[case.identity])
+        before, word, _ = split_prompt(case.prompt)
+        assert f"{before} {word}".endswith(groups[case.identity])
         assert "{" not in case.prompt
 
 

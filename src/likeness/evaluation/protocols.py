@@ -5,7 +5,6 @@ are not copied: the sentences in `prompts/lists/` were written for this project.
 protocol's file. Nothing here reads a picture or makes a video.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +30,7 @@ class PromptSet(Settings):
     prefix: str
     """Begins the names of its videos."""
     list: str
-    """File in `prompts/lists/`."""
+    """File in `prompts/lists/`, or a path."""
     count: int = Field(ge=1)
     """How many of its sentences are used."""
 
@@ -50,7 +49,7 @@ class Protocol(Settings):
     max_references: int = Field(ge=1)
     """Pictures of one person; a person with more keeps the first."""
     lists: tuple[str, ...] = ()
-    """Lists from which each person gets sentences that fit their group."""
+    """Lists (names or paths) from which each person gets sentences that fit their group."""
     prompts_per_identity: int = Field(default=0, ge=0)
     """Sentences for each person."""
     sets: tuple[PromptSet, ...] = ()
@@ -100,16 +99,33 @@ def read_protocol(name: str) -> Protocol:
     return read(Protocol, FOLDER / f"{known('protocol', name, protocol_names())}.toml")
 
 
+class _Sentences(Settings):
+    """Sentences for the same groups."""
+
+    groups: tuple[str, ...]
+    """Whom they fit; `person` is anybody whose group is unknown."""
+    texts: tuple[str, ...]
+    """With `{who}` for the person and `{his}` for the pronoun."""
+
+
+class _PromptList(Settings):
+    """A file of sentences."""
+
+    prompts: tuple[_Sentences, ...]
+    """Blocks, in order."""
+
+
 @cache
 def read_prompts(name: str) -> tuple[tuple[str, frozenset[str]], ...]:
-    """Read a list: templates, and the groups that each fits."""
-    path = (
-        FOLDER
-        / "lists"
-        / f"{known('list', name, tuple(p.stem for p in (FOLDER / 'lists').glob('*.toml')))}.toml"
-    )
-    entries = tomllib.loads(path.read_text(encoding="utf-8"))["prompts"]
-    return tuple((text, frozenset(entry["groups"])) for entry in entries for text in entry["texts"])
+    """Read a list, shipped or one's own by path: templates, and the groups that each fits.
+
+    Raises:
+        ConfigError: There is no such list.
+    """
+    shipped = tuple(sorted(path.stem for path in (FOLDER / "lists").glob("*.toml")))
+    path = Path(name) if name.endswith(".toml") else FOLDER / "lists" / f"{known('list', name, shipped)}.toml"
+    blocks = read(_PromptList, path).prompts
+    return tuple((text, frozenset(block.groups)) for block in blocks for text in block.texts)
 
 
 def fill(template: str, group: str) -> str:

@@ -16,7 +16,8 @@ svg { display: block; width: 100%; height: auto; overflow: visible }
 svg text { fill: var(--ink); font: 15px system-ui, sans-serif; font-variant-numeric: tabular-nums }
 svg .tick { fill: var(--soft); font-size: 12px } svg .rule { stroke: var(--line) }
 .bars { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: .9rem }
-.bars figure { flex: 1 1 7rem; max-width: 12rem; margin: 0; border-bottom: 1px solid var(--line) }
+.bars figure { flex: 1 1 7rem; max-width: 12rem; margin: 0 }
+.bars svg { border-bottom: 1px solid var(--line) }
 figcaption { font-size: .8rem; color: var(--soft) }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums }
