@@ -1,7 +1,7 @@
 """Put a method's layers on a stock CogVideoX transformer, and take them off without a trace."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
 
@@ -11,7 +11,6 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from likeness.adapters.block import CONDITION_KEY, FaceBlock, FaceCondition, FaceLayer
 from likeness.adapters.compose import (
     bring_back,
     embrace,
@@ -21,6 +20,8 @@ from likeness.adapters.compose import (
     release,
     renewed_offload,
 )
+from likeness.adapters.condition import CONDITION_KEY, FaceCondition
+from likeness.adapters.wrapper import AdaptedBlock
 from likeness.errors import ConfigError
 
 _ARGUMENTS = tuple(signature(CogVideoXTransformer3DModel.forward).parameters)[1:]
@@ -60,7 +61,7 @@ def attach(
     layers: nn.ModuleDict,
     condition: Callable[[Tensor, Tensor], tuple[FaceCondition | None, Tensor]],
     *,
-    reinjects_face: bool = False,
+    wrap: Callable[[CogVideoXBlock, nn.Module | None, int], AdaptedBlock[Any]],
 ) -> Attachment:
     """Wrap every block of `transformer`; those named in `layers` are adapted, the others let the face pass by.
 
@@ -69,7 +70,7 @@ def attach(
         layers: Adapter layers by block number.
         condition: Asked at each forward pass, with its text and timesteps, for what is on now and for the text; None
             leaves the transformer stock.
-        reinjects_face: Give every adapted block x_face anew, instead of what the one before it made of it.
+        wrap: Makes the method's block of a stock block, its layer or None, and its number.
 
     Raises:
         ConfigError: Something is attached already, a cache is on, or a layer has no block.
@@ -87,10 +88,8 @@ def attach(
         )
     with renewed_offload(transformer):
         for number, block in enumerate(blocks):
-            layer = by_number.get(number)
             assert isinstance(block, CogVideoXBlock)
-            assert layer is None or isinstance(layer, FaceLayer)
-            blocks[number] = FaceBlock(block, layer, number=number, reinjects_face=reinjects_face)
+            blocks[number] = wrap(block, by_number.get(number), number)
     offload_along(transformer, layers)
     embrace(transformer)
 
@@ -100,6 +99,7 @@ def attach(
         if now is None:
             return None
         refuse_lost_weights(transformer)
+        now = replace(now, grid=_grid_of(transformer, given["hidden_states"]))
         told = {**(given.get("attention_kwargs") or {}), CONDITION_KEY: now}
         return (), {**given, "encoder_hidden_states": text, "attention_kwargs": told}
 
@@ -117,7 +117,7 @@ def detach(attachment: Attachment) -> None:
     _refuse_cache(transformer, "detach")
     with renewed_offload(transformer):
         for number, block in enumerate(transformer.transformer_blocks):
-            assert isinstance(block, FaceBlock)
+            assert isinstance(block, AdaptedBlock)
             transformer.transformer_blocks[number] = block.base
     attachment.hook.remove()
     bring_back(attachment.layers)
@@ -140,6 +140,13 @@ def is_guided(pipe: CogVideoXPipeline | None) -> bool | None:
 def is_unconditional_process(pipe: CogVideoXPipeline | None) -> bool:
     """Whether another process runs the conditional branch of the call that `pipe` is in."""
     return pipe is not None and guidance_part(pipe.transformer) == 0 and pipe.guidance_scale > 1
+
+
+def _grid_of(transformer: CogVideoXTransformer3DModel, latents: Tensor) -> tuple[int, int, int]:
+    """Frames, rows and columns of tokens that the latents (batch, frames, channels, height, width) are cut into."""
+    frames, _, height, width = latents.shape[1:]
+    side = transformer.config["patch_size"]
+    return frames // (transformer.config["patch_size_t"] or 1), height // side, width // side
 
 
 def _refuse_cache(transformer: CogVideoXTransformer3DModel, act: str) -> None:

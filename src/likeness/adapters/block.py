@@ -5,89 +5,18 @@ between calls, a block still returns two tensors, and caches and gradient checkp
 arrives in `attention_kwargs`, for the same reason: a recomputed block gets the very condition of its first run.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import Tensor, nn
 
 from likeness.adapters.attention import FaceAddedAttention, Rope
-from likeness.adapters.controls import Branch
+from likeness.adapters.condition import CONDITION_KEY as CONDITION_KEY
+from likeness.adapters.condition import FaceCondition as FaceCondition
 from likeness.adapters.modulation import ConditionedNorm, FaceModulation, NormFactors, modulate
 from likeness.adapters.packed import BlockTables, Layout, run_packed
-from likeness.errors import ConfigError
-
-if TYPE_CHECKING:
-    from likeness.adapters.hoist import Hoist
-
-CONDITION_KEY = "face_condition"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class FaceCondition:
-    """What the adapted blocks are told during one forward pass.
-
-    Shapes:
-        identity: (batch, identity_width): x_id after CAN's global projection; None without CAN
-        face: (batch, face_tokens, width): x_face; face_tokens may be 0
-        active: (batch,), bool: rows that have an identity; None for all
-    """
-
-    identity: Tensor | None
-    face: Tensor
-    active: Tensor | None = None
-    scale: float = 1.0
-    branch: Branch = "conditional"
-    acting: frozenset[int] | None = None
-    """Numbers of the blocks in which the identity acts; None for all that are adapted."""
-    is_guided: bool | None = None
-    """Whether the batch holds both branches of guidance; None where its size alone can tell."""
-    batch: int = 0
-    """Rows of the transformer's own call. FasterCache may halve them on the way to the blocks."""
-    hoist: "Hoist | None" = None
-    """What was computed before, while sampling; None computes all of it in the blocks, with gradients."""
-    text_tokens: int = 0
-    """Length of the text, by which a block sees whether the face already stands behind it."""
-    rows: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
-    """Which rows are adapted and which are not, by batch size: the same in every block."""
-
-    def split(self, batch: int) -> tuple[list[int], list[int]]:
-        """Rows of a batch that are adapted, and rows that are not.
-
-        A batch of twice the identities is guidance in one pass: the unconditional rows, then the conditional ones.
-
-        Raises:
-            ConfigError: The batch is neither as large as the identities nor twice that, or not the one of both that
-                `is_guided` asks for. Two prompts without guidance would pass for one with it.
-        """
-        if batch not in self.rows:
-            known = len(self.face)
-            sizes = {None: (known, 2 * known), False: (known,), True: (2 * known,)}[self.is_guided]
-            if batch not in sizes:
-                expected = {
-                    None: f"{known} or, with guidance in one pass, {2 * known} were",
-                    False: f"without guidance {known} was",
-                    True: f"with guidance in one pass {2 * known} was",
-                }[self.is_guided]
-                raise ConfigError(
-                    f"The transformer got a batch of {batch}, but the identity is for {known}: {expected} expected. "
-                    "Make the prompts with `mirror.prompt`, or give one identity for each prompt."
-                )
-            active = [True] * known if self.active is None else self.active.tolist()
-            if batch == 2 * known:
-                active = (active if self.branch == "both" else [False] * known) + active
-            adapted = [row for row, is_active in enumerate(active) if is_active]
-            stock = [row for row, is_active in enumerate(active) if not is_active]
-            self.rows[batch] = (adapted, stock)
-        return self.rows[batch]
-
-    def take(self, rows: list[int]) -> "FaceCondition":
-        """Select the identities of these rows of the transformer's batch."""
-        index = torch.tensor(rows, device=self.face.device) % len(self.face)
-        identity = None if self.identity is None else self.identity[index]
-        return replace(self, identity=identity, face=self.face[index], active=None)
+from likeness.adapters.wrapper import AdaptedBlock
 
 
 class FaceLayer(nn.Module):
@@ -124,7 +53,7 @@ class FaceLayer(nn.Module):
         )
 
 
-class FaceBlock(nn.Module):
+class FaceBlock(AdaptedBlock[FaceLayer]):
     """A frozen block in a conditioned transformer. Where nothing acts, it lets the face stream pass by (odd blocks).
 
     Rows without an identity go through the frozen block alone; so do all, when there is no condition.
@@ -144,16 +73,10 @@ class FaceBlock(nn.Module):
         number: int = 0,
         reinjects_face: bool = False,
     ) -> None:
-        super().__init__()
-        self.base = base
-        self.layer = layer
-        self.number = number
+        super().__init__(base, layer, number=number)
         self.tables: BlockTables | None = None
         """What this block reads in the coming pass, where `Hoist` has it ready."""
         self.reinjects_face = reinjects_face
-        self.train(base.training)
-        self._register_state_dict_hook(_as_stock_state_dict)
-        self.register_load_state_dict_pre_hook(_from_stock_state_dict)
 
     def forward(
         self,
@@ -163,8 +86,7 @@ class FaceBlock(nn.Module):
         image_rotary_emb: Rope | None = None,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        condition: FaceCondition | None = (attention_kwargs or {}).get(CONDITION_KEY)
-        rest = {name: value for name, value in (attention_kwargs or {}).items() if name != CONDITION_KEY}
+        condition, rest = self.told(attention_kwargs)
         if condition is None:
             return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
         adapted_rows, stock_rows = condition.split(len(hidden_states))
@@ -197,10 +119,6 @@ class FaceBlock(nn.Module):
         parts = zip((*stock, face[stock_rows]), adapted, strict=True)
         video, text, face = (torch.cat(part, dim=0)[order] for part in parts)
         return video, torch.cat([text, face], dim=1)
-
-    def acts(self, acting: frozenset[int] | None) -> bool:
-        """Whether the identity acts here, given the blocks in which it does."""
-        return self.layer is not None and (acting is None or self.number in acting)
 
     def _sample(
         self,
@@ -305,25 +223,3 @@ def _gated(
         for stream, gate, output in zip(streams, gates, outputs, strict=True)
     )
     return text, face, video
-
-
-def _as_stock_state_dict(_module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
-    """Show the base's weights under their stock names and none of the adapter's, so that saving stays stock."""
-    for name in [name for name in state if name.startswith(prefix)]:
-        value = state.pop(name)
-        if name.startswith(f"{prefix}base."):
-            state[prefix + name.removeprefix(f"{prefix}base.")] = value
-
-
-def _from_stock_state_dict(module: nn.Module, state: dict[str, Tensor], prefix: str, *_args: Any) -> None:
-    for name in [name for name in state if name.startswith(prefix)]:
-        state[f"{prefix}base.{name.removeprefix(prefix)}"] = state.pop(name)
-    layer = module.layer if isinstance(module, FaceBlock) else None
-    if layer is not None:
-        state.update(layer.state_dict(prefix=f"{prefix}layer."))
-
-
-# Caches and layer skipping look blocks up by their exact class.
-TransformerBlockRegistry.register(
-    FaceBlock, TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=1)
-)

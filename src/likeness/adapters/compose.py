@@ -29,6 +29,7 @@ from torch import nn
 
 from likeness.adapters.block import FaceBlock
 from likeness.adapters.dispatch import dispatch, undo_dispatch
+from likeness.adapters.wrapper import AdaptedBlock
 from likeness.errors import ConfigError
 
 _SHADOWED = ("_repeated_blocks", "_skip_layerwise_casting_patterns", "load_lora_adapter", "enable_cache")
@@ -41,14 +42,14 @@ def embrace(transformer: CogVideoXTransformer3DModel) -> None:
     """Tell diffusers' features about the adapted blocks of `transformer`."""
     settings: dict[str, Any] = vars(transformer)
     # CogVideoX names no blocks to compile one by one.
-    settings["_repeated_blocks"] = [FaceBlock.__name__]
+    settings["_repeated_blocks"] = [type(transformer.transformer_blocks[0]).__name__]
     # The adapter is small, and its new layers are the sensitive ones: casting is for the base.
     patterns = type(transformer)._skip_layerwise_casting_patterns or []
     settings["_skip_layerwise_casting_patterns"] = [*patterns, r"\.layer\."]
     settings["load_lora_adapter"] = MethodType(_load_lora_adapter, transformer)
     settings["enable_cache"] = MethodType(_enable_cache, transformer)
     for block in transformer.transformer_blocks:
-        assert isinstance(block, FaceBlock)
+        assert isinstance(block, AdaptedBlock)
         dispatch(block.base)
 
 
@@ -67,7 +68,7 @@ def stock_blocks(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
     blocks = transformer.transformer_blocks
     worn = list(blocks)
     for number, block in enumerate(worn):
-        assert isinstance(block, FaceBlock)
+        assert isinstance(block, AdaptedBlock)
         blocks[number] = block.base
     try:
         yield
@@ -115,7 +116,7 @@ def refuse_lost_weights(transformer: CogVideoXTransformer3DModel) -> None:
     It knows weights by their names in the state dict, and those of adapted blocks are the stock names.
     """
     first = transformer.transformer_blocks[0]
-    hook = _sequential_hook(first.base.norm1.linear) if isinstance(first, FaceBlock) else None
+    hook = _sequential_hook(first.base.norm1.linear) if isinstance(first, AdaptedBlock) else None
     if hook is not None and "weight" not in (hook.weights_map or {}):
         raise ConfigError(
             "Sequential offload was switched on after `attach()` and cannot find the weights of adapted blocks; it "

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from likeness.adapters.packed import BlockTables
 
 if TYPE_CHECKING:
-    from likeness.adapters.block import FaceBlock, FaceCondition
+    from likeness.adapters.block import FaceBlock
+    from likeness.adapters.condition import FaceCondition
 
 Acting = frozenset[int] | None
 Steps = Sequence[tuple[float, Acting]]
@@ -194,7 +195,8 @@ class Hoist:
     def _fill(self, condition: "FaceCondition", steps: Steps, timestep: Tensor, dtype: torch.dtype) -> None:
         """Compute every block's part of every step."""
         transformer, batch = self.transformer, condition.batch
-        projected = [transformer.time_proj(torch.full_like(timestep, step)).to(dtype) for step, _ in steps]
+        like = timestep.to(transformer.device)
+        projected = [transformer.time_proj(torch.full_like(like, step)).to(dtype) for step, _ in steps]
         times = [transformer.time_embedding(x, None) for x in projected]
         keys: list[Key] = [(step, batch, acting) for step, acting in steps]
         self._tables = {key: {} for key in keys}
@@ -258,7 +260,8 @@ class Hoist:
             for norm in (block.base.norm1, block.base.norm2):
                 assert isinstance(norm.linear, nn.Linear)
                 away += norm.linear.parameters()
-                norm.linear = Tabulated(norm.linear)
+                table: Any = Tabulated(norm.linear)
+                norm.linear = table
         self._released = Released(away)
 
 

@@ -6,8 +6,10 @@ product, and sums are fused with their products. It is for passes without gradie
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import Tensor, nn
 
 
@@ -37,8 +39,9 @@ class BlockTables:
         if len(self.factors1) == batch:
             return self
         names = ("factors1", "factors2", "face1", "face2", "keys", "values")
-        every = {name: getattr(self, name) for name in names}
-        return BlockTables(**{name: None if x is None else x[-batch:] for name, x in every.items()})
+        every: dict[str, Any] = {name: getattr(self, name) for name in names}
+        last: dict[str, Any] = {name: x if x is None else x[-batch:] for name, x in every.items()}
+        return BlockTables(**last)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +101,7 @@ class Layout:
 
 
 def run_packed(
-    base: nn.Module,
+    base: CogVideoXBlock,
     attention: nn.Module,
     states: tuple[Tensor, Tensor, Tensor],
     rope: tuple[Tensor, Tensor] | None,

@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from likeness.adapters.block import CONDITION_KEY, FaceBlock
 from likeness.adapters.compose import PART, guidance_part, refuse_cache_over_processes
+from likeness.adapters.wrapper import AdaptedBlock
 from likeness.errors import ConfigError
 
 _BLOCK_HOOK, _OUTPUT_HOOK = "likeness_context_block", "likeness_context_output"
@@ -45,8 +46,13 @@ def enable_context_parallel(transformer: CogVideoXTransformer3DModel, config: Co
     """
     _refuse_lone_process("Context parallelism")
     blocks = list(transformer.transformer_blocks)
-    if not all(isinstance(block, FaceBlock) for block in blocks):
+    if not all(isinstance(block, AdaptedBlock) for block in blocks):
         raise ConfigError("Nothing is attached to this transformer. Call `attach(pipe)` first.")
+    if not all(isinstance(block, FaceBlock) for block in blocks):
+        raise ConfigError(
+            "Context parallelism splits the video's tokens, but this adapter's layers look at neighboring ones. "
+            "Use guidance parallelism instead."
+        )
     if any(block.reinjects_face for block in blocks if isinstance(block, FaceBlock)):
         raise ConfigError(
             "Context parallelism splits one stream of face tokens, but this adapter was trained with "

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from einops import rearrange, reduce
 from torch import Tensor, nn
@@ -22,14 +22,13 @@ from likeness.adapters.attach import (
     Attachment,
     attach,
     detach,
-    is_guided,
     is_unconditional_process,
     refuse_other_sizes,
     transformer_sizes,
 )
-from likeness.adapters.block import FaceCondition, FaceLayer
+from likeness.adapters.block import FaceBlock, FaceCondition, FaceLayer
 from likeness.adapters.compose import resting_device
-from likeness.adapters.controls import Branch, IdentityControls, current_step, timesteps_of
+from likeness.adapters.controls import Branch, IdentityControls
 from likeness.adapters.hoist import Hoist
 from likeness.adapters.modulation import NormFactors
 from likeness.errors import ConfigError
@@ -38,7 +37,10 @@ from likeness.identity.perceiver import FacePerceiver, IdentityPerceiver
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
 from likeness.identity.reference import FaceInput, read_references
 from likeness.identity.vit import ClipFeatures, SmallFeatures
-from likeness.methods.magic_mirror.identity import MagicMirrorIdentity, Session
+from likeness.methods.magic_mirror.identity import MagicMirrorIdentity
+from likeness.methods.magic_mirror.people import People, Weights, weights_of
+from likeness.methods.magic_mirror.session import Session
+from likeness.methods.magic_mirror.settings import COGVIDEOX_5B, PAPER
 
 
 class MagicMirror(ModelMixin, ConfigMixin):
@@ -177,10 +179,12 @@ class MagicMirror(ModelMixin, ConfigMixin):
         self._attachment: Attachment | None = None
         self._pipe: CogVideoXPipeline | None = None
         self._session: Session | None = None
+        self._people = People()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the transformer behind when the adapter is copied (for a moving average) or pickled."""
-        return {**self.__dict__, "_attachment": None, "_pipe": None, "_session": None}
+        nothing = {"_attachment": None, "_pipe": None, "_session": None, "_people": People()}
+        return {**self.__dict__, **nothing}
 
     @staticmethod
     def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
@@ -190,18 +194,8 @@ class MagicMirror(ModelMixin, ConfigMixin):
     @staticmethod
     def cogvideox_5b_config(transformer_config: Any = None, **changes: Any) -> dict[str, Any]:
         """Settings of the paper, as far as it tells and as its parameter count suggests (reading 5)."""
-        sizes = {"width": 3072, "time_width": 512, "text_width": 4096, "num_layers": 42}
-        sizes = transformer_sizes(transformer_config) if transformer_config else sizes
-        # fmt: off
-        paper: dict[str, Any] = {
-            "encoder": "clip", "encoder_width": 1024, "encoder_depth": 24, "encoder_heads": 16,
-            "image_size_px": 224, "patch_size_px": 14, "embedding_width": 512,
-            "identity_width": 2048, "identity_depth": 4, "face_tokens": 32, "face_width": 2048, "face_depth": 10,
-            "head_width": 128, "norm_width": 512, "norm_hidden_width": 512,
-            "frozen": ("face_encoder", "identity_perceiver"),
-        }
-        # fmt: on
-        return {**sizes, **paper, **changes}
+        sizes = transformer_sizes(transformer_config) if transformer_config else COGVIDEOX_5B
+        return {**sizes, **PAPER, **changes}
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Switch gradients on where `frozen` does not forbid them, and return those parameters."""
@@ -220,14 +214,27 @@ class MagicMirror(ModelMixin, ConfigMixin):
     def encode(self, faces: FaceInput | Sequence[FaceInput]) -> MagicMirrorIdentity:
         """Encode one person from one or more reference pictures (`Face` records or paths).
 
+        Who was encoded before by the same weights is not computed again.
+
         Raises:
             ConfigError: There is no reference, or its embedding has another width than `embedding_width`.
         """
         arrays = read_references(faces, embedding_width=len(self.embedding_mean))
+        if self._session is not None:
+            self._session.renew(self._session.num_prompts)
+        key = People.key(*arrays)
+        known = self._people.find(key, self._weights())
+        if known is not None:
+            return known
         crops, embedding = (torch.from_numpy(array).to(self.embedding_mean) for array in arrays)
         with torch.no_grad():
             pixels = rearrange(crops, "refs y x c -> 1 refs c y x") / 127.5 - 1
-            return self.encode_tensors(pixels, embedding[None])
+            identity = self.encode_tensors(pixels, embedding[None])
+        self._people.keep(key, identity)
+        return identity
+
+    def _weights(self) -> Weights | None:
+        return weights_of((*self.parameters(), *self.buffers()))
 
     def encode_tensors(self, pixels: Tensor, embedding: Tensor) -> MagicMirrorIdentity:
         """x_id and x_face of a batch of people, with gradients.
@@ -317,9 +324,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
         transformer = target if isinstance(target, CogVideoXTransformer3DModel) else target.transformer
         refuse_other_sizes(self.config, transformer.config)
         nn.Module.to(self, device=resting_device(transformer), dtype=transformer.dtype)
-        self._attachment = attach(
-            transformer, self.layers, self._condition, reinjects_face=self.reinjects_face
-        )
+        self._attachment = attach(transformer, self.layers, self._condition, wrap=self._wrap)
         self._pipe = target if isinstance(target, CogVideoXPipeline) else None
         return self
 
@@ -387,7 +392,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
         if self._attachment is None:
             raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
         controls = IdentityControls(scale=scale, start=start, end=end, blocks=blocks, branch=branch)
-        before = self._session
+        before, weights = self._session, self._weights()
         if before is not None:
             before.renew(before.num_prompts)
         self._session = Session(
@@ -403,6 +408,7 @@ class MagicMirror(ModelMixin, ConfigMixin):
         finally:
             self._session.close()
             self._session = before
+            self._people.follow(weights, self._weights())
 
     def _condition(self, text: Tensor, timestep: Tensor) -> tuple[FaceCondition | None, Tensor]:
         """What the transformer's next forward pass is told, and its text.
@@ -414,46 +420,18 @@ class MagicMirror(ModelMixin, ConfigMixin):
             return None, text
         if session.controls.branch == "conditional" and is_unconditional_process(self._pipe):
             return None, text
-        timesteps = timesteps_of(self._pipe) if session.hoist or session.controls.has_window else None
-        acting = session.acting
-        if session.controls.has_window:
-            step = current_step(timesteps, timestep)
-            acting = session.acting_in(step, len(timesteps or ()))
-            # The face still travels along, so that caches of diffusers meet the same shapes in every step.
-            text = session.without_person(text) if acting == frozenset() else text
-        hoist = None if torch.is_grad_enabled() else session.hoist
-        if hoist is not None and not hoist.suits(hoist.transformer):
-            hoist = None
-        if hoist is None:
-            session.renew(session.num_prompts)
-        projected, face = (session.told if hoist else None) or self._project(session)
-        session.told = (projected, face) if hoist else None
-        condition = FaceCondition(
-            identity=projected,
-            face=face,
-            active=session.active,
-            scale=session.controls.scale,
-            branch=session.controls.branch,
-            acting=acting,
-            is_guided=is_guided(self._pipe),
-            batch=len(text),
-            hoist=hoist,
-            text_tokens=text.shape[1],
-        )
-        if hoist is not None:
-            steps = None if timesteps is None else session.steps(timesteps)
-            hoist.enter(condition, timestep, steps, text.dtype)
-        return condition, text
+        return session.condition(text, timestep, self._pipe, self._project)
 
-    def _project(self, session: Session) -> tuple[Tensor | None, Tensor]:
-        """CAN's global projection of x_id, and x_face, one for each prompt."""
-        identity = session.identity.expand(session.num_prompts)
-        projected = None
-        if self.norm_projection is not None:
-            # CAN's input has a fixed size, so several references of one person are averaged.
-            mean = reduce(identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.tokens_per_reference)
-            projected = self.norm_projection(mean.flatten(1))
-        return projected, identity.face_tokens
+    def _project(self, identity: MagicMirrorIdentity) -> Tensor | None:
+        """CAN's global projection of x_id. Its input has a fixed size, so several references are averaged."""
+        if self.norm_projection is None:
+            return None
+        mean = reduce(identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.tokens_per_reference)
+        return self.norm_projection(mean.flatten(1))
+
+    def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> FaceBlock:
+        assert layer is None or isinstance(layer, FaceLayer)
+        return FaceBlock(block, layer, number=number, reinjects_face=self.reinjects_face)
 
     def _attached_pipe(self) -> CogVideoXPipeline:
         if self._pipe is None:

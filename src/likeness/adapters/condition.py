@@ -1,0 +1,82 @@
+"""What the adapted blocks are told during one forward pass of the transformer."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from likeness.adapters.controls import Branch
+from likeness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from likeness.adapters.hoist import Hoist
+
+CONDITION_KEY = "face_condition"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FaceCondition:
+    """What the adapted blocks are told during one forward pass.
+
+    Shapes:
+        identity: (batch, identity_width): x_id after CAN's global projection; None without CAN
+        face: (batch, face_tokens, width): x_face; face_tokens may be 0
+        active: (batch,), bool: rows that have an identity; None for all
+    """
+
+    identity: Tensor | None
+    face: Tensor
+    active: Tensor | None = None
+    scale: float = 1.0
+    branch: Branch = "conditional"
+    acting: frozenset[int] | None = None
+    """Numbers of the blocks in which the identity acts; None for all that are adapted."""
+    is_guided: bool | None = None
+    """Whether the batch holds both branches of guidance; None where its size alone can tell."""
+    batch: int = 0
+    """Rows of the transformer's own call. FasterCache may halve them on the way to the blocks."""
+    hoist: "Hoist | None" = None
+    """What was computed before, while sampling; None computes all of it in the blocks, with gradients."""
+    text_tokens: int = 0
+    """Length of the text, by which a block sees whether the face already stands behind it."""
+    grid: tuple[int, int, int] | None = None
+    """Frames, rows and columns of the video's tokens."""
+    rows: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
+    """Which rows are adapted and which are not, by batch size: the same in every block."""
+
+    def split(self, batch: int) -> tuple[list[int], list[int]]:
+        """Rows of a batch that are adapted, and rows that are not.
+
+        A batch of twice the identities is guidance in one pass: the unconditional rows, then the conditional ones.
+
+        Raises:
+            ConfigError: The batch is neither as large as the identities nor twice that, or not the one of both that
+                `is_guided` asks for. Two prompts without guidance would pass for one with it.
+        """
+        if batch not in self.rows:
+            known = len(self.face)
+            sizes = {None: (known, 2 * known), False: (known,), True: (2 * known,)}[self.is_guided]
+            if batch not in sizes:
+                expected = {
+                    None: f"{known} or, with guidance in one pass, {2 * known} were",
+                    False: f"without guidance {known} was",
+                    True: f"with guidance in one pass {2 * known} was",
+                }[self.is_guided]
+                raise ConfigError(
+                    f"The transformer got a batch of {batch}, but the identity is for {known}: {expected} expected. "
+                    "Make the prompts with `mirror.prompt`, or give one identity for each prompt."
+                )
+            active = [True] * known if self.active is None else self.active.tolist()
+            if batch == 2 * known:
+                active = (active if self.branch == "both" else [False] * known) + active
+            adapted = [row for row, is_active in enumerate(active) if is_active]
+            stock = [row for row, is_active in enumerate(active) if not is_active]
+            self.rows[batch] = (adapted, stock)
+        return self.rows[batch]
+
+    def take(self, rows: list[int]) -> "FaceCondition":
+        """Select the identities of these rows of the transformer's batch."""
+        index = torch.tensor(rows, device=self.face.device) % len(self.face)
+        identity = None if self.identity is None else self.identity[index]
+        return replace(self, identity=identity, face=self.face[index], active=None)

@@ -1,0 +1,113 @@
+"""What is on while a person is generated, and what each forward pass is told of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from torch import Tensor
+
+from likeness.adapters.attach import is_guided
+from likeness.adapters.condition import FaceCondition
+from likeness.adapters.controls import IdentityControls, current_step, timesteps_of
+from likeness.adapters.hoist import Acting, Hoist, Steps
+from likeness.methods.magic_mirror.identity import MagicMirrorIdentity
+
+
+@dataclass(kw_only=True, slots=True)
+class Session:
+    """What is on while a `conditioned` or `identity` context is open."""
+
+    identity: MagicMirrorIdentity
+    active: Tensor | None
+    controls: IdentityControls
+    acting: Acting
+    """Numbers of the adapted blocks that act; None for all."""
+    num_prompts: int
+    hoist: Hoist | None = None
+    """What sampling keeps of this identity; None where every row has a switch of its own, as in training."""
+    told: tuple[Tensor | None, Tensor] | None = None
+    """The projected x_id and x_face of every prompt, kept while sampling."""
+    prompts: tuple[Tensor, Tensor] | None = None
+    """The last prompts' embeddings with the person in them, and without, for the steps outside the window."""
+
+    def without_person(self, text: Tensor) -> Tensor:
+        """Give the text of a forward pass as it is without the person, where `prompt` made it.
+
+        Prompts that the caller encoded come back as they are: nobody knows where the person is in them.
+        """
+        if self.prompts is None:
+            return text
+        fused, plain = (embeds.to(text) for embeds in self.prompts)
+        rows = len(text) - len(fused)  # under guidance the conditional rows are the last
+        if rows < 0 or not torch.equal(text[rows:], fused):
+            return text
+        return torch.cat([text[:rows], plain])
+
+    def acting_in(self, step: int, num_steps: int) -> Acting:
+        """Blocks that act in one step of a pipeline's call."""
+        return self.acting if self.controls.is_open(step, num_steps) else frozenset()
+
+    def steps(self, timesteps: Sequence[float]) -> Steps:
+        """Every step of a pipeline's call, with the blocks that act in it."""
+        return [(float(time), self.acting_in(step, len(timesteps))) for step, time in enumerate(timesteps)]
+
+    def renew(self, num_prompts: int) -> None:
+        """Bring the weights back, and forget what was kept for another number of prompts."""
+        if self.hoist is not None:
+            self.hoist.restore()
+        if num_prompts != self.num_prompts:
+            self.close()
+            self.num_prompts = num_prompts
+
+    def close(self) -> None:
+        if self.hoist is not None:
+            self.hoist.close()
+        self.told = None
+
+    def condition(
+        self,
+        text: Tensor,
+        timestep: Tensor,
+        pipe: CogVideoXPipeline | None,
+        project: Callable[[MagicMirrorIdentity], Tensor | None],
+    ) -> tuple[FaceCondition, Tensor]:
+        """Say what the coming forward pass is told, and its text; lay out what was computed before.
+
+        Args:
+            text: Its text, with the person in it.
+            timestep: (batch,).
+            pipe: Whose call it may be part of.
+            project: CAN's global projection, with gradients where there are any.
+        """
+        timesteps = timesteps_of(pipe) if self.hoist or self.controls.has_window else None
+        acting = self.acting
+        if self.controls.has_window:
+            step = current_step(timesteps, timestep)
+            acting = self.acting_in(step, len(timesteps or ()))
+            # The face still travels along, so that caches of diffusers meet the same shapes in every step.
+            text = self.without_person(text) if acting == frozenset() else text
+        hoist = self.hoist
+        if hoist is not None and (torch.is_grad_enabled() or not hoist.suits(hoist.transformer)):
+            hoist = None
+            self.renew(self.num_prompts)
+        told = self.told if hoist is not None else None
+        if told is None:
+            identity = self.identity.expand(self.num_prompts)
+            told = (project(identity), identity.face_tokens)
+        self.told = told if hoist is not None else None
+        condition = FaceCondition(
+            identity=told[0],
+            face=told[1],
+            active=self.active,
+            scale=self.controls.scale,
+            branch=self.controls.branch,
+            acting=acting,
+            is_guided=is_guided(pipe),
+            batch=len(text),
+            hoist=hoist,
+            text_tokens=text.shape[1],
+        )
+        if hoist is not None:
+            hoist.enter(condition, timestep, None if timesteps is None else self.steps(timesteps), text.dtype)
+        return condition, text
