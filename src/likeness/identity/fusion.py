@@ -1,0 +1,143 @@
+"""FantasyID's fusion of shape and appearance (arXiv:2502.13995v1, Sec. 3.4): a transformer, then ResConv1D.
+
+`FusionTransformer` lets vertex tokens X_V read face tokens X_F and each other. `ResConv1D` brings what came of the
+vertex tokens to the width of the injection: the id descriptor V_F. With strides it also shortens it, as the released
+code does.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import mish, scaled_dot_product_attention
+
+from likeness.errors import ConfigError
+
+KERNELS = (5, 5, 3, 3)
+
+
+class FusionLayer(nn.Module):
+    """A pre-norm transformer block, without masks and without biases in its projections to Q, K and V.
+
+    Shapes:
+        x: (batch, tokens, width)
+        returns: (batch, tokens, width)
+    """
+
+    def __init__(self, width: int, *, num_heads: int, hidden_width: int) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ConfigError(
+                f"The fusion transformer has {num_heads} heads, which do not divide its width {width}. Take others."
+            )
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(width)
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = rearrange(
+            self.to_qkv(self.norm1(x)), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.num_heads
+        )
+        mixed = scaled_dot_product_attention(query, key, value)
+        x = x + self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
+        return x + self.feed_forward(self.norm2(x))
+
+
+class FusionTransformer(nn.Module):
+    """X = [X_V, X_F] through L layers; the first tokens come back.
+
+    Shapes:
+        vertices: (batch, coarse_vertices, width): X_V; or None, when the face tokens stand alone
+        face: (batch, face_tokens, width): X_F
+        returns: as many tokens as there are vertices, or all where there are none
+    """
+
+    def __init__(self, width: int, *, depth: int, num_heads: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            FusionLayer(width, num_heads=num_heads, hidden_width=2 * width) for _ in range(depth)
+        )
+
+    def forward(self, vertices: Tensor | None, face: Tensor) -> Tensor:
+        x = face if vertices is None else torch.cat([vertices, face], dim=1)
+        for layer in self.layers:
+            x = layer(x)
+        return x if vertices is None else x[:, : vertices.shape[1]]
+
+
+class NormedConv1d(nn.Module):
+    """Convolution, GroupNorm, Mish."""
+
+    def __init__(self, width: int, output_width: int, kernel: int, *, stride: int, num_groups: int) -> None:
+        super().__init__()
+        self.conv1d = nn.Conv1d(width, output_width, kernel, stride=stride, padding=kernel // 2)
+        self.group_norm = nn.GroupNorm(num_groups, output_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return mish(self.group_norm(self.conv1d(x)))
+
+
+class ResidualConv1d(nn.Module):
+    """Two normed convolutions beside a plain one of the same reach.
+
+    Shapes:
+        x: (batch, width, tokens)
+        returns: (batch, output_width, tokens / stride, rounded up)
+    """
+
+    def __init__(self, width: int, output_width: int, kernel: int, *, stride: int, num_groups: int) -> None:
+        super().__init__()
+        self.conv_in = NormedConv1d(width, output_width, kernel, stride=stride, num_groups=num_groups)
+        self.conv_out = NormedConv1d(output_width, output_width, 3, stride=1, num_groups=num_groups)
+        self.residual_conv = nn.Conv1d(width, output_width, kernel, stride=stride, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_out(self.conv_in(x)) + self.residual_conv(x)
+
+
+class ResConv1D(nn.Module):
+    """V_F: four residual convolutions over the list of tokens, wider by each.
+
+    Shapes:
+        x: (batch, tokens, width)
+        returns: (batch, tokens / product of strides, widths[-1])
+    """
+
+    def __init__(
+        self, width: int, widths: Sequence[int], *, strides: Sequence[int] = (1, 1, 1, 1), num_groups: int = 8
+    ) -> None:
+        super().__init__()
+        if not len(widths) == len(strides) == len(KERNELS) or any(wide % num_groups for wide in widths):
+            raise ConfigError(
+                f"ResConv1D got widths {tuple(widths)} and strides {tuple(strides)}; {len(KERNELS)} of each were "
+                f"expected, widths divisible by {num_groups}. Change `context_widths`."
+            )
+        inputs = (width, *widths)
+        for number, (narrow, wide, kernel, stride) in enumerate(
+            zip(inputs, widths, KERNELS, strides, strict=False), start=1
+        ):
+            block = ResidualConv1d(narrow, wide, kernel, stride=stride, num_groups=num_groups)
+            self.add_module(f"conv_block{number}", block)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        return list(self.children())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return x.transpose(1, 2)
+
+    @classmethod
+    def to_width(cls, width: int, output_width: int, *, num_groups: int = 8) -> Self:
+        """Build it with doubling widths that end at `output_width`: 256, 512, 1024 and 2048 in the paper's size."""
+        widths = [max(width, output_width // 2**halvings) for halvings in (3, 2, 1)] + [output_width]
+        return cls(width, widths, num_groups=num_groups)
