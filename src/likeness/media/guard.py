@@ -1,6 +1,8 @@
 """What a file is, by its first bytes: names lie, and decoders should never see what they were not asked for."""
 
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 from likeness.errors import MediaError
 
@@ -46,6 +48,32 @@ def inspect(path: Path, *, expected: str) -> tuple[str, str]:
     if not head:
         raise MediaError(f"{path} holds zero bytes. Copy or download it again.")
     return _classify(head)
+
+
+def matroska_bytes(path: Path) -> int | None:
+    """How long a Matroska or WebM file says that it is; None for other files, and for recordings that do not say.
+
+    Both hold two elements, head and segment, each of an identifier of four bytes, a size, and as many bytes.
+    """
+    with path.open("rb") as file:
+        for identifier in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+            if file.read(4) != identifier:
+                return None
+            size = _read_size(file)
+            if size is None:
+                return None
+            end = file.seek(size, os.SEEK_CUR)
+    return end
+
+
+def _read_size(file: BinaryIO) -> int | None:
+    """A size in EBML: leading zero bits tell its length; all ones mean that it is not known (RFC 8794, section 4)."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    length = 9 - first[0].bit_length()
+    value = int.from_bytes(first + file.read(length - 1)) & ((1 << 7 * length) - 1)
+    return None if value == (1 << 7 * length) - 1 else value
 
 
 def _classify(head: bytes) -> tuple[str, str]:

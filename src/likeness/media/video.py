@@ -1,8 +1,9 @@
-"""Video: H.264 in mp4 out, mp4 and Matroska in. The same frames give the same bytes."""
+"""Video: H.264 in mp4 out; mp4, Matroska and GIF in. The same frames give the same bytes."""
 
 import json
 import tempfile
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from likeness.errors import MediaError
-from likeness.media.guard import inspect
+from likeness.media.guard import inspect, matroska_bytes
 from likeness.media.pictures import MAX_PIXELS
 
 MAX_VIDEO_BYTES = 4_000_000_000
 """Most memory that the frames of one video may take."""
-_DEMUXERS = {"MP4": "mov", "Matroska": "matroska"}
+_DEMUXERS = {"MP4": "mov", "Matroska": "matroska", "GIF": "gif"}
 _FPS_DENOMINATOR_LIMIT = 1001
 _MOST_MISSING = 0.05
 """Share of frames that edit lists may hide; where more are missing, the file was cut."""
+_STEADY = 0.02
+"""How far frames' times may lie from the rate that the file names, before the times are believed instead."""
 _BT601 = 6
 """The color matrix by which FFmpeg turns RGB into YUV where nothing else is said."""
 
@@ -77,19 +80,23 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
     """Read a video as upright RGB frames.
 
     Returns:
-        (frames, height, width, 3) uint8, and frames per second.
+        (frames, height, width, 3) uint8, and frames per second; on average, where the rate varies.
 
     Raises:
-        MediaError: no mp4, mov, mkv or webm video, damaged, or more than fits in `MAX_VIDEO_BYTES`.
+        MediaError: no mp4, mov, mkv, webm or gif video, damaged, cut short, or more than fits in `MAX_VIDEO_BYTES`.
     """
     path = Path(path)
     frames: list[np.ndarray] = []
+    times: list[float | None] = []
     try:
         with _open(path) as container:
             stream = _video_stream(path, container)
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             for frame in container.decode(stream):
+                if frame.is_corrupt:
+                    raise MediaError(_damaged(path, f"frame {len(frames) + 1} is corrupt"))
                 frames.append(_upright(frame))
+                times.append(frame.time)
                 if len(frames) * frames[0].nbytes > MAX_VIDEO_BYTES:
                     raise MediaError(
                         f"{path} has too many frames: the first {len(frames)} already take "
@@ -97,6 +104,9 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
                     )
                 if len(frames) == max_frames:
                     break
+            fps = _rate(times, fps)
+            if len(frames) != max_frames:
+                _check_whole(path, container, stream, times)
     except (FFmpegError, ValueError) as error:
         raise MediaError(_damaged(path, str(error))) from error
     if not frames or fps <= 0:
@@ -108,7 +118,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """The record that `write_video` put into the file; empty where there is none.
 
     Raises:
-        MediaError: no readable mp4, mov, mkv or webm file.
+        MediaError: no readable mp4, mov, mkv, webm or gif file.
     """
     path = Path(path)
     try:
@@ -144,12 +154,12 @@ def _encode(path: Path, frames: np.ndarray, rate: Fraction, metadata: dict[str, 
 
 def _open(path: Path) -> InputContainer:
     kind, name = inspect(path, expected="a video")
-    if kind == "picture":
+    if kind == "picture" and name not in _DEMUXERS:
         raise MediaError(
-            f"{path} is a picture ({name}), a video is needed. Use an mp4, mov, mkv or webm file."
+            f"{path} is a picture ({name}), a video is needed. Use an mp4, mov, mkv, webm or gif file."
         )
     if name not in _DEMUXERS:
-        raise MediaError(f"{path} is not a video that is read here. Use an mp4, mov, mkv or webm file.")
+        raise MediaError(f"{path} is not a video that is read here. Use an mp4, mov, mkv, webm or gif file.")
     # The demuxer is forced, so that no file can talk FFmpeg into a playlist or network format.
     return av.open(str(path), "r", format=_DEMUXERS[name])
 
@@ -166,6 +176,36 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
             f"{MAX_PIXELS // 1_000_000} megapixels a frame are read. Scale it down."
         )
     return stream
+
+
+def _rate(times: list[float | None], named_fps: float) -> float:
+    """The named rate, unless the times of the frames say otherwise: headers of variable rates are often wrong."""
+    known = [time for time in times if time is not None]
+    if len(known) < max(2, len(times)) or not max(known) > min(known):
+        return named_fps
+    measured_fps = (len(known) - 1) / (max(known) - min(known))
+    return named_fps if abs(measured_fps - named_fps) <= _STEADY * named_fps else measured_fps
+
+
+def _check_whole(
+    path: Path, container: InputContainer, stream: VideoStream, times: list[float | None]
+) -> None:
+    """Refuse a file that was cut: decoders end quietly where it ends, and figures would be those of its beginning."""
+    size_bytes = path.stat().st_size
+    if (told_bytes := matroska_bytes(path)) is not None and size_bytes < told_bytes:
+        raise MediaError(_damaged(path, f"{size_bytes} of {told_bytes} bytes are here"))
+    if stream.frames:
+        if len(times) < stream.frames - max(1.0, _MOST_MISSING * stream.frames):
+            raise MediaError(_damaged(path, f"{len(times)} of {stream.frames} frames can be read"))
+        return
+    # Matroska counts no frames, but its head tells how long it is; sound may be longer, so the pictures must be alone.
+    known = [time for time in times if time is not None]
+    if not container.duration or len(container.streams) > 1 or len(known) < 2:
+        return
+    duration_s = container.duration / av.time_base
+    longest_s = max(later - time for time, later in pairwise(known))
+    if known[-1] + longest_s < (1 - _MOST_MISSING) * duration_s:
+        raise MediaError(_damaged(path, f"pictures end after {known[-1]:.1f} of {duration_s:.1f} s"))
 
 
 def _upright(frame: VideoFrame) -> np.ndarray:
