@@ -157,7 +157,7 @@ def _print_table(result: "EvaluationResult", comparison: "Comparison") -> None:
         if row.better:
             print(
                 f"{row.metric}: {row.better} is better ({row.a} less {row.b}: {show(row.difference, sign='+')}, "
-                f"p {row.p_corrected:.3g} after Holm's correction, {row.num_pairs} pairs)"
+                f"p {row.p_corrected:.3g} corrected (Benjamini-Hochberg), {row.num_pairs} pairs)"
             )
     for name, why in result.left_out.items():
         print(f"not measured: {name}: {why}")

@@ -18,16 +18,16 @@ from likeness.evaluation.statistics import (
     LEVEL,
     MIN_GROUPS,
     Estimate,
+    correct,
     estimate,
     groups_of,
-    holm,
     mean_estimate,
     sign_flip_test,
 )
 
 ALPHA = 1 - LEVEL
 """Corrected p-values below this are called significant."""
-CORRECTION = "Holm's step-down method over all tests of this evaluation"
+CORRECTION = "the method of Benjamini and Hochberg (false discovery rate) over all tests of this evaluation"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +96,7 @@ def compare_systems(result: EvaluationResult) -> Comparison:
         for metric in result.metrics.values()
         if metric.level == "video" and own[a].keys() & own[b].keys()
     ]
-    corrected = holm([row.p_value for row in rows])
+    corrected = correct([row.p_value for row in rows])
     names = {system: set(videos) for system, videos in own.items()}
     return Comparison(
         means={
