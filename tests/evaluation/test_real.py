@@ -1,0 +1,96 @@
+"""Evaluation on real photographs and videos, where they are at hand (LIKENESS_REAL). What they show stays there.
+
+The figures are printed with `pytest -m real --log-cli-level=INFO tests/evaluation/test_real.py`; docs/evidence.md holds them.
+"""
+
+import logging
+import os
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from likeness.evaluation import evaluate as module
+from likeness.evaluation.evaluate import evaluate
+from likeness.faces import read_face
+from likeness.media import read_video
+
+logger = logging.getLogger(__name__)
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+FRAMES_A_VIDEO = int(os.environ.get("LIKENESS_REAL_FRAMES", "16"))
+"""Evenly spaced frames that are measured of each video; 0 takes all."""
+
+
+@pytest.fixture(scope="module")
+def folder():
+    found = Path(os.environ.get("LIKENESS_REAL", Path(__file__).parents[2] / ".." / "shared" / "real"))
+    if not found.is_dir():
+        pytest.skip(f"no real photographs at {found} (LIKENESS_REAL)")
+    return found
+
+
+def read_evenly(path):
+    frames, fps = read_video(path)
+    count = min(FRAMES_A_VIDEO or len(frames), len(frames))
+    chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    return frames[chosen], fps * count / len(frames)
+
+
+@pytest.fixture(scope="module")
+def videos(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "read_video", read_evenly)
+        names = ("average_id_similarity", "id_distance", "match_rate", "face_rate", "several_faces_rate")
+        return evaluate(sorted((folder / "videos").glob("*.mp4")), None, metrics=names)
+
+
+@pytest.fixture(scope="module")
+def photographs(folder):
+    """(people, photographs, 128): embeddings."""
+    people = sorted(path for path in (folder / "faces").iterdir() if path.is_dir())
+    return np.stack(
+        [[read_face(path).embedding for path in sorted(one.glob("*.png"))] for one in people]
+    ).astype(np.float64)
+
+
+def test_people_in_real_videos_stay_themselves(videos):
+    for video in videos.videos:
+        logger.info("%s, %d frames: %s", video.name, video.num_frames, dict(video.scores))
+    means = {name: summary.mean for name, summary in videos.systems[0].scores.items()}
+    logger.info("means: %s", means)
+    assert videos.systems[0].num_failed == 0
+    # The first frame is among the measured ones, at distance 0; the calibration left it out.
+    shares = [1 - 1 / video.num_frames for video in videos.videos]
+    later = np.mean([v.scores["id_distance"] / share for v, share in zip(videos.videos, shares, strict=True)])
+    logger.info("distance of later frames to the first: %.3f", later)
+    assert abs(later - 0.29) < 0.06
+    assert means["face_rate"] >= 0.97
+    assert means["match_rate"] >= 0.97
+
+
+def test_verification_errs_in_at_most_three_percent_at_the_threshold(photographs):
+    labelled = [(person, row) for person, rows in enumerate(photographs) for row in rows]
+    pairs = [(a == b, np.linalg.norm(x - y)) for (a, x), (b, y) in combinations(labelled, 2)]
+    rejected = np.mean([distance >= 0.6 for is_same, distance in pairs if is_same])
+    accepted = np.mean([distance < 0.6 for is_same, distance in pairs if not is_same])
+    logger.info("%d pairs, %.3f false rejections, %.3f false acceptances", len(pairs), rejected, accepted)
+    assert rejected <= 0.03
+    assert accepted <= 0.03
+
+
+def test_five_photographs_of_a_person_score_above_other_peoples(photographs):
+    """Each photograph against the mean of the person's other four, and against the means of everybody else's five."""
+    means = photographs.mean(axis=1)
+    exceptions = []
+    for person, rows in enumerate(photographs):
+        for number, row in enumerate(rows):
+            own = np.linalg.norm(row - np.delete(rows, number, axis=0).mean(axis=0))
+            others = np.linalg.norm(np.delete(means, person, axis=0) - row, axis=1)
+            if own >= others.min():
+                exceptions.append((person, number, float(own), float(others.min())))
+    logger.info(
+        "exceptions among %d photographs: %s", photographs.shape[0] * photographs.shape[1], exceptions
+    )
+    assert not exceptions
