@@ -49,7 +49,7 @@ def transformer_sizes(config: Any) -> dict[str, int]:
 def refuse_other_sizes(adapter_config: Any, transformer_config: Any) -> None:
     """Raise ConfigError unless the adapter was made for a transformer of these sizes."""
     for name, size in transformer_sizes(transformer_config).items():
-        if adapter_config[name] != size:
+        if adapter_config.get(name, size) != size:
             raise ConfigError(
                 f"The adapter's `{name}` is {adapter_config[name]}, the transformer's is {size}. "
                 "Use the adapter with the backbone that it was trained on."

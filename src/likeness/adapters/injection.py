@@ -146,7 +146,8 @@ class KeptKeys:
         """Nothing depends on the step."""
 
     def restore(self) -> None:
-        """Nothing was put away."""
+        """Forget K and V: a pass with gradients comes, or another prompt."""
+        self._kept.clear()
 
     def close(self) -> None:
         self._kept.clear()

@@ -111,9 +111,9 @@ class _SplitHook(ModelHook):
 
     def pre_forward(
         self,
-        module: nn.Module,
+        module: nn.Module,  # noqa: ARG002
         *args: Any,
-        **kwargs: Any,  # noqa: ARG002
+        **kwargs: Any,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         names = ("hidden_states", "encoder_hidden_states", "temb", "image_rotary_emb", "attention_kwargs")
         given = dict(zip(names, args, strict=False)) | kwargs

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
@@ -10,21 +11,47 @@ from torch import Tensor
 from likeness.adapters.attach import is_guided
 from likeness.adapters.condition import FaceCondition
 from likeness.adapters.controls import IdentityControls, current_step, timesteps_of
-from likeness.adapters.hoist import Acting, Hoist, Steps
-from likeness.methods.magic_mirror.identity import MagicMirrorIdentity
+from likeness.adapters.hoist import Acting, Steps
+
+
+class Person(Protocol):
+    """A person's tokens, one row for each prompt."""
+
+    @property
+    def face_tokens(self) -> Tensor: ...
+
+    def __len__(self) -> int: ...
+
+    def expand(self, batch: int) -> Any: ...
+
+
+class Keeper(Protocol):
+    """What sampling keeps of an identity (`Hoist`, `KeptKeys`)."""
+
+    transformer: Any
+
+    def suits(self, transformer: Any, /) -> bool: ...
+
+    def enter(
+        self, condition: FaceCondition, timestep: Tensor, steps: Steps | None, dtype: torch.dtype, /
+    ) -> None: ...
+
+    def restore(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(kw_only=True, slots=True)
 class Session:
     """What is on while a `conditioned` or `identity` context is open."""
 
-    identity: MagicMirrorIdentity
+    identity: Person
     active: Tensor | None
     controls: IdentityControls
     acting: Acting
     """Numbers of the adapted blocks that act; None for all."""
     num_prompts: int
-    hoist: Hoist | None = None
+    hoist: Any = None
     """What sampling keeps of this identity; None where every row has a switch of its own, as in training."""
     told: tuple[Tensor | None, Tensor] | None = None
     """The projected x_id and x_face of every prompt, kept while sampling."""
@@ -70,7 +97,7 @@ class Session:
         text: Tensor,
         timestep: Tensor,
         pipe: CogVideoXPipeline | None,
-        project: Callable[[MagicMirrorIdentity], Tensor | None],
+        project: Callable[[Any], Tensor | None],
     ) -> tuple[FaceCondition, Tensor]:
         """Say what the coming forward pass is told, and its text; lay out what was computed before.
 
@@ -78,7 +105,7 @@ class Session:
             text: Its text, with the person in it.
             timestep: (batch,).
             pipe: Whose call it may be part of.
-            project: CAN's global projection, with gradients where there are any.
+            project: What the method's layers are told of an identity beside its face tokens, with gradients where there are any.
         """
         timesteps = timesteps_of(pipe) if self.hoist or self.controls.has_window else None
         acting = self.acting

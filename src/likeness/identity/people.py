@@ -7,7 +7,7 @@ from hashlib import sha256
 import numpy as np
 from torch import Tensor
 
-from likeness.methods.magic_mirror.identity import MagicMirrorIdentity
+from likeness.identity.tokens import PersonTokens
 
 MAX_PEOPLE = 32
 
@@ -31,7 +31,7 @@ class People:
 
     def __init__(self) -> None:
         self._weights: Weights | None = None
-        self._known: OrderedDict[str, MagicMirrorIdentity] = OrderedDict()
+        self._known: OrderedDict[str, PersonTokens] = OrderedDict()
 
     @staticmethod
     def key(*arrays: np.ndarray) -> str:
@@ -41,14 +41,14 @@ class People:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def find(self, key: str, weights: Weights | None) -> MagicMirrorIdentity | None:
+    def find(self, key: str, weights: Weights | None) -> PersonTokens | None:
         if weights is None or weights != self._weights:
             self._known.clear()
             self._weights = weights
             return None
         return self._known.get(key)
 
-    def keep(self, key: str, identity: MagicMirrorIdentity) -> None:
+    def keep(self, key: str, identity: PersonTokens) -> None:
         if self._weights is not None:
             self._known[key] = identity
             if len(self._known) > MAX_PEOPLE:

@@ -77,6 +77,28 @@ def tokenize_prompts(
     return PromptTokens(ids=ids, mask=mask)
 
 
+def tokenize_clean(
+    prompts: Sequence[str], tokenizer: Any, *, max_length: int, trigger: str = TRIGGER
+) -> PromptTokens:
+    """Tokenize prompts for a method that writes nothing into them; a trigger word may stand there and is left out.
+
+    Raises:
+        PromptError: See `split_prompt`, of prompts with a trigger; or a prompt is longer than `max_length`.
+    """
+    ids = torch.full((len(prompts), max_length), tokenizer.pad_token_id)
+    for row, prompt in enumerate(prompts):
+        if re.search(rf"\b{re.escape(trigger)}\b", prompt):
+            tokens, _, _ = _tokenize(prompt, tokenizer, 1, max_length, trigger)
+        else:
+            tokens = list(tokenizer(prompt).input_ids)
+        if len(tokens) > max_length:
+            raise PromptError(
+                f'The prompt "{prompt}" takes {len(tokens)} tokens; at most {max_length} fit. Shorten it.'
+            )
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    return PromptTokens(ids=ids, mask=torch.zeros(ids.shape, dtype=torch.bool))
+
+
 def _tokenize(
     prompt: str, tokenizer: Any, num_copies: int, max_length: int, trigger: str
 ) -> tuple[list[int], int, int]:

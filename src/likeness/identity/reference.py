@@ -24,11 +24,7 @@ def read_references(
         ConfigError: There is no reference, or one was read by an engine whose embeddings have another width.
         FaceError: A picture shows no usable face, or several.
     """
-    if isinstance(faces, (str, Path, Face)):
-        faces = [faces]
-    if not faces:
-        raise ConfigError("No reference face was given; at least one is needed. Pass a picture.")
-    records = [_read(face) for face in faces]
+    records = read_faces(faces)
     for record in records:
         if record.embedding.shape != (embedding_width,):
             raise ConfigError(
@@ -36,6 +32,20 @@ def read_references(
                 f"the adapter was trained on {embedding_width}. Read the face with the engine of its training."
             )
     return np.stack([face.crop for face in records]), np.stack([face.embedding for face in records])
+
+
+def read_faces(faces: FaceInput | Sequence[FaceInput]) -> list[Face]:
+    """Read every reference as a record.
+
+    Raises:
+        ConfigError: There is no reference.
+        FaceError: A picture shows no usable face, or several.
+    """
+    if isinstance(faces, (str, Path, Face)):
+        faces = [faces]
+    if not faces:
+        raise ConfigError("No reference face was given; at least one is needed. Pass a picture.")
+    return [_read(face) for face in faces]
 
 
 def _read(face: FaceInput) -> Face:

@@ -5,6 +5,7 @@ Vertices come in one fixed topology (`spirals.py`), in neutral pose and expressi
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from math import pi
 from typing import Any, Self
 
@@ -96,7 +97,7 @@ class VertexEncoder(nn.Module):
         self.sizes = tuple(num_vertices)
         self.register_buffer("template", torch.zeros(num_vertices[0], 3))
         self.register_buffer("spread", torch.ones(()))
-        for level, (fine, coarse) in enumerate(zip(num_vertices, num_vertices[1:], strict=False)):
+        for level, (fine, coarse) in enumerate(pairwise(num_vertices)):
             self.register_buffer(f"spirals_{level}", torch.zeros(fine, spiral_length, dtype=torch.int64))
             self.register_buffer(f"kept_{level}", torch.zeros(coarse, dtype=torch.int64))
         inputs = (3, *widths)
@@ -109,8 +110,8 @@ class VertexEncoder(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def keep_precision(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
-            narrows = tensor.is_floating_point() and moved.element_size() < tensor.element_size()
-            return tensor.to(moved.device) if narrows else moved
+            is_narrow = moved.is_floating_point() and moved.element_size() < 4
+            return tensor.to(moved.device, torch.float32) if is_narrow else moved
 
         return super()._apply(keep_precision, recurse)
 

@@ -6,44 +6,30 @@ as a third modality (Eqs. 5 and 7). One class serves every size of CogVideoX; `d
 symbol, where it lives, and every deviation. Training and sampling loops are not here.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
-from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from likeness.adapters.attach import (
-    Attachment,
-    attach,
-    detach,
-    is_unconditional_process,
-    refuse_other_sizes,
-    transformer_sizes,
-)
-from likeness.adapters.block import FaceBlock, FaceCondition, FaceLayer
-from likeness.adapters.compose import resting_device
-from likeness.adapters.controls import Branch, IdentityControls
+from likeness.adapters.attach import transformer_sizes
+from likeness.adapters.block import FaceBlock, FaceLayer
 from likeness.adapters.hoist import Hoist
 from likeness.adapters.modulation import NormFactors
-from likeness.errors import ConfigError
 from likeness.identity.fuse import IdentityFuse
 from likeness.identity.perceiver import FacePerceiver, IdentityPerceiver
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
 from likeness.identity.reference import FaceInput, read_references
 from likeness.identity.vit import ClipFeatures, SmallFeatures
 from likeness.methods.magic_mirror.identity import MagicMirrorIdentity
-from likeness.methods.magic_mirror.people import People, Weights, weights_of
-from likeness.methods.magic_mirror.session import Session
 from likeness.methods.magic_mirror.settings import COGVIDEOX_5B, PAPER
+from likeness.methods.method import Method
 
 
-class MagicMirror(ModelMixin, ConfigMixin):
+class MagicMirror(Method):
     """The method: perceivers, fuse, and one adapter layer for each even block of a CogVideoX transformer.
 
     It holds no weights of the base. `attach(pipe)` puts the layers on, `detach()` takes them off.
@@ -176,15 +162,6 @@ class MagicMirror(ModelMixin, ConfigMixin):
         self.reinjects_face = reinjects_face
         self.trigger = trigger
         self.frozen = tuple(frozen)
-        self._attachment: Attachment | None = None
-        self._pipe: CogVideoXPipeline | None = None
-        self._session: Session | None = None
-        self._people = People()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the transformer behind when the adapter is copied (for a moving average) or pickled."""
-        nothing = {"_attachment": None, "_pipe": None, "_session": None, "_people": People()}
-        return {**self.__dict__, **nothing}
 
     @staticmethod
     def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
@@ -196,12 +173,6 @@ class MagicMirror(ModelMixin, ConfigMixin):
         """Settings of the paper, as far as it tells and as its parameter count suggests (reading 5)."""
         sizes = transformer_sizes(transformer_config) if transformer_config else COGVIDEOX_5B
         return {**sizes, **PAPER, **changes}
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Switch gradients on where `frozen` does not forbid them, and return those parameters."""
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(not name.startswith(self.frozen))
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def standardize_embeddings(self, embeddings: Tensor) -> None:
         """Measure F_id's mean and spread on (count, embedding_width) examples, before training starts.
@@ -220,21 +191,13 @@ class MagicMirror(ModelMixin, ConfigMixin):
             ConfigError: There is no reference, or its embedding has another width than `embedding_width`.
         """
         arrays = read_references(faces, embedding_width=len(self.embedding_mean))
-        if self._session is not None:
-            self._session.renew(self._session.num_prompts)
-        key = People.key(*arrays)
-        known = self._people.find(key, self._weights())
-        if known is not None:
-            return known
-        crops, embedding = (torch.from_numpy(array).to(self.embedding_mean) for array in arrays)
-        with torch.no_grad():
-            pixels = rearrange(crops, "refs y x c -> 1 refs c y x") / 127.5 - 1
-            identity = self.encode_tensors(pixels, embedding[None])
-        self._people.keep(key, identity)
-        return identity
 
-    def _weights(self) -> Weights | None:
-        return weights_of((*self.parameters(), *self.buffers()))
+        def read() -> MagicMirrorIdentity:
+            crops, embedding = (torch.from_numpy(array).to(self.embedding_mean) for array in arrays)
+            pixels = rearrange(crops, "refs y x c -> 1 refs c y x") / 127.5 - 1
+            return self.encode_tensors(pixels, embedding[None])
+
+        return self._read_once(arrays, read)
 
     def encode_tensors(self, pixels: Tensor, embedding: Tensor) -> MagicMirrorIdentity:
         """x_id and x_face of a batch of people, with gradients.
@@ -273,155 +236,6 @@ class MagicMirror(ModelMixin, ConfigMixin):
         """Write the person into the class word (Eq. 4). Rows whose mask is empty come back as they were."""
         return self.fuse_module(prompt_embeds, mask.to(prompt_embeds.device), identity.id_tokens, scale=scale)
 
-    @torch.no_grad()
-    def prompt(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        negative_prompt: str = "",
-        max_sequence_length: int | None = None,
-    ) -> dict[str, Any]:
-        """Encode prompts with the current identity in them, as keyword arguments of the pipeline.
-
-        At scale 0 they are the embeddings of the prompts without their trigger word.
-
-        Raises:
-            ConfigError: No identity is on, or the number of prompts does not fit it.
-            PromptError: The trigger word is missing, doubled or misplaced, or the prompt is too long.
-        """
-        session, pipe = self._session, self._attached_pipe()
-        if session is None:
-            raise ConfigError("No identity is on. Call `prompt` inside `with mirror.identity(faces):`.")
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if len(session.identity) not in (1, len(prompts)):
-            raise ConfigError(
-                f"{len(prompts)} prompts were given for {len(session.identity)} identities. "
-                "Give one identity for all prompts, or one for each."
-            )
-        session.renew(len(prompts))
-        identity = session.identity.expand(len(prompts))
-        max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
-        scale = session.controls.scale
-        references = identity.id_tokens.shape[1] // self.tokens_per_reference if scale else 0
-        tokens = self.tokenize(prompts, pipe.tokenizer, num_references=references, max_length=max_length)
-        embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
-        negatives = [negative_prompt] * len(prompts)
-        negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
-        fused = self.fuse(embeds.to(self.device), tokens.mask, identity, scale=scale).to(negative)
-        if session.controls.has_window:
-            plain = self.tokenize(prompts, pipe.tokenizer, num_references=0, max_length=max_length)
-            session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
-        return {"prompt_embeds": fused, "negative_prompt_embeds": negative, "max_sequence_length": max_length}
-
-    def attach(self, target: CogVideoXPipeline | CogVideoXTransformer3DModel) -> Self:
-        """Put the layers on a pipeline's transformer, or on a bare one, and move to its device and dtype.
-
-        Raises:
-            ConfigError: It is attached already, the sizes differ, or a cache is on.
-        """
-        if self._attachment is not None:
-            raise ConfigError("This adapter is attached already. Call `detach()` first.")
-        transformer = target if isinstance(target, CogVideoXTransformer3DModel) else target.transformer
-        refuse_other_sizes(self.config, transformer.config)
-        nn.Module.to(self, device=resting_device(transformer), dtype=transformer.dtype)
-        self._attachment = attach(transformer, self.layers, self._condition, wrap=self._wrap)
-        self._pipe = target if isinstance(target, CogVideoXPipeline) else None
-        return self
-
-    def detach(self) -> Self:
-        """Take the layers off; the transformer is the stock one again."""
-        if self._attachment is None:
-            raise ConfigError("This adapter is not attached. Call `attach(pipe)` first.")
-        detach(self._attachment)
-        self._attachment, self._pipe = None, None
-        return self
-
-    @contextmanager
-    def identity(
-        self,
-        faces: MagicMirrorIdentity | Sequence[FaceInput],
-        *,
-        scale: float = 1.0,
-        start: float = 0.0,
-        end: float = 1.0,
-        blocks: range | Sequence[int] | None = None,
-        branch: Branch = "conditional",
-    ) -> Iterator[MagicMirrorIdentity]:
-        """Generate as this person: what the pipeline runs inside the context sees the faces.
-
-        Prompts made by `prompt` share one person. With others give one identity for each, or it is an error.
-
-        Args:
-            faces: Reference pictures of one person, or what `encode` made of them.
-            scale: How strong the identity is; 0 is the stock pipeline, bit for bit.
-            start: Share of the sampling steps before it acts, in blocks and prompt; until then nothing but stock runs.
-            end: Share of the sampling steps after which it does not act any more.
-            blocks: Numbers of the transformer's blocks in which it acts; None for all that are adapted.
-            branch: Which rows see the identity under guidance: the conditional ones, or both.
-        """
-        identity = faces if isinstance(faces, MagicMirrorIdentity) else self.encode(faces)
-        with self.conditioned(identity, scale=scale, start=start, end=end, blocks=blocks, branch=branch):
-            yield identity
-
-    @contextmanager
-    def conditioned(
-        self,
-        identity: MagicMirrorIdentity,
-        *,
-        active: Tensor | None = None,
-        scale: float = 1.0,
-        start: float = 0.0,
-        end: float = 1.0,
-        blocks: range | Sequence[int] | None = None,
-        branch: Branch = "conditional",
-    ) -> Iterator[None]:
-        """Condition every forward pass of the transformer inside the context, with gradients.
-
-        The batch is as large as the identities. Twice as large it is guidance in one pass, unconditional rows first,
-        unless a pipeline runs without guidance: then it is an error.
-
-        Args:
-            identity: One for each row.
-            active: (batch,), bool. Rows where it is False go through the stock blocks.
-            scale: How strong the identity is.
-            start: Share of the sampling steps before it acts; needs a pipeline's call, which counts them.
-            end: Share of the sampling steps after which it does not act any more.
-            blocks: Numbers of the transformer's blocks in which it acts.
-            branch: Which rows see the identity under guidance in one pass.
-        """
-        if self._attachment is None:
-            raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
-        controls = IdentityControls(scale=scale, start=start, end=end, blocks=blocks, branch=branch)
-        before, weights = self._session, self._weights()
-        if before is not None:
-            before.renew(before.num_prompts)
-        self._session = Session(
-            identity=identity,
-            active=active,
-            controls=controls,
-            acting=controls.acting(map(int, self.layers), self.config["num_layers"]),
-            num_prompts=len(identity),
-            hoist=Hoist(self._attachment.transformer, self) if active is None else None,
-        )
-        try:
-            yield
-        finally:
-            self._session.close()
-            self._session = before
-            self._people.follow(weights, self._weights())
-
-    def _condition(self, text: Tensor, timestep: Tensor) -> tuple[FaceCondition | None, Tensor]:
-        """What the transformer's next forward pass is told, and its text.
-
-        Made anew each time, so that each pass has its own graph.
-        """
-        session = self._session
-        if session is None or session.controls.scale == 0 or session.acting == frozenset():
-            return None, text
-        if session.controls.branch == "conditional" and is_unconditional_process(self._pipe):
-            return None, text
-        return session.condition(text, timestep, self._pipe, self._project)
-
     def _project(self, identity: MagicMirrorIdentity) -> Tensor | None:
         """CAN's global projection of x_id. Its input has a fixed size, so several references are averaged."""
         if self.norm_projection is None:
@@ -429,11 +243,12 @@ class MagicMirror(ModelMixin, ConfigMixin):
         mean = reduce(identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.tokens_per_reference)
         return self.norm_projection(mean.flatten(1))
 
+    def _references(self, identity: MagicMirrorIdentity) -> int:
+        return identity.id_tokens.shape[1] // self.tokens_per_reference
+
+    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> Hoist:
+        return Hoist(transformer, self)
+
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> FaceBlock:
         assert layer is None or isinstance(layer, FaceLayer)
         return FaceBlock(block, layer, number=number, reinjects_face=self.reinjects_face)
-
-    def _attached_pipe(self) -> CogVideoXPipeline:
-        if self._pipe is None:
-            raise ConfigError("The adapter is not attached to a pipeline. Call `attach(pipe)` first.")
-        return self._pipe

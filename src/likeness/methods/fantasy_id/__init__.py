@@ -1,0 +1,9 @@
+"""FantasyID: Face Knowledge Enhanced ID-Preserving Video Generation (arXiv:2502.13995v1).
+
+`model` is the method, `descriptor` how it reads a person, `settings` its sizes.
+"""
+
+from likeness.identity.tokens import PersonTokens as FantasyIdentity
+from likeness.methods.fantasy_id.model import FantasyID
+
+__all__ = ["FantasyID", "FantasyIdentity"]

@@ -1,0 +1,121 @@
+"""V_F, the id descriptor of FantasyID's paper profile: Secs. 3.2 to 3.4 of arXiv:2502.13995v1, from top to bottom."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from likeness.errors import ConfigError
+from likeness.identity.abstractor import Abstractor
+from likeness.identity.fusion import FusionTransformer, ResConv1D
+from likeness.identity.perceiver import FacePerceiver
+from likeness.identity.vertices import VertexEncoder
+from likeness.identity.vit import ClipFeatures, SmallFeatures
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DescriptorSizes:
+    """What `Descriptor` is built from; `FantasyID` documents each."""
+
+    encoder: Literal["vit", "clip"]
+    encoder_width: int
+    encoder_depth: int
+    encoder_heads: int
+    image_size_px: int
+    patch_size_px: int
+    abstractor: Literal["convolutions", "queries"]
+    downsampling: int
+    abstractor_hidden_width: int
+    face_width: int
+    num_vertices: Sequence[int]
+    vertex_widths: Sequence[int]
+    spiral_length: int
+    fusion_depth: int
+    fusion_heads: int
+    context_width: int
+    has_vertices: bool
+
+    @property
+    def patches(self) -> int:
+        """Patches along one side of the picture."""
+        return self.image_size_px // self.patch_size_px
+
+    def __post_init__(self) -> None:
+        if self.image_size_px % self.patch_size_px or self.patches % self.downsampling:
+            raise ConfigError(
+                f"A picture of {self.image_size_px} px in patches of {self.patch_size_px} px, {self.downsampling} times "
+                "down-sampled, is no whole number of tokens. Choose sizes that divide each other."
+            )
+
+
+class Descriptor(nn.Module):
+    """From pictures and neutral vertices to V_F.
+
+    Several pictures of one person give more face tokens X_F; the vertices are one shape.
+
+    Shapes:
+        pixels: (batch, references, 3, height, width) in [-1, 1]
+        vertices: (batch, vertices, 3): V_s; None without the shape branch
+        returns: (batch, coarse_vertices, context_width), or without vertices (batch, all face tokens, context_width)
+    """
+
+    def __init__(self, sizes: DescriptorSizes) -> None:
+        super().__init__()
+        features = {"vit": SmallFeatures, "clip": ClipFeatures}[sizes.encoder]
+        self.face_encoder = features(
+            sizes.encoder_width,
+            depth=sizes.encoder_depth,
+            num_heads=sizes.encoder_heads,
+            image_size_px=sizes.image_size_px,
+            patch_size_px=sizes.patch_size_px,
+        )
+        side = sizes.patches // sizes.downsampling
+        if sizes.abstractor == "convolutions":
+            self.abstractor = Abstractor(
+                sizes.encoder_width,
+                output_width=sizes.face_width,
+                num_patches=sizes.patches**2,
+                output_side=side,
+                hidden_width=sizes.abstractor_hidden_width,
+            )
+        else:
+            self.abstractor = FacePerceiver(
+                sizes.face_width,
+                output_width=sizes.face_width,
+                feature_width=sizes.encoder_width,
+                depth=2,
+                head_width=sizes.face_width // sizes.encoder_heads,
+                num_tokens=side**2,
+            )
+        width = sizes.vertex_widths[-1]
+        self.face_projection = nn.Sequential(
+            nn.Linear(sizes.face_width, sizes.face_width), nn.GELU(), nn.Linear(sizes.face_width, width)
+        )
+        self.vertex_encoder = (
+            VertexEncoder(
+                sizes.vertex_widths, num_vertices=sizes.num_vertices, spiral_length=sizes.spiral_length
+            )
+            if sizes.has_vertices
+            else None
+        )
+        self.fusion = FusionTransformer(width, depth=sizes.fusion_depth, num_heads=sizes.fusion_heads)
+        self.reducer = ResConv1D.to_width(width, sizes.context_width)
+
+    def forward(self, pixels: Tensor, vertices: Tensor | None) -> Tensor:
+        references = pixels.shape[1]
+        patches = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x")).last[:, 1:]
+        x_f = self.face_projection(self.abstractor(patches))  # X_f, then X_F
+        x_f = rearrange(x_f, "(b refs) n w -> b (refs n) w", refs=references)
+        x_v = None if self.vertex_encoder is None else self._shape_tokens(vertices).to(x_f)
+        return self.reducer(self.fusion(x_v, x_f))
+
+    def _shape_tokens(self, vertices: Tensor | None) -> Tensor:
+        assert self.vertex_encoder is not None
+        if vertices is None:
+            raise ConfigError(
+                "This adapter reads a face's shape, and no vertices were given. Pass `vertices`, or set "
+                "`shape_source` to something that reads them from pictures."
+            )
+        return self.vertex_encoder(vertices)

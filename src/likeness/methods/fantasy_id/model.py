@@ -1,0 +1,235 @@
+"""FantasyID: Face Knowledge Enhanced ID-Preserving Video Generation (arXiv:2502.13995v1), in the paper's profile.
+
+A face is read as appearance (patches through the C-Abstractor: X_F) and as shape (neutral vertices through SpiralNet++:
+X_V); a transformer fuses the two into the id descriptor V_F, which every block of the video transformer reads by a
+cross-attention of its own behind it (Eq. 2). `docs/papers/fantasy_id.md` lists each symbol, where it lives, and every
+deviation. Training and sampling loops are not here.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from likeness.adapters.attach import transformer_sizes
+from likeness.adapters.injection import InjectionBlock, InjectionLayer, KeptKeys, wrap
+from likeness.errors import ConfigError
+from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
+from likeness.identity.reference import FaceInput, read_faces
+from likeness.identity.spirals import MeshTopology
+from likeness.identity.tokens import PersonTokens
+from likeness.methods.fantasy_id.descriptor import Descriptor, DescriptorSizes
+from likeness.methods.fantasy_id.settings import COGVIDEOX_5B, PAPER
+from likeness.methods.method import Method
+from likeness.records import Face
+
+
+class ShapeSource(Protocol):
+    """Reads the neutral shape of one person, (vertices, 3) in the adapter's topology, from their pictures."""
+
+    def __call__(self, faces: Sequence[Face], /) -> NDArray[np.floating]: ...
+
+
+class FantasyID(Method):
+    """The method: the readers of a person, and one injection layer for each block of a CogVideoX transformer.
+
+    It holds no weights of the base. `attach(pipe)` puts the layers on, `detach()` takes them off.
+
+    Example:
+        ```python
+        fantasy = FantasyID.from_pretrained("folder").attach(pipe)
+        with fantasy.identity(fantasy.encode(["me.jpg"], vertices=my_vertices)):
+            video = pipe(**fantasy.prompt("a woman waves at the camera")).frames
+        ```
+    """
+
+    _keep_in_fp32_modules = ("vertex_encoder",)
+
+    @register_to_config
+    def __init__(
+        self,
+        width: int,
+        num_layers: int,
+        profile: Literal["paper"] = "paper",
+        layer_step: int = 1,
+        encoder: Literal["vit", "clip"] = "vit",
+        encoder_width: int = 128,
+        encoder_depth: int = 4,
+        encoder_heads: int = 4,
+        image_size_px: int = 64,
+        patch_size_px: int = 4,
+        abstractor: Literal["convolutions", "queries"] = "convolutions",
+        downsampling: int = 4,
+        abstractor_hidden_width: int = 128,
+        face_width: int = 128,
+        num_vertices: Sequence[int] = (2562, 641, 161),
+        vertex_widths: Sequence[int] = (32, 64),
+        spiral_length: int = 9,
+        fusion_depth: int = 6,
+        fusion_heads: int = 4,
+        context_width: int = 128,
+        injection_width: int = 128,
+        head_width: int = 32,
+        has_vertices: bool = True,
+        is_layer_aware: bool = True,
+        trigger: str = TRIGGER,
+        frozen: Sequence[str] = (),
+    ) -> None:
+        """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` fill in the rest.
+
+        Args:
+            width: Channels of the transformer's tokens.
+            num_layers: Blocks of the transformer.
+            profile: "paper", what the paper describes.
+            layer_step: Inject behind blocks 0, layer_step, 2 layer_step, ... The paper: all.
+            encoder: What gives patch features: "vit", a small one that trains along, or "clip".
+            encoder_width: Its channels.
+            encoder_depth: Its blocks.
+            encoder_heads: Its attention heads.
+            image_size_px: Side of the pictures that it reads.
+            patch_size_px: Side of its patches.
+            abstractor: "convolutions" is the C-Abstractor. "queries", learned ones, are the paper's ablation (Q-Former).
+            downsampling: Patches to one face token along each side.
+            abstractor_hidden_width: Channels of the abstractor's convolutions.
+            face_width: Channels of X_f, the paper's C.
+            num_vertices: Vertices of the mesh at each level, the paper's N first and N' last.
+            vertex_widths: Channels of the vertex encoder after each level; the last, C', is that of the fusion.
+            spiral_length: Vertices in a spiral.
+            fusion_depth: Layers of the fusion transformer, the paper's L.
+            fusion_heads: Its attention heads.
+            context_width: Channels of V_F.
+            injection_width: Channels inside the cross-attentions.
+            head_width: Channels of one of their heads.
+            has_vertices: With the shape branch. False is the paper's ablation; V_F is made of X_F alone.
+            is_layer_aware: With F_l. False is the paper's ablation: a plain output layer in its place.
+            trigger: The word that marks the class word for other methods; it is left out of prompts.
+            frozen: Name prefixes of parameters that never train.
+        """
+        super().__init__()
+        if profile != "paper":
+            raise ConfigError(f"`profile` is {profile!r}; this version knows 'paper'. Use that.")
+        names = DescriptorSizes.__dataclass_fields__
+        given = dict(locals())
+        self.descriptor = Descriptor(DescriptorSizes(**{name: given[name] for name in names}))
+        self.layers = nn.ModuleDict(
+            {
+                str(number): InjectionLayer(
+                    width,
+                    context_width=context_width,
+                    inner_width=injection_width,
+                    head_width=head_width,
+                    is_layer_aware=is_layer_aware,
+                )
+                for number in range(0, num_layers, layer_step)
+            }
+        )
+        self.trigger = trigger
+        self.frozen = tuple(frozen)
+        self.shape_source: ShapeSource | None = None
+        """What reads vertices from pictures, where `encode` is not given any."""
+
+    @staticmethod
+    def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
+        """Settings for a small transformer: sizes from its config, the rest as the defaults, then `changes`."""
+        sizes = transformer_sizes(transformer_config)
+        return {"width": sizes["width"], "num_layers": sizes["num_layers"], **changes}
+
+    @staticmethod
+    def cogvideox_5b_config(transformer_config: Any = None, **changes: Any) -> dict[str, Any]:
+        """Settings of the paper, and of the released code where the paper is silent."""
+        sizes = FantasyID.tiny_config(transformer_config) if transformer_config else COGVIDEOX_5B
+        return {**sizes, **PAPER, **changes}
+
+    def set_topology(self, topology: MeshTopology) -> None:
+        """Tell which mesh vertices come in, before training. It is saved with the weights."""
+        if self.descriptor.vertex_encoder is not None:
+            self.descriptor.vertex_encoder.set_topology(topology)
+
+    def encode(
+        self, faces: FaceInput | Sequence[FaceInput], *, vertices: NDArray[np.floating] | None = None
+    ) -> PersonTokens:
+        """Encode one person from one or more reference pictures (`Face` records or paths).
+
+        Who was encoded before by the same weights is not computed again.
+
+        Args:
+            faces: The pictures.
+            vertices: (vertices, 3), the person's neutral shape in the adapter's topology; None asks `shape_source`.
+
+        Raises:
+            ConfigError: There is no reference, no shape, or the shape is of another topology.
+        """
+        records = read_faces(faces)
+        arrays = [np.stack([face.crop for face in records])]
+        if self.descriptor.vertex_encoder is not None:
+            arrays.append(self._shape_of(records, vertices))
+
+        def read() -> PersonTokens:
+            pixels = rearrange(self._tensor(arrays[0]), "refs y x c -> 1 refs c y x") / 127.5 - 1
+            shape = torch.from_numpy(arrays[1]).to(self.device)[None] if len(arrays) > 1 else None
+            return self.encode_tensors(pixels, shape)
+
+        return self._read_once(arrays, read)
+
+    def encode_tensors(self, pixels: Tensor, vertices: Tensor | None) -> PersonTokens:
+        """V_F of a batch of people, with gradients.
+
+        Shapes:
+            pixels: (batch, references, 3, height, width) in [-1, 1]
+            vertices: (batch, vertices, 3); None without the shape branch
+        """
+        return PersonTokens(face_tokens=self.descriptor(pixels, vertices))
+
+    def tokenize(
+        self, prompts: Sequence[str], tokenizer: Any, *, num_references: int, max_length: int
+    ) -> PromptTokens:
+        """Token ids without the trigger, should there be one, and an empty mask. Raises PromptError.
+
+        References take no room in this method's prompts.
+        """
+        del num_references
+        return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=self.trigger)
+
+    def fuse(
+        self, prompt_embeds: Tensor, mask: Tensor, identity: PersonTokens, *, scale: float = 1.0
+    ) -> Tensor:
+        """Nothing of the person is in the prompt: it comes back as it is."""
+        del mask, identity, scale
+        return prompt_embeds
+
+    def _shape_of(self, faces: Sequence[Face], vertices: NDArray[np.floating] | None) -> NDArray[np.float32]:
+        encoder = self.descriptor.vertex_encoder
+        assert encoder is not None
+        if not encoder.has_topology:
+            raise ConfigError(
+                "This adapter does not know the mesh of its vertices yet. Call `set_topology` before anything else."
+            )
+        if vertices is None:
+            if self.shape_source is None:
+                raise ConfigError(
+                    "This adapter reads a face's shape, and nothing reads it from pictures. Pass `vertices` to `encode`, "
+                    "or set `shape_source`."
+                )
+            vertices = self.shape_source(faces)
+        shape = np.asarray(vertices, dtype=np.float32)
+        if shape.shape != tuple(encoder.template.shape) or not np.isfinite(shape).all():
+            raise ConfigError(
+                f"Vertices have the shape {shape.shape}; {tuple(encoder.template.shape)} finite numbers were expected. "
+                "Read the shape in the topology that the adapter was trained on."
+            )
+        return shape
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(array).to(device=self.device, dtype=next(self.layers.parameters()).dtype)
+
+    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> KeptKeys:
+        return KeptKeys(transformer)
+
+    def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> InjectionBlock:
+        return wrap(block, layer, number)

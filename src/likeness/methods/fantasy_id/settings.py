@@ -1,0 +1,18 @@
+"""Sizes of FantasyID: those of the paper, and of its released code where the paper is silent (arXiv:2502.13995v1)."""
+
+from typing import Any
+
+COGVIDEOX_5B: dict[str, Any] = {"width": 3072, "num_layers": 42}
+"""Sizes of the transformer, where none is at hand to ask."""
+
+# fmt: off
+PAPER: dict[str, Any] = {
+    "encoder": "clip", "encoder_width": 1024, "encoder_depth": 24, "encoder_heads": 16,
+    "image_size_px": 336, "patch_size_px": 14, "downsampling": 4,
+    "abstractor_hidden_width": 256, "face_width": 2048,
+    "num_vertices": (5023, 1256, 314), "vertex_widths": (64, 128),
+    "fusion_depth": 6, "fusion_heads": 4,
+    "context_width": 2048, "injection_width": 2048, "head_width": 128,
+    "frozen": ("descriptor.face_encoder",),
+}
+# fmt: on
