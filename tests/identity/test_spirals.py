@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from meshes import sheet, sphere
@@ -33,7 +35,7 @@ def test_spiral_is_the_vertex_then_its_rings_in_order(mesh):
         if all((b, a) in edges for a, b in edges if center in (a, b)):  # no border here
             # Each next neighbor closes a triangle with the last one, in the triangles' direction.
             faces = {tuple(np.roll(face, shift)) for face in triangles.tolist() for shift in range(3)}
-            assert all((center, a, b) in faces for a, b in zip(inner, inner[1:], strict=False))
+            assert all((center, a, b) in faces for a, b in pairwise(inner))
             assert vertices[inner[0], 1] == max(vertices[list(ring), 1])
         second = set().union(*(neighbors_of(triangles, vertex) for vertex in ring)) - ring - {center}
         outer = spiral[1 + len(ring) :]
@@ -42,7 +44,7 @@ def test_spiral_is_the_vertex_then_its_rings_in_order(mesh):
 
 def test_a_mesh_in_parts_is_filled_with_the_nearest_vertices():
     vertices, triangles = sphere(0)
-    both = np.concatenate([vertices, vertices + [5, 0, 0]])
+    both = np.concatenate([vertices, vertices + np.array([5, 0, 0])])
     spirals = spiral_sequences(both, np.concatenate([triangles, triangles + 6]), 8)
     assert set(spirals[0, :6].tolist()) == set(range(6))
     assert set(spirals[0, 6:].tolist()) <= set(range(6, 12))

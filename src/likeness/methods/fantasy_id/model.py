@@ -49,7 +49,7 @@ class FantasyID(Method):
         ```
     """
 
-    _keep_in_fp32_modules = ("vertex_encoder",)
+    _keep_in_fp32_modules = ["vertex_encoder"]  # noqa: RUF012 - diffusers wants a list.
 
     @register_to_config
     def __init__(
