@@ -35,7 +35,7 @@ def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
     if not found:
         raise ConfigError(f"{folder} holds no picture ({', '.join(PICTURES)}). Name a folder that does.")
     twice = {
-        name: [each[0].parent.name + "/" if len(each) > 1 else each[0].name for each in sets]
+        name: [each[0].name if each[0].parent == folder else f"{name}/" for each in sets]
         for name, sets in found.items()
         if len(sets) > 1
     }

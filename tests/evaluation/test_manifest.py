@@ -1,0 +1,202 @@
+import json
+
+import pytest
+from made_videos import frames_of
+
+from likeness.errors import ConfigError
+from likeness.evaluation.manifest import read_prompts, read_request, read_rows
+from likeness.evaluation.people import find_people, match_person
+from likeness.media import write_video
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Pictures of anna, anna_lee (a folder) and bob, and videos of two systems."""
+    for name in ("people/anna.jpg", "people/anna_lee/1.png", "people/anna_lee/2.png", "people/bob.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"picture")
+    for system in ("ours", "theirs"):
+        for name in ("anna_park", "anna_lee_park", "bob"):
+            path = tmp_path / system / f"{name}.mp4"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"video")
+    (tmp_path / "ours" / "notes.txt").write_text("Not a video.")
+    return tmp_path
+
+
+def by_name(request):
+    return {(item.system, item.title): item for item in request.items}
+
+
+def test_names_tell_systems_and_people(tree):
+    request = read_request([str(tree / "ours"), f"other={tree / 'theirs'}"], tree / "people")
+    items = by_name(request)
+    assert {system for system, _ in items} == {"ours", "other"}
+    assert len(items) == 6
+    # The longest name that fits is meant, not the first.
+    assert items["ours", "anna_lee_park"].identity == "anna_lee"
+    assert items["other", "anna_park"].identity == "anna"
+    assert len(request.references["anna_lee"]) == 2
+
+
+def test_a_name_ends_at_a_boundary():
+    assert match_person("anna2", ["anna"]) is None
+    assert match_person("anna_2", ["anna"]) == match_person("anna", ["anna"]) == "anna"
+    assert match_person("annabel.park", ["anna", "annabel"]) == "annabel"
+
+
+def test_only_people_who_are_shown_are_in_the_gallery(tree):
+    (tree / "people" / "carl.png").write_bytes(b"picture")
+    assert set(read_request([str(tree / "ours")], tree / "people").references) == {"anna", "anna_lee", "bob"}
+
+
+def test_all_that_cannot_be_paired_is_told_at_once(tree):
+    (tree / "ours" / "zoe.mp4").write_bytes(b"video")
+    (tree / "ours" / "max_2.mp4").write_bytes(b"video")
+    (tree / "ours" / "bob.webm").write_bytes(b"video")
+    with pytest.raises(ConfigError) as caught:
+        read_request([str(tree / "ours"), str(tree / "absent")], tree / "people")
+    told = str(caught.value)
+    assert "4 things" in told
+    assert "zoe.mp4 belongs to nobody" in told
+    assert "max_2.mp4 belongs to nobody" in told
+    assert "bob.webm and" in told
+    assert "both `bob`" in told
+    assert "absent does not exist" in told
+
+
+def test_pictures_under_one_name_twice_are_refused(tree):
+    (tree / "people" / "anna").mkdir()
+    (tree / "people" / "anna" / "1.png").write_bytes(b"picture")
+    (tree / "people" / "bob.jpg").write_bytes(b"picture")
+    with pytest.raises(ConfigError, match=r"(?s)anna: anna.jpg, anna/.*bob: bob.jpg, bob.png"):
+        find_people(tree / "people")
+
+
+def test_a_folder_of_folders_names_them(tree):
+    with pytest.raises(ConfigError, match="name its folders one by one: ours, people, theirs"):
+        read_request([str(tree)], tree / "people")
+
+
+CSV = "video,system,name,identity,references,prompt\nours/bob.mp4,a,1,bob,,A man waves.\ntheirs/bob.mp4,b,1,,people/bob.png,\n"
+ROWS = [
+    {"video": "ours/bob.mp4", "system": "a", "name": "1", "identity": "bob", "prompt": "A man waves."},
+    {"video": "theirs/bob.mp4", "system": "b", "name": "1", "references": ["people/bob.png"]},
+]
+TOML = """
+[[videos]]
+video = "ours/bob.mp4"
+system = "a"
+name = "1"
+identity = "bob"
+prompt = "A man waves."
+[[videos]]
+video = "theirs/bob.mp4"
+system = "b"
+name = "1"
+references = ["people/bob.png"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [("csv", CSV), ("json", json.dumps(ROWS)), ("json", json.dumps({"videos": ROWS})), ("toml", TOML)],
+)
+def test_manifests_say_all_in_three_formats(tree, suffix, text):
+    path = tree / f"all.{suffix}"
+    path.write_text(text)
+    request = read_request([str(path)], tree / "people")
+    items = by_name(request)
+    assert items["a", "1"].identity == items["b", "1"].identity == "bob"
+    assert items["a", "1"].prompt == "A man waves."
+    assert items["b", "1"].prompt is None
+    assert request.references == {"bob": (tree / "people" / "bob.png",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"vidoe": "a.mp4"}]', "row 1: unknown column `vidoe`. Did you mean `video`"),
+        ('[{"name": "a"}]', "has no `video`"),
+        ('[{"video": 3}]', "`video` is 3"),
+        ("[]", "no rows"),
+        ("{", "cannot be read as a manifest"),
+        ('{"a": 1}', "cannot be read as a manifest"),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
+    path = tmp_path / "m.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_rows(path)
+
+
+def test_a_manifest_of_absent_files_and_unknown_people_is_told_at_once(tree):
+    rows = [{"video": "gone.mp4", "identity": "bob"}, {"video": "ours/bob.mp4", "identity": "carl"}]
+    rows.append(
+        {"video": "theirs/bob.mp4", "name": "x", "references": ["people/none.png"], "identity": "bob"}
+    )
+    (tree / "m.json").write_text(json.dumps(rows))
+    with pytest.raises(ConfigError) as caught:
+        read_request([str(tree / "m.json")], tree / "people")
+    for part in (
+        "gone.mp4 does not exist",
+        "`carl`, of whom there is no picture",
+        "none.png does not exist",
+        "other pictures",
+    ):
+        assert part in str(caught.value)
+
+
+def test_cases_in_the_layout_of_opens2v_bring_pictures_and_prompts(tree):
+    cases = {
+        "anna_park": {"img_paths": ["people/anna.jpg"], "prompt": "a woman img waves"},
+        "anna_lee_park": {
+            "img_paths": ["people/anna_lee/1.png", "people/anna_lee/2.png"],
+            "prompt": "she nods",
+        },
+        "bob": {"img_paths": ["people/bob.png"], "prompt": "he nods"},
+    }
+    (tree / "cases.json").write_text(json.dumps(cases))
+    request = read_request([str(tree / "ours")], tree / "cases.json")
+    items = by_name(request)
+    assert items["ours", "anna_park"].prompt == "a woman waves"
+    assert request.references[items["ours", "anna_lee_park"].identity] == (
+        tree / "people/anna_lee/1.png",
+        tree / "people/anna_lee/2.png",
+    )
+    pictures = {request.references[item.identity] for item in request.items}
+    assert len(pictures) == 3
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        ("json", '{"bob": "a man waves"}'),
+        ("json", '{"bob": {"prompt": "a man waves", "img_paths": []}}'),
+        ("toml", 'bob = "a man waves"'),
+        ("csv", "name,prompt\nbob.mp4,a man waves\n"),
+    ],
+)
+def test_prompts_are_read_in_three_formats(tree, suffix, text):
+    (tree / f"p.{suffix}").write_text(text)
+    assert read_prompts(tree / f"p.{suffix}") == {"bob": "a man waves"}
+    items = by_name(read_request([str(tree / "ours")], tree / "people", tree / f"p.{suffix}"))
+    assert items["ours", "bob"].prompt == "a man waves"
+    assert items["ours", "anna_park"].prompt is None
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"bob": 3}'])
+def test_prompts_that_are_none_are_refused(tmp_path, text):
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(ConfigError, match="cannot be read as prompts"):
+        read_prompts(tmp_path / "p.json")
+
+
+def test_a_video_brings_its_own_prompt_without_the_trigger_word(tmp_path):
+    write_video(tmp_path / "a.mp4", frames_of(1), 8, {"prompt": "a woman img nods"})
+    request = read_request([str(tmp_path / "a.mp4")], None, against_first_face=True)
+    assert request.items[0].prompt == "a woman nods"
+    assert request.references is None
+    assert request.items[0].identity is None
