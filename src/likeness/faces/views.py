@@ -1,0 +1,128 @@
+"""Several views of one person from a short video: a multi-view face collection (FantasyID, arXiv:2502.13995v1, Sec. 3.2).
+
+One face is read from each frame, head pose comes from its five landmarks, and the views that differ most are chosen:
+farthest points among (yaw, pitch, roll), the most frontal first. It is not for following several people.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likeness.errors import ConfigError, NoFaceError
+from likeness.faces.choose import resolve
+from likeness.faces.engines import FaceEngine, distances
+from likeness.faces.read import find_faces, prominence
+from likeness.records import Face, Pose
+
+NUM_VIEWS = 6
+ROLL_WEIGHT = 0.5
+"""A tilted head shows the same side of the face, so that a degree of roll counts less."""
+
+
+def choose_views(
+    poses: Sequence[Pose],
+    num_views: int = NUM_VIEWS,
+    *,
+    min_difference_deg: float = 0.0,
+    sharpness: Sequence[float] | None = None,
+) -> list[int]:
+    """Choose the poses that differ most: each next one is the farthest from all chosen before.
+
+    Args:
+        poses: Of every candidate.
+        num_views: How many to choose, at most.
+        min_difference_deg: Stop where nothing differs more than this from what is chosen.
+        sharpness: Decides between equals, the sharper first; without it, the earlier one does.
+
+    Returns:
+        Numbers of the chosen, in the order of choice; the most frontal is the first.
+
+    Raises:
+        ConfigError: `num_views` is not positive.
+    """
+    if num_views < 1:
+        raise ConfigError(f"`num_views` is {num_views}; at least one view can be chosen. Ask for 1 or more.")
+    if not poses:
+        return []
+    points = np.array([(pose.yaw_deg, pose.pitch_deg, ROLL_WEIGHT * pose.roll_deg) for pose in poses])
+    keenness = np.zeros(len(poses)) if sharpness is None else np.asarray(sharpness, dtype=np.float64)
+    chosen = [_best(-np.linalg.norm(points, axis=1), keenness)]
+    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)
+    while len(chosen) < min(num_views, len(poses)) and nearest.max() > min_difference_deg:
+        chosen.append(_best(nearest, keenness))
+        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    return chosen
+
+
+def read_views(
+    frames: NDArray[np.uint8],
+    num_views: int = NUM_VIEWS,
+    *,
+    engine: FaceEngine | str | None = None,
+    min_score: float | None = None,
+    min_difference_deg: float = 4.0,
+    enlarge_to_px: int | None = None,
+    source: str = "video",
+) -> list[Face]:
+    """Read a person's face from the frames of a video, and keep the views that differ most.
+
+    Who is seen in most frames is the person; frames in which somebody else is most prominent are left out.
+
+    Args:
+        frames: (frames, height, width, 3) uint8.
+        num_views: How many views, at most; a still person gives fewer.
+        engine: An engine or its name; `default_engine()` where none is given.
+        min_score: Detections below it are left out, on the engine's own scale. The paper asks RetinaFace for 0.9.
+        min_difference_deg: Views nearer than this are the same; about what five landmarks can tell apart.
+        enlarge_to_px: See `find_faces`.
+        source: Where the frames came from, for messages and records.
+
+    Returns:
+        Views in the order of choice, the most frontal first.
+
+    Raises:
+        NoFaceError: No frame shows a face with that score.
+    """
+    engine = resolve(engine)
+    least = engine.min_score if min_score is None else min_score
+    faces: list[Face] = []
+    best_score: float | None = None
+    for number, frame in enumerate(frames):
+        found = find_faces(frame, engine, enlarge_to_px=enlarge_to_px, source=f"frame {number} of {source}")
+        if found:
+            face = max(found, key=prominence)
+            best_score = max(face.score, best_score or face.score)
+            faces += [face] if face.score >= least else []
+    if not faces:
+        raise NoFaceError(source, best_score=best_score, min_score=least)
+    faces = _same_person(faces)
+    chosen = choose_views(
+        [face.pose for face in faces],
+        num_views,
+        min_difference_deg=min_difference_deg,
+        sharpness=[_sharpness(face.crop) for face in faces],
+    )
+    return [faces[number] for number in chosen]
+
+
+def _same_person(faces: list[Face]) -> list[Face]:
+    """Keep the faces of whoever is seen most often."""
+    embeddings = np.stack([face.embedding for face in faces])
+    is_same = np.stack(
+        [distances(embeddings, face.embedding, face.metric) < face.threshold for face in faces]
+    )
+    return [faces[number] for number in np.flatnonzero(is_same[is_same.sum(axis=1).argmax()])]
+
+
+def _sharpness(crop: NDArray[np.uint8]) -> float:
+    """How much neighboring pixels differ from their mean: the variance of the Laplacian."""
+    gray = crop.astype(np.float64).mean(axis=-1)
+    around = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
+    return float((around - 4 * gray[1:-1, 1:-1]).var())
+
+
+def _best(values: NDArray[np.float64], keenness: NDArray[np.float64]) -> int:
+    """Number of the largest value; the keenest among equals, then the first."""
+    equals = np.flatnonzero(values >= values.max() - 1e-9)
+    return int(equals[keenness[equals].argmax()])
