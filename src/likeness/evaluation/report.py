@@ -22,7 +22,7 @@ MAX_PANELS = 60
 _ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
 _CURVE = "cosine"
 _MORE_STYLE = """
-td.soft { white-space: normal; min-width: 7rem } details { margin-top: 1rem } summary { cursor: pointer; color: var(--soft) }
+td.soft, tbody th { white-space: normal; min-width: 7rem } details { margin-top: 1rem } summary { cursor: pointer; color: var(--soft) }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .8rem; margin-top: 1rem }
 .panels .card { padding: .6rem .7rem } .panels p, .strip p { margin: 0 0 .3rem; font-size: .84rem; overflow-wrap: anywhere }
 .strip { margin: .8rem 0 } .strip img { display: block; max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
