@@ -66,6 +66,26 @@ def test_a_file_that_was_cut_is_an_error_and_no_short_video(tmp_path, name, shar
         read_video(cut)
 
 
+def test_a_video_that_was_cut_between_two_frames_is_noticed(tmp_path):
+    path = write(tmp_path / "a.mp4", frames_of(30), movflags="faststart", codec="mjpeg", pixels="yuvj420p")
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.pos is not None]
+    path.write_bytes(path.read_bytes()[: places[20]])
+    with pytest.raises(MediaError, match=r"after 2\.5 of 3\.8 s"):
+        read_video(path)
+
+
+def test_a_video_that_was_trimmed_by_its_edit_list_is_whole(tmp_path):
+    """As phones trim: hidden frames stay in the file."""
+    times = [125 * (number - 10) for number in range(30)]
+    path = write(tmp_path / "a.mp4", frames_of(30), times=times)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 30
+    frames, fps = read_video(path)
+    assert 19 <= len(frames) <= 21
+    assert fps == pytest.approx(8)
+
+
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv"])
 def test_altered_bytes_in_the_middle_are_noticed(tmp_path, name):
     path = write(tmp_path / name, frames_of(30), **KINDS[name])

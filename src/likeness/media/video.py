@@ -23,7 +23,7 @@ MAX_VIDEO_BYTES = 4_000_000_000
 _DEMUXERS = {"MP4": "mov", "Matroska": "matroska", "GIF": "gif"}
 _FPS_DENOMINATOR_LIMIT = 1001
 _MOST_MISSING = 0.05
-"""Share of frames that edit lists may hide; where more are missing, the file was cut."""
+"""Share of frames or of time that may be missing; where more is, the file was cut."""
 _STEADY = 0.02
 """How far frames' times may lie from the rate that the file names, before the times are believed instead."""
 _BT601 = 6
@@ -194,18 +194,21 @@ def _check_whole(
     size_bytes = path.stat().st_size
     if (told_bytes := matroska_bytes(path)) is not None and size_bytes < told_bytes:
         raise MediaError(_damaged(path, f"{size_bytes} of {told_bytes} bytes are here"))
-    if stream.frames:
-        if len(times) < stream.frames - max(1.0, _MOST_MISSING * stream.frames):
-            raise MediaError(_damaged(path, f"{len(times)} of {stream.frames} frames can be read"))
+    if len(times) >= stream.frames - max(1.0, _MOST_MISSING * stream.frames) and stream.frames:
         return
-    # Matroska counts no frames, but its head tells how long it is; sound may be longer, so the pictures must be alone.
+    # Phones trim by edit lists, which hide frames, and Matroska counts none; so what ends too early in time was cut. Sound
+    # may be longer than pictures: Matroska with sound is judged by its bytes alone.
+    if not container.duration or (not stream.frames and len(container.streams) > 1):
+        return
     known = [time for time in times if time is not None]
-    if not container.duration or len(container.streams) > 1 or len(known) < 2:
+    if len(known) < len(times):
         return
+    one_s = 1 / float(stream.average_rate or stream.guessed_rate or 1)
+    longest_s = max((later - time for time, later in pairwise(known)), default=one_s)
+    end_s = known[-1] + longest_s if known else 0.0
     duration_s = container.duration / av.time_base
-    longest_s = max(later - time for time, later in pairwise(known))
-    if known[-1] + longest_s < (1 - _MOST_MISSING) * duration_s:
-        raise MediaError(_damaged(path, f"pictures end after {known[-1]:.1f} of {duration_s:.1f} s"))
+    if end_s < (1 - _MOST_MISSING) * duration_s:
+        raise MediaError(_damaged(path, f"pictures end after {end_s:.1f} of {duration_s:.1f} s"))
 
 
 def _upright(frame: VideoFrame) -> np.ndarray:
