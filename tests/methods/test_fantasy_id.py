@@ -18,6 +18,7 @@ from miniature import (
     sample,
 )
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from likeness.adapters.injection import InjectionLayer
 from likeness.errors import ConfigError, PromptError
@@ -382,3 +383,19 @@ def test_paper_configuration_has_the_sizes_of_the_paper():
         (2048, 3072),
         (4096, 2048),
     ]
+
+
+def test_all_layers_cost_six_percent_of_the_base_at_full_size():
+    """Against 332.2 TFLOP of CogVideoX-5B for 49 frames of 480x720; the attention stores no softmax."""
+    with torch.device("meta"):
+        layer = InjectionLayer(3072, context_width=2048, inner_width=2048, head_width=128)
+        video, context = torch.empty(1, 13 * 30 * 45, 3072), torch.empty(1, 314, 2048)
+        keys, values = layer.keys_and_values(context)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            layer(video, keys, values, (13, 30, 45))
+    products = 2 * 17_550 * (2 * 3072 * 2048)
+    attention = 4 * 17_550 * 314 * 2048
+    convolution = 2 * 17_550 * 9 * 2048
+    assert counter.get_total_flops() == products + attention + convolution
+    assert 1 + 42 * counter.get_total_flops() / 332.2e12 == pytest.approx(1.0617, abs=5e-4)
+    assert not any("softmax" in str(operation) for operation in counter.get_flop_counts()["Global"])

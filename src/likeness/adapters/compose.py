@@ -100,8 +100,9 @@ def offload_along(transformer: CogVideoXTransformer3DModel, layers: nn.ModuleDic
     """Put adapter layers under sequential offload where the transformer is under it."""
     hook = _sequential_hook(transformer.proj_out)
     if hook is not None:
+        device: Any = hook.execution_device
         for layer in layers.values():
-            cpu_offload(layer, execution_device=hook.execution_device)
+            cpu_offload(layer, execution_device=device)
 
 
 def bring_back(layers: nn.ModuleDict) -> None:

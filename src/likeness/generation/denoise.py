@@ -15,7 +15,7 @@ from torch import Tensor
 
 from likeness.errors import ConfigError
 from likeness.generation.settings import GenerationSettings
-from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
+from likeness.methods.magic_mirror import MagicMirror
 from likeness.records import Face
 
 StepCallback = Callable[[int, int], None]
@@ -81,7 +81,8 @@ def denoise(
 
     # Noise is drawn on the CPU, so that a seed means the same on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
-    identity = MagicMirrorIdentity.stack([method.encode(request.references) for request in requests])
+    people = [method.encode(request.references) for request in requests]
+    identity = type(people[0]).stack(people)
     try:
         with (
             torch.no_grad(),

@@ -180,7 +180,8 @@ def place_on_surface(
         points: (points, 3)
         returns: corners of its triangle (points, 3), and their shares (points, 3), which are >= 0 and sum to 1
     """
-    corners = vertices[triangles]  # (triangles, 3, 3)
+    points = np.asarray(points, dtype=np.float64)
+    corners = np.asarray(vertices, dtype=np.float64)[triangles]  # (triangles, 3, 3)
     indices = np.empty((len(points), 3), dtype=np.int64)
     weights = np.empty((len(points), 3))
     for start in range(0, len(points), 256):
