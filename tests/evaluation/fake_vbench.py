@@ -33,7 +33,13 @@ def main() -> None:
         f"--{name} {value}" for name, value in vars(args).items() if value is not None and name != "ngpus"
     ]
     # Through a shell, by the name `python`, and without a look at the exit code: as the real one does.
-    subprocess.run(f"python {Path(__file__).resolve()} MEASURE {' '.join(words)}", shell=True, check=False)
+    told = subprocess.run(
+        f"python {Path(__file__).resolve()} MEASURE {' '.join(words)}", shell=True, check=False
+    )
+    if told.returncode:
+        sys.stderr.write(
+            "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n=====\nexitcode: 1\n"
+        )
 
 
 def measure(words: list[str]) -> None:

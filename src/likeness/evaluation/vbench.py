@@ -16,13 +16,13 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from likeness.errors import ConfigError
 from likeness.evaluation.metric import VBENCH
@@ -48,6 +48,7 @@ _SCALE = {"imaging_quality": 0.01}
 """VBench divides the mean of this one by 100, but not the single videos'."""
 _TAIL_LINES = 8
 _GRACE_S = 10
+_CAUSE = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
 
 OnDimension = Callable[[int, int], None]
 
@@ -246,8 +247,11 @@ def _read(
 
 def _explain(problem: str, code: int, folder: Path, dimension: str) -> str:
     log = folder / "log.txt"
-    lines: list[Any] = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    said = " | ".join(line.strip() for line in lines if line.strip()).split(" | ")[-_TAIL_LINES:]
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # torch's launcher ends with a page about itself; what failed stands above it as the last line of a traceback.
+    causes = [line for line in lines if _CAUSE.match(line) and "ChildFailedError" not in line]
+    said = causes[-1:] or lines[-_TAIL_LINES:]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return (
         f"VBench's `{dimension}` {how}, and {problem}. It needs an NVIDIA GPU, room on it, and network for its networks. "
