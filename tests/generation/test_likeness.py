@@ -155,5 +155,5 @@ def test_damaged_adapter_is_told(checkpoint, tmp_path):
         (tmp_path / name).write_bytes(
             content[: len(content) // 2] if name.endswith("safetensors") else content
         )
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="Copy or pull it again"):
         Likeness.load(backbone=checkpoint, adapter=tmp_path)

@@ -89,9 +89,9 @@ def test_settings_of_another_adapter_are_refused(adapter):
 
 
 @pytest.mark.parametrize(("name", "command"), [("open", "cogvideox-2b"), ("research", "cogvideox-5b")])
-def test_a_preset_without_its_weights_names_the_command(monkeypatch, tmp_path, name, command):
+def test_a_preset_without_its_weights_names_the_command(monkeypatch, tmp_path, adapter, name, command):
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
-    for load in (lambda: locate_backbone(PRESETS[name]), lambda: Likeness.load(name)):
+    for load in (lambda: locate_backbone(PRESETS[name]), lambda: Likeness.load(name, adapter=adapter)):
         with pytest.raises(WeightsError) as caught:
             load()
         assert f"likeness models pull {command}" in str(caught.value).splitlines()[-1]

@@ -82,12 +82,12 @@ class Likeness:
         """
         chosen = find_preset(preset)
         known("method", method, METHODS)
-        source = str(backbone or locate_backbone(chosen))
-        folder = Path(adapter) if adapter else Path(source) / method
+        folder = Path(adapter) if adapter else Path(backbone or chosen.backbone) / method
         if chosen.is_bundled and backbone is None:
             verify(chosen.name)
         # The adapter first: a backbone may have to be downloaded, in vain where there is no adapter.
         mirror = load_adapter(folder)
+        source = str(backbone or locate_backbone(chosen))
         card = find_card(device, memory_gb)
         pipeline = load_pipeline(source, device=device, is_placed=card is None)
         mirror.attach(pipeline)
