@@ -1,6 +1,7 @@
 """What tests of several packages use: a random checkpoint of a few thousand parameters, and random faces."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     from diffusers import CogVideoXPipeline
 
 WORDS = "a an the woman man in red sweater blue shirt smiles nods turns to left park with"
+
+
+@pytest.fixture(autouse=True)
+def attention_as_it_was() -> Iterator[None]:
+    """Leave no attention behind for the next test: choosing a backend, or training in bfloat16, holds process-wide."""
+    yield
+    if dispatch := sys.modules.get("diffusers.models.attention_dispatch"):
+        dispatch._AttentionBackendRegistry.set_active_backend(dispatch.AttentionBackendName.NATIVE)
+    if torch := sys.modules.get("torch"):
+        torch.backends.cuda.enable_flash_sdp(True)
 
 
 def build_backbone() -> "CogVideoXPipeline":
