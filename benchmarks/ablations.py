@@ -101,14 +101,16 @@ def main() -> None:
     benchmark = Benchmark("ablations", seed=400_000_000)
     benchmark.parser.add_argument("--recipe", type=Path, default=Path("recipes/tiny/magic_mirror.toml"))
     benchmark.parser.add_argument("--base", type=Path, default=Path("src/likeness/checkpoints/tiny"))
-    benchmark.parser.add_argument("--minutes", type=float, default=8, help="of each stage of each variant")
-    benchmark.parser.add_argument("--people", type=int, default=20)
+    benchmark.parser.add_argument("--minutes", type=float, help="of each stage of each variant; by default 8")
+    benchmark.parser.add_argument("--people", type=int, help="puppets; by default 20")
     benchmark.parser.add_argument("--batch", type=int, default=10)
     benchmark.parser.add_argument(
         "--set", action="append", metavar="A.B=1", help="change the recipe of all variants"
     )
     benchmark.parser.add_argument("--folder", type=Path, default=Path("runs/ablations"))
     arguments = benchmark.arguments()
+    arguments.minutes = arguments.minutes or (0.3 if arguments.quick else 8)
+    arguments.people = arguments.people or (4 if arguments.quick else 20)
     results = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for variant in VARIANTS:
