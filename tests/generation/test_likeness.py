@@ -64,7 +64,7 @@ def test_controls_reach_the_method(likeness, face):
     few = {"steps": 2, "frames": 1}
     usual = likeness.generate(PROMPT, face, **few).frames
     assert_array_equal(likeness.generate(PROMPT, face, identity_blocks=range(2), **few).frames, usual)
-    assert (likeness.generate(PROMPT, face, identity_branch="conditional", **few).frames != usual).any()
+    assert (likeness.generate(PROMPT, face, identity_branch="both", **few).frames != usual).any()
     assert (likeness.generate(PROMPT, face, identity_end=0.5, **few).frames != usual).any()
     with pytest.raises(ConfigError, match="`blocks` names 7"):
         likeness.generate(PROMPT, face, identity_blocks="7", **few)

@@ -42,8 +42,7 @@ _Blocks = Annotated[
     str | None, typer.Option(metavar="0-20", help="Blocks in which the face acts: 0-20, or 0,2,4.")
 ]
 _Branch = Annotated[
-    Literal["conditional", "both"] | None,
-    typer.Option(help="Branch of guidance that sees the face. [default: the preset's]"),
+    Literal["conditional", "both"], typer.Option(help="Branch of guidance that sees the face.")
 ]
 _Frames = Annotated[int | None, typer.Option(help="Length, a multiple of eight plus one; 1 makes a picture.")]
 _Negative = Annotated[str, typer.Option(help="What the video should not show.")]
@@ -82,7 +81,7 @@ def generate(
     identity_start: _Start = 0.0,
     identity_end: _End = 1.0,
     identity_blocks: _Blocks = None,
-    identity_branch: _Branch = None,
+    identity_branch: _Branch = "conditional",
     frames: _Frames = None,
     negative_prompt: _Negative = "",
     style: _Style = "",

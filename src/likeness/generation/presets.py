@@ -5,7 +5,6 @@ A preset is a promise about licences as much as about sizes: every output says w
 
 import difflib
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,8 +32,6 @@ class Preset(BaseModel):
     """Denoising steps."""
     guidance: float
     """How strongly the prompt is followed; 1 turns guidance off and halves the time."""
-    identity_branch: Literal["conditional", "both"] = "conditional"
-    """Which branch of guidance sees the face; the conditional one alone costs half as much."""
     frames: int
     """Frames of a video, a multiple of eight plus one."""
     fps: float
@@ -58,7 +55,6 @@ PRESETS = {
             is_bundled=True,
             steps=25,
             guidance=2.0,
-            identity_branch="both",
             frames=17,
             fps=8.0,
         ),

@@ -60,8 +60,8 @@ class GenerationSettings(BaseModel):
     """Share of the steps after which it acts no more."""
     identity_blocks: Annotated[str | None, BeforeValidator(name_blocks)] = None
     """Blocks in which it acts: `0-20`, both ends included, or `0,2,4`; None for all that are adapted."""
-    identity_branch: Literal["conditional", "both"]
-    """Which branch of guidance sees it. In both, guidance strengthens the prompt alone."""
+    identity_branch: Literal["conditional", "both"] = "conditional"
+    """Which branch of guidance sees it."""
     frames: int = Field(ge=1, le=257)
     """A multiple of eight plus one; 1 makes a picture."""
     negative_prompt: str = ""
@@ -89,7 +89,7 @@ class Choices(TypedDict, total=False):
     identity_start: float
     identity_end: float
     identity_blocks: str | range | Sequence[int] | None
-    identity_branch: Literal["conditional", "both"] | None
+    identity_branch: Literal["conditional", "both"]
     frames: int | None
     negative_prompt: str
     style: str
@@ -102,7 +102,7 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
         ConfigError: A setting is unknown, out of range or contradicts another.
         PromptError: The style holds the trigger word.
     """
-    defaults = {name: getattr(preset, name) for name in ("steps", "guidance", "identity_branch", "frames")}
+    defaults = {name: getattr(preset, name) for name in ("steps", "guidance", "frames")}
     given = {name: value for name, value in chosen.items() if value is not None}
     for name in given:
         if name not in GenerationSettings.model_fields:
