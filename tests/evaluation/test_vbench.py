@@ -123,7 +123,9 @@ def test_a_run_that_fails_is_told_and_loses_no_other(command, result, tmp_path, 
 
 def test_who_interrupts_us_interrupts_vbench(command, tmp_path):
     script = (
-        "import sys\nfrom pathlib import Path\nfrom likeness.evaluation.vbench import run_vbench\n"
+        # A shell that starts tests in the background has them ignore interrupts.
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from pathlib import Path\nfrom likeness.evaluation.vbench import run_vbench\n"
         "from likeness.evaluation.results import VideoResult\n"
         "video = VideoResult(name='a', path=sys.argv[2], system='s', identity=None, prompt='p', sha256='0', "
         "num_frames=1, fps=1, width_px=1, height_px=1)\n"
