@@ -5,6 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from claims import Benchmark
@@ -95,8 +96,14 @@ def photographed_sitters() -> list[Sitter]:
     return sitters
 
 
-def make(likeness: Likeness, requests: list[GenerationRequest], scale: float, batch: int) -> list[np.ndarray]:
-    settings = likeness.settings(identity_scale=scale)
+def make(
+    likeness: Likeness,
+    requests: list[GenerationRequest],
+    scale: float,
+    batch: int,
+    branch: Literal["conditional", "both"] = "conditional",
+) -> list[np.ndarray]:
+    settings = likeness.settings(identity_scale=scale, identity_branch=branch)
     videos = []
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
@@ -128,7 +135,7 @@ def measure_puppets(benchmark: Benchmark, likeness: Likeness, pool: ProcessPoolE
     ]
     results = {}
     for scale in (1.0, 0.0):
-        videos = make(likeness, requests, scale, arguments.batch)
+        videos = make(likeness, requests, scale, arguments.batch, arguments.branch)
         embeddings = list(pool.map(frame_embeddings, [video[:: arguments.frame_step] for video in videos]))
         persons = np.repeat(np.arange(len(videos)) // 2, len(embeddings[0]))
         results[scale] = identify(np.concatenate(embeddings), persons, gallery)
@@ -159,7 +166,7 @@ def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessP
         )
         for number, sitter in enumerate(sitters)
     ]
-    videos = make(likeness, requests, 1.0, arguments.batch)
+    videos = make(likeness, requests, 1.0, arguments.batch, arguments.branch)
     write_sheet(arguments.folder / "identity_photographs.png", sitters, videos)
     differences = []
     for sitter, color in zip(sitters, pool.map(video_cheek, videos), strict=True):
@@ -185,6 +192,7 @@ def main() -> None:
     benchmark.parser.add_argument("--checkpoint", type=Path, help="another folder of backbone and adapter")
     benchmark.parser.add_argument("--adapter", type=Path, help="another folder of the adapter alone")
     benchmark.parser.add_argument("--people", type=int, help="puppets; by default 40")
+    benchmark.parser.add_argument("--branch", choices=("conditional", "both"), default="conditional")
     benchmark.parser.add_argument("--batch", type=int, default=10)
     benchmark.parser.add_argument("--frame-step", type=int, default=2, help="measure every Nth frame")
     benchmark.parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))
