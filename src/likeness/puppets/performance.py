@@ -1,5 +1,6 @@
 """What a puppet does: head pose, expression, gaze and hand over time, one function an action.
 
+Heads turn at most about seven degrees a frame: four frames share one latent frame, and faster ones come back blurred.
 Left and right are those of the picture. Angles: yaw > 0 turns the nose to the picture's right, pitch > 0 looks up,
 roll > 0 tilts the head clockwise.
 """
@@ -77,13 +78,13 @@ def _turn(t: dict[str, Track], time: Track, rng: np.random.Generator, side: floa
 
 @_act("nod")
 def _nod(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
-    t["pitch_deg"] += -rng.uniform(13, 18) * np.abs(np.sin(np.pi * 1.5 * time)) + 3
+    t["pitch_deg"] += -rng.uniform(13, 18) * (0.5 - 0.5 * np.cos(2 * np.pi * 1.25 * time)) + 3
 
 
 @_act("shake")
 def _shake(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
     t["yaw_deg"] *= 0.3
-    t["yaw_deg"] += rng.uniform(17, 23) * _swing(time, 1.25) * rng.choice([-1, 1])
+    t["yaw_deg"] += rng.uniform(17, 22) * _swing(time, 0.85) * rng.choice([-1, 1])
 
 
 @_act("smile")
@@ -96,15 +97,15 @@ def _smile(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
 def _laugh(t: dict[str, Track], time: Track, _rng: np.random.Generator) -> None:
     t["smile"] += 1.0 * _ease(time, 0, 0.3)
     t["teeth"] += 0.8 * _ease(time, 0, 0.3)
-    t["jaw"] += _ease(time, 0.05, 0.3) * (0.6 + 0.3 * _swing(time, 2.5))
-    t["pitch_deg"] += 7 * _ease(time, 0.1, 0.4) + 2 * _swing(time, 2.5)
+    t["jaw"] += _ease(time, 0.05, 0.3) * (0.6 + 0.3 * _swing(time, 1.5))
+    t["pitch_deg"] += 7 * _ease(time, 0.1, 0.4) + 2 * _swing(time, 1.5)
     for eye in ("closed_left", "closed_right"):
         t[eye] += 0.45 * _ease(time, 0.1, 0.4)
 
 
 @_act("talk")
 def _talk(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
-    rate = rng.uniform(2.0, 3.0)
+    rate = rng.uniform(1.4, 2.0)
     t["jaw"] += np.clip(0.40 + 0.45 * np.sin(2 * np.pi * rate * time + rng.uniform(0, 6)), 0, 1)
     t["yaw_deg"] += 4 * _swing(time, 0.8)
     t["brows"] += 0.4 * _pulse(time, 0.5, 0.2)
@@ -123,15 +124,15 @@ def _raise_brows(t: dict[str, Track], time: Track, rng: np.random.Generator) -> 
 
 @_act("tilt")
 def _tilt(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
-    t["roll_deg"] += rng.choice([-1, 1]) * rng.uniform(16, 23) * _ease(time)
+    t["roll_deg"] += rng.choice([-1, 1]) * rng.uniform(14, 20) * _ease(time)
 
 
 @_act("look_around")
 def _look_around(t: dict[str, Track], time: Track, rng: np.random.Generator) -> None:
     side = rng.choice([-1, 1])
     t["yaw_deg"] *= 0.3
-    t["yaw_deg"] += side * rng.uniform(22, 30) * np.sin(2 * np.pi * np.clip(time * 1.02, 0, 1))
-    t["gaze_x"] += side * 0.8 * np.sin(2 * np.pi * np.clip(time + 0.06, 0, 1))
+    t["yaw_deg"] += side * rng.uniform(18, 24) * np.sin(2 * np.pi * 0.85 * time)
+    t["gaze_x"] += side * 0.8 * np.sin(2 * np.pi * np.clip(0.85 * time + 0.06, 0, 1))
     t["pitch_deg"] += 4 * np.sin(2 * np.pi * time + 1)
 
 
@@ -178,9 +179,9 @@ def perform(action: str, num_frames: int, rng: np.random.Generator) -> Performan
         )
     tracks["smile"] += max(0.0, rng.normal(0.05, 0.22))
     tracks["gaze_x"] += -0.02 * tracks["yaw_deg"] + rng.normal(0, 0.12)
-    blink = rng.uniform(0, 1.6)
+    blink = rng.uniform(0, 3)
     for eye in ("closed_left", "closed_right"):
-        tracks[eye] += _pulse(time, blink, 0.055) if num_frames > 1 else 0.0
+        tracks[eye] += _pulse(time, blink, 0.08) if num_frames > 1 else 0.0
     _ACTS[action](tracks, time, rng)
     for name in ("smile", "jaw", "brows", "closed_left", "closed_right", "teeth", "hand"):
         tracks[name] = np.clip(tracks[name], 0.0, 1.2)

@@ -105,7 +105,7 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
     if settings.kind == "clips":
         clip = sample_clip(scene, person=person, num_frames=settings.num_frames, size_px=settings.size_px)
     else:
-        clip = sample_picture(scene, person=person, size_px=settings.size_px)
+        clip = sample_picture(scene, person=person, size_px=settings.size_px, zoom=1.0)
     arrays = {
         "frames": np.ascontiguousarray(clip.frames),
         "mask": np.packbits(clip.face_mask, axis=-1),
