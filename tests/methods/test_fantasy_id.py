@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel, FirstBlockCacheConfig
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from miniature import (
     CLEAN,
     PROMPT,
@@ -251,7 +252,11 @@ def test_round_trip_holds_no_weight_of_the_base_but_the_mesh(transformer, topolo
 
 
 def test_copy_leaves_the_transformer_behind(fantasy):
-    copy.deepcopy(fantasy).attach(make_transformer())
+    copied, other = copy.deepcopy(fantasy), make_transformer()
+    copied.attach(other)
+    assert other.transformer_blocks[0].__class__ is not CogVideoXBlock
+    copied.detach()
+    assert all(block.__class__ is CogVideoXBlock for block in other.transformer_blocks)
 
 
 def test_transformer_saves_stock_while_attached(transformer, topology, tmp_path):

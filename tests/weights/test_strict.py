@@ -38,9 +38,11 @@ def test_all_that_is_wrong_is_in_one_error():
 
 
 def test_what_fits_is_let_through():
-    refuse_differences(shapes_of(STATE), shapes_of(STATE), what="This", remedy="")
     rest = {name: tuple(tensor.shape) for name, tensor in STATE.items() if name != "scale"}
+    refuse_differences(shapes_of(STATE), shapes_of(STATE), what="This", remedy="")
     refuse_differences(shapes_of(STATE), rest, what="This", remedy="", optional=["scale"])
+    with pytest.raises(WeightsError, match=r"missing \(1\): scale"):
+        refuse_differences(shapes_of(STATE), rest, what="This", remedy="")
 
 
 def test_long_lists_are_cut():

@@ -6,6 +6,7 @@ code does.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -119,10 +120,8 @@ class ResConv1D(nn.Module):
                 f"ResConv1D got widths {tuple(widths)} and strides {tuple(strides)}; {len(KERNELS)} of each were "
                 f"expected, widths divisible by {num_groups}. Change `context_widths`."
             )
-        inputs = (width, *widths)
-        for number, (narrow, wide, kernel, stride) in enumerate(
-            zip(inputs, widths, KERNELS, strides, strict=False), start=1
-        ):
+        steps = zip(pairwise((width, *widths)), KERNELS, strides, strict=True)
+        for number, ((narrow, wide), kernel, stride) in enumerate(steps, start=1):
             block = ResidualConv1d(narrow, wide, kernel, stride=stride, num_groups=num_groups)
             self.add_module(f"conv_block{number}", block)
 

@@ -100,10 +100,8 @@ class VertexEncoder(nn.Module):
         for level, (fine, coarse) in enumerate(pairwise(num_vertices)):
             self.register_buffer(f"spirals_{level}", torch.zeros(fine, spiral_length, dtype=torch.int64))
             self.register_buffer(f"kept_{level}", torch.zeros(coarse, dtype=torch.int64))
-        inputs = (3, *widths)
         self.convolutions = nn.ModuleList(
-            SpiralConv(narrow, wide, spiral_length=spiral_length)
-            for narrow, wide in zip(inputs, widths, strict=False)
+            SpiralConv(narrow, wide, spiral_length=spiral_length) for narrow, wide in pairwise((3, *widths))
         )
         self.position = nn.Parameter(0.02 * torch.randn(1, num_vertices[-1], widths[-1]))
 

@@ -1,10 +1,15 @@
 """The sentence that goes with a clip, in varied words, the trigger word after the class word."""
 
+import re
+
 import numpy as np
 
 from likeness.puppets.anatomy import Person
 
 TRIGGER = "img"
+PAIR_TRIGGERS = ("img1", "img2")
+MAX_PAIR_WORDS = 28
+"""Words and marks of a sentence about two people: with both class words repeated they fit the tiny backbone's 32 tokens."""
 
 _ACTION_WORDS = {
     "turn_left": (
@@ -109,18 +114,17 @@ def describe(
     def choose(options: tuple[str, ...]) -> str:
         return options[int(rng.integers(len(options)))]
 
-    article = "an" if person.group.startswith("e") else "a"
     wear = choose(
         ("in {a} {color} {garment}", "wearing {a} {color} {garment}", "dressed in {a} {color} {garment}")
     )
-    wear = wear.format(a="an" if clothing[0] in "aeiou" else "a", color=clothing, garment=garment)
+    wear = wear.format(a=_article(clothing), color=clothing, garment=garment)
     act = choose(_ACTION_WORDS[action]).format(his=_POSSESSIVES[person.group])
     where = choose(_SETTING_WORDS[setting])
     looks = ""
     if rng.random() < 0.4:
         chosen = [word for word in look_words(person) if rng.random() < 0.75]
         looks = f" with {' and '.join(chosen)}" if chosen else ""
-    who = f"{article} {person.group} {TRIGGER}{looks}"
+    who = f"{_article(person.group)} {person.group} {TRIGGER}{looks}"
     shape = rng.random()
     if shape < 0.55:
         return f"{who} {wear} {act} {where}"
@@ -129,3 +133,52 @@ def describe(
     if shape < 0.9:
         return f"a close-up video of {who} {wear}, who {act}, {where}"
     return f"{who} {act} {where}, {wear}"
+
+
+def describe_pair(
+    people: tuple[Person, Person],
+    actions: tuple[str, str],
+    clothes: tuple[str, str],
+    setting: str,
+    rng: np.random.Generator,
+) -> str:
+    """A sentence for a clip of two people, who are named from left to right.
+
+    Args:
+        people: Left, right.
+        actions: What each of them does.
+        clothes: Color and garment of each, as "red sweater".
+        setting: Where they are.
+        rng: Which words, and whether clothes are told.
+
+    Returns:
+        For example "a man img1 in a red sweater nods and a woman img2 smiles in a kitchen".
+    """
+
+    def choose(options: tuple[str, ...]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    while True:
+        (left, left_act), (right, right_act) = (
+            (
+                f"{_article(person.group)} {person.group} {trigger}"
+                + (f" in {_article(worn)} {worn}" if rng.random() < 0.5 else ""),
+                choose(_ACTION_WORDS[action]).format(his=_POSSESSIVES[person.group]),
+            )
+            for person, action, worn, trigger in zip(people, actions, clothes, PAIR_TRIGGERS, strict=True)
+        )
+        where, shape = choose(_SETTING_WORDS[setting]), rng.random()
+        if shape < 0.55:
+            sentence = f"{left} {left_act} and {right} {right_act} {where}"
+        elif shape < 0.75:
+            sentence = f"{where}, {left} {left_act} and {right} {right_act}"
+        elif shape < 0.9:
+            sentence = f"on the left {left} {left_act}, on the right {right} {right_act}, {where}"
+        else:
+            sentence = f"a video of {left} who {left_act} and {right} who {right_act}, {where}"
+        if len(re.findall(r"\w+|[^\w\s]", sentence)) - len(PAIR_TRIGGERS) <= MAX_PAIR_WORDS:
+            return sentence
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"

@@ -35,6 +35,10 @@ class Performance:
             np.float32
         )
 
+    def at(self, frame: int) -> dict[str, float]:
+        """All tracks in one frame."""
+        return {name: float(track[frame]) for name, track in self.tracks.items()}
+
 
 def _ease(time: Track, start: float = 0.1, end: float = 0.75) -> Track:
     place = np.clip((time - start) / (end - start), 0, 1)

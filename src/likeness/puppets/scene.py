@@ -39,9 +39,12 @@ def sample_light(rng: np.random.Generator) -> Light:
     return Light(direction.astype(np.float32), key.astype(np.float32), ambient.astype(np.float32))
 
 
-def draw_setting(name: str, size_px: int, rng: np.random.Generator) -> Picture:
-    """Draw a setting, slightly out of focus, (height, width, 3) in [0, 1]."""
-    y, x = np.meshgrid(np.linspace(0, 1, size_px), np.linspace(0, 1, size_px), indexing="ij")
+def draw_setting(
+    name: str, size_px: int, rng: np.random.Generator, *, width_px: int | None = None
+) -> Picture:
+    """Draw a setting, slightly out of focus, (height, width, 3) in [0, 1]; a wider one is stretched."""
+    columns, rows = np.linspace(0, 1, width_px or size_px), np.linspace(0, 1, size_px)
+    y, x = np.meshgrid(rows, columns, indexing="ij")
     picture = _SETTINGS[name](x + rng.uniform(-0.2, 0.2), y, rng).astype(np.float32)
     picture *= np.float32(rng.uniform(0.85, 1.08))
     return np.clip(_blur(picture, max(1, size_px // 22)), 0, 1)

@@ -12,6 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 
 from likeness.app.study.manifest import MANIFEST, SITE, AttentionCheck, Study, StudyItem
@@ -108,15 +109,14 @@ def plan_study(
             references=tuple(picture_names[picture] for picture in one.references),
             prompt=plain(one.prompt) if one.prompt and questionnaire.shows("prompt") else None,
         )
-        for name, (one, system) in zip(names, videos, strict=False)
+        for name, (one, system) in zip(names[: len(videos)], videos, strict=True)
     )
     scale = range(questionnaire.lowest, questionnaire.highest + 1)
-    repeated = [*rng.sample(items, len(items))] * (
-        1 + options.num_checks // len(items)
-    )  # As few twice as can be.
+    shuffled = rng.sample(items, len(items))
+    repeated = islice(cycle(shuffled), options.num_checks)  # As few twice as can be.
     checks = tuple(
         AttentionCheck(id=name, like=item.id, expected=rng.choice(scale))
-        for name, item in zip(names[len(videos) :], repeated, strict=False)
+        for name, item in zip(names[len(videos) :], repeated, strict=True)
     )
     wanted = options.videos_per_rater or len(videos)
     study = Study(
