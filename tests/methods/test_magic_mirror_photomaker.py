@@ -2,40 +2,22 @@
 
 import pytest
 import torch
+from small_photomaker import LORA, SMALL, make_encoder, write_published
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError, WeightsError
-from likeness.identity.photomaker import PhotoMakerEncoder, PhotoMakerSettings, fill_from_photomaker
+from likeness.identity.photomaker import PhotoMakerEncoder, fill_from_photomaker
 from likeness.methods.magic_mirror import MagicMirror
-
-SMALL = PhotoMakerSettings(
-    encoder_width=16,
-    encoder_depth=3,
-    encoder_heads=2,
-    image_size_px=28,
-    projection_widths=(12, 20),
-    embedding_width=8,
-    identity_width=32,
-    identity_depth=2,
-    head_width=16,
-)
-LORA = {"down.weight": torch.ones(2, 2)}
 
 
 @pytest.fixture(scope="module")
 def encoder():
-    torch.manual_seed(0)
-    encoder = PhotoMakerEncoder(SMALL).eval()
-    for parameter in encoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return encoder
+    return make_encoder()
 
 
 @pytest.fixture
 def published(encoder, tmp_path):
-    path = tmp_path / "photomaker-v2.bin"
-    torch.save({"id_encoder": encoder.published_state(), "lora_weights": LORA}, path)
-    return path
+    return write_published(encoder, tmp_path)
 
 
 def people():
