@@ -23,6 +23,7 @@ except RuntimeError as error:
 
 from likeness.puppets.anatomy import GROUPS, IDENTITY_NUMBERS, NUM_IDENTITY, Person, sample_person
 from likeness.puppets.clip import FPS, PuppetClip, sample_clip, sample_picture
+from likeness.puppets.duo import DuoClip, sample_duo
 from likeness.puppets.performance import ACTIONS
 from likeness.puppets.scene import CLOTHING_COLORS, SETTINGS
 
@@ -34,9 +35,11 @@ __all__ = [
     "IDENTITY_NUMBERS",
     "NUM_IDENTITY",
     "SETTINGS",
+    "DuoClip",
     "Person",
     "PuppetClip",
     "sample_clip",
+    "sample_duo",
     "sample_person",
     "sample_picture",
 ]

@@ -27,14 +27,14 @@ PEOPLE_SEED = 5_000_000
 class PuppetSettings(Settings):
     """One set of renders."""
 
-    kind: Literal["pictures", "clips", "faces"]
-    """`faces` are pictures with their aligned head crop and dlib's embedding."""
+    kind: Literal["pictures", "clips", "faces", "duos"]
+    """`faces` are pictures with their aligned head crop and dlib's embedding; `duos` are clips of two people."""
     count: int = Field(gt=0)
     """Samples in all."""
     people: int = Field(gt=0)
     """Sample i shows person i modulo this."""
     size_px: int = 64
-    """Side of a frame."""
+    """Side of a frame; those of `duos` are twice as wide."""
     num_frames: int = 17
     """Frames of a clip."""
     seed: int = 0
@@ -99,6 +99,8 @@ def _render_shard(job: tuple[PuppetSettings, Path, int]) -> None:
 def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     from likeness.puppets import sample_clip, sample_person, sample_picture
 
+    if settings.kind == "duos":
+        return _sample_duo(settings, number)
     who = number % settings.people
     person = sample_person(PEOPLE_SEED + 100_000 * settings.seed + who)
     scene = TRAIN_SEED + 1_000_000 * settings.seed + number
@@ -122,6 +124,31 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
         "person": who,
         "group": clip.person.group,
         "action": clip.action,
+        "clothing": clip.clothing,
+        "setting": clip.setting,
+    }
+    return arrays, facts
+
+
+def _sample_duo(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Person i modulo `people` at the left, and another one, who changes from round to round, at the right."""
+    from likeness.puppets import sample_duo, sample_person
+
+    left, turn = number % settings.people, number // settings.people
+    who = (left, (left + 1 + turn) % settings.people)
+    first, second = (sample_person(PEOPLE_SEED + 100_000 * settings.seed + person) for person in who)
+    scene = TRAIN_SEED + 1_000_000 * settings.seed + number
+    clip = sample_duo(scene, people=(first, second), num_frames=settings.num_frames, size_px=settings.size_px)
+    arrays = {
+        "frames": np.ascontiguousarray(clip.frames),
+        "mask": np.packbits(clip.face_masks.any(axis=1), axis=-1),
+        "landmarks": np.asarray(clip.landmarks, np.float32),
+    }
+    facts = {
+        "prompt": clip.prompt,
+        "people": who,
+        "groups": [first.group, second.group],
+        "actions": clip.actions,
         "clothing": clip.clothing,
         "setting": clip.setting,
     }

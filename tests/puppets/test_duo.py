@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from likeness.errors import ConfigError
+from likeness.puppets import sample_clip, sample_duo, sample_person
+from likeness.puppets.captions import MAX_PAIR_WORDS
+
+
+@pytest.fixture(scope="module")
+def duo():
+    return sample_duo(5, num_frames=3)
+
+
+def test_a_seed_is_a_clip_bit_for_bit(duo):
+    again = sample_duo(5, num_frames=3)
+    assert np.array_equal(duo.frames, again.frames)
+    assert duo.prompt == again.prompt
+
+
+def test_truth_has_the_shapes_promised(duo):
+    assert duo.frames.shape == (3, 64, 128, 3)
+    assert duo.landmarks.shape == (3, 2, 5, 2)
+    assert duo.pose_deg.shape == (3, 2, 3)
+    assert duo.face_masks.shape == (3, 2, 64, 128)
+
+
+def test_each_head_is_in_its_half_and_no_pixel_is_of_both(duo):
+    columns = duo.face_masks.nonzero()[3], duo.face_masks.nonzero()[1]
+    assert columns[0][columns[1] == 0].mean() < 64 < columns[0][columns[1] == 1].mean()
+    assert not duo.face_masks.all(axis=1).any()
+    assert (duo.landmarks[:, 0, :, 0] < 64).all()
+    assert (duo.landmarks[:, 1, :, 0] > 64).all()
+
+
+def test_heads_are_as_large_as_in_clips_of_one():
+    people = (sample_person(1), sample_person(2))
+    duo = sample_duo(3, people=people, actions=("look", "look"), num_frames=1)
+    for who, person in enumerate(people):
+        alone = sample_clip(3, person=person, action="look", num_frames=1).face_mask.sum()
+        assert 0.7 < duo.face_masks[0, who].sum() / alone < 1.4
+
+
+def test_sentences_name_both_from_left_to_right_and_stay_short():
+    for seed in range(15):
+        duo = sample_duo(seed, num_frames=1, size_px=16)
+        first, second = (duo.prompt.index(f"{duo.people[n].group} img{n + 1}") for n in (0, 1))
+        assert first < second
+        assert "img" not in duo.caption
+        assert len(duo.caption.split()) <= MAX_PAIR_WORDS
+
+
+def test_bad_requests_say_what_is_possible():
+    with pytest.raises(ConfigError, match="turn_left"):
+        sample_duo(0, actions=("look", "fly"))
+    with pytest.raises(ConfigError, match="16 px"):
+        sample_duo(0, size_px=4)
