@@ -1,5 +1,11 @@
+import sys
+from pathlib import Path
+
 import pytest
-from miniature import make_mirror, make_pipe, make_transformer
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "identity"))
+
+from miniature import make_mirror, make_pipe, make_transformer  # noqa: E402
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ class SpiralConv(nn.Module):
 
     Shapes:
         x: (batch, vertices, width)
-        spirals: (vertices, spiral_length), int64
-        returns: (batch, vertices, output_width)
+        spirals: (vertices, spiral_length) or those of some vertices, int64
+        returns: (batch, as many vertices as spirals, output_width)
     """
 
     def __init__(self, width: int, output_width: int, *, spiral_length: int) -> None:
@@ -158,6 +158,8 @@ class VertexEncoder(nn.Module):
         x = 10 * (vertices - self.template) / self.spread
         coarse: Any = self.project(vertices)
         for level, convolution in enumerate(self.convolutions):
-            x = elu(convolution(x, self.spirals(level)))[:, self.kept(level)]
-            coarse = coarse[:, self.kept(level)]
+            kept = self.kept(level)
+            # Only where a vertex stays: the others would be thrown away.
+            x = elu(convolution(x, self.spirals(level)[kept]))
+            coarse = coarse[:, kept]
         return x + depth_code(coarse[..., 2], x.shape[-1]) + self.position

@@ -78,18 +78,23 @@ def tokenize(tokenizer: Any, sentences: Sequence[str], length: int) -> Tensor:
 class CastParameters(nn.Module):
     """Runs a module in another dtype while its parameters, and their gradients, stay as they are.
 
-    Only parameters that learn are cast at each call; frozen ones should be stored in that dtype.
+    Only parameters that learn are cast at each call; frozen ones should be stored in that dtype. Those under a name of
+    `wide` stay in float32.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype, *, wide: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.module, self.dtype = module, dtype
+        self.module, self.dtype, self.wide = module, dtype, frozenset(wide)
         if dtype == torch.bfloat16:
             # The fused attention of a CPU takes four times as long in bfloat16 as plain products do.
             torch.backends.cuda.enable_flash_sdp(False)
 
     def forward(self, *args: Any) -> Any:
-        cast = {name: p.to(self.dtype) for name, p in self.module.named_parameters() if p.requires_grad}
+        cast = {
+            name: p.to(self.dtype)
+            for name, p in self.module.named_parameters()
+            if p.requires_grad and self.wide.isdisjoint(name.split("."))
+        }
         return torch.func.functional_call(self.module, cast, args)
 
 

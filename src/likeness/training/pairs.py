@@ -1,4 +1,4 @@
-"""What Magic Mirror learns from: pictures and clips as latents, their sentences, and references of the same people."""
+"""What methods learn from: pictures and clips as latents, their sentences, and references of the same people."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor
 
 from likeness.errors import PromptError, WeightsError
-from likeness.methods.magic_mirror import MagicMirror
+from likeness.methods.method import Method
 from likeness.training import diffusion
 from likeness.training.base import caption
 from likeness.training.data import Shards, puppets
@@ -20,7 +20,7 @@ from likeness.training.render import PuppetSettings
 class Sentences:
     """Token ids of a set's sentences: plain, and with the class word repeated for one or two references."""
 
-    def __init__(self, pipe: CogVideoXPipeline, mirror: MagicMirror, shards: Shards) -> None:
+    def __init__(self, pipe: CogVideoXPipeline, method: Method, shards: Shards) -> None:
         length = pipe.transformer.config.max_text_seq_length
         self.plain = diffusion.tokenize(pipe.tokenizer, [caption(fact) for fact in shards.facts], length)
         self.empty = diffusion.tokenize(pipe.tokenizer, [""], length)[0]
@@ -30,7 +30,7 @@ class Sentences:
             ids, masks = self.plain.clone(), torch.zeros(self.plain.shape, dtype=torch.bool)
             for row, fact in enumerate(shards.facts):
                 try:
-                    tokens = mirror.tokenize(
+                    tokens = method.tokenize(
                         [fact["prompt"]], pipe.tokenizer, num_references=count, max_length=length
                     )
                 except PromptError:  # A long sentence stays plain: its person is seen by the adapters alone.

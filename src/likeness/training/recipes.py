@@ -23,7 +23,16 @@ def read(path: Path, overrides: Sequence[str] = ()) -> config.Settings:
 def _kinds() -> dict[str, type[config.Settings]]:
     from likeness.training.base import BaseRecipe
     from likeness.training.distill import DistillRecipe
+    from likeness.training.fantasy_id import FantasyRecipe
     from likeness.training.mirror import MirrorRecipe
+    from likeness.training.shape import ShapeRecipe
     from likeness.training.vae import VaeRecipe
 
-    return {"vae": VaeRecipe, "base": BaseRecipe, "distill": DistillRecipe, "mirror": MirrorRecipe}
+    return {
+        "vae": VaeRecipe,
+        "base": BaseRecipe,
+        "distill": DistillRecipe,
+        "mirror": MirrorRecipe,
+        "fantasy_id": FantasyRecipe,
+        "shape": ShapeRecipe,
+    }

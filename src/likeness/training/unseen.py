@@ -38,7 +38,7 @@ def face_loss(stage: Any, count: int = 64) -> float:
         stage.unseen_sentences.ids[1][rows],
         stage.unseen_sentences.masks[1][rows],
         to_pixels(faces["crop"][chosen]).to(stage.dtype),
-        faces["embedding"][chosen][:, None],
+        stage.lesson.traits(stage.data, "unseen", chosen[:, None]),
         torch.ones(len(rows), dtype=torch.bool),
         noisy.to(stage.dtype),
         timesteps,
@@ -55,12 +55,13 @@ def draw(stage: Any, path: Path) -> None:
     faces, rows = stage.data["unseen"], []
     people = list(faces.rows_of("person").values())[: 4 if frames > 1 else 8]
     first = torch.tensor([looks[0] for looks in people])
-    pixels, embedding = to_pixels(faces["crop"][first]), faces["embedding"][first][:, None]
+    pixels = to_pixels(faces["crop"][first])
+    traits = stage.lesson.traits(stage.data, "unseen", first[:, None])
     for words in SHEET_PROMPTS:
-        identity = stage.mirror.encode_tensors(pixels, embedding)
+        identity = stage.method.encode_tensors(pixels, traits)
         prompts = [words.format(faces.facts[looks[0]]["group"]) for looks in people]
-        with stage.mirror.identity(identity):
-            prompt = stage.mirror.prompt(prompts, max_sequence_length=length)
+        with stage.method.identity(identity):
+            prompt = stage.method.prompt(prompts, max_sequence_length=length)
             clips = diffusion.sample(
                 stage.pipe, num_frames=frames, seed=0, guidance=stage.settings.guidance, **prompt
             )
