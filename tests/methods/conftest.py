@@ -5,7 +5,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "identity"))
 
-from miniature import make_mirror, make_pipe, make_transformer  # noqa: E402
+from miniature import make_mirror, make_pipe, make_transformer
 
 
 @pytest.fixture
