@@ -1,0 +1,43 @@
+"""The source that ships: a small network reads a head in the puppets' topology from head crops (`network.py`)."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likeness import weights
+from likeness.identity.face_shape.network import ShapeNetwork
+from likeness.identity.face_shape.source import refuse_nobody
+from likeness.records import Face
+
+SHIPPED = weights.CHECKPOINTS / "tiny" / "shape"
+"""Where the network and the sliders that ship lie."""
+
+
+class LearnedShape:
+    """Reads the crops of all references and averages what each of them says.
+
+    Example:
+        vertices = LearnedShape()(views)
+    """
+
+    topology = "puppet"
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Load the network in `folder`, by default the one that ships. Raises WeightsError where there is none."""
+        self.network = _load(SHIPPED if folder is None else folder)
+
+    @property
+    def num_vertices(self) -> int:
+        return len(self.network.mean)
+
+    def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
+        refuse_nobody(faces)
+        return self.network.read(np.stack([face.crop for face in faces])).astype(np.float32)
+
+
+@cache
+def _load(folder: Path) -> ShapeNetwork:
+    return ShapeNetwork.load(folder)

@@ -1,0 +1,157 @@
+"""Reads a neutral head from head crops: a small convolutional network over a PCA basis of puppets' shapes.
+
+It answers in the puppets' topology (`identity/shapes.py`), whatever the pose and expression of the pictures. It knows
+puppets alone: on photographs it gives plausible heads, and nothing here says how near they come.
+"""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from likeness.errors import WeightsError
+
+
+class ShapeNetwork(nn.Module):
+    """From aligned head crops to vertices: mean + sum of coefficient times component.
+
+    Components come scaled, so that over people each coefficient has mean 0 and deviation 1.
+
+    Shapes:
+        crops: (batch, 3, size_px, size_px) in [-1, 1]
+        returns: (batch, components)
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(
+        self,
+        num_vertices: int = 2562,
+        num_components: int = 32,
+        widths: tuple[int, ...] = (16, 40, 80, 96),
+        hidden_width: int = 160,
+        size_px: int = 64,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "num_vertices": num_vertices,
+            "num_components": num_components,
+            "widths": list(widths),
+            "hidden_width": hidden_width,
+            "size_px": size_px,
+        }
+        self.size_px = size_px
+        self.register_buffer("mean", torch.zeros(num_vertices, 3))
+        self.register_buffer("basis", torch.zeros(num_components, num_vertices, 3))
+        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
+        for level, (narrow, wide) in enumerate(pairwise(widths)):
+            layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
+            layers += (
+                [_Residual(wide)] if level else []
+            )  # Large maps would cost most and tell least of a whole head.
+        side = size_px // 2 ** len(widths)
+        layers += [
+            nn.Flatten(),
+            nn.Linear(widths[-1] * side * side, hidden_width),
+            nn.GELU(),
+            nn.Linear(hidden_width, num_components),
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return self.layers(crops)
+
+    def set_basis(self, mean: Tensor, basis: Tensor) -> None:
+        """Take over what `principal_shapes` found."""
+        self.mean.copy_(mean)
+        self.basis.copy_(basis)
+
+    @property
+    def spread(self) -> Tensor:
+        """(components,): how far a vertex moves when a coefficient moves by 1, root mean square."""
+        return self.basis.square().mean(dim=(1, 2)).sqrt()
+
+    def coefficients(self, vertices: Tensor) -> Tensor:
+        """Coefficients (batch, components) of known heads (batch, vertices, 3): components are orthogonal."""
+        basis = self.basis.flatten(1)
+        return (vertices - self.mean).flatten(1) @ basis.T / basis.square().sum(dim=1)
+
+    def head(self, coefficients: Tensor) -> Tensor:
+        """Vertices (batch, vertices, 3) of coefficients (batch, components)."""
+        return self.mean + torch.einsum("bk,kvc->bvc", coefficients, self.basis)
+
+    def prepare(self, crops: Tensor) -> Tensor:
+        """Crops (batch, 3, side, side) in [-1, 1] at the size that the network reads."""
+        return F.adaptive_avg_pool2d(crops, self.size_px)
+
+    @torch.no_grad()
+    def read(self, crops: np.ndarray) -> np.ndarray:
+        """The neutral head (vertices, 3) of one person from (views, side, side, 3) uint8 head crops, averaged."""
+        pixels = torch.from_numpy(crops).movedim(-1, 1).float() / 127.5 - 1
+        seen = self(self.prepare(pixels).to(self.mean.device)).mean(dim=0, keepdim=True)
+        return self.head(seen)[0].cpu().numpy()
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and float16 weights."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        tensors = {name: value.half().contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, folder / "model.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote, strictly, as float32.
+
+        Raises:
+            WeightsError: There is none, or it is damaged.
+        """
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            tensors = load_file(folder / "model.safetensors")
+            model = cls(**{**config, "widths": tuple(config["widths"])})
+            model.load_state_dict({name: value.float() for name, value in tensors.items()})
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise WeightsError(
+                f"No shape network at {folder} ({error}). Train one: `likeness train recipes/tiny/shape.toml`."
+            ) from error
+        return model.eval().requires_grad_(False)
+
+
+def principal_shapes(vertices: np.ndarray, num_components: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of heads and how they differ most, in orthogonal components that are scaled by their deviations.
+
+    Shapes:
+        vertices: (people, vertices, 3)
+        returns: (vertices, 3) and (num_components, vertices, 3), float32
+    """
+    flat = vertices.reshape(len(vertices), -1).astype(np.float64)
+    mean = flat.mean(axis=0)
+    _, singular, rows = np.linalg.svd(flat - mean, full_matrices=False)
+    # The sign of a component is arbitrary; its largest number is made positive, so that every machine agrees.
+    rows = rows[:num_components]
+    rows = rows * np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])[:, None]
+    scaled = rows * (singular[:num_components] / np.sqrt(len(flat)))[:, None]
+    shape = vertices.shape[1:]
+    return mean.reshape(shape).astype(np.float32), scaled.reshape(-1, *shape).astype(np.float32)
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(4, width),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden + self.body(hidden)

@@ -1,0 +1,120 @@
+"""A head's proportions, measured on vertices in the puppets' topology: exact, where landmarks of a picture only estimate.
+
+Widths and lengths are in units of the mesh (a head is about two units tall); `measure` gives them in shares of the face's
+own width, as they can be compared between people and with pictures (`likeness.faces.proportions`).
+"""
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likeness.errors import ConfigError
+
+NUM_VERTICES = 2562
+"""Vertices of the puppets' head."""
+
+
+@cache
+def _rest() -> NDArray[np.float32]:
+    from likeness.puppets.shape import mean_head  # numba loads only where puppets are used
+
+    return mean_head()[0]
+
+
+@cache
+def is_face() -> NDArray[np.bool_]:
+    """(vertices,): which vertices lie between brows and chin, in front of the ears."""
+    rest = _rest()
+    return (rest[:, 2] > 0.15) & (rest[:, 1] < 0.45) & (rest[:, 1] > -0.95)
+
+
+@cache
+def _midline() -> NDArray[np.int64]:
+    """Vertices of the profile, from the top down."""
+    rest = _rest()
+    middle = np.flatnonzero((np.abs(rest[:, 0]) < 1e-4) & (rest[:, 2] > 0.2))
+    return middle[np.argsort(-rest[middle, 1])]
+
+
+def refuse_other_topology(vertices: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Give finite vertices in the puppets' topology back as float64.
+
+    Raises:
+        ConfigError: They are something else.
+    """
+    vertices = np.asarray(vertices, dtype=np.float64)
+    if vertices.shape != (NUM_VERTICES, 3) or not np.isfinite(vertices).all():
+        raise ConfigError(
+            f"Vertices have the shape {vertices.shape}; ({NUM_VERTICES}, 3) finite numbers in the puppets' topology were "
+            "expected. Use the source `puppet` or `learned`."
+        )
+    return vertices
+
+
+def face_width(vertices: NDArray[np.floating]) -> float:
+    """Width between the cheekbones: the widest place from the eyes to the base of the nose."""
+    return _width(refuse_other_topology(vertices), -0.20, 0.05)
+
+
+def measure(vertices: NDArray[np.floating]) -> dict[str, float]:
+    """A head's proportions.
+
+    Args:
+        vertices: (vertices, 3) in the puppets' topology, neutral.
+
+    Returns:
+        `face_length` (brows to chin), `jaw_width` (between the corners of the jaw), `chin_length` (mouth to chin),
+        `nose_length` (eyes to the base of the nose), `nose_width` (where its sides have fallen to half) and `eye_spacing`
+        (between the middles of the eye sockets) in shares of the face's width; and `face_width` in shares of its length.
+
+    Raises:
+        ConfigError: The vertices are of another topology.
+    """
+    vertices = refuse_other_topology(vertices)
+    width = face_width(vertices)
+    profile = vertices[_midline()]
+    levels = _rest()[_midline(), 1]
+    brows, eyes, mouth = (float(np.interp(-y, -levels, profile[:, 1])) for y in (0.325, 0.12, -0.475))
+    chin = float(profile[:, 1].min())
+    return {
+        "face_width": width / (brows - chin),
+        "face_length": (brows - chin) / width,
+        "jaw_width": _width(vertices, -0.62, -0.42) / width,
+        "chin_length": (mouth - chin) / width,
+        "nose_length": (eyes - _nose_base(profile, levels)) / width,
+        "nose_width": _nose_width(vertices) / width,
+        "eye_spacing": _eye_spacing(vertices) / width,
+    }
+
+
+def _width(vertices: NDArray[np.float64], low: float, high: float) -> float:
+    rest = _rest()
+    return 2 * float(np.abs(vertices[(rest[:, 1] > low) & (rest[:, 1] < high), 0]).max())
+
+
+def _nose_base(profile: NDArray[np.float64], levels: NDArray[np.float32]) -> float:
+    """Height at which the nose, below its tip, stands out of the face by half of what it does there."""
+    out = profile[:, 2] - _rest()[_midline(), 2]
+    tip = int(np.where((levels < 0.0) & (levels > -0.45), out, -np.inf).argmax())
+    half = out[tip] / 2
+    below = tip + 1 + int((out[tip + 1 :] < half).argmax())
+    share = (out[below - 1] - half) / (out[below - 1] - out[below])
+    return float(profile[below - 1, 1] + share * (profile[below, 1] - profile[below - 1, 1]))
+
+
+def _nose_width(vertices: NDArray[np.float64]) -> float:
+    """Twice how far from the middle the nose stands out of the face, on average, over its lower half."""
+    rest = _rest()
+    chosen = (np.abs(rest[:, 0]) < 0.28) & (rest[:, 1] < -0.08) & (rest[:, 1] > -0.32) & (rest[:, 2] > 0.3)
+    out = np.maximum(vertices[chosen, 2] - rest[chosen, 2] - 0.02, 0)
+    return 2 * float((out * np.abs(vertices[chosen, 0])).sum() / max(out.sum(), 1e-9))
+
+
+def _eye_spacing(vertices: NDArray[np.float64]) -> float:
+    """Twice how far from the middle the eye sockets are, on average, weighed by their depth."""
+    rest = _rest()
+    chosen = (np.abs(rest[:, 0]) < 0.62) & (np.abs(rest[:, 0]) > 0.12) & (np.abs(rest[:, 1] - 0.14) < 0.2)
+    chosen &= rest[:, 2] > 0.1
+    deep = np.maximum(rest[chosen, 2] - vertices[chosen, 2], 0)
+    return 2 * float((deep * np.abs(vertices[chosen, 0])).sum() / max(deep.sum(), 1e-9))

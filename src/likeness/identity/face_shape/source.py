@@ -1,0 +1,84 @@
+"""Where a person's three-dimensional shape comes from: one protocol, and the names by which a source is asked for.
+
+A source gives vertices in neutral pose, in a fixed topology that it names; FantasyID reads them. `docs/shape_sources.md`
+says what each source can and cannot do.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likeness.errors import ConfigError
+from likeness.records import Face
+
+SOURCES = ("learned", "puppet:SEED", "mediapipe", "flame:FILE")
+"""What `load_source` understands."""
+
+
+class ShapeSource(Protocol):
+    """Reads one person's shape from their pictures."""
+
+    @property
+    def topology(self) -> str:
+        """Which mesh the vertices are of: `puppet`, `mediapipe` or `flame`. Vertices of two never compare."""
+        ...
+
+    @property
+    def num_vertices(self) -> int: ...
+
+    def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
+        """The person's vertices (vertices, 3): x to the picture's right, y up, z towards the camera."""
+        ...
+
+
+def load_source(name: str) -> ShapeSource:
+    """Load a source of shapes by its name.
+
+    Args:
+        name: `learned`, or `learned:FOLDER` for another network; `puppet:SEED`, the exact head of that puppet;
+            `mediapipe`; `flame:FILE`, a mesh or shape numbers that you made with FLAME.
+
+    Raises:
+        ConfigError: No source has that name, or a part of it is missing.
+        WeightsError: What it needs is not here; the message says what to put where.
+    """
+    kind, _, rest = name.partition(":")
+    if kind == "learned":
+        from likeness.identity.face_shape.learned import LearnedShape
+
+        return LearnedShape(Path(rest) if rest else None)
+    if kind == "puppet":
+        from likeness.identity.face_shape.puppet import PuppetShape
+
+        return PuppetShape(_seed(rest))
+    if kind == "mediapipe" and not rest:
+        from likeness.identity.face_shape.mediapipe import MediaPipeShape
+
+        return MediaPipeShape()
+    if kind == "flame":
+        from likeness.identity.face_shape.flame import FlameShape
+
+        return FlameShape(Path(rest) if rest else None)
+    close = difflib.get_close_matches(kind, [known.partition(":")[0] for known in SOURCES], n=1)
+    advice = f"Did you mean `{close[0]}`? " if close else ""
+    raise ConfigError(f"No source of shapes is called `{name}`. {advice}Known: {', '.join(SOURCES)}.")
+
+
+def refuse_nobody(faces: Sequence[Face]) -> None:
+    """Refuse to read a shape of no picture.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not faces:
+        raise ConfigError("No reference face was given; a shape is read from at least one. Pass a picture.")
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"`puppet:{text}` names no puppet. Write its seed behind the colon: `puppet:7`.")
+    return int(text)
