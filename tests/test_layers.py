@@ -32,6 +32,7 @@ DOORS = {
     "transformers": "backbones identity",
     "dlib": "faces",
     "onnxruntime": "faces",
+    "mediapipe": "faces",
     "PIL": "media",
     "av": "media",
     "typer": "cli",

@@ -16,6 +16,7 @@ from likeness.config import Settings
 from likeness.identity.face_shape.draw import draw_head
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.face_shape.proportions import face_width, is_face
+from likeness.identity.face_shape.sliders import derive_directions, save_directions
 from likeness.training import parallel
 from likeness.training.data import Order, Shards, puppets
 from likeness.training.loop import LoopSettings, finish, finished, train
@@ -207,6 +208,7 @@ def run(recipe: ShapeRecipe, folder: Path, cache: Path) -> Path:
     target = folder / "model"
     if parallel.rank() == 0:
         model.save(target)
+        save_directions(target, derive_directions())
         figures = errors(
             model.head(_read(model, held_out[0])).detach().numpy(), held_out[1].numpy(), model.mean.numpy()
         )

@@ -65,8 +65,8 @@ def measure(vertices: NDArray[np.floating]) -> dict[str, float]:
 
     Returns:
         `face_length` (brows to chin), `jaw_width` (between the corners of the jaw), `chin_length` (mouth to chin),
-        `nose_length` (eyes to the base of the nose), `nose_width` (where its sides have fallen to half) and `eye_spacing`
-        (between the middles of the eye sockets) in shares of the face's width; and `face_width` in shares of its length.
+        `nose_length` (eyes to the base of the nose) and `eye_spacing` (between the middles of the eye sockets) in shares of
+        the face's width; and `face_width` in shares of its length.
 
     Raises:
         ConfigError: The vertices are of another topology.
@@ -83,7 +83,6 @@ def measure(vertices: NDArray[np.floating]) -> dict[str, float]:
         "jaw_width": _width(vertices, -0.62, -0.42) / width,
         "chin_length": (mouth - chin) / width,
         "nose_length": (eyes - _nose_base(profile, levels)) / width,
-        "nose_width": _nose_width(vertices) / width,
         "eye_spacing": _eye_spacing(vertices) / width,
     }
 
@@ -101,14 +100,6 @@ def _nose_base(profile: NDArray[np.float64], levels: NDArray[np.float32]) -> flo
     below = tip + 1 + int((out[tip + 1 :] < half).argmax())
     share = (out[below - 1] - half) / (out[below - 1] - out[below])
     return float(profile[below - 1, 1] + share * (profile[below, 1] - profile[below - 1, 1]))
-
-
-def _nose_width(vertices: NDArray[np.float64]) -> float:
-    """Twice how far from the middle the nose stands out of the face, on average, over its lower half."""
-    rest = _rest()
-    chosen = (np.abs(rest[:, 0]) < 0.28) & (rest[:, 1] < -0.08) & (rest[:, 1] > -0.32) & (rest[:, 2] > 0.3)
-    out = np.maximum(vertices[chosen, 2] - rest[chosen, 2] - 0.02, 0)
-    return 2 * float((out * np.abs(vertices[chosen, 0])).sum() / max(out.sum(), 1e-9))
 
 
 def _eye_spacing(vertices: NDArray[np.float64]) -> float:

@@ -1,0 +1,210 @@
+"""Shapes in FLAME's topology, from files that you made or were licensed to use. Nothing of FLAME or DECA ships.
+
+FLAME and DECA are free for research alone, after registration. So their networks are not run here: run them yourself and
+give a mesh, or shape numbers (betas) together with FLAME's model file. The neutral head is template + shape directions times
+betas, with expression and pose at zero; a mesh is taken as it is, so export it neutral.
+"""
+
+import pickle
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likeness import weights
+from likeness.errors import ConfigError, WeightsError
+from likeness.records import Face
+
+NUM_VERTICES = 5023
+MODEL_FILES = ("flame.npz", "generic_model.pkl", "flame2023_Open.pkl", "FLAME2023_Open.pkl")
+"""Names under which FLAME's model is looked for, in `$LIKENESS_HOME/models/flame`."""
+_WHAT_TO_PUT = (
+    "Give a mesh of 5,023 vertices (.ply, .obj or .npy), exported in neutral pose and expression, or FLAME's shape numbers "
+    "(betas, a .npy) with FLAME's model file in {folder} ({names}). Both come from https://flame.is.tue.mpg.de and "
+    "https://github.com/yfeng95/DECA, for research, after registration."
+)
+
+
+class FlameShape:
+    """A source that reads one person's file. It looks at no picture."""
+
+    topology = "flame"
+    num_vertices = NUM_VERTICES
+
+    def __init__(self, path: Path | None = None, *, model: Path | None = None) -> None:
+        """Read the file.
+
+        Args:
+            path: A mesh (.ply, .obj, .npy of (5023, 3)), or a .npy of betas.
+            model: FLAME's model file, by default the one in `$LIKENESS_HOME/models/flame`.
+
+        Raises:
+            WeightsError: A file is not here or not readable; the message says what to put where.
+            ConfigError: The file holds something else.
+        """
+        if path is None or not path.is_file():
+            named = "No file was named" if path is None else f"{path} does not exist"
+            raise WeightsError(f"{named}; a shape in FLAME's topology is needed. {what_to_put()}")
+        numbers = read_points(path)
+        if numbers.shape != (NUM_VERTICES, 3):
+            if path.suffix != ".npy" or numbers.ndim != 1:
+                raise ConfigError(
+                    f"{path} holds numbers of shape {numbers.shape}; ({NUM_VERTICES}, 3) vertices were expected. {what_to_put()}"
+                )
+            numbers = _neutral_head(numbers, _find_model(model))
+        self.vertices = numbers.astype(np.float32)
+
+    def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
+        del faces
+        return self.vertices.copy()
+
+
+def what_to_put() -> str:
+    """What a user has to bring, and where it goes."""
+    return _WHAT_TO_PUT.format(folder=_folder(), names=" or ".join(MODEL_FILES[:3]))
+
+
+def read_points(path: Path) -> NDArray[np.float64]:
+    """Vertices of a mesh file, or the numbers of a .npy.
+
+    Raises:
+        ConfigError: It is no such file, or damaged.
+    """
+    try:
+        if path.suffix == ".npy":
+            numbers = np.load(path, allow_pickle=False)
+        elif path.suffix == ".obj":
+            lines = path.read_text().splitlines()
+            numbers = np.array([line.split()[1:4] for line in lines if line.startswith("v ")])
+        elif path.suffix == ".ply":
+            numbers = _read_ply(path)
+        else:
+            raise ValueError(f"its suffix is {path.suffix or 'missing'}")
+        numbers = np.asarray(numbers, dtype=np.float64).squeeze()
+    except (OSError, ValueError, IndexError, KeyError, StopIteration) as error:
+        raise ConfigError(f"{path} cannot be read as a shape ({error}). {what_to_put()}") from error
+    if not np.isfinite(numbers).all():
+        raise ConfigError(f"{path} holds numbers that are not finite. Export it again.")
+    return numbers
+
+
+def _folder() -> Path:
+    return weights.home() / "models" / "flame"
+
+
+def _find_model(path: Path | None) -> Path:
+    places = [_folder() / name for name in MODEL_FILES] if path is None else [path]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise WeightsError(f"Shape numbers need FLAME's model, and {places[0]} is not here. {what_to_put()}")
+    return found
+
+
+def _neutral_head(betas: NDArray[np.float64], model: Path) -> NDArray[np.float64]:
+    template, directions = _read_model(model)
+    if len(betas) > directions.shape[-1]:
+        raise ConfigError(
+            f"{len(betas)} shape numbers were given; {model} has {directions.shape[-1]} shape directions. Give fewer."
+        )
+    return template + directions[..., : len(betas)] @ betas
+
+
+@cache
+def _read_model(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The template (5023, 3), and the shape directions (5023, 3, directions), of which the first 300 are identity's."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                parts = {name: file[name] for name in ("v_template", "shapedirs")}
+        else:
+            with path.open("rb") as file:
+                parts = _OnlyNumbers(file, encoding="latin1").load()
+        template, directions = (np.asarray(parts[name], np.float64) for name in ("v_template", "shapedirs"))
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise WeightsError(f"{path} is no FLAME model ({error!r}). {what_to_put()}") from error
+    if template.shape != (NUM_VERTICES, 3) or directions.shape[:2] != (NUM_VERTICES, 3):
+        raise WeightsError(
+            f"{path} has a template of shape {template.shape} and shape directions {directions.shape}; those of FLAME begin "
+            f"with ({NUM_VERTICES}, 3). {what_to_put()}"
+        )
+    return template, directions[..., :300]
+
+
+class _OnlyNumbers(pickle.Unpickler):
+    """Reads FLAME's pickles without running what a pickle may hold: arrays, sparse matrices, chumpy's wrapper around them."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("chumpy"):
+            return _Wrapped
+        known = {
+            "numpy": {"ndarray", "dtype"},
+            "numpy.core.multiarray": {"_reconstruct", "scalar"},
+            "numpy._core.multiarray": {"_reconstruct", "scalar"},
+            "scipy.sparse.csc": {"csc_matrix"},
+            "scipy.sparse._csc": {"csc_matrix"},
+            "scipy.sparse.csr": {"csr_matrix"},
+            "scipy.sparse._csr": {"csr_matrix"},
+            "_codecs": {"encode"},
+            "copy_reg": {"_reconstructor"},
+            "copyreg": {"_reconstructor"},
+            "__builtin__": {"object"},
+            "builtins": {"object"},
+        }
+        if name not in known.get(module, ()):
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no FLAME model needs")
+        if module.startswith("scipy"):
+            return _Wrapped  # The joint regressor, which a neutral head does not need.
+        return super().find_class(module, name)
+
+
+class _Wrapped:
+    """Stands for chumpy's arrays, which hold their numbers as `x`."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        del copy
+        return np.asarray(self.state["x"], dtype=dtype)
+
+
+def _read_ply(path: Path) -> NDArray[np.float64]:
+    """Vertices of an ASCII or binary PLY whose first element is `vertex` with scalar properties."""
+    data = path.read_bytes()
+    head, found, body = data.partition(b"end_header\n")
+    lines = head.decode("ascii", errors="replace").split("\n")
+    if not found or lines[0].strip() != "ply":
+        raise ValueError("it has no PLY header")
+    kinds = {"float": "f4", "float32": "f4", "double": "f8", "float64": "f8", "uchar": "u1", "uint8": "u1",
+             "char": "i1", "int8": "i1", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
+             "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2"}  # fmt: skip
+    words = [line.split() for line in lines if line.strip()]
+    start = next(number for number, line in enumerate(words) if line[:2] == ["element", "vertex"])
+    count = int(words[start][2])
+    properties = []
+    for line in words[start + 1 :]:
+        if line[0] == "element":
+            break
+        if line[0] == "property":
+            properties.append((line[2], kinds[line[1]]))
+    layout = next(line[1] for line in words if line[0] == "format")
+    if layout == "ascii":
+        names = [name for name, _ in properties]
+        rows = np.array(
+            [line.split()[: len(names)] for line in body.decode().splitlines()[:count]], dtype=np.float64
+        )
+        return rows[:, [names.index(axis) for axis in "xyz"]]
+    order = {"binary_little_endian": "<", "binary_big_endian": ">"}[layout]
+    rows = np.frombuffer(body, dtype=[(name, order + kind) for name, kind in properties], count=count)
+    return np.stack([rows[axis].astype(np.float64) for axis in "xyz"], axis=1)

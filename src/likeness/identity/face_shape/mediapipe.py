@@ -1,0 +1,68 @@
+"""Shapes of 468 points by MediaPipe: for photographs, without training. Pose is removed; expression is not.
+
+Every view is brought onto the seven points of MediaPipe's canonical face that move least with expression, by the similarity
+that fits them best (Procrustes); then views are averaged. Depth is a guess of a network for single pictures, so give
+neutral, frontal pictures, and several of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likeness.faces import EYE_CENTERS, EYE_CORNERS
+from likeness.faces.mesh_points import NUM_POINTS, read_points, read_triangles
+from likeness.identity.face_shape.source import refuse_nobody
+from likeness.records import Face
+
+ANCHORS = (33, 133, 362, 263, 1, 61, 291)
+"""MediaPipe's numbers of the eyes' corners from the picture's left, the tip of the nose, the mouth's corners."""
+_CANONICAL_CM = np.concatenate([EYE_CORNERS.head_points[:4], EYE_CENTERS.head_points[2:]]) * (1, -1, 1)
+"""(7, 3): the same on the canonical face, y up."""
+
+
+class MediaPipeShape:
+    """Reads 468 points from the crops of all references. MediaPipe is imported at the first call."""
+
+    topology = "mediapipe"
+    num_vertices = NUM_POINTS
+
+    def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
+        """Centimeters of a mean face; x to the picture's right, y up, z towards the camera.
+
+        Raises:
+            ResourceError: MediaPipe is not installed; the message says how.
+            NoFaceError: MediaPipe finds no face in a crop.
+        """
+        refuse_nobody(faces)
+        shapes = [remove_pose(read_points(face.crop, source=face.source)) for face in faces]
+        return np.mean(shapes, axis=0).astype(np.float32)
+
+    @property
+    def triangles(self) -> NDArray[np.int64]:
+        """(triangles, 3), for `MeshTopology.build`."""
+        return read_triangles()
+
+
+def remove_pose(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Turn, scale and shift (468, 3) points onto the canonical face."""
+    scale, turn, shift = fit_space_similarity(points[list(ANCHORS)], _CANONICAL_CM)
+    return scale * points @ turn.T + shift
+
+
+def fit_space_similarity(
+    source: NDArray[np.floating], target: NDArray[np.floating]
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Least-squares scale, rotation (no mirroring) and shift that take `source` to `target`, by Umeyama's method.
+
+    Shapes:
+        source, target: (points, 3)
+        returns: scale, (3, 3), (3,): target is near scale * source @ rotation.T + shift
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    a, b = source - source.mean(axis=0), target - target.mean(axis=0)
+    left, sizes, right = np.linalg.svd(b.T @ a)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    turn = (left * sign) @ right
+    scale = float((sizes * sign).sum() / max((a**2).sum(), np.finfo(np.float64).tiny))
+    return scale, turn, target.mean(axis=0) - scale * source.mean(axis=0) @ turn.T

@@ -1,0 +1,155 @@
+"""Sliders of a face's shape (FantasyID, arXiv:2502.13995v1, Fig. 4): they move the vertices before a method encodes them.
+
+A slider's direction is what its shape number does to puppets: the mean over people of how far each vertex moves when that
+number grows by one standard deviation. It is computed once (`derive_directions`), with the network of `learned.py`, and
+lies beside it. Directions are linear: where a feature slides over the mesh, as the tip of the nose does, large values also sharpen or
+blunt it.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from likeness.config import Settings
+from likeness.errors import ConfigError, WeightsError
+from likeness.identity.face_shape.learned import SHIPPED
+from likeness.identity.face_shape.proportions import refuse_other_topology
+from likeness.identity.face_shape.source import ShapeSource
+from likeness.records import Face
+
+SHAPE_NUMBERS = {
+    "face_width": "face_width",
+    "face_length": "face_length",
+    "jaw": "jaw_width",
+    "chin": "chin_length",
+    "nose": "nose_length",
+    "eyes": "eye_spacing",
+}
+"""The puppets' shape number behind each slider, and the proportion (`proportions.measure`) that it moves."""
+LIMIT = 3.0
+"""Most standard deviations, either way."""
+_FILE = "sliders.safetensors"
+
+
+class FaceShape(Settings):
+    """How a face's shape differs from the person's own, in standard deviations of people; 0 leaves it.
+
+    Example:
+        likeness.generate("a woman img waves", faces=["me.jpg"], face_shape=FaceShape(jaw=-1.5))
+    """
+
+    face_width: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
+    """Of the whole face, from the cheekbones down."""
+    face_length: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
+    """From the brows to the chin."""
+    jaw: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
+    """Width between the corners of the jaw."""
+    chin: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
+    """Length from mouth to chin."""
+    nose: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
+    """Length from the eyes to the base of the nose."""
+    eyes: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
+    """Distance between the eyes."""
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing is moved."""
+        return not any(self.model_dump().values())
+
+    def move(self, vertices: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Move a head.
+
+        Args:
+            vertices: (vertices, 3) in the puppets' topology.
+
+        Raises:
+            ConfigError: They are of another topology.
+            WeightsError: The directions that ship are not here.
+        """
+        moved = refuse_other_topology(vertices)
+        for name, deviations in self.model_dump().items():
+            if deviations:
+                moved = moved + deviations * directions()[name]
+        return moved.astype(np.float32)
+
+
+class MovedShape:
+    """A source whose shapes the sliders have moved."""
+
+    def __init__(self, source: ShapeSource, face_shape: FaceShape) -> None:
+        if source.topology != "puppet" and not face_shape.is_neutral:
+            raise ConfigError(
+                f"The sliders move heads in the puppets' topology, and this source reads them in `{source.topology}`. "
+                "Use the source `learned`, or leave the sliders at 0."
+            )
+        self.source, self.face_shape = source, face_shape
+
+    @property
+    def topology(self) -> str:
+        return self.source.topology
+
+    @property
+    def num_vertices(self) -> int:
+        return self.source.num_vertices
+
+    def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
+        vertices = self.source(faces)
+        return vertices if self.face_shape.is_neutral else self.face_shape.move(vertices)
+
+
+def derive_directions(num_people: int = 40) -> dict[str, NDArray[np.float32]]:
+    """Compute each slider's direction (vertices, 3) from puppets, in seconds.
+
+    Half the difference of heads whose number is one deviation larger and smaller, averaged over the first `num_people`.
+    """
+    from likeness.puppets import (
+        IDENTITY_NUMBERS,
+        Person,
+        sample_person,
+    )  # numba loads only where puppets are used
+    from likeness.puppets.shape import build_head
+
+    def head(person: Person, number: str, change: float) -> NDArray[np.float32]:
+        numbers = person.numbers.copy()
+        numbers[IDENTITY_NUMBERS.index(number)] += change
+        return build_head(Person(person.group, numbers)).vertices
+
+    people = [sample_person(seed) for seed in range(num_people)]
+    return {
+        name: np.mean(
+            [(head(p, number, 1.0) - head(p, number, -1.0)) / 2 for p in people], axis=0, dtype=np.float32
+        )
+        for name, number in SHAPE_NUMBERS.items()
+    }
+
+
+def save_directions(folder: Path, found: dict[str, NDArray[np.float32]]) -> None:
+    """Write them beside a shape network, as float16."""
+    save_file({name: value.astype(np.float16) for name, value in found.items()}, folder / _FILE)
+
+
+@cache
+def directions(folder: Path = SHIPPED) -> dict[str, NDArray[np.float64]]:
+    """Read the directions that ship, (vertices, 3) for each slider.
+
+    Raises:
+        WeightsError: They are not here, or not those of these sliders.
+    """
+    try:
+        found = load_file(folder / _FILE)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"No directions of sliders at {folder} ({error}). `likeness train recipes/tiny/shape.toml` makes them."
+        ) from error
+    if set(found) != set(SHAPE_NUMBERS):
+        raise WeightsError(
+            f"{folder / _FILE} holds {', '.join(sorted(found))}; {', '.join(sorted(SHAPE_NUMBERS))} were expected. "
+            "Install likeness again, or check the folder out again."
+        )
+    return {name: value.astype(np.float64) for name, value in found.items()}
