@@ -8,7 +8,7 @@ from likeness.training.ship import ship
 
 @pytest.fixture
 def runs(tmp_path):
-    for name in ("base", "magic_mirror", "recognizer"):
+    for name in ("base", "magic_mirror", "recognizer", "shape"):
         folder = tmp_path / "runs" / name / "model"
         folder.mkdir(parents=True)
         (folder / "config.json").write_text(json.dumps({"name": name}))
@@ -22,7 +22,8 @@ def test_parts_lie_where_they_are_looked_for(runs, tmp_path):
         "name": "magic_mirror"
     }
     files = json.loads(listing.read_text())["files"]
-    assert set(files) == {"config.json", "magic_mirror/config.json", "recognizer/config.json"}
+    parts = {"magic_mirror/config.json", "recognizer/config.json", "shape/config.json"}
+    assert set(files) == {"config.json", *parts}
 
 
 def test_what_was_there_is_replaced(runs, tmp_path):
@@ -40,3 +41,15 @@ def test_an_unfinished_run_is_named_and_nothing_is_lost(runs, tmp_path):
     with pytest.raises(WeightsError, match="recognizer"):
         ship(runs, tmp_path / "tiny")
     assert (tmp_path / "tiny" / "old.txt").exists()
+
+
+def test_what_knows_nothing_of_the_base_stays_where_it_was_not_trained_anew(runs, tmp_path):
+    ship(runs, tmp_path / "tiny")
+    for name in ("shape", "magic_mirror"):
+        (runs / name).rename(runs / f"old_{name}")
+    with pytest.raises(WeightsError, match="magic_mirror") as caught:
+        ship(runs, tmp_path / "tiny")
+    assert "shape" not in str(caught.value)
+    (runs / "old_magic_mirror").rename(runs / "magic_mirror")
+    ship(runs, tmp_path / "tiny")
+    assert json.loads((tmp_path / "tiny" / "shape" / "config.json").read_text()) == {"name": "shape"}

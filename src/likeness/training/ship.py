@@ -10,15 +10,18 @@ from pathlib import Path
 from likeness import weights
 from likeness.errors import WeightsError
 
-ADDED = ("magic_mirror", "recognizer")
+ADDED = ("magic_mirror", "recognizer", "shape")
 """Runs whose models become folders of their own beside the parts of the pipeline."""
+INDEPENDENT = ("recognizer", "shape")
+"""Those of them that know nothing of the base: what ships already stays where there is no newer run."""
 
 
 def ship(runs: Path, target: Path) -> Path:
     """Copy each run's model into `target` and list the checksums of all files.
 
     Args:
-        runs: Folder of the runs `base`, `magic_mirror` and `recognizer`; the VAE of a run `decoder` replaces base's.
+        runs: Folder of the runs `base`, `magic_mirror`, `recognizer` and `shape`; the VAE of a run `decoder` replaces
+            base's.
         target: The checkpoint; what was there is replaced.
 
     Returns:
@@ -28,6 +31,9 @@ def ship(runs: Path, target: Path) -> Path:
         WeightsError: A run has not finished.
     """
     models = {name: runs / name / "model" for name in ("base", *ADDED)}
+    for name in INDEPENDENT:
+        if not models[name].is_dir() and (target / name).is_dir():
+            models[name] = target / name
     absent = [str(folder) for folder in models.values() if not folder.is_dir()]
     if absent:
         raise WeightsError(
