@@ -17,7 +17,8 @@ MAX_SEED = 2**63 - 1
 
 _Prompt = Annotated[str, typer.Argument(help='A sentence with "img" after the word for the person.')]
 _Face = Annotated[
-    list[Path] | None, typer.Option(help="Picture of the person; repeat it for more pictures of them.")
+    list[Path] | None,
+    typer.Option(help="Picture or short video of the person; repeat it for more pictures of them."),
 ]
 _Character = Annotated[
     str | None, typer.Option(metavar="NAME|FILE", help="A saved character instead of pictures.")

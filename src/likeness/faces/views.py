@@ -96,7 +96,13 @@ def read_views(
             faces += [face] if face.score >= least else []
     if not faces:
         raise NoFaceError(source, best_score=best_score, min_score=least)
-    faces = _same_person(faces)
+    return choose_faces(_same_person(faces), num_views, min_difference_deg=min_difference_deg)
+
+
+def choose_faces(
+    faces: Sequence[Face], num_views: int = NUM_VIEWS, *, min_difference_deg: float = 4.0
+) -> list[Face]:
+    """Choose the faces of one person whose poses differ most, the sharper among equals; the most frontal is the first."""
     chosen = choose_views(
         [face.pose for face in faces],
         num_views,

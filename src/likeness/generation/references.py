@@ -7,21 +7,26 @@ import numpy as np
 
 from likeness.errors import ConfigError
 from likeness.faces import read_face
+from likeness.faces.film import read_film
 from likeness.generation.characters import Character
+from likeness.media import is_video
 from likeness.records import Face
 
 FacePicture = str | Path | np.ndarray | Face
-"""What a face may be given as."""
+"""What a face may be given as; a file may also be a short video, which gives several."""
 Person = FacePicture | Sequence[FacePicture] | Character
-"""What a person may be given as: one or several pictures, or a saved character."""
+"""What a person may be given as: one or several pictures or videos, or a saved character."""
 
 
 def read_faces(faces: Person, *, pick: int | None = None) -> tuple[Face, ...]:
-    """Read every picture as a face. The faces of a character were read when it was made.
+    """Read every picture as a face, and every short video as the views of a face that differ most.
+
+    The faces of a character were read when it was made.
 
     Raises:
         ConfigError: There is no picture.
-        FaceError: A picture shows no usable face, or several and `pick` is None.
+        MediaError: A file cannot be read, or a video is too short.
+        FaceError: A picture or video shows no usable face, or several and `pick` is None.
     """
     if isinstance(faces, Character):
         return faces.faces
@@ -32,7 +37,7 @@ def read_faces(faces: Person, *, pick: int | None = None) -> tuple[Face, ...]:
             "No face was given; at least one picture of the person is needed. Use `--face me.jpg`, or a saved "
             "`--character`."
         )
-    return tuple(face if isinstance(face, Face) else read_face(face, pick=pick) for face in faces)
+    return tuple(face for given in faces for face in _read(given, pick))
 
 
 def choose_person(
@@ -50,3 +55,11 @@ def choose_person(
     if character:
         return Character.load(character)
     return read_faces(list(faces), pick=pick)
+
+
+def _read(given: FacePicture, pick: int | None) -> list[Face]:
+    if isinstance(given, Face):
+        return [given]
+    if isinstance(given, (str, Path)) and is_video(given):
+        return read_film(given, pick=pick)
+    return [read_face(given, pick=pick)]

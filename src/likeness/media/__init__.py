@@ -6,16 +6,25 @@ it should be is a `MediaError` that says what it is instead, before anything lar
 
 from likeness.media.pictures import MAX_PIXELS, read_picture, resize, write_picture
 from likeness.media.sheets import contact_sheet
-from likeness.media.video import check_video_path, read_metadata, read_video, write_video
+from likeness.media.video import (
+    check_video_path,
+    is_video,
+    read_metadata,
+    read_video,
+    sample_video,
+    write_video,
+)
 
 __all__ = [
     "MAX_PIXELS",
     "check_video_path",
     "contact_sheet",
+    "is_video",
     "read_metadata",
     "read_picture",
     "read_video",
     "resize",
+    "sample_video",
     "write_picture",
     "write_video",
 ]

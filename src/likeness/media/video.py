@@ -114,6 +114,55 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
     return np.stack(frames), fps
 
 
+def sample_video(path: str | Path, num_frames: int) -> tuple[np.ndarray, float]:
+    """Read frames spread evenly over a video of any length, in memory for few of them.
+
+    Args:
+        path: As `read_video` takes it.
+        num_frames: How many at most; about half as many at least, where the video has them.
+
+    Returns:
+        (frames, height, width, 3) uint8, and the seconds from the first frame of the video to the end of the last.
+
+    Raises:
+        MediaError: as `read_video`.
+    """
+    path = Path(path)
+    kept: list[tuple[int, np.ndarray]] = []
+    times: list[float | None] = []
+    step = 1
+    try:
+        with _open(path) as container:
+            stream = _video_stream(path, container)
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            for number, frame in enumerate(container.decode(stream)):
+                if frame.is_corrupt:
+                    raise MediaError(_damaged(path, f"frame {number + 1} is corrupt"))
+                times.append(frame.time)
+                if number % step:
+                    continue
+                kept.append((number, _upright(frame)))
+                if len(kept) > num_frames:  # How long it is, is known at its end: every other one goes.
+                    step *= 2
+                    kept = [(other, pixels) for other, pixels in kept if other % step == 0]
+            _check_whole(path, container, stream, times)
+    except (FFmpegError, ValueError) as error:
+        raise MediaError(_damaged(path, str(error))) from error
+    fps = _rate(times, fps)
+    if not kept or fps <= 0:
+        raise MediaError(f"{path} holds no video frames. Use another video.")
+    return np.stack([pixels for _, pixels in kept]), len(times) / fps
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether a file is a video by its first bytes; a GIF is a picture.
+
+    Raises:
+        MediaError: there is no regular file with at least one byte.
+    """
+    return inspect(Path(path), expected="a picture or a video")[0] == "video"
+
+
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The record that `write_video` put into the file; empty where there is none.
 
