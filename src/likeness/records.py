@@ -75,6 +75,8 @@ class Face:
     metric: Metric = "distance"
     layout: str = "eye corners"
     """Which five points the landmarks are (`likeness.faces.layouts`); those of two layouts do not compare."""
+    detail: np.ndarray | None = None
+    """(512, 512, 3) uint8 RGB, what `crop` shows in more pixels; None where the picture is not at hand any more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

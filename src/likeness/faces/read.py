@@ -1,6 +1,7 @@
 """From a picture to faces: detect, drop what is no face, describe each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from likeness.records import Comparison, Detection, Face
 
 MIN_SIDE_PX = 40
 """Smallest face box, in pixels of the picture given, from which `read_face` takes a reference."""
+DETAIL_PX = 512
+"""Side of `Face.detail`, which only references have: frames of a video are looked at by the thousand."""
 _MIN_PROMINENCE = 0.15
 """Detections with less than this share of the best one's score times area are false boxes or passers-by."""
 
@@ -77,7 +80,8 @@ def read_face(
     side_px = _side_px(chosen.box)
     if side_px < MIN_SIDE_PX:
         raise SmallFaceError(source, side_px=side_px, min_side_px=MIN_SIDE_PX)
-    return _describe(pixels, chosen, engine, source=source)
+    detail = crop_head(pixels, chosen.landmarks, DETAIL_PX, layout=engine.layout)
+    return replace(_describe(pixels, chosen, engine, source=source), detail=detail)
 
 
 def compare(a: Face, b: Face) -> Comparison:
