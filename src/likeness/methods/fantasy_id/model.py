@@ -25,7 +25,7 @@ from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.spirals import MeshTopology
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.fantasy_id.descriptor import Descriptor, DescriptorSizes
-from likeness.methods.fantasy_id.settings import COGVIDEOX_5B, PAPER
+from likeness.methods.fantasy_id.settings import COGVIDEOX_5B, PAPER, TINY
 from likeness.methods.method import Method
 from likeness.records import Face
 
@@ -136,14 +136,13 @@ class FantasyID(Method):
 
     @staticmethod
     def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
-        """Settings for a small transformer: sizes from its config, the rest as the defaults, then `changes`."""
-        sizes = transformer_sizes(transformer_config)
-        return {"width": sizes["width"], "num_layers": sizes["num_layers"], **changes}
+        """Settings for a small transformer: sizes from its config, those of tiny, then `changes`."""
+        return {**_sizes(transformer_config), **TINY, **changes}
 
     @staticmethod
     def cogvideox_5b_config(transformer_config: Any = None, **changes: Any) -> dict[str, Any]:
         """Settings of the paper, and of the released code where the paper is silent."""
-        sizes = FantasyID.tiny_config(transformer_config) if transformer_config else COGVIDEOX_5B
+        sizes = _sizes(transformer_config) if transformer_config else COGVIDEOX_5B
         return {**sizes, **PAPER, **changes}
 
     def set_topology(self, topology: MeshTopology) -> None:
@@ -233,3 +232,8 @@ class FantasyID(Method):
 
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> InjectionBlock:
         return wrap(block, layer, number)
+
+
+def _sizes(transformer_config: Any) -> dict[str, Any]:
+    sizes = transformer_sizes(transformer_config)
+    return {"width": sizes["width"], "num_layers": sizes["num_layers"]}

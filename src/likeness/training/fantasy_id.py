@@ -1,0 +1,109 @@
+"""Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets, whose neutral heads are known exactly.
+
+F1, the multi-view face collection, is here the set of looks of a person that references are drawn from. What the paper
+takes from CLIP, patch features that know faces already, `face_encoder` gives.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file
+from torch import Tensor
+
+from likeness.errors import ConfigError, WeightsError
+from likeness.faces.geometry import head_pose
+from likeness.faces.views import NUM_VIEWS, choose_views
+from likeness.identity.shapes import puppet_topology
+from likeness.methods.fantasy_id import FantasyID
+from likeness.training.lessons import Lesson
+from likeness.training.methods import MethodRecipe, train_method
+from likeness.training.shape import heads_of
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+class FantasyRecipe(MethodRecipe):
+    """FantasyID over a trained base."""
+
+    kind: Literal["fantasy_id"]
+    views: int = Field(default=NUM_VIEWS, ge=1)
+    """Looks of a person in the collection, those that differ most in head pose. 1 is the paper's ablation: pictures then
+    are their own reference, and clips always have the same one."""
+    face_encoder: Path | None = None
+    """Folder of an adapter whose `face_encoder`, of the same sizes, this one's begins as; from nothing if absent."""
+
+
+class FantasyLesson(Lesson):
+    """FantasyID reads the neutral head of the person."""
+
+    def __init__(self, recipe: FantasyRecipe) -> None:
+        super().__init__("fantasy_id", FantasyID)
+        self.recipe = recipe
+
+    def prepare(self, method: Any, data: dict[str, Any], *, is_new: bool) -> None:
+        encoder = method.descriptor.vertex_encoder
+        if encoder is not None:
+            sets = {"faces": self.recipe.faces, "unseen": self.recipe.unseen}
+            data["heads"] = {name: torch.from_numpy(heads_of(settings)) for name, settings in sets.items()}
+        if not is_new:
+            return
+        if encoder is not None:
+            factors = tuple(-(-fine // coarse) for fine, coarse in pairwise(encoder.sizes))
+            method.set_topology(puppet_topology(factors=factors))
+        if self.recipe.face_encoder:
+            load_face_encoder(method.descriptor.face_encoder, self.recipe.face_encoder)
+
+    def traits(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor | None:
+        """Vertices (batch, vertices, 3): references of one person share one head."""
+        if "heads" not in data:
+            return None
+        facts = data[source].facts
+        return data["heads"][source][torch.tensor([facts[row]["person"] for row in faces[:, 0].tolist()])]
+
+    def looks(self, data: dict[str, Any]) -> dict[Any, list[int]]:
+        looks = data["faces"].rows_of("person")
+        landmarks, count = data["faces"]["landmarks"], self.recipe.views
+        return {
+            person: rows if len(rows) <= count else _most_different(rows, landmarks, count)
+            for person, rows in looks.items()
+        }
+
+
+def load_face_encoder(encoder: torch.nn.Module, folder: Path) -> None:
+    """Begin with the face encoder of a trained adapter.
+
+    Raises:
+        WeightsError: There is no adapter.
+        ConfigError: Its encoder has other sizes.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise WeightsError(
+            f"No adapter at {folder}: {WEIGHTS} is missing. Name another as `face_encoder`, or none."
+        )
+    prefix = "face_encoder."
+    found = {
+        name.removeprefix(prefix): value.float()
+        for name, value in load_file(path).items()
+        if name.startswith(prefix)
+    }
+    try:
+        encoder.load_state_dict(found)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The face encoder of {folder} does not fit: {error}. Set `method.encoder_*`, `image_size_px` and "
+            "`patch_size_px` to its sizes, or name no `face_encoder`."
+        ) from error
+
+
+def _most_different(rows: list[int], landmarks: Tensor, count: int) -> list[int]:
+    poses = [head_pose(landmarks[row, 0].numpy()) for row in rows]
+    return [rows[place] for place in choose_views(poses, count)]
+
+
+def run(recipe: FantasyRecipe, folder: Path, cache: Path) -> Path:
+    """Train the method and write its adapter to `folder/model`."""
+    return train_method(recipe, folder, cache, FantasyLesson(recipe))
