@@ -8,8 +8,8 @@ from likeness.identity.spirals import MeshTopology
 
 
 @cache
-def puppet_topology(num_people: int = 60) -> MeshTopology:
-    """Build the mesh from the mean of the first `num_people` puppets, in some seconds.
+def puppet_topology(num_people: int = 60, *, factors: tuple[int, ...] = (4, 4)) -> MeshTopology:
+    """Build the mesh from the mean of the first `num_people` puppets, in some seconds; `factors` as `MeshTopology.build`.
 
     Coarser meshes keep the vertices that shape needs most, and a head without features needs few on its face.
     """
@@ -17,4 +17,6 @@ def puppet_topology(num_people: int = 60) -> MeshTopology:
     from likeness.puppets.shape import build_head
 
     heads = [build_head(sample_person(seed)) for seed in range(num_people)]
-    return MeshTopology.build(np.mean([head.vertices for head in heads], axis=0), heads[0].triangles)
+    return MeshTopology.build(
+        np.mean([head.vertices for head in heads], axis=0), heads[0].triangles, factors=factors
+    )
