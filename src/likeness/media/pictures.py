@@ -105,6 +105,11 @@ def resize(picture: np.ndarray, width_px: int, height_px: int, *, is_quick: bool
     return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC, reducing_gap=gap))
 
 
+def to_image(picture: np.ndarray) -> Any:
+    """A Pillow image of (height, width, 3) uint8, for pipelines that take no arrays, or resize them another way."""
+    return Image.fromarray(np.ascontiguousarray(picture))
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
     image = _to_eight_bits(image)
     if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:

@@ -45,6 +45,8 @@ class Method(ModelMixin, ConfigMixin):
     """Trained layers by number of their block."""
     frozen: tuple[str, ...]
     """Name prefixes of parameters that never train."""
+    branch: Branch = "conditional"
+    """Which rows see the identity under guidance, where nobody says."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,6 +73,10 @@ class Method(ModelMixin, ConfigMixin):
     def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: Any, *, scale: float = 1.0) -> Tensor:
         """Write the person into the prompt, where the method does that."""
         raise NotImplementedError
+
+    def pipeline_arguments(self, _identity: Any) -> dict[str, Any]:
+        """What a pipeline's call needs of the people beside prompts."""
+        return {}
 
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> AdaptedBlock[Any]:
         raise NotImplementedError
@@ -161,7 +167,7 @@ class Method(ModelMixin, ConfigMixin):
         refuse_other_sizes(self.config, transformer.config)
         nn.Module.to(self, device=resting_device(transformer), dtype=transformer.dtype)
         self._attachment = attach(transformer, self.layers, self._condition, wrap=self._wrap)
-        self._pipe = target if isinstance(target, CogVideoXPipeline) else None
+        self._pipe = None if target is transformer else target
         return self
 
     def detach(self) -> Self:
@@ -181,7 +187,7 @@ class Method(ModelMixin, ConfigMixin):
         start: float = 0.0,
         end: float = 1.0,
         blocks: range | Sequence[int] | None = None,
-        branch: Branch = "conditional",
+        branch: Branch | None = None,
     ) -> Iterator[Any]:
         """Generate as this person: what the pipeline runs inside the context sees the faces.
 
@@ -193,7 +199,7 @@ class Method(ModelMixin, ConfigMixin):
             start: Share of the sampling steps before it acts, in blocks and prompt; until then nothing but stock runs.
             end: Share of the sampling steps after which it does not act any more.
             blocks: Numbers of the transformer's blocks in which it acts; None for all that are adapted.
-            branch: Which rows see the identity under guidance: the conditional ones, or both.
+            branch: Which rows see the identity under guidance: the conditional ones, or both; None as trained.
         """
         identity = faces if isinstance(faces, PersonTokens) else self.encode(faces)
         with self.conditioned(identity, scale=scale, start=start, end=end, blocks=blocks, branch=branch):
@@ -209,7 +215,7 @@ class Method(ModelMixin, ConfigMixin):
         start: float = 0.0,
         end: float = 1.0,
         blocks: range | Sequence[int] | None = None,
-        branch: Branch = "conditional",
+        branch: Branch | None = None,
     ) -> Iterator[None]:
         """Condition every forward pass of the transformer inside the context, with gradients.
 
@@ -223,11 +229,13 @@ class Method(ModelMixin, ConfigMixin):
             start: Share of the sampling steps before it acts; needs a pipeline's call, which counts them.
             end: Share of the sampling steps after which it does not act any more.
             blocks: Numbers of the transformer's blocks in which it acts.
-            branch: Which rows see the identity under guidance in one pass.
+            branch: Which rows see the identity under guidance in one pass; None as trained.
         """
         if self._attachment is None:
             raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
-        controls = IdentityControls(scale=scale, start=start, end=end, blocks=blocks, branch=branch)
+        controls = IdentityControls(
+            scale=scale, start=start, end=end, blocks=blocks, branch=branch or self.branch
+        )
         before, weights = self._session, self._weights()
         if before is not None:
             before.renew(before.num_prompts)

@@ -19,7 +19,7 @@ from likeness.identity.vit import ClipFeatures, SmallFeatures
 class DescriptorSizes:
     """What `Descriptor` is built from; `FantasyID` documents each."""
 
-    encoder: Literal["vit", "clip"]
+    encoder: Literal["vit", "clip", "eva"]
     encoder_width: int
     encoder_depth: int
     encoder_heads: int

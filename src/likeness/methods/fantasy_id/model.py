@@ -1,4 +1,4 @@
-"""FantasyID: Face Knowledge Enhanced ID-Preserving Video Generation (arXiv:2502.13995v1), in the paper's profile.
+"""FantasyID: Face Knowledge Enhanced ID-Preserving Video Generation (arXiv:2502.13995v1).
 
 A face is read as appearance (patches through the C-Abstractor: X_F) and as shape (neutral vertices through SpiralNet++:
 X_V); a transformer fuses the two into the id descriptor V_F, which every block of the video transformer reads by a
@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from likeness.adapters.attach import transformer_sizes
+from likeness.adapters.controls import Branch
 from likeness.adapters.injection import InjectionBlock, InjectionLayer, KeptKeys, wrap
 from likeness.errors import ConfigError
+from likeness.faces.ffhq import place_on_ffhq
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
 from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.spirals import MeshTopology
 from likeness.identity.tokens import PersonTokens
+from likeness.media.pictures import to_image
 from likeness.methods.fantasy_id.descriptor import Descriptor, DescriptorSizes
+from likeness.methods.fantasy_id.released import ReleasedDescriptor, ReleasedTokens
 from likeness.methods.fantasy_id.settings import COGVIDEOX_5B, PAPER, TINY
 from likeness.methods.method import Method
 from likeness.records import Face
@@ -56,9 +60,9 @@ class FantasyID(Method):
         self,
         width: int,
         num_layers: int,
-        profile: Literal["paper"] = "paper",
+        profile: Literal["paper", "released"] = "paper",
         layer_step: int = 1,
-        encoder: Literal["vit", "clip"] = "vit",
+        encoder: Literal["vit", "clip", "eva"] = "vit",
         encoder_width: int = 128,
         encoder_depth: int = 4,
         encoder_heads: int = 4,
@@ -86,9 +90,11 @@ class FantasyID(Method):
         Args:
             width: Channels of the transformer's tokens.
             num_layers: Blocks of the transformer.
-            profile: "paper", what the paper describes.
+            profile: "paper", what the paper describes; or "released", what the published weights were trained with
+                (`published.py` loads them).
             layer_step: Inject behind blocks 0, layer_step, 2 layer_step, ... The paper: all.
-            encoder: What gives patch features: "vit", a small one that trains along, or "clip".
+            encoder: What gives patch features: "vit", a small one that trains along, or "clip"; "eva" in the released
+                profile.
             encoder_width: Its channels.
             encoder_depth: Its blocks.
             encoder_heads: Its attention heads.
@@ -112,11 +118,17 @@ class FantasyID(Method):
             frozen: Name prefixes of parameters that never train.
         """
         super().__init__()
-        if profile != "paper":
-            raise ConfigError(f"`profile` is {profile!r}; this version knows 'paper'. Use that.")
+        if profile not in ("paper", "released") or (profile == "released") != (encoder == "eva"):
+            raise ConfigError(
+                f"`profile` is {profile!r} with the encoder {encoder!r}; 'paper' goes with 'vit' or 'clip', and 'released' "
+                "with 'eva'. Use those."
+            )
         names = DescriptorSizes.__dataclass_fields__
         given = dict(locals())
-        self.descriptor = Descriptor(DescriptorSizes(**{name: given[name] for name in names}))
+        kind = ReleasedDescriptor if profile == "released" else Descriptor
+        self.descriptor: Any = kind(DescriptorSizes(**{name: given[name] for name in names}))
+        # The released code adds the identity to both rows of guidance.
+        self.branch: Branch = "both" if profile == "released" else "conditional"
         self.layers = nn.ModuleDict(
             {
                 str(number): InjectionLayer(
@@ -165,16 +177,26 @@ class FantasyID(Method):
             ConfigError: There is no reference, no shape, or the shape is of another topology.
         """
         records = read_faces(faces)
-        arrays = [np.stack([face.crop for face in records])]
+        is_released = self.config["profile"] == "released"
+        arrays = [np.stack([place_on_ffhq(face) if is_released else face.crop for face in records])]
         if self.descriptor.vertex_encoder is not None:
             arrays.append(self._shape_of(records, vertices))
 
         def read() -> PersonTokens:
             pixels = rearrange(self._tensor(arrays[0]), "refs y x c -> 1 refs c y x") / 127.5 - 1
             shape = torch.from_numpy(arrays[1]).to(self.device)[None] if len(arrays) > 1 else None
-            return self.encode_tensors(pixels, shape)
+            tokens = self.encode_tensors(pixels, shape)
+            if not is_released:
+                return tokens
+            return ReleasedTokens(face_tokens=tokens.face_tokens, picture=torch.from_numpy(arrays[0][:1]))
 
         return self._read_once(arrays, read)
+
+    def pipeline_arguments(self, identity: PersonTokens) -> dict[str, Any]:
+        """What a pipeline's call needs beside prompts: the released profile's base begins with a picture."""
+        if not isinstance(identity, ReleasedTokens):
+            return {}
+        return {"image": [to_image(picture) for picture in identity.picture.cpu().numpy()]}
 
     def encode_tensors(self, pixels: Tensor, vertices: Tensor | None) -> PersonTokens:
         """V_F of a batch of people, with gradients.

@@ -1,4 +1,7 @@
-"""Sizes of FantasyID: those of the paper, and of its released code where the paper is silent (arXiv:2502.13995v1)."""
+"""Sizes of FantasyID: those of the paper, of its released code where the paper is silent, and of the released weights.
+
+The paper is arXiv:2502.13995v1.
+"""
 
 from typing import Any
 
@@ -22,5 +25,17 @@ PAPER: dict[str, Any] = {
     "fusion_depth": 6, "fusion_heads": 4,
     "context_width": 2048, "injection_width": 2048, "head_width": 128,
     "frozen": ("descriptor.face_encoder",),
+}
+
+RELEASED: dict[str, Any] = {
+    "profile": "released",
+    # Of 24 blocks the last four, and of five depths the first four, never reach the output.
+    "encoder": "eva", "encoder_width": 1024, "encoder_depth": 20, "encoder_heads": 16,
+    "image_size_px": 336, "patch_size_px": 14, "downsampling": 4,
+    "abstractor_hidden_width": 256, "face_width": 1024,
+    "num_vertices": (5023, 1256, 314), "vertex_widths": (128,), "spiral_length": 9,
+    "fusion_depth": 6, "fusion_heads": 4,
+    "context_width": 2048, "injection_width": 2048, "head_width": 128,
+    "is_layer_aware": False,
 }
 # fmt: on

@@ -1,0 +1,237 @@
+"""The released FantasyID as it is published: one folder that holds base transformer and method in the same files.
+
+Its files are taken apart strictly, by name and shape: what a stock CogVideoX transformer has goes there, the rest to the
+method, and nothing may be left over. `save_published` puts both together again. The settings come from the folder's own
+`config.json`; where the pictures' encoder and the mesh come from, the published code says too. No network is asked.
+"""
+
+import json
+import re
+from contextlib import nullcontext
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from likeness.errors import WeightsError
+from likeness.identity.spirals import MeshTopology
+from likeness.methods.fantasy_id.model import FantasyID
+from likeness.methods.fantasy_id.settings import RELEASED
+from likeness.methods.fantasy_id.tensor_files import read_eva, read_parts, read_shapes
+from likeness.weights.strict import altered_in, refuse_differences, shapes_of
+
+TRANSFORMERS = ("transformer_ema", "transformer")
+"""Folders of the transformer; the averaged weights are preferred, as in the published code."""
+EVA_FILE = Path("face_encoder", "EVA02_CLIP_L_336_psz14_s6B.pt")
+SIZES_KEY = "face_modules"
+"""Sizes that differ from the published ones, in a config of a smaller model. The published code has them fixed."""
+_REMEDY = "Bring the weights again with `likeness models pull fantasyid --preset research`."
+_FACE_KEYS = ("is_train_face", "is_kps", "cross_attn_interval", "LFE_num_tokens", "LFE_output_dim", "LFE_heads",
+              "local_face_scale", SIZES_KEY)  # fmt: skip
+_VERTEX, _SPIRAL = r"descriptor\.vertex_encoder\.", "vertex_spiral_net."
+_PUBLISHED_NAMES = (
+    (r"descriptor\.abstractor\.(.+)", r"face_abstractor.\1"),
+    (r"descriptor\.reducer\.(.+)", r"vertex_reducer.\1"),
+    (_VERTEX + r"query", _SPIRAL + "vtx_query"),
+    (_VERTEX + r"narrow\.(.+)", _SPIRAL + r"hw_down.\1"),
+    (_VERTEX + r"convolutions\.([01])\.(.+)", _SPIRAL + r"vtx_upsampler.de_layers.\1.conv.\2"),
+    (_VERTEX + r"convolutions\.2\.(.+)", _SPIRAL + r"vtx_upsampler.de_layers.2.\1"),
+    (_VERTEX + r"output\.(.+)", _SPIRAL + r"vtx_descriptor_head.0.\1"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.norm1\.(.+)", _SPIRAL + r"transformer.layers.\1.0.norm.\2"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.to_qkv\.(.+)", _SPIRAL + r"transformer.layers.\1.0.fn.to_qkv.\2"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.to_out\.(.+)", _SPIRAL + r"transformer.layers.\1.0.fn.to_out.0.\2"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.norm2\.(.+)", _SPIRAL + r"transformer.layers.\1.1.norm.\2"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.feed_forward\.0\.(.+)",
+     _SPIRAL + r"transformer.layers.\1.1.fn.net.0.\2"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.feed_forward\.2\.(.+)",
+     _SPIRAL + r"transformer.layers.\1.1.fn.net.3.\2"),
+    (r"layers\.(\d+)\.to_q_video\.(.+)", r"layer_attention.\1.to_q.\2"),
+    (r"layers\.(\d+)\.to_kv_context\.(.+)", r"layer_attention.\1.to_kv.\2"),
+    (r"layers\.(\d+)\.layer_model\.linear\.(.+)", r"layer_attention.\1.to_out.\2"),
+    (r"layers\.(\d+)\.(norm[12])\.(.+)", r"layer_attention.\1.\2.\3"),
+)  # fmt: skip
+
+
+def find_transformer(folder: Path) -> Path:
+    """The folder of the transformer's weights.
+
+    Raises:
+        WeightsError: There is none.
+    """
+    place = next((folder / name for name in TRANSFORMERS if (folder / name / "config.json").is_file()), None)
+    if place is None:
+        raise WeightsError(
+            f"{folder} has neither transformer_ema/config.json nor transformer/config.json. {_REMEDY}"
+        )
+    return place
+
+
+def read_settings(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read what the published `config.json` asks for: settings of the stock transformer, and of the method.
+
+    Raises:
+        WeightsError: It cannot be read, or describes something that is not the published FantasyID.
+    """
+    path = place / "config.json"
+    try:
+        config = dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}. {_REMEDY}") from error
+    known = signature(CogVideoXTransformer3DModel.__init__).parameters
+    base = {name: value for name, value in config.items() if name in known}
+    if strange := sorted(
+        name for name in config.keys() - known - set(_FACE_KEYS) if not name.startswith("_")
+    ):
+        raise WeightsError(f"{path} has settings that nobody knows here: {', '.join(strange)}. {_REMEDY}")
+    layers, interval = config.get("num_layers", 30), config.get("cross_attn_interval", 1)
+    if not config.get("is_train_face"):
+        raise WeightsError(
+            f"`is_train_face` is {config.get('is_train_face')} in {path}; the published FantasyID has true. {_REMEDY}"
+        )
+    if config.get("is_kps"):
+        raise WeightsError(
+            f"`is_kps` is true in {path}: those weights want the face's key points drawn into a second frame, which the "
+            "published FantasyID does not do and this version cannot. Use the published weights."
+        )
+    if not isinstance(interval, int) or interval < 1 or layers % interval:
+        raise WeightsError(
+            f"`cross_attn_interval` is {interval} in {path}, which does not divide the {layers} blocks. {_REMEDY}"
+        )
+    width = config.get("num_attention_heads", 30) * config.get("attention_head_dim", 64)
+    method = {
+        **RELEASED,
+        "width": width,
+        "num_layers": layers,
+        "layer_step": interval,
+        "context_width": int(width / 3 * 2),
+        **config.get(SIZES_KEY, {}),
+    }
+    return base, method
+
+
+def published_names(method: FantasyID) -> dict[str, str]:
+    """The published name of each of the method's tensors that the published files hold, by our name."""
+    step = method.config["layer_step"]
+    names = {}
+    for own in method.state_dict():
+        for pattern, published in _PUBLISHED_NAMES:
+            if match := re.fullmatch(pattern, own):
+                names[own] = re.sub(
+                    r"(?<=^layer_attention\.)\d+", lambda m: str(int(m[0]) // step), match.expand(published)
+                )
+    return names
+
+
+def build_empty(folder: Path) -> tuple[CogVideoXTransformer3DModel, FantasyID]:
+    """Transformer and method as the folder's `config.json` describes them; the method without memory."""
+    base, sizes = read_settings(find_transformer(folder))
+    # Sine tables of positions are in no file, so a base that has them is built with memory.
+    with torch.device("meta") if base.get("use_rotary_positional_embeddings") else nullcontext():
+        transformer = CogVideoXTransformer3DModel(**base)
+    with torch.device("meta"):
+        return transformer, FantasyID(**sizes)
+
+
+def load_published(
+    folder: Path, mesh: MeshTopology, *, eva: Path | None = None, dtype: torch.dtype | None = None
+) -> tuple[CogVideoXTransformer3DModel, FantasyID]:
+    """Load a published folder, strictly.
+
+    Args:
+        folder: Holds `transformer_ema` or `transformer`, and `face_encoder`.
+        mesh: The mesh that was published beside the code.
+        eva: The pictures' encoder, where it is not in `folder`.
+        dtype: What to compute in; None keeps that of the files. The vertex branch is in float32 with any.
+
+    Raises:
+        WeightsError: A file is missing or damaged, or tensors are missing, extra or misshapen; all are listed.
+    """
+    place = find_transformer(folder)
+    transformer, method = build_empty(folder)
+    names = published_names(method)
+    expected = shapes_of(transformer.state_dict()) | {
+        published: tuple(method.state_dict()[own].shape) for own, published in names.items()
+    }
+    refuse_differences(
+        expected,
+        read_shapes(place, _REMEDY),
+        what=f"The released FantasyID at {place}",
+        altered=altered_in(place),
+        remedy=f"`cross_attn_interval` is {method.config['layer_step']} in its config.json. {_REMEDY}",
+    )
+    own_names = {published: own for own, published in names.items()}
+    encoder = method.descriptor.vertex_encoder
+    state = {f"descriptor.vertex_encoder.{name}": x for name, x in encoder.topology_state(mesh).items()}
+    state |= read_eva(eva or folder / EVA_FILE, shapes_of(method.descriptor.face_encoder.state_dict()))
+    for part in read_parts(place, _REMEDY):
+        state |= {own_names[name]: tensor for name, tensor in part.items() if name in own_names}
+        stock = {name: _cast(tensor, dtype) for name, tensor in part.items() if name not in own_names}
+        transformer.load_state_dict(stock, strict=False, assign=True)
+    typed = {
+        name: _cast(tensor, torch.float32 if dtype and ".vertex_encoder." in name else dtype)
+        for name, tensor in state.items()
+    }
+    method.load_state_dict(typed, strict=True, assign=True)
+    return transformer.requires_grad_(False).eval(), method.requires_grad_(False).eval()
+
+
+def save_published(
+    folder: Path,
+    transformer: CogVideoXTransformer3DModel,
+    method: FantasyID,
+    *,
+    max_shard_bytes: int = 5_000_000_000,
+) -> Path:
+    """Write base and method in the published layout: `folder`/transformer, in one file or in shards with an index."""
+    place = folder / "transformer"
+    place.mkdir(parents=True, exist_ok=True)
+    own = method.state_dict()
+    state = {**transformer.state_dict(), **{new: own[old] for old, new in published_names(method).items()}}
+    shards: list[dict[str, Tensor]] = [{}]
+    room = max_shard_bytes
+    for name, tensor in state.items():
+        if tensor.nbytes > room and shards[-1]:
+            shards.append({})
+            room = max_shard_bytes
+        shards[-1][name] = tensor.detach().cpu().contiguous()
+        room -= tensor.nbytes
+    stem, index = "diffusion_pytorch_model", {}
+    for number, shard in enumerate(shards, start=1):
+        part = "" if len(shards) == 1 else f"-{number:05d}-of-{len(shards):05d}"
+        save_file(shard, place / f"{stem}{part}.safetensors", metadata={"format": "pt"})
+        index |= dict.fromkeys(shard, f"{stem}{part}.safetensors")
+    if len(shards) > 1:
+        total = {"total_size": sum(tensor.nbytes for tensor in state.values())}
+        record = json.dumps({"metadata": total, "weight_map": index}, indent=2)
+        (place / f"{stem}.safetensors.index.json").write_text(record)
+    (place / "config.json").write_text(json.dumps(_published_config(transformer, method), indent=2) + "\n")
+    return place
+
+
+def _published_config(transformer: CogVideoXTransformer3DModel, method: FantasyID) -> dict[str, Any]:
+    base = {name: value for name, value in transformer.config.items() if not name.startswith("_")}
+    width = method.config["width"]
+    published = {**RELEASED, "width": width, "num_layers": method.config["num_layers"],
+                 "layer_step": method.config["layer_step"], "context_width": int(width / 3 * 2)}  # fmt: skip
+    own = {name: _plain(value) for name, value in method.config.items() if name in published}
+    others = {name: value for name, value in own.items() if value != _plain(published[name])}
+    return {
+        "_class_name": "IDTransformer3DModel",
+        **base,
+        "is_train_face": True,
+        "is_kps": False,
+        "cross_attn_interval": method.config["layer_step"],
+        **({SIZES_KEY: others} if others else {}),
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)

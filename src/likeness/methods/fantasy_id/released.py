@@ -1,0 +1,151 @@
+"""The id descriptor of FantasyID's released profile: what the published inference code computes, quirks included.
+
+It differs from the paper in many places (docs/papers/fantasy_id.md lists them). Tensors that the published code keeps
+but never lets reach its output are kept here too, so that checkpoints go through unchanged, and are not computed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from likeness.errors import ConfigError
+from likeness.identity.abstractor import Abstractor
+from likeness.identity.eva import EvaFeatures
+from likeness.identity.fusion import ResConv1D
+from likeness.identity.tokens import PersonTokens
+from likeness.identity.vertex_decoder import VertexDecoder
+from likeness.methods.fantasy_id.descriptor import DescriptorSizes
+
+NUM_SCALES, LAYERS_PER_SCALE = 5, 2
+"""Depths of the picture's encoder that are mapped, and layers that read each of them."""
+NUM_QUERIES, NUM_ID_TOKENS, ID_WIDTH = 144, 5, 1280
+"""Of the two dead inputs: learned queries, and a recognizer's embedding beside CLIP's class token."""
+REDUCER_STRIDES = (4, 4, 2, 2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ReleasedTokens(PersonTokens):
+    """A person, and the picture that the video begins with.
+
+    Shapes:
+        picture: (batch, height, width, 3) uint8: the first reference's head
+    """
+
+    picture: Tensor
+
+
+def _mapping(width: int, hidden_width: int, output_width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(width, hidden_width),
+        nn.LayerNorm(hidden_width),
+        nn.LeakyReLU(),
+        nn.Linear(hidden_width, hidden_width),
+        nn.LayerNorm(hidden_width),
+        nn.LeakyReLU(),
+        nn.Linear(hidden_width, output_width),
+    )
+
+
+class LastAbstractor(nn.Module):
+    """Ten abstractors, of which the last one speaks: each overwrites what the one before it said.
+
+    The published code adds position embeddings in place. The two layers of one scale read the same tensor, so the last
+    one reads it with the embedding of the one before it added too. That is the only trace that the others leave: of the
+    144.2 million published parameters 17.7 million act.
+
+    Shapes:
+        features: (batch, 1 + patches, width): the encoder's deepest features, class token first
+        returns: (batch, face_tokens, output_width)
+    """
+
+    def __init__(self, sizes: DescriptorSizes) -> None:
+        super().__init__()
+        width = sizes.encoder_width
+        self.latents = nn.Parameter(torch.zeros(1, NUM_QUERIES, width))
+        self.proj_out = nn.Parameter(width**-0.5 * torch.randn(width, sizes.context_width))
+        self.layers = nn.ModuleList(
+            nn.ModuleList([_abstractor(sizes), _feed_forward(width)])
+            for _ in range(NUM_SCALES * LAYERS_PER_SCALE)
+        )
+        for scale in range(NUM_SCALES):
+            self.add_module(f"mapping_{scale}", _mapping(width, width, width))
+        self.id_embedding_mapping = _mapping(ID_WIDTH, width, NUM_ID_TOKENS * width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        patches = self.get_submodule(f"mapping_{NUM_SCALES - 1}")(features)[:, 1:]
+        before = self.get_parameter(f"layers.{len(self.layers) - 2}.0.pos_emb")
+        abstractor, feed_forward = self.layers[-1].children()
+        return feed_forward(abstractor(patches + before)) @ self.proj_out
+
+
+def _abstractor(sizes: DescriptorSizes) -> Abstractor:
+    return Abstractor(
+        sizes.encoder_width,
+        output_width=sizes.encoder_width,
+        num_patches=sizes.patches**2,
+        output_side=sizes.patches // sizes.downsampling,
+        hidden_width=sizes.abstractor_hidden_width,
+    )
+
+
+def _feed_forward(width: int) -> nn.Sequential:
+    """A feed-forward without a way around it."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 4 * width, bias=False),
+        nn.GELU(),
+        nn.Linear(4 * width, width, bias=False),
+    )
+
+
+class ReleasedDescriptor(nn.Module):
+    """From a picture and posed vertices to the 115 tokens that every injection reads.
+
+    36 face tokens as they are, and 79 of the mesh's 5,023 vertices after they were fused with the face.
+
+    Shapes:
+        pixels: (batch, references, 3, height, width) in [-1, 1]: heads on FFHQ's template
+        vertices: (batch, vertices, 3), posed, in meters
+        returns: (batch, references * face_tokens + vertex_tokens, context_width)
+    """
+
+    def __init__(self, sizes: DescriptorSizes) -> None:
+        super().__init__()
+        width = sizes.vertex_widths[-1]
+        self.face_encoder = EvaFeatures(
+            sizes.encoder_width,
+            depth=sizes.encoder_depth,
+            num_heads=sizes.encoder_heads,
+            image_size_px=sizes.image_size_px,
+            patch_size_px=sizes.patch_size_px,
+        )
+        self.abstractor = LastAbstractor(sizes)
+        self.vertex_encoder = VertexDecoder(
+            width,
+            face_width=sizes.context_width,
+            num_vertices=sizes.num_vertices,
+            spiral_length=sizes.spiral_length,
+            fusion_depth=sizes.fusion_depth,
+            fusion_heads=sizes.fusion_heads,
+        )
+        widths = [max(width, sizes.context_width // 2**halvings) for halvings in (3, 2, 1, 0)]
+        self.reducer = ResConv1D(width, widths, strides=REDUCER_STRIDES)
+
+    def forward(self, pixels: Tensor, vertices: Tensor | None) -> Tensor:
+        features = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x"))
+        return self.describe(features, vertices, references=pixels.shape[1])
+
+    def describe(self, features: Tensor, vertices: Tensor | None, *, references: int = 1) -> Tensor:
+        """All of it behind the picture's encoder."""
+        if vertices is None:
+            raise ConfigError(
+                "The released weights read a head's vertices, and none were given. Pass `vertices` to `encode`; "
+                "docs/weights.md says how to make them."
+            )
+        face = self.abstractor(features)
+        # Several pictures are a widening of ours: their tokens stand one after another.
+        face = rearrange(face, "(b refs) n w -> b (refs n) w", refs=references)
+        shape = self.vertex_encoder(vertices, face)  # (batch, vertices, width)
+        return torch.cat([face, self.reducer(shape.to(face))], dim=1)
