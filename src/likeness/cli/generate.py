@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from likeness.generation import Likeness
     from likeness.generation.references import Person
     from likeness.generation.settings import Choices
+    from likeness.identity.face_shape.sliders import FaceShape
     from likeness.records import Clip
 
 MAX_SEED = 2**63 - 1
@@ -61,6 +62,27 @@ _Adapter = Annotated[Path | None, typer.Option(help="Another folder of the metho
 _MemoryGb = Annotated[
     float | None, typer.Option(metavar="GB", help="Plan for a card of this much memory; by default its own.")
 ]
+_Shape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="Where the face's shape is read: learned, mediapipe, flame:FILE or puppet:SEED.",
+    ),
+]
+
+
+def _slider(what: str) -> typer.models.OptionInfo:
+    return typer.Option(
+        min=-3, max=3, metavar="-3..3", help=f"{what}, in standard deviations from the person's."
+    )
+
+
+_FaceWidth = Annotated[float, _slider("Width of the face")]
+_FaceLength = Annotated[float, _slider("Length of the face")]
+_Jaw = Annotated[float, _slider("Width of the jaw")]
+_Chin = Annotated[float, _slider("Length of the chin")]
+_Nose = Annotated[float, _slider("Length of the nose")]
+_Eyes = Annotated[float, _slider("Distance of the eyes")]
 _Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")]
 
 
@@ -86,6 +108,13 @@ def generate(
     frames: _Frames = None,
     negative_prompt: _Negative = "",
     style: _Style = "",
+    shape: _Shape = None,
+    face_width: _FaceWidth = 0.0,
+    face_length: _FaceLength = 0.0,
+    jaw: _Jaw = 0.0,
+    chin: _Chin = 0.0,
+    nose: _Nose = 0.0,
+    eyes: _Eyes = 0.0,
     pick: _Pick = None,
     enlarge: _Enlarge = None,
     preset: _Preset = "tiny",
@@ -109,6 +138,10 @@ def generate(
         "frames": frames,
         "negative_prompt": negative_prompt,
         "style": style,
+        "shape": shape,
+        "face_shape": _sliders(
+            face_width=face_width, face_length=face_length, jaw=jaw, chin=chin, nose=nose, eyes=eyes
+        ),
     }
     with spinner("Reading the face", is_quiet=as_json):
         output = _prepare(prompt, preset, choices, output, best_of, min_similarity)
@@ -151,6 +184,14 @@ def _prepare(
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
     check_output(output, settings.frames)
     return output
+
+
+def _sliders(**deviations: float) -> "FaceShape | None":
+    if not any(deviations.values()):
+        return None
+    from likeness.identity.face_shape.sliders import FaceShape
+
+    return FaceShape(**deviations)
 
 
 def _read_person(face: list[Path] | None, character: str | None, pick: int | None) -> "Person":

@@ -22,6 +22,7 @@ from likeness.generation.prompts import add_style, check_prompt
 from likeness.generation.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.references import Person, read_faces
 from likeness.generation.settings import Choices, GenerationSettings, resolve_settings
+from likeness.generation.shapes import reading_shapes
 from likeness.generation.similarity import measure_similarity, refuse_other_engines
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.records import Clip
@@ -116,7 +117,8 @@ class Likeness:
             min_similarity: Stop at the first clip whose `similarity.score` reaches it.
             on_step: Called after each step with the steps done and all steps.
             **choices: Any field of `GenerationSettings`: `steps`, `guidance`, `frames`, `negative_prompt`, `style`,
-                `identity_scale`, `identity_start`, `identity_end`, `identity_blocks`, `identity_branch`.
+                `identity_scale`, `identity_start`, `identity_end`, `identity_blocks`, `identity_branch`, `shape`,
+                `face_shape`.
 
         Raises:
             PromptError: The prompt has no trigger word, or is too long.
@@ -202,7 +204,8 @@ class Likeness:
         ]
 
         def make() -> np.ndarray:
-            return denoise(self.pipeline, self.method, requests, settings, on_step=on_step, judge=judge)
+            with reading_shapes(self.method, settings):
+                return denoise(self.pipeline, self.method, requests, settings, on_step=on_step, judge=judge)
 
         if self.memory is None:
             videos = make()

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from likeness.errors import ConfigError
 from likeness.generation.presets import Preset
 from likeness.generation.prompts import check_style
+from likeness.identity.face_shape.sliders import FaceShape
 
 _BLOCKS = re.compile(r"\d+-\d+|\d+(,\d+)*")
 
@@ -68,6 +69,10 @@ class GenerationSettings(BaseModel):
     """What the video should not show."""
     style: str = ""
     """Put behind every prompt as ", in the style of ..."."""
+    shape: str | None = None
+    """Where a method that reads a face's shape has it from: `learned`, `mediapipe`, `flame:FILE`, `puppet:SEED`."""
+    face_shape: FaceShape | None = None
+    """Sliders that move that shape."""
 
     def identity_controls(self) -> dict[str, Any]:
         """The keyword arguments of `MagicMirror.identity`."""
@@ -93,6 +98,8 @@ class Choices(TypedDict, total=False):
     frames: int | None
     negative_prompt: str
     style: str
+    shape: str | None
+    face_shape: FaceShape | None
 
 
 def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettings:

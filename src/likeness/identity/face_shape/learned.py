@@ -7,13 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness import weights
 from likeness.identity.face_shape.network import ShapeNetwork
-from likeness.identity.face_shape.source import refuse_nobody
+from likeness.identity.face_shape.source import SHIPPED, refuse_nobody
 from likeness.records import Face
-
-SHIPPED = weights.CHECKPOINTS / "tiny" / "shape"
-"""Where the network and the sliders that ship lie."""
 
 
 class LearnedShape:

@@ -18,9 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from likeness.config import Settings
 from likeness.errors import ConfigError, WeightsError
-from likeness.identity.face_shape.learned import SHIPPED
 from likeness.identity.face_shape.proportions import refuse_other_topology
-from likeness.identity.face_shape.source import ShapeSource
+from likeness.identity.face_shape.source import SHIPPED, ShapeSource
 from likeness.records import Face
 
 SHAPE_NUMBERS = {

@@ -12,9 +12,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from likeness import weights
 from likeness.errors import ConfigError
 from likeness.records import Face
 
+SHIPPED = weights.CHECKPOINTS / "tiny" / "shape"
+"""Where the network and the sliders that ship lie."""
 SOURCES = ("learned", "puppet:SEED", "mediapipe", "flame:FILE")
 """What `load_source` understands."""
 
