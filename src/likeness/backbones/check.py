@@ -4,7 +4,7 @@ diffusers and transformers fill a tensor that a file lacks with random numbers a
 way to learn of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ _SHARED = ("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weig
 """Two names of one tensor; a file may hold either or both."""
 
 
-def build_empty(folder: Path) -> dict[str, nn.Module]:
+PARTS = ("transformer", "vae", "text_encoder")
+
+
+def build_empty(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, nn.Module]:
     """Transformer, VAE and text encoder as their configs describe them, without memory for their weights.
 
     Raises:
@@ -33,10 +36,10 @@ def build_empty(folder: Path) -> dict[str, nn.Module]:
         "text_encoder": lambda place: T5EncoderModel(T5Config.from_pretrained(place, local_files_only=True)),
     }
     modules = {}
-    for part, build in builders.items():
+    for part in parts:
         try:
             with torch.device("meta"):
-                modules[part] = build(folder / part)
+                modules[part] = builders[part](folder / part)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise WeightsError(
                 f"{folder / part} does not describe a part of CogVideoX: {error} Copy or pull it again."
@@ -44,15 +47,19 @@ def build_empty(folder: Path) -> dict[str, nn.Module]:
     return modules
 
 
-def check_pipeline(folder: Path) -> None:
+def check_pipeline(folder: Path, *, parts: Sequence[str] = PARTS) -> None:
     """Compare every tensor in a CogVideoX folder, in one file or in shards, with what its configs ask for.
+
+    Args:
+        folder: A diffusers folder.
+        parts: Those that are looked at.
 
     Raises:
         WeightsError: A file is missing or damaged, or tensors are missing, extra or misshapen; all are listed.
     """
     expected: dict[str, tuple[int, ...]] = {}
     found: dict[str, tuple[int, ...]] = {}
-    for part, module in build_empty(folder).items():
+    for part, module in build_empty(folder, parts).items():
         stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
         expected |= {f"{part}.{name}": shape for name, shape in shapes_of(module.state_dict()).items()}
         found |= {f"{part}.{name}": shape for name, shape in read_shapes(folder / part, stem).items()}

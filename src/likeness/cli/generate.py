@@ -44,7 +44,8 @@ _Blocks = Annotated[
     str | None, typer.Option(metavar="0-20", help="Blocks in which the face acts: 0-20, or 0,2,4.")
 ]
 _Branch = Annotated[
-    Literal["conditional", "both"], typer.Option(help="Branch of guidance that sees the face.")
+    Literal["conditional", "both"] | None,
+    typer.Option(help="Branch of guidance that sees the face; by default as the method was trained."),
 ]
 _Frames = Annotated[int | None, typer.Option(help="Length, a multiple of eight plus one; 1 makes a picture.")]
 _Negative = Annotated[str, typer.Option(help="What the video should not show.")]
@@ -104,7 +105,7 @@ def generate(
     identity_start: _Start = 0.0,
     identity_end: _End = 1.0,
     identity_blocks: _Blocks = None,
-    identity_branch: _Branch = "conditional",
+    identity_branch: _Branch = None,
     frames: _Frames = None,
     negative_prompt: _Negative = "",
     style: _Style = "",

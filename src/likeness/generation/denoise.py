@@ -94,6 +94,7 @@ def denoise(
             )
             videos = pipeline(
                 **embeddings,
+                **method.pipeline_arguments(identity),
                 num_frames=settings.frames,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance,

@@ -21,6 +21,7 @@ from likeness.generation.presets import METHODS, Preset, find_preset, known
 from likeness.generation.prompts import add_style, check_prompt
 from likeness.generation.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.references import Person, read_faces
+from likeness.generation.released import open_released, uses_released
 from likeness.generation.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.shapes import reading_shapes
 from likeness.generation.similarity import measure_similarity, refuse_other_engines
@@ -83,6 +84,10 @@ class Likeness:
         """
         chosen = find_preset(preset)
         known("method", method, METHODS)
+        if uses_released(chosen, method, backbone, adapter):
+            card = find_card(device, memory_gb)
+            opened = open_released(chosen, backbone, device=device, is_placed=card is None)
+            return cls._attached(*opened, card=card)
         folder = Path(adapter) if adapter else Path(backbone or chosen.backbone) / method
         if chosen.is_bundled and backbone is None:
             verify(chosen.name)
@@ -91,9 +96,17 @@ class Likeness:
         source = str(backbone or locate_backbone(chosen))
         card = find_card(device, memory_gb)
         pipeline = load_pipeline(source, device=device, is_placed=card is None)
-        mirror.attach(pipeline)
-        made = cls(pipeline, mirror, chosen, describe_weights({"backbone": source, "adapter": folder}))
-        made.memory = None if card is None else CardMemory(pipeline, mirror, card, frames=chosen.frames)
+        checksums = describe_weights({"backbone": source, "adapter": folder})
+        return cls._attached(pipeline, mirror, chosen, checksums, card=card)
+
+    @classmethod
+    def _attached(
+        cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, card: Any
+    ) -> Self:
+        """Attach a method, and plan for the memory of a card where there is one."""
+        method.attach(pipeline)
+        made = cls(pipeline, method, preset, checksums)
+        made.memory = None if card is None else CardMemory(pipeline, method, card, frames=preset.frames)
         return made
 
     def generate(
@@ -144,7 +157,8 @@ class Likeness:
         Raises:
             ConfigError: A setting is unknown, out of range or contradicts another.
         """
-        return resolve_settings(self.preset, dict(choices))
+        given = {name: value for name, value in choices.items() if value is not None}
+        return resolve_settings(self.preset, {"identity_branch": self.method.branch, **given})
 
     def check_length(self, prompt: str, num_references: int) -> None:
         """Refuse a prompt that does not fit with so many references, before anything is made.

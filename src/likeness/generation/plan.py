@@ -66,7 +66,7 @@ def measure_sizes(pipeline: Any, method: MagicMirror) -> ModelSizes:
         readers=_count(method) - sum(layers),
         width=config.num_attention_heads * config.attention_head_dim,
         text_tokens=config.max_text_seq_length,
-        face_tokens=method.config["face_tokens"],
+        face_tokens=method.config.get("face_tokens", 0),
         decoder_width=vae.config.block_out_channels[1],
         sample_px=(vae.config.sample_height, vae.config.sample_width),
         bytes_per_number=torch.finfo(pipeline.transformer.dtype).bits // 8,

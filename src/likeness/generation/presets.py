@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from likeness.errors import ConfigError
 from likeness.weights import CHECKPOINTS, MODELS, home
 
-METHODS = ("magic_mirror",)
+METHODS = ("magic_mirror", "fantasy_id")
 
 
 class Preset(BaseModel):

@@ -94,7 +94,7 @@ class Choices(TypedDict, total=False):
     identity_start: float
     identity_end: float
     identity_blocks: str | range | Sequence[int] | None
-    identity_branch: Literal["conditional", "both"]
+    identity_branch: Literal["conditional", "both"] | None
     frames: int | None
     negative_prompt: str
     style: str

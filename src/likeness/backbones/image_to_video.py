@@ -1,0 +1,46 @@
+"""CogVideoX's image-to-video pipeline around a transformer that was loaded elsewhere: the base of the released FantasyID.
+
+Parts are loaded one by one and not through `model_index.json`, which names classes of the publisher's own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import CogVideoXImageToVideoPipeline
+from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, T5EncoderModel
+
+from likeness.backbones.check import check_pipeline
+from likeness.backbones.load import quiet_loading
+from likeness.errors import WeightsError
+
+
+def load_image_pipeline(
+    folder: Path, transformer: CogVideoXTransformer3DModel, *, dtype: torch.dtype
+) -> CogVideoXImageToVideoPipeline:
+    """Load what a pipeline needs beside its transformer. The scheduler is CogVideoX's DPM solver.
+
+    Raises:
+        WeightsError: A part is missing or damaged, or its tensors are not those of its config.
+    """
+    check_pipeline(folder, parts=("vae", "text_encoder"))
+    # What is checked is a folder; no name reaches the network.
+    here: dict[str, Any] = {"local_files_only": True}
+    try:
+        with quiet_loading():
+            pipeline = CogVideoXImageToVideoPipeline(
+                tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **here),
+                text_encoder=T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **here),
+                vae=AutoencoderKLCogVideoX.from_pretrained(folder / "vae", torch_dtype=dtype, **here),
+                transformer=transformer,
+                scheduler=CogVideoXDPMScheduler.from_pretrained(folder / "scheduler", **here),
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(
+            f"{folder} holds no whole CogVideoX image-to-video pipeline: {error} Bring it again with `likeness models pull`."
+        ) from error
+    return pipeline
