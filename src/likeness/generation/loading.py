@@ -9,8 +9,13 @@ from safetensors import SafetensorError
 from likeness import weights
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.presets import Preset
+from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
+from likeness.methods.method import Method
 from likeness.weights.strict import altered_in, read_shapes, refuse_differences, shapes_of
+
+CLASSES: dict[str, type[Method]] = {"magic_mirror": MagicMirror, "fantasy_id": FantasyID}
+"""What the names of `presets.METHODS` stand for."""
 
 
 def locate_backbone(preset: Preset) -> Path:
@@ -22,22 +27,33 @@ def locate_backbone(preset: Preset) -> Path:
     return weights.locate(preset.weights)
 
 
-def load_adapter(folder: Path) -> MagicMirror:
+def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> Any:
     """Load a method's weights, strictly.
 
+    Args:
+        folder: What `save_pretrained` wrote.
+        method: The name of the method, or the class of one that has no name here.
+
     Raises:
-        WeightsError: The folder is absent or damaged, or its tensors are not exactly those of its settings. All that are
-            missing, extra, misshapen or altered are listed.
+        WeightsError: The folder is absent or damaged, holds another method, or its tensors are not exactly those of its
+            settings. All that are missing, extra, misshapen or altered are listed.
     """
+    kind: Any = CLASSES[method] if isinstance(method, str) else method
     if not folder.is_dir():
+        recipe = f"recipes/tiny/{method}.toml" if isinstance(method, str) else "your recipe"
         raise WeightsError(
             f"No adapter at {folder}. A preset needs a backbone and the method's own weights: train them with "
-            "`likeness train`, or name their folder with `--adapter`. `likeness doctor` lists what is here."
+            f"`likeness train {recipe}`, or name their folder with `--adapter`. `likeness doctor` lists what is here."
         )
     try:
-        config: Any = MagicMirror.load_config(folder, local_files_only=True)
+        config: Any = kind.load_config(folder, local_files_only=True)
+        found = config.get("_class_name", kind.__name__)
+        if found != kind.__name__:
+            raise WeightsError(
+                f"The adapter at {folder} is of {found}, not of {kind.__name__}. {_name(found)} or name another adapter."
+            )
         with torch.device("meta"):
-            empty: Any = MagicMirror.from_config(config)
+            empty: Any = kind.from_config(config)
     except (OSError, ValueError, TypeError, ConfigError) as error:
         raise WeightsError(
             f"The adapter at {folder} cannot be read: {error}. Copy or train it again."
@@ -50,9 +66,15 @@ def load_adapter(folder: Path) -> MagicMirror:
         remedy="Copy or train it again.",
     )
     try:
-        adapter: Any = MagicMirror.from_pretrained(folder, local_files_only=True)
+        adapter: Any = kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise WeightsError(
             f"The adapter at {folder} cannot be read: {error}. Copy or train it again."
         ) from error
     return adapter.eval()
+
+
+def _name(found: str) -> str:
+    """Which option chooses the method of an adapter."""
+    names = [name for name, kind in CLASSES.items() if kind.__name__ == found]
+    return f"Use `--method {names[0]}`," if names else "Load it by its own class,"
