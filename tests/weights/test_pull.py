@@ -285,3 +285,23 @@ def test_a_folder_of_shards_comes_whole(repository, tmp_path):
     pull("some", folder=tmp_path / "stick")
     assert len(weights.verify("some").files) == len(repository.files)
     assert not repository.asked
+
+
+def test_what_weights_need_comes_along(hub, register):
+    hub.files |= {"a.onnx": CONTENT, "b.onnx": CONTENT[:100]}
+    register(files=[file("a.onnx")], source=Url(url=f"{hub.url}/files/a.onnx"), needs=("other",))
+    register("other", files=[file("b.onnx", CONTENT[:100])], source=Url(url=f"{hub.url}/files/b.onnx"))
+    pull("some")
+    assert weights.locate("other").read_bytes() == CONTENT[:100]
+
+
+def test_a_folder_with_patterns_is_copied_whole(hub, register, tmp_path):
+    origin = tmp_path / "origin"
+    (origin / "transformer").mkdir(parents=True)
+    (origin / "model_index.json").write_text("{}")
+    (origin / "transformer" / "part-1.bin").write_bytes(CONTENT)
+    known = WeightFile(path=Path("model_index.json"))
+    register(files=[known], source=Hub(repository="someone/some", patterns=("*",)))
+    pull("some", folder=origin)
+    assert (weights.home() / "models" / "some" / "transformer" / "part-1.bin").read_bytes() == CONTENT
+    assert not hub.asked

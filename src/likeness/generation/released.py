@@ -115,7 +115,9 @@ def find_files(folder: Path | None = None) -> dict[str, Path]:
     missing = [(path, name) for is_here, path, name in parts if not is_here]
     if missing:
         listed = "".join(f"\n  {path} is missing (weights `{name}`)" for path, name in missing)
-        commands = dict.fromkeys(f"`likeness models pull {name} --preset research`" for _, name in missing)
+        commands = dict.fromkeys(
+            f"`likeness models pull {name} --preset {weights.MODELS[name].preset}`" for _, name in missing
+        )
         raise WeightsError(
             f"The released FantasyID is not whole:{listed}\nRun {' and '.join(commands)}, or put the files there yourself."
         )

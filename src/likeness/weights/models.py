@@ -256,11 +256,45 @@ _ALL = (
     ),
     WeightEntry(
         name="fantasyid",
-        purpose="FantasyID's transformer with its identity layers, as published",
+        purpose="FantasyID as released: image-to-video base, identity layers, pictures' encoder",
         preset="research",
         licence="Apache-2.0 stated; derived from CogVideoX-5B-I2V and from FLAME and CVTHead data: research",
         source=Hub(repository="acvlab/FantasyID", patterns=("*",)),
-        files=(_file("model_index.json"), _file("transformer/config.json")),
+        # Which of `transformer_ema` and `transformer` there is, is for the loader to see.
+        files=tuple(
+            _file(path)
+            for path in (
+                "model_index.json",
+                "scheduler/scheduler_config.json",
+                "text_encoder/config.json",
+                "vae/config.json",
+            )
+        ),
+        needs=("fantasyid-mesh",),
+    ),
+    WeightEntry(
+        name="fantasyid-mesh",
+        purpose="the mesh of FantasyID as released: FLAME's head at several levels",
+        preset="research",
+        licence="FLAME (Max Planck): non-commercial research only; published without a licence of its own",
+        source=Url(
+            url="https://github.com/Fantasy-AMAP/fantasy-id/raw/c4290929b77ae2fd838440e1a4004331abfd8705/"
+            "assets/transform.pkl"
+        ),
+        files=(
+            _file(
+                "transform.pkl", "e8dcbc25e8c22fd35b9465c5bdee4c474d08c69047b17ee22dbd01c4858a212e", 873_404
+            ),
+        ),
+    ),
+    WeightEntry(
+        name="eva02-clip-l-336",
+        purpose="pictures' encoder of FantasyID as released, where its own folder lacks it",
+        preset="open",
+        licence="MIT",
+        source=Hub(repository="QuanSun/EVA-CLIP"),
+        files=(_file("EVA02_CLIP_L_336_psz14_s6B.pt"),),
+        about_bytes=856_000_000,
     ),
 )
 

@@ -23,7 +23,8 @@ def copy(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[Weig
         if archive.is_file():
             return unpack(item, archive, report)
     wanted = {file.path.relative_to(item.folder): file for file in item.files}
-    if item.components:  # Shards have names of their own, so the whole folder comes.
+    if item.components or getattr(item.source, "patterns", ()):
+        # Shards have names of their own, so the whole folder comes.
         for path in sorted(folder.rglob("*")):
             relative = path.relative_to(folder)
             if path.is_file() and not any(part.startswith(".") for part in relative.parts):

@@ -40,7 +40,7 @@ def pull(
     folder: Path | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> WeightEntry:
-    """Bring the weights `name` to where `locate` looks for them. What is there and whole is not fetched again.
+    """Bring the weights `name`, and others that they need, to where `locate` looks. What is whole is not fetched again.
 
     Args:
         name: One of `MODELS`.
@@ -69,6 +69,8 @@ def pull(
             revision, downloads = _plan(item)
             files = [_fetch(download, item, report) for download in downloads]
         _write_listing(item, revision, files)
+    for needed in item.needs:
+        pull(needed, preset=preset, folder=folder, on_progress=on_progress)
     return verify(name)
 
 

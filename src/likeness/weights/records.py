@@ -81,6 +81,8 @@ class WeightEntry:
     """Where `pull` gets them. None: they come with a package."""
     components: tuple[str, ...] = ()
     """Stems such as `transformer/diffusion_pytorch_model`: one safetensors file, or shards and their index."""
+    needs: tuple[str, ...] = ()
+    """Other entries without which these weights are of no use; `pull` brings them along."""
     about_bytes: int = 0
     """Size of the download where that of the files is not known: two bytes for each parameter."""
 

@@ -16,7 +16,7 @@ from likeness.weights.strict import Shapes, read_file_shapes, refuse_differences
 
 STEM = "diffusion_pytorch_model"
 _EVA_REMEDY = (
-    "It is EVA-CLIP's file of that name: bring it with `likeness models pull eva02-clip-l-336 --preset research`, "
+    "It is EVA-CLIP's file of that name: bring it with `likeness models pull eva02-clip-l-336`, "
     "or put it there yourself."
 )
 _DAMAGE = (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError)
