@@ -15,7 +15,7 @@ from torch import Tensor
 
 from likeness.errors import ConfigError
 from likeness.generation.settings import GenerationSettings
-from likeness.methods.magic_mirror import MagicMirror
+from likeness.methods.method import Method
 from likeness.records import Face
 
 StepCallback = Callable[[int, int], None]
@@ -49,7 +49,7 @@ class Rejected(Exception):  # noqa: N818 - it is a verdict, not an error
 
 def denoise(
     pipeline: Any,
-    method: MagicMirror,
+    method: Method,
     requests: Sequence[GenerationRequest],
     settings: GenerationSettings,
     *,

@@ -15,7 +15,7 @@ from likeness.backbones.load import load_pipeline
 from likeness.generation.best_of import Search, choose_best
 from likeness.generation.characters import Character
 from likeness.generation.denoise import GenerationRequest, Judge, StepCallback, denoise
-from likeness.generation.loading import load_adapter, locate_backbone
+from likeness.generation.loading import adapter_folder, load_adapter, locate_backbone
 from likeness.generation.plan import CardMemory, find_card
 from likeness.generation.presets import METHODS, Preset, find_preset, known
 from likeness.generation.prompts import add_style, check_prompt
@@ -25,7 +25,7 @@ from likeness.generation.released import open_released, uses_released
 from likeness.generation.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.shapes import reading_shapes
 from likeness.generation.similarity import measure_similarity, refuse_other_engines
-from likeness.methods.magic_mirror import MagicMirror
+from likeness.methods.method import Method
 from likeness.records import Clip
 from likeness.weights import verify
 
@@ -45,7 +45,7 @@ class Likeness:
         clip.save("me.mp4")
     """
 
-    def __init__(self, pipeline: Any, method: MagicMirror, preset: Preset, weights: dict[str, str]) -> None:
+    def __init__(self, pipeline: Any, method: Method, preset: Preset, weights: dict[str, str]) -> None:
         self.pipeline = pipeline
         """A stock `CogVideoXPipeline` with `method` attached."""
         self.method = method
@@ -60,7 +60,7 @@ class Likeness:
     def load(
         cls,
         preset: str = "tiny",
-        method: str = "magic_mirror",
+        method: str | type[Method] = "magic_mirror",
         *,
         backbone: str | Path | None = None,
         adapter: str | Path | None = None,
@@ -71,7 +71,7 @@ class Likeness:
 
         Args:
             preset: Names backbone, licence and suitable settings.
-            method: Names the way in which the face enters.
+            method: Names the way in which the face enters, or is the class of a method of your own.
             backbone: A diffusers folder or hub name to use instead of the preset's.
             adapter: The method's folder or hub name; by default the one that lies in the backbone's folder.
             device: As torch names it; `auto` takes a GPU where there is one.
@@ -83,16 +83,17 @@ class Likeness:
             ResourceError: The card's memory does not suffice for any plan.
         """
         chosen = find_preset(preset)
-        known("method", method, METHODS)
-        if uses_released(chosen, method, backbone, adapter):
+        if isinstance(method, str):
+            known("method", method, METHODS)
+        if isinstance(method, str) and uses_released(chosen, method, backbone, adapter):
             card = find_card(device, memory_gb)
             opened = open_released(chosen, backbone, device=device, is_placed=card is None)
             return cls._attached(*opened, card=card)
-        folder = Path(adapter) if adapter else Path(backbone or chosen.backbone) / method
+        folder = adapter_folder(method, adapter, backbone or chosen.backbone)
         if chosen.is_bundled and backbone is None:
             verify(chosen.name)
         # The adapter first: a backbone may have to be downloaded, in vain where there is no adapter.
-        mirror = load_adapter(folder)
+        mirror = load_adapter(folder, method)
         source = str(backbone or locate_backbone(chosen))
         card = find_card(device, memory_gb)
         pipeline = load_pipeline(source, device=device, is_placed=card is None)

@@ -27,6 +27,22 @@ def locate_backbone(preset: Preset) -> Path:
     return weights.locate(preset.weights)
 
 
+def adapter_folder(method: str | type[Method], adapter: str | Path | None, backbone: str | Path) -> Path:
+    """Where a method's weights are: where `adapter` says, or under the method's name in the backbone's folder.
+
+    Raises:
+        ConfigError: The method has no name here, so that its folder has to be told.
+    """
+    if adapter:
+        return Path(adapter)
+    if isinstance(method, str):
+        return Path(backbone) / method
+    raise ConfigError(
+        f"{method.__name__} has no place in the folder of a backbone. Name its folder: "
+        f"`Likeness.load(method={method.__name__}, adapter=...)`."
+    )
+
+
 def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> Any:
     """Load a method's weights, strictly.
 

@@ -23,7 +23,7 @@ from diffusers.hooks.layerwise_casting import apply_layerwise_casting
 from torch import nn
 
 from likeness.errors import ConfigError, ResourceError
-from likeness.methods.magic_mirror import MagicMirror
+from likeness.methods.method import Method
 from likeness.runtime import (
     ClipSize,
     MemoryPlan,
@@ -46,7 +46,7 @@ _HOOKS = (_GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFL
 _logger = logging.getLogger(__name__)
 
 
-def measure_sizes(pipeline: Any, method: MagicMirror) -> ModelSizes:
+def measure_sizes(pipeline: Any, method: Method) -> ModelSizes:
     """Count what the arithmetic of plans needs to know of a pipeline with `method` attached."""
     config, vae = pipeline.transformer.config, pipeline.vae
     layers = [_count(layer) for layer in method.layers.values()]
@@ -73,7 +73,7 @@ def measure_sizes(pipeline: Any, method: MagicMirror) -> ModelSizes:
     )
 
 
-def apply_plan(pipeline: Any, method: MagicMirror, plan: MemoryPlan, device: torch.device) -> None:
+def apply_plan(pipeline: Any, method: Method, plan: MemoryPlan, device: torch.device) -> None:
     """Arrange `pipeline`, and `method` on it, as `plan` says.
 
     Plans may follow each other in any order, but a text encoder in 8 bits stays so. On a CPU there is nothing to
@@ -136,7 +136,7 @@ def find_card(device: str = "auto", memory_gb: float | None = None) -> Card | No
 class CardMemory:
     """The plan that a pipeline follows on a card, and the way down from it."""
 
-    def __init__(self, pipeline: Any, method: MagicMirror, card: Card, *, frames: int) -> None:
+    def __init__(self, pipeline: Any, method: Method, card: Card, *, frames: int) -> None:
         """Choose the plan for a single clip of `frames` frames with guidance, and apply it.
 
         Raises:

@@ -75,7 +75,7 @@ class GenerationSettings(BaseModel):
     """Sliders that move that shape."""
 
     def identity_controls(self) -> dict[str, Any]:
-        """The keyword arguments of `MagicMirror.identity`."""
+        """The keyword arguments of `Method.identity`."""
         return {
             "scale": self.identity_scale,
             "start": self.identity_start,
