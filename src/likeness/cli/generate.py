@@ -129,21 +129,11 @@ def generate(
     from likeness.cli.progress import progress, spinner
 
     choices: Choices = {
-        "steps": steps,
-        "guidance": guidance,
-        "identity_scale": identity_scale,
-        "identity_start": identity_start,
-        "identity_end": identity_end,
-        "identity_blocks": identity_blocks,
-        "identity_branch": identity_branch,
-        "frames": frames,
-        "negative_prompt": negative_prompt,
-        "style": style,
-        "shape": shape,
-        "face_shape": _sliders(
-            face_width=face_width, face_length=face_length, jaw=jaw, chin=chin, nose=nose, eyes=eyes
-        ),
-    }
+        "steps": steps, "guidance": guidance, "frames": frames, "negative_prompt": negative_prompt, "style": style,
+        "identity_scale": identity_scale, "identity_start": identity_start, "identity_end": identity_end,
+        "identity_blocks": identity_blocks, "identity_branch": identity_branch,
+        "shape": shape, "face_shape": _sliders(face_width, face_length, jaw, chin, nose, eyes),
+    }  # fmt: skip
     with spinner("Reading the face", is_quiet=as_json):
         output = _prepare(prompt, preset, choices, output, best_of, min_similarity)
         person = _read_person(face, character, pick)
@@ -187,12 +177,14 @@ def _prepare(
     return output
 
 
-def _sliders(**deviations: float) -> "FaceShape | None":
-    if not any(deviations.values()):
+def _sliders(
+    face_width: float, face_length: float, jaw: float, chin: float, nose: float, eyes: float
+) -> "FaceShape | None":
+    if not any((face_width, face_length, jaw, chin, nose, eyes)):
         return None
     from likeness.identity.face_shape.sliders import FaceShape
 
-    return FaceShape(**deviations)
+    return FaceShape(face_width=face_width, face_length=face_length, jaw=jaw, chin=chin, nose=nose, eyes=eyes)
 
 
 def _read_person(face: list[Path] | None, character: str | None, pick: int | None) -> "Person":
@@ -229,7 +221,8 @@ def describe(clip: "Clip") -> str:
     from likeness.generation.similarity import describe_similarity
 
     length = "a picture" if len(clip.frames) == 1 else f"{clip.duration_s:.1f} s"
-    line = f"{length}, seed {clip.settings['seed']}, {describe_similarity(clip.similarity)}"
+    made_by = f"{clip.settings['method']}, seed {clip.settings['seed']}"
+    line = f"{length}, {made_by}, {describe_similarity(clip.similarity)}"
     search = clip.settings.get("best_of")
     if search and search["asked"] > 1:
         tried = len(search["candidates"])
