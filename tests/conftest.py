@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,9 @@ from likeness.records import Face, Pose
 
 if TYPE_CHECKING:
     from diffusers import CogVideoXPipeline
+
+    from likeness.identity.spirals import MeshTopology
+    from likeness.methods.fantasy_id import FantasyID
 
 WORDS = "a an the woman man in red sweater blue shirt smiles nods turns to left park with"
 
@@ -62,7 +65,48 @@ def build_checkpoint(folder: Path) -> Path:
     for parameter in mirror.parameters():  # New layers start at zero; a trained adapter is not.
         torch.nn.init.normal_(parameter, std=0.2)
     mirror.save_pretrained(folder / "magic_mirror")
+    build_fantasy_id(pipeline.transformer.config).save_pretrained(folder / "fantasy_id")
     return folder
+
+
+def build_fantasy_id(transformer_config: Any) -> "FantasyID":
+    """The second method over a mesh of random spirals, with as many vertices as the puppets' that ships reads."""
+    import torch
+
+    from likeness.methods.fantasy_id import FantasyID
+
+    sizes = {
+        "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "abstractor_hidden_width": 16, "face_width": 16,
+        "num_vertices": (2562, 40), "vertex_widths": (16,), "fusion_depth": 1, "context_width": 16,
+        "injection_width": 32, "head_width": 16,
+    }  # fmt: skip
+    fantasy = FantasyID(**FantasyID.tiny_config(transformer_config, **sizes))
+    for name, parameter in fantasy.named_parameters():
+        if "layers." in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    fantasy.set_topology(make_topology(2562, 40))
+    return fantasy
+
+
+def make_topology(fine: int, coarse: int) -> "MeshTopology":
+    """A mesh that is none: random vertices, and random spirals over them."""
+    from likeness.identity.spirals import MeshTopology
+
+    random = np.random.default_rng(0)
+    mean = random.normal(size=(fine, 3)).astype(np.float32)
+    return MeshTopology(
+        vertices=(mean, mean[:coarse]),
+        triangles=(),
+        spirals=(random.integers(0, fine, (fine, 9)), random.integers(0, coarse, (coarse, 9))),
+        kept=(np.arange(coarse),),
+        up_indices=(),
+        up_weights=(),
+    )
+
+
+@pytest.fixture(scope="session")
+def topology_of() -> "Callable[[int, int], MeshTopology]":
+    return make_topology
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ def words(checkpoint, photograph, output, *more):
 def test_generate_writes_a_video_with_its_record(checkpoint, photograph, tmp_path, capsys):
     output = tmp_path / "made" / "clip.mp4"
     assert main(words(checkpoint, photograph, output, "--seed", "4")) == 0
-    assert capsys.readouterr().out.startswith(f"{output}: 1.1 s, seed 4")
+    assert capsys.readouterr().out.startswith(f"{output}: 1.1 s, MagicMirror, seed 4")
     assert read_video(output)[0].shape == (9, 256, 256, 3)
     record = json.loads(output.with_suffix(".json").read_text())
     assert record == read_metadata(output)

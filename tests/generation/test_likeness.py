@@ -13,12 +13,13 @@ PROMPT = "a woman img in a red sweater nods"
 FAST = {"steps": 2, "frames": 9}
 
 
-def test_clip_has_the_asked_frames_and_says_how_it_was_made(likeness, face):
-    clip = likeness.generate(PROMPT, face, seed=3, negative_prompt="the park", **FAST)
+def test_clip_has_the_asked_frames_and_says_how_it_was_made(either, face):
+    clip = either.generate(PROMPT, face, seed=3, negative_prompt="the park", **FAST)
     assert clip.frames.shape == (9, 64, 64, 3)
     assert clip.frames.dtype == np.uint8
     settings = clip.settings
     assert (settings["seed"], settings["steps"], settings["preset"]) == (3, 2, "tiny")
+    assert settings["method"] == type(either.method).__name__
     assert settings["negative_prompt"] == "the park"
     assert {"likeness", "torch", "diffusers", "transformers", "python"} <= settings["versions"].keys()
     assert {
@@ -29,9 +30,9 @@ def test_clip_has_the_asked_frames_and_says_how_it_was_made(likeness, face):
     assert len(clip.similarity.distances) == 9
 
 
-def test_same_seed_gives_the_same_bytes_of_video(likeness, face, tmp_path):
+def test_same_seed_gives_the_same_bytes_of_video(either, face, tmp_path):
     for name in ("one", "two"):
-        likeness.generate(PROMPT, face, seed=5, **FAST).save(tmp_path / name / "clip.mp4")
+        either.generate(PROMPT, face, seed=5, **FAST).save(tmp_path / name / "clip.mp4")
     one, two = (tmp_path / name / "clip.mp4" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     assert one.with_suffix(".json").read_bytes() == two.with_suffix(".json").read_bytes()
@@ -42,40 +43,48 @@ def test_another_seed_gives_another_video(likeness, face):
     assert (one != two).any()
 
 
-def test_scale_zero_does_not_see_the_face(likeness, face_of):
-    one, two = (likeness.generate(PROMPT, face_of(seed), identity_scale=0, **FAST).frames for seed in (0, 1))
+def test_scale_zero_does_not_see_the_face(either, face_of):
+    one, two = (either.generate(PROMPT, face_of(seed), identity_scale=0, **FAST).frames for seed in (0, 1))
     assert_array_equal(one, two)
 
 
-def test_the_face_changes_the_video(likeness, face_of):
-    one, two = (likeness.generate(PROMPT, face_of(seed), **FAST).frames for seed in (0, 1))
+def test_the_face_changes_the_video(either, face_of):
+    one, two = (either.generate(PROMPT, face_of(seed), **FAST).frames for seed in (0, 1))
     assert (one != two).any()
 
 
-def test_a_reference_that_never_acts_is_the_stock_pipeline(likeness, face):
-    stock = likeness.generate(PROMPT, face, identity_scale=0, steps=2, frames=1).frames
+def test_a_reference_that_never_acts_is_the_stock_pipeline(either, face):
+    stock = either.generate(PROMPT, face, identity_scale=0, steps=2, frames=1).frames
     # Neither of two steps lies wholly behind six tenths of them.
-    late = likeness.generate(PROMPT, face, identity_start=0.6, steps=2, frames=1)
+    late = either.generate(PROMPT, face, identity_start=0.6, steps=2, frames=1)
     assert_array_equal(late.frames, stock)
     assert late.settings["identity_start"] == 0.6
 
 
-def test_controls_reach_the_method(likeness, face):
+def test_controls_reach_the_method(either, face):
     few = {"steps": 2, "frames": 1}
-    usual = likeness.generate(PROMPT, face, **few).frames
-    assert_array_equal(likeness.generate(PROMPT, face, identity_blocks=range(2), **few).frames, usual)
-    assert (likeness.generate(PROMPT, face, identity_branch="both", **few).frames != usual).any()
-    assert (likeness.generate(PROMPT, face, identity_end=0.5, **few).frames != usual).any()
+    usual = either.generate(PROMPT, face, **few).frames
+    assert_array_equal(either.generate(PROMPT, face, identity_blocks=range(2), **few).frames, usual)
+    assert (either.generate(PROMPT, face, identity_branch="both", **few).frames != usual).any()
+    assert (either.generate(PROMPT, face, identity_end=0.5, **few).frames != usual).any()
     with pytest.raises(ConfigError, match="`blocks` names 7"):
-        likeness.generate(PROMPT, face, identity_blocks="7", **few)
+        either.generate(PROMPT, face, identity_blocks="7", **few)
 
 
-def test_a_batch_makes_what_single_calls_make(likeness, face_of):
+def test_a_batch_makes_what_single_calls_make(either, face_of):
     requests = [GenerationRequest(prompt=PROMPT, references=(face_of(s),), seed=s) for s in (0, 1)]
-    together = likeness.generate_many(requests, likeness.settings(**FAST), is_measured=False)
+    together = either.generate_many(requests, either.settings(**FAST), is_measured=False)
     for request, clip in zip(requests, together, strict=True):
-        alone = likeness.generate(request.prompt, request.references, seed=request.seed, **FAST)
+        alone = either.generate(request.prompt, request.references, seed=request.seed, **FAST)
         assert np.abs(alone.frames.astype(int) - clip.frames).max() <= 1
+
+
+def test_a_second_reference_changes_the_video(either, face_of):
+    few = {"steps": 2, "frames": 1}
+    both = [face_of(0), face_of(1)]
+    assert (
+        either.generate(PROMPT, both, **few).frames != either.generate(PROMPT, both[0], **few).frames
+    ).any()
 
 
 def test_progress_counts_every_step(likeness, face):
