@@ -8,12 +8,11 @@ from likeness.errors import ConfigError
 from likeness.generation.settings import GenerationSettings
 from likeness.identity.face_shape import load_source
 from likeness.identity.face_shape.sliders import FaceShape, MovedShape
-from likeness.methods.fantasy_id import FantasyID
 
 
 def reads_shapes(method: Any) -> bool:
-    """Whether a method encodes vertices."""
-    return isinstance(method, FantasyID) and bool(method.config["has_vertices"])
+    """Whether a method encodes vertices: it has a `shape_source`, and was not built without the shape branch."""
+    return hasattr(method, "shape_source") and bool(method.config.get("has_vertices", True))
 
 
 @contextmanager
