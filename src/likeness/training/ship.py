@@ -12,6 +12,8 @@ from likeness.errors import WeightsError
 
 ADDED = ("magic_mirror", "recognizer", "shape")
 """Runs whose models become folders of their own beside the parts of the pipeline."""
+OPTIONAL = ("fantasy_id",)
+"""The same, where there is such a run. What shipped before is left out: it was trained over another base."""
 INDEPENDENT = ("recognizer", "shape")
 """Those of them that know nothing of the base: what ships already stays where there is no newer run."""
 
@@ -20,8 +22,8 @@ def ship(runs: Path, target: Path) -> Path:
     """Copy each run's model into `target` and list the checksums of all files.
 
     Args:
-        runs: Folder of the runs `base`, `magic_mirror`, `recognizer` and `shape`; the VAE of a run `decoder` replaces
-            base's.
+        runs: Folder of the runs `base`, `magic_mirror`, `recognizer` and `shape`, and of `fantasy_id` if there is one; the
+            VAE of a run `decoder` replaces base's.
         target: The checkpoint; what was there is replaced.
 
     Returns:
@@ -42,8 +44,10 @@ def ship(runs: Path, target: Path) -> Path:
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(models["base"], partial)
-    for name in ADDED:
-        shutil.copytree(models[name], partial / name)
+    models |= {name: runs / name / "model" for name in OPTIONAL if (runs / name / "model").is_dir()}
+    for name in (*ADDED, *OPTIONAL):
+        if name in models:
+            shutil.copytree(models[name], partial / name)
     sharpened = runs / "decoder" / "model" / "vae"
     if sharpened.is_dir():
         shutil.rmtree(partial / "vae")
