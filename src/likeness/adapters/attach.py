@@ -1,7 +1,7 @@
 """Put a method's layers on a stock CogVideoX transformer, and take them off without a trace."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -21,6 +21,7 @@ from likeness.adapters.compose import (
     renewed_offload,
 )
 from likeness.adapters.condition import CONDITION_KEY, FaceCondition
+from likeness.adapters.regions import own_positions
 from likeness.adapters.wrapper import AdaptedBlock
 from likeness.errors import ConfigError
 
@@ -99,7 +100,11 @@ def attach(
         if now is None:
             return None
         refuse_lost_weights(transformer)
-        now = replace(now, grid=_grid_of(transformer, given["hidden_states"]))
+        grid = _grid_of(transformer, given["hidden_states"])
+        now = now.on_grid(grid)
+        if now.regions is not None and now.regions.own_positions:
+            rope = own_positions(transformer.config, grid, now.num_people, given.get("image_rotary_emb"))
+            given["image_rotary_emb"] = rope
         told = {**(given.get("attention_kwargs") or {}), CONDITION_KEY: now}
         return (), {**given, "encoder_hidden_states": text, "attention_kwargs": told}
 

@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from likeness.adapters.packed import Layout, rotate
+from likeness.adapters.regions import Places
 
 Rope = tuple[Tensor, Tensor]
 Streams = tuple[Tensor, Tensor, Tensor]
@@ -60,13 +61,14 @@ class FaceAddedAttention(nn.Module, AttentionModuleMixin):
         *,
         values: Tensor | None = None,
         layout: Layout | None = None,
+        places: Places | None = None,
     ) -> Streams | Tensor:
         if layout is None:
             assert isinstance(streams, tuple)
             assert keys is not None
-            return self.processor(self, base, streams, keys, rope, scale)
+            return self.processor(self, base, streams, keys, rope, scale, places)
         assert isinstance(streams, Tensor)
-        return self.processor.attend_packed(base, streams, (keys, values), rope, scale, layout)
+        return self.processor.attend_packed(base, streams, (keys, values), rope, scale, layout, places)
 
     def keys_and_values(self, base: Attention, face: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """K and V of the cross-attention: they depend on the identity alone (reading 9)."""
@@ -96,6 +98,7 @@ class FaceAddedAttnProcessor:
         keys: Tensor,
         rope: Rope | None,
         scale: float,
+        places: Places | None = None,
     ) -> Streams:
         assert base.to_k is not None
         assert base.to_v is not None
@@ -106,12 +109,16 @@ class FaceAddedAttnProcessor:
         query = query if base.norm_q is None else base.norm_q(query)
         key = key if base.norm_k is None else base.norm_k(key)
 
+        text, face, video = lengths
+        bias = (self._face_bias(x_full, (text, face, video), scale) if places is None
+                else places.bias(face, scale, x_full, order="tfv"))  # fmt: skip
+
         # The cross-attention takes the query before rotation: face tokens have no place in the video.
         x_out = self._attend(self._rotate(query, rope, lengths[-1]), self._rotate(key, rope, lengths[-1]), value,
-                             bias=self._face_bias(x_full, lengths, scale))  # fmt: skip
+                             bias=bias)  # fmt: skip
         face_key, face_value = attention.keys_and_values(base, keys)
         if face_key is not None and face_value is not None:
-            crossed = self._attend(query, face_key.transpose(1, 2), face_value.transpose(1, 2))
+            crossed = self._cross(query.transpose(1, 2), face_key, face_value, places, order="tfv").flatten(2)
             x_out = x_out + (crossed if scale == 1 else scale * crossed)
 
         x_out = base.to_out[1](base.to_out[0](x_out))
@@ -126,6 +133,7 @@ class FaceAddedAttnProcessor:
         rope: Rope | None,
         scale: float,
         layout: Layout,
+        places: Places | None = None,
     ) -> Tensor:
         """Eq. 7 over packed tokens. Rows share every product; stock rows attend among themselves."""
         assert base.to_k is not None
@@ -136,28 +144,29 @@ class FaceAddedAttnProcessor:
         )  # (tokens, heads, head_width)
         query = query if base.norm_q is None else base.norm_q(query)
         key = key if base.norm_k is None else base.norm_k(key)
+        mine = None if places is None else places.take(range(layout.stock_rows, layout.batch))
         crossed = None
         if face[0] is not None:  # before the query is rotated
-            crossed = self._dispatch(layout.adapted(query), *face)
+            crossed = self._cross(layout.adapted(query), face[0], face[1], mine, order="tvf")
         if rope is not None:
             for x in (query, key):
                 for rows in layout.rows(x):
                     rotate(rows[:, layout.text_tokens :], rope)
-        if crossed is None:
+        if crossed is None and places is None:
             (mixed,) = (
                 self._dispatch(*rows) for rows in zip(*map(layout.rows, (query, key, value)), strict=True)
             )
             mixed = mixed.flatten(0, 1)
         else:
-            bias = None
-            if scale != 1:
-                bias = query.new_zeros(layout.own_tokens + layout.face_tokens)
-                bias[layout.own_tokens :] = math.log(scale)
-                bias = bias[None, None, None, :]
-            x_out = self._dispatch(*map(layout.adapted, (query, key, value)), bias=bias)
-            mixed = torch.add(x_out, crossed, alpha=scale).flatten(0, 1)
+            if mine is not None:
+                bias = mine.bias(layout.face_tokens, scale, query, order="tvf")
+            else:
+                bias = self._face_bias(query, (layout.own_tokens, layout.face_tokens, 0), scale)
+            mixed = self._dispatch(*map(layout.adapted, (query, key, value)), bias=bias)
+            mixed = (mixed if crossed is None else torch.add(mixed, crossed, alpha=scale)).flatten(0, 1)
             if layout.stock_rows:
-                stock = self._dispatch(*map(layout.stock, (query, key, value)))
+                bias = None if places is None else places.base_bias(range(layout.stock_rows), query)
+                stock = self._dispatch(*map(layout.stock, (query, key, value)), bias=bias)
                 mixed = torch.cat([stock.flatten(0, 1), mixed])
         return base.to_out[1](base.to_out[0](mixed.flatten(-2)))
 
@@ -175,14 +184,34 @@ class FaceAddedAttnProcessor:
         return torch.cat([x[:, :, :-video_tokens], rotated], dim=2)
 
     @staticmethod
-    def _face_bias(x_full: Tensor, lengths: list[int], scale: float) -> Tensor | None:
-        """Weigh the face's keys by `scale` in the softmax. At 1 there is no mask, and every backend is open."""
+    def _face_bias(like: Tensor, lengths: tuple[int, int, int], scale: float) -> Tensor | None:
+        """Weigh the face's keys by `scale` in the softmax. At 1 there is no mask, and every backend is open.
+
+        `lengths` are those before the face, of the face, and behind it.
+        """
         if scale == 1:
             return None
-        text, face, video = lengths
-        bias = x_full.new_zeros(text + face + video)
-        bias[text : text + face] = math.log(scale)
+        before, face, behind = lengths
+        bias = like.new_zeros(before + face + behind)
+        bias[before : before + face] = math.log(scale)
         return bias[None, None, None, :]
+
+    def _cross(
+        self, query: Tensor, key: Tensor, value: Tensor | None, places: Places | None, *, order: str
+    ) -> Tensor:
+        """The cross-attention: of several people everyone's face alone, for the tokens that are theirs.
+
+        Shapes:
+            query, returns: (batch, tokens, heads, head_width), the streams in `order`
+        """
+        assert value is not None
+        if places is None:
+            return self._dispatch(query, key, value)
+        readers = places.readers(key.shape[1], query, order=order)
+        faces = zip(key.chunk(places.num_people, dim=1), value.chunk(places.num_people, dim=1), strict=True)
+        crossed = [weight[..., None] * self._dispatch(query, *face)
+                   for weight, face in zip(readers, faces, strict=True)]  # fmt: skip
+        return torch.stack(crossed).sum(dim=0)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None) -> Tensor:
         mixed = self._dispatch(*(x.transpose(1, 2) for x in (query, key, value)), bias=bias)

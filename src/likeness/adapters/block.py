@@ -15,7 +15,7 @@ from likeness.adapters.attention import FaceAddedAttention, Rope
 from likeness.adapters.condition import CONDITION_KEY as CONDITION_KEY
 from likeness.adapters.condition import FaceCondition as FaceCondition
 from likeness.adapters.modulation import ConditionedNorm, FaceModulation, NormFactors, modulate
-from likeness.adapters.packed import BlockTables, Layout, run_packed
+from likeness.adapters.packed import BlockTables, Layout, run_packed, six
 from likeness.adapters.wrapper import AdaptedBlock
 
 
@@ -90,12 +90,15 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
         if condition is None:
             return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
         adapted_rows, stock_rows = condition.split(len(hidden_states))
+        every_row = list(range(len(hidden_states)))
         if not adapted_rows:
-            return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
+            told = condition.stock_kwargs(rest, every_row, hidden_states)
+            return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, told)
 
         text, face = self._part(encoder_hidden_states, condition)
         if not self.acts(condition.acting):
-            video, text = self.base(hidden_states, text, temb, image_rotary_emb, rest)
+            told = condition.stock_kwargs(rest, every_row, hidden_states)
+            video, text = self.base(hidden_states, text, temb, image_rotary_emb, told)
             return video, torch.cat([text, face], dim=1)
         if condition.hoist is not None:
             return self._sample(hidden_states, (text, face), temb, image_rotary_emb, condition)
@@ -104,8 +107,9 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
             video, text, face = self._adapted(hidden_states, text, face, temb, image_rotary_emb, condition)
             return video, torch.cat([text, face], dim=1)
 
+        told = condition.stock_kwargs(rest, stock_rows, hidden_states)
         stock = self.base(
-            hidden_states[stock_rows], text[stock_rows], temb[stock_rows], image_rotary_emb, rest
+            hidden_states[stock_rows], text[stock_rows], temb[stock_rows], image_rotary_emb, told
         )
         adapted = self._adapted(
             hidden_states[adapted_rows],
@@ -149,6 +153,7 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
             tables.last(len(video)),
             layout,
             condition.scale,
+            None if condition.places is None else condition.places.take(range(len(video))),
         )
 
     def _part(self, encoder_hidden_states: Tensor, condition: FaceCondition) -> tuple[Tensor, Tensor]:
@@ -179,35 +184,41 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
         if layer.conditioned_norm is not None and condition.identity is not None:
             shift = factors1.chunk(6, dim=1)[0]  # mu1_vid
             added1, added2 = layer.conditioned_norm(condition.identity.to(time), time, shift)  # Eq. 6
+            if condition.num_people > 1:  # (batch, people, 6 width)
+                factors1, factors2 = factors1[:, None], factors2[:, None]
             factors1 = factors1 + condition.scale * added1
             factors2 = factors2 + condition.scale * added2
         face1, face2 = layer.face_norm(time) if layer.face_norm is not None else (None, None)  # Eq. 5
 
         # n = 1: attention. The residual is on the stream itself, as in CogVideoX, not on the modulated input as the
         # paper writes it (docs/papers/magic_mirror.md, row 10).
-        streams, gates = _modulated(base.norm1.norm, (text, face, video), factors1, face1)
+        places = condition.places
+        streams, gates = _modulated(base.norm1.norm, (text, face, video), six(factors1, places), face1)
         attended = layer.attention(
-            base.attn1, streams, condition.face.to(video), rope, condition.scale
+            base.attn1, streams, condition.face.to(video), rope, condition.scale, places=places
         )  # Eq. 7
         text, face, video = _gated((text, face, video), gates, attended)
 
         # n = 2: feed-forward, the base's, for all three streams.
-        streams, gates = _modulated(base.norm2.norm, (text, face, video), factors2, face2)
+        streams, gates = _modulated(base.norm2.norm, (text, face, video), six(factors2, places), face2)
         fed = base.ff(torch.cat(streams, dim=1)).split([x.shape[1] for x in streams], dim=1)
         text, face, video = _gated((text, face, video), gates, fed)
         return video, text, face
 
 
 def _modulated(
-    norm: nn.Module, streams: tuple[Tensor, Tensor, Tensor], factors: Tensor, face_factors: Tensor | None
+    norm: nn.Module,
+    streams: tuple[Tensor, Tensor, Tensor],
+    factors: list[Tensor],
+    face_factors: Tensor | None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, Tensor]]:
     """LN(x) (1 + sigma) + mu for each stream, and the gates for what comes back."""
     text, face, video = streams
-    shift, scale, gate, text_shift, text_scale, text_gate = factors.chunk(6, dim=1)
+    shift, scale, gate, text_shift, text_scale, text_gate = factors
     face_gate = None
     normed_face = face
     if face_factors is not None:
-        face_shift, face_scale, face_gate = face_factors.chunk(3, dim=1)
+        face_shift, face_scale, face_gate = (part[:, None] for part in face_factors.chunk(3, dim=1))
         normed_face = modulate(norm(face), face_shift, face_scale)
     normed_text = modulate(norm(text), text_shift, text_scale)
     return (normed_text, normed_face, modulate(norm(video), shift, scale)), (text_gate, face_gate, gate)
@@ -219,7 +230,7 @@ def _gated(
     outputs: tuple[Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     text, face, video = (
-        stream if gate is None else stream + gate[:, None, :] * output
+        stream if gate is None else stream + gate * output
         for stream, gate, output in zip(streams, gates, outputs, strict=True)
     )
     return text, face, video

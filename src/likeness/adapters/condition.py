@@ -1,12 +1,13 @@
 """What the adapted blocks are told during one forward pass of the transformer."""
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from likeness.adapters.controls import Branch
+from likeness.adapters.regions import Grid, Places, Regions, lay_out
 from likeness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ class FaceCondition:
     """What the adapted blocks are told during one forward pass.
 
     Shapes:
-        identity: (batch, identity_width): x_id after CAN's global projection; None without CAN
-        face: (batch, face_tokens, width): x_face; face_tokens may be 0
+        identity: (batch, identity_width): x_id after CAN's global projection; None without CAN. Where each row shows
+            several people it is (batch, people, identity_width)
+        face: (batch, face_tokens, width): x_face, of one person after the other; face_tokens may be 0
         active: (batch,), bool: rows that have an identity; None for all
     """
 
@@ -40,8 +42,18 @@ class FaceCondition:
     """What was computed before, while sampling; None computes all of it in the blocks, with gradients."""
     text_tokens: int = 0
     """Length of the text, by which a block sees whether the face already stands behind it."""
-    grid: tuple[int, int, int] | None = None
+    grid: Grid | None = None
     """Frames, rows and columns of the video's tokens."""
+    regions: Regions | None = None
+    """Where the people of a row are; None for one person."""
+    num_people: int = 1
+    """In each row."""
+    whose: Tensor | None = None
+    """(prompts, text_tokens), int64: whose class word each word is; None where nobody knows."""
+    places: Places | None = None
+    """`regions` over the tokens of this pass."""
+    kept: dict[Any, Places] = field(default_factory=dict)
+    """Places of passes before."""
     rows: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
     """Which rows are adapted and which are not, by batch size: the same in every block."""
 
@@ -79,4 +91,27 @@ class FaceCondition:
         """Select the identities of these rows of the transformer's batch."""
         index = torch.tensor(rows, device=self.face.device) % len(self.face)
         identity = None if self.identity is None else self.identity[index]
-        return replace(self, identity=identity, face=self.face[index], active=None)
+        places = None if self.places is None else self.places.take(rows)
+        return replace(self, identity=identity, face=self.face[index], places=places, active=None)
+
+    def on_grid(self, grid: Grid) -> "FaceCondition":
+        """Lay the regions of several people out over the tokens of the coming pass."""
+        if self.regions is None:
+            return replace(self, grid=grid)
+        key = (grid, self.text_tokens, len(self.face), self.face.device)
+        if key not in self.kept:
+            self.kept[key] = lay_out(
+                self.regions,
+                self.whose,
+                grid,
+                rows=len(self.face),
+                text_tokens=self.text_tokens,
+                num_people=self.num_people,
+                device=self.face.device,
+            )
+        return replace(self, grid=grid, places=self.kept[key])
+
+    def stock_kwargs(self, given: dict[str, Any], rows: list[int], like: Tensor) -> dict[str, Any]:
+        """What a frozen block is told beside `given`: to keep regions apart, where that is asked for."""
+        bias = None if self.places is None else self.places.base_bias(rows, like)
+        return given if bias is None else {**given, "attention_mask": bias}

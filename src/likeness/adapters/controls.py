@@ -7,6 +7,7 @@ from typing import Literal
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor
 
+from likeness.adapters.regions import Regions
 from likeness.errors import ConfigError
 
 Branch = Literal["conditional", "both"]
@@ -34,6 +35,8 @@ class IdentityControls:
     """Numbers of the transformer's blocks in which it acts; None for all that are adapted."""
     branch: Branch = "conditional"
     """Which rows see it under guidance: the conditional ones, or both."""
+    regions: Regions | None = None
+    """Where people are, when there are several; None for strips from left to right."""
 
     def __post_init__(self) -> None:
         if self.scale < 0:

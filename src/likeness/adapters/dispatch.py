@@ -39,7 +39,6 @@ class DispatchedAttnProcessor:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        assert attention_mask is None  # CogVideoX's blocks never give one.
         num_text = encoder_hidden_states.shape[1]
         joint = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         assert attn.to_k is not None
@@ -57,6 +56,7 @@ class DispatchedAttnProcessor:
             query.transpose(1, 2),
             key.transpose(1, 2),
             value.transpose(1, 2),
+            attn_mask=attention_mask,  # CogVideoX's own blocks give none, regions of several people do.
             backend=self._attention_backend,
             parallel_config=self._parallel_config,
         )

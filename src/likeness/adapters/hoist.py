@@ -226,13 +226,19 @@ class Hoist:
         time = torch.stack(times)[:, stock:]  # (steps, adapted_rows, time_width)
         num_steps, adapted = time.shape[:2]
         if layer.conditioned_norm is not None and condition.identity is not None:
-            identity = condition.identity.to(time).expand(num_steps, -1, -1).flatten(0, 1)
+            identity = condition.identity.to(time)
+            identity = identity.expand(num_steps, *identity.shape).flatten(0, 1)
             shift = factors1[:, stock:].chunk(6, dim=-1)[0].flatten(0, 1)
+            if condition.num_people > 1:  # (steps, batch, people, 6 width)
+                factors1, factors2 = (
+                    factors[:, :, None].repeat(1, 1, condition.num_people, 1)
+                    for factors in (factors1, factors2)
+                )
             added = layer.conditioned_norm(identity, time.flatten(0, 1), shift)
             for factors, more in zip((factors1, factors2), added, strict=True):
                 factors[:, stock:] += condition.scale * more.unflatten(0, (num_steps, adapted))
         for factors in (factors1, factors2):
-            factors.unflatten(-1, (6, -1))[:, :, 1::3] += 1
+            factors.unflatten(-1, (6, -1))[..., 1::3, :] += 1
         faces: list[Any] = [(None, None)] * num_steps
         if layer.face_norm is not None:
             face1, face2 = (part.unflatten(0, (num_steps, adapted)).contiguous()

@@ -51,11 +51,12 @@ class ConditionedNorm(nn.Module):
     shift of the video, names the layer's distribution; no gradient goes back through it.
 
     Shapes:
-        identity: (batch, identity_width): the projected x_id
+        identity: (batch, identity_width): the projected x_id; or (batch, people, identity_width)
         time: (batch, time_width)
         shift: (batch, width): mu1_vid
         returns: two of (batch, 6 width), around attention and around the feed-forward; each in the order of the
-            base's own modulation: shift, scale, gate of the video, then shift, scale, gate of the text
+            base's own modulation: shift, scale, gate of the video, then shift, scale, gate of the text. For several
+            people (batch, people, 6 width)
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class ConditionedNorm(nn.Module):
         self.linear_out = zero_linear(hidden_width, 4 * (2 if factors == "shift+gate" else 3) * width)
 
     def forward(self, identity: Tensor, time: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        if identity.ndim == 3:
+            time, shift = (x[:, None].expand(-1, identity.shape[1], -1) for x in (time, shift))
         x = torch.cat([identity, time, shift.detach()], dim=-1) if self.reads_time else identity
-        x = rearrange(self.linear_out(silu(self.linear_in(x))), "b (part stream f w) -> part b stream f w",
+        x = rearrange(self.linear_out(silu(self.linear_in(x))), "... (part stream f w) -> part ... stream f w",
                       part=2, stream=2, f=2 if self.factors == "shift+gate" else 3)  # fmt: skip
         if self.factors == "shift+gate":
             x = torch.stack([x[..., 0, :], torch.zeros_like(x[..., 0, :]), x[..., 1, :]], dim=-2)
-        attention, feed_forward = rearrange(x, "part b stream f w -> part b (stream f w)")
+        attention, feed_forward = x.flatten(-3)
         return attention, feed_forward
 
 
@@ -100,6 +103,8 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
     Shapes:
         x: (batch, tokens, width)
-        shift, scale: (batch, width)
+        shift, scale: (batch, width), or (batch, tokens, width) where tokens differ
     """
-    return x * (1 + scale)[:, None, :] + shift[:, None, :]
+    if shift.ndim == 2:
+        shift, scale = shift[:, None], scale[:, None]
+    return x * (1 + scale) + shift

@@ -12,13 +12,16 @@ import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import Tensor, nn
 
+from likeness.adapters.regions import Places
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class BlockTables:
     """What one adapted block reads in one sampling step. One is added to every scale.
 
     Shapes:
-        factors1, factors2: (batch, 6 width), around attention and feed-forward; the identity is in them
+        factors1, factors2: (batch, 6 width), around attention and feed-forward; the identity is in them. Where a row
+            shows several people, each has their own: (batch, people, 6 width)
         face1, face2: (adapted_rows, 3 width); None without the face branch
         keys, values: (adapted_rows, face_tokens, heads, head_width) of Eq. 7; None without the face branch
     """
@@ -108,8 +111,11 @@ def run_packed(
     tables: BlockTables,
     layout: Layout,
     scale: float,
+    places: Places | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One adapted block over a batch: Fig. 4 of Magic Mirror, from top to bottom.
+
+    `places` are those of all rows, where a row shows several people.
 
     Shapes:
         states: video, text and face, each (batch, tokens, width)
@@ -119,19 +125,29 @@ def run_packed(
     face = every_face[layout.stock_rows :]
 
     # n = 1: attention.
-    factors = [part[:, None] for part in tables.factors1.chunk(6, dim=1)]
+    factors = six(tables.factors1, places)
     tokens = _modulated(base.norm1.norm, (text, face, video), factors, tables.face1, layout)
-    attended = attention(base.attn1, tokens, tables.keys, rope, scale, values=tables.values, layout=layout)
+    attended = attention(
+        base.attn1, tokens, tables.keys, rope, scale, values=tables.values, layout=layout, places=places
+    )
     text, face, video = _gated((text, face, video), factors, tables.face1, layout.unpack(attended))
 
     # n = 2: feed-forward.
-    factors = [part[:, None] for part in tables.factors2.chunk(6, dim=1)]
+    factors = six(tables.factors2, places)
     tokens = _modulated(base.norm2.norm, (text, face, video), factors, tables.face2, layout)
     text, face, video = _gated((text, face, video), factors, tables.face2, layout.unpack(base.ff(tokens)))
 
     if layout.stock_rows:
         face = torch.cat([every_face[: layout.stock_rows], face])
     return video, torch.cat([text, face], dim=1)
+
+
+def six(factors: Tensor, places: Places | None) -> list[Tensor]:
+    """Shift, scale and gate of video and text: each (batch, 1, width), or for several people (batch, tokens, width)."""
+    if factors.ndim == 2:
+        return [part[:, None] for part in factors.chunk(6, dim=1)]
+    assert places is not None
+    return places.spread(factors)
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> None:

@@ -1,7 +1,7 @@
 """What is on while a person is generated, and what each forward pass is told of it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from likeness.adapters.attach import is_guided
 from likeness.adapters.condition import FaceCondition
 from likeness.adapters.controls import IdentityControls, current_step, timesteps_of
 from likeness.adapters.hoist import Acting, Steps
+from likeness.adapters.regions import Places, Regions
 
 
 class Person(Protocol):
@@ -19,6 +20,9 @@ class Person(Protocol):
 
     @property
     def face_tokens(self) -> Tensor: ...
+
+    @property
+    def num_people(self) -> int: ...
 
     def __len__(self) -> int: ...
 
@@ -55,6 +59,10 @@ class Session:
     """What sampling keeps of this identity; None where every row has a switch of its own, as in training."""
     told: tuple[Tensor | None, Tensor] | None = None
     """The projected x_id and x_face of every prompt, kept while sampling."""
+    whose: Tensor | None = None
+    """(prompts, text_tokens): whose class word each word of the last prompts is, for several people."""
+    places: dict[Any, Places] = field(default_factory=dict)
+    """Where several people are in passes of some size."""
     prompts: tuple[Tensor, Tensor] | None = None
     """The last prompts' embeddings with the person in them, and without, for the steps outside the window."""
 
@@ -85,7 +93,13 @@ class Session:
             self.hoist.restore()
         if num_prompts != self.num_prompts:
             self.close()
+            self.places.clear()
             self.num_prompts = num_prompts
+
+    def name(self, whose: Tensor) -> None:
+        """Say whose class words stand where in the prompts to come."""
+        self.whose = whose
+        self.places.clear()
 
     def close(self) -> None:
         if self.hoist is not None:
@@ -123,6 +137,7 @@ class Session:
             identity = self.identity.expand(self.num_prompts)
             told = (project(identity), identity.face_tokens)
         self.told = told if hoist is not None else None
+        several = self.identity.num_people > 1
         condition = FaceCondition(
             identity=told[0],
             face=told[1],
@@ -134,6 +149,10 @@ class Session:
             batch=len(text),
             hoist=hoist,
             text_tokens=text.shape[1],
+            regions=self.controls.regions or Regions() if several else None,
+            num_people=self.identity.num_people,
+            whose=self.whose,
+            kept=self.places,
         )
         if hoist is not None:
             hoist.enter(condition, timestep, None if timesteps is None else self.steps(timesteps), text.dtype)

@@ -1,5 +1,7 @@
 """The trigger word: from "a woman img waves" to token ids without the trigger and the mask of the class word.
 
+Several people are numbered: "a man img1 shakes hands with a woman img2". Each class word is bound to its person.
+
 The last word before the trigger is written twice for each reference picture (element M6: "the word takes two
 positions per reference"), and the mask marks those positions. A word of several pieces is repeated whole, so copy
 number j of the word, all its pieces, stands for identity token j. Works with any tokenizer of transformers.
@@ -20,61 +22,139 @@ TRIGGER = "img"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptTokens:
-    """What the text encoder reads, and where the person stands in it.
+    """What the text encoder reads, and where people stand in it.
 
     Shapes:
         ids: (batch, text_tokens), int64, padded to the maximum length
-        mask: (batch, text_tokens), bool: the paper's m
+        whose: (batch, text_tokens), int64: which person a class word names, from 1; 0 elsewhere
     """
 
     ids: Tensor
-    mask: Tensor
+    whose: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """(batch, text_tokens), bool: the paper's m, of all people together."""
+        return self.whose > 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mention:
+    """Where a prompt names a person."""
+
+    person: int
+    """Number of the person, from 1."""
+    before: str
+    """The text between the mention before, or the start, and the class word."""
+    word: str
+    """The class word."""
+
+
+def split_people(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], str]:
+    """Split into what the prompt says of each person, in order of mention, and the text after the last trigger.
+
+    One person is marked by the trigger, several by numbered ones: "a man img1 shakes hands with a woman img2".
+
+    Raises:
+        PromptError: A trigger is missing, stands twice, does not follow a word, or numbered and plain ones are mixed.
+    """
+    prompt = " ".join(prompt.split())
+    found = list(re.finditer(rf"\b{re.escape(trigger)}(\d*)\b", prompt))
+    _check_triggers(prompt, [match[1] for match in found], trigger)
+    mentions, start = [], 0
+    for match in found:
+        words = prompt[start : match.start()].rstrip()
+        if not words or not words.split()[-1][-1].isalnum():
+            raise PromptError(
+                f'In the prompt "{prompt}" no word stands right before `{match[0]}`. {_example(trigger, len(found))}'
+            )
+        before, _, word = words.rpartition(" ")
+        mentions.append(Mention(person=int(match[1] or 1), before=before, word=word))
+        start = match.end()
+    return mentions, prompt[start:]
+
+
+def _check_triggers(prompt: str, numbers: list[str], trigger: str) -> None:
+    if not numbers:
+        raise PromptError(
+            f'The prompt "{prompt}" lacks the trigger word `{trigger}`. {_example(trigger)} {_example(trigger, 2)}'
+        )
+    if "" in numbers and any(numbers):
+        raise PromptError(
+            f'The prompt "{prompt}" mixes `{trigger}` and `{trigger}{max(numbers)}`. {_example(trigger, 2)}'
+        )
+    for number in dict.fromkeys(numbers):
+        if (count := numbers.count(number)) > 1:
+            advice = _example(trigger) if number == "" else _example(trigger, max(2, len(set(numbers))))
+            raise PromptError(
+                f'The prompt "{prompt}" has the trigger word `{trigger}{number}` {count} times. {advice}'
+            )
+    expected = [""] if numbers == [""] else [str(number + 1) for number in range(max(2, len(numbers)))]
+    if missing := [number for number in expected if number not in numbers]:
+        alone = f"One person alone is marked by `{trigger}`. " if len(numbers) == 1 else ""
+        raise PromptError(
+            f'The prompt "{prompt}" has {", ".join(f"`{trigger}{number}`" for number in numbers)} but lacks '
+            f"`{trigger}{missing[0]}`. {alone}{_example(trigger, len(expected))}"
+        )
+
+
+def _example(trigger: str, people: int = 1) -> str:
+    if people == 1:
+        return f'Write it once, after the word for the person: "a woman {trigger} waves at the camera".'
+    more = "".join(f", a woman {trigger}{number}" for number in range(3, people + 1))
+    return f'Two people are numbered: "a man {trigger}1 shakes hands with a woman {trigger}2{more}".'
+
+
+def count_people(prompt: str, trigger: str = TRIGGER) -> int:
+    """How many people a prompt names. Raises PromptError; see `split_people`."""
+    return len(split_people(prompt, trigger)[0])
 
 
 def split_prompt(prompt: str, trigger: str = TRIGGER) -> tuple[str, str, str]:
     """Split into the text before the class word, the class word, and the text after the trigger.
 
     Raises:
-        PromptError: The trigger is missing, stands twice, or does not follow a word.
+        PromptError: The trigger is missing, stands twice, or does not follow a word; or several people are named.
     """
-    prompt = " ".join(prompt.split())
-    found = list(re.finditer(rf"\b{re.escape(trigger)}\b", prompt))
-    example = f'Write it once, after the word for the person: "a woman {trigger} waves at the camera".'
-    if not found:
-        raise PromptError(f'The prompt "{prompt}" lacks the trigger word `{trigger}`. {example}')
-    if len(found) > 1:
+    mentions, after = split_people(prompt, trigger)
+    if len(mentions) > 1:
         raise PromptError(
-            f'The prompt "{prompt}" has the trigger word `{trigger}` {len(found)} times. {example}'
+            f'The prompt "{" ".join(prompt.split())}" names {len(mentions)} people, but only one is expected here. '
+            f"{_example(trigger)}"
         )
-    before, after = prompt[: found[0].start()].rstrip(), prompt[found[0].end() :]
-    words = before.split()
-    if not words or not words[-1][-1].isalnum():
-        raise PromptError(f'In the prompt "{prompt}" no word stands right before `{trigger}`. {example}')
-    return " ".join(words[:-1]), words[-1], after
+    return mentions[0].before, mentions[0].word, after
 
 
 def tokenize_prompts(
-    prompts: Sequence[str], tokenizer: Any, *, num_copies: int, max_length: int, trigger: str = TRIGGER
+    prompts: Sequence[str],
+    tokenizer: Any,
+    *,
+    num_copies: int | Sequence[int],
+    max_length: int,
+    trigger: str = TRIGGER,
 ) -> PromptTokens:
-    """Tokenize prompts that hold the trigger word.
+    """Tokenize prompts that hold trigger words.
 
     Args:
-        prompts: Sentences with the trigger word once in each.
+        prompts: Sentences that each name the same number of people.
         tokenizer: Any tokenizer of transformers.
-        num_copies: How often the class word is written: identity tokens of all references together.
+        num_copies: How often the class word is written: identity tokens of all references together; for several
+            people one number for each of them.
         max_length: Tokens, the end token included.
         trigger: The trigger word.
 
     Raises:
-        PromptError: See `split_prompt`; or a prompt is longer than `max_length` once the class word is repeated.
+        PromptError: See `split_people`; a prompt names another number of people than `num_copies` has numbers; or it
+            is longer than `max_length` once the class word is repeated.
     """
-    rows = [_tokenize(prompt, tokenizer, num_copies, max_length, trigger) for prompt in prompts]
+    copies = (num_copies,) if isinstance(num_copies, int) else tuple(num_copies)
+    rows = [_tokenize(prompt, tokenizer, copies, max_length, trigger) for prompt in prompts]
     ids = torch.full((len(rows), max_length), tokenizer.pad_token_id)
-    mask = torch.zeros(len(rows), max_length, dtype=torch.bool)
-    for row, (tokens, start, stop) in enumerate(rows):
+    whose = torch.zeros(len(rows), max_length, dtype=torch.int64)
+    for row, (tokens, people) in enumerate(rows):
         ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, start:stop] = True
-    return PromptTokens(ids=ids, mask=mask)
+        whose[row, : len(people)] = torch.tensor(people)
+    return PromptTokens(ids=ids, whose=whose)
 
 
 def tokenize_clean(
@@ -87,8 +167,9 @@ def tokenize_clean(
     """
     ids = torch.full((len(prompts), max_length), tokenizer.pad_token_id)
     for row, prompt in enumerate(prompts):
-        if re.search(rf"\b{re.escape(trigger)}\b", prompt):
-            tokens, _, _ = _tokenize(prompt, tokenizer, 1, max_length, trigger)
+        if re.search(rf"\b{re.escape(trigger)}\d*\b", prompt):
+            split_prompt(prompt, trigger)
+            tokens, _ = _tokenize(prompt, tokenizer, (1,), max_length, trigger)
         else:
             tokens = list(tokenizer(prompt).input_ids)
         if len(tokens) > max_length:
@@ -96,30 +177,46 @@ def tokenize_clean(
                 f'The prompt "{prompt}" takes {len(tokens)} tokens; at most {max_length} fit. Shorten it.'
             )
         ids[row, : len(tokens)] = torch.tensor(tokens)
-    return PromptTokens(ids=ids, mask=torch.zeros(ids.shape, dtype=torch.bool))
+    return PromptTokens(ids=ids, whose=torch.zeros_like(ids))
 
 
 def _tokenize(
-    prompt: str, tokenizer: Any, num_copies: int, max_length: int, trigger: str
-) -> tuple[list[int], int, int]:
-    before_text, word_text, after_text = split_prompt(prompt, trigger)
-    prefix, suffix = _special_tokens(tokenizer, word_text)
-    before = _pieces(tokenizer, before_text) if before_text else []
-    word = _pieces(tokenizer, word_text)
-    after = _continue(tokenizer, word_text, after_text)
-    start = len(prefix) + len(before)
-    stop = start + num_copies * len(word)
-    tokens = [*prefix, *before, *(num_copies * word), *after, *suffix]
-    trigger_id = tokenizer.convert_tokens_to_ids(trigger)
-    # An added trigger would index an untrained row of a padded embedding table, and nothing would complain.
-    assert trigger_id is None or trigger_id == tokenizer.unk_token_id or trigger_id not in tokens
-    if len(tokens) > max_length:
+    prompt: str, tokenizer: Any, num_copies: tuple[int, ...], max_length: int, trigger: str
+) -> tuple[list[int], list[int]]:
+    """Token ids, and whose class word each of them is."""
+    mentions, after = split_people(prompt, trigger)
+    if len(mentions) != len(num_copies):
         raise PromptError(
-            f'The prompt "{prompt}" takes {len(tokens)} tokens, {len(word) * (num_copies - 1)} of them because the '
-            f'word "{word_text}" is repeated for the references; at most {max_length} fit. Shorten the prompt or '
+            f'The prompt "{prompt}" names {len(mentions)} {"person" if len(mentions) == 1 else "people"}, but faces of '
+            f"{len(num_copies)} were given. {_example(trigger, len(num_copies))}"
+        )
+    prefix, suffix = _special_tokens(tokenizer, mentions[0].word)
+    tokens, whose, repeated = list(prefix), [0] * len(prefix), 0
+    for place, mention in enumerate(mentions):
+        word = _pieces(tokenizer, mention.word)
+        if not mention.before:
+            before = []
+        elif place == 0:
+            before = _pieces(tokenizer, mention.before)
+        else:
+            before = _continue(tokenizer, mentions[place - 1].word, mention.before)
+        copies = num_copies[mention.person - 1]
+        tokens += [*before, *(copies * word)]
+        whose += [0] * len(before) + [mention.person] * (copies * len(word))
+        repeated += (copies - 1) * len(word)
+    rest = [*_continue(tokenizer, mentions[-1].word, after), *suffix]
+    tokens, whose = tokens + rest, whose + [0] * len(rest)
+    trigger_ids = {tokenizer.convert_tokens_to_ids(name) for name in (trigger, f"{trigger}1", f"{trigger}2")}
+    # An added trigger would index an untrained row of a padded embedding table, and nothing would complain.
+    assert not (trigger_ids - {None, tokenizer.unk_token_id}).intersection(tokens)
+    if len(tokens) > max_length:
+        named = " and ".join(f'"{mention.word}"' for mention in mentions)
+        raise PromptError(
+            f'The prompt "{prompt}" takes {len(tokens)} tokens, {repeated} of them because the '
+            f"word {named} is repeated for the references; at most {max_length} fit. Shorten the prompt or "
             "give fewer references."
         )
-    return tokens, start, stop
+    return tokens, whose
 
 
 def _pieces(tokenizer: Any, text: str) -> list[int]:

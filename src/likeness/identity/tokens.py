@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,11 @@ class PersonTokens:
 
     face_tokens: Tensor
 
+    @property
+    def num_people(self) -> int:
+        """In each row; a method that shows several at once says how many."""
+        return 1
+
     def __len__(self) -> int:
         return len(self.face_tokens)
 
@@ -30,14 +35,25 @@ class PersonTokens:
     @classmethod
     def stack(cls, identities: Sequence[Self]) -> Self:
         """Join people, one for each prompt. All need the same number of reference pictures."""
-        parts = {}
-        for field in fields(cls):
-            tensors = [getattr(identity, field.name) for identity in identities]
+        values = {field.name: [getattr(one, field.name) for one in identities] for field in fields(cls)}
+        parts = {name: cls._common(each) for name, each in values.items() if not torch.is_tensor(each[0])}
+        for name, tensors in values.items():
+            if name in parts:
+                continue
             counts = {tensor.shape[1] for tensor in tensors}
             if len(counts) > 1:
                 raise ConfigError(
                     f"Identities have {sorted(counts)} tokens, but those of one batch need equally many. "
                     "Give the same number of reference pictures for each person."
                 )
-            parts[field.name] = torch.cat(tensors)
+            parts[name] = torch.cat(tensors)
         return cls(**parts)
+
+    @staticmethod
+    def _common(values: Sequence[Any]) -> Any:
+        if any(value != values[0] for value in values):
+            raise ConfigError(
+                f"Identities of one batch show {sorted({len(value) or 1 for value in values})} people, or other numbers "
+                "of pictures of them. Give the same for each."
+            )
+        return values[0]

@@ -27,6 +27,7 @@ from likeness.adapters.attach import (
 from likeness.adapters.compose import resting_device
 from likeness.adapters.condition import FaceCondition
 from likeness.adapters.controls import Branch, IdentityControls
+from likeness.adapters.regions import Regions
 from likeness.adapters.session import Keeper, Session
 from likeness.adapters.wrapper import AdaptedBlock
 from likeness.errors import ConfigError
@@ -64,8 +65,23 @@ class Method(ModelMixin, ConfigMixin):
         """Encode one person from one or more reference pictures (`Face` records or paths)."""
         raise NotImplementedError
 
+    def encode_people(self, people: Sequence[FaceInput | Sequence[FaceInput]]) -> Any:
+        """Encode several people who are to be in one video, each from one or more pictures.
+
+        Raises:
+            ConfigError: This method shows one person.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} shows one person, but faces of {len(people)} were given. Use Magic Mirror."
+        )
+
     def tokenize(
-        self, prompts: Sequence[str], tokenizer: Any, *, num_references: int, max_length: int
+        self,
+        prompts: Sequence[str],
+        tokenizer: Any,
+        *,
+        num_references: int | Sequence[int],
+        max_length: int,
     ) -> PromptTokens:
         """Token ids without the trigger, and a mask of the places where the person stands."""
         raise NotImplementedError
@@ -89,7 +105,7 @@ class Method(ModelMixin, ConfigMixin):
         """What layers are told of an identity beside its face tokens."""
         return None
 
-    def _references(self, _identity: Any) -> int:
+    def _references(self, _identity: Any) -> int | Sequence[int]:
         """How many reference pictures an identity was read from, as far as prompts need to know."""
         return 1
 
@@ -144,14 +160,17 @@ class Method(ModelMixin, ConfigMixin):
         identity = session.identity.expand(len(prompts))
         max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
         scale = session.controls.scale
-        references = self._references(identity) if scale else 0
+        references = self._references(identity)
+        none = 0 if isinstance(references, int) else [0] * len(references)
+        references = references if scale else none
         tokens = self.tokenize(prompts, pipe.tokenizer, num_references=references, max_length=max_length)
         embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
         negatives = [negative_prompt] * len(prompts)
         negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
-        fused = self.fuse(embeds.to(self.device), tokens.mask, identity, scale=scale).to(negative)
+        fused = self.fuse(embeds.to(self.device), tokens.whose, identity, scale=scale).to(negative)
+        session.name(tokens.whose)
         if session.controls.has_window:
-            plain = self.tokenize(prompts, pipe.tokenizer, num_references=0, max_length=max_length)
+            plain = self.tokenize(prompts, pipe.tokenizer, num_references=none, max_length=max_length)
             session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
         return {"prompt_embeds": fused, "negative_prompt_embeds": negative, "max_sequence_length": max_length}
 
@@ -188,21 +207,31 @@ class Method(ModelMixin, ConfigMixin):
         end: float = 1.0,
         blocks: range | Sequence[int] | None = None,
         branch: Branch | None = None,
+        regions: Regions | None = None,
     ) -> Iterator[Any]:
         """Generate as this person: what the pipeline runs inside the context sees the faces.
 
         Prompts made by `prompt` share one person. With others give one identity for each, or it is an error.
 
         Args:
-            faces: Reference pictures of one person, or what `encode` made of them.
+            faces: Reference pictures of one person, or what `encode` made of them. A list for each of several people,
+                `[["ann.jpg"], ["bob.jpg"]]`, shows them in one video: "a woman img1 waves at a man img2".
             scale: How strong the identity is; 0 is the stock pipeline, bit for bit.
             start: Share of the sampling steps before it acts, in blocks and prompt; until then nothing but stock runs.
             end: Share of the sampling steps after which it does not act any more.
             blocks: Numbers of the transformer's blocks in which it acts; None for all that are adapted.
             branch: Which rows see the identity under guidance: the conditional ones, or both; None as trained.
+            regions: Where several people are; by default in strips from left to right, as the prompt names them.
         """
-        identity = faces if isinstance(faces, PersonTokens) else self.encode(faces)
-        with self.conditioned(identity, scale=scale, start=start, end=end, blocks=blocks, branch=branch):
+        if isinstance(faces, PersonTokens):
+            identity: Any = faces
+        elif isinstance(faces, (list, tuple)) and any(isinstance(face, (list, tuple)) for face in faces):
+            identity = self.encode_people(faces)
+        else:
+            identity = self.encode(faces)
+        with self.conditioned(
+            identity, scale=scale, start=start, end=end, blocks=blocks, branch=branch, regions=regions
+        ):
             yield identity
 
     @contextmanager
@@ -216,6 +245,8 @@ class Method(ModelMixin, ConfigMixin):
         end: float = 1.0,
         blocks: range | Sequence[int] | None = None,
         branch: Branch | None = None,
+        regions: Regions | None = None,
+        whose: Tensor | None = None,
     ) -> Iterator[None]:
         """Condition every forward pass of the transformer inside the context, with gradients.
 
@@ -230,12 +261,21 @@ class Method(ModelMixin, ConfigMixin):
             end: Share of the sampling steps after which it does not act any more.
             blocks: Numbers of the transformer's blocks in which it acts.
             branch: Which rows see the identity under guidance in one pass; None as trained.
+            regions: Where several people are.
+            whose: (prompts, text_tokens), int64: whose class words stand where, if `prompt` is not used to say so.
         """
         if self._attachment is None:
             raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
         controls = IdentityControls(
-            scale=scale, start=start, end=end, blocks=blocks, branch=branch or self.branch
+            scale=scale,
+            start=start,
+            end=end,
+            blocks=blocks,
+            branch=branch or self.branch,
+            regions=regions,
         )
+        if regions is not None:
+            regions.check(identity.num_people)
         before, weights = self._session, self._weights()
         if before is not None:
             before.renew(before.num_prompts)
@@ -245,6 +285,7 @@ class Method(ModelMixin, ConfigMixin):
             controls=controls,
             acting=controls.acting(map(int, self.layers), self.config["num_layers"]),
             num_prompts=len(identity),
+            whose=whose,
             hoist=self._keeper(self._attachment.transformer) if active is None else None,
         )
         try:

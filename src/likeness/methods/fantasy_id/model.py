@@ -208,7 +208,12 @@ class FantasyID(Method):
         return PersonTokens(face_tokens=self.descriptor(pixels, vertices))
 
     def tokenize(
-        self, prompts: Sequence[str], tokenizer: Any, *, num_references: int, max_length: int
+        self,
+        prompts: Sequence[str],
+        tokenizer: Any,
+        *,
+        num_references: int | Sequence[int],
+        max_length: int,
     ) -> PromptTokens:
         """Token ids without the trigger, should there be one, and an empty mask. Raises PromptError.
 

@@ -199,6 +199,10 @@ class MagicMirror(Method):
 
         return self._read_once(arrays, read)
 
+    def encode_people(self, people: Sequence[FaceInput | Sequence[FaceInput]]) -> MagicMirrorIdentity:
+        """Encode several people who are to be in one video, each from one or more pictures."""
+        return MagicMirrorIdentity.together([self.encode(faces) for faces in people])
+
     def encode_tensors(self, pixels: Tensor, embedding: Tensor) -> MagicMirrorIdentity:
         """x_id and x_face of a batch of people, with gradients.
 
@@ -219,13 +223,20 @@ class MagicMirror(Method):
         return MagicMirrorIdentity(id_tokens=id_tokens, face_tokens=face_tokens)
 
     def tokenize(
-        self, prompts: Sequence[str], tokenizer: Any, *, num_references: int, max_length: int
+        self,
+        prompts: Sequence[str],
+        tokenizer: Any,
+        *,
+        num_references: int | Sequence[int],
+        max_length: int,
     ) -> PromptTokens:
-        """Token ids without the trigger, and the mask m of the class word. Raises PromptError.
+        """Token ids without triggers, and where the class word of each person stands. Raises PromptError.
 
-        With no reference the class word stays single, as in the prompt without its trigger.
+        With no reference the class word stays single, as in the prompt without its trigger. For several people give a
+        number of references for each.
         """
-        num_copies = max(1, num_references * self.tokens_per_reference)
+        counts = (num_references,) if isinstance(num_references, int) else num_references
+        num_copies = [max(1, count * self.tokens_per_reference) for count in counts]
         return tokenize_prompts(
             prompts, tokenizer, num_copies=num_copies, max_length=max_length, trigger=self.trigger
         )
@@ -233,18 +244,30 @@ class MagicMirror(Method):
     def fuse(
         self, prompt_embeds: Tensor, mask: Tensor, identity: MagicMirrorIdentity, *, scale: float = 1.0
     ) -> Tensor:
-        """Write the person into the class word (Eq. 4). Rows whose mask is empty come back as they were."""
-        return self.fuse_module(prompt_embeds, mask.to(prompt_embeds.device), identity.id_tokens, scale=scale)
+        """Write every person into their class word (Eq. 4). Rows whose mask is empty come back as they were.
+
+        `mask` tells whose class word stands where: True or 1 for the first person, then 2, and so on.
+        """
+        mask = mask.to(prompt_embeds.device)
+        for number, tokens in enumerate(identity.people, start=1):
+            prompt_embeds = self.fuse_module(prompt_embeds, mask == number, tokens, scale=scale)
+        return prompt_embeds
 
     def _project(self, identity: MagicMirrorIdentity) -> Tensor | None:
         """CAN's global projection of x_id. Its input has a fixed size, so several references are averaged."""
         if self.norm_projection is None:
             return None
-        mean = reduce(identity.id_tokens, "b (refs n) w -> b n w", "mean", n=self.tokens_per_reference)
-        return self.norm_projection(mean.flatten(1))
+        means = [
+            reduce(tokens, "b (refs n) w -> b n w", "mean", n=self.tokens_per_reference).flatten(1)
+            for tokens in identity.people
+        ]
+        if len(means) > 1:
+            return self.norm_projection(torch.stack(means, dim=1))
+        return self.norm_projection(means[0])
 
-    def _references(self, identity: MagicMirrorIdentity) -> int:
-        return identity.id_tokens.shape[1] // self.tokens_per_reference
+    def _references(self, identity: MagicMirrorIdentity) -> int | Sequence[int]:
+        counts = [tokens.shape[1] // self.tokens_per_reference for tokens in identity.people]
+        return counts[0] if len(counts) == 1 else counts
 
     def _keeper(self, transformer: CogVideoXTransformer3DModel) -> Hoist:
         return Hoist(transformer, self)
