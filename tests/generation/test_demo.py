@@ -3,7 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from likeness.generation.demo import choose_puppet, write_demo
+from likeness.generation.demo import choose_alike, choose_puppet, write_demo
+from likeness.generation.presets import find_preset
+from likeness.generation.settings import resolve_settings
 from likeness.records import Clip, Similarity
 
 
@@ -49,6 +51,25 @@ def test_report_gives_the_figures_of_each_clip(demo):
     page = (demo[0] / "report.html").read_text()
     assert page.count("distance <b>0.45</b>") == 3
     assert page.count("face found <b>67%</b>") == 3
+
+
+def test_the_clip_most_like_its_reference_is_kept_and_all_seeds_are_told(face_of):
+    clips = [make_clip(face_of(0)) for _ in range(4)]
+    for seed, (clip, distance) in enumerate(zip(clips, (0.5, 0.3, np.nan, 0.4), strict=True)):
+        clip.settings["seed"] = seed
+        clip.similarity.distances[:] = distance
+    chosen = choose_alike(clips, 2, resolve_settings(find_preset("tiny"), {}))
+    assert [clip.settings["seed"] for clip in chosen] == [1, 3]
+    told = chosen[1].settings["best_of"]["candidates"]
+    assert [candidate["seed"] for candidate in told] == [2, 3]
+    assert told[0]["similarity"] == 0 < told[1]["similarity"]
+    assert chosen[1].settings["best_of"]["steps"] == 50
+
+
+def test_report_tells_of_every_seed_that_was_tried(face_of, tmp_path):
+    settings = resolve_settings(find_preset("tiny"), {})
+    write_demo(tmp_path, choose_alike([make_clip(face_of(0)), make_clip(face_of(0))], 2, settings), ["One"])
+    assert "of seeds 7: 0." in (tmp_path / "report.html").read_text()
 
 
 def test_chosen_puppet_has_one_face_and_does_several_things():

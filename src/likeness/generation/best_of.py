@@ -125,7 +125,7 @@ def choose_best(
     assert best is not None
     if on_step is not None:
         on_step(search.best_of * settings.steps, search.best_of * settings.steps)
-    record = _record(candidates, search, settings)
+    record = record_search(candidates, search, settings)
     if record["passed"] is False:
         logger.warning(_none_passed(best[0], candidates, search))
     return replace(best[1], settings=best[1].settings | {"best_of": record})
@@ -163,7 +163,10 @@ def _counter(
     return count
 
 
-def _record(candidates: list[Candidate], search: Search, settings: GenerationSettings) -> dict[str, Any]:
+def record_search(
+    candidates: list[Candidate], search: Search, settings: GenerationSettings
+) -> dict[str, Any]:
+    """What the record of the chosen clip says of the search, under `best_of`."""
     best = max(candidate.similarity or 0 for candidate in candidates)
     return {
         "asked": search.best_of,

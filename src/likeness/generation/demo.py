@@ -3,17 +3,20 @@
 Makes a folder with videos, a contact sheet, the plot of similarity by frame, and a page that shows all of it.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from likeness.faces import find_faces, read_face
+from likeness.generation.best_of import Candidate, Search, record_search
 from likeness.generation.likeness import GenerationRequest, Likeness, StepCallback
 from likeness.generation.pictures import plot_similarity, write_contact_sheet
 from likeness.generation.report import ReportItem, write_report
 from likeness.generation.saving import save_clip
+from likeness.generation.settings import GenerationSettings
 from likeness.media import resize, write_picture
 from likeness.puppets import sample_person, sample_picture
 from likeness.records import Clip, Face
@@ -29,6 +32,8 @@ ASTRONAUT_PROMPTS = (
 )
 PORTRAIT_PX = 256
 PUPPET_SEED = 70
+CANDIDATES = 3
+"""Seeds tried for each video; the one most like its reference is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,13 +62,31 @@ def run_demo(
     if find_spec("skimage") is not None:
         people.append(read_astronaut())
     requests = [
-        GenerationRequest(prompt=prompt, references=(person.face,), seed=seed + number)
+        GenerationRequest(prompt=prompt, references=(person.face,), seed=seed + number + 100 * candidate)
         for person in people
         for number, prompt in enumerate(person.prompts)
+        for candidate in range(CANDIDATES)
     ]
     names = [person.name for person in people for _ in person.prompts]
-    clips = likeness.generate_many(requests, likeness.settings(steps=steps), on_step=on_step)
-    return write_demo(folder, clips, names)
+    settings = likeness.settings(steps=steps)
+    clips = likeness.generate_many(requests, settings, on_step=on_step)
+    return write_demo(folder, choose_alike(clips, CANDIDATES, settings), names)
+
+
+def choose_alike(clips: Sequence[Clip], candidates: int, settings: GenerationSettings) -> list[Clip]:
+    """Keep of every `candidates` clips in a row the one most like its reference; all of them stay on its record."""
+    search, chosen = Search(best_of=candidates, rejects_early=False), []
+    for start in range(0, len(clips), candidates):
+        part = clips[start : start + candidates]
+        scores = [clip.similarity.score if clip.similarity else 0.0 for clip in part]
+        tried = [
+            Candidate(seed=clip.settings["seed"], similarity=score, steps=settings.steps)
+            for clip, score in zip(part, scores, strict=True)
+        ]
+        best = part[int(np.argmax(scores))]
+        record = {"best_of": record_search(tried, search, settings)}
+        chosen.append(replace(best, settings=best.settings | record))
+    return chosen
 
 
 def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[Path, Clip]]:
@@ -86,6 +109,8 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
         folder / "report.html",
         items,
         title="Videos of a person from one picture",
+        lead="One reference picture and one sentence went into each video. Each is the one most like its reference "
+        f"of {CANDIDATES} seeds.",
         sheet=folder / "contact_sheet.png",
         plot=folder / "similarity.png",
     )
