@@ -1,0 +1,24 @@
+"""Train the method of face_tokens.py for a minute, and make a video: `python examples/third_method/train.py`."""
+
+import json
+import sys
+from pathlib import Path
+
+from face_tokens import FaceTokens, FaceTokensLesson
+
+from likeness import Likeness, config, read_face
+from likeness.puppets import sample_person, sample_picture
+from likeness.training.methods import MethodRecipe, train_method
+from likeness.weights import CHECKPOINTS
+
+tiny = CHECKPOINTS / "tiny"
+changes = [f"base={json.dumps(str(tiny))}", f"recognizer={json.dumps(str(tiny / 'recognizer'))}"]
+recipe = config.read(MethodRecipe, Path(__file__).with_name("recipe.toml"), [*changes, *sys.argv[1:]])
+folder = train_method(recipe, Path("runs/face_tokens"), Path("runs/cache"), FaceTokensLesson())
+
+person = sample_person(11, "man")
+portrait = sample_picture(11, person=person, size_px=256, max_yaw_deg=5).frames[0]
+likeness = Likeness.load(method=FaceTokens, adapter=folder)
+clip = likeness.generate("a man img smiles at the camera in a park", faces=read_face(portrait), seed=7)
+clip.save("runs/face_tokens.mp4")
+print(f"runs/face_tokens.mp4, made by {clip.settings['method']}")
