@@ -153,9 +153,8 @@ def load_published(
     place = find_transformer(folder)
     transformer, method = build_empty(folder)
     names = published_names(method)
-    expected = shapes_of(transformer.state_dict()) | {
-        published: tuple(method.state_dict()[own].shape) for own, published in names.items()
-    }
+    empty = shapes_of(method.state_dict())
+    expected = shapes_of(transformer.state_dict()) | {new: empty[own] for own, new in names.items()}
     refuse_differences(
         expected,
         read_shapes(place, _REMEDY),
