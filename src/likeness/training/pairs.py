@@ -70,7 +70,7 @@ def read_base(folder: Path) -> CogVideoXPipeline:
     """A trained pipeline, frozen, float32."""
     if not (folder / "model_index.json").exists():
         raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
-    pipe = CogVideoXPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipe = CogVideoXPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
         part.requires_grad_(False).eval()
