@@ -103,7 +103,7 @@ class VertexDecoder(nn.Module):
                 f"The mesh has levels of {topology.sizes} vertices and spirals of {topology.spiral_length}; these weights "
                 f"were made for {self.sizes} and {length}. Use the mesh that was published with them."
             )
-        state = {"template": topology.vertices[0]}
+        state: dict[str, Any] = {"template": topology.vertices[0]}
         for level in range(len(self.sizes) - 1):
             state[f"spirals_{level}"] = topology.spirals[level]
             state[f"kept_{level}"] = topology.kept[level]

@@ -186,7 +186,7 @@ class Method(ModelMixin, ConfigMixin):
         refuse_other_sizes(self.config, transformer.config)
         nn.Module.to(self, device=resting_device(transformer), dtype=transformer.dtype)
         self._attachment = attach(transformer, self.layers, self._condition, wrap=self._wrap)
-        self._pipe = None if target is transformer else target
+        self._pipe = None if isinstance(target, CogVideoXTransformer3DModel) else target
         return self
 
     def detach(self) -> Self:

@@ -58,7 +58,7 @@ def read_shapes(place: Path, remedy: str) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def read_parts(place: Path, remedy: str) -> Iterator[dict[str, Tensor]]:
+def read_parts(place: Path, remedy: str) -> Iterator[Mapping[str, Tensor]]:
     """The tensors file by file."""
     for path in tensor_files(place, remedy):
         if path.suffix == ".bin":

@@ -1,0 +1,116 @@
+"""The released FantasyID by the high-level call: a small published folder, from pictures and vertices to a clip."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from likeness import Likeness
+from likeness.backbones import tiny
+from likeness.errors import ConfigError, WeightsError
+from likeness.generation.released import find_files, is_published
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
+import released
+
+WORDS = "a woman smiles in the park"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from likeness.methods.fantasy_id.published import build_empty
+
+    folder = tmp_path_factory.mktemp("fantasyid")
+    config = {"sample_width": 4, "sample_height": 4, "sample_frames": 9, "max_text_seq_length": 16}
+    place = released.write_config(folder, **config)
+    torch.manual_seed(0)
+    text = tiny.TextSettings(width=16, num_layers=1, num_heads=2, hidden_width=32)
+    tokenizer = tiny.build_tokenizer([WORDS])
+    vae = tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=2, latent_channels=4))
+    vae.save_pretrained(folder / "vae")
+    tiny.build_text_encoder(text, tokenizer).save_pretrained(folder / "text_encoder")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    tiny.build_scheduler().save_pretrained(folder / "scheduler")
+    save_file(
+        released.draw_all(released.published_shapes(folder)), place / "diffusion_pytorch_model.safetensors"
+    )
+    released.write_eva(folder, build_empty(folder)[1])
+    released.write_mesh(folder / "transform.pkl")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def likeness(folder):
+    return Likeness.load("research", "fantasy_id", backbone=folder, device="cpu")
+
+
+@pytest.fixture
+def vertices(tmp_path):
+    path = tmp_path / "me.npy"
+    np.save(path, released.golden()["mesh.vertices.0"].numpy())
+    return path
+
+
+def read_small_heads(monkeypatch):
+    """Let sources of shapes take the small mesh for a FLAME head."""
+    from likeness.identity.face_shape import flame
+
+    monkeypatch.setattr(flame, "NUM_VERTICES", 258)
+
+
+def make(likeness, face, vertices, **changes):
+    choices = {"steps": 2, "frames": 9, "seed": 3, "shape": f"flame:{vertices}", **changes}
+    return likeness.generate("a woman img smiles", [face], **choices)
+
+
+def test_a_video_is_made_and_says_which_weights_made_it(monkeypatch, likeness, face_of, vertices):
+    read_small_heads(monkeypatch)
+    clip = make(likeness, face_of(0), vertices)
+    assert clip.frames.shape == (9, 32, 32, 3)
+    assert clip.settings["method"] == "FantasyID"
+    assert "CogVideoX-5B-I2V" in clip.settings["licence"]
+    assert clip.settings["identity_branch"] == "both"
+    files = clip.settings["weights_sha256"]
+    assert {"mesh/transform.pkl", "backbone/transformer/diffusion_pytorch_model.safetensors"} <= files.keys()
+    other = make(likeness, face_of(1), vertices)
+    assert not np.array_equal(clip.frames, other.frames)
+
+
+def test_without_vertices_it_says_how_to_get_them(likeness, face_of):
+    with pytest.raises(WeightsError, match=r"--shape flame:me\.ply"):
+        likeness.generate("a woman img smiles", [face_of(0)], steps=2, frames=9)
+
+
+def test_vertices_of_another_head_are_refused(likeness, face_of, tmp_path):
+    np.save(tmp_path / "me.npy", np.zeros((5023, 3)))
+    with pytest.raises(ConfigError, match="finite numbers were expected"):
+        make(likeness, face_of(0), tmp_path / "me.npy")
+
+
+def test_the_pipeline_begins_with_the_first_reference(likeness):
+    from likeness.methods.fantasy_id.released import ReleasedTokens
+
+    picture = torch.zeros(1, 512, 512, 3, dtype=torch.uint8)
+    identity = ReleasedTokens(face_tokens=torch.zeros(1, 9, 128), picture=picture)
+    (image,) = likeness.method.pipeline_arguments(ReleasedTokens.stack([identity]))["image"]
+    assert image.size == (512, 512)
+
+
+def test_what_is_missing_is_listed_with_its_commands(monkeypatch, tmp_path, folder):
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
+    with pytest.raises(WeightsError) as error:
+        Likeness.load("research", "fantasy_id")
+    told = str(error.value)
+    assert "`likeness models pull fantasyid --preset research`" in told
+    assert "`likeness models pull fantasyid-mesh --preset research`" in told
+    assert "`likeness models pull eva02-clip-l-336 --preset open`" in told
+    assert told.count("is missing") == 7
+    assert find_files(folder)["backbone"] == folder
+
+
+def test_a_published_folder_is_known_by_its_config(folder, tmp_path):
+    assert is_published(folder)
+    assert not is_published(tmp_path)
