@@ -35,13 +35,13 @@ def outcomes(clip):
     return [candidate["outcome"] for candidate in clip.settings["best_of"]["candidates"]]
 
 
-def test_the_best_candidate_is_given_and_its_seed_makes_it_again(likeness, face, scripted):
+def test_the_best_candidate_is_given_and_its_seed_makes_it_again(either, face, scripted):
     scripted([0.5, 0.6, 0.7], [0.4, 0.8, 0.6])
-    clip = likeness.generate(PROMPT, face, seed=10, best_of=3, **FAST)
+    clip = either.generate(PROMPT, face, seed=10, best_of=3, **FAST)
     assert clip.settings["seed"] == 11
     assert clip.similarity.score == pytest.approx(0.8)
     scripted([], [0.8])
-    assert_array_equal(clip.frames, likeness.generate(PROMPT, face, seed=11, **FAST).frames)
+    assert_array_equal(clip.frames, either.generate(PROMPT, face, seed=11, **FAST).frames)
     record = clip.settings["best_of"]
     assert [candidate["seed"] for candidate in record["candidates"]] == [10, 11, 12]
     assert [candidate["similarity"] for candidate in record["candidates"]] == pytest.approx([0.4, 0.8, 0.6])

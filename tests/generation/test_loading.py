@@ -5,10 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from likeness.errors import WeightsError
+from likeness.errors import ConfigError, WeightsError
 from likeness.generation.likeness import Likeness
 from likeness.generation.loading import load_adapter, locate_backbone
 from likeness.generation.presets import PRESETS
+from likeness.methods.fantasy_id import FantasyID
 from likeness.weights import write_checksums
 
 FILE = "diffusion_pytorch_model.safetensors"
@@ -33,6 +34,26 @@ def test_an_adapter_comes_back_as_it_was_saved(adapter):
     loaded = load_adapter(adapter).state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_an_adapter_of_another_method_is_refused_with_the_option(checkpoint):
+    with pytest.raises(
+        WeightsError, match=r"is of FantasyID, not of MagicMirror\. Use `--method fantasy_id`"
+    ):
+        load_adapter(checkpoint / "fantasy_id")
+    assert type(load_adapter(checkpoint / "fantasy_id", "fantasy_id")).__name__ == "FantasyID"
+
+
+def test_a_method_that_is_not_there_names_the_recipe_that_trains_it(tmp_path):
+    with pytest.raises(WeightsError, match=r"likeness train recipes/tiny/fantasy_id\.toml"):
+        load_adapter(tmp_path / "fantasy_id", "fantasy_id")
+
+
+def test_a_class_of_ones_own_needs_the_folder_of_its_weights(checkpoint):
+    with pytest.raises(ConfigError, match=r"Likeness\.load\(method=FantasyID, adapter=\.\.\.\)"):
+        Likeness.load(method=FantasyID, backbone=checkpoint)
+    likeness = Likeness.load(method=FantasyID, backbone=checkpoint, adapter=checkpoint / "fantasy_id")
+    assert isinstance(likeness.method, FantasyID)
 
 
 def test_a_sharded_adapter_loads_too(adapter):

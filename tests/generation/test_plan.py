@@ -58,6 +58,14 @@ def test_where_models_lie_changes_no_pixel(fresh, plain, film, plan):
     assert_close(film(fresh), plain)
 
 
+def test_streaming_changes_no_pixel_with_any_method(either, film):
+    plain = film(either)
+    streamed = next(plan for plan in PLANS if plan.residency == "streamed" and not plan.casts_text)
+    apply_plan(either.pipeline, either.method, replace(streamed, tiles=1), HOST)
+    assert_close(film(either), plain)
+    release(either.pipeline)
+
+
 def test_tiles_change_little(fresh, plain, film):
     apply_plan(fresh.pipeline, fresh.method, PLANS[1], HOST)
     difference = np.abs(film(fresh) - plain)
@@ -187,9 +195,9 @@ def test_a_cpu_has_no_card_and_a_card_has_memory():
         choose_plan(3e9, COGVIDEOX_5B)
 
 
-def test_sizes_count_every_parameter_once(fresh):
-    sizes = measure_sizes(fresh.pipeline, fresh.method)
-    models = (fresh.pipeline.transformer, fresh.pipeline.text_encoder, fresh.pipeline.vae, fresh.method)
+def test_sizes_count_every_parameter_once(either):
+    sizes = measure_sizes(either.pipeline, either.method)
+    models = (either.pipeline.transformer, either.pipeline.text_encoder, either.pipeline.vae, either.method)
     unique = {id(p): p.numel() for model in models for p in model.parameters()}
     assert sizes.transformer + sizes.layers + sizes.readers + sizes.text_encoder + sizes.vae == sum(
         unique.values()

@@ -27,7 +27,7 @@ from likeness.identity.spirals import MeshTopology
 from likeness.methods.fantasy_id import FantasyID, FantasyIdentity
 
 SMALL = {
-    "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "image_size_px": 32, "patch_size_px": 4,
+    "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "image_size_px": 32, "patch_size_px": 4, "downsampling": 4,
     "abstractor_hidden_width": 8, "face_width": 16, "num_vertices": (66, 17, 5), "vertex_widths": (8, 16),
     "spiral_length": 5, "fusion_depth": 1, "fusion_heads": 2, "context_width": 16, "injection_width": 16, "head_width": 8,
 }  # fmt: skip

@@ -53,3 +53,14 @@ def test_what_knows_nothing_of_the_base_stays_where_it_was_not_trained_anew(runs
     (runs / "old_magic_mirror").rename(runs / "magic_mirror")
     ship(runs, tmp_path / "tiny")
     assert json.loads((tmp_path / "tiny" / "shape" / "config.json").read_text()) == {"name": "shape"}
+
+
+def test_fantasy_id_is_shipped_where_it_was_trained(runs, tmp_path):
+    ship(runs, tmp_path / "tiny")
+    assert not (tmp_path / "tiny" / "fantasy_id").exists()
+    model = runs / "fantasy_id" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    listing = ship(runs, tmp_path / "tiny")
+    assert (tmp_path / "tiny" / "fantasy_id" / "config.json").is_file()
+    assert "fantasy_id/config.json" in json.loads(listing.read_text())["files"]
