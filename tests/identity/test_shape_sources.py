@@ -170,8 +170,32 @@ def test_views_of_mediapipe_are_averaged_without_their_irises(mediapipe, face_of
 
 
 @pytest.mark.usefixtures("mediapipe")
-def test_triangles_are_what_is_joined_pairwise():
-    assert mesh_points.read_triangles().tolist() == [[0, 1, 2], [1, 2, 3]]
+def test_triangles_face_the_camera_and_surround_no_other():
+    corners = np.array([[0, 0, 0], [4, 0, 0], [2, 3, 0], [2, 1, 0.5], [6, 3, 0], [0, 3, 0], [2, -2, 0]])
+    # 3 lies inside 0-1-2, so that 0-1-2 is no triangle of the mesh.
+    mesh_points._solutions().face_mesh_connections.FACEMESH_TESSELATION = frozenset(
+        [
+            (0, 1),
+            (1, 2),
+            (2, 0),
+            (3, 0),
+            (1, 3),
+            (3, 2),
+            (2, 4),
+            (4, 1),
+            (1, 4),
+            (5, 0),
+            (5, 2),
+            (6, 0),
+            (6, 1),
+        ]
+    )
+    for points in (corners, corners * (-1, 1, 1)):
+        found = mesh_points.read_triangles(points)
+        expected = {(0, 1, 3), (1, 2, 3), (0, 2, 3), (1, 2, 4), (0, 2, 5), (0, 1, 6)}
+        assert {tuple(sorted(triangle)) for triangle in found.tolist()} == expected
+        first, second, third = (points[found[:, corner]] for corner in range(3))
+        assert (np.cross(second - first, third - first)[:, 2] > 0).all()
 
 
 def test_without_mediapipe_the_error_says_how_to_install_it(monkeypatch, face_of):

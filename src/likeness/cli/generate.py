@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -72,7 +72,7 @@ _Shape = Annotated[
 ]
 
 
-def _slider(what: str) -> typer.models.OptionInfo:
+def _slider(what: str) -> Any:
     return typer.Option(
         min=-3, max=3, metavar="-3..3", help=f"{what}, in standard deviations from the person's."
     )

@@ -5,7 +5,9 @@ needs for this, so that it is installed without its dependencies; see `INSTALL`.
 """
 
 import sys
+from collections import Counter
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -37,18 +39,52 @@ def read_points(picture: NDArray[np.uint8], *, source: str = "picture") -> NDArr
     return points * (width, -height, -width)  # MediaPipe's depth is in units of the picture's width.
 
 
-def read_triangles() -> NDArray[np.int64]:
-    """Triangles (triangles, 3) of the 468 points: every three that MediaPipe joins pairwise.
+def read_triangles(points: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Triangles of the mesh, counterclockwise as the camera sees them.
+
+    MediaPipe names the edges alone. Every three that are joined pairwise are a triangle, but for those that only surround one: their
+    edges would belong to three.
+
+    Shapes:
+        points: (468, 3) of any face from the front, z towards the camera
+        returns: (triangles, 3)
 
     Raises:
         ResourceError: MediaPipe is not installed.
     """
-    edges = {tuple(sorted(edge)) for edge in _solutions().face_mesh_connections.FACEMESH_TESSELATION}
     after: dict[int, set[int]] = {}
-    for low, high in edges:
+    for low, high in {
+        tuple(sorted(edge)) for edge in _solutions().face_mesh_connections.FACEMESH_TESSELATION
+    }:
         after.setdefault(low, set()).add(high)
-    found = [(a, b, c) for a in after for b in after[a] for c in after[a] & after.get(b, set())]
-    return np.array(sorted(found), dtype=np.int64)
+    found = sorted((a, b, c) for a in after for b in after[a] for c in after[a] & after.get(b, set()))
+    sharing = Counter(edge for triangle in found for edge in combinations(triangle, 2))
+    kept = [each for each in found if any(sharing[edge] < 3 for edge in combinations(each, 2))]
+    triangles = np.array(_orient(kept), dtype=np.int64)
+    first, second, third = (points[triangles[:, corner]] for corner in range(3))
+    is_turned = np.cross(second - first, third - first)[:, 2].sum() < 0
+    return triangles[:, ::-1] if is_turned else triangles
+
+
+def _orient(triangles: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Turn triangles so that neighbors pass their common edge in opposite directions."""
+    by_edge: dict[tuple[int, int], list[int]] = {}
+    for number, triangle in enumerate(triangles):
+        for edge in combinations(sorted(triangle), 2):
+            by_edge.setdefault(edge, []).append(number)
+    oriented: dict[int, tuple[int, int, int]] = {}
+    for start in range(len(triangles)):
+        waiting = [] if start in oriented else [start]
+        oriented.setdefault(start, triangles[start])
+        while waiting:
+            a, b, c = oriented[waiting.pop()]
+            for low, high in ((a, b), (b, c), (c, a)):
+                for neighbor in by_edge[min(low, high), max(low, high)]:
+                    if neighbor not in oriented:
+                        (third,) = set(triangles[neighbor]) - {low, high}
+                        oriented[neighbor] = (high, low, third)
+                        waiting.append(neighbor)
+    return [oriented[number] for number in range(len(triangles))]
 
 
 @cache

@@ -38,10 +38,9 @@ class MediaPipeShape:
         shapes = [remove_pose(read_points(face.crop, source=face.source)) for face in faces]
         return np.mean(shapes, axis=0).astype(np.float32)
 
-    @property
-    def triangles(self) -> NDArray[np.int64]:
-        """(triangles, 3), for `MeshTopology.build`."""
-        return read_triangles()
+    def triangles(self, vertices: NDArray[np.floating]) -> NDArray[np.int64]:
+        """(triangles, 3) for `MeshTopology.build`, oriented by any vertices that were read."""
+        return read_triangles(vertices)
 
 
 def remove_pose(points: NDArray[np.floating]) -> NDArray[np.float64]:
