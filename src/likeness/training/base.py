@@ -1,5 +1,6 @@
 """Trains the tiny transformer and its text encoder on latents of puppets: pictures first, then clips."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,8 +154,8 @@ def _token_ids(tokenizer: Any, shards: Shards, length: int) -> Tensor:
 
 
 def caption(fact: dict[str, Any]) -> str:
-    """The sentence of a sample without its trigger word."""
-    return fact["prompt"].replace(" img", "")
+    """The sentence of a sample without its trigger words."""
+    return re.sub(r" img\d?\b", "", fact["prompt"])
 
 
 def read_vae(folder: Path) -> AutoencoderKLCogVideoX:

@@ -7,6 +7,7 @@ Mirror's loss (arXiv:2501.03931v1), and serves every method.
 """
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,14 @@ class MethodStage:
         return figures
 
 
-def train_method(recipe: MethodRecipe, folder: Path, cache: Path, lesson: Lesson) -> Path:
+def train_method(
+    recipe: MethodRecipe,
+    folder: Path,
+    cache: Path,
+    lesson: Lesson,
+    *,
+    make_stage: Callable[..., MethodStage] = MethodStage,
+) -> Path:
     """Train a method and write its adapter to `folder/model`."""
     unknown = set(recipe.without) - {stage.name for stage in recipe.stages}
     if unknown:
@@ -255,7 +263,7 @@ def train_method(recipe: MethodRecipe, folder: Path, cache: Path, lesson: Lesson
         place = folder / settings.name
         if settings.name in recipe.without or finished(place, modules):
             continue
-        stage = MethodStage(pipe, method, lesson, recognizer, settings, data, recipe.seed + number)
+        stage = make_stage(pipe, method, lesson, recognizer, settings, data, recipe.seed + number)
         train(stage, settings, place, seed=recipe.seed + number)
         finish(place, modules)
     target = folder / "model"

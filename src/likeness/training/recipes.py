@@ -23,6 +23,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> config.Settings:
 def _kinds() -> dict[str, type[config.Settings]]:
     from likeness.training.base import BaseRecipe
     from likeness.training.distill import DistillRecipe
+    from likeness.training.duos import DuosRecipe
     from likeness.training.fantasy_id import FantasyRecipe
     from likeness.training.mirror import MirrorRecipe
     from likeness.training.shape import ShapeRecipe
@@ -33,6 +34,7 @@ def _kinds() -> dict[str, type[config.Settings]]:
         "base": BaseRecipe,
         "distill": DistillRecipe,
         "mirror": MirrorRecipe,
+        "duos": DuosRecipe,
         "fantasy_id": FantasyRecipe,
         "shape": ShapeRecipe,
     }
