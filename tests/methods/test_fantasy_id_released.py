@@ -77,7 +77,7 @@ def test_eva_clip_matches_the_published_code(loaded, golden):
         for each in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     )
     pixels = (released.draw("input.pixels", (1, 3, 32, 32)) * std + mean) * 2 - 1
-    assert_close(encoder(pixels), golden["eva"], rtol=1e-5, atol=1e-4)
+    assert_close(encoder(pixels), golden["eva"], rtol=1e-5, atol=1e-5)  # states of up to 25
 
 
 @torch.no_grad()

@@ -32,12 +32,13 @@ def load_image_pipeline(
     here: dict[str, Any] = {"local_files_only": True}
     try:
         with quiet_loading():
+            scheduler: Any = CogVideoXDPMScheduler.from_pretrained(folder / "scheduler", **here)
             pipeline = CogVideoXImageToVideoPipeline(
                 tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **here),
                 text_encoder=T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **here),
                 vae=AutoencoderKLCogVideoX.from_pretrained(folder / "vae", torch_dtype=dtype, **here),
                 transformer=transformer,
-                scheduler=CogVideoXDPMScheduler.from_pretrained(folder / "scheduler", **here),
+                scheduler=scheduler,
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(
