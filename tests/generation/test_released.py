@@ -114,3 +114,13 @@ def test_what_is_missing_is_listed_with_its_commands(monkeypatch, tmp_path, fold
 def test_a_published_folder_is_known_by_its_config(folder, tmp_path):
     assert is_published(folder)
     assert not is_published(tmp_path)
+
+
+def test_the_doctor_names_the_command_for_the_released_weights(monkeypatch, tmp_path):
+    from likeness.generation import doctor
+    from likeness.generation.presets import find_preset
+
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
+    machine = {"gpus": [{"memory_bytes": 80e9}]}
+    row = doctor.describe_run(find_preset("research"), "fantasy_id", machine, [])
+    assert "`likeness models pull fantasyid --preset research`" in row["reason"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.generation.presets import METHODS, PRESETS, Preset
+from likeness.generation.released import WEIGHTS, find_files, uses_released
 from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, describe_machine, predict_all
 from likeness.weights import entry, locate, names, verify
 
@@ -108,6 +109,10 @@ def describe_run(
         reason = f"no weights at {Path(preset.backbone) / method}"
     elif memory_gb < needed_gb:
         reason = f"needs a GPU with about {needed_gb:.0f} GB, here is {f'{memory_gb:.0f} GB' if memory_gb else 'none'}"
+    elif uses_released(preset, method, None, None):
+        reason = _problem_of_released()
+        if reason is None:
+            return row | {"can_run": True, "reason": "ready"}
     elif not preset.is_bundled and not _is_here(preset):
         reason = f"its weights are not here; `likeness models pull {preset.weights}` brings them"
     elif not preset.is_bundled:
@@ -115,6 +120,14 @@ def describe_run(
     else:
         return row | {"can_run": True, "reason": "ready"}
     return row | {"can_run": False, "reason": reason}
+
+
+def _problem_of_released() -> str | None:
+    try:
+        find_files()
+    except WeightsError:
+        return f"its weights are not here; `likeness models pull {WEIGHTS} --preset research` brings them"
+    return None
 
 
 def _least_gb(preset: str) -> float:
