@@ -77,7 +77,8 @@ def test_frames_are_measured_as_their_landmarks_say():
     assert find_faces(frame)
     points = clip.landmarks[0]
     along = points[3] - points[0]
-    down = np.cross(along, points[4] - (points[0] + points[3]) / 2) / (along @ along)
+    below = points[4] - (points[0] + points[3]) / 2
+    down = (along[0] * below[1] - along[1] * below[0]) / (along @ along)
     assert measure_frames(frame[None], "nose") == pytest.approx(float(down), abs=0.12)
     assert np.isnan(measure_frames(np.zeros((1, 64, 64, 3), np.uint8), "nose"))
     assert np.isnan(measure_frames(frame[None], "chin"))
