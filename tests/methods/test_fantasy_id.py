@@ -356,7 +356,7 @@ def test_misuse_says_what_to_do(pipe, fantasy, topology):
         FantasyID(**FantasyID.tiny_config(pipe.transformer.config, **SMALL)).encode([make_face()])
     with pytest.raises(ConfigError, match="divide each other"):
         make_fantasy(pipe.transformer, topology, downsampling=3)
-    with pytest.raises(ConfigError, match="this version knows 'paper'"):
+    with pytest.raises(ConfigError, match="'paper' goes with 'vit'"):
         FantasyID(width=32, num_layers=4, profile="other")
     with (
         fantasy.identity(fantasy.encode([make_face()], vertices=make_shape(topology))),
