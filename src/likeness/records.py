@@ -172,6 +172,8 @@ class Clip:
     """JSON-able: seed, steps, guidance, versions, checksums, licence preset."""
     similarity: Similarity | None = None
     references: tuple[Face, ...] = ()
+    people: tuple[Similarity, ...] = ()
+    """Where several people are shown: the likeness of each, in the order of their numbers."""
 
     @property
     def duration_s(self) -> float:
@@ -188,6 +190,7 @@ class Clip:
             "references": [Path(face.source).name for face in self.references],
             "settings": self.settings,
             "similarity": None if self.similarity is None else self.similarity.to_dict(),
+            **({"people": [one.to_dict() for one in self.people]} if self.people else {}),
         }
 
     def save(self, path: str | Path, *, enlarge: int | None = None) -> Path:

@@ -25,8 +25,12 @@ def scripted(monkeypatch):
 
     def script(previews, finished):
         for module, scores in (("best_of", iter(previews)), ("likeness", iter(finished))):
-            name = f"likeness.generation.{module}.measure_similarity"
-            monkeypatch.setattr(name, lambda frames, _, scores=scores: similarity(next(scores), len(frames)))
+            name = f"likeness.generation.{module}.measure"
+
+            def measure(frames, _, scores=scores):
+                return similarity(next(scores), len(frames)), ()
+
+            monkeypatch.setattr(name, measure)
 
     return script
 

@@ -122,3 +122,48 @@ def test_too_long_prompt_counts_the_copies(tokenizer):
     with pytest.raises(PromptError, match="takes 7 tokens, 3 of them") as caught:
         tokenize_prompts(["a woman img waves"], tokenizer, num_copies=4, max_length=5)
     assert "fewer references" in str(caught.value)
+
+
+def test_two_people_are_bound_to_their_own_words():
+    prompt = "a man img1 waves at the woman img2, reading"
+    tokens = tokenize_prompts([prompt], word_level(), num_copies=[2, 3], max_length=16)
+    assert tokens.whose[0].tolist() == [0, 1, 1, 0, 0, 0, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]
+    assert word_level().convert_ids_to_tokens(tokens.ids[0, :12].tolist()) == [
+        "a", "man", "man", "waves", "at", "the", "woman", "woman", "woman", ",", "reading", "</s>",
+    ]  # fmt: skip
+    swapped = tokenize_prompts(
+        ["a woman img2 waves at the man img1"], word_level(), num_copies=[1, 1], max_length=9
+    )
+    assert swapped.whose[0].tolist() == [0, 2, 0, 0, 0, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("make", [sentencepiece_like, word_level])
+def test_a_sentence_of_two_is_tokenized_as_without_triggers(make):
+    tokenizer = make()
+    tokens = tokenize_prompts(
+        ["a man img1 waves, reading at the woman img2, reading"], tokenizer, num_copies=[1, 1], max_length=24
+    )
+    plain = tokenizer("a man waves, reading at the woman, reading").input_ids
+    assert tokens.ids[0, : len(plain)].tolist() == plain
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("a man img1 waves", r"has `img1` but lacks `img2`. One person alone is marked by `img`"),
+        ("a man img2 waves", r"has `img2` but lacks `img1`"),
+        ("a man img1 waves at a woman img3", r"has `img1`, `img3` but lacks `img2`"),
+        ("a man img1 waves at a woman img1", r"`img1` 2 times"),
+        ("a man img waves at a woman img2", r"mixes `img` and `img2`"),
+        ("img1 waves at a woman img2", r"no word stands right before `img1`"),
+        ("a man waves", r"lacks the trigger word"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_told(prompt, message):
+    with pytest.raises(PromptError, match=message):
+        tokenize_prompts([prompt], word_level(), num_copies=[1, 1], max_length=24)
+
+
+def test_one_person_is_expected_where_one_is():
+    with pytest.raises(PromptError, match="names 2 people, but only one"):
+        split_prompt("a man img1 waves at a woman img2")

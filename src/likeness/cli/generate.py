@@ -24,6 +24,15 @@ _Face = Annotated[
 _Character = Annotated[
     str | None, typer.Option(metavar="NAME|FILE", help="A saved character instead of pictures.")
 ]
+_SecondFace = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help='Picture of a second person, who is "img2" in the prompt beside "img1"; repeat it for more.'
+    ),
+]
+_SecondCharacter = Annotated[
+    str | None, typer.Option(metavar="NAME|FILE", help="A saved character as the second person.")
+]
 _Output = Annotated[
     Path | None,
     typer.Option(
@@ -95,6 +104,8 @@ def generate(
     prompt: _Prompt,
     face: _Face = None,
     character: _Character = None,
+    second_face: _SecondFace = None,
+    second_character: _SecondCharacter = None,
     output: _Output = None,
     seed: _Seed = 0,
     best_of: _BestOf = 1,
@@ -135,14 +146,17 @@ def generate(
         "shape": shape, "face_shape": _sliders(face_width, face_length, jaw, chin, nose, eyes),
     }  # fmt: skip
     with spinner("Reading the face", is_quiet=as_json):
-        output = _prepare(prompt, preset, choices, output, best_of, min_similarity)
-        person = _read_person(face, character, pick)
+        num_people = 2 if second_face or second_character else 1
+        output = _prepare(prompt, preset, choices, output, best_of, min_similarity, num_people=num_people)
+        people = [_read_person(face, character, pick)]
+        if num_people == 2:
+            people.append(_read_person(second_face, second_character, None))
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Denoising", is_quiet=as_json) as on_step:
         clip = likeness.generate(
             prompt,
-            person,
+            people if num_people == 2 else people[0],
             seed=seed,
             best_of=best_of,
             min_similarity=min_similarity,
@@ -160,11 +174,13 @@ def _prepare(
     output: Path | None,
     best_of: int,
     min_similarity: float | None,
+    *,
+    num_people: int = 1,
 ) -> Path:
     """Refuse what cannot be made before anything is loaded, and say where the result goes."""
     from likeness.generation.prompts import check_prompt
 
-    check_prompt(prompt)
+    check_prompt(prompt, num_people)
     from likeness.generation.best_of import Search
     from likeness.generation.presets import find_preset
     from likeness.generation.saving import check_output
@@ -223,6 +239,8 @@ def describe(clip: "Clip") -> str:
     length = "a picture" if len(clip.frames) == 1 else f"{clip.duration_s:.1f} s"
     made_by = f"{clip.settings['method']}, seed {clip.settings['seed']}"
     line = f"{length}, {made_by}, {describe_similarity(clip.similarity)}"
+    for number, person in enumerate(clip.people, start=1):
+        line += f"; img{number}: {describe_similarity(person)}"
     search = clip.settings.get("best_of")
     if search and search["asked"] > 1:
         tried = len(search["candidates"])

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from likeness.errors import ConfigError
 from likeness.generation.denoise import GenerationRequest, Judge, Rejected, StepCallback
 from likeness.generation.settings import GenerationSettings
-from likeness.generation.similarity import measure_similarity
+from likeness.generation.several import measure
 from likeness.records import Clip
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _judge(
         return None
 
     def keeps(frame: np.ndarray) -> bool:
-        candidate.preview = measure_similarity(frame[None], request.references).score
+        candidate.preview = measure(frame[None], request)[0].score
         return bar is None or candidate.preview >= bar
 
     return Judge(step=step, keeps=keeps)

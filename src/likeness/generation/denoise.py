@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from likeness.adapters.regions import Regions
 from likeness.errors import ConfigError
 from likeness.generation.settings import GenerationSettings
 from likeness.methods.method import Method
@@ -31,6 +32,15 @@ class GenerationRequest:
     seed: int = 0
     character: dict[str, Any] | None = None
     """What `Character.describe` says, where the references are those of one."""
+    others: tuple[tuple[Face, ...], ...] = ()
+    """References of the second person and those after, where several are shown."""
+    regions: Regions | None = None
+    """Where several people are."""
+
+    @property
+    def people(self) -> tuple[tuple[Face, ...], ...]:
+        """References of everyone, in the order of their numbers."""
+        return (self.references, *self.others)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +91,16 @@ def denoise(
 
     # Noise is drawn on the CPU, so that a seed means the same on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
-    people = [method.encode(request.references) for request in requests]
+    size, regions = picture_size(pipeline, requests), requests[0].regions
+    people = [
+        method.encode_people(request.people) if request.others else method.encode(request.references)
+        for request in requests
+    ]
     identity = type(people[0]).stack(people)
     try:
         with (
             torch.no_grad(),
-            method.identity(identity, **settings.identity_controls()),
+            method.identity(identity, **settings.identity_controls(), regions=regions),
             _seeing(pipeline, judge),
         ):
             embeddings = method.prompt(
@@ -95,6 +109,7 @@ def denoise(
             videos = pipeline(
                 **embeddings,
                 **method.pipeline_arguments(identity),
+                **size,
                 num_frames=settings.frames,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance,
@@ -111,6 +126,22 @@ def denoise(
         pipeline.maybe_free_model_hooks()
         raise
     return to_bytes(np.asarray(videos))
+
+
+def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[str, int]:
+    """Height and width for the pipeline's call, where they are not the backbone's own."""
+    first = requests[0]
+    if any((len(one.people), one.regions) != (len(first.people), first.regions) for one in requests):
+        raise ConfigError(
+            "Clips of one batch show the same number of people in the same regions. Make them one by one."
+        )
+    if first.regions is None or not first.regions.own_positions:
+        return {}
+    config, factor = pipeline.transformer.config, pipeline.vae_scale_factor_spatial
+    return {
+        "height": config.sample_height * factor,
+        "width": len(first.people) * config.sample_width * factor,
+    }
 
 
 def to_bytes(pictures: np.ndarray) -> np.ndarray:

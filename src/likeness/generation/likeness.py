@@ -5,12 +5,13 @@ read, settings are checked and recorded, the result is measured. It adds no step
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
+from likeness.adapters.regions import Area, Regions
 from likeness.backbones.load import load_pipeline
 from likeness.generation.best_of import Search, choose_best
 from likeness.generation.characters import Character
@@ -20,11 +21,12 @@ from likeness.generation.plan import CardMemory, find_card
 from likeness.generation.presets import METHODS, Preset, find_preset, known
 from likeness.generation.prompts import add_style, check_prompt
 from likeness.generation.provenance import describe_reference, describe_software, describe_weights
-from likeness.generation.references import Person, read_faces
+from likeness.generation.references import Person
 from likeness.generation.released import open_released, uses_released
 from likeness.generation.settings import Choices, GenerationSettings, resolve_settings
+from likeness.generation.several import People, measure, part_people, read_people, stand_in_strips
 from likeness.generation.shapes import reading_shapes
-from likeness.generation.similarity import measure_similarity, refuse_other_engines
+from likeness.generation.similarity import refuse_other_engines
 from likeness.methods.method import Method
 from likeness.records import Clip
 from likeness.weights import verify
@@ -113,11 +115,12 @@ class Likeness:
     def generate(
         self,
         prompt: str,
-        faces: Person,
+        faces: People,
         *,
         seed: int = 0,
         best_of: int = 1,
         min_similarity: float | None = None,
+        regions: Sequence[Area] | None = None,
         on_step: StepCallback | None = None,
         **choices: Unpack[Choices],
     ) -> Clip:
@@ -125,10 +128,14 @@ class Likeness:
 
         Args:
             prompt: A sentence with the trigger word after the word for the person: "a woman img waves".
-            faces: One or several pictures of one person, or a saved `Character`.
+                Several people are numbered: "a man img1 shakes hands with a woman img2".
+            faces: One or several pictures of one person, or a saved `Character`. For several people a list of those,
+                `[["bob.jpg"], ["ann.jpg"]]`.
             seed: The same seed on the same machine gives the same video.
             best_of: Try this many seeds and give the clip most like the reference.
             min_similarity: Stop at the first clip whose `similarity.score` reaches it.
+            regions: Where each of several people is: (left, top, right, bottom) as shares of the picture. By default they
+                stand side by side, from left to right as the prompt names them.
             on_step: Called after each step with the steps done and all steps.
             **choices: Any field of `GenerationSettings`: `steps`, `guidance`, `frames`, `negative_prompt`, `style`,
                 `identity_scale`, `identity_start`, `identity_end`, `identity_blocks`, `identity_branch`, `shape`,
@@ -141,13 +148,17 @@ class Likeness:
         """
         settings = self.settings(**choices)
         search = Search.of(best_of, min_similarity)
-        check_prompt(prompt)
+        check_prompt(prompt, len(part_people(faces)))
+        references, *others = read_people(faces)
         request = GenerationRequest(
             prompt=prompt,
-            references=read_faces(faces),
+            references=references,
             seed=seed,
             character=faces.describe() if isinstance(faces, Character) else None,
+            others=tuple(others),
+            regions=None if regions is None else Regions(areas=tuple(tuple(area) for area in regions)),  # pyright: ignore[reportArgumentType]
         )
+        request = stand_in_strips(request, self.preset.stands_apart)
         if search.is_needed:
             return choose_best(self, request, settings, search, on_step=on_step)
         return self.generate_many([request], settings, on_step=on_step)[0]
@@ -213,9 +224,13 @@ class Likeness:
         """
         settings = settings or self.settings()
         if is_measured:  # Before minutes of work, not after them.
-            refuse_other_engines([face for request in requests for face in request.references])
+            people = [person for request in requests for person in request.people]
+            refuse_other_engines([face for person in people for face in person])
         requests = [
-            replace(request, prompt=add_style(request.prompt, settings.style)) for request in requests
+            stand_in_strips(
+                replace(request, prompt=add_style(request.prompt, settings.style)), self.preset.stands_apart
+            )
+            for request in requests
         ]
 
         def make() -> np.ndarray:
@@ -228,7 +243,7 @@ class Likeness:
             videos = self.memory.run(make, frames=settings.frames, batch=2 * len(requests))
         clips = []
         for request, frames in zip(requests, videos, strict=True):
-            similarity = measure_similarity(frames, request.references) if is_measured else None
+            similarity, people = measure(frames, request) if is_measured else (None, ())
             clips.append(
                 Clip(
                     frames=frames,
@@ -236,7 +251,8 @@ class Likeness:
                     prompt=request.prompt,
                     settings=self._record(request, settings, frames),
                     similarity=similarity,
-                    references=request.references,
+                    references=tuple(face for person in request.people for face in person),
+                    people=people,
                 )
             )
         return clips
@@ -254,8 +270,20 @@ class Likeness:
             "width": frames.shape[2],
             "height": frames.shape[1],
             "references": [describe_reference(face) for face in request.references],
+            **_describe_others(request),
             **({"character": request.character} if request.character else {}),
             **({"memory_plan": self.memory.prediction.plan.name} if self.memory else {}),
             "versions": describe_software(),
             "weights_sha256": self.weights,
         }
+
+
+def _describe_others(request: GenerationRequest) -> dict[str, Any]:
+    """What the record says where several people are shown."""
+    if not request.others:
+        return {}
+    regions = request.regions
+    return {
+        "other_references": [[describe_reference(face) for face in person] for person in request.others],
+        "regions": None if regions is None else asdict(regions),
+    }

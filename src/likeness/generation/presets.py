@@ -35,6 +35,8 @@ class Preset(BaseModel):
     frames: int
     """Frames of a video, a multiple of eight plus one."""
     fps: float
+    stands_apart: bool = False
+    """The backbone has seen one person at a time: people who share a video stand in frames of its size, side by side."""
 
     @property
     def backbone(self) -> str:
@@ -57,6 +59,7 @@ PRESETS = {
             guidance=2.0,
             frames=17,
             fps=8.0,
+            stands_apart=True,
         ),
         Preset(
             name="research",

@@ -7,7 +7,7 @@ embeddings is the business of `identity.prompt`; this file only proposes better 
 import re
 
 from likeness.errors import PromptError
-from likeness.identity.prompt import TRIGGER, split_prompt
+from likeness.identity.prompt import TRIGGER, count_people, split_prompt
 
 CLASS_WORDS = (
     "man|woman|boy|girl|baby|person|child|kid|lady|gentleman|guy|gal|male|female|teenager|teen|toddler|infant|"
@@ -16,25 +16,43 @@ CLASS_WORDS = (
 """A pattern of words by which prompts name people."""
 
 
-def place_trigger(prompt: str) -> str:
-    """Propose the same sentence with one trigger word, after the first class word."""
-    bare = " ".join(re.sub(rf"\b{TRIGGER}\b", " ", prompt).split())
+def place_trigger(prompt: str, num_people: int = 1) -> str:
+    """Propose the same sentence with one trigger word, after the first class word, or with one for each of several."""
+    bare = " ".join(re.sub(rf"\b{TRIGGER}\d*\b", " ", prompt).split())
+    if num_people > 1:
+        return _place_several(bare, num_people)
     found = re.search(rf"\b({CLASS_WORDS})\b", bare, flags=re.IGNORECASE)
     if found is None:
         return f"a person {TRIGGER} {bare}".strip()
     return f"{bare[: found.end()]} {TRIGGER}{bare[found.end() :]}"
 
 
-def check_prompt(prompt: str) -> None:
-    """Demand exactly one trigger word, with a word before it.
+def _place_several(bare: str, num_people: int) -> str:
+    found = list(re.finditer(rf"\b({CLASS_WORDS})\b", bare, flags=re.IGNORECASE))[:num_people]
+    if len(found) < num_people:
+        named = [f"a person {TRIGGER}{number}" for number in range(1, num_people + 1)]
+        return f"{' and '.join(named)} {bare}".strip()
+    for number, match in reversed(list(enumerate(found, start=1))):
+        bare = f"{bare[: match.end()]} {TRIGGER}{number}{bare[match.end() :]}"
+    return bare
+
+
+def check_prompt(prompt: str, num_people: int = 1) -> None:
+    """Demand exactly one trigger word, with a word before it; or for several people a numbered one for each.
 
     Raises:
         PromptError: It is not so. The message holds a sentence that would work.
     """
     try:
-        split_prompt(prompt)
+        if num_people == 1:
+            split_prompt(prompt)
+        elif (named := count_people(prompt)) != num_people:
+            raise PromptError(
+                f'The prompt "{prompt}" names {named} {"person" if named == 1 else "people"}, but faces of {num_people} '
+                "were given."
+            )
     except PromptError as error:
-        raise PromptError(f'{error} Try: "{place_trigger(prompt)}"') from error
+        raise PromptError(f'{error} Try: "{place_trigger(prompt, num_people)}"') from error
 
 
 def check_style(style: str) -> None:
