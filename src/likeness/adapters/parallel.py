@@ -126,6 +126,11 @@ class _SplitHook(ModelHook):
         condition = (given["attention_kwargs"] or {}).get(CONDITION_KEY)
         if condition is None:
             return (), given
+        if condition.places is not None:
+            raise ConfigError(
+                "Context parallelism splits the video's tokens, but several people are kept apart by where each token is. "
+                "Use guidance parallelism instead."
+            )
         if self.is_first and condition.split(batch)[0]:
             text = given["encoder_hidden_states"]
             face = condition.face.to(text).repeat(batch // len(condition.face), 1, 1)

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+import torch
+
+from likeness.backbones import tiny
+from likeness.identity.recognizer import Recognizer
+from likeness.puppets import sample_duo
+from likeness.training.base import caption
+from likeness.training.data import Shards, unpack_mask
+from likeness.training.duos import SHEET_PROMPTS, DuosRecipe, DuoStage, draw
+from likeness.training.methods import MethodStageSettings
+from likeness.training.mirror import MirrorLesson
+from likeness.training.render import PuppetSettings, build, folder
+
+ALONE, PROMPT = "a woman img nods in a park", "a woman img1 nods and a man img2 smiles in a park"
+SMALL = {"encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "face_width": 16, "head_width": 16,
+         "identity_width": 16, "face_tokens": 4, "norm_width": 8, "norm_hidden_width": 8}  # fmt: skip
+
+
+def make_data() -> dict:
+    facts = [{"person": row % 4, "prompt": ALONE, "group": "woman"} for row in range(8)]
+    pairs = [{"people": [row % 4, (row + 1) % 4], "prompt": PROMPT} for row in range(8)]
+    rng = np.random.default_rng(0)
+    faces = {
+        "crop": torch.from_numpy(rng.integers(0, 255, (8, 64, 64, 3), np.uint8)),
+        "embedding": torch.randn(8, 128),
+    }
+    points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]])
+    both = torch.stack([points, points + torch.tensor([64.0, 0])]).expand(8, 2, 5, 2)
+
+    def targets(width: int, facts: list) -> Shards:
+        tensors = {
+            "latents": torch.randn(8, 5, 16, 8, width).half(),
+            "mask": torch.rand(8, 5, 8, width).half(),
+        }
+        return Shards(tensors, facts)
+
+    return {
+        "faces": Shards(faces, facts), "unseen": Shards(faces, facts), "clips": targets(8, facts),
+        "unseen_clips": targets(8, facts), "duos": targets(16, pairs),
+        "landmarks": {"clips": points.expand(8, 5, 2), "duos": both},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stage():
+    torch.manual_seed(0)
+    tokenizer = tiny.build_tokenizer([ALONE, PROMPT, *SHEET_PROMPTS])
+    text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
+    transformer = tiny.TransformerSettings(num_heads=2, head_width=16, num_layers=2, time_width=16)
+    pipe = tiny.assemble(
+        tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=4)),
+        tiny.build_text_encoder(text, tokenizer),
+        tokenizer,
+        tiny.build_transformer(transformer, text),
+    )
+    for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
+        part.requires_grad_(False)
+    for parameter in pipe.transformer.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    lesson = MirrorLesson()
+    method = lesson.build(pipe.transformer.config, SMALL)
+    method.attach(pipe).trainable_parameters()
+    settings = MethodStageSettings(
+        name="s", steps=1, batch=4, data="clips", dtype="float32", min_alpha_bar=0.0
+    )
+    recognizer = Recognizer(128, (8, 8, 8), 32).requires_grad_(False)
+    recipe = DuosRecipe.model_construct(across=0.0, single_every=3)
+    return DuoStage(pipe, method, lesson, recognizer, settings, make_data(), 0, recipe=recipe)
+
+
+def test_two_people_teach_the_method_and_every_third_step_is_of_one(stage):
+    loss, figures = stage.loss(1)
+    assert figures.keys() == {"duo_noise", "duo_identity"}
+    loss.backward()
+    reached = {name for name, p in stage.method.named_parameters() if p.grad is not None and p.grad.any()}
+    stage.method.zero_grad()
+    assert all(any(part in name for name in reached) for part in ("conditioned_norm", "fuse_module"))
+    assert "noise" in stage.loss(3)[1]
+
+
+def test_references_are_of_the_two_people_from_left_to_right(stage):
+    faces = stage._faces(torch.arange(8))
+    assert (faces % 4 == torch.tensor([fact["people"] for fact in stage.pairs.facts])).all()
+
+
+def test_a_sheet_of_pairs_is_drawn(stage, tmp_path):
+    draw(stage, tmp_path / "sheet.png", count=1)
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_renders_of_two_hold_what_the_stage_reads(tmp_path):
+    settings = PuppetSettings(kind="duos", count=2, people=3, num_frames=1, seed=1)
+    list(build(settings, tmp_path, processes=0))
+    shards = Shards.read(folder(settings, tmp_path))
+    assert shards["frames"].shape == (2, 1, 64, 128, 3)
+    assert shards["landmarks"].shape == (2, 1, 2, 5, 2)
+    assert unpack_mask(shards["mask"]).shape == (2, 1, 64, 128)
+    assert [fact["people"] for fact in shards.facts] == [[0, 1], [1, 2]]
+    assert "img" not in caption(shards.facts[0])
+    assert sample_duo(1, num_frames=1, size_px=16).caption == caption(
+        {"prompt": sample_duo(1, num_frames=1, size_px=16).prompt}
+    )
