@@ -13,6 +13,7 @@ from likeness.training.data import Shards
 from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, load_face_encoder
 from likeness.training.methods import MethodStage, MethodStageSettings
 from likeness.training.mirror import MirrorLesson
+from likeness.training.optimizers import Optimizers, OptimizerSettings
 from likeness.training.unseen import SHEET_PROMPTS
 
 PROMPT = "a woman img in a red sweater nods in a park"
@@ -222,3 +223,22 @@ def test_the_shipped_recipe_is_read_and_its_ablations_are_switches():
     method = FantasyID(width=32, num_layers=2, **recipe.method)
     assert method.descriptor.vertex_encoder is None
     assert type(method.descriptor.abstractor).__name__ == "FacePerceiver"
+
+
+def test_gains_that_start_at_zero_can_learn_faster_than_the_rest():
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
+    settings = OptimizerSettings(
+        kind="muon", learning_rate=1e-3, warmup_steps=0, fast=("1.weight",), fast_factor=20
+    )
+    optimizers = Optimizers({"m": module}, settings)
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    module(torch.randn(8, 4)).square().sum().backward()
+    for gradient in optimizers.gradients():
+        gradient.fill_(1.0)
+    optimizers.step(step=0, progress=0.0)
+    moved = {
+        name: float((value.detach() - before[name]).abs().max()) for name, value in module.named_parameters()
+    }
+    assert moved["1.weight"] == pytest.approx(2e-2, rel=1e-3)
+    assert moved["1.bias"] == pytest.approx(1e-3, rel=1e-3)
+    assert moved["0.weight"] > 0
