@@ -69,7 +69,7 @@ def measure_structure(
 ) -> None:
     once, twice = [exact(sitter) for sitter in sitters], [exact(s) for s in sitters for _ in range(2)]
     drawn = list(pool.map(draw_video, [int(sitter.name) for sitter in sitters]))
-    sets = {"drawn": (drawn, once), "scale_0": (made[0.0], twice), "generated": (made[1.0], twice)}
+    sets = {"drawn": (drawn, once), "scale_0": (made[0.0], twice), "generated": (made[max(made)], twice)}
     claimed = {}
     for title, (videos, truths) in sets.items():
         readings = list(pool.map(read_video, videos))

@@ -97,6 +97,11 @@ def photographed_sitters() -> list[Sitter]:
     return sitters
 
 
+def chosen_scale(likeness: Likeness, asked: float | None) -> float:
+    """The weight of the reference: as asked, or the one that users get."""
+    return likeness.settings(identity_scale=asked).identity_scale
+
+
 def make(
     likeness: Likeness,
     requests: list[GenerationRequest],
@@ -138,14 +143,16 @@ def measure_puppets(
         for take in range(2)
     ]
     results, made = {}, {}
-    for scale in (1.0, 0.0):
+    strength = chosen_scale(likeness, arguments.scale)
+    for scale in (strength, 0.0):
         videos = made[scale] = make(likeness, requests, scale, arguments.batch, arguments.branch)
         embeddings = list(pool.map(frame_embeddings, [video[:: arguments.frame_step] for video in videos]))
         persons = np.repeat(np.arange(len(videos)) // 2, len(embeddings[0]))
         results[scale] = identify(np.concatenate(embeddings), persons, gallery)
         if scale:
             write_sheet(arguments.folder / f"{about}_puppets.png", sitters, videos[::2])
-    kept, dropped = results[1.0], results[0.0]
+    kept, dropped = results[strength], results[0.0]
+    benchmark.note(f"{about}.scale", strength)
     benchmark.note(f"{about}.right_distance", kept.right_distance)
     benchmark.note(f"{about}.other_distance", kept.other_distance)
     benchmark.note(f"{about}.found_rank1", kept.found_rank1_rate)
@@ -171,7 +178,9 @@ def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessP
         )
         for number, sitter in enumerate(sitters)
     ]
-    videos = make(likeness, requests, 1.0, arguments.batch, arguments.branch)
+    videos = make(
+        likeness, requests, chosen_scale(likeness, arguments.scale), arguments.batch, arguments.branch
+    )
     write_sheet(arguments.folder / "identity_photographs.png", sitters, videos)
     differences = []
     for sitter, color in zip(sitters, pool.map(video_cheek, videos), strict=True):
@@ -197,6 +206,7 @@ def add_options(benchmark: Benchmark) -> None:
     benchmark.parser.add_argument("--checkpoint", type=Path, help="another folder of backbone and adapter")
     benchmark.parser.add_argument("--adapter", type=Path, help="another folder of the adapter alone")
     benchmark.parser.add_argument("--people", type=int, help="puppets; by default 40")
+    benchmark.parser.add_argument("--scale", type=float, help="of the reference; by default what users get")
     benchmark.parser.add_argument("--branch", choices=("conditional", "both"), default="conditional")
     benchmark.parser.add_argument("--batch", type=int, default=10)
     benchmark.parser.add_argument("--frame-step", type=int, default=2, help="measure every Nth frame")

@@ -44,6 +44,12 @@ def test_another_seed_gives_another_video(likeness, face):
     assert (one != two).any()
 
 
+def test_the_scale_is_by_default_what_suits_the_method(either):
+    expected = {"MagicMirror": 0.75, "FantasyID": 1.0}[type(either.method).__name__]
+    assert either.settings().identity_scale == expected
+    assert either.settings(identity_scale=0.0).identity_scale == 0
+
+
 def test_scale_zero_does_not_see_the_face(either, face_of):
     one, two = (either.generate(PROMPT, face_of(seed), identity_scale=0, **FEW).frames for seed in (0, 1))
     assert_array_equal(one, two)

@@ -67,7 +67,9 @@ def run(
     name: Annotated[str | None, typer.Option(help="Of the run; PRESET-METHOD by default.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the preset's by default.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Weight of the prompt; 1 is none.")] = None,
-    identity_scale: Annotated[float, typer.Option(help="Weight of the face; 0 ignores it.")] = 1.0,
+    identity_scale: Annotated[
+        float | None, typer.Option(help="Weight of the face; 0 ignores it; by default what suits the preset.")
+    ] = None,
     frames: Annotated[int | None, typer.Option(help="Length, a multiple of eight plus one.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,

@@ -46,7 +46,9 @@ _MinSimilarity = Annotated[
 ]
 _Steps = Annotated[int | None, typer.Option(help="Denoising steps; more take longer.")]
 _Guidance = Annotated[float | None, typer.Option(help="Weight of the prompt; 1 is none.")]
-_Scale = Annotated[float, typer.Option(help="Weight of the face; 0 ignores it.")]
+_Scale = Annotated[
+    float | None, typer.Option(help="Weight of the face; 0 ignores it; by default what suits the preset.")
+]
 _Start = Annotated[float, typer.Option(help="Share of the steps before the face acts.")]
 _End = Annotated[float, typer.Option(help="Share of the steps after which it acts no more.")]
 _Blocks = Annotated[
@@ -112,7 +114,7 @@ def generate(
     min_similarity: _MinSimilarity = None,
     steps: _Steps = None,
     guidance: _Guidance = None,
-    identity_scale: _Scale = 1.0,
+    identity_scale: _Scale = None,
     identity_start: _Start = 0.0,
     identity_end: _End = 1.0,
     identity_blocks: _Blocks = None,
@@ -148,15 +150,14 @@ def generate(
     with spinner("Reading the face", is_quiet=as_json):
         num_people = 2 if second_face or second_character else 1
         output = _prepare(prompt, preset, choices, output, best_of, min_similarity, num_people=num_people)
-        people = [_read_person(face, character, pick)]
-        if num_people == 2:
-            people.append(_read_person(second_face, second_character, None))
+        person = _read_person(face, character, pick)
+        others = [_read_person(second_face, second_character, None)] if num_people == 2 else []
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Denoising", is_quiet=as_json) as on_step:
         clip = likeness.generate(
             prompt,
-            people if num_people == 2 else people[0],
+            [person, *others] if others else person,
             seed=seed,
             best_of=best_of,
             min_similarity=min_similarity,

@@ -170,7 +170,9 @@ class Likeness:
             ConfigError: A setting is unknown, out of range or contradicts another.
         """
         given = {name: value for name, value in choices.items() if value is not None}
-        return resolve_settings(self.preset, {"identity_branch": self.method.branch, **given})
+        scale = self.preset.identity_scales.get(type(self.method).__name__, 1.0)
+        defaults = {"identity_branch": self.method.branch, "identity_scale": scale}
+        return resolve_settings(self.preset, {**defaults, **given})
 
     def check_length(self, prompt: str, num_references: int) -> None:
         """Refuse a prompt that does not fit with so many references, before anything is made.

@@ -35,6 +35,8 @@ class Preset(BaseModel):
     frames: int
     """Frames of a video, a multiple of eight plus one."""
     fps: float
+    identity_scales: dict[str, float] = {}
+    """How strong the reference is by default with a method, by the name of its class; 1 where none stands here."""
     stands_apart: bool = False
     """The backbone has seen one person at a time: people who share a video stand in frames of its size, side by side."""
 
@@ -57,6 +59,8 @@ PRESETS = {
             is_bundled=True,
             steps=25,
             guidance=2.0,
+            # At 1 the face is nearer to the reference where one is found, and found in half as many frames.
+            identity_scales={"MagicMirror": 0.75},
             frames=17,
             fps=8.0,
             stands_apart=True,

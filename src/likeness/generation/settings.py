@@ -90,7 +90,7 @@ class Choices(TypedDict, total=False):
 
     steps: int | None
     guidance: float | None
-    identity_scale: float
+    identity_scale: float | None
     identity_start: float
     identity_end: float
     identity_blocks: str | range | Sequence[int] | None
