@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from likeness.errors import ConfigError, FaceError, PromptError
@@ -26,8 +25,6 @@ def test_two_people_stand_side_by_side_and_each_is_measured(likeness, face_of, t
     assert len(record["people"]) == 2
     assert len(record["settings"]["other_references"]) == 1
     assert clip.save(tmp_path / "both.mp4").exists()
-    swapped = likeness.generate(BOTH, [[face_of(1)], [face_of(0)]], steps=2, frames=9)
-    assert not np.array_equal(clip.frames, swapped.frames)
 
 
 def test_numbers_of_people_and_of_triggers_have_to_agree(likeness, face_of):

@@ -84,6 +84,7 @@ def test_references_are_of_the_two_people_from_left_to_right(stage):
     assert (faces % 4 == torch.tensor([fact["people"] for fact in stage.pairs.facts])).all()
 
 
+@pytest.mark.slow
 def test_a_sheet_of_pairs_is_drawn(stage, tmp_path):
     draw(stage, tmp_path / "sheet.png", count=1)
     assert (tmp_path / "sheet.png").stat().st_size > 1000

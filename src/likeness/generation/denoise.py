@@ -91,25 +91,20 @@ def denoise(
 
     # Noise is drawn on the CPU, so that a seed means the same on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
-    size, regions = picture_size(pipeline, requests), requests[0].regions
-    people = [
-        method.encode_people(request.people) if request.others else method.encode(request.references)
-        for request in requests
-    ]
-    identity = type(people[0]).stack(people)
+    identity = _encode(method, requests)
+    controls = {**settings.identity_controls(), "regions": requests[0].regions}
     try:
         with (
             torch.no_grad(),
-            method.identity(identity, **settings.identity_controls(), regions=regions),
+            method.identity(identity, **controls),
             _seeing(pipeline, judge),
         ):
-            embeddings = method.prompt(
-                [request.prompt for request in requests], negative_prompt=settings.negative_prompt
-            )
+            prompts = [request.prompt for request in requests]
+            embeddings = method.prompt(prompts, negative_prompt=settings.negative_prompt)
             videos = pipeline(
                 **embeddings,
                 **method.pipeline_arguments(identity),
-                **size,
+                **picture_size(pipeline, requests),
                 num_frames=settings.frames,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance,
@@ -126,6 +121,14 @@ def denoise(
         pipeline.maybe_free_model_hooks()
         raise
     return to_bytes(np.asarray(videos))
+
+
+def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
+    people = [
+        method.encode_people(request.people) if request.others else method.encode(request.references)
+        for request in requests
+    ]
+    return type(people[0]).stack(people)
 
 
 def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[str, int]:
