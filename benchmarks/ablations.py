@@ -54,9 +54,14 @@ STAGES = ("pictures", "clips")
 FPS = 8.0
 
 
+def place(variant: str, runs: Path) -> Path:
+    """Folder of a variant's run: beside other runs, because runs beside each other share their renders."""
+    return runs / f"ablation_{variant}"
+
+
 def train(variant: str, arguments: argparse.Namespace) -> Path:
     """Run the recipe of the method with one part left out; return its adapter."""
-    folder = arguments.folder / variant
+    folder = place(variant, arguments.folder)
     changes = [f"stages.{number}.minutes={arguments.minutes}" for number in range(len(STAGES))]
     changes += [
         *VARIANTS[arguments.method][variant],
@@ -140,7 +145,7 @@ def draw_curves(folder: Path, variants: Iterable[str], target: Path) -> None:
     figure, axes = plt.subplots(1, len(titles), figsize=(5 * len(titles), 3.4), layout="constrained")
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         for variant in variants:
-            points = read_curve(folder / variant, name)
+            points = read_curve(place(variant, folder), name)
             if points:
                 axis.plot(*zip(*points, strict=True), label=variant.replace("_", " "), linewidth=1)
         axis.set(title=title, xlabel="minutes of training")
@@ -172,7 +177,7 @@ def main() -> None:
         for variant in variants:
             adapter = train(variant, arguments)
             results[variant], means[variant] = found, figures = measure(adapter, arguments, pool)
-            losses = [value for _, value in read_curve(arguments.folder / variant, "unseen_face_loss")]
+            losses = [value for _, value in read_curve(place(variant, arguments.folder), "unseen_face_loss")]
             benchmark.note(f"ablations.{variant}.unseen_face_loss", losses[-1] if losses else float("nan"))
             benchmark.note(f"ablations.{variant}.face_rate", found.face_rate)
             benchmark.note(f"ablations.{variant}.found_rank1", found.found_rank1_rate)

@@ -24,7 +24,7 @@ class SpiralConv(nn.Module):
 
     Shapes:
         x: (batch, vertices, width)
-        spirals: (vertices, spiral_length) or those of some vertices, int64
+        spirals: (vertices, spiral_length) or those of some vertices, int32
         returns: (batch, as many vertices as spirals, output_width)
     """
 
@@ -98,8 +98,8 @@ class VertexEncoder(nn.Module):
         self.register_buffer("template", torch.zeros(num_vertices[0], 3))
         self.register_buffer("spread", torch.ones(()))
         for level, (fine, coarse) in enumerate(pairwise(num_vertices)):
-            self.register_buffer(f"spirals_{level}", torch.zeros(fine, spiral_length, dtype=torch.int64))
-            self.register_buffer(f"kept_{level}", torch.zeros(coarse, dtype=torch.int64))
+            self.register_buffer(f"spirals_{level}", torch.zeros(fine, spiral_length, dtype=torch.int32))
+            self.register_buffer(f"kept_{level}", torch.zeros(coarse, dtype=torch.int32))
         self.convolutions = nn.ModuleList(
             SpiralConv(narrow, wide, spiral_length=spiral_length) for narrow, wide in pairwise((3, *widths))
         )
