@@ -54,14 +54,14 @@ STAGES = ("pictures", "clips")
 FPS = 8.0
 
 
-def place(variant: str, runs: Path) -> Path:
+def place(variant: str, arguments: argparse.Namespace) -> Path:
     """Folder of a variant's run: beside other runs, because runs beside each other share their renders."""
-    return runs / f"ablation_{variant}"
+    return arguments.folder / f"{arguments.method}_{variant}"
 
 
 def train(variant: str, arguments: argparse.Namespace) -> Path:
     """Run the recipe of the method with one part left out; return its adapter."""
-    folder = place(variant, arguments.folder)
+    folder = place(variant, arguments)
     changes = [f"stages.{number}.minutes={arguments.minutes}" for number in range(len(STAGES))]
     changes += [
         *VARIANTS[arguments.method][variant],
@@ -130,7 +130,7 @@ def read_curve(variant: Path, figure: str) -> list[tuple[float, float]]:
     return points
 
 
-def draw_curves(folder: Path, variants: Iterable[str], target: Path) -> None:
+def draw_curves(arguments: argparse.Namespace, variants: Iterable[str], target: Path) -> None:
     """Training curves of all variants side by side, as the paper's Figure 8."""
     import matplotlib as mpl
 
@@ -145,7 +145,7 @@ def draw_curves(folder: Path, variants: Iterable[str], target: Path) -> None:
     figure, axes = plt.subplots(1, len(titles), figsize=(5 * len(titles), 3.4), layout="constrained")
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         for variant in variants:
-            points = read_curve(place(variant, folder), name)
+            points = read_curve(place(variant, arguments), name)
             if points:
                 axis.plot(*zip(*points, strict=True), label=variant.replace("_", " "), linewidth=1)
         axis.set(title=title, xlabel="minutes of training")
@@ -165,19 +165,18 @@ def main() -> None:
     benchmark.parser.add_argument(
         "--set", action="append", metavar="A.B=1", help="change the recipe of all variants"
     )
-    benchmark.parser.add_argument("--folder", type=Path, help="by default runs/ablations_METHOD")
+    benchmark.parser.add_argument("--folder", type=Path, default=Path("runs"), help="of runs and renders")
     arguments = benchmark.arguments()
     arguments.minutes = arguments.minutes or (0.3 if arguments.quick else 8)
     arguments.people = arguments.people or (4 if arguments.quick else 20)
     arguments.recipe = arguments.recipe or Path(f"recipes/tiny/{arguments.method}.toml")
-    arguments.folder = arguments.folder or Path(f"runs/ablations_{arguments.method}")
     variants = VARIANTS[arguments.method]
     results, means = {}, {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for variant in variants:
             adapter = train(variant, arguments)
             results[variant], means[variant] = found, figures = measure(adapter, arguments, pool)
-            losses = [value for _, value in read_curve(place(variant, arguments.folder), "unseen_face_loss")]
+            losses = [value for _, value in read_curve(place(variant, arguments), "unseen_face_loss")]
             benchmark.note(f"ablations.{variant}.unseen_face_loss", losses[-1] if losses else float("nan"))
             benchmark.note(f"ablations.{variant}.face_rate", found.face_rate)
             benchmark.note(f"ablations.{variant}.found_rank1", found.found_rank1_rate)
@@ -188,7 +187,7 @@ def main() -> None:
                     paper = TABLE_3[variant][name] - TABLE_3["full"][name]
                     told = f"{value:.4g}, {change:+.4f} (paper {TABLE_3[variant][name]:.2f}, {paper:+.2f})"
                     benchmark.note(f"ablations.{variant}.{name}", told)
-    draw_curves(arguments.folder, variants, arguments.folder / "ablations.png")
+    draw_curves(arguments, variants, Path(f"runs/benchmarks/ablations_{arguments.method}.png"))
     for variant in list(variants)[1:]:
         worse = results[variant].distance_ratio - results["full"].distance_ratio
         benchmark.claim(f"ablations.{variant}.distance_ratio_added", worse, ">", 0)
