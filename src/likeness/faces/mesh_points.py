@@ -94,7 +94,7 @@ def _mesh() -> Any:
 
 def _solutions() -> Any:
     try:
-        import mediapipe
+        import mediapipe  # pyright: ignore[reportMissingImports]
     except (
         ImportError,
         AttributeError,

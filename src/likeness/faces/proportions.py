@@ -4,6 +4,8 @@ Estimates: a turned head looks narrow, and hair or a beard hides where skin ends
 `likeness.identity.face_shape.proportions`, under the same names. Landmarks are eye corners and base of the nose (dlib's).
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -81,7 +83,8 @@ def skin_mask(picture: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> ND
     ratio = brightness / np.median(brightness[cheeks])
     low, high = _SKIN_BRIGHTNESS
     is_skin = (away < _SKIN_CHROMA) & (ratio > low) & (ratio < high) & (np.abs(across) < _WIDEST)
-    parts, _ = ndimage.label(is_skin)
+    labelled: Any = ndimage.label(is_skin)
+    parts = labelled[0]
     counts = np.bincount(parts[cheeks & is_skin], minlength=2)
     counts[0] = 0
     return parts == counts.argmax() if counts.any() else np.zeros((height, width), dtype=bool)

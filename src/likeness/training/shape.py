@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class ShapeRecipe(Settings):
     seed: int = 0
     basis_people: int = Field(default=600, gt=1)
     """People whose heads the basis is made of."""
-    network: dict[str, int] = Field(default_factory=dict)
+    network: dict[str, Any] = Field(default_factory=dict)
     """Changes of `ShapeNetwork`'s own sizes: `num_components`, `hidden_width`."""
     faces: PuppetSettings
     unseen: PuppetSettings

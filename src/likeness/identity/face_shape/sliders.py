@@ -121,9 +121,7 @@ def derive_directions(num_people: int = 40) -> dict[str, NDArray[np.float32]]:
 
     people = [sample_person(seed) for seed in range(num_people)]
     return {
-        name: np.mean(
-            [(head(p, number, 1.0) - head(p, number, -1.0)) / 2 for p in people], axis=0, dtype=np.float32
-        )
+        name: np.stack([head(p, number, 1.0) - head(p, number, -1.0) for p in people]).mean(axis=0) / 2
         for name, number in SHAPE_NUMBERS.items()
     }
 
