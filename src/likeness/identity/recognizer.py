@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from likeness.errors import WeightsError
+from likeness.identity.convolution import Residual
 
 _PADDING = 0.25
 _MEAN_FACE = ((0.1206, 0.2137), (0.3341, 0.2291), (0.6461, 0.2290), (0.8596, 0.2135), (0.4901, 0.6278))
@@ -69,7 +70,7 @@ class Recognizer(nn.Module):
         self.register_buffer("spread", torch.ones(embedding_width))
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
         for narrow, wide in zip(widths, (*widths[1:], widths[-1]), strict=True):
-            layers += [_Residual(narrow), nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
+            layers += [Residual(narrow), nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
         side = size_px // 2 ** (len(widths) + 1)
         layers += [
             nn.Flatten(),
@@ -115,17 +116,3 @@ class Recognizer(nn.Module):
         model = cls(**{**config, "widths": tuple(config["widths"])})
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return model
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.GroupNorm(4, width),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden + self.body(hidden)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from likeness.errors import WeightsError
+from likeness.identity.convolution import Residual
 
 
 class ShapeNetwork(nn.Module):
@@ -55,7 +56,7 @@ class ShapeNetwork(nn.Module):
         for level, (narrow, wide) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
             layers += (
-                [_Residual(wide)] if level else []
+                [Residual(wide)] if level else []
             )  # Large maps would cost most and tell least of a whole head.
         side = size_px // 2 ** len(widths)
         layers += [
@@ -141,17 +142,3 @@ def principal_shapes(vertices: np.ndarray, num_components: int) -> tuple[np.ndar
     scaled = rows * (singular[:num_components] / np.sqrt(len(flat)))[:, None]
     shape = vertices.shape[1:]
     return mean.reshape(shape).astype(np.float32), scaled.reshape(-1, *shape).astype(np.float32)
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.GroupNorm(4, width),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-        )
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return hidden + self.body(hidden)
