@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from composing.calls import CALLS
+from composing.features import Feature, compile_blocks, deviation
 from composing.subject import Subject
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import miniature
-import test_features
 from test_caches import *  # noqa: F403
 from test_calls import *  # noqa: F403
 from test_fantasy_id import make_fantasy, octahedron
@@ -66,4 +66,6 @@ def subject():
 
 
 def test_blocks_compile_without_a_graph_break(subject):
-    test_features.test_blocks_compile_one_by_one_without_a_graph_break(subject, "eager")
+    feature = Feature(name="compile", turn_on=lambda pipe: compile_blocks(pipe, "eager"))
+    assert deviation(subject, feature) <= 1e-5
+    assert not torch._dynamo.utils.counters["graph_break"]

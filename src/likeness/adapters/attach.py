@@ -25,7 +25,7 @@ from likeness.adapters.regions import own_positions
 from likeness.adapters.wrapper import AdaptedBlock
 from likeness.errors import ConfigError
 
-_ARGUMENTS = tuple(signature(CogVideoXTransformer3DModel.forward).parameters)[1:]
+_FORWARD = signature(CogVideoXTransformer3DModel.forward)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -95,7 +95,8 @@ def attach(
     embrace(transformer)
 
     def bring_condition(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+        given = _FORWARD.bind(None, *args, **kwargs).arguments
+        del given["self"]
         now, text = condition(given["encoder_hidden_states"], given["timestep"])
         if now is None:
             return None

@@ -6,6 +6,7 @@ video, while keys of the cross-attention stay whole in every process. Every proc
 """
 
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from diffusers.hooks.hooks import HookRegistry, ModelHook
 from diffusers.models._modeling_parallel import ContextParallelConfig, ParallelConfig
 from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import Attention
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -26,6 +27,7 @@ from likeness.adapters.compose import PART, guidance_part, refuse_cache_over_pro
 from likeness.adapters.wrapper import AdaptedBlock
 from likeness.errors import ConfigError
 
+_FORWARD = signature(CogVideoXBlock.forward)
 _BLOCK_HOOK, _OUTPUT_HOOK = "likeness_context_block", "likeness_context_output"
 _BATCHED = ("hidden_states", "encoder_hidden_states", "timestep", "timestep_cond", "ofs")
 
@@ -115,8 +117,10 @@ class _SplitHook(ModelHook):
         *args: Any,
         **kwargs: Any,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        names = ("hidden_states", "encoder_hidden_states", "temb", "image_rotary_emb", "attention_kwargs")
-        given = dict(zip(names, args, strict=False)) | kwargs
+        bound = _FORWARD.bind(None, *args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        del given["self"]
         if given["image_rotary_emb"] is not None:
             given["image_rotary_emb"] = tuple(self._part(x, 0, "video") for x in given["image_rotary_emb"])
         batch, num_text = len(given["hidden_states"]), given["encoder_hidden_states"].shape[1]
