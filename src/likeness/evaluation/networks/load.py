@@ -57,13 +57,14 @@ def ready(network: AnyModule, state: dict[str, Tensor], name: str) -> AnyModule:
     Raises:
         WeightsError: a tensor is missing, extra or misshapen; all of them are listed.
     """
-    counters = {key for key in network.state_dict() if key.endswith("num_batches_tracked")}
+    own = network.state_dict()
+    counters = {key: own[key] for key in own if key.endswith("num_batches_tracked")}
     refuse_differences(
-        shapes_of(network.state_dict()),
+        shapes_of(own),
         shapes_of(state),
         what=f"`{name}`",
         remedy=entry(name).remedy,
-        optional=counters,
+        optional=set(counters),
     )
-    network.load_state_dict(state, strict=False)
+    network.load_state_dict(counters | state)
     return network.to(choose_device()).eval()
