@@ -86,6 +86,20 @@ def to_float(frames: Tensor) -> Tensor:
     return frames.movedim(-1, 2).float().div_(127.5).sub_(1.0)
 
 
+def to_pixels(crops: Tensor) -> Tensor:
+    """Crops as bytes (people, height, width, 3) to one reference each, (people, 1, 3, height, width) in [-1, 1]."""
+    return crops.movedim(-1, 1).float()[:, None] / 127.5 - 1
+
+
+def jittered(crops: Tensor, rows: Tensor) -> Tensor:
+    """Crops of these rows (any shape), framed a little differently each time: (*rows, 3, height, width) in [-1, 1]."""
+    margin = crops.shape[1] // 16
+    top, left = (int(x) for x in torch.randint(margin + 1, (2,)))
+    size = crops.shape[1] - margin
+    pixels = to_pixels(crops[rows.flatten()][:, top : top + size, left : left + size])[:, 0]
+    return pixels.unflatten(0, tuple(rows.shape))
+
+
 def to_bytes(frames: Tensor) -> np.ndarray:
     """[-1, 1] with channels before height and width to bytes with channels last."""
     return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()

@@ -22,14 +22,13 @@ from likeness.identity.recognizer import align
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 from likeness.training import diffusion
 from likeness.training.base import denoise
-from likeness.training.data import Order, Shards, puppets, to_bytes
+from likeness.training.data import Order, Shards, puppets, to_bytes, to_pixels
 from likeness.training.latents import latents
 from likeness.training.methods import MethodDenoiser, MethodRecipe, MethodStage, train_method
 from likeness.training.mirror import MirrorLesson
 from likeness.training.pairs import read_base
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings
-from likeness.training.unseen import to_pixels
 
 SHEET_PROMPTS = (
     "{} img1 in a red sweater smiles at the camera and {} img2 in a blue shirt nods in a park",

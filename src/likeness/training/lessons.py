@@ -5,11 +5,13 @@ The loop, the pairs, dropping, losses and sheets are the same for every method (
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from likeness.errors import ConfigError
+from likeness.identity.recognizer import Recognizer
 from likeness.methods.method import Method
 
 
@@ -44,6 +46,9 @@ class Lesson:
 
         `is_new` is False where it goes on from trained weights.
         """
+
+    def begin(self, method: Method, recognizer: Recognizer, data: dict[str, Any], folder: Path) -> None:
+        """Train what is trained before the image stage, if anything; stages lie in `folder`."""
 
     def traits(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor | None:
         """What `encode_tensors` reads of a batch beside pixels.

@@ -24,7 +24,7 @@ from likeness.identity.recognizer import Recognizer, align
 from likeness.methods.method import Method
 from likeness.training import checkpoints, diffusion, parallel, unseen
 from likeness.training.base import denoise
-from likeness.training.data import Order
+from likeness.training.data import Order, jittered
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
 from likeness.training.pairs import Sentences, read_base, read_data
@@ -185,14 +185,7 @@ class MethodStage:
 
     def look(self, faces: Tensor) -> Tensor:
         """Pixels (batch, references, 3, height, width), framed a little differently each time."""
-        crops = self.data["faces"]["crop"]
-        margin = crops.shape[1] // 16
-        top, left = (int(x) for x in torch.randint(margin + 1, (2,)))
-        size = crops.shape[1] - margin
-        pixels = (
-            crops[faces.flatten()][:, top : top + size, left : left + size].movedim(-1, 1).float() / 127.5 - 1
-        )
-        return pixels.unflatten(0, tuple(faces.shape))
+        return jittered(self.data["faces"]["crop"], faces)
 
     def words(self, rows: Tensor, references: int) -> tuple[Tensor, Tensor, Tensor]:
         """Token ids, the mask m and who has an identity, after dropping."""
@@ -256,6 +249,7 @@ def train_method(
     if recipe.start:
         checkpoints.start_from(method, recipe.start)
     lesson.prepare(method, data, is_new=recipe.start is None)
+    lesson.begin(method, recognizer, data, folder)
     method.attach(pipe)
     method.trainable_parameters()
     modules: dict[str, nn.Module] = {lesson.name: method}

@@ -4,21 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from likeness import media
 from likeness.training import diffusion
-from likeness.training.data import to_bytes
+from likeness.training.data import to_bytes, to_pixels
 
 SHEET_PROMPTS = (
     "a {} img in a red sweater turns the head to the left in a park",
     "a {} img in a blue shirt smiles at the camera in a studio",
 )
-
-
-def to_pixels(crops: Tensor) -> Tensor:
-    """Crops as bytes (people, height, width, 3) to one reference each, (people, 1, 3, height, width) in [-1, 1]."""
-    return crops.movedim(-1, 1).float()[:, None] / 127.5 - 1
 
 
 @torch.no_grad()
