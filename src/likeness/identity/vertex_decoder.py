@@ -4,9 +4,9 @@ Unlike the paper's encoder (`vertices.py`) it reads of a shape the depth of the 
 comes last, from the coarse mesh to the fine one. Its weights are the published ones; nothing here is meant to be trained.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.nn.functional import elu, gelu
 
 from likeness.errors import ConfigError
 from likeness.identity.fusion import FusionTransformer
+from likeness.identity.precision import InFloat32
 from likeness.identity.spirals import MeshTopology
 from likeness.identity.vertices import SpiralConv, depth_code, upsample
 
@@ -38,7 +39,7 @@ class Narrowing(nn.Module):
         return self.fc2(gelu(self.fc1(x)))
 
 
-class VertexDecoder(nn.Module):
+class VertexDecoder(InFloat32):
     """Coarse vertices and face tokens through the fusion transformer, then up to every vertex of the mesh.
 
     It stays in float32 when a method is brought to a narrower type, as in the published code. The mesh is part of
@@ -78,14 +79,6 @@ class VertexDecoder(nn.Module):
             self.register_buffer(f"kept_{level}", torch.zeros(coarse, dtype=torch.int64))
             self.register_buffer(f"up_indices_{level}", torch.zeros(fine, 3, dtype=torch.int64))
             self.register_buffer(f"up_weights_{level}", torch.zeros(fine, 3))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        def keep_precision(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            is_narrow = moved.is_floating_point() and moved.element_size() < 4
-            return tensor.to(moved.device, torch.float32) if is_narrow else moved
-
-        return super()._apply(keep_precision, recurse)
 
     @property
     def has_topology(self) -> bool:

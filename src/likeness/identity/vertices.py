@@ -4,16 +4,17 @@ Vertices come in one fixed topology (`spirals.py`), in neutral pose and expressi
 (arXiv:1911.05856v1); `VertexEncoder` makes X_V of V_s. Reading vertices from pictures is not done here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from math import pi
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from likeness.errors import ConfigError
+from likeness.identity.precision import InFloat32
 from likeness.identity.spirals import MeshTopology
 
 DEPTH_TEMPERATURE = 10_000
@@ -62,7 +63,7 @@ def depth_code(depth: Tensor, width: int) -> Tensor:
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
-class VertexEncoder(nn.Module):
+class VertexEncoder(InFloat32):
     """X_V = X'_V + E_dep: spiral convolutions over all three coordinates, with the depth of the coarse vertices.
 
     The mesh is part of the state, so saved weights need no other file. Depth comes from an orthographic camera in front
@@ -104,14 +105,6 @@ class VertexEncoder(nn.Module):
             SpiralConv(narrow, wide, spiral_length=spiral_length) for narrow, wide in pairwise((3, *widths))
         )
         self.position = nn.Parameter(0.02 * torch.randn(1, num_vertices[-1], widths[-1]))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        def keep_precision(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            is_narrow = moved.is_floating_point() and moved.element_size() < 4
-            return tensor.to(moved.device, torch.float32) if is_narrow else moved
-
-        return super()._apply(keep_precision, recurse)
 
     @property
     def has_topology(self) -> bool:
