@@ -144,9 +144,10 @@ def test_layer_matches_equation_2_written_as_loops():
             if 0 <= other[0] < 2 and 0 <= other[1] < 3:
                 conv[:, place(f, y, x)] += f_l.depthwise.weight[:, 0, dy, dx] * mixed[:, place(f, *other)]
     conv = conv + f_l.depthwise.bias
-    conv = conv / (1 + (-conv).exp()) @ f_l.pointwise.weight.T + f_l.pointwise.bias
+    normed = norm(conv, f_l.norm)
+    expected = normed / (1 + (-normed).exp()) @ f_l.pointwise.weight.T + f_l.pointwise.bias
     keys = layer.keys_and_values(context)
-    assert_close(layer(video, *keys, grid), norm(conv, f_l.norm))
+    assert_close(layer(video, *keys, grid), expected)
 
 
 def test_whole_transformer_adds_equation_2_behind_every_block(transformer, topology):
@@ -296,8 +297,8 @@ def test_training_leaves_the_base_in_its_first_step(transformer, topology):
     optimizer = torch.optim.SGD(fantasy.trainable_parameters(), lr=0.1)
     first = gradients(transformer, fantasy, topology)
     assert {name.split(".", 2)[2] for name, value in first.items() if value.any()} == {
-        "layer_model.norm.weight",
-        "layer_model.norm.bias",
+        "layer_model.pointwise.weight",
+        "layer_model.pointwise.bias",
     }
     optimizer.step()
     second = gradients(transformer, fantasy, topology)

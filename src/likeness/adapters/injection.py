@@ -1,6 +1,6 @@
 """Identity tokens added to the video behind a frozen block: Eq. 2 of FantasyID (arXiv:2502.13995v1).
 
-Z + F_l(Attention(Z W_q, V_F W_k, V_F W_v)), each adapted layer with weights of its own. F_l ends in a norm whose gain
+Z + F_l(Attention(Z W_q, V_F W_k, V_F W_v)), each adapted layer with weights of its own. F_l's last layer
 starts at zero, so an untrained adapter is the base bit for bit. Rows without an identity get nothing added.
 """
 
@@ -24,10 +24,11 @@ Grid = tuple[int, int, int]
 
 
 class LayerModel(nn.Module):
-    """F_l: a convolution over each frame's tokens, then a norm whose gain starts at zero.
+    """F_l: a separable convolution over each frame's tokens with a norm inside, whose last layer starts at zero.
 
-    The paper calls it lightweight: the convolution is separable, 3x3 in each channel and 1x1 between channels
-    (docs/papers/fantasy_id.md, row 10).
+    The paper calls it lightweight: 3x3 in each channel, then 1x1 between channels (docs/papers/fantasy_id.md, row 10).
+    Were the norm last and its gain what starts at zero, gains would have no direction to grow in until the rest has
+    learned, and the rest no gradient until they have grown.
 
     Shapes:
         x: (batch, tokens, width)
@@ -37,15 +38,16 @@ class LayerModel(nn.Module):
     def __init__(self, width: int, output_width: int, *, kernel: int = 3) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
         self.pointwise = nn.Linear(width, output_width)
-        self.norm = nn.LayerNorm(output_width)
-        nn.init.zeros_(self.norm.weight)
+        nn.init.zeros_(self.pointwise.weight)
+        nn.init.zeros_(self.pointwise.bias)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         frames, rows, columns = grid
         pictures = rearrange(x, "b (f y x) w -> (b f) w y x", f=frames, y=rows, x=columns)
-        mixed = rearrange(silu(self.depthwise(pictures)), "(b f) w y x -> b (f y x) w", f=frames)
-        return self.norm(self.pointwise(mixed))
+        mixed = rearrange(self.depthwise(pictures), "(b f) w y x -> b (f y x) w", f=frames)
+        return self.pointwise(silu(self.norm(mixed)))
 
 
 class PlainOutput(nn.Module):

@@ -24,10 +24,6 @@ class OptimizerSettings(Settings):
     """The cosine ends at this fraction of the peak."""
     warmup_steps: int = Field(default=100, ge=0)
     """Steps of linear warm-up."""
-    fast: tuple[str, ...] = ()
-    """Parts of names of vectors that learn `fast_factor` times as fast: gains that start at zero hold all else back."""
-    fast_factor: float = Field(default=10.0, gt=0)
-    """See `fast`."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of matrices."""
     beta2: float = Field(default=0.99, gt=0, lt=1)
@@ -52,8 +48,6 @@ class Optimizers:
         self.parameters = [parameter for _, parameter in named]
         matrices = [p for name, p in named if settings.kind == "muon" and _is_hidden_matrix(name, p)]
         taken = {id(p) for p in matrices}
-        fast = [p for name, p in named if p.ndim <= 1 and any(part in name for part in settings.fast)]
-        taken |= {id(p) for p in fast}
         rest = [p for p in self.parameters if id(p) not in taken]
         self.parts: dict[str, torch.optim.Optimizer] = {
             "adamw": torch.optim.AdamW(
@@ -66,9 +60,6 @@ class Optimizers:
                 fused=True,
             )
         }
-        if fast:
-            group = {"params": fast, "weight_decay": 0.0, "factor": settings.fast_factor}
-            self.parts["adamw"].add_param_group(group)
         if matrices:
             self.parts["muon"] = torch.optim.Muon(
                 matrices,
@@ -91,7 +82,7 @@ class Optimizers:
         peaks = {"adamw": self.settings.learning_rate, "muon": self.settings.muon_learning_rate}
         for name, part in self.parts.items():
             for group in part.param_groups:
-                group["lr"] = peaks[name] * factor * group.get("factor", 1.0)
+                group["lr"] = peaks[name] * factor
             part.step()
             part.zero_grad()
         return float(norm)
