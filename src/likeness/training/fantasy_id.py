@@ -11,15 +11,14 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.faces.geometry import head_pose
 from likeness.faces.views import NUM_VIEWS, choose_views
-from likeness.identity.recognizer import Recognizer
 from likeness.identity.shapes import puppet_topology
 from likeness.methods.fantasy_id import FantasyID
-from likeness.training.descriptor import DescriptorSettings, DescriptorStage
+from likeness.training.descriptor import DescriptorSettings, DescriptorStage, known_of_puppets
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
 from likeness.training.methods import MethodRecipe, train_method
@@ -38,7 +37,7 @@ class FantasyRecipe(MethodRecipe):
     face_encoder: Path | None = None
     """Folder of an adapter whose `face_encoder`, of the same sizes, this one's begins as; from nothing if absent."""
     descriptor: DescriptorSettings | None = None
-    """The stage before the image stage, in which the descriptor alone learns who is like whom; none if absent."""
+    """The stage before the image stage, in which the descriptor alone learns to read a person; none if absent."""
 
 
 class FantasyLesson(Lesson):
@@ -61,15 +60,18 @@ class FantasyLesson(Lesson):
         if self.recipe.face_encoder:
             load_face_encoder(method.descriptor.face_encoder, self.recipe.face_encoder)
 
-    def begin(self, method: Any, recognizer: Recognizer, data: dict[str, Any], folder: Path) -> None:
+    def begin(self, method: Any, data: dict[str, Any], folder: Path) -> None:
         settings = self.recipe.descriptor
-        modules: dict[str, nn.Module] = {"descriptor": method.descriptor}
-        if settings is None or finished(folder / settings.name, modules):
+        if settings is None:
             return
-        seed = self.recipe.seed
-        stage = DescriptorStage(method.descriptor, self, recognizer, settings, data, seed)
-        train(stage, settings, folder / settings.name, seed=seed)
-        finish(folder / settings.name, modules)
+        place, modules = folder / settings.name, {"descriptor": method.descriptor}
+        if finished(place, modules):
+            return
+        sets = {"faces": self.recipe.faces, "unseen": self.recipe.unseen}
+        known = {name: known_of_puppets(puppets, data[name]) for name, puppets in sets.items()}
+        stage = DescriptorStage(method.descriptor, self, settings, data, known, self.recipe.seed)
+        train(stage, settings, place, seed=self.recipe.seed)
+        finish(place, modules)
 
     def traits(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor | None:
         """Vertices (batch, vertices, 3): references of one person share one head."""

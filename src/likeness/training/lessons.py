@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from likeness.errors import ConfigError
-from likeness.identity.recognizer import Recognizer
 from likeness.methods.method import Method
 
 
@@ -47,7 +46,7 @@ class Lesson:
         `is_new` is False where it goes on from trained weights.
         """
 
-    def begin(self, method: Method, recognizer: Recognizer, data: dict[str, Any], folder: Path) -> None:
+    def begin(self, method: Method, data: dict[str, Any], folder: Path) -> None:
         """Train what is trained before the image stage, if anything; stages lie in `folder`."""
 
     def traits(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor | None:

@@ -249,7 +249,7 @@ def train_method(
     if recipe.start:
         checkpoints.start_from(method, recipe.start)
     lesson.prepare(method, data, is_new=recipe.start is None)
-    lesson.begin(method, recognizer, data, folder)
+    lesson.begin(method, data, folder)
     method.attach(pipe)
     method.trainable_parameters()
     modules: dict[str, nn.Module] = {lesson.name: method}
