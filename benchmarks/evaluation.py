@@ -9,7 +9,7 @@ with two workers.
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -52,10 +52,15 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
+def mean_of(scores: Sequence[float]) -> float:
+    """The mean; NaN where there is nothing to average."""
+    return float(np.mean(scores)) if len(scores) else float("nan")
+
+
 def average_id_similarity(path: Path, references: list[Face], _: dict[str, np.ndarray]) -> float:
     mean = np.mean([face.embedding for face in references], axis=0)
     found = [embedding_in(frame) for frame in frames_of(path)]
-    return float(np.mean([cosine(embedding, mean) for embedding in found if embedding is not None]))
+    return mean_of([cosine(embedding, mean) for embedding in found if embedding is not None])
 
 
 def match_rate(path: Path, references: list[Face], _: dict[str, np.ndarray]) -> float:
@@ -81,9 +86,11 @@ def rank1_rate(path: Path, references: list[Face], gallery: dict[str, np.ndarray
 def similarity_decay(path: Path, references: list[Face], _: dict[str, np.ndarray]) -> float:
     mean = np.mean([face.embedding for face in references], axis=0)
     found = [embedding_in(frame) for frame in frames_of(path)]
-    cosines = [np.nan if one is None else cosine(one, mean) for one in found]
-    half = len(cosines) // 2
-    return float(np.nanmean(cosines[:half]) - np.nanmean(cosines[-half:]))
+    half = len(found) // 2
+    first, last = (
+        [cosine(one, mean) for one in part if one is not None] for part in (found[:half], found[-half:])
+    )
+    return mean_of(first) - mean_of(last)
 
 
 def interframe_similarity_dlib(path: Path, _: list[Face], __: dict[str, np.ndarray]) -> float:
@@ -93,7 +100,7 @@ def interframe_similarity_dlib(path: Path, _: list[Face], __: dict[str, np.ndarr
         if embedding is not None and before is not None:
             scores.append(cosine(embedding, before))
         before = embedding
-    return float(np.mean(scores))
+    return mean_of(scores)
 
 
 def face_rate(path: Path, _: list[Face], __: dict[str, np.ndarray]) -> float:
@@ -111,7 +118,7 @@ def fm_ref(path: Path, references: list[Face], _: dict[str, np.ndarray]) -> floa
         if found is not None:
             points = unit(found[0].landmarks / found[1])
             scores.append(np.mean([np.linalg.norm(points - unit(face.landmarks)) for face in references]))
-    return float(np.mean(scores))
+    return mean_of(scores)
 
 
 def fm_inter(path: Path, _: list[Face], __: dict[str, np.ndarray]) -> float:
@@ -125,7 +132,7 @@ def fm_inter(path: Path, _: list[Face], __: dict[str, np.ndarray]) -> float:
         if points is not None and before is not None:
             scores.append(np.linalg.norm(points - before) / ((size(points) + size(before)) / 2))
         before = points
-    return float(max(scores))
+    return float(max(scores, default=float("nan")))
 
 
 def farneback(before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -146,7 +153,7 @@ def face_flow(path: Path, _: list[Face], __: dict[str, np.ndarray]) -> float:
             ]
             scores.append(np.hypot(region[..., 0], region[..., 1]).mean())
         before = frame
-    return float(np.mean(scores))
+    return mean_of(scores)
 
 
 def motion_score(path: Path, _: list[Face], __: dict[str, np.ndarray]) -> float:

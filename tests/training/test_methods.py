@@ -190,6 +190,30 @@ def test_the_vertex_branch_learns_in_float32_while_the_rest_is_in_bfloat16(parts
     assert learned.any()
 
 
+@pytest.mark.parametrize("parts", ["fantasy_id"], indirect=True)
+def test_what_is_frozen_takes_part_in_bfloat16_and_stays(parts):
+    _, method, _, _ = parts
+    last = [p for name, p in method.named_parameters() if "layer_model.pointwise.weight" in name]
+    for weight in last:
+        torch.nn.init.ones_(weight)
+    method.frozen = ("descriptor",)
+    method.trainable_parameters()
+    try:
+        stage = make_stage(parts, dtype="bfloat16", identity_weight=0.0)
+        stage.loss(0)[0].backward()
+        reached = {name for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}
+    finally:
+        method.zero_grad()
+        method.frozen = ()
+        for parameter in method.requires_grad_(True).parameters():
+            parameter.grad = None
+        for weight in last:
+            torch.nn.init.zeros_(weight)
+    stage.set_base_dtype(torch.float32)
+    assert any("to_kv_context" in name for name in reached)
+    assert not [name for name in reached if name.startswith("descriptor.")]
+
+
 def test_a_face_encoder_is_taken_from_another_adapter_or_refused(tmp_path):
     encoder = torch.nn.Linear(2, 2)
     with pytest.raises(WeightsError, match="No adapter at"):

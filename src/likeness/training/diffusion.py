@@ -78,8 +78,7 @@ def tokenize(tokenizer: Any, sentences: Sequence[str], length: int) -> Tensor:
 class CastParameters(nn.Module):
     """Runs a module in another dtype while its parameters, and their gradients, stay as they are.
 
-    Only parameters that learn are cast at each call; frozen ones should be stored in that dtype. Those under a name of
-    `wide` stay in float32.
+    Those under a name of `wide` stay in float32.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, *, wide: tuple[str, ...] = ()) -> None:
@@ -93,7 +92,7 @@ class CastParameters(nn.Module):
         cast = {
             name: p.to(self.dtype)
             for name, p in self.module.named_parameters()
-            if p.requires_grad and self.wide.isdisjoint(name.split("."))
+            if self.wide.isdisjoint(name.split("."))
         }
         return torch.func.functional_call(self.module, cast, args)
 

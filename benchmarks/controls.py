@@ -1,0 +1,80 @@
+"""What strength, branch and steps of the reference do to faces and to likeness: why users get the settings that they get."""
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from claims import Benchmark
+from identity import draw_sitter, write_prompt
+
+from likeness.evaluation.identification import Identification, identify
+from likeness.generation import GenerationRequest, Likeness
+from likeness.generation.similarity import frame_embeddings
+from likeness.media import contact_sheet, write_picture
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "by_default": {},
+    "scale_1": {"identity_scale": 1.0},
+    "scale_0.6": {"identity_scale": 0.6},
+    "guidance_1.5": {"identity_scale": 1.0, "guidance": 1.5},
+    "both_branches": {"identity_scale": 1.0, "identity_branch": "both"},
+    "both_branches_scale_1.3": {"identity_scale": 1.3, "identity_branch": "both"},
+    "until_70_percent": {"identity_scale": 1.0, "identity_end": 0.7},
+}
+
+
+def measure(
+    likeness: Likeness,
+    requests: list[GenerationRequest],
+    choices: dict[str, Any],
+    batch: int,
+    pool: ProcessPoolExecutor,
+) -> tuple[Identification, list[np.ndarray]]:
+    """Identify each request's person among all of them, in every second frame; the videos."""
+    videos = []
+    for start in range(0, len(requests), batch):
+        settings = likeness.settings(**choices)
+        clips = likeness.generate_many(requests[start : start + batch], settings, is_measured=False)
+        videos += [clip.frames for clip in clips]
+    embeddings = list(pool.map(frame_embeddings, [video[::2] for video in videos]))
+    persons = np.repeat(np.arange(len(videos)), len(embeddings[0]))
+    gallery = np.stack([request.references[0].embedding for request in requests])
+    return identify(np.concatenate(embeddings), persons, gallery), videos
+
+
+def main() -> None:
+    benchmark = Benchmark("controls", seed=410_000_000)
+    benchmark.parser.add_argument("--checkpoint", type=Path, help="another folder of backbone and adapter")
+    benchmark.parser.add_argument("--adapter", type=Path, help="another folder of the adapter alone")
+    benchmark.parser.add_argument("--people", type=int, help="puppets; by default 16")
+    benchmark.parser.add_argument("--batch", type=int, default=8)
+    benchmark.parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))
+    arguments = benchmark.arguments()
+    people = arguments.people or (4 if arguments.quick else 16)
+    likeness = Likeness.load(backbone=arguments.checkpoint, adapter=arguments.adapter)
+    results = {}
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        sitters = list(pool.map(draw_sitter, [arguments.seed + number for number in range(people)]))
+        requests = [
+            GenerationRequest(prompt=write_prompt(one.group, row), references=(one.face,), seed=row)
+            for row, one in enumerate(sitters)
+        ]
+        for name, choices in SETTINGS.items():
+            found, videos = measure(likeness, requests, choices, arguments.batch, pool)
+            results[name] = found
+            for figure in ("face_rate", "rank1_rate", "found_rank1_rate", "distance_ratio"):
+                benchmark.note(f"controls.{name}.{figure}", getattr(found, figure))
+            rows = [
+                [sitter.picture, *video[::4]] for sitter, video in zip(sitters[:10], videos[:10], strict=True)
+            ]
+            write_picture(arguments.folder / f"controls_{name}.png", contact_sheet(rows))
+    default, full = results["by_default"], results["scale_1"]
+    benchmark.claim("controls.default.face_rate_gained", default.face_rate - full.face_rate, ">=", 0)
+    benchmark.claim("controls.default.rank1_gained", default.rank1_rate - full.rank1_rate, ">=", 0)
+    benchmark.finish()
+
+
+if __name__ == "__main__":
+    main()
