@@ -90,9 +90,14 @@ def test_a_finished_stage_is_read_and_not_trained_again(subject, tmp_path):
         torch.testing.assert_close(value, trained[name], msg=name)
 
 
-def test_without_the_stage_nothing_is_trained(subject, tmp_path):
+@pytest.mark.parametrize(
+    "recipe",
+    [{}, {"descriptor": DescriptorSettings(steps=1), "start": "trained"}],
+    ids=["no_stage", "goes_on"],
+)
+def test_without_the_stage_nothing_is_trained(subject, tmp_path, recipe):
     method, data = subject
-    FantasyLesson(FantasyRecipe.model_construct(views=6)).begin(method, data, tmp_path)
+    FantasyLesson(FantasyRecipe.model_construct(views=6, **recipe)).begin(method, data, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -37,7 +37,8 @@ class FantasyRecipe(MethodRecipe):
     face_encoder: Path | None = None
     """Folder of an adapter whose `face_encoder`, of the same sizes, this one's begins as; from nothing if absent."""
     descriptor: DescriptorSettings | None = None
-    """The stage before the image stage, in which the descriptor alone learns to read a person; none if absent."""
+    """The stage before the image stage, in which the descriptor alone learns to read a person; none if absent, or
+    where `start` brings one that has."""
 
 
 class FantasyLesson(Lesson):
@@ -62,7 +63,7 @@ class FantasyLesson(Lesson):
 
     def begin(self, method: Any, data: dict[str, Any], folder: Path) -> None:
         settings = self.recipe.descriptor
-        if settings is None:
+        if settings is None or self.recipe.start:
             return
         place, modules = folder / settings.name, {"descriptor": method.descriptor}
         if finished(place, modules):
