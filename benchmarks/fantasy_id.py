@@ -41,8 +41,14 @@ def read_video(frames: np.ndarray) -> tuple[Reading, Reading]:
     if not faces:
         nothing: Reading = dict.fromkeys(PROPORTIONS, float("nan"))
         return nothing, nothing
-    coarse = {name: float(np.nanmedian([each[name] for each in told])) for name in PROPORTIONS}
+    coarse = {name: median_of([each[name] for each in told]) for name in PROPORTIONS}
     return measure(LearnedShape()(faces)), coarse
+
+
+def median_of(values: list[float]) -> float:
+    """The median of those that are numbers; NaN where none is."""
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.median(known)) if known else float("nan")
 
 
 def draw_video(seed: int) -> np.ndarray:
