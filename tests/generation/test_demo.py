@@ -63,7 +63,7 @@ def test_the_clip_most_like_its_reference_is_kept_and_all_seeds_are_told(face_of
     told = chosen[1].settings["best_of"]["candidates"]
     assert [candidate["seed"] for candidate in told] == [2, 3]
     assert told[0]["similarity"] == 0 < told[1]["similarity"]
-    assert chosen[1].settings["best_of"]["steps"] == 50
+    assert chosen[1].settings["best_of"]["steps"] == 2 * find_preset("tiny").steps
 
 
 def test_report_tells_of_every_seed_that_was_tried(face_of, tmp_path):

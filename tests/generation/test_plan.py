@@ -1,5 +1,6 @@
 import logging
 from dataclasses import replace
+from functools import wraps
 from types import SimpleNamespace
 
 import numpy as np
@@ -117,6 +118,7 @@ class FullCard:
         self.left = times
         step = pipeline.scheduler.step
 
+        @wraps(step)  # The pipeline asks the signature whether steps take a generator.
         def fail(*args, **kwargs):
             if self.left:
                 self.left -= 1
