@@ -27,7 +27,7 @@ COMMANDS = [
 CODE = [block for language, block in BLOCKS if language == "python"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MAX_EXAMPLE_LINES = 30
-NUM_STEPS = 4
+NUM_STEPS = 3
 
 
 @pytest.fixture(scope="module")
