@@ -85,7 +85,7 @@ def measure(
         for row, sitter in enumerate(sitters)
     ]
     likeness = Likeness.load(method=arguments.method, backbone=arguments.base, adapter=adapter)
-    videos = make(likeness, requests, 1.0, arguments.batch)
+    videos = make(likeness, requests, arguments.batch, identity_scale=1.0)
     gallery = np.stack([sitter.face.embedding for sitter in sitters])
     read = list(pool.map(read_faces, videos, gallery))
     persons = np.repeat(np.arange(len(videos)), len(videos[0]))

@@ -1,5 +1,6 @@
 """What strength, branch and steps of the reference do to faces and to likeness: why users get the settings that they get."""
 
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from claims import Benchmark
-from identity import draw_sitter, write_prompt
+from identity import draw_sitter, make, write_prompt
 
 from likeness.evaluation.identification import Identification, identify
 from likeness.generation import GenerationRequest, Likeness
@@ -25,23 +26,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(
-    likeness: Likeness,
-    requests: list[GenerationRequest],
-    choices: dict[str, Any],
-    batch: int,
-    pool: ProcessPoolExecutor,
-) -> tuple[Identification, list[np.ndarray]]:
-    """Identify each request's person among all of them, in every second frame; the videos."""
-    videos = []
-    for start in range(0, len(requests), batch):
-        settings = likeness.settings(**choices)
-        clips = likeness.generate_many(requests[start : start + batch], settings, is_measured=False)
-        videos += [clip.frames for clip in clips]
+def find(
+    videos: Sequence[np.ndarray], requests: Sequence[GenerationRequest], pool: ProcessPoolExecutor
+) -> Identification:
+    """Identify each request's person among all of them, in every second frame of its video."""
     embeddings = list(pool.map(frame_embeddings, [video[::2] for video in videos]))
     persons = np.repeat(np.arange(len(videos)), len(embeddings[0]))
     gallery = np.stack([request.references[0].embedding for request in requests])
-    return identify(np.concatenate(embeddings), persons, gallery), videos
+    return identify(np.concatenate(embeddings), persons, gallery)
 
 
 def main() -> None:
@@ -62,8 +54,8 @@ def main() -> None:
             for row, one in enumerate(sitters)
         ]
         for name, choices in SETTINGS.items():
-            found, videos = measure(likeness, requests, choices, arguments.batch, pool)
-            results[name] = found
+            videos = make(likeness, requests, arguments.batch, **choices)
+            found = results[name] = find(videos, requests, pool)
             for figure in ("face_rate", "rank1_rate", "found_rank1_rate", "distance_ratio"):
                 benchmark.note(f"controls.{name}.{figure}", getattr(found, figure))
             rows = [

@@ -1,11 +1,12 @@
 """Does a video keep the person of the reference: puppets that no training saw, and real photographs?"""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from claims import Benchmark
@@ -104,17 +105,18 @@ def chosen_scale(likeness: Likeness, asked: float | None) -> float:
 
 def make(
     likeness: Likeness,
-    requests: list[GenerationRequest],
-    scale: float,
+    requests: Sequence[GenerationRequest],
     batch: int,
-    branch: Literal["conditional", "both"] = "conditional",
+    **choices: Any,
 ) -> list[np.ndarray]:
-    settings = likeness.settings(identity_scale=scale, identity_branch=branch)
-    videos = []
+    """The frames of each request's video; `choices` are changes of the preset's settings."""
+    settings = likeness.settings(**choices)
+    told = ", ".join(f"{name} {value}" for name, value in choices.items()) or "by default"
+    videos: list[np.ndarray] = []
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
         videos += [clip.frames for clip in likeness.generate_many(part, settings, is_measured=False)]
-        print(f"  scale {scale}: {len(videos)} of {len(requests)} clips made", flush=True)
+        print(f"  {told}: {len(videos)} of {len(requests)} clips made", flush=True)
     return videos
 
 
@@ -145,7 +147,9 @@ def measure_puppets(
     results, made = {}, {}
     strength = chosen_scale(likeness, arguments.scale)
     for scale in (strength, 0.0):
-        videos = made[scale] = make(likeness, requests, scale, arguments.batch, arguments.branch)
+        videos = made[scale] = make(
+            likeness, requests, arguments.batch, identity_scale=scale, identity_branch=arguments.branch
+        )
         embeddings = list(pool.map(frame_embeddings, [video[:: arguments.frame_step] for video in videos]))
         persons = np.repeat(np.arange(len(videos)) // 2, len(embeddings[0]))
         results[scale] = identify(np.concatenate(embeddings), persons, gallery)
@@ -178,8 +182,9 @@ def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessP
         )
         for number, sitter in enumerate(sitters)
     ]
+    strength = chosen_scale(likeness, arguments.scale)
     videos = make(
-        likeness, requests, chosen_scale(likeness, arguments.scale), arguments.batch, arguments.branch
+        likeness, requests, arguments.batch, identity_scale=strength, identity_branch=arguments.branch
     )
     write_sheet(arguments.folder / "identity_photographs.png", sitters, videos)
     differences = []

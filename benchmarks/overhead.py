@@ -81,6 +81,11 @@ class Counter(TorchDispatchMode):
         return output
 
 
+def _attended(query: Any, key: Any, value: Any, attn_mask: Any = None, *_: Any, **__: Any) -> tuple[Any, ...]:
+    """What attention reads, of the arguments that `scaled_dot_product_attention` takes."""
+    return query, key, value, attn_mask
+
+
 class AttentionAsOne(TorchFunctionMode):
     """Counts attention as the one kernel that it is on a GPU, without the matrix of its scores."""
 
@@ -92,13 +97,12 @@ class AttentionAsOne(TorchFunctionMode):
         kwargs = kwargs or {}
         if function is not F.scaled_dot_product_attention:
             return function(*args, **kwargs)
-        named = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | kwargs
-        query, key, value = (named[name] for name in ("query", "key", "value"))
+        query, key, value, mask = _attended(*args, **kwargs)
         with _disable_current_modes():
             batch, heads, tokens, _ = query.shape
             output = query.new_empty(batch, tokens, heads, value.shape[-1]).transpose(1, 2)
         self.cost.operators += 1
-        self.cost.moved_bytes += _bytes(query, key, value, named.get("attn_mask"), output)
+        self.cost.moved_bytes += _bytes(query, key, value, mask, output)
         self.cost.flops += sdpa_flop_count(query.shape, key.shape, value.shape)
         return output
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from claims import Benchmark
-from identity import Sitter, article, draw_sitter
+from identity import Sitter, article, draw_sitter, make
 
 from likeness.generation import GenerationRequest, Likeness
 from likeness.generation.several import faces_in
@@ -75,15 +75,6 @@ def summarize(found: Sequence[Found]) -> dict[str, float]:
         "own_distance": float(np.mean([pair[side] for pair, side in pairs])) if pairs else float("nan"),
         "other_distance": float(np.mean([pair[1 - side] for pair, side in pairs])) if pairs else float("nan"),
     }
-
-
-def make(likeness: Likeness, requests: list[GenerationRequest], batch: int) -> list[np.ndarray]:
-    videos = []
-    for start in range(0, len(requests), batch):
-        clips = likeness.generate_many(requests[start : start + batch], is_measured=False)
-        videos += [clip.frames for clip in clips]
-        print(f"  {len(videos)} of {len(requests)} clips made", flush=True)
-    return videos
 
 
 def write_sheet(path: Path, pairs: Sequence[tuple[Sitter, Sitter]], videos: Sequence[np.ndarray]) -> None:

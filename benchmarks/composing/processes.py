@@ -43,9 +43,8 @@ def _process(
     subject: Subject, switch: Switch, rank: int, meeting: str, results: Any, changes: dict[str, Any]
 ) -> None:
     warnings.simplefilter("ignore")
-    torch.set_num_threads(
-        1
-    )  # A forked process has lost the threads that OpenMP believes it has, and would wait for them.
+    # A forked process has lost the threads that OpenMP believes it has, and would wait for them.
+    torch.set_num_threads(1)
     try:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
         pipe = subject.pipe()

@@ -64,7 +64,7 @@ def test_what_is_known_of_a_row_is_its_own_persons():
 
 def test_a_descriptor_learns_to_tell_what_is_known(subject, tmp_path):
     method, data = subject
-    lesson = lesson_of(steps=45, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
+    lesson = lesson_of(steps=80, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
     known = {name: known_of_puppets(SETTINGS, data[name]) for name in ("faces", "unseen")}
     stage = DescriptorStage(method.descriptor, lesson, lesson.recipe.descriptor, data, known, 0)
     stage.loss(0)[0].backward()
@@ -74,7 +74,7 @@ def test_a_descriptor_learns_to_tell_what_is_known(subject, tmp_path):
     lesson.begin(method, data, tmp_path)
     lines = (tmp_path / "descriptor" / "log.jsonl").read_text().splitlines()
     figures = [json.loads(line) for line in lines if "unseen_r2" in line]
-    assert figures[-1]["unseen_r2"] > 0.3
+    assert figures[-1]["unseen_r2"] > 0.6
     assert next((tmp_path / "descriptor" / "sheets").glob("*.png")).stat().st_size > 100
 
 

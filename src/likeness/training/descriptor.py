@@ -18,7 +18,7 @@ from likeness import media
 from likeness.training.data import Order, Shards, jittered, to_pixels
 from likeness.training.lessons import Lesson
 from likeness.training.loop import LoopSettings
-from likeness.training.render import PEOPLE_SEED, PuppetSettings
+from likeness.training.render import PuppetSettings, person_of
 
 
 class DescriptorSettings(LoopSettings):
@@ -86,12 +86,10 @@ class DescriptorStage:
 
 def known_of_puppets(settings: PuppetSettings, faces: Shards) -> Tensor:
     """For each row what is known of its person, (rows, numbers): identity numbers, colors of skin and hair, mean embedding."""
-    from likeness.puppets import sample_person
-
     embeddings = faces["embedding"].float()
     known = []
     for person, rows in faces.rows_of("person").items():
-        puppet = sample_person(PEOPLE_SEED + 100_000 * settings.seed + person)
+        puppet = person_of(settings, person)
         truth = np.concatenate([puppet.numbers, puppet.skin, puppet.hair_color])
         own = torch.cat([torch.from_numpy(truth).float(), embeddings[rows].mean(dim=0)])
         known += [(row, own) for row in rows]

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,9 @@ from safetensors.numpy import save_file
 
 import likeness.puppets
 from likeness.config import Settings
+
+if TYPE_CHECKING:
+    from likeness.puppets import Person
 
 TRAIN_SEED = 10_000_000
 """Training people and clips are numbered from here; tests and benchmarks stay below, so they never meet."""
@@ -82,6 +85,13 @@ def _be_nice() -> None:
     os.nice(10)
 
 
+def person_of(settings: PuppetSettings, who: int) -> "Person":
+    """The person that a set numbers `who`."""
+    from likeness.puppets import sample_person
+
+    return sample_person(PEOPLE_SEED + 100_000 * settings.seed + who)
+
+
 def _render_shard(job: tuple[PuppetSettings, Path, int]) -> None:
     settings, target, index = job
     first = index * settings.shard
@@ -97,12 +107,12 @@ def _render_shard(job: tuple[PuppetSettings, Path, int]) -> None:
 
 
 def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    from likeness.puppets import sample_clip, sample_person, sample_picture
+    from likeness.puppets import sample_clip, sample_picture
 
     if settings.kind == "duos":
         return _sample_duo(settings, number)
     who = number % settings.people
-    person = sample_person(PEOPLE_SEED + 100_000 * settings.seed + who)
+    person = person_of(settings, who)
     scene = TRAIN_SEED + 1_000_000 * settings.seed + number
     if settings.kind == "clips":
         clip = sample_clip(scene, person=person, num_frames=settings.num_frames, size_px=settings.size_px)
@@ -132,11 +142,11 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
 
 def _sample_duo(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Person i modulo `people` at the left, and another one, who changes from round to round, at the right."""
-    from likeness.puppets import sample_duo, sample_person
+    from likeness.puppets import sample_duo
 
     left, turn = number % settings.people, number // settings.people
     who = (left, (left + 1 + turn) % settings.people)
-    first, second = (sample_person(PEOPLE_SEED + 100_000 * settings.seed + person) for person in who)
+    first, second = (person_of(settings, person) for person in who)
     scene = TRAIN_SEED + 1_000_000 * settings.seed + number
     clip = sample_duo(scene, people=(first, second), num_frames=settings.num_frames, size_px=settings.size_px)
     arrays = {

@@ -21,7 +21,7 @@ from likeness.training import parallel
 from likeness.training.data import Order, Shards, puppets
 from likeness.training.loop import LoopSettings, finish, finished, train
 from likeness.training.progress import Journal
-from likeness.training.render import PEOPLE_SEED, PuppetSettings
+from likeness.training.render import PuppetSettings, person_of
 
 
 class ShapeStageSettings(LoopSettings):
@@ -141,12 +141,10 @@ def errors(read: np.ndarray, true: np.ndarray, mean: np.ndarray) -> dict[str, fl
 
 def heads_of(settings: PuppetSettings, count: int | None = None) -> np.ndarray:
     """Vertices (people, vertices, 3) of the people whom `render` numbers so; `count` of them if given."""
-    from likeness.puppets import sample_person
     from likeness.puppets.shape import build_head
 
-    first = PEOPLE_SEED + 100_000 * settings.seed
     people = range(settings.people if count is None else min(count, settings.people))
-    return np.stack([build_head(sample_person(first + who)).vertices for who in people])
+    return np.stack([build_head(person_of(settings, who)).vertices for who in people])
 
 
 def _read(model: ShapeNetwork, crops: Tensor) -> Tensor:

@@ -169,9 +169,8 @@ def load_published(
     for part in read_parts(place, _REMEDY):
         state |= {own_names[name]: tensor for name, tensor in part.items() if name in own_names}
         stock = {name: _cast(tensor, dtype) for name, tensor in part.items() if name not in own_names}
-        transformer.load_state_dict(
-            stock, strict=False, assign=True
-        )  # A part of it; the whole was compared above.
+        # Not strict, because this is one file of several: the names and shapes of all were compared above.
+        transformer.load_state_dict(stock, strict=False, assign=True)
     typed = {
         name: _cast(tensor, torch.float32 if dtype and ".vertex_encoder." in name else dtype)
         for name, tensor in state.items()
