@@ -13,8 +13,18 @@ from composing.subject import NUM_STEPS, Subject
 
 def skipping(subject: Subject, name: str) -> float:
     """Return how far a cache that skips is from the plain run: root mean squares."""
-    plain = run(subject, [])
-    return ((run(subject, [cache(name, skips=True)]) - plain).norm() / plain.norm()).item()
+    return _apart(run(subject, [cache(name, skips=True)]), run(subject, []))
+
+
+def skipping_stock(subject: Subject, name: str) -> float:
+    """Return how far the same cache takes the stock pipeline from its own plain run."""
+    cached, plain = subject.pipe(), subject.pipe()
+    cached.transformer.enable_cache(cache_configs(cached, skips=True)[name])
+    return _apart(subject.sample(cached), subject.sample(plain))
+
+
+def _apart(video: Tensor, plain: Tensor) -> float:
+    return ((video - plain).norm() / plain.norm()).item()
 
 
 def detached(subject: Subject, name: str) -> float:

@@ -68,3 +68,44 @@ def test_the_checksums_name_every_file(pipe, tmp_path, monkeypatch):
     tiny.write(pipe, tmp_path / "tiny")
     names = {file.path.relative_to(tmp_path / "tiny").parts[0] for file in weights.verify("tiny").files}
     assert names == {"model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae"}
+
+
+def transformer_of(patch_size):
+    settings = tiny.TransformerSettings(
+        num_heads=1, head_width=16, num_layers=1, time_width=16, patch_size=patch_size
+    )
+    return tiny.build_transformer(settings, tiny.TextSettings(width=32))
+
+
+@pytest.mark.parametrize("fine", [1, 2, 4])
+def test_finer_patches_make_the_tokens_of_an_even_picture_and_its_color(fine):
+    torch.manual_seed(0)
+    coarse = transformer_of(4)
+    refined = transformer_of(fine)
+    refined.load_state_dict(tiny.refine_patches(coarse.state_dict(), fine))
+    color = torch.randn(1, 1, 16, 1, 1)
+    text = torch.zeros(1, 3, 32)
+    before = coarse.patch_embed(text, color.expand(-1, -1, -1, 4, 4))
+    after = refined.patch_embed(text, color.expand(-1, -1, -1, fine, fine))
+    assert_close(after, before)
+    token = torch.randn(16)
+    mean = coarse.proj_out(token).view(16, -1).mean(dim=1)
+    assert_close(refined.proj_out(token).view(16, -1).mean(dim=1), mean)
+
+
+def test_a_ramp_keeps_its_direction_in_finer_patches():
+    refined = tiny.refine_patches(
+        {
+            "patch_embed.proj.weight": torch.arange(4.0).expand(1, 1, 4, 4),
+            "proj_out.weight": torch.zeros(16, 1),
+            "proj_out.bias": torch.arange(4.0).repeat(4),
+        },
+        2,
+    )
+    assert refined["patch_embed.proj.weight"].tolist() == [[[[2.0, 10.0], [2.0, 10.0]]]]
+    assert refined["proj_out.bias"].tolist() == [0.5, 2.5, 0.5, 2.5]
+
+
+def test_patches_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="Choose a patch_size that divides 2"):
+        tiny.refine_patches(transformer_of(2).state_dict(), 3)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from composing.calls import detached, skipping
+from composing.calls import detached, skipping, skipping_stock
 from composing.features import CACHES, cache_configs
 
 BOUNDS = {
@@ -28,6 +28,7 @@ def rows_attended(pipe) -> list[int]:
 @pytest.mark.parametrize("name", CACHES)
 def test_it_skips_and_stays_near(subject, name):
     assert 0 < skipping(subject, name) <= BOUNDS[name]
+    assert 0 < skipping_stock(subject, name) <= BOUNDS[name]
     counts = []
     for skips in (False, True):
         pipe = subject.pipe()

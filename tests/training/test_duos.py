@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from likeness.backbones import tiny
 from likeness.identity.recognizer import Recognizer
 from likeness.puppets import sample_duo
 from likeness.training.base import caption
@@ -43,21 +42,8 @@ def make_data() -> dict:
 
 
 @pytest.fixture(scope="module")
-def stage():
-    torch.manual_seed(0)
-    tokenizer = tiny.build_tokenizer([ALONE, PROMPT, *SHEET_PROMPTS])
-    text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
-    transformer = tiny.TransformerSettings(num_heads=2, head_width=16, num_layers=2, time_width=16)
-    pipe = tiny.assemble(
-        tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=4)),
-        tiny.build_text_encoder(text, tokenizer),
-        tokenizer,
-        tiny.build_transformer(transformer, text),
-    )
-    for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
-        part.requires_grad_(False)
-    for parameter in pipe.transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+def stage(frozen_pipe):
+    pipe = frozen_pipe([ALONE, PROMPT, *SHEET_PROMPTS])
     lesson = MirrorLesson()
     method = lesson.build(pipe.transformer.config, SMALL)
     method.attach(pipe).trainable_parameters()

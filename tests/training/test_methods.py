@@ -5,7 +5,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from likeness.backbones import tiny
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.recognizer import Recognizer
 from likeness.methods.fantasy_id import FantasyID
@@ -34,22 +33,8 @@ LESSONS = {"mirror": (MirrorLesson(), MIRROR), "fantasy_id": (fantasy_lesson(), 
 
 
 @pytest.fixture(scope="module", params=LESSONS)
-def parts(request, topology_of):
-    torch.manual_seed(0)
-    tokenizer = tiny.build_tokenizer([PROMPT, *SHEET_PROMPTS])
-    text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
-    transformer = tiny.TransformerSettings(num_heads=2, head_width=16, num_layers=2, time_width=16)
-    pipe = tiny.assemble(
-        tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=4)),
-        tiny.build_text_encoder(text, tokenizer),
-        tokenizer,
-        tiny.build_transformer(transformer, text),
-    )
-    for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
-        part.requires_grad_(False)
-    # What ships has learned; a base that starts at zero would hide the method.
-    for parameter in pipe.transformer.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+def parts(request, topology_of, frozen_pipe):
+    pipe = frozen_pipe([PROMPT, *SHEET_PROMPTS])
     lesson, sizes = LESSONS[request.param]
     method = lesson.build(pipe.transformer.config, sizes)
     if isinstance(method, FantasyID):

@@ -13,8 +13,11 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKL
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
+from einops import rearrange, reduce
+from pydantic import Field
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers import decoders as token_decoders
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from likeness import weights
@@ -53,6 +56,8 @@ class TransformerSettings(Settings):
     """Text tokens, padding included."""
     size_px: int = 64
     """Side of a frame."""
+    patch_size: int = Field(default=2, ge=1)
+    """Side of a token in latent pixels: CogVideoX's 2, or 1 for four times as many tokens."""
     num_frames: int = 17
     """Frames of a clip, 1 + a multiple of 4."""
 
@@ -94,8 +99,39 @@ def build_transformer(settings: TransformerSettings, text: TextSettings) -> CogV
         sample_width=settings.size_px // 8,
         sample_height=settings.size_px // 8,
         sample_frames=settings.num_frames,
+        patch_size=settings.patch_size,
         use_rotary_positional_embeddings=True,
     )
+
+
+def refine_patches(tensors: dict[str, Tensor], patch_size: int) -> dict[str, Tensor]:
+    """The weights of a CogVideoX transformer for patches of `patch_size`, which divides its own.
+
+    A fine patch of an evenly colored coarse one makes the token that the coarse one made, and is made of a token as the
+    mean of the coarse one's parts. What lies between neighbors is left to training.
+
+    Args:
+        tensors: The transformer's state: `patch_embed.proj.weight` (width, channels, patch, patch), `proj_out.weight`
+            (channels * patch * patch, width), `proj_out.bias` (channels * patch * patch) and whatever else.
+        patch_size: The new side of a token, in latent pixels.
+
+    Raises:
+        ValueError: The weights' patch size is no multiple of `patch_size`.
+    """
+    patches = tensors["patch_embed.proj.weight"]
+    old = patches.shape[-1]
+    if old % patch_size:
+        raise ValueError(
+            f"The weights have patches of {old} latent pixels, which cannot be cut into patches of {patch_size}. "
+            f"Choose a patch_size that divides {old}."
+        )
+    sizes = {"ys": patch_size, "xs": patch_size}
+    refined = {"patch_embed.proj.weight": reduce(patches, "w c (ys y) (xs x) -> w c ys xs", "sum", **sizes)}
+    for name in ("proj_out.weight", "proj_out.bias"):
+        cells = rearrange(tensors[name], "(c y x) ... -> c y x ...", y=old, x=old)
+        means = reduce(cells, "c (ys y) (xs x) ... -> c ys xs ...", "mean", **sizes)
+        refined[name] = rearrange(means, "c y x ... -> (c y x) ...")
+    return {**tensors, **refined}
 
 
 def build_text_encoder(settings: TextSettings, tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:

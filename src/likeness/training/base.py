@@ -1,6 +1,7 @@
 """Trains the tiny transformer and its text encoder on latents of puppets: pictures first, then clips."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ class BaseRecipe(Settings):
     vae: Path
     """Folder of the VAE."""
     start: Path | None = None
-    """Folder of a pipeline of this shape to go on from, over the same latents; from nothing if absent."""
+    """Folder of a pipeline of this shape (or of larger patches) to go on from, over the same latents; from nothing if absent."""
     transformer: tiny.TransformerSettings = tiny.TransformerSettings()
     text: tiny.TextSettings = tiny.TextSettings()
     pictures: PuppetSettings
@@ -177,7 +178,8 @@ def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, sentences: list[str])
     transformer = tiny.build_transformer(recipe.transformer, recipe.text)
     if recipe.start:
         checkpoints.start_from(text_encoder, recipe.start / "text_encoder")
-        checkpoints.start_from(transformer, recipe.start / "transformer")
+        fit = partial(tiny.refine_patches, patch_size=recipe.transformer.patch_size)
+        checkpoints.start_from(transformer, recipe.start / "transformer", fit)
     return tiny.assemble(vae, text_encoder, tokenizer, transformer)
 
 

@@ -7,6 +7,7 @@ folder with that name is always complete; the newest two are kept.
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,14 +75,20 @@ def load_module(module: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
         ) from error
 
 
-def start_from(module: Any, folder: Path) -> None:
-    """Give a model of diffusers or transformers the weights that `folder` holds, in float32 whatever they are there."""
+def start_from(
+    module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+) -> None:
+    """Give a model of diffusers or transformers the weights that `folder` holds, in float32 whatever they are there.
+
+    `fit` turns the state there into one of `module`'s shape.
+    """
     if not (folder / "config.json").is_file():
         raise WeightsError(
             f"No model at {folder}, which has no config.json. Give `start` the folder of a trained one."
         )
     found = type(module).from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    load_module(module, found.state_dict(), where=str(folder))
+    state = found.state_dict()
+    load_module(module, fit(state) if fit else state, where=str(folder))
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
