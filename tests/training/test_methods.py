@@ -97,6 +97,26 @@ def test_the_loss_reaches_the_method_and_nothing_of_the_base(parts, data, dtype)
     assert all(p.grad is None for p in pipe.vae.parameters())
 
 
+def test_learned_guidance_is_added_to_what_is_learned_for_sentences_without_anybody(parts):
+    stage = make_stage(parts, text_drop=0.5, identity_drop=0.0, both_drop=0.0, dtype="float32")
+    read = []
+
+    def ten(text, noisy, _timesteps):
+        read.append(text)
+        return torch.full_like(noisy, 10.0)
+
+    stage.identity_distance = lambda *_: torch.zeros(())  # A v that is far off has no picture.
+    stage.learned_guidance = ten
+    torch.manual_seed(1)
+    _, figures = stage.loss(0)
+    assert 90 < figures["noise"] < 120
+    sentences = [stage.sentences.plain[0], stage.sentences.empty]
+    known = [stage.pipe.text_encoder(ids[None])[0][0] for ids in sentences]
+    kinds = [[torch.allclose(row, text, atol=1e-6) for text in known] for row in read[0]]
+    assert all(any(kind) for kind in kinds)
+    assert {kind.index(True) for kind in kinds} == {0, 1}
+
+
 def test_dropping_leaves_plain_or_empty_sentences(parts):
     stage = make_stage(parts, text_drop=0.0, identity_drop=1.0, both_drop=0.0, dtype="float32")
     rows = torch.arange(4)

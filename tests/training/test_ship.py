@@ -64,3 +64,11 @@ def test_fantasy_id_is_shipped_where_it_was_trained(runs, tmp_path):
     listing = ship(runs, tmp_path / "tiny")
     assert (tmp_path / "tiny" / "fantasy_id" / "config.json").is_file()
     assert "fantasy_id/config.json" in json.loads(listing.read_text())["files"]
+
+
+def test_a_base_that_learned_guidance_replaces_the_one_before(runs, tmp_path):
+    guided = runs / "guided" / "model"
+    guided.mkdir(parents=True)
+    (guided / "config.json").write_text(json.dumps({"name": "guided"}))
+    ship(runs, tmp_path / "tiny")
+    assert json.loads((tmp_path / "tiny" / "config.json").read_text()) == {"name": "guided"}

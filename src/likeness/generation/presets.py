@@ -58,7 +58,7 @@ PRESETS = {
             licence="Apache-2.0 (weights made by this project, from drawn people only)",
             is_bundled=True,
             steps=20,
-            guidance=2.0,
+            guidance=1.5,
             # At 1 the face is nearer to the reference where one is found, and found in half as many frames.
             identity_scales={"MagicMirror": 0.75},
             frames=17,

@@ -14,7 +14,7 @@ from likeness import media
 from likeness.backbones import tiny
 from likeness.config import Settings
 from likeness.errors import WeightsError
-from likeness.training import checkpoints, diffusion, parallel
+from likeness.training import checkpoints, diffusion, guided, parallel
 from likeness.training.data import Order, Shards
 from likeness.training.latents import latents
 from likeness.training.loop import finish, finished, train
@@ -40,6 +40,10 @@ class BaseStageSettings(diffusion.DiffusionStageSettings):
     """While training on clips, every so many steps one on pictures; 0 for never."""
     face_weight: float = Field(default=1.0, ge=1)
     """An error on the face counts this many times as much as one elsewhere."""
+    attention_guidance: float = Field(default=0.0, ge=0)
+    """Learn, in place of the data's v, what the weights at the start say with this much perturbed-attention guidance."""
+    perturbed_layers: tuple[int, ...] = ()
+    """Blocks whose attention that guidance perturbs."""
     long_text_every: int = Field(default=64, ge=0)
     """Every so many steps one with text padded to 226 tokens, as a pipeline pads that is not told otherwise."""
 
@@ -71,19 +75,7 @@ class Denoiser(nn.Module):
 
     def forward(self, ids: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
         text = self.text_encoder(ids)[0]
-        return denoise(self.transformer, noisy, text, timesteps)
-
-
-def denoise(transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
-    config = transformer.config
-    grid = noisy.shape[-1] // config.patch_size
-    return transformer(
-        hidden_states=noisy,
-        encoder_hidden_states=text,
-        timestep=timesteps,
-        image_rotary_emb=diffusion.rope(config.attention_head_dim, grid, noisy.shape[1]),
-        return_dict=False,
-    )[0]
+        return diffusion.denoise(self.transformer, noisy, text, timesteps)
 
 
 class BaseStage:
@@ -96,6 +88,16 @@ class BaseStage:
         self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
         self.dtype = getattr(torch, settings.dtype)
         self.cast = diffusion.CastParameters(self.denoiser, self.dtype)
+        self.teacher = None
+        if settings.attention_guidance:
+            # Only the transformer learns: adapters were trained to this text encoder.
+            self.denoiser.text_encoder.requires_grad_(False)
+            self.teacher = guided.GuidedTeacher(
+                self.denoiser,
+                scale=settings.attention_guidance,
+                layers=settings.perturbed_layers,
+                dtype=self.dtype,
+            )
         self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
         self.length = pipe.transformer.config.max_text_seq_length
         empty = diffusion.tokenize(pipe.tokenizer, [""], 226)[0]
@@ -121,6 +123,9 @@ class BaseStage:
 
     def _error(self, clean: Tensor, ids: Tensor, timesteps: Tensor) -> Tensor:
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[timesteps])
+        if self.teacher is not None:
+            says_something = (ids[:, : self.length] != self.empty).any(dim=1)
+            target = self.teacher(ids, noisy, timesteps, says_something)
         return (self.cast(ids, noisy.to(self.dtype), timesteps).float() - target).square()
 
     @torch.no_grad()

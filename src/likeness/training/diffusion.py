@@ -67,6 +67,19 @@ def rope(head_width: int, grid: int, num_latent_frames: int) -> tuple[Tensor, Te
     return embedding
 
 
+def denoise(transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
+    """What a CogVideoX transformer says to square clips, with the rotary embedding of their grid."""
+    config = transformer.config
+    grid = noisy.shape[-1] // config.patch_size
+    return transformer(
+        hidden_states=noisy,
+        encoder_hidden_states=text,
+        timestep=timesteps,
+        image_rotary_emb=rope(config.attention_head_dim, grid, noisy.shape[1]),
+        return_dict=False,
+    )[0]
+
+
 def tokenize(tokenizer: Any, sentences: Sequence[str], length: int) -> Tensor:
     """Padded token ids, as the stock pipeline makes them: (sentences, length)."""
     padded = tokenizer(

@@ -21,7 +21,6 @@ from likeness.errors import PromptError
 from likeness.identity.recognizer import align
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 from likeness.training import diffusion
-from likeness.training.base import denoise
 from likeness.training.data import Order, Shards, puppets, to_bytes, to_pixels
 from likeness.training.latents import latents
 from likeness.training.methods import MethodDenoiser, MethodRecipe, MethodStage, train_method
@@ -74,7 +73,7 @@ class DuoDenoiser(MethodDenoiser):
         identity = together(self.method, pixels, traits)
         text = self.method.fuse(text, mask, identity)
         with self.method.conditioned(identity, active=active, whose=mask, regions=self.regions):
-            return denoise(transformer, noisy, text, steps)
+            return diffusion.denoise(transformer, noisy, text, steps)
 
 
 def together(method: Any, pixels: Tensor, traits: Tensor) -> MagicMirrorIdentity:

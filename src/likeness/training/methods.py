@@ -23,8 +23,8 @@ from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
 from likeness.methods.method import Method
 from likeness.training import checkpoints, diffusion, parallel, unseen
-from likeness.training.base import denoise
 from likeness.training.data import Order, jittered
+from likeness.training.guided import LearnedGuidance
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
 from likeness.training.pairs import Sentences, read_base, read_data
@@ -59,6 +59,9 @@ class MethodRecipe(Settings):
     seed: int = 0
     base: Path
     """Folder of the pipeline."""
+    unguided: Path | None = None
+    """Folder of the pipeline as it was before it learned guidance (`attention_guidance`): the difference is added to what
+    the method learns, which would unlearn it otherwise."""
     recognizer: Path
     """Folder of the distilled recognizer."""
     start: Path | None = None
@@ -101,7 +104,7 @@ class MethodDenoiser(nn.Module):
         identity = self.method.encode_tensors(pixels, traits)
         text = self.method.fuse(text, mask, identity)
         with self.method.conditioned(identity, active=active):
-            return denoise(transformer, noisy, text, steps)
+            return diffusion.denoise(transformer, noisy, text, steps)
 
 
 class MethodStage:
@@ -134,6 +137,7 @@ class MethodStage:
         self.sentences = Sentences(pipe, method, self.targets)
         self.unseen = data[f"unseen_{settings.data}"]
         self.unseen_sentences = Sentences(pipe, method, self.unseen)
+        self.learned_guidance: LearnedGuidance | None = None
         self.set_base_dtype(self.dtype)
 
     def set_base_dtype(self, dtype: torch.dtype) -> None:
@@ -153,6 +157,8 @@ class MethodStage:
         timesteps = diffusion.sample_timesteps(len(rows), settings.timesteps)
         alpha_bar = self.alpha_bars[timesteps]
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
+        if self.learned_guidance is not None:
+            target = target + self.guidance(rows, ids, noisy, timesteps)
         pixels, traits = self.look(faces), self.lesson.traits(self.data, "faces", faces)
         velocity = self.cast(
             ids, mask, pixels.to(self.dtype), traits, active, noisy.to(self.dtype), timesteps
@@ -168,6 +174,15 @@ class MethodStage:
                 figures["identity"] = float(distance.detach())
                 error = error + settings.identity_weight * distance * len(chosen) / len(rows)
         return error, figures
+
+    def guidance(self, rows: Tensor, ids: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """What the base's learned guidance adds to v, for the sentences as they are without an identity."""
+        assert self.learned_guidance is not None
+        is_empty = (ids == self.sentences.empty).all(dim=1, keepdim=True)
+        plain = torch.where(is_empty, self.sentences.empty, self.sentences.plain[rows])
+        with torch.no_grad():
+            text = self.pipe.text_encoder(plain)[0]
+        return self.learned_guidance(text, noisy, timesteps)
 
     def references(self, rows: Tensor, count: int) -> Tensor:
         """Rows of faces, (batch, count): the first may show the same scene, the others show other looks."""
@@ -250,6 +265,10 @@ def train_method(
         checkpoints.start_from(method, recipe.start)
     lesson.prepare(method, data, is_new=recipe.start is None)
     lesson.begin(method, data, folder)
+    guidance = None
+    if recipe.unguided:  # Copies the transformer while it wears nothing.
+        before = read_base(recipe.unguided).transformer
+        guidance = LearnedGuidance(pipe.transformer, before, torch.bfloat16)
     method.attach(pipe)
     method.trainable_parameters()
     modules: dict[str, nn.Module] = {lesson.name: method}
@@ -258,6 +277,7 @@ def train_method(
         if settings.name in recipe.without or finished(place, modules):
             continue
         stage = make_stage(pipe, method, lesson, recognizer, settings, data, recipe.seed + number)
+        stage.learned_guidance = guidance
         train(stage, settings, place, seed=recipe.seed + number)
         finish(place, modules)
     target = folder / "model"

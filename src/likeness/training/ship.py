@@ -22,8 +22,8 @@ def ship(runs: Path, target: Path) -> Path:
     """Copy each run's model into `target` and list the checksums of all files.
 
     Args:
-        runs: Folder of the runs `base`, `magic_mirror`, `recognizer` and `shape`, and of `fantasy_id` if there is one; the
-            VAE of a run `decoder` replaces base's.
+        runs: Folder of the runs `base`, `magic_mirror`, `recognizer` and `shape`, and of `fantasy_id` if there is one; a
+            run `guided` (base_guided.toml) replaces `base`, the VAE of a run `decoder` theirs.
         target: The checkpoint; what was there is replaced.
 
     Returns:
@@ -33,6 +33,9 @@ def ship(runs: Path, target: Path) -> Path:
         WeightsError: A run has not finished.
     """
     models = {name: runs / name / "model" for name in ("base", *ADDED)}
+    guided = runs / "guided" / "model"
+    if guided.is_dir():
+        models["base"] = guided
     for name in INDEPENDENT:
         if not models[name].is_dir() and (target / name).is_dir():
             models[name] = target / name
