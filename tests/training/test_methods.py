@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.testing import assert_close
 
+from likeness.adapters.attention import FaceAddedAttnProcessor
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.recognizer import Recognizer
 from likeness.methods.fantasy_id import FantasyID
+from likeness.training.base import Denoiser
 from likeness.training.data import Shards
+from likeness.training.diffusion import tokenize
 from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, load_face_encoder
-from likeness.training.methods import MethodStage, MethodStageSettings
+from likeness.training.guided import GuidedTeacher, MethodGuidance
+from likeness.training.methods import MethodDenoiser, MethodStage, MethodStageSettings, train_method
 from likeness.training.mirror import MirrorLesson
 from likeness.training.unseen import SHEET_PROMPTS
 
@@ -97,24 +102,97 @@ def test_the_loss_reaches_the_method_and_nothing_of_the_base(parts, data, dtype)
     assert all(p.grad is None for p in pipe.vae.parameters())
 
 
-def test_learned_guidance_is_added_to_what_is_learned_for_sentences_without_anybody(parts):
-    stage = make_stage(parts, text_drop=0.5, identity_drop=0.0, both_drop=0.0, dtype="float32")
-    read = []
-
-    def ten(text, noisy, _timesteps):
-        read.append(text)
-        return torch.full_like(noisy, 10.0)
-
+def test_guidance_is_added_where_a_sentence_says_something(parts):
+    stage = make_stage(
+        parts, text_drop=0.5, identity_drop=0.0, both_drop=0.0, dtype="float32", attention_guidance=0.5
+    )
     stage.identity_distance = lambda *_: torch.zeros(())  # A v that is far off has no picture.
-    stage.learned_guidance = ten
+    stage.weigh = lambda _rows, error: error.flatten(1).mean(dim=1).sort().values[[0, -1]].sum()
+    torch.manual_seed(1)
+    _, before = stage.loss(0)
+    stage.guidance = lambda *inputs: torch.full_like(inputs[-2], 20.0)
     torch.manual_seed(1)
     _, figures = stage.loss(0)
-    assert 90 < figures["noise"] < 120
-    sentences = [stage.sentences.plain[0], stage.sentences.empty]
-    known = [stage.pipe.text_encoder(ids[None])[0][0] for ids in sentences]
-    kinds = [[torch.allclose(row, text, atol=1e-6) for text in known] for row in read[0]]
-    assert all(any(kind) for kind in kinds)
-    assert {kind.index(True) for kind in kinds} == {0, 1}
+    assert 90 < figures["noise"] - before["noise"] < 110  # One row moved by ten, one stayed.
+
+
+@pytest.fixture(params=LESSONS)
+def apart(request, frozen_pipe, topology_of):
+    """Make a pipeline, and a method that is not attached to it."""
+    pipe = frozen_pipe([PROMPT, *SHEET_PROMPTS])
+    lesson, sizes = LESSONS[request.param]
+    method = lesson.build(pipe.transformer.config, sizes)
+    if isinstance(method, FantasyID):
+        method.set_topology(topology_of(30, 8))
+    for parameter in method.parameters():  # Nothing is left at zero, so that everything is heard.
+        torch.nn.init.normal_(parameter, std=0.1)
+    return pipe, method, lesson
+
+
+def told(pipe, method, lesson, *, is_active):
+    """Write the inputs of a denoiser, two samples."""
+    stage_data = make_data()
+    tokens = method.tokenize([PROMPT] * 2, pipe.tokenizer, num_references=1, max_length=32)
+    ids, mask = tokens.ids, tokens.mask
+    if not is_active:
+        ids = tokenize(pipe.tokenizer, [PROMPT.replace(" img", "")] * 2, 32)
+        mask = torch.zeros_like(mask)
+    pixels = torch.randn(2, 1, 3, 64, 64)
+    traits = lesson.traits(stage_data, "faces", torch.tensor([[0], [1]]))
+    return (
+        ids,
+        mask,
+        pixels,
+        traits,
+        torch.full((2,), is_active),
+        torch.randn(2, 2, 16, 8, 8),
+        torch.tensor([300, 700]),
+    )
+
+
+def test_guidance_of_rows_without_anybody_is_the_bases(apart):
+    pipe, method, lesson = apart
+    inputs = told(pipe, method, lesson, is_active=False)
+    guidance = MethodGuidance(pipe, method, MethodDenoiser, layers=[0, 1], dtype=torch.float32)
+    denoiser = Denoiser(pipe.text_encoder, pipe.transformer)
+    base = inputs[0], inputs[-2], inputs[-1]
+    teacher = GuidedTeacher(denoiser, scale=1.0, layers=[0, 1], dtype=torch.float32)
+    expected = teacher(*base, torch.tensor([True, True])) - denoiser(*base)
+    assert expected.abs().max() > 1e-3
+    assert_close(guidance(*inputs), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_guidance_sees_the_person(apart, monkeypatch):
+    pipe, method, lesson = apart
+    inputs = told(pipe, method, lesson, is_active=True)
+    guidance = MethodGuidance(pipe, method, MethodDenoiser, layers=[0], dtype=torch.float32)(*inputs)
+    method.attach(pipe)
+    denoiser = MethodDenoiser(pipe, method)
+    with torch.no_grad():
+        whole = denoiser(*inputs)
+        base = pipe.transformer.transformer_blocks[0].base.attn1
+
+        def alone(hidden_states, encoder_hidden_states, **_):
+            return tuple(base.to_out[0](base.to_v(x)) for x in (hidden_states, encoder_hidden_states))
+
+        monkeypatch.setattr(base, "forward", alone)
+        monkeypatch.setattr(
+            FaceAddedAttnProcessor,
+            "_attend",
+            lambda _self, _q, _k, value, **_: value.transpose(1, 2).flatten(2),
+        )
+        perturbed = denoiser(*inputs)
+    assert guidance.abs().max() > 1e-4
+    assert_close(guidance, whole - perturbed, atol=1e-5, rtol=1e-4)
+
+
+def test_guidance_without_the_base_before_it_is_refused(tmp_path, parts):
+    recipe = FantasyRecipe.model_construct(
+        unguided=None, start=None, without=(), base=tmp_path, recognizer=tmp_path, seed=0, method={}, faces=None,
+        clips=None, unseen=None, stages=(MethodStageSettings(name="s", steps=1, data="pictures", attention_guidance=0.5),),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="no `unguided`"):
+        train_method(recipe, tmp_path, tmp_path, parts[2])
 
 
 def test_dropping_leaves_plain_or_empty_sentences(parts):

@@ -6,19 +6,23 @@ it draws falls apart, and away from there lies what holds together:
     v_guided = v + scale * (v - v_perturbed)
 
 Learned as arXiv:2210.03142 learns classifier-free guidance, it costs nothing when sampling, and any pipeline has it. A
-method that is trained over such a base on the data's v alone would unlearn it: `LearnedGuidance` says what to add.
+method that is trained over such a base on the data's v alone would unlearn it: `MethodGuidance` says what to add.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
+from einops import rearrange
 from torch import Tensor, nn
 
+from likeness.adapters.attention import FaceAddedAttnProcessor
+from likeness.adapters.block import FaceLayer
 from likeness.errors import ConfigError
-from likeness.training.diffusion import denoise
+from likeness.methods.method import Method
+from likeness.training.diffusion import CastParameters
 
 
 class PerturbedAttnProcessor:
@@ -53,16 +57,10 @@ class GuidedTeacher:
     """
 
     def __init__(self, denoiser: Any, *, scale: float, layers: Sequence[int], dtype: torch.dtype) -> None:
-        num_layers = len(denoiser.transformer.transformer_blocks)
-        if not layers or not all(0 <= number < num_layers for number in layers):
-            raise ConfigError(
-                f"perturbed_layers = {list(layers)}, but the transformer has blocks 0 to {num_layers - 1}. "
-                "Name one or more of them; those behind the middle do best."
-            )
         self.scale, self.dtype = scale, dtype
         self.whole = _frozen_copy(denoiser, dtype)
         self.perturbed: Any = _frozen_copy(denoiser, dtype)
-        for number in layers:
+        for number in _known(layers, denoiser.transformer):
             self.perturbed.transformer.transformer_blocks[number].attn1.set_processor(
                 PerturbedAttnProcessor()
             )
@@ -84,30 +82,70 @@ class GuidedTeacher:
         return whole + self.scale * guides.view(-1, 1, 1, 1, 1) * away
 
 
-class LearnedGuidance:
-    """What guidance that a base has learned adds to v: its v less that of the same base before it learned.
+class MethodGuidance:
+    """What perturbed-attention guidance adds to v over a base that has not learned it, with a method's people in place.
+
+    A base that learned guidance draws whole faces of nobody in particular; a method over it has to be shown which whole
+    faces are meant.
 
     Args:
-        guided: A transformer that has learned guidance. It is copied: what is attached to it later does not count.
-        before: The transformer that it learned from.
+        pipe: The pipeline before it learned guidance. The copy of the method stays attached to it.
+        method: An attached or free method that was trained over `pipe`; it is copied.
+        make: Makes a denoiser of a pipeline and an attached method, as `MethodDenoiser`.
+        layers: Blocks whose self-attention is perturbed.
         dtype: Of the products.
     """
 
-    def __init__(self, guided: nn.Module, before: nn.Module, dtype: torch.dtype) -> None:
-        self.guided, self.before = (_frozen_copy(transformer, dtype) for transformer in (guided, before))
+    def __init__(
+        self,
+        pipe: Any,
+        method: Method,
+        make: Callable[[Any, Method], nn.Module],
+        *,
+        layers: Sequence[int],
+        dtype: torch.dtype,
+    ) -> None:
         self.dtype = dtype
+        self.denoisers = []
+        for is_perturbed in (False, True):
+            mine = copy.copy(pipe)
+            mine.transformer = _frozen_copy(pipe.transformer, dtype)
+            worn = copy.deepcopy(method).eval().requires_grad_(False).attach(mine)
+            if is_perturbed:
+                for number in _known(layers, mine.transformer):
+                    _perturb(mine.transformer.transformer_blocks[number])
+            wide = tuple(method._keep_in_fp32_modules or ())
+            self.denoisers.append(CastParameters(make(mine, worn), dtype, wide=wide))
 
     @torch.no_grad()
-    def __call__(self, text: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """Return the difference in float32.
+    def __call__(self, *inputs: Any) -> Tensor:
+        """V whole less v perturbed, in float32; `inputs` are those of the denoiser."""
+        whole, perturbed = (denoiser(*inputs).float() for denoiser in self.denoisers)
+        return whole - perturbed
 
-        Shapes:
-            text: (batch, tokens, text_width)
-            noisy, returns: (batch, frames, channels, height, width)
-            timesteps: (batch,)
-        """
-        inputs = (noisy.to(self.dtype), text.to(self.dtype), timesteps)
-        return denoise(self.guided, *inputs).float() - denoise(self.before, *inputs).float()
+
+class PerturbedFaceAttnProcessor(FaceAddedAttnProcessor):
+    """Magic Mirror's attention in which every token heeds itself and, across, the face."""
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None) -> Tensor:
+        del query, key, bias
+        return rearrange(value, "b h n d -> b n (h d)")
+
+
+def _perturb(block: Any) -> None:
+    block.base.attn1.set_processor(PerturbedAttnProcessor())
+    if isinstance(block.layer, FaceLayer):
+        block.layer.attention.processor = PerturbedFaceAttnProcessor()
+
+
+def _known(layers: Sequence[int], transformer: Any) -> Sequence[int]:
+    num_layers = len(transformer.transformer_blocks)
+    if not layers or not all(0 <= number < num_layers for number in layers):
+        raise ConfigError(
+            f"perturbed_layers = {list(layers)}, but the transformer has blocks 0 to {num_layers - 1}. "
+            "Name one or more of them; those behind the middle do best."
+        )
+    return layers
 
 
 def _frozen_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:

@@ -24,7 +24,7 @@ from likeness.identity.recognizer import Recognizer, align
 from likeness.methods.method import Method
 from likeness.training import checkpoints, diffusion, parallel, unseen
 from likeness.training.data import Order, jittered
-from likeness.training.guided import LearnedGuidance
+from likeness.training.guided import MethodGuidance
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
 from likeness.training.pairs import Sentences, read_base, read_data
@@ -49,6 +49,10 @@ class MethodStageSettings(diffusion.DiffusionStageSettings):
     """The paper's lambda."""
     identity_samples: int = Field(default=4, ge=0)
     """At most so many samples of a process's share of a step are decoded for the identity loss."""
+    attention_guidance: float = Field(default=0.0, ge=0)
+    """Add this much of what perturbed-attention guidance says over the recipe's `unguided` base to what is learned."""
+    perturbed_layers: tuple[int, ...] = ()
+    """Blocks whose attention that guidance perturbs."""
     min_alpha_bar: float = 0.5
     """The identity loss is taken where more than this share of the variance is signal."""
 
@@ -60,8 +64,8 @@ class MethodRecipe(Settings):
     base: Path
     """Folder of the pipeline."""
     unguided: Path | None = None
-    """Folder of the pipeline as it was before it learned guidance (`attention_guidance`): the difference is added to what
-    the method learns, which would unlearn it otherwise."""
+    """Folder of the pipeline as it was before it learned guidance, for stages with `attention_guidance`; `start` is a
+    method that was trained over it."""
     recognizer: Path
     """Folder of the distilled recognizer."""
     start: Path | None = None
@@ -137,7 +141,7 @@ class MethodStage:
         self.sentences = Sentences(pipe, method, self.targets)
         self.unseen = data[f"unseen_{settings.data}"]
         self.unseen_sentences = Sentences(pipe, method, self.unseen)
-        self.learned_guidance: LearnedGuidance | None = None
+        self.guidance: MethodGuidance | None = None
         self.set_base_dtype(self.dtype)
 
     def set_base_dtype(self, dtype: torch.dtype) -> None:
@@ -157,12 +161,12 @@ class MethodStage:
         timesteps = diffusion.sample_timesteps(len(rows), settings.timesteps)
         alpha_bar = self.alpha_bars[timesteps]
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
-        if self.learned_guidance is not None:
-            target = target + self.guidance(rows, ids, noisy, timesteps)
         pixels, traits = self.look(faces), self.lesson.traits(self.data, "faces", faces)
-        velocity = self.cast(
-            ids, mask, pixels.to(self.dtype), traits, active, noisy.to(self.dtype), timesteps
-        ).float()
+        inputs = (ids, mask, pixels.to(self.dtype), traits, active, noisy.to(self.dtype), timesteps)
+        velocity = self.cast(*inputs).float()
+        if self.guidance is not None:
+            says_something = (ids != self.sentences.empty).any(dim=1).view(-1, 1, 1, 1, 1)
+            target = target + settings.attention_guidance * says_something * self.guidance(*inputs)
         error = self.weigh(rows, (velocity - target).square())
         figures = {"noise": float(error.detach())}
         if settings.identity_weight and settings.identity_samples:
@@ -174,15 +178,6 @@ class MethodStage:
                 figures["identity"] = float(distance.detach())
                 error = error + settings.identity_weight * distance * len(chosen) / len(rows)
         return error, figures
-
-    def guidance(self, rows: Tensor, ids: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """What the base's learned guidance adds to v, for the sentences as they are without an identity."""
-        assert self.learned_guidance is not None
-        is_empty = (ids == self.sentences.empty).all(dim=1, keepdim=True)
-        plain = torch.where(is_empty, self.sentences.empty, self.sentences.plain[rows])
-        with torch.no_grad():
-            text = self.pipe.text_encoder(plain)[0]
-        return self.learned_guidance(text, noisy, timesteps)
 
     def references(self, rows: Tensor, count: int) -> Tensor:
         """Rows of faces, (batch, count): the first may show the same scene, the others show other looks."""
@@ -255,6 +250,12 @@ def train_method(
         raise ConfigError(
             f"`without` names {', '.join(sorted(unknown))}; stages are {[s.name for s in recipe.stages]}."
         )
+    guided = [stage.name for stage in recipe.stages if stage.attention_guidance]
+    if guided and recipe.unguided is None:
+        raise ConfigError(
+            f"Stage `{guided[0]}` has attention_guidance, and the recipe no `unguided`. "
+            "Name the base before it learned guidance."
+        )
     journal = Journal(folder, lesson.name)
     pipe, recognizer = read_base(recipe.base), Recognizer.load(recipe.recognizer).requires_grad_(False).eval()
     torch.manual_seed(recipe.seed)
@@ -265,10 +266,7 @@ def train_method(
         checkpoints.start_from(method, recipe.start)
     lesson.prepare(method, data, is_new=recipe.start is None)
     lesson.begin(method, data, folder)
-    guidance = None
-    if recipe.unguided:  # Copies the transformer while it wears nothing.
-        before = read_base(recipe.unguided).transformer
-        guidance = LearnedGuidance(pipe.transformer, before, torch.bfloat16)
+    free = copy.deepcopy(method)
     method.attach(pipe)
     method.trainable_parameters()
     modules: dict[str, nn.Module] = {lesson.name: method}
@@ -277,7 +275,15 @@ def train_method(
         if settings.name in recipe.without or finished(place, modules):
             continue
         stage = make_stage(pipe, method, lesson, recognizer, settings, data, recipe.seed + number)
-        stage.learned_guidance = guidance
+        if settings.attention_guidance:
+            assert recipe.unguided is not None
+            stage.guidance = MethodGuidance(
+                read_base(recipe.unguided),
+                free,
+                MethodDenoiser,
+                layers=settings.perturbed_layers,
+                dtype=stage.dtype,
+            )
         train(stage, settings, place, seed=recipe.seed + number)
         finish(place, modules)
     target = folder / "model"
