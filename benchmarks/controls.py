@@ -19,7 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "by_default": {},
     "scale_1": {"identity_scale": 1.0},
     "scale_0.6": {"identity_scale": 0.6},
-    "guidance_1.5": {"identity_scale": 1.0, "guidance": 1.5},
+    "guidance_2": {"identity_scale": 1.0, "guidance": 2.0},
     "both_branches": {"identity_scale": 1.0, "identity_branch": "both"},
     "both_branches_scale_1.3": {"identity_scale": 1.3, "identity_branch": "both"},
     "until_70_percent": {"identity_scale": 1.0, "identity_end": 0.7},

@@ -59,8 +59,8 @@ PRESETS = {
             is_bundled=True,
             steps=20,
             guidance=1.5,
-            # At 1 the face is nearer to the reference where one is found, and found in half as many frames.
-            identity_scales={"MagicMirror": 0.75},
+            # At 1 the face is nearer to the reference where one is found, and found in fewer frames.
+            identity_scales={"MagicMirror": 0.85},
             frames=17,
             fps=8.0,
             stands_apart=True,
