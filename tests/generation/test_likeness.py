@@ -7,6 +7,7 @@ from numpy.testing import assert_array_equal
 
 from likeness.errors import ConfigError, FaceError, PromptError, WeightsError
 from likeness.generation import GenerationRequest, Likeness
+from likeness.generation.presets import PRESETS
 from likeness.media import read_metadata, read_video
 
 PROMPT = "a woman img in a red sweater nods"
@@ -45,7 +46,10 @@ def test_another_seed_gives_another_video(likeness, face):
 
 
 def test_the_scale_is_by_default_what_suits_the_method(either):
-    expected = {"MagicMirror": 0.75, "FantasyID": 1.0}[type(either.method).__name__]
+    chosen = PRESETS["tiny"].identity_scales
+    assert 0 < chosen["MagicMirror"] < 1
+    assert "FantasyID" not in chosen
+    expected = chosen.get(type(either.method).__name__, 1.0)
     assert either.settings().identity_scale == expected
     assert either.settings(identity_scale=0.0).identity_scale == 0
 
