@@ -115,7 +115,17 @@ def test_python_works(code, tmp_path):
         assert names["mirror"]._attachment is None
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+SEVERAL_VIDEOS = ("identity_scale", "same_person_many_scenes", "puppet_as_reference")
+"""Examples that do several times what the others and README's own commands do once."""
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in SEVERAL_VIDEOS else ())
+        for path in EXAMPLES
+    ],
+)
 @pytest.mark.usefixtures("at_desk")
 def test_examples_work(example):
     runpy.run_path(str(example), run_name="__main__")
