@@ -191,8 +191,8 @@ def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
 def build_scheduler() -> CogVideoXDPMScheduler:
     """CogVideoX-5B's noise (v-prediction, zero terminal signal, trailing steps) under the solver that its authors sample with.
 
-    The solver adds noise between steps, which mends what a small model got wrong in earlier ones: a face was found in
-    a fifth more frames than with DDIM.
+    The solver adds noise between steps, which mends what a small model got wrong in earlier ones (`benchmarks/solvers.py`
+    holds it against DDIM).
     """
     return CogVideoXDPMScheduler(
         beta_start=0.00085,
