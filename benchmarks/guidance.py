@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from claims import Benchmark
-from diffusers import CogVideoXPipeline
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from tiny import generate, judge
 
 from likeness.evaluation.actions import RULES

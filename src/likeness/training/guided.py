@@ -109,11 +109,12 @@ class MethodGuidance:
         self.denoisers = []
         for is_perturbed in (False, True):
             mine = copy.copy(pipe)
-            mine.transformer = _frozen_copy(pipe.transformer, dtype)
+            transformer: Any = _frozen_copy(pipe.transformer, dtype)
+            mine.transformer = transformer
             worn = copy.deepcopy(method).eval().requires_grad_(False).attach(mine)
             if is_perturbed:
-                for number in _known(layers, mine.transformer):
-                    _perturb(mine.transformer.transformer_blocks[number])
+                for number in _known(layers, transformer):
+                    _perturb(transformer.transformer_blocks[number])
             wide = tuple(method._keep_in_fp32_modules or ())
             self.denoisers.append(CastParameters(make(mine, worn), dtype, wide=wide))
 
