@@ -9,17 +9,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from acting import generate, rates, true_clips
 from claims import Benchmark
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
-from tiny import generate, judge
 
-from likeness.evaluation.actions import RULES
 from likeness.generation.presets import PRESETS
 from likeness.media import contact_sheet, write_picture
-from likeness.puppets import sample_clip
 from likeness.training.guided import PerturbedAttnProcessor
+from likeness.training.pairs import read_base
 from likeness.weights import CHECKPOINTS
 
 TRIED = (
@@ -67,12 +65,9 @@ def main() -> None:
     benchmark.parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))
     arguments = benchmark.arguments()
     count = arguments.clips or (7 if arguments.quick else 28)
-    actions = [list(RULES)[number % len(RULES)] for number in range(count)]
-    prompts = [
-        sample_clip(arguments.seed + number, action=action).caption for number, action in enumerate(actions)
-    ]
-    pipe = CogVideoXPipeline.from_pretrained(arguments.checkpoint, dtype=torch.float32, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
+    truths = true_clips(arguments.seed, count)
+    prompts = [truth.caption for truth in truths]
+    pipe = read_base(arguments.checkpoint)
     perturbed = PerturbedGuidance(pipe)
     found: dict[bool, list[float]] = {False: [], True: []}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -82,11 +77,11 @@ def main() -> None:
             videos = generate(
                 pipe, prompts, seed=arguments.seed, steps=steps, guidance=guidance, batch=arguments.batch
             )
-            judged = list(pool.map(judge, zip(videos, actions, strict=True)))
+            face_rate, action_right = rates(pool, videos, truths)
             name = f"guidance.blocks_{'_'.join(map(str, layers)) or 'none'}.{scale:g}.{guidance:g}"
-            found[bool(layers)].append(float(np.mean([rate for rate, _, _ in judged])))
-            benchmark.note(f"{name}.face_rate", found[bool(layers)][-1])
-            benchmark.note(f"{name}.action_right", float(np.mean([seen for _, seen, _ in judged])))
+            found[bool(layers)].append(face_rate)
+            benchmark.note(f"{name}.face_rate", face_rate)
+            benchmark.note(f"{name}.action_right", action_right)
             write_picture(
                 arguments.folder / f"{name}.png", contact_sheet([list(clip[::4]) for clip in videos])
             )

@@ -4,15 +4,12 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
-import torch
+from acting import generate, rates, true_clips
 from claims import Benchmark
-from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXPipeline
-from tiny import generate, judge
+from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 
-from likeness.evaluation.actions import RULES
 from likeness.generation.presets import PRESETS
-from likeness.puppets import sample_clip
+from likeness.training.pairs import read_base
 from likeness.weights import CHECKPOINTS
 
 SOLVERS = {"ddim": CogVideoXDDIMScheduler, "dpm": CogVideoXDPMScheduler}
@@ -28,12 +25,9 @@ def main() -> None:
     benchmark.parser.add_argument("--batch", type=int, default=16)
     arguments = benchmark.arguments()
     count = arguments.clips or (7 if arguments.quick else 49)
-    actions = [list(RULES)[number % len(RULES)] for number in range(count)]
-    prompts = [
-        sample_clip(arguments.seed + number, action=action).caption for number, action in enumerate(actions)
-    ]
-    pipe = CogVideoXPipeline.from_pretrained(arguments.checkpoint, dtype=torch.float32, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
+    truths = true_clips(arguments.seed, count)
+    prompts = [truth.caption for truth in truths]
+    pipe = read_base(arguments.checkpoint)
     noise = pipe.scheduler.config
     face_rates = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -48,12 +42,9 @@ def main() -> None:
                     guidance=arguments.guidance,
                     batch=arguments.batch,
                 )
-                judged = list(pool.map(judge, zip(videos, actions, strict=True)))
-                face_rates[name, steps] = float(np.mean([rate for rate, _, _ in judged]))
+                face_rates[name, steps], action_right = rates(pool, videos, truths)
                 benchmark.note(f"solvers.{name}_{steps}.face_rate", face_rates[name, steps])
-                benchmark.note(
-                    f"solvers.{name}_{steps}.action_right", float(np.mean([seen for _, seen, _ in judged]))
-                )
+                benchmark.note(f"solvers.{name}_{steps}.action_right", action_right)
     fewest = min(steps for _, steps in face_rates)
     gained = face_rates["dpm", fewest] - face_rates["ddim", fewest]
     benchmark.claim("solvers.dpm_over_ddim.face_rate_gained", gained, ">=", 0)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from acting import generate, judge, true_clips
 from claims import Benchmark
 from diffusers import CogVideoXPipeline
 
 from likeness.errors import FaceError
-from likeness.evaluation.actions import RULES, is_seen
-from likeness.evaluation.color import name_clothing
+from likeness.evaluation.actions import RULES
 from likeness.evaluation.identification import identify
-from likeness.evaluation.tracking import track_face
 from likeness.faces import read_face
 from likeness.generation.presets import PRESETS
 from likeness.generation.similarity import frame_embeddings
 from likeness.media import contact_sheet, write_picture
 from likeness.puppets import PuppetClip, sample_clip, sample_person, sample_picture
+from likeness.training.pairs import read_base
 from likeness.weights import CHECKPOINTS
 
 STOCK = """
@@ -41,36 +41,6 @@ def loads_in_stock_diffusers(folder: Path) -> bool:
     return done.returncode == 0
 
 
-def generate(
-    pipe: CogVideoXPipeline, prompts: list[str], *, seed: int, steps: int, guidance: float, batch: int
-) -> np.ndarray:
-    """Make one clip for each prompt: (clips, frames, height, width, 3) uint8."""
-    videos = []
-    for start in range(0, len(prompts), batch):
-        part = prompts[start : start + batch]
-        generators = [
-            torch.Generator("cpu").manual_seed(seed + start + number) for number in range(len(part))
-        ]
-        output = pipe(
-            part,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=generators,
-            max_sequence_length=pipe.transformer.config.max_text_seq_length,
-            output_type="np",
-        )
-        videos.append((np.asarray(output.frames) * 255).round().astype(np.uint8))
-        print(f"  {start + len(part)} of {len(prompts)} clips made", flush=True)
-    return np.concatenate(videos)
-
-
-def judge(task: tuple[np.ndarray, str]) -> tuple[float, bool, str]:
-    """Face rate, whether the action is seen, and the color of the clothing."""
-    frames, action = task
-    track = track_face(frames)
-    return track.face_rate, is_seen(action, track), name_clothing(frames)
-
-
 def flicker(frames: np.ndarray) -> float:
     """Mean second difference in time: what neither rests nor moves evenly."""
     values = frames.astype(np.float32)
@@ -79,8 +49,8 @@ def flicker(frames: np.ndarray) -> float:
 
 def measure_text(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoolExecutor) -> None:
     arguments = benchmark.arguments()
-    actions = [list(RULES)[number % len(RULES)] for number in range(arguments.clips)]
-    truths = [sample_clip(arguments.seed + number, action=action) for number, action in enumerate(actions)]
+    truths = true_clips(arguments.seed, arguments.clips)
+    actions = [truth.action for truth in truths]
     videos = generate(
         pipe,
         [truth.caption for truth in truths],
@@ -170,8 +140,7 @@ def main() -> None:
     arguments = benchmark.arguments()
     arguments.clips = arguments.clips or (14 if arguments.quick else 100)
     arguments.people = arguments.people or (10 if arguments.quick else 40)
-    pipe = CogVideoXPipeline.from_pretrained(arguments.checkpoint, dtype=torch.float32, local_files_only=True)
-    pipe.set_progress_bar_config(disable=True)
+    pipe = read_base(arguments.checkpoint)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         measure_vae(benchmark, pipe, pool)
         measure_text(benchmark, pipe, pool)

@@ -10,12 +10,13 @@ from likeness.adapters.attention import FaceAddedAttnProcessor
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.recognizer import Recognizer
 from likeness.methods.fantasy_id import FantasyID
+from likeness.training import methods
 from likeness.training.base import Denoiser
 from likeness.training.data import Shards
 from likeness.training.diffusion import tokenize
 from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, load_face_encoder
 from likeness.training.guided import GuidedTeacher, MethodGuidance
-from likeness.training.methods import MethodDenoiser, MethodStage, MethodStageSettings, train_method
+from likeness.training.methods import MethodDenoiser, MethodStage, MethodStageSettings, nudged, train_method
 from likeness.training.mirror import MirrorLesson
 from likeness.training.unseen import SHEET_PROMPTS
 
@@ -37,13 +38,19 @@ def fantasy_lesson(views: int = 6) -> FantasyLesson:
 LESSONS = {"mirror": (MirrorLesson(), MIRROR), "fantasy_id": (fantasy_lesson(), FANTASY)}
 
 
-@pytest.fixture(scope="module", params=LESSONS)
-def parts(request, topology_of, frozen_pipe):
+def build(name, frozen_pipe, topology_of):
+    """Make a pipeline, a lesson, and its method, which is not attached."""
     pipe = frozen_pipe([PROMPT, *SHEET_PROMPTS])
-    lesson, sizes = LESSONS[request.param]
+    lesson, sizes = LESSONS[name]
     method = lesson.build(pipe.transformer.config, sizes)
     if isinstance(method, FantasyID):
         method.set_topology(topology_of(30, 8))
+    return pipe, method, lesson
+
+
+@pytest.fixture(scope="module", params=LESSONS)
+def parts(request, topology_of, frozen_pipe):
+    pipe, method, lesson = build(request.param, frozen_pipe, topology_of)
     method.attach(pipe).trainable_parameters()
     return pipe, method, lesson, Recognizer(128, (8, 8, 8), 32).requires_grad_(False)
 
@@ -102,6 +109,68 @@ def test_the_loss_reaches_the_method_and_nothing_of_the_base(parts, data, dtype)
     assert all(p.grad is None for p in pipe.vae.parameters())
 
 
+def test_what_the_method_has_drawn_itself_teaches_it_too(parts):
+    torch.manual_seed(0)
+    stage = make_stage(
+        parts, data="clips", dtype="float32", text_drop=0.0, identity_drop=0.0, both_drop=0.0,
+        identity_samples=0, rollout_samples=3, rollout_steps=2, guidance=1.5,
+    )  # fmt: skip
+    asked = []
+    stage.cast.register_forward_pre_hook(
+        lambda _, inputs: asked.append((inputs[-1].tolist(), inputs[4].all()))
+    )
+    stage.weigh = lambda *_: torch.zeros(())  # The noise loss would teach as well.
+    loss, figures = stage.loss(0)
+    loss.backward()
+    _, method, _, _ = parts
+    reached = [p.grad for p in method.parameters() if p.grad is not None and p.grad.any()]
+    method.zero_grad()
+    assert reached
+    assert figures["rollout"] > 0
+    # One call with the data's latents, then both branches in two steps and once more where they end.
+    (_, *steps) = asked
+    assert len(steps) == 6
+    assert [bool(is_someone) for _, is_someone in steps] == [False, True] * 3
+    (first, *_), (last, *_) = steps[0], steps[-1]
+    assert len(set(first)) == 1  # All begin with as little signal,
+    assert len(set(last)) == 3  # and end anywhere.
+    assert all(end < begin for begin, end in zip(first, last, strict=True))
+
+
+def test_views_of_a_face_after_the_first_are_moved_and_mirrored(parts, monkeypatch):
+    ramp = torch.linspace(-1, 1, 64).expand(2, 3, 1, 64, 64)
+    monkeypatch.setattr(methods.codec, "decode", lambda *_: ramp)
+    stage = make_stage(parts, data="clips", dtype="float32", identity_views=3)
+    seen = []
+    stage.recognizer = lambda crops: (seen.append(crops), torch.ones(len(crops), 128))[1]
+    stage.recognizer.size_px, stage.recognizer.standardize = 32, lambda embedding: embedding
+    torch.manual_seed(0)
+    distance = stage.identity_distance(torch.randn(2, 5, 16, 8, 8), torch.arange(2), -torch.ones(2, 128))
+    assert_close(distance, torch.tensor(2.0))
+    plain, mirrored, moved = seen
+    for view in (mirrored.flip(-1), moved):
+        assert 0 < (plain - view).abs().mean() < 0.1 < (plain + view).abs().mean()
+
+
+def test_nudged_landmarks_keep_the_shape_of_the_face():
+    torch.manual_seed(0)
+    points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]]).expand(500, 5, 2)
+    moved = nudged(points, shift=0.05, scale=0.05)
+    steps = (moved - points).mean(dim=1)
+    assert_close(steps.std(dim=0), torch.full((2,), 0.05 * 20), rtol=0.1, atol=0.0)
+    width = moved[:, 3, 0] - moved[:, 0, 0]
+    assert_close(width.std(), torch.tensor(0.05 * 20), rtol=0.1, atol=0.0)
+    assert_close((moved[:, 4, 1] - moved[:, 0, 1]) / width, torch.full((500,), 8 / 20))
+
+
+def test_the_timestep_of_a_share_of_signal(parts):
+    stage = make_stage(parts)
+    found = stage.timestep_of(torch.tensor([0.03, 0.5, 2.0]))
+    assert found[-1] == 0
+    for step, share in zip(found[:2].tolist(), (0.03, 0.5), strict=True):
+        assert stage.alpha_bars[step] >= share > stage.alpha_bars[step + 1]
+
+
 def test_guidance_is_added_where_a_sentence_says_something(parts):
     stage = make_stage(
         parts, text_drop=0.5, identity_drop=0.0, both_drop=0.0, dtype="float32", attention_guidance=0.5
@@ -118,13 +187,9 @@ def test_guidance_is_added_where_a_sentence_says_something(parts):
 
 @pytest.fixture(params=LESSONS)
 def apart(request, frozen_pipe, topology_of):
-    """Make a pipeline, and a method that is not attached to it."""
-    pipe = frozen_pipe([PROMPT, *SHEET_PROMPTS])
-    lesson, sizes = LESSONS[request.param]
-    method = lesson.build(pipe.transformer.config, sizes)
-    if isinstance(method, FantasyID):
-        method.set_topology(topology_of(30, 8))
-    for parameter in method.parameters():  # Nothing is left at zero, so that everything is heard.
+    """Make what `build` makes; nothing of the method is left at zero, so that everything is heard."""
+    pipe, method, lesson = build(request.param, frozen_pipe, topology_of)
+    for parameter in method.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return pipe, method, lesson
 

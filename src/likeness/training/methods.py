@@ -30,6 +30,7 @@ from likeness.training.loop import finish, finished, train
 from likeness.training.pairs import Sentences, read_base, read_data
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings
+from likeness.training.rollout import roll_out
 
 
 class MethodStageSettings(diffusion.DiffusionStageSettings):
@@ -55,6 +56,18 @@ class MethodStageSettings(diffusion.DiffusionStageSettings):
     """Blocks whose attention that guidance perturbs."""
     min_alpha_bar: float = 0.5
     """The identity loss is taken where more than this share of the variance is signal."""
+    identity_views: int = Field(default=1, ge=1)
+    """Crops of each decoded face that the identity loss is averaged over; those after the first are moved a little and
+    every other one is mirrored, so that no pattern pays that hangs on where pixels lie."""
+    rollout_samples: int = Field(default=0, ge=0)
+    """Of at most so many samples of a process's share of a step the identity loss is also taken on latents that the
+    method has drawn itself, with `guidance`."""
+    rollout_steps: int = Field(default=4, ge=1)
+    """Steps in which it draws them."""
+    rollout_from: float = Field(default=0.03, gt=0, lt=1)
+    """They begin with so little signal of a clip: enough to know where its face will be."""
+    rollout_to: tuple[float, float] = (0.2, 0.9)
+    """They end anywhere between these shares."""
 
 
 class MethodRecipe(Settings):
@@ -177,7 +190,47 @@ class MethodStage:
                 distance = self.identity_distance(seen, rows[chosen], whose)
                 figures["identity"] = float(distance.detach())
                 error = error + settings.identity_weight * distance * len(chosen) / len(rows)
+        chosen = active.nonzero()[: settings.rollout_samples, 0]
+        if settings.identity_weight and len(chosen):
+            traits = None if traits is None else traits[chosen]
+            own = (ids[chosen], mask[chosen], pixels[chosen].to(self.dtype), traits)
+            seen = self.rollout(clean[chosen], own)
+            distance = self.identity_distance(
+                seen, rows[chosen], self.data["faces"]["embedding"][faces[chosen, 0]]
+            )
+            figures["rollout"] = float(distance.detach())
+            error = error + settings.identity_weight * distance * len(chosen) / len(rows)
         return error, figures
+
+    def rollout(self, clean: Tensor, own: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Tensor:
+        """x0 as the method sees it in latents that it has drawn itself; only the last step has a gradient.
+
+        Shapes:
+            clean: (batch, frames, channels, height, width), where the noise is laid over
+            own: token ids, the mask m, pixels and traits of the batch
+        """
+        settings, count = self.settings, len(clean)
+        ids, mask, pixels, traits = own
+        someone, nobody = torch.ones(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
+        empty = self.sentences.empty.expand_as(ids)
+
+        def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
+            noisy = noisy.to(self.dtype)
+            with torch.no_grad():
+                plain = self.cast(empty, mask & False, pixels, traits, nobody, noisy, timesteps).float()
+            meant = self.cast(ids, mask, pixels, traits, someone, noisy, timesteps).float()
+            return plain + settings.guidance * (meant - plain)
+
+        low, high = settings.rollout_to
+        start = self.timestep_of(torch.tensor([settings.rollout_from]))
+        ends = self.timestep_of(low + (high - low) * torch.rand(count)).clamp(max=int(start))
+        noisy, _ = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[start])
+        noisy = roll_out(denoise, noisy, int(start), ends, self.alpha_bars, steps=settings.rollout_steps)
+        return diffusion.clean_from(noisy, denoise(noisy, ends), self.alpha_bars[ends])
+
+    def timestep_of(self, signal: Tensor) -> Tensor:
+        """The last timestep with at least this share of signal in its variance."""
+        return (self.alpha_bars >= signal[:, None]).sum(dim=1).sub(1).clamp(min=0)
 
     def references(self, rows: Tensor, count: int) -> Tensor:
         """Rows of faces, (batch, count): the first may show the same scene, the others show other looks."""
@@ -224,8 +277,12 @@ class MethodStage:
         scaled = seen[:, :1].transpose(1, 2) / self.pipe.vae.config.scaling_factor
         frames = codec.decode(self.pipe.vae, scaled.to(self.dtype)).squeeze(2).float()
         points = self.data["landmarks"][self.settings.data][rows]
-        found = self.recognizer(align(frames, points, self.recognizer.size_px))
-        return 1 - F.cosine_similarity(found, self.recognizer.standardize(embedding)).mean()
+        told, errors = self.recognizer.standardize(embedding), []
+        for view in range(self.settings.identity_views):
+            crops = align(frames, nudged(points) if view else points, self.recognizer.size_px)
+            found = self.recognizer(crops.flip(-1) if view % 2 else crops)
+            errors.append(1 - F.cosine_similarity(found, told).mean())
+        return torch.stack(errors).mean()
 
     def sheet(self, path: Path) -> dict[str, float]:
         """Unseen people: the reference, then frames made from it; the error on their faces."""
@@ -234,6 +291,14 @@ class MethodStage:
         unseen.draw(self, path)
         self.set_base_dtype(self.dtype)
         return figures
+
+
+def nudged(points: Tensor, shift: float = 0.05, scale: float = 0.05) -> Tensor:
+    """Landmarks (batch, points, 2) of faces moved and grown by shares of their width, at random."""
+    center = points.mean(dim=1, keepdim=True)
+    reach = (points.amax(dim=1, keepdim=True) - points.amin(dim=1, keepdim=True)).amax(dim=2, keepdim=True)
+    grown = 1 + scale * torch.randn(len(points), 1, 1)
+    return center + (points - center) * grown + shift * reach * torch.randn(len(points), 1, 2)
 
 
 def train_method(

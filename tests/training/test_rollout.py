@@ -1,0 +1,38 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likeness.training.diffusion import add_noise
+from likeness.training.rollout import roll_out
+
+ALPHA_BARS = torch.linspace(0.99, 0.01, 1000)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_who_knows_the_clip_arrives_at_it_with_the_noise_it_began_with(steps):
+    torch.manual_seed(0)
+    clean, noise = torch.randn(2, 3, 4, 5, 5, 5)
+    start, ends = 900, torch.tensor([100, 400, 900])
+    noisy, _ = add_noise(clean, noise, ALPHA_BARS[torch.full((3,), start)])
+    seen = []
+
+    def denoise(_, timesteps):
+        seen.append(timesteps.tolist())
+        return add_noise(clean, noise, ALPHA_BARS[timesteps])[1]
+
+    arrived = roll_out(denoise, noisy, start, ends, ALPHA_BARS, steps=steps)
+    assert_close(arrived, add_noise(clean, noise, ALPHA_BARS[ends])[0])
+    assert seen[0] == [900, 900, 900]
+    assert len(seen) == steps
+    assert all(mine[2] == 900 for mine in seen)  # Whoever is there already stays.
+
+
+def test_every_step_hears_what_the_one_before_has_drawn():
+    heard = []
+
+    def denoise(latents, _):
+        heard.append(latents)
+        return torch.ones_like(latents)
+
+    roll_out(denoise, torch.zeros(1, 1, 1, 1, 1), 800, torch.tensor([200]), ALPHA_BARS, steps=3)
+    assert len({float(latents.sum()) for latents in heard}) == 3
