@@ -8,7 +8,8 @@ from face_tokens import FaceTokens, FaceTokensLesson
 
 from likeness import Likeness, config, read_face
 from likeness.puppets import sample_person, sample_picture
-from likeness.training.methods import MethodRecipe, train_method
+from likeness.training.method_settings import MethodRecipe
+from likeness.training.methods import train_method
 from likeness.weights import CHECKPOINTS
 
 tiny = CHECKPOINTS / "tiny"

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from likeness.backbones import tiny
 from likeness.errors import ConfigError
 from likeness.training import render
-from likeness.training.data import Order, Shards, to_bytes, to_float, unpack_mask
+from likeness.training.data import Order, Shards, nudged, to_bytes, to_float, unpack_mask
 from likeness.training.latents import latents, shrink_mask
 from likeness.training.progress import Journal
 
@@ -84,3 +85,14 @@ def test_an_epoch_takes_every_row_once_and_the_order_follows_from_the_seed():
 def test_bytes_survive_the_way_to_floats_and_back():
     frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 16, 16, 3)
     assert np.array_equal(to_bytes(to_float(torch.from_numpy(frames))), frames)
+
+
+def test_nudged_landmarks_keep_the_shape_of_the_face():
+    torch.manual_seed(0)
+    points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]]).expand(500, 5, 2)
+    moved = nudged(points, shift=0.05, scale=0.05)
+    steps = (moved - points).mean(dim=1)
+    assert_close(steps.std(dim=0), torch.full((2,), 0.05 * 20), rtol=0.1, atol=0.0)
+    width = moved[:, 3, 0] - moved[:, 0, 0]
+    assert_close(width.std(), torch.tensor(0.05 * 20), rtol=0.1, atol=0.0)
+    assert_close((moved[:, 4, 1] - moved[:, 0, 1]) / width, torch.full((500,), 8 / 20))

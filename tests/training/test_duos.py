@@ -7,7 +7,7 @@ from likeness.puppets import sample_duo
 from likeness.training.base import caption
 from likeness.training.data import Shards, unpack_mask
 from likeness.training.duos import SHEET_PROMPTS, DuosRecipe, DuoStage, draw
-from likeness.training.methods import MethodStageSettings
+from likeness.training.method_settings import MethodStageSettings
 from likeness.training.mirror import MirrorLesson
 from likeness.training.render import PuppetSettings, build, folder
 

@@ -89,3 +89,17 @@ def test_a_student_nears_its_guided_teacher_and_leaves_the_text_encoder(pipe):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_the_text_encoder_learns_again_where_no_teacher_is(pipe):
+    shards = Shards({"latents": torch.randn(2, 1, 16, 8, 8).half()}, [{"prompt": SENTENCE}] * 2)
+    for guidance in (
+        0.5,
+        0.0,
+    ):  # An uninterrupted run builds both stages, one that goes on after the first only the second.
+        settings = BaseStageSettings(
+            name="s", steps=1, data="pictures", attention_guidance=guidance, perturbed_layers=(0,)
+        )
+        BaseStage(pipe, settings, {"pictures": shards}, seed=0)
+        assert all(p.requires_grad is not bool(guidance) for p in pipe.text_encoder.parameters())
+    pipe.text_encoder.requires_grad_(False)

@@ -1,9 +1,12 @@
+import copy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from likeness.adapters.attention import FaceAddedAttnProcessor
@@ -13,11 +16,15 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.training import methods
 from likeness.training.base import Denoiser
 from likeness.training.data import Shards
+from likeness.training.denoiser import MethodDenoiser
 from likeness.training.diffusion import tokenize
 from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, load_face_encoder
 from likeness.training.guided import GuidedTeacher, MethodGuidance
-from likeness.training.methods import MethodDenoiser, MethodStage, MethodStageSettings, nudged, train_method
+from likeness.training.loop import InterruptedRunError
+from likeness.training.method_settings import MethodStageSettings
+from likeness.training.methods import MethodStage, train_method
 from likeness.training.mirror import MirrorLesson
+from likeness.training.rollout import see_own
 from likeness.training.unseen import SHEET_PROMPTS
 
 PROMPT = "a woman img in a red sweater nods in a park"
@@ -117,7 +124,7 @@ def test_what_the_method_has_drawn_itself_teaches_it_too(parts):
     )  # fmt: skip
     asked = []
     stage.cast.register_forward_pre_hook(
-        lambda _, inputs: asked.append((inputs[-1].tolist(), inputs[4].all()))
+        lambda _, inputs: asked.append((inputs[-1].tolist(), bool(inputs[4].all()), torch.is_grad_enabled()))
     )
     stage.weigh = lambda *_: torch.zeros(())  # The noise loss would teach as well.
     loss, figures = stage.loss(0)
@@ -130,7 +137,8 @@ def test_what_the_method_has_drawn_itself_teaches_it_too(parts):
     # One call with the data's latents, then both branches in two steps and once more where they end.
     (_, *steps) = asked
     assert len(steps) == 6
-    assert [bool(is_someone) for _, is_someone in steps] == [False, True] * 3
+    assert [is_someone for _, is_someone, _ in steps] == [False, True] * 3
+    assert [learns for _, _, learns in steps] == [False] * 5 + [True]
     (first, *_), (last, *_) = steps[0], steps[-1]
     assert len(set(first)) == 1  # All begin with as little signal,
     assert len(set(last)) == 3  # and end anywhere.
@@ -145,35 +153,23 @@ def test_views_of_a_face_after_the_first_are_moved_and_mirrored(parts, monkeypat
     stage.recognizer = lambda crops: (seen.append(crops), torch.ones(len(crops), 128))[1]
     stage.recognizer.size_px, stage.recognizer.standardize = 32, lambda embedding: embedding
     torch.manual_seed(0)
-    distance = stage.identity_distance(torch.randn(2, 5, 16, 8, 8), torch.arange(2), -torch.ones(2, 128))
+    points = stage.data["landmarks"]["clips"][:2]
+    distance = stage.identity_distance(torch.randn(2, 5, 16, 8, 8), points, -torch.ones(2, 128))
     assert_close(distance, torch.tensor(2.0))
     plain, mirrored, moved = seen
     for view in (mirrored.flip(-1), moved):
         assert 0 < (plain - view).abs().mean() < 0.1 < (plain + view).abs().mean()
 
 
-def test_nudged_landmarks_keep_the_shape_of_the_face():
-    torch.manual_seed(0)
-    points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]]).expand(500, 5, 2)
-    moved = nudged(points, shift=0.05, scale=0.05)
-    steps = (moved - points).mean(dim=1)
-    assert_close(steps.std(dim=0), torch.full((2,), 0.05 * 20), rtol=0.1, atol=0.0)
-    width = moved[:, 3, 0] - moved[:, 0, 0]
-    assert_close(width.std(), torch.tensor(0.05 * 20), rtol=0.1, atol=0.0)
-    assert_close((moved[:, 4, 1] - moved[:, 0, 1]) / width, torch.full((500,), 8 / 20))
-
-
-def test_the_timestep_of_a_share_of_signal(parts):
-    stage = make_stage(parts)
-    found = stage.timestep_of(torch.tensor([0.03, 0.5, 2.0]))
-    assert found[-1] == 0
-    for step, share in zip(found[:2].tolist(), (0.03, 0.5), strict=True):
-        assert stage.alpha_bars[step] >= share > stage.alpha_bars[step + 1]
-
-
 def test_guidance_is_added_where_a_sentence_says_something(parts):
     stage = make_stage(
-        parts, text_drop=0.5, identity_drop=0.0, both_drop=0.0, dtype="float32", attention_guidance=0.5
+        parts,
+        text_drop=0.5,
+        identity_drop=0.0,
+        both_drop=0.0,
+        dtype="float32",
+        attention_guidance=0.5,
+        perturbed_layers=(1,),
     )
     stage.identity_distance = lambda *_: torch.zeros(())  # A v that is far off has no picture.
     stage.weigh = lambda _rows, error: error.flatten(1).mean(dim=1).sort().values[[0, -1]].sum()
@@ -218,7 +214,7 @@ def told(pipe, method, lesson, *, is_active):
 def test_guidance_of_rows_without_anybody_is_the_bases(apart):
     pipe, method, lesson = apart
     inputs = told(pipe, method, lesson, is_active=False)
-    guidance = MethodGuidance(pipe, method, MethodDenoiser, layers=[0, 1], dtype=torch.float32)
+    guidance = MethodGuidance(pipe, method, layers=[0, 1], dtype=torch.float32)
     denoiser = Denoiser(pipe.text_encoder, pipe.transformer)
     base = inputs[0], inputs[-2], inputs[-1]
     teacher = GuidedTeacher(denoiser, scale=1.0, layers=[0, 1], dtype=torch.float32)
@@ -230,7 +226,7 @@ def test_guidance_of_rows_without_anybody_is_the_bases(apart):
 def test_guidance_sees_the_person(apart, monkeypatch):
     pipe, method, lesson = apart
     inputs = told(pipe, method, lesson, is_active=True)
-    guidance = MethodGuidance(pipe, method, MethodDenoiser, layers=[0], dtype=torch.float32)(*inputs)
+    guidance = MethodGuidance(pipe, method, layers=[0], dtype=torch.float32)(*inputs)
     method.attach(pipe)
     denoiser = MethodDenoiser(pipe, method)
     with torch.no_grad():
@@ -251,13 +247,82 @@ def test_guidance_sees_the_person(apart, monkeypatch):
     assert_close(guidance, whole - perturbed, atol=1e-5, rtol=1e-4)
 
 
-def test_guidance_without_the_base_before_it_is_refused(tmp_path, parts):
-    recipe = FantasyRecipe.model_construct(
-        unguided=None, start=None, without=(), base=tmp_path, recognizer=tmp_path, seed=0, method={}, faces=None,
-        clips=None, unseen=None, stages=(MethodStageSettings(name="s", steps=1, data="pictures", attention_guidance=0.5),),
-    )  # fmt: skip
-    with pytest.raises(ConfigError, match="no `unguided`"):
-        train_method(recipe, tmp_path, tmp_path, parts[2])
+GUIDED = MethodStageSettings(
+    name="s", steps=2, batch=2, data="clips", attention_guidance=0.5, perturbed_layers=(1,), rollout_samples=1,
+    rollout_steps=1, identity_samples=0, identity_drop=0.0, both_drop=0.0,
+)  # fmt: skip
+
+
+def recipe_of(folder, **changes) -> FantasyRecipe:
+    values = {
+        "without": (), "base": folder / "guided", "recognizer": folder, "seed": 0, "method": {}, "faces": None, "clips": None,
+        "unseen": None, "descriptor": None, "start": None, "unguided": folder / "base", "teacher": folder / "teacher",
+        "stages": (GUIDED,), **changes,
+    }  # fmt: skip
+    return FantasyRecipe.model_construct(**values)
+
+
+@pytest.mark.parametrize("absent", ["unguided", "teacher"])
+def test_guidance_without_the_base_before_it_is_refused(tmp_path, parts, absent):
+    with pytest.raises(ConfigError, match=f"`{absent}`"):
+        train_method(recipe_of(tmp_path, **{absent: None}), tmp_path, tmp_path, parts[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"rollout_samples": 1, "identity_weight": 0.0}, "identity_weight"),
+        ({"attention_guidance": 0.5}, "perturbed_layers"),
+        ({"rollout_to": (20, 90)}, "rollout_to"),
+        ({"rollout_to": (0.01, 0.5)}, "rollout_from"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(changes, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        MethodStageSettings(name="s", steps=1, data="clips", **changes)
+
+
+def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, tmp_path, monkeypatch):
+    pipe, method, lesson = apart
+    method.save_pretrained(tmp_path / "teacher")
+    read = []
+
+    def read_base(folder):
+        read.append(folder.name)
+        return copy.deepcopy(pipe)
+
+    data, recognizer = make_data(), Recognizer(128, (8, 8, 8), 32)
+    monkeypatch.setattr(methods, "read_base", read_base)
+    monkeypatch.setattr(methods, "read_data", lambda *_: dict(data))
+    monkeypatch.setattr(Recognizer, "load", lambda _: recognizer)
+    monkeypatch.setattr(lesson, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(lesson, "build", lambda *_: copy.deepcopy(method))
+    monkeypatch.setattr(MethodStage, "sheet", lambda *_: {})
+    drawn = []
+    monkeypatch.setattr(methods, "see_own", lambda *told: (drawn.append(told), see_own(*told))[1])
+    recipe = recipe_of(tmp_path)
+    whole = train_method(recipe, tmp_path / "whole", tmp_path, lesson)
+    with monkeypatch.context() as once:
+        once.setattr(methods, "train", partial(methods.train, after_steps=1))
+        with pytest.raises(InterruptedRunError):
+            train_method(recipe, tmp_path / "parted", tmp_path, lesson)
+    parted = train_method(recipe, tmp_path / "parted", tmp_path, lesson)
+    assert read == ["guided", "base"] * 3
+    name = "diffusion_pytorch_model.safetensors"
+    before, after, again = (load_file(folder / name) for folder in (tmp_path / "teacher", whole, parted))
+    assert any(not torch.equal(before[key].half(), after[key].half()) for key in before)
+    for key, value in after.items():
+        assert torch.equal(value, again[key]), key
+    assert len(drawn) == 4  # Two steps, twice.
+
+
+@pytest.mark.parametrize("apart", ["mirror"], indirect=True)
+def test_a_teacher_keeps_its_numbers_of_embeddings_whole(apart):
+    pipe, method, _ = apart
+    method.standardize_embeddings(torch.randn(64, 128) * 0.1 + 0.123456)
+    teacher = MethodGuidance(pipe, method, layers=[0], dtype=torch.bfloat16).denoisers[0].module
+    assert teacher.base[1].transformer_blocks[0].base.attn1.to_v.weight.dtype == torch.bfloat16
+    assert torch.equal(teacher.method.embedding_mean, method.embedding_mean)
 
 
 def test_dropping_leaves_plain_or_empty_sentences(parts):

@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from likeness.training.diffusion import add_noise
-from likeness.training.rollout import roll_out
+from likeness.training.rollout import roll_out, timestep_of
 
 ALPHA_BARS = torch.linspace(0.99, 0.01, 1000)
 
@@ -12,15 +12,15 @@ ALPHA_BARS = torch.linspace(0.99, 0.01, 1000)
 def test_who_knows_the_clip_arrives_at_it_with_the_noise_it_began_with(steps):
     torch.manual_seed(0)
     clean, noise = torch.randn(2, 3, 4, 5, 5, 5)
-    start, ends = 900, torch.tensor([100, 400, 900])
-    noisy, _ = add_noise(clean, noise, ALPHA_BARS[torch.full((3,), start)])
+    begins, ends = torch.full((3,), 900), torch.tensor([100, 400, 900])
+    noisy, _ = add_noise(clean, noise, ALPHA_BARS[begins])
     seen = []
 
     def denoise(_, timesteps):
         seen.append(timesteps.tolist())
         return add_noise(clean, noise, ALPHA_BARS[timesteps])[1]
 
-    arrived = roll_out(denoise, noisy, start, ends, ALPHA_BARS, steps=steps)
+    arrived = roll_out(denoise, noisy, begins, ends, ALPHA_BARS, steps=steps)
     assert_close(arrived, add_noise(clean, noise, ALPHA_BARS[ends])[0])
     assert seen[0] == [900, 900, 900]
     assert len(seen) == steps
@@ -34,5 +34,15 @@ def test_every_step_hears_what_the_one_before_has_drawn():
         heard.append(latents)
         return torch.ones_like(latents)
 
-    roll_out(denoise, torch.zeros(1, 1, 1, 1, 1), 800, torch.tensor([200]), ALPHA_BARS, steps=3)
+    roll_out(
+        denoise, torch.zeros(1, 1, 1, 1, 1), torch.tensor([800]), torch.tensor([200]), ALPHA_BARS, steps=3
+    )
     assert len({float(latents.sum()) for latents in heard}) == 3
+
+
+def test_the_timestep_of_a_share_of_signal():
+    shares = torch.tensor([0.03, 0.5, 2.0])
+    *found, none = timestep_of(shares, ALPHA_BARS).tolist()
+    assert none == 0
+    for step, share in zip(found, shares, strict=False):
+        assert ALPHA_BARS[step] >= share > ALPHA_BARS[step + 1]

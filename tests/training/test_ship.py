@@ -66,9 +66,28 @@ def test_fantasy_id_is_shipped_where_it_was_trained(runs, tmp_path):
     assert "fantasy_id/config.json" in json.loads(listing.read_text())["files"]
 
 
-def test_a_base_that_learned_guidance_replaces_the_one_before(runs, tmp_path):
-    guided = runs / "guided" / "model"
-    guided.mkdir(parents=True)
-    (guided / "config.json").write_text(json.dumps({"name": "guided"}))
+def add(runs, name, over=None):
+    folder = runs / name / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"name": name}))
+    if over:
+        (runs / name / "recipe.json").write_text(json.dumps({"settings": {"base": f"runs/{over}/model"}}))
+
+
+def test_what_goes_on_from_a_run_replaces_it(runs, tmp_path):
+    add(runs, "base_guided")
+    add(runs, "magic_mirror_more", over="base_guided")
     ship(runs, tmp_path / "tiny")
-    assert json.loads((tmp_path / "tiny" / "config.json").read_text()) == {"name": "guided"}
+    for folder, name in ((".", "base_guided"), ("magic_mirror", "magic_mirror_more")):
+        config = json.loads((tmp_path / "tiny" / folder / "config.json").read_text())
+        assert config == {"name": name}
+
+
+def test_an_adapter_over_another_base_is_refused_and_nothing_is_lost(runs, tmp_path):
+    ship(runs, tmp_path / "tiny")
+    add(runs, "magic_mirror_more", over="base")
+    ship(runs, tmp_path / "tiny")
+    add(runs, "base_guided")
+    with pytest.raises(WeightsError, match=r"magic_mirror_more.* was trained over runs/base/model"):
+        ship(runs, tmp_path / "tiny")
+    assert json.loads((tmp_path / "tiny" / "config.json").read_text()) == {"name": "base"}

@@ -7,14 +7,14 @@ without this package.
 import string
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from einops import rearrange, reduce
-from pydantic import Field
+from pydantic import Field, model_validator
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers import decoders as token_decoders
 from torch import Tensor
@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 from likeness import weights
 from likeness.config import Settings
+from likeness.errors import ConfigError
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
@@ -60,6 +61,15 @@ class TransformerSettings(Settings):
     """Side of a token in latent pixels: CogVideoX's 2, or 1 for four times as many tokens."""
     num_frames: int = 17
     """Frames of a clip, 1 + a multiple of 4."""
+
+    @model_validator(mode="after")
+    def _has_whole_patches(self) -> Self:
+        if self.size_px // 8 % self.patch_size:
+            raise ValueError(
+                f"a frame of {self.size_px} px has {self.size_px // 8} latent pixels a side, which patch_size = "
+                f"{self.patch_size} does not divide; choose 1 or 2"
+            )
+        return self
 
 
 class TextSettings(Settings):
@@ -116,12 +126,12 @@ def refine_patches(tensors: dict[str, Tensor], patch_size: int) -> dict[str, Ten
         patch_size: The new side of a token, in latent pixels.
 
     Raises:
-        ValueError: The weights' patch size is no multiple of `patch_size`.
+        ConfigError: The weights' patch size is no multiple of `patch_size`.
     """
     patches = tensors["patch_embed.proj.weight"]
     old = patches.shape[-1]
     if old % patch_size:
-        raise ValueError(
+        raise ConfigError(
             f"The weights have patches of {old} latent pixels, which cannot be cut into patches of {patch_size}. "
             f"Choose a patch_size that divides {old}."
         )

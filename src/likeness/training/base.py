@@ -89,9 +89,9 @@ class BaseStage:
         self.dtype = getattr(torch, settings.dtype)
         self.cast = diffusion.CastParameters(self.denoiser, self.dtype)
         self.teacher = None
+        # With a teacher only the transformer learns: adapters were trained to this text encoder.
+        self.denoiser.text_encoder.requires_grad_(not settings.attention_guidance)
         if settings.attention_guidance:
-            # Only the transformer learns: adapters were trained to this text encoder.
-            self.denoiser.text_encoder.requires_grad_(False)
             self.teacher = guided.GuidedTeacher(
                 self.denoiser,
                 scale=settings.attention_guidance,

@@ -100,6 +100,14 @@ def jittered(crops: Tensor, rows: Tensor) -> Tensor:
     return pixels.unflatten(0, tuple(rows.shape))
 
 
+def nudged(points: Tensor, shift: float = 0.05, scale: float = 0.05) -> Tensor:
+    """Landmarks (batch, points, 2) of faces moved and grown by shares of their width, at random."""
+    center = points.mean(dim=1, keepdim=True)
+    reach = (points.amax(dim=1, keepdim=True) - points.amin(dim=1, keepdim=True)).amax(dim=2, keepdim=True)
+    grown = 1 + scale * torch.randn(len(points), 1, 1)
+    return center + (points - center) * grown + shift * reach * torch.randn(len(points), 1, 2)
+
+
 def to_bytes(frames: Tensor) -> np.ndarray:
     """[-1, 1] with channels before height and width to bytes with channels last."""
     return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()

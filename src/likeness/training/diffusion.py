@@ -33,7 +33,7 @@ class DiffusionStageSettings(LoopSettings):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Of activations, products and what is frozen; weights learn in float32."""
     guidance: float = 5.0
-    """Of the sheets."""
+    """By the sentence, in sheets and, where a method draws its own latents, in rollouts."""
 
 
 def sample_timesteps(count: int, kind: Timesteps) -> Tensor:
@@ -68,7 +68,14 @@ def rope(head_width: int, grid: int, num_latent_frames: int) -> tuple[Tensor, Te
 
 
 def denoise(transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
-    """What a CogVideoX transformer says to square clips, with the rotary embedding of their grid."""
+    """What a CogVideoX transformer says to square clips, with the rotary embedding of their grid.
+
+    Shapes:
+        noisy: (batch, frames, channels, height, width)
+        text: (batch, tokens, width)
+        timesteps: (batch,)
+        returns: v, as `noisy`
+    """
     config = transformer.config
     grid = noisy.shape[-1] // config.patch_size
     return transformer(
@@ -108,6 +115,14 @@ class CastParameters(nn.Module):
             if self.wide.isdisjoint(name.split("."))
         }
         return torch.func.functional_call(self.module, cast, args)
+
+
+def cast_base(transformer: nn.Module, method: nn.Module, dtype: torch.dtype) -> None:
+    """Cast what a transformer has of its own, and nothing of the method that it wears."""
+    worn = {id(parameter) for parameter in method.parameters()}
+    for parameter in transformer.parameters():
+        if id(parameter) not in worn:
+            parameter.data = parameter.data.to(dtype)
 
 
 @torch.no_grad()

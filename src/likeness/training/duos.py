@@ -10,20 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from likeness import media
 from likeness.adapters.regions import Regions
-from likeness.backbones import codec
-from likeness.errors import PromptError
-from likeness.identity.recognizer import align
+from likeness.errors import ConfigError, PromptError
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 from likeness.training import diffusion
 from likeness.training.data import Order, Shards, puppets, to_bytes, to_pixels
+from likeness.training.denoiser import MethodDenoiser
 from likeness.training.latents import latents
-from likeness.training.methods import MethodDenoiser, MethodRecipe, MethodStage, train_method
+from likeness.training.method_settings import MethodRecipe
+from likeness.training.methods import MethodStage, train_method
 from likeness.training.mirror import MirrorLesson
 from likeness.training.pairs import read_base
 from likeness.training.progress import Journal
@@ -92,6 +91,11 @@ class DuoStage(MethodStage):
 
     def __init__(self, *args: Any, recipe: DuosRecipe) -> None:
         super().__init__(*args)
+        if self.settings.attention_guidance or self.settings.rollout_samples:
+            raise ConfigError(
+                f"Stage `{self.settings.name}` has attention_guidance or rollout_samples, which steps on clips of two people "
+                "do not know. Leave both out of a recipe of two."
+            )
         self.recipe = recipe
         self.regions = Regions(across=recipe.across, own_positions=True)
         self.cast = diffusion.CastParameters(
@@ -144,7 +148,9 @@ class DuoStage(MethodStage):
         chosen = (alpha_bar > settings.min_alpha_bar).nonzero()[: settings.identity_samples // 2, 0]
         if settings.identity_weight and len(chosen):
             seen = diffusion.clean_from(noisy[chosen], velocity[chosen], alpha_bar[chosen])
-            distance = self._distance(seen, rows[chosen], traits[chosen])
+            distance = self.identity_distance(
+                seen, self.data["landmarks"]["duos"][rows[chosen]], traits[chosen]
+            )
             figures["duo_identity"] = float(distance.detach())
             error = error + settings.identity_weight * distance * len(chosen) / len(rows)
         return error, figures
@@ -164,15 +170,6 @@ class DuoStage(MethodStage):
             return self.weigh(rows, error)
         finally:
             self.targets = targets
-
-    def _distance(self, seen: Tensor, rows: Tensor, embedding: Tensor) -> Tensor:
-        """`identity_distance` of both people; embeddings (batch, 2, width)."""
-        scaled = seen[:, :1].transpose(1, 2) / self.pipe.vae.config.scaling_factor
-        frames = codec.decode(self.pipe.vae, scaled.to(self.dtype)).squeeze(2).float()
-        points = self.data["landmarks"]["duos"][rows].flatten(0, 1)
-        found = self.recognizer(align(frames.repeat_interleave(2, dim=0), points, self.recognizer.size_px))
-        wanted = self.recognizer.standardize(embedding.flatten(0, 1))
-        return 1 - F.cosine_similarity(found, wanted).mean()
 
     def sheet(self, path: Path) -> dict[str, float]:
         """Unseen people, two by two, beside the sheet of one person."""

@@ -21,7 +21,8 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.training.descriptor import DescriptorSettings, DescriptorStage, known_of_puppets
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
-from likeness.training.methods import MethodRecipe, train_method
+from likeness.training.method_settings import MethodRecipe
+from likeness.training.methods import train_method
 from likeness.training.shape import heads_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -37,8 +38,8 @@ class FantasyRecipe(MethodRecipe):
     face_encoder: Path | None = None
     """Folder of an adapter whose `face_encoder`, of the same sizes, this one's begins as; from nothing if absent."""
     descriptor: DescriptorSettings | None = None
-    """The stage before the image stage, in which the descriptor alone learns to read a person; none if absent, or
-    where `start` brings one that has."""
+    """The stage before the image stage, in which the descriptor alone learns to read a person; none if absent. Where
+    `start` brings one, it goes on from there."""
 
 
 class FantasyLesson(Lesson):
@@ -63,7 +64,7 @@ class FantasyLesson(Lesson):
 
     def begin(self, method: Any, data: dict[str, Any], folder: Path) -> None:
         settings = self.recipe.descriptor
-        if settings is None or self.recipe.start:
+        if settings is None:
             return
         place, modules = folder / settings.name, {"descriptor": method.descriptor}
         if finished(place, modules):

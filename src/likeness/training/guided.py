@@ -1,16 +1,16 @@
 """A teacher with perturbed-attention guidance, whose v a student learns to give without the second pass.
 
-Perturbed-attention guidance (arXiv:2403.17377): where a transformer's self-attention is replaced by the identity, what
+Perturbed-attention guidance (arXiv:2403.17377v1): where a transformer's self-attention is replaced by the identity, what
 it draws falls apart, and away from there lies what holds together:
 
     v_guided = v + scale * (v - v_perturbed)
 
-Learned as arXiv:2210.03142 learns classifier-free guidance, it costs nothing when sampling, and any pipeline has it. A
+Learned as arXiv:2210.03142v3 learns classifier-free guidance, it costs nothing when sampling, and any pipeline has it. A
 method that is trained over such a base on the data's v alone would unlearn it: `MethodGuidance` says what to add.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,11 +22,18 @@ from likeness.adapters.attention import FaceAddedAttnProcessor
 from likeness.adapters.block import FaceLayer
 from likeness.errors import ConfigError
 from likeness.methods.method import Method
-from likeness.training.diffusion import CastParameters
+from likeness.training.denoiser import MethodDenoiser
+from likeness.training.diffusion import CastParameters, cast_base
 
 
 class PerturbedAttnProcessor:
-    """Self-attention of CogVideoX in which every token heeds itself alone."""
+    """Self-attention of CogVideoX in which every token heeds itself alone.
+
+    Shapes:
+        hidden_states: (batch, video tokens, width)
+        encoder_hidden_states: (batch, text tokens, width)
+        returns: both
+    """
 
     def __call__(
         self,
@@ -91,16 +98,17 @@ class MethodGuidance:
     Args:
         pipe: The pipeline before it learned guidance. The copy of the method stays attached to it.
         method: An attached or free method that was trained over `pipe`; it is copied.
-        make: Makes a denoiser of a pipeline and an attached method, as `MethodDenoiser`.
         layers: Blocks whose self-attention is perturbed.
         dtype: Of the products.
+
+    Raises:
+        ConfigError: There is no such block, or none is named.
     """
 
     def __init__(
         self,
         pipe: Any,
         method: Method,
-        make: Callable[[Any, Method], nn.Module],
         *,
         layers: Sequence[int],
         dtype: torch.dtype,
@@ -109,18 +117,26 @@ class MethodGuidance:
         self.denoisers = []
         for is_perturbed in (False, True):
             mine = copy.copy(pipe)
-            transformer: Any = _frozen_copy(pipe.transformer, dtype)
+            transformer: Any = _frozen_copy(pipe.transformer, torch.float32)
             mine.transformer = transformer
             worn = copy.deepcopy(method).eval().requires_grad_(False).attach(mine)
+            cast_base(
+                transformer, worn, dtype
+            )  # The method's own are cast with each call, its buffers never.
             if is_perturbed:
                 for number in _known(layers, transformer):
                     _perturb(transformer.transformer_blocks[number])
             wide = tuple(method._keep_in_fp32_modules or ())
-            self.denoisers.append(CastParameters(make(mine, worn), dtype, wide=wide))
+            self.denoisers.append(CastParameters(MethodDenoiser(mine, worn), dtype, wide=wide))
 
     @torch.no_grad()
     def __call__(self, *inputs: Any) -> Tensor:
-        """V whole less v perturbed, in float32; `inputs` are those of the denoiser."""
+        """V whole less v perturbed, in float32.
+
+        Shapes:
+            inputs: those of the denoiser, noisy latents (batch, frames, channels, height, width) among them
+            returns: as the latents
+        """
         whole, perturbed = (denoiser(*inputs).float() for denoiser in self.denoisers)
         return whole - perturbed
 

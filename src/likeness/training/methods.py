@@ -14,114 +14,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
-from pydantic import Field
 from torch import Tensor, nn
 
 from likeness.backbones import codec
-from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
 from likeness.methods.method import Method
 from likeness.training import checkpoints, diffusion, parallel, unseen
-from likeness.training.data import Order, jittered
+from likeness.training.data import Order, jittered, nudged
+from likeness.training.denoiser import MethodDenoiser
 from likeness.training.guided import MethodGuidance
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
+from likeness.training.method_settings import MethodRecipe, MethodStageSettings
 from likeness.training.pairs import Sentences, read_base, read_data
 from likeness.training.progress import Journal
-from likeness.training.render import PuppetSettings
-from likeness.training.rollout import roll_out
-
-
-class MethodStageSettings(diffusion.DiffusionStageSettings):
-    """One stage of the method."""
-
-    identity_drop: float = Field(default=0.1, ge=0, le=1)
-    """Share of samples without an identity."""
-    both_drop: float = Field(default=0.05, ge=0, le=1)
-    """Share of samples without either."""
-    face_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of samples whose loss is taken over the face alone."""
-    self_reference: float = Field(default=0.3, ge=0, le=1)
-    """Share of pictures whose reference shows the same scene."""
-    two_references_every: int = Field(default=4, ge=0)
-    """Every so many steps one with two references a sample; 0 for never."""
-    identity_weight: float = Field(default=0.1, ge=0)
-    """The paper's lambda."""
-    identity_samples: int = Field(default=4, ge=0)
-    """At most so many samples of a process's share of a step are decoded for the identity loss."""
-    attention_guidance: float = Field(default=0.0, ge=0)
-    """Add this much of what perturbed-attention guidance says over the recipe's `unguided` base to what is learned."""
-    perturbed_layers: tuple[int, ...] = ()
-    """Blocks whose attention that guidance perturbs."""
-    min_alpha_bar: float = 0.5
-    """The identity loss is taken where more than this share of the variance is signal."""
-    identity_views: int = Field(default=1, ge=1)
-    """Crops of each decoded face that the identity loss is averaged over; those after the first are moved a little and
-    every other one is mirrored, so that no pattern pays that hangs on where pixels lie."""
-    rollout_samples: int = Field(default=0, ge=0)
-    """Of at most so many samples of a process's share of a step the identity loss is also taken on latents that the
-    method has drawn itself, with `guidance`."""
-    rollout_steps: int = Field(default=4, ge=1)
-    """Steps in which it draws them."""
-    rollout_from: float = Field(default=0.03, gt=0, lt=1)
-    """They begin with so little signal of a clip: enough to know where its face will be."""
-    rollout_to: tuple[float, float] = (0.2, 0.9)
-    """They end anywhere between these shares."""
-
-
-class MethodRecipe(Settings):
-    """A method over a trained base."""
-
-    seed: int = 0
-    base: Path
-    """Folder of the pipeline."""
-    unguided: Path | None = None
-    """Folder of the pipeline as it was before it learned guidance, for stages with `attention_guidance`; `start` is a
-    method that was trained over it."""
-    recognizer: Path
-    """Folder of the distilled recognizer."""
-    start: Path | None = None
-    """Folder of an adapter of this shape to go on from; from nothing if absent."""
-    method: dict[str, Any] = Field(default_factory=dict)
-    """Changes of the method's own defaults, say `has_norm = false` for Magic Mirror."""
-    faces: PuppetSettings
-    """References, several of each person; pictures of the same scenes are what the image stage learns."""
-    clips: PuppetSettings
-    """Of the same seed, so of the same people."""
-    unseen: PuppetSettings
-    """References of people that no step sees."""
-    without: tuple[str, ...] = ()
-    """Names of stages to leave out: Magic Mirror's ablation of image pre-training."""
-    stages: tuple[MethodStageSettings, ...] = Field(min_length=1)
-
-
-class MethodDenoiser(nn.Module):
-    """From token ids, references and noisy latents to v. Only the method learns."""
-
-    def __init__(self, pipe: CogVideoXPipeline, method: Method) -> None:
-        super().__init__()
-        self.method = method
-        # Not registered: the transformer wears the method's layers, and no parameter may be cast under two names.
-        self.base = (pipe.text_encoder, pipe.transformer)
-
-    def forward(
-        self,
-        ids: Tensor,
-        mask: Tensor,
-        pixels: Tensor,
-        traits: Tensor | None,
-        active: Tensor,
-        noisy: Tensor,
-        steps: Tensor,
-    ) -> Tensor:
-        text_encoder, transformer = self.base
-        with torch.no_grad():
-            text = text_encoder(ids)[0].to(noisy.dtype)
-        identity = self.method.encode_tensors(pixels, traits)
-        text = self.method.fuse(text, mask, identity)
-        with self.method.conditioned(identity, active=active):
-            return diffusion.denoise(transformer, noisy, text, steps)
+from likeness.training.rollout import Denoise, see_own
 
 
 class MethodStage:
@@ -159,10 +67,7 @@ class MethodStage:
 
     def set_base_dtype(self, dtype: torch.dtype) -> None:
         """The frozen base, and nothing of the method."""
-        own = {id(parameter) for parameter in self.method.parameters()}
-        for parameter in self.pipe.transformer.parameters():
-            if id(parameter) not in own:
-                parameter.data = parameter.data.to(dtype)
+        diffusion.cast_base(self.pipe.transformer, self.method, dtype)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         settings = self.settings
@@ -182,55 +87,44 @@ class MethodStage:
             target = target + settings.attention_guidance * says_something * self.guidance(*inputs)
         error = self.weigh(rows, (velocity - target).square())
         figures = {"noise": float(error.detach())}
+        points = self.data["landmarks"][settings.data][rows]
+        embedding = self.data["faces"]["embedding"][faces[:, 0]]
         if settings.identity_weight and settings.identity_samples:
             chosen = (active & (alpha_bar > settings.min_alpha_bar)).nonzero()[: settings.identity_samples, 0]
             if len(chosen):
                 seen = diffusion.clean_from(noisy[chosen], velocity[chosen], alpha_bar[chosen])
-                whose = self.data["faces"]["embedding"][faces[chosen, 0]]
-                distance = self.identity_distance(seen, rows[chosen], whose)
+                distance = self.identity_distance(seen, points[chosen], embedding[chosen])
                 figures["identity"] = float(distance.detach())
                 error = error + settings.identity_weight * distance * len(chosen) / len(rows)
         chosen = active.nonzero()[: settings.rollout_samples, 0]
         if settings.identity_weight and len(chosen):
-            traits = None if traits is None else traits[chosen]
-            own = (ids[chosen], mask[chosen], pixels[chosen].to(self.dtype), traits)
-            seen = self.rollout(clean[chosen], own)
-            distance = self.identity_distance(
-                seen, rows[chosen], self.data["faces"]["embedding"][faces[chosen, 0]]
-            )
+            own = (ids[chosen], mask[chosen], pixels[chosen], None if traits is None else traits[chosen])
+            seen = see_own(self.guided(*own), clean[chosen], self.alpha_bars, settings)
+            distance = self.identity_distance(seen, points[chosen], embedding[chosen])
             figures["rollout"] = float(distance.detach())
             error = error + settings.identity_weight * distance * len(chosen) / len(rows)
         return error, figures
 
-    def rollout(self, clean: Tensor, own: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Tensor:
-        """x0 as the method sees it in latents that it has drawn itself; only the last step has a gradient.
+    def guided(self, ids: Tensor, mask: Tensor, pixels: Tensor, traits: Tensor | None) -> Denoise:
+        """What a sampler hears: v guided by the sentence, the person in its branch alone. Only that branch learns.
 
         Shapes:
-            clean: (batch, frames, channels, height, width), where the noise is laid over
-            own: token ids, the mask m, pixels and traits of the batch
+            ids, mask: (batch, tokens)
+            pixels: (batch, references, 3, height, width)
+            traits: as `Lesson.traits` gives
         """
-        settings, count = self.settings, len(clean)
-        ids, mask, pixels, traits = own
-        someone, nobody = torch.ones(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
-        empty = self.sentences.empty.expand_as(ids)
+        someone = torch.ones(len(ids), dtype=torch.bool)
+        empty, nowhere = self.sentences.empty.expand_as(ids), torch.zeros_like(mask)
+        pixels = pixels.to(self.dtype)
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
             noisy = noisy.to(self.dtype)
             with torch.no_grad():
-                plain = self.cast(empty, mask & False, pixels, traits, nobody, noisy, timesteps).float()
+                plain = self.cast(empty, nowhere, pixels, traits, ~someone, noisy, timesteps).float()
             meant = self.cast(ids, mask, pixels, traits, someone, noisy, timesteps).float()
-            return plain + settings.guidance * (meant - plain)
+            return plain + self.settings.guidance * (meant - plain)
 
-        low, high = settings.rollout_to
-        start = self.timestep_of(torch.tensor([settings.rollout_from]))
-        ends = self.timestep_of(low + (high - low) * torch.rand(count)).clamp(max=int(start))
-        noisy, _ = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[start])
-        noisy = roll_out(denoise, noisy, int(start), ends, self.alpha_bars, steps=settings.rollout_steps)
-        return diffusion.clean_from(noisy, denoise(noisy, ends), self.alpha_bars[ends])
-
-    def timestep_of(self, signal: Tensor) -> Tensor:
-        """The last timestep with at least this share of signal in its variance."""
-        return (self.alpha_bars >= signal[:, None]).sum(dim=1).sub(1).clamp(min=0)
+        return denoise
 
     def references(self, rows: Tensor, count: int) -> Tensor:
         """Rows of faces, (batch, count): the first may show the same scene, the others show other looks."""
@@ -272,11 +166,19 @@ class MethodStage:
         by_sample = (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])
         return by_sample.mean()
 
-    def identity_distance(self, seen: Tensor, rows: Tensor, embedding: Tensor) -> Tensor:
-        """1 - cos of embeddings, each number standardized: raw ones of dlib share a mean that hides people."""
+    def identity_distance(self, seen: Tensor, points: Tensor, embedding: Tensor) -> Tensor:
+        """1 - cos of embeddings, each number standardized: raw ones of dlib share a mean that hides people.
+
+        Shapes:
+            seen: (batch, frames, channels, height, width), of which the first frame is looked at
+            points: (batch, landmarks, 2) px, or (batch, people, landmarks, 2)
+            embedding: (batch, embedding_width), or (batch, people, embedding_width)
+            returns: (), the mean
+        """
         scaled = seen[:, :1].transpose(1, 2) / self.pipe.vae.config.scaling_factor
         frames = codec.decode(self.pipe.vae, scaled.to(self.dtype)).squeeze(2).float()
-        points = self.data["landmarks"][self.settings.data][rows]
+        points, embedding = points.flatten(0, -3), embedding.flatten(0, -2)
+        frames = frames.repeat_interleave(len(points) // len(frames), dim=0)
         told, errors = self.recognizer.standardize(embedding), []
         for view in range(self.settings.identity_views):
             crops = align(frames, nudged(points) if view else points, self.recognizer.size_px)
@@ -293,12 +195,19 @@ class MethodStage:
         return figures
 
 
-def nudged(points: Tensor, shift: float = 0.05, scale: float = 0.05) -> Tensor:
-    """Landmarks (batch, points, 2) of faces moved and grown by shares of their width, at random."""
-    center = points.mean(dim=1, keepdim=True)
-    reach = (points.amax(dim=1, keepdim=True) - points.amin(dim=1, keepdim=True)).amax(dim=2, keepdim=True)
-    grown = 1 + scale * torch.randn(len(points), 1, 1)
-    return center + (points - center) * grown + shift * reach * torch.randn(len(points), 1, 2)
+def read_guidance(recipe: MethodRecipe, lesson: Lesson, settings: MethodStageSettings) -> MethodGuidance:
+    """What guides a stage: the recipe's `teacher` over its `unguided`."""
+    assert recipe.unguided is not None
+    assert recipe.teacher is not None
+    pipe = read_base(recipe.unguided)
+    teacher = lesson.build(pipe.transformer.config, recipe.method)
+    checkpoints.start_from(teacher, recipe.teacher)
+    return MethodGuidance(
+        pipe,
+        teacher,
+        layers=settings.perturbed_layers,
+        dtype=getattr(torch, settings.dtype),
+    )
 
 
 def train_method(
@@ -316,10 +225,10 @@ def train_method(
             f"`without` names {', '.join(sorted(unknown))}; stages are {[s.name for s in recipe.stages]}."
         )
     guided = [stage.name for stage in recipe.stages if stage.attention_guidance]
-    if guided and recipe.unguided is None:
+    if guided and (recipe.unguided is None or recipe.teacher is None):
         raise ConfigError(
-            f"Stage `{guided[0]}` has attention_guidance, and the recipe no `unguided`. "
-            "Name the base before it learned guidance."
+            f"Stage `{guided[0]}` has attention_guidance. Name the base before it learned guidance as the recipe's "
+            "`unguided`, and an adapter that was trained over that base as its `teacher`."
         )
     journal = Journal(folder, lesson.name)
     pipe, recognizer = read_base(recipe.base), Recognizer.load(recipe.recognizer).requires_grad_(False).eval()
@@ -331,7 +240,6 @@ def train_method(
         checkpoints.start_from(method, recipe.start)
     lesson.prepare(method, data, is_new=recipe.start is None)
     lesson.begin(method, data, folder)
-    free = copy.deepcopy(method)
     method.attach(pipe)
     method.trainable_parameters()
     modules: dict[str, nn.Module] = {lesson.name: method}
@@ -341,14 +249,7 @@ def train_method(
             continue
         stage = make_stage(pipe, method, lesson, recognizer, settings, data, recipe.seed + number)
         if settings.attention_guidance:
-            assert recipe.unguided is not None
-            stage.guidance = MethodGuidance(
-                read_base(recipe.unguided),
-                free,
-                MethodDenoiser,
-                layers=settings.perturbed_layers,
-                dtype=stage.dtype,
-            )
+            stage.guidance = read_guidance(recipe, lesson, settings)
         train(stage, settings, place, seed=recipe.seed + number)
         finish(place, modules)
     target = folder / "model"

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.training.lessons import Lesson
-from likeness.training.methods import MethodRecipe, train_method
+from likeness.training.method_settings import MethodRecipe
+from likeness.training.methods import train_method
 
 
 class MirrorRecipe(MethodRecipe):

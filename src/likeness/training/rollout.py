@@ -2,48 +2,92 @@
 
 In the data's noisy latents a person already shows, so a model that learns from them alone learns to trust what it is
 given; while sampling it is given its own mistakes. A reward taken on its own latents, with the gradient of the last step
-alone, is ReFL's (arXiv:2304.05977).
+alone, is ReFL's (arXiv:2304.05977v4).
 """
 
 from collections.abc import Callable
+from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from likeness.training.diffusion import clean_from
+from likeness.training.diffusion import DiffusionStageSettings, add_noise, clean_from
+
+Denoise = Callable[[Tensor, Tensor], Tensor]
+"""From latents (batch, frames, channels, height, width) and timesteps (batch,) to v, shaped as the latents."""
+
+
+class RolloutSettings(DiffusionStageSettings):
+    """What a stage says that learns from its own latents."""
+
+    rollout_samples: int = Field(default=0, ge=0)
+    """Of at most so many samples of a process's share of a step the identity loss is also taken on latents that the
+    method has drawn itself, with `guidance`."""
+    rollout_steps: int = Field(default=4, ge=1)
+    """Steps in which it draws them."""
+    rollout_from: float = Field(default=0.03, gt=0, lt=1)
+    """They begin with so little signal of a clip: enough to know where its face will be."""
+    rollout_to: tuple[float, float] = (0.05, 0.6)
+    """They end anywhere between these shares of signal. Nearer to 1 a recognizer is served sooner than a face."""
+
+    @model_validator(mode="after")
+    def _goes_on(self) -> Self:
+        low, high = self.rollout_to
+        if not self.rollout_from <= low <= high < 1:
+            raise ValueError(
+                f"rollouts of stage `{self.name}` begin at a share of signal of {self.rollout_from} and end between {low} "
+                f"and {high}: give `rollout_to` two shares below 1, neither below `rollout_from`"
+            )
+        return self
+
+
+def see_own(denoise: Denoise, clean: Tensor, alpha_bars: Tensor, settings: RolloutSettings) -> Tensor:
+    """x0 as a model sees it in latents that it has drawn itself; only the last step has a gradient.
+
+    Shapes:
+        clean: (batch, frames, channels, height, width), over which the first noise is laid
+        alpha_bars: (timesteps,)
+        returns: as `clean`
+    """
+    low, high = settings.rollout_to
+    start = timestep_of(torch.full((len(clean),), settings.rollout_from), alpha_bars)
+    ends = timestep_of(low + (high - low) * torch.rand(len(clean)), alpha_bars)
+    noisy, _ = add_noise(clean, torch.randn_like(clean), alpha_bars[start])
+    noisy = roll_out(denoise, noisy, start, ends, alpha_bars, steps=settings.rollout_steps)
+    return clean_from(noisy, denoise(noisy, ends), alpha_bars[ends])
+
+
+def timestep_of(signal: Tensor, alpha_bars: Tensor) -> Tensor:
+    """The last timestep with at least this share of signal in its variance, 0 if none has: (batch,) to (batch,)."""
+    return (alpha_bars >= signal[:, None]).sum(dim=1).sub(1).clamp(min=0)
 
 
 @torch.no_grad()
 def roll_out(
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    noisy: Tensor,
-    start: int,
-    ends: Tensor,
-    alpha_bars: Tensor,
-    *,
-    steps: int,
+    denoise: Denoise, noisy: Tensor, begins: Tensor, ends: Tensor, alpha_bars: Tensor, *, steps: int
 ) -> Tensor:
-    """Go from one timestep down to another of each sample's own, in DDIM's steps of equal length.
+    """Go from one timestep of each sample down to another, in DDIM's steps (arXiv:2010.02502v4, Eq. 12, sigma 0).
 
     Shapes:
-        denoise: from latents and timesteps to v
         noisy: (batch, frames, channels, height, width)
-        ends: (batch,), timesteps no greater than `start`
+        begins, ends: (batch,), timesteps
         alpha_bars: (timesteps,)
         returns: as `noisy`
     """
-    begins = torch.full_like(ends, start)
     for step in range(steps):
         now, after = (torch.lerp(begins.float(), ends.float(), (step + i) / steps).long() for i in (0, 1))
-        velocity = denoise(noisy, now).float()
-        noisy = step_to(noisy, velocity, alpha_bars[now], alpha_bars[after])
+        noisy = step_to(noisy, denoise(noisy, now).float(), alpha_bars[now], alpha_bars[after])
     return noisy
 
 
 def step_to(noisy: Tensor, velocity: Tensor, now: Tensor, after: Tensor) -> Tensor:
-    """DDIM's step (arXiv:2010.02502, Eq. 12, eta 0) from one alpha_bar to the next; both have one number a sample."""
-    keep, blur, keep_after, blur_after = (
-        share.sqrt().view(-1, *[1] * (noisy.ndim - 1)) for share in (now, 1 - now, after, 1 - after)
-    )
-    noise = keep * velocity + blur * noisy
-    return keep_after * clean_from(noisy, velocity, now) + blur_after * noise
+    """The same clip under the same noise, at another alpha_bar.
+
+    Shapes:
+        noisy, velocity: (batch, frames, channels, height, width)
+        now, after: (batch,), alpha_bar
+        returns: as `noisy`
+    """
+    noise, _ = add_noise(velocity, noisy, now)  # v turned by a quarter: keep * v + blur * noisy.
+    return add_noise(clean_from(noisy, velocity, now), noise, after)[0]

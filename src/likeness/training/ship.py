@@ -4,53 +4,58 @@ python -m likeness.training.ship
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 from likeness import weights
 from likeness.errors import WeightsError
 
-ADDED = ("magic_mirror", "recognizer", "shape")
-"""Runs whose models become folders of their own beside the parts of the pipeline."""
+NEWEST = {
+    "base": ("base_guided", "base"),
+    "magic_mirror": ("magic_mirror_rollout", "magic_mirror_more", "magic_mirror"),
+    "fantasy_id": ("fantasy_id_rollout", "fantasy_id_more", "fantasy_id"),
+    "recognizer": ("recognizer",),
+    "shape": ("shape",),
+}
+"""For each part the runs that give it, by the names of their recipes: the first that is there is taken."""
 OPTIONAL = ("fantasy_id",)
-"""The same, where there is such a run. What shipped before is left out: it was trained over another base."""
+"""Shipped where there is such a run. What shipped before is left out: it was trained over another base."""
 INDEPENDENT = ("recognizer", "shape")
-"""Those of them that know nothing of the base: what ships already stays where there is no newer run."""
+"""Those that know nothing of the base: what ships already stays where there is no newer run."""
 
 
 def ship(runs: Path, target: Path) -> Path:
     """Copy each run's model into `target` and list the checksums of all files.
 
     Args:
-        runs: Folder of the runs `base`, `magic_mirror`, `recognizer` and `shape`, and of `fantasy_id` if there is one; a
-            run `guided` (base_guided.toml) replaces `base`, the VAE of a run `decoder` theirs.
+        runs: Folder of the runs, named as their recipes; the VAE of a run `decoder` replaces the base's.
         target: The checkpoint; what was there is replaced.
 
     Returns:
         The list of checksums.
 
     Raises:
-        WeightsError: A run has not finished.
+        WeightsError: A run has not finished, or an adapter was trained over another base than the one that ships.
     """
-    models = {name: runs / name / "model" for name in ("base", *ADDED)}
-    guided = runs / "guided" / "model"
-    if guided.is_dir():
-        models["base"] = guided
-    for name in INDEPENDENT:
-        if not models[name].is_dir() and (target / name).is_dir():
-            models[name] = target / name
-    absent = [str(folder) for folder in models.values() if not folder.is_dir()]
+    models = {part: _newest(runs, names) for part, names in NEWEST.items()}
+    for part in INDEPENDENT:
+        if not models[part].is_dir() and (target / part).is_dir():
+            models[part] = target / part
+    absent = [str(folder) for part, folder in models.items() if part not in OPTIONAL and not folder.is_dir()]
     if absent:
         raise WeightsError(
             f"Not trained yet: {', '.join(absent)}. Run `likeness train` with recipes/tiny/*.toml first."
         )
+    base = models.pop("base")
+    models = {part: folder for part, folder in models.items() if folder.is_dir()}
+    for folder in models.values():
+        _refuse_other_base(folder, base)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(models["base"], partial)
-    models |= {name: runs / name / "model" for name in OPTIONAL if (runs / name / "model").is_dir()}
-    for name in (*ADDED, *OPTIONAL):
-        if name in models:
-            shutil.copytree(models[name], partial / name)
+    shutil.copytree(base, partial)
+    for part, folder in models.items():
+        shutil.copytree(folder, partial / part)
     sharpened = runs / "decoder" / "model" / "vae"
     if sharpened.is_dir():
         shutil.rmtree(partial / "vae")
@@ -59,6 +64,24 @@ def ship(runs: Path, target: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target / weights.CHECKSUMS_FILE
+
+
+def _newest(runs: Path, names: tuple[str, ...]) -> Path:
+    """The model of the first run that has one, of the last if none has."""
+    models = [runs / name / "model" for name in names]
+    return next((folder for folder in models if folder.is_dir()), models[-1])
+
+
+def _refuse_other_base(model: Path, base: Path) -> None:
+    recipe = model.with_name("recipe.json")
+    if not recipe.is_file():
+        return
+    over = json.loads(recipe.read_text())["settings"].get("base")
+    if over is not None and Path(over).parent.name != base.parent.name:
+        raise WeightsError(
+            f"{model} was trained over {over}, and {base} ships. Train the recipe that goes on over {base.parent.name}, "
+            f"or move {base.parent} away."
+        )
 
 
 def main() -> None:

@@ -17,7 +17,10 @@ SHEET_PROMPTS = (
 
 @torch.no_grad()
 def face_loss(stage: Any, count: int = 64) -> float:
-    """The error of v on the faces of unseen people, another look of whom is the reference, at fixed noise."""
+    """The error of what is learned (v, and guidance if there is any) on the faces of unseen people, at fixed noise.
+
+    Another look of the person is the reference.
+    """
     faces, rows = stage.data["unseen"], torch.arange(min(count, len(stage.unseen)))
     looks = faces.rows_of("person")
     people = [looks[stage.unseen.facts[int(row)]["person"]] for row in rows]
@@ -28,7 +31,7 @@ def face_loss(stage: Any, count: int = 64) -> float:
     timesteps = torch.linspace(20, 980, len(rows)).long()
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     noisy, target = diffusion.add_noise(clean, noise, stage.alpha_bars[timesteps])
-    velocity = stage.cast(
+    inputs = (
         stage.unseen_sentences.ids[1][rows],
         stage.unseen_sentences.masks[1][rows],
         to_pixels(faces["crop"][chosen]).to(stage.dtype),
@@ -36,7 +39,10 @@ def face_loss(stage: Any, count: int = 64) -> float:
         torch.ones(len(rows), dtype=torch.bool),
         noisy.to(stage.dtype),
         timesteps,
-    ).float()
+    )
+    velocity = stage.cast(*inputs).float()
+    if stage.guidance is not None:
+        target = target + stage.settings.attention_guidance * stage.guidance(*inputs)
     face = stage.unseen["mask"][rows].float().unsqueeze(2)
     return float(((velocity - target).square() * face).sum() / (face.sum() * clean.shape[2]))
 
