@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -n 2 --dist loadfile
 # Two workers on two cores: threads inside each would only fight.
 export OMP_NUM_THREADS ?= 1
-# claims.py is how the others state their results; gpu.py wants a card (gpu.sh), ablations.py an hour of training.
-BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py gpu.py ablations.py),$(sort $(wildcard benchmarks/*.py)))
+# claims.py and acting.py serve the others; gpu.py wants a card (gpu.sh), ablations.py an hour of training, guidance.py a
+# base that has not learned guidance.
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py acting.py gpu.py ablations.py guidance.py),$(sort $(wildcard benchmarks/*.py)))
 
 .PHONY: setup demo test check bench recompile
 

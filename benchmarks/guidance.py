@@ -25,6 +25,8 @@ TRIED = (
     ((3, 4), 0.3, 2.0), ((3, 4), 0.5, 1.5), ((3, 4), 1.0, 1.5), ((2, 3, 4), 0.5, 1.5), ((3, 4, 5), 0.5, 1.5),
 )  # fmt: skip
 """Perturbed blocks, weight, guidance by the prompt."""
+CHOSEN, CONTROL = ((3, 4), 0.5, 1.5), ((), 0.0, 1.5)
+"""What `base_guided.toml` teaches, and the same without it."""
 
 
 class PerturbedGuidance:
@@ -69,7 +71,7 @@ def main() -> None:
     prompts = [truth.caption for truth in truths]
     pipe = read_base(arguments.checkpoint)
     perturbed = PerturbedGuidance(pipe)
-    found: dict[bool, list[float]] = {False: [], True: []}
+    found: dict[tuple[tuple[int, ...], float, float], float] = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for layers, scale, guidance in TRIED:
             perturbed.choose(layers, scale)
@@ -79,14 +81,13 @@ def main() -> None:
             )
             face_rate, action_right = rates(pool, videos, truths)
             name = f"guidance.blocks_{'_'.join(map(str, layers)) or 'none'}.{scale:g}.{guidance:g}"
-            found[bool(layers)].append(face_rate)
+            found[layers, scale, guidance] = face_rate
             benchmark.note(f"{name}.face_rate", face_rate)
             benchmark.note(f"{name}.action_right", action_right)
             write_picture(
                 arguments.folder / f"{name}.png", contact_sheet([list(clip[::4]) for clip in videos])
             )
-    gained = max(found[True]) - max(found[False])
-    benchmark.claim("guidance.best.face_rate_gained", gained, ">=", 0)
+    benchmark.claim("guidance.chosen.face_rate_gained", found[CHOSEN] - found[CONTROL], ">=", 0.05)
     benchmark.finish()
 
 
