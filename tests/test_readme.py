@@ -47,14 +47,14 @@ def desk(tmp_path_factory):
 def at_desk(desk, monkeypatch):
     """Work in that folder, as if `me.jpg` were the first word of the command line.
 
-    Few steps are taken and few seeds tried: that everything runs is the question here, not how well a video looks.
+    Few steps are taken and one seed is tried: that everything runs is the question here, not how well a video looks.
     """
     monkeypatch.chdir(desk)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("LIKENESS_HOME", str(desk / "home"))
     monkeypatch.setattr(sys, "argv", ["example", "me.jpg"])
     monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"].model_copy(update={"steps": NUM_STEPS}))
-    monkeypatch.setattr(demo, "CANDIDATES", 2)
+    monkeypatch.setattr(demo, "CANDIDATES", 1)
     return desk
 
 
