@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist worksteal
 # Two workers on two cores: threads inside each would only fight.
 export OMP_NUM_THREADS ?= 1
 # claims.py and acting.py serve the others; gpu.py wants a card (gpu.sh), ablations.py an hour of training, guidance.py a

@@ -282,6 +282,7 @@ def test_settings_that_would_do_nothing_are_refused(changes, complaint):
         MethodStageSettings(name="s", steps=1, data="clips", **changes)
 
 
+@pytest.mark.parametrize("apart", ["mirror"], indirect=True)
 def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, tmp_path, monkeypatch):
     pipe, method, lesson = apart
     method.save_pretrained(tmp_path / "teacher")
