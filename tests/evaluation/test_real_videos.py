@@ -25,7 +25,7 @@ FRAMES_A_VIDEO = int(os.environ.get("LIKENESS_REAL_FRAMES", "16"))
 
 @pytest.fixture(scope="module")
 def folder():
-    found = Path(os.environ.get("LIKENESS_REAL", Path(__file__).parents[2] / ".." / "shared" / "real"))
+    found = Path(os.environ.get("LIKENESS_REAL") or Path(__file__).parents[2] / ".." / "shared" / "real")
     if not found.is_dir():
         pytest.skip(f"no real photographs at {found} (LIKENESS_REAL)")
     return found

@@ -20,7 +20,7 @@ def face(photograph):
 
 @pytest.fixture(scope="session")
 def real_folder():
-    folder = Path(os.environ.get("LIKENESS_REAL", Path(__file__).parents[2] / ".." / "shared" / "real"))
+    folder = Path(os.environ.get("LIKENESS_REAL") or Path(__file__).parents[2] / ".." / "shared" / "real")
     if not folder.is_dir():
         pytest.skip(f"no real photographs at {folder} (LIKENESS_REAL)")
     return folder

@@ -119,7 +119,7 @@ def test_sampling_spreads_over_videos_of_any_length(tmp_path):
 
 @pytest.fixture(scope="module")
 def filmed():
-    folder = Path(os.environ.get("LIKENESS_REAL", Path(__file__).parents[2] / ".." / "shared" / "real"))
+    folder = Path(os.environ.get("LIKENESS_REAL") or Path(__file__).parents[2] / ".." / "shared" / "real")
     if not folder.is_dir():
         pytest.skip(f"no real videos at {folder} (LIKENESS_REAL)")
     return sorted((folder / "videos").glob("*.mp4"))
