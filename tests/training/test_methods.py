@@ -223,6 +223,20 @@ def test_guidance_of_rows_without_anybody_is_the_bases(apart):
     assert_close(guidance(*inputs), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_nobody_is_read_where_nobody_is_meant(apart, monkeypatch):
+    pipe, method, lesson = apart
+    method.attach(pipe)
+    denoiser, inputs = MethodDenoiser(pipe, method), told(pipe, method, lesson, is_active=False)
+    ids, mask, pixels, traits, active, noisy, steps = inputs
+    assert not active.any()
+    with torch.no_grad():
+        one = denoiser(ids, mask, pixels, traits, torch.tensor([False, True]), noisy, steps)
+        monkeypatch.setattr(method, "encode_tensors", None)
+        alone = denoiser(*inputs)
+    assert_close(alone[0], one[0])
+    assert (alone[1] - one[1]).abs().max() > 1e-3
+
+
 def test_guidance_sees_the_person(apart, monkeypatch):
     pipe, method, lesson = apart
     inputs = told(pipe, method, lesson, is_active=True)

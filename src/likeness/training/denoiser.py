@@ -1,5 +1,7 @@
 """From a sentence, references and noisy latents to v, as every stage of a method hears it."""
 
+from typing import Any
+
 import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
@@ -30,7 +32,18 @@ class MethodDenoiser(nn.Module):
         text_encoder, transformer = self.base
         with torch.no_grad():
             text = text_encoder(ids)[0].to(noisy.dtype)
-        identity = self.method.encode_tensors(pixels, traits)
-        text = self.method.fuse(text, mask, identity)
-        with self.method.conditioned(identity, active=active):
+        if not active.any():  # The base alone, bit for bit; nobody has to be read for it.
             return diffusion.denoise(transformer, noisy, text, steps)
+        identity = self.read(pixels, traits)
+        text = self.method.fuse(text, mask, identity)
+        with self.method.conditioned(identity, active=active, **self.places(pixels, mask)):
+            return diffusion.denoise(transformer, noisy, text, steps)
+
+    def read(self, pixels: Tensor, traits: Tensor | None) -> Any:
+        """The identities of a batch."""
+        return self.method.encode_tensors(pixels, traits)
+
+    def places(self, pixels: Tensor, mask: Tensor) -> dict[str, Any]:
+        """What `conditioned` has to know of where people stand."""
+        del pixels, mask
+        return {}

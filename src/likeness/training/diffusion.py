@@ -54,6 +54,12 @@ def clean_from(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
     return keep * noisy - blur * velocity
 
 
+def noise_from(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The noise as the model sees it."""
+    keep, blur = _roots(alpha_bar, noisy)
+    return keep * velocity + blur * noisy
+
+
 def _roots(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     shaped = alpha_bar.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
     return shaped.sqrt(), (1 - shaped).sqrt()

@@ -53,26 +53,14 @@ class DuoDenoiser(MethodDenoiser):
         super().__init__(pipe, method)
         self.regions = regions
 
-    def forward(
-        self,
-        ids: Tensor,
-        mask: Tensor,
-        pixels: Tensor,
-        traits: Tensor | None,
-        active: Tensor,
-        noisy: Tensor,
-        steps: Tensor,
-    ) -> Tensor:
+    def read(self, pixels: Tensor, traits: Tensor | None) -> Any:
         if pixels.ndim == 5:
-            return super().forward(ids, mask, pixels, traits, active, noisy, steps)
-        text_encoder, transformer = self.base
-        with torch.no_grad():
-            text = text_encoder(ids)[0].to(noisy.dtype)
+            return super().read(pixels, traits)
         assert traits is not None
-        identity = together(self.method, pixels, traits)
-        text = self.method.fuse(text, mask, identity)
-        with self.method.conditioned(identity, active=active, whose=mask, regions=self.regions):
-            return diffusion.denoise(transformer, noisy, text, steps)
+        return together(self.method, pixels, traits)
+
+    def places(self, pixels: Tensor, mask: Tensor) -> dict[str, Any]:
+        return {} if pixels.ndim == 5 else {"whose": mask, "regions": self.regions}
 
 
 def together(method: Any, pixels: Tensor, traits: Tensor) -> MagicMirrorIdentity:

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from likeness.training.diffusion import DiffusionStageSettings, add_noise, clean_from
+from likeness.training.diffusion import DiffusionStageSettings, add_noise, clean_from, noise_from
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """From latents (batch, frames, channels, height, width) and timesteps (batch,) to v, shaped as the latents."""
@@ -89,5 +89,5 @@ def step_to(noisy: Tensor, velocity: Tensor, now: Tensor, after: Tensor) -> Tens
         now, after: (batch,), alpha_bar
         returns: as `noisy`
     """
-    noise, _ = add_noise(velocity, noisy, now)  # v turned by a quarter: keep * v + blur * noisy.
-    return add_noise(clean_from(noisy, velocity, now), noise, after)[0]
+    clean, noise = clean_from(noisy, velocity, now), noise_from(noisy, velocity, now)
+    return add_noise(clean, noise, after)[0]
