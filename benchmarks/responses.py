@@ -11,6 +11,7 @@ do not tell them apart alone.
 """
 
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,8 +26,8 @@ from scipy.stats import ConstantInputWarning, spearmanr
 from likeness.errors import FaceError
 from likeness.evaluation.cache import Measured, VideoInfo
 from likeness.evaluation.face_motion import motion_between_frames
-from likeness.evaluation.feature import Footage
-from likeness.evaluation.features import FEATURES, in_order
+from likeness.evaluation.feature import Arrays, Footage
+from likeness.evaluation.features import FEATURES
 from likeness.evaluation.metrics import METRICS
 from likeness.evaluation.score import look
 from likeness.evaluation.view import ReferenceSet
@@ -167,11 +168,23 @@ def copy(frames: np.ndarray, degree: float, picture: np.ndarray) -> np.ndarray:
     return np.concatenate([frames[: len(frames) - count], np.repeat(still[None], count, axis=0)])
 
 
-def measure(frames: np.ndarray, sitter: Sitter, gallery: np.ndarray) -> dict[str, float]:
+def find_all_faces(clips: Iterable[np.ndarray]) -> list[Arrays]:
+    """The feature `faces` of each clip, found in one go: what clips share is looked at once."""
+    clips = list(clips)
+    faces = FEATURES["faces"].compute(Footage(frames=np.concatenate(clips), fps=FPS), {})
+    ends = np.cumsum([len(clip) for clip in clips])
+    parts = []
+    for begin, end in zip(ends - [len(clip) for clip in clips], ends, strict=True):
+        mine = (faces["frame"] >= begin) & (faces["frame"] < end)
+        part = {name: values[mine] for name, values in faces.items()}
+        parts.append(part | {"frame": part["frame"] - begin})
+    return parts
+
+
+def measure(frames: np.ndarray, faces: Arrays, sitter: Sitter, gallery: np.ndarray) -> dict[str, float]:
     """Every metric of one changed clip. The gallery's first row is the right person."""
-    footage, features = Footage(frames=frames, fps=FPS), {}
-    for name in in_order({"faces", "flow"}):
-        features[name] = FEATURES[name].compute(footage, features)
+    features = {"faces": faces}
+    features["flow"] = FEATURES["flow"].compute(Footage(frames=frames, fps=FPS), features)
     info = VideoInfo(num_frames=len(frames), fps=FPS, width_px=frames.shape[2], height_px=frames.shape[1])
     references = ReferenceSet(
         embeddings=np.stack([face.embedding for face in sitter.faces]),
@@ -205,20 +218,19 @@ def respond(number: int, *, seed: int, num_frames: int, size_px: int) -> tuple[d
         sample_clip, own_seed, action=ACTIONS[number % len(ACTIONS)], num_frames=num_frames, size_px=size_px
     )
     clip = film(person=sitter.person)
-    plain = measure(clip.frames, sitter, gallery)
-    table = {}
+    clips = {}
     for degree in DEGREES:
-        changed = {
-            "another person": film(person=mix(sitter.person, other.person, degree)).frames,
-            "freeze": slow_down(clip.frames, degree),
-            "shake": shake(slow_down(clip.frames, 1.0), degree, own_seed),
-            "blur": blur(clip.frames, degree),
-            "copy of the reference": copy(clip.frames, degree, sitter.picture),
-        }
-        for change, frames in changed.items():
-            is_plain = degree == 0 and change != "shake"
-            table[change, degree] = plain if is_plain else measure(frames, sitter, gallery)
-    return table, float(np.mean(motion_between_frames(clip.landmarks))), plain
+        clips["another person", degree] = film(person=mix(sitter.person, other.person, degree)).frames
+        clips["freeze", degree] = slow_down(clip.frames, degree)
+        clips["shake", degree] = shake(slow_down(clip.frames, 1.0), degree, own_seed)
+        clips["blur", degree] = blur(clip.frames, degree)
+        clips["copy of the reference", degree] = copy(clip.frames, degree, sitter.picture)
+    faces = find_all_faces(clips.values())
+    table = {
+        key: measure(frames, found, sitter, gallery)
+        for (key, frames), found in zip(clips.items(), faces, strict=True)
+    }
+    return table, float(np.mean(motion_between_frames(clip.landmarks))), table["freeze", 0.0]
 
 
 def correlate(first: np.ndarray, second: np.ndarray) -> float:

@@ -6,6 +6,7 @@ A metric declares the features it needs; a feature declares the weights it needs
 Those of large networks stand in `networks.features`.
 """
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,13 +15,14 @@ from likeness.evaluation.feature import Feature, Features, Footage, comparable
 from likeness.evaluation.flow import measure_flow
 from likeness.evaluation.networks.features import NETWORK_FEATURES
 from likeness.faces import default_engine, find_faces, prominence
+from likeness.records import Face
 
 DETECTION_PX = 384
 """Small frames are enlarged to this before the detector sees them."""
 
 
 def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:
-    """All prominent faces of all frames, by the default engine.
+    """All prominent faces of all frames, by the default engine. A frame that comes again is not looked at again.
 
     Shapes:
         frame: (faces,) int64, the frame that each row belongs to, rising
@@ -29,11 +31,13 @@ def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:
         prominence: (faces,) float32, score times area
         embedding: (faces, embedding_width) float32, `comparable`
     """
-    found = [
-        (index, face)
-        for index, frame in enumerate(footage.frames)
-        for face in find_faces(frame, enlarge_to_px=DETECTION_PX)
-    ]
+    seen: dict[bytes, list[Face]] = {}
+    found: list[tuple[int, Face]] = []
+    for index, frame in enumerate(footage.frames):
+        key = hashlib.blake2b(frame.tobytes()).digest()
+        if key not in seen:
+            seen[key] = find_faces(frame, enlarge_to_px=DETECTION_PX)
+        found.extend((index, face) for face in seen[key])
     engine = default_engine()
     embeddings = np.array([face.embedding for _, face in found], dtype=np.float32)
     return {

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from likeness.evaluation import features
+from likeness.evaluation.feature import Footage
+from likeness.puppets import sample_clip, sample_person
+
+
+@pytest.fixture
+def frames():
+    """Three frames of a puppet, whose first comes twice more."""
+    clip = sample_clip(0, person=sample_person(0), action="tilt", num_frames=3, size_px=96).frames
+    return clip[[0, 0, 1, 2, 0]]
+
+
+def test_a_frame_that_comes_again_is_looked_at_once(frames, monkeypatch):
+    looks, find_faces = [], features.find_faces
+
+    def look(frame, **options):
+        looks.append(frame)
+        return find_faces(frame, **options)
+
+    monkeypatch.setattr(features, "find_faces", look)
+    found = features.measure_faces(Footage(frames=frames, fps=8), {})
+    assert len(looks) == 3
+    alone = [features.measure_faces(Footage(frames=frame[None], fps=8), {}) for frame in frames]
+    for index, mine in enumerate(alone):
+        rows = found["frame"] == index
+        assert rows.sum() == len(mine["frame"]) >= 1
+        for name in ("box", "landmarks", "prominence", "embedding"):
+            np.testing.assert_array_equal(found[name][rows], mine[name])
