@@ -14,7 +14,7 @@ from likeness.errors import ConfigError, FaceError
 from likeness.evaluation.people import read_cases
 from likeness.evaluation.protocols import Protocol
 from likeness.generation import Likeness
-from likeness.media import write_picture
+from likeness.media import write_picture, write_video
 from likeness.puppets import sample_person, sample_picture
 
 SMALL = {"max_references": 1, "lists": ("puppets",), "prompts_per_identity": 2, "title": "t", "source": "s"}
@@ -177,3 +177,44 @@ def test_two_drawn_people_from_create_to_report(tmp_path, capsys):
         )
         == 0
     )
+
+
+def test_what_lies_in_the_folder_of_a_new_benchmark_is_never_removed(pictures, tmp_path):
+    mine = shutil.copytree(pictures, tmp_path / "bench" / "references")
+    before = sorted(mine.rglob("*"))
+    protocol = Protocol(**SMALL, groups={"woman": 1})
+    for source in (mine, pictures):
+        with pytest.raises(ConfigError, match="exists and would be overwritten"):
+            create_bench(tmp_path / "bench", "own", protocol, source)
+    assert sorted(mine.rglob("*")) == before
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written to"):
+        create_bench(tmp_path / "file" / "bench", "own", protocol, pictures)
+
+
+def test_a_page_never_replaces_the_benchmark(bench, capsys):
+    before = (bench / "bench.json").read_bytes()
+    for page in ("bench.html", "numbers.json"):
+        assert main(["bench", "report", str(bench), "-o", str(bench / page)]) == 2
+        assert "would overwrite" in capsys.readouterr().err
+    assert (bench / "bench.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", ".hidden"])
+def test_a_run_is_called_as_a_folder_can_be(bench, name):
+    with pytest.raises(ConfigError, match="Use a plain name"):
+        score_bench(bench, name)
+
+
+def test_a_run_with_a_bad_video_says_so(bench, capsys):
+    frames = sample_picture(7, person=sample_person(7, "woman"), size_px=96).frames.repeat(2, axis=0)
+    videos = bench / "runs" / "mine" / "videos"
+    write_video(videos / "anna_1.mp4", frames, 8)
+    (videos / "anna_2.mp4").write_bytes(b"no video")
+    assert main(["bench", "score", str(bench), "mine", "--json"]) == 3
+    told = capsys.readouterr()
+    assert "anna_2.mp4" in told.err
+    printed = json.loads(told.out)
+    assert (printed["videos"], printed["failed"]) == (2, 1)
+    result = json.loads((bench / "runs" / "mine" / "evaluation.json").read_text())
+    assert "img" not in result["videos"][0]["prompt"].split()

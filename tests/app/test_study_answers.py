@@ -92,6 +92,20 @@ def test_merging_a_file_twice_adds_nothing(study, store, tmp_path):
     assert store.count() == (2, 6)
 
 
+def test_a_conflict_in_the_last_file_stores_nothing_of_the_first(study, store, tmp_path):
+    first, second = (
+        saved_file(study, tmp_path / "a.json"),
+        saved_file(study, tmp_path / "b.json", "rater-0002"),
+    )
+    told = json.loads(second.read_text())
+    told["answers"][0]["key"] = json.loads(first.read_text())["answers"][0]["key"]
+    second.write_text(json.dumps(told))
+    with pytest.raises(AnswerConflictError):
+        merge(store, [first, second])
+    assert store.count() == (0, 0)
+    assert merge(store, [first]) == (3, 0)
+
+
 def test_files_of_another_study_or_of_nothing_add_nothing(study, store, tmp_path):
     good = saved_file(study, tmp_path / "good.json")
     for changes in ({"study": "ffff"}, {"rater": "someone-else"}, {"plan": "x"}):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 from survey import SYSTEMS, answer_all
 
@@ -49,3 +50,44 @@ def test_bad_words_are_told_with_what_to_do(material, tmp_path, capsys):
     assert "holds no study" in capsys.readouterr().err
     (tmp_path / "answers.json").write_text("[]")
     assert main(["study", "merge", str(tmp_path), str(tmp_path / "answers.json")]) == 2
+
+
+def test_what_lies_in_the_folder_of_a_new_study_is_never_removed(material, tmp_path, capsys):
+    page = tmp_path / "study" / "site" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("mine")
+    words = ["study", "create", *(str(material / name) for name in SYSTEMS)]
+    words += ["--references", str(material / "references"), "-o"]
+    assert main([*words, str(tmp_path / "study")]) == 2
+    assert "exists and would be overwritten" in capsys.readouterr().err
+    assert page.read_text() == "mine"
+    assert main([*words, str(page / "study")]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_a_page_never_replaces_the_study(shared_study, capsys):
+    before = (shared_study / "study.json").read_bytes()
+    for page in ("study.html", "numbers.json"):
+        assert main(["study", "report", str(shared_study), "-o", str(shared_study / page)]) == 2
+        assert "would overwrite" in capsys.readouterr().err
+    assert (shared_study / "study.json").read_bytes() == before
+
+
+def test_a_damaged_study_is_told(shared_study, tmp_path, capsys):
+    broken = shutil.copytree(shared_study, tmp_path / "study")
+    shutil.rmtree(broken / "site")
+    assert main(["study", "serve", str(broken)]) == 2
+    told = capsys.readouterr()
+    assert "is gone or empty" in told.err
+    assert "http" not in told.out
+    (broken / "answers.sqlite").write_bytes(b"no database" * 100)
+    assert main(["study", "report", str(broken)]) == 2
+    assert "cannot be read or written" in capsys.readouterr().err
+
+
+def test_two_videos_of_one_name_are_refused(material, tmp_path, capsys):
+    systems = [shutil.copytree(material / name, tmp_path / name) for name in SYSTEMS]
+    shutil.copy(systems[0] / "anna_1.mp4", systems[0] / "anna_1.mov")
+    words = ["study", "create", *map(str, systems), "--references", str(material / "references")]
+    assert main([*words, "-o", str(tmp_path / "study")]) == 2
+    assert "have one name" in capsys.readouterr().err

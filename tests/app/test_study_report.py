@@ -88,6 +88,15 @@ def test_figures_of_other_videos_are_refused(study, answered, tmp_path):
             read_figures(path)
 
 
+def test_names_with_dots_are_whole_and_no_video_has_two_rows(tmp_path):
+    path = tmp_path / "figures.csv"
+    path.write_text("system,video,good\na,d_v1.1,3\na,d_v1.2.mp4,4\n")
+    assert read_figures(path) == {"good": {("a", "d_v1.1"): 3, ("a", "d_v1.2"): 4}}
+    path.write_text("system,video,frame,good\na,d,0,3\na,d,1,4\n")
+    with pytest.raises(ConfigError, match="several rows"):
+        read_figures(path)
+
+
 def test_the_page_shows_the_figures_and_needs_nothing_else(study, answered, tmp_path):
     figures = {"<cosine>": {(item.system, item.video): float(n) for n, item in enumerate(study.items)}}
     report = make_report(study, answered, figures=figures)

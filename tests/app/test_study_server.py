@@ -94,6 +94,8 @@ def test_what_no_page_sends_is_refused_with_a_reason(server, folder):
         (422, good | {"trial": "v99"}),
         (422, good | {"key": "x"}),
         (422, good | {"more": 1}),
+        (422, good | {"seconds": float("nan")}),
+        (422, good | {"ratings": dict.fromkeys(study.questionnaire.names, True)}),
         (422, b"not json"),
         (413, b" " * 70_000),
     ):

@@ -88,6 +88,9 @@ def test_a_bad_video_is_listed_and_the_exit_code_tells(run, tree, capsys):
         (["gone", "--first-face"], 2, "gone does not exist"),
         (["{right}", "--first-face", "--face", "largest"], 2, "`--face` is largest"),
         (["{right}", "--first-face", "--metrics", "fid"], 2, "There is no metric `fid`"),
+        (["{right}", "--first-face", "--metrics", " ,"], 2, "names nothing"),
+        (["{right}", "--first-face", "-o", "{right}/ann_park.mp4/out"], 2, "cannot be written to"),
+        (["{right}", "--first-face", "-o", "{taken}"], 2, "a folder stands where a file is to be written"),
         (["{right}", "--first-face", "--vbench"], 4, "likeness eval --vbench-setup"),
         (["{right}", "--first-face", "--vbench-dimensions", "scene"], 2, "VBench measures no `scene`"),
     ],
@@ -97,6 +100,7 @@ def test_what_cannot_be_done_is_told_before_anything_is_measured(
 ):
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
     monkeypatch.setattr(module, "measure", None)
-    words = [word.format(right=tree / "right") for word in words]
-    assert main(["eval", *words, "-o", str(tmp_path / "out")]) == code
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
+    words = [word.format(right=tree / "right", taken=tmp_path / "taken") for word in words]
+    assert main(["eval", "-o", str(tmp_path / "out"), *words]) == code
     assert message in capsys.readouterr().err

@@ -6,7 +6,7 @@ from made_results import make_result, record
 from numpy.testing import assert_allclose
 
 from likeness.evaluation.compare import compare_systems
-from likeness.evaluation.statistics import correct, groups_of, mean_estimate, sign_flip_test
+from likeness.evaluation.statistics import are_enough, correct, groups_of, mean_estimate, sign_flip_test
 
 
 def naive_p(differences):
@@ -68,9 +68,23 @@ def test_dependent_videos_widen_the_interval():
 
 
 def test_few_or_unknown_people_are_no_groups():
-    assert groups_of(["a", "a", "b", "b"]).tolist() == [0, 1, 2, 3]
-    assert groups_of([None, "a", "b", "c", "d", "e"]).tolist() == [0, 1, 2, 3, 4, 5]
-    assert groups_of([*"abcde", "a"]).tolist() == [0, 1, 2, 3, 4, 0]
+    assert not are_enough(["a", "a", "b", "b"])
+    assert not are_enough([None, *"abcde"])
+    assert are_enough([*"abcde", "a"])
+    assert groups_of([*"abcde", "a"], by_label=True).tolist() == [0, 1, 2, 3, 4, 0]
+    assert groups_of(["a", "a", "b"], by_label=False).tolist() == [0, 1, 2]
+
+
+def test_who_lacks_a_figure_does_not_turn_videos_into_people():
+    """Five people of four videos each; one of them has no figure, and four signs of people are too few to be sure."""
+    own = {f"{person}_{take}": {"up": 1.0 + take / 10} for person in "abcde" for take in range(4)}
+    other = {name: {"up": 0.0} for name in own}
+    for take in range(4):
+        own[f"e_{take}"]["up"] = None
+    found = compare_systems(make_result({"ours": own, "theirs": other}, [record("up")]))
+    (row,) = found.differences
+    assert found.resampled == "people"
+    assert (row.num_pairs, row.num_groups, row.p_value, row.better) == (16, 4, 2 / 16, None)
 
 
 def test_one_value_and_none_have_no_interval():

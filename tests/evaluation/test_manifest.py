@@ -44,6 +44,54 @@ def test_a_name_ends_at_a_boundary():
     assert match_person("anna2", ["anna"]) is None
     assert match_person("anna_2", ["anna"]) == match_person("anna", ["anna"]) == "anna"
     assert match_person("annabel.park", ["anna", "annabel"]) == "annabel"
+    assert match_person("Аннабель_1", ["Анна"]) is None
+    assert match_person("Анна_1", ["Анна"]) == "Анна"
+    assert match_person("zoë_1", ["zo"]) is None
+    composed, decomposed = "zo\u00eb", "zoe\u0308"  # As Linux and as macOS write it.
+    assert match_person(f"{decomposed}_1", [composed]) == composed
+    assert match_person(f"{composed}_1", [decomposed]) == decomposed
+
+
+def test_two_folders_of_one_name_are_two_systems_or_an_error(tree):
+    for name in ("a", "b"):
+        (tree / name / "videos").mkdir(parents=True)
+        (tree / name / "videos" / f"bob_{name}.mp4").write_bytes(b"video")
+    words = [str(tree / name / "videos") for name in ("a", "b")]
+    with pytest.raises(ConfigError, match="would both be the system `videos`"):
+        read_request(words, tree / "people")
+    assert len(read_request([words[0], f"b={words[1]}"], tree / "people").items) == 2
+    assert len(read_request([f"c={word}" for word in words], tree / "people").items) == 2
+
+
+def test_sentences_find_their_videos_or_are_told(tree):
+    (tree / "ours" / "bob_1.5.mp4").write_bytes(b"video")
+    told = {
+        "anna_park.mp4": "a woman img nods",
+        "anna_lee_park": "a woman smiles",
+        "bob": "b",
+        "bob_1.5": "c",
+    }
+    (tree / "p.json").write_text(json.dumps(told | {"carl": "of nobody here"}), encoding="utf-8-sig")
+    rows = [f"{name},{text}" for name, text in told.items()]
+    (tree / "p.csv").write_text("\n".join(["name,prompt", *rows]))
+    for name in ("p.json", "p.csv"):
+        items = by_name(read_request([str(tree / "ours")], tree / "people", tree / name))
+        assert {title: item.prompt for (_, title), item in items.items()} == {
+            "anna_park": "a woman nods", "anna_lee_park": "a woman smiles", "bob": "b", "bob_1.5": "c"
+        }  # fmt: skip
+    del told["bob"], told["bob_1.5"]
+    (tree / "p.json").write_text(json.dumps(told | {"bop": "b"}))
+    with pytest.raises(ConfigError, match=r"no sentence for bob, bob_1\.5, but has some for bop"):
+        read_request([str(tree / "ours")], tree / "people", tree / "p.json")
+    (tree / "p.csv").write_text("name,prompt\nbob\n")
+    with pytest.raises(ConfigError, match="is no sentence"):
+        read_prompts(tree / "p.csv")
+
+
+def test_a_name_that_is_no_text_is_told(tree):
+    (tree / "ours" / "bob_\udcff.mp4").write_bytes(b"video")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        read_request([str(tree / "ours")], tree / "people")
 
 
 def test_only_people_who_are_shown_are_in_the_gallery(tree):

@@ -66,6 +66,17 @@ def test_a_file_that_was_cut_is_an_error_and_no_short_video(tmp_path, name, shar
         read_video(cut)
 
 
+@pytest.mark.parametrize("share", [0.3, 0.97])
+def test_a_gif_that_was_cut_is_an_error(tmp_path, share):
+    path = write(tmp_path / "a.gif", frames_of(10), codec="gif", pixels="rgb8")
+    path.write_bytes(path.read_bytes() + b"\x00" * 100)  # Some writers fill their last block.
+    assert len(read_video(path)[0]) == 10
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share) - 100])
+    with pytest.raises(MediaError, match="damaged or truncated"):
+        read_video(path)
+
+
 def test_a_video_that_was_cut_between_two_frames_is_noticed(tmp_path):
     path = write(tmp_path / "a.mp4", frames_of(30), movflags="faststart", codec="mjpeg", pixels="yuvj420p")
     with av.open(str(path)) as container:
@@ -111,7 +122,10 @@ def mixed(tmp_path_factory):
     (folder / "zero.mp4").touch()
     (folder / "text.mp4").write_text("This is no video.")
     (folder / "cut.mp4").write_bytes((folder / "good.mp4").read_bytes()[:-900])
-    names = ("average_id_similarity", "face_rate", "several_faces_rate", "similarity_decay", "fm_inter")
+    names = (
+        "average_id_similarity", "average_id_similarity_all", "match_rate", "face_rate", "several_faces_rate",
+        "similarity_decay", "fm_inter", "fm_ref", "copy_gap",
+    )  # fmt: skip
     settings = EvaluationSettings(cache=folder / "features")
     result = evaluate(sorted(folder.glob("*.mp4")), None, metrics=names, settings=settings)
     return {video.name: video for video in result.videos}, result.systems[0]
@@ -137,6 +151,25 @@ def test_what_a_video_does_not_have_is_none(mixed):
     assert videos["one"].scores["similarity_decay"] is None
     assert videos["nobody"].scores["face_rate"] == 0
     assert videos["nobody"].scores["average_id_similarity"] is None
+    # Over all frames nobody counts as nothing, or those who lose faces would look better for it.
+    assert videos["nobody"].scores["average_id_similarity_all"] == videos["nobody"].scores["match_rate"] == 0
+
+
+def test_what_a_library_makes_of_odd_bytes_loses_no_other_video(tmp_path, monkeypatch):
+    frames = np.full((2, 64, 64, 3), 90, np.uint8)
+    for name in ("good", "odd"):
+        write_video(tmp_path / f"{name}.mp4", frames, 8)
+
+    def read(path):
+        if "odd" in path:
+            raise AttributeError("'VideoStream' object has no attribute 'width'")
+        return read_video(path)
+
+    monkeypatch.setattr("likeness.evaluation.evaluate.read_video", read)
+    result = evaluate(sorted(tmp_path.glob("*.mp4")), None, metrics=["face_rate"])
+    good, odd = result.videos
+    assert good.scores["face_rate"] == 0
+    assert "odd.mp4 cannot be measured (AttributeError" in odd.error
 
 
 def test_two_faces_are_counted(mixed):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
+_REJECTED = 3
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 
 
@@ -114,13 +115,15 @@ def report(
     """Lay all measured runs side by side."""
     import json
 
-    from likeness.app.bench.manifest import Bench
+    from likeness.app.bench.manifest import MANIFEST, Bench
     from likeness.app.bench.report import make_bench_report, show, write_bench_page
+    from likeness.app.folders import check_page
 
+    loaded, page = Bench.load(bench), output or bench / "report.html"
+    numbers = check_page(page, kept=bench / MANIFEST)
     made = make_bench_report(bench)
-    page = output or bench / "report.html"
-    write_bench_page(page, Bench.load(bench), made)
-    page.with_suffix(".json").write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_bench_page(page, loaded, made)
+    numbers.write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps(made.to_dict()))
         return
@@ -142,9 +145,22 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
         import json
 
         scores = {metric: summary.mean for metric, summary in own.scores.items()}
-        print(json.dumps({"run": system, "made": made, "videos": own.num_videos, "scores": scores}))
-        return
-    print(
-        f"{system}: {made} videos made now, {own.num_videos} measured ({own.num_failed} unreadable). "
-        f"Next: `likeness bench report {bench}`"
-    )
+        told = {
+            "run": system,
+            "made": made,
+            "videos": own.num_videos,
+            "failed": own.num_failed,
+            "scores": scores,
+        }
+        print(json.dumps(told))
+    else:
+        measured = own.num_videos - own.num_failed
+        print(
+            f"{system}: {made} videos made now, {measured} of {own.num_videos} measured. "
+            f"Next: `likeness bench report {bench}`"
+        )
+    failed = [video for video in result.videos if video.error is not None]
+    for video in failed:
+        typer.echo(f"likeness: {video.name}: {video.error}", err=True)
+    if failed:
+        raise typer.Exit(_REJECTED)

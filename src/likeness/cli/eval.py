@@ -55,16 +55,20 @@ def evaluate(
     from likeness.errors import ConfigError
 
     if vbench_setup:
-        _set_up_vbench(is_quiet=as_json)
+        _set_up_vbench(as_json=as_json)
         return
     if (references is None) == (not first_face):
         raise ConfigError(
             "Whom should the videos show? Give `--references FOLDER`, or `--first-face` to hold each video against its "
             "own first face; one of the two."
         )
+    from likeness.app.folders import check_folder
     from likeness.evaluation.export import publish
     from likeness.evaluation.manifest import read_request
 
+    check_folder(
+        output, "report.html", "evaluation.json", "comparison.json", "videos.parquet", "frames.parquet"
+    )
     request = read_request(videos or [], references, prompts, against_first_face=first_face)
     dimensions = _dimensions(vbench_dimensions) if vbench or vbench_dimensions else None
     result = _measure(request, output, metrics, workers, face, is_quiet=as_json)
@@ -95,7 +99,7 @@ def _measure(
         )
     except ValidationError as error:
         raise ConfigError(f"`--face` is {face}; use prominent or nearest.") from error
-    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    names = None if metrics is None else _words(metrics, "--metrics")
     with progress("Measuring videos", last="Scoring", is_quiet=is_quiet) as on_progress:
         return run(
             request.items, request.references, metrics=names, settings=settings, on_progress=on_progress
@@ -107,10 +111,21 @@ def _dimensions(words: str | None) -> list[str]:
     from likeness.evaluation.vbench import DEFAULT, check_dimensions
     from likeness.evaluation.vbench_environment import environment, executable
 
-    dimensions = list(DEFAULT) if words is None else [word.strip() for word in words.split(",")]
+    dimensions = list(DEFAULT) if words is None else _words(words, "--vbench-dimensions")
     check_dimensions(dimensions)
     executable(environment())
     return dimensions
+
+
+def _words(told: str, option: str) -> list[str]:
+    from likeness.errors import ConfigError
+
+    words = [word.strip() for word in told.split(",") if word.strip()]
+    if not words:
+        raise ConfigError(
+            f"`{option}` is `{told}`, which names nothing. Name one or more, separated by commas."
+        )
+    return words
 
 
 def _run_vbench(
@@ -131,10 +146,15 @@ def _run_vbench(
     return add_vbench(result, found)
 
 
-def _set_up_vbench(*, is_quiet: bool) -> None:
+def _set_up_vbench(*, as_json: bool) -> None:
+    import json
+
     from likeness.evaluation.vbench_environment import environment, set_up
 
-    command = set_up(environment(), (lambda _: None) if is_quiet else print)
+    command = set_up(environment(), (lambda _: None) if as_json else print)
+    if as_json:
+        print(json.dumps({"vbench": str(command)}))
+        return
     print(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
 
 

@@ -87,12 +87,12 @@ def serve(
 
     if find_spec("fastapi") is None or find_spec("uvicorn") is None:
         raise ResourceError("The web framework is not installed. Run `pip install 'likeness[app]'`.")
-    from likeness.app.study.manifest import Study
+    from likeness.app.study.server import build_app
     from likeness.app.study.server import serve as run
 
-    Study.load(study)
+    pages = build_app(study)
     print(f"http://{host}:{port} (stop with Ctrl+C; answers are in {study / 'answers.sqlite'})", flush=True)
-    run(study, host=host, port=port)
+    run(pages, host=host, port=port)
 
 
 def merge(
@@ -133,21 +133,22 @@ def report(
     """Sum up the answers: means, intervals, agreement, and what metrics agree with people."""
     import json
 
+    from likeness.app.folders import check_page
     from likeness.app.study.answers import AnswerStore
     from likeness.app.study.figures import read_figures
-    from likeness.app.study.manifest import Study
+    from likeness.app.study.manifest import MANIFEST, Study
     from likeness.app.study.page import write_page
     from likeness.app.study.report import OVERALL, make_report
 
-    loaded = Study.load(study)
+    loaded, page = Study.load(study), output or study / "report.html"
+    numbers = check_page(page, kept=study / MANIFEST)
     figures = read_figures(metrics) if metrics else None
     store = AnswerStore(study, loaded)
     answers = store.newest()
     store.close()
     made = make_report(loaded, answers, figures=figures, allowed_failures=allow_failed)
-    page = output or study / "report.html"
     write_page(page, loaded, made)
-    page.with_suffix(".json").write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
+    numbers.write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
     if as_json:
         print(json.dumps(made.to_dict()))
         return

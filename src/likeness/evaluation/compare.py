@@ -16,8 +16,8 @@ import numpy as np
 from likeness.evaluation.results import EvaluationResult, MetricRecord, VideoResult
 from likeness.evaluation.statistics import (
     LEVEL,
-    MIN_GROUPS,
     Estimate,
+    are_enough,
     correct,
     estimate,
     groups_of,
@@ -88,10 +88,9 @@ class Comparison:
 def compare_systems(result: EvaluationResult) -> Comparison:
     """Lay intervals around means, and test every pair of systems at every metric that single videos have."""
     own = {system.name: _videos_of(result, system.name) for system in result.systems}
-    identities = {video.identity for video in result.videos if video.error is None}
-    is_grouped = None not in identities and len(identities) >= MIN_GROUPS
+    by_people = are_enough(video.identity for video in result.videos if video.error is None)
     rows = [
-        _difference(metric, a, b, own[a], own[b])
+        _difference(metric, a, b, own[a], own[b], by_people=by_people)
         for a, b in combinations(own, 2)
         for metric in result.metrics.values()
         if metric.level == "video" and own[a].keys() & own[b].keys()
@@ -100,14 +99,17 @@ def compare_systems(result: EvaluationResult) -> Comparison:
     names = {system: set(videos) for system, videos in own.items()}
     return Comparison(
         means={
-            name: {metric.name: _mean(result, name, metric, own[name]) for metric in result.metrics.values()}
+            name: {
+                metric.name: _mean(result, name, metric, own[name], by_people=by_people)
+                for metric in result.metrics.values()
+            }
             for name in own
         },
         differences=tuple(
             _settle(row, p_value, result.metrics[row.metric])
             for row, p_value in zip(rows, corrected, strict=True)
         ),
-        resampled="people" if is_grouped else "videos",
+        resampled="people" if by_people else "videos",
         only_in={
             system: tuple(sorted(found.difference(*(names[other] for other in names if other != system))))
             for system, found in names.items()
@@ -121,7 +123,12 @@ def _videos_of(result: EvaluationResult, system: str) -> dict[str, VideoResult]:
 
 
 def _mean(
-    result: EvaluationResult, system: str, metric: MetricRecord, videos: Mapping[str, VideoResult]
+    result: EvaluationResult,
+    system: str,
+    metric: MetricRecord,
+    videos: Mapping[str, VideoResult],
+    *,
+    by_people: bool,
 ) -> Estimate:
     if metric.level == "system":  # It exists for the set alone; there are no single figures to resample.
         summary = next(one.scores.get(metric.name) for one in result.systems if one.name == system)
@@ -131,12 +138,18 @@ def _mean(
     values = [(value, identity) for value, identity in found if value is not None]
     return mean_estimate(
         np.array([value for value, _ in values], dtype=np.float64),
-        groups_of([identity for _, identity in values]),
+        groups_of([identity for _, identity in values], by_label=by_people),
     )
 
 
 def _difference(
-    metric: MetricRecord, a: str, b: str, of_a: Mapping[str, VideoResult], of_b: Mapping[str, VideoResult]
+    metric: MetricRecord,
+    a: str,
+    b: str,
+    of_a: Mapping[str, VideoResult],
+    of_b: Mapping[str, VideoResult],
+    *,
+    by_people: bool,
 ) -> Difference:
     common = sorted(of_a.keys() & of_b.keys())
     differences, identities = [], []
@@ -145,7 +158,7 @@ def _difference(
         if one is not None and other is not None:
             differences.append(one - other)
             identities.append(of_a[name].identity)
-    values, groups = np.array(differences, dtype=np.float64), groups_of(identities)
+    values, groups = np.array(differences, dtype=np.float64), groups_of(identities, by_label=by_people)
     return Difference(
         metric=metric.name,
         a=a,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from likeness.evaluation.metric import FACE_PAIRS, FACES, FRAMES, HERE, MAGIC_MIRROR, Metric
-from likeness.evaluation.view import VideoView, reference_of
+from likeness.evaluation.view import VideoView
 
 FACESIM_FRAMES = 32
 """Frames that OpenS2V looks at, evenly spaced, its first and last among them."""
@@ -136,15 +136,15 @@ def face_similarity(cosines: np.ndarray, *, skips_zero: bool) -> float:
 
 
 def _cosines(view: VideoView) -> np.ndarray:
-    return cosines_to(view.embeddings, reference_of(view).mean)
+    return cosines_to(view.embeddings, view.references.mean)
 
 
 def _distances(view: VideoView) -> np.ndarray:
-    return distances_to(view.embeddings, reference_of(view).mean)
+    return distances_to(view.embeddings, view.references.mean)
 
 
 def _pairs(view: VideoView) -> np.ndarray:
-    return pair_cosines(view.embeddings, reference_of(view).embeddings)
+    return pair_cosines(view.embeddings, view.references.embeddings)
 
 
 def _rank1(view: VideoView, which: int) -> float:
@@ -166,7 +166,6 @@ def _metric(
         source=MAGIC_MIRROR if is_published else HERE,
         needs=("faces",),
         of_video=of_video,
-        needs_references=name not in ("face_rate", "several_faces_rate", "interframe_similarity_dlib"),
     )
 
 
@@ -222,7 +221,7 @@ IDENTITY_METRICS = (
         "Copy gap",
         "cosine",
         FACES,
-        lambda view: copy_gap(view.embeddings, reference_of(view).embeddings),
+        lambda view: copy_gap(view.embeddings, view.references.embeddings),
     ),
     _metric(
         "interframe_similarity_dlib",

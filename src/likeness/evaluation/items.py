@@ -1,6 +1,5 @@
 """What is evaluated: videos, whose they are, and the references of each identity."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from likeness.errors import ConfigError, FaceError
 from likeness.evaluation.cache import FeatureCache, VideoInfo
 from likeness.evaluation.feature import comparable
 from likeness.evaluation.features import FEATURES
+from likeness.evaluation.people import match_person, plain
 from likeness.evaluation.view import ReferenceSet
 from likeness.faces import default_engine, read_face
 from likeness.media import read_picture
@@ -44,7 +44,7 @@ class VideoItem:
 def settle(
     videos: Sequence[str | Path | VideoItem], references: References | None, prompts: Mapping[str, str] | None
 ) -> list[VideoItem]:
-    """Give every video its name, identity and prompt, sorted by system and name.
+    """Give every video its name, identity and prompt (without the trigger word), sorted by system and name.
 
     Raises:
         ConfigError: there is no video, a name stands twice, or a video belongs to nobody or to nobody known.
@@ -60,10 +60,11 @@ def settle(
                 f"Two videos of the system `{item.system}` are called `{item.title}`: {items[key].path} and "
                 f"{item.path}. Give them names or systems of their own."
             )
+        prompt = item.prompt if item.prompt is not None else (prompts or {}).get(item.title)
         items[key] = VideoItem(
             path=item.path,
             identity=None if references is None else _identity_of(item, references),
-            prompt=item.prompt if item.prompt is not None else (prompts or {}).get(item.title),
+            prompt=None if prompt is None else plain(prompt),
             system=item.system,
             name=item.title,
         )
@@ -111,14 +112,13 @@ def _identity_of(item: VideoItem, references: References) -> str:
             f"{item.path} shows `{item.identity}`, of whom there is no reference. "
             f"Known: {', '.join(sorted(references)) or 'nobody'}."
         )
-    # `amy` and `amy_lee` may both be there: the longest name that ends at a boundary is meant.
-    fits = [name for name in references if re.match(rf"{re.escape(name)}(?![A-Za-z0-9])", item.title)]
-    if not fits:
+    identity = match_person(item.title, references)
+    if identity is None:
         raise ConfigError(
             f"{item.path} belongs to nobody: its name begins with none of {', '.join(sorted(references))}. "
             "Rename it, or name the identity in a manifest."
         )
-    return max(fits, key=len)
+    return identity
 
 
 def _read_reference(

@@ -28,6 +28,8 @@ from likeness.evaluation.people import (
     match_person,
     plain,
     read_cases,
+    shorten,
+    title_of,
 )
 
 MANIFESTS = (".csv", ".json", ".toml")
@@ -50,6 +52,8 @@ class _Draft:
     items: list[VideoItem] = field(default_factory=list)
     people: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    folders: dict[str, Path] = field(default_factory=dict)
+    """Systems that took the name of their folder."""
 
     def add_person(self, name: str, pictures: tuple[Path, ...], where: str) -> None:
         if self.people.setdefault(name, pictures) != pictures:
@@ -85,6 +89,7 @@ def read_request(
     sentences = read_prompts(prompts) if prompts is not None else {}
     items = [_complete(item, draft, cases, sentences, against_first_face) for item in draft.items]
     _check_names(items, draft)
+    _check_sentences(items, sentences, prompts, draft)
     if draft.problems:
         shown = "\n".join(f"  {problem}" for problem in draft.problems[:_LISTED])
         rest = len(draft.problems) - _LISTED
@@ -108,11 +113,11 @@ def read_prompts(path: Path) -> dict[str, str]:
     try:
         if path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
-                return {Path(row["name"]).stem: row["prompt"] for row in csv.DictReader(file)}
-        text = path.read_text(encoding="utf-8")
+                return {title_of(row["name"]): _text(row["prompt"]) for row in csv.DictReader(file)}
+        text = path.read_text(encoding="utf-8-sig")
         table = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
         return {
-            name: entry["prompt"] if isinstance(entry, dict) else _text(entry)
+            title_of(name): _text(entry["prompt"] if isinstance(entry, dict) else entry)
             for name, entry in table.items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -135,7 +140,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                     {name: text for name, text in row.items() if text} for row in csv.DictReader(file)
                 ]
         else:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
             rows = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
             rows = rows["videos"] if isinstance(rows, dict) else rows
         if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
@@ -169,7 +174,12 @@ def _read_word(word: str, draft: _Draft) -> None:
     path = Path(rest if equals and not Path(word).exists() else word)
     named = name if path == Path(rest) and equals else None
     if path.is_dir():
-        _read_folder(path, named or path.resolve().name, draft)
+        system = named or path.resolve().name
+        if named is None and draft.folders.setdefault(system, path.resolve()) != path.resolve():
+            draft.problems.append(
+                f"{draft.folders[system]} and {path} would both be the system `{system}`; name them: NAME={path}"
+            )
+        _read_folder(path, system, draft)
     elif not path.exists():
         draft.problems.append(f"{path} does not exist")
     elif path.suffix.lower() in MANIFESTS:
@@ -194,7 +204,7 @@ def _read_manifest(path: Path, system: str | None, draft: _Draft) -> None:
         if not video.is_file():
             draft.problems.append(f"{where}: {video} does not exist")
         listed = row.get("references", [])
-        listed = listed.split(";") if isinstance(listed, str) else listed
+        listed = [part for part in listed.split(";") if part.strip()] if isinstance(listed, str) else listed
         pictures = tuple(path.parent / str(picture).strip() for picture in listed)
         draft.problems += [f"{where}: {each} does not exist" for each in pictures if not each.is_file()]
         identity = row.get("identity") or (pictures[0].stem if pictures else None)
@@ -247,6 +257,8 @@ def _complete(
 def _check_names(items: Sequence[VideoItem], draft: _Draft) -> None:
     seen: dict[tuple[str, str], VideoItem] = {}
     for item in items:
+        if not _is_text(str(item.path)):
+            draft.problems.append(f"{str(item.path)!r} has a name that is not UTF-8; rename the file")
         known = seen.setdefault((item.system, item.title), item)
         if known is not item:
             draft.problems.append(
@@ -257,7 +269,27 @@ def _check_names(items: Sequence[VideoItem], draft: _Draft) -> None:
         draft.problems.append("no video was named")
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_sentences(
+    items: Sequence[VideoItem], sentences: Mapping[str, str], source: Path | None, draft: _Draft
+) -> None:
+    """A file of sentences may hold more than is evaluated; a name that nearly fits a silent video was meant for it."""
+    silent = [item.title for item in items if item.prompt is None]
+    unused = sorted(sentences.keys() - {item.title for item in items})
+    if silent and unused:
+        draft.problems.append(
+            f"{source} has no sentence for {shorten(silent)}, but has some for {shorten(unused)}, which are no videos"
+        )
+
+
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.strip():
         raise TypeError(f"{value!r} is no sentence")
     return value

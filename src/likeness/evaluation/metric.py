@@ -35,10 +35,8 @@ class Metric:
     """Features, by their names in `features.FEATURES`."""
     of_video: Callable[[VideoView], float] | None = None
     of_system: Callable[[Sequence[VideoView]], float] | None = None
-    needs_references: bool = True
-    """The video's own first face will do where no pictures are given."""
     needs_pictures: bool = False
-    """Reference pictures must be given."""
+    """Reference pictures must be given; else the video's own first face will do."""
     needs_prompt: bool = False
     version: int = 1
 

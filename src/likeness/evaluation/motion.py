@@ -15,7 +15,7 @@ from likeness.evaluation.metric import (
     PAIRS,
     Metric,
 )
-from likeness.evaluation.view import VideoView, pick_rows, reference_of
+from likeness.evaluation.view import VideoView, pick_rows
 
 SAMPLED = "pairs at about 8 frames a second"
 
@@ -58,7 +58,7 @@ MOTION_METRICS = (
         averaged=FACES,
         source=MAGIC_MIRROR,
         needs=("faces",),
-        of_video=lambda view: mean_found(motion_from_reference(view.landmarks, reference_of(view).landmarks)),
+        of_video=lambda view: mean_found(motion_from_reference(view.landmarks, view.references.landmarks)),
     ),
     Metric(
         name="fm_inter",
@@ -69,7 +69,6 @@ MOTION_METRICS = (
         source=MAGIC_MIRROR,
         needs=("faces",),
         of_video=lambda view: largest(motion_between_frames(view.landmarks)),
-        needs_references=False,
     ),
     Metric(
         name="fm_inter_mean",
@@ -80,7 +79,6 @@ MOTION_METRICS = (
         source=HERE,
         needs=("faces",),
         of_video=lambda view: mean_found(motion_between_frames(view.landmarks)),
-        needs_references=False,
     ),
     Metric(
         name="face_flow",
@@ -91,7 +89,6 @@ MOTION_METRICS = (
         source=FANTASY_ID,
         needs=("faces", "flow"),
         of_video=lambda view: mean_found(face_flow(view)),
-        needs_references=False,
     ),
     Metric(
         name="face_flow_relative",
@@ -102,7 +99,6 @@ MOTION_METRICS = (
         source=HERE,
         needs=("faces", "flow"),
         of_video=lambda view: mean_found(relative_face_flow(view)),
-        needs_references=False,
     ),
     Metric(
         name="dynamic_degree_farneback",
@@ -113,7 +109,6 @@ MOTION_METRICS = (
         source=HERE,
         needs=("flow",),
         of_video=lambda view: dynamic(view, "flow"),
-        needs_references=False,
     ),
     Metric(
         name="fast_flow_farneback",
@@ -124,7 +119,6 @@ MOTION_METRICS = (
         source=HERE,
         needs=("flow",),
         of_video=lambda view: mean_found(view.features["flow"]["fast_px"]),
-        needs_references=False,
     ),
     Metric(
         name="motion_score",
@@ -135,6 +129,5 @@ MOTION_METRICS = (
         source=OPENS2V,
         needs=("flow",),
         of_video=_motion_score,
-        needs_references=False,
     ),
 )

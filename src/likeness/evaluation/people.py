@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from likeness.errors import ConfigError, MediaError
 from likeness.identity.prompt import TRIGGER
@@ -49,9 +50,19 @@ def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
 
 
 def match_person(title: str, people: Iterable[str]) -> str | None:
-    """Whose name begins a video's name. Of `anna` and `anna_lee` the longest that ends at a boundary is meant."""
-    fits = [name for name in people if re.match(rf"{re.escape(name)}(?![A-Za-z0-9])", title)]
+    """Whose name begins a video's name. Of `anna` and `anna_lee` the longest that ends at a boundary is meant.
+
+    A boundary is whatever is neither letter nor digit in any script; letters with accents are the same however composed.
+    """
+    title = normalize("NFC", title)
+    fits = [name for name in people if re.match(rf"{re.escape(normalize('NFC', name))}(?![^\W_])", title)]
     return max(fits, key=len) if fits else None
+
+
+def title_of(name: str) -> str:
+    """A video's name without the suffix of a video, if it has one: `anna_1.5` is whole, `anna.mp4` is not."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in VIDEOS else path.name
 
 
 def read_cases(path: Path, root: Path) -> Cases:
@@ -65,7 +76,7 @@ def read_cases(path: Path, root: Path) -> Cases:
         ConfigError: The file is no such JSON, or names a picture that is not there.
     """
     try:
-        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8-sig"))
         read = {
             name: (tuple(root / picture for picture in entry["img_paths"]), entry.get("prompt"))
             for name, entry in entries.items()

@@ -18,33 +18,33 @@ from likeness.evaluation.metric import (
     Metric,
 )
 from likeness.evaluation.motion import SAMPLED, dynamic
-from likeness.evaluation.view import VideoView, pick_rows, reference_of
+from likeness.evaluation.view import VideoView, pick_rows
 
 
 def reference_similarity(view: VideoView) -> float:
     """FantasyID's RS: cosine of each frame's face to each reference, mean over both."""
     embeddings = view.features["arcface"]["embedding"].astype(np.float64)
-    references = reference_of(view).arrays["arcface"]
+    references = view.references.arrays["arcface"]
     return mean_found(np.mean([cosines_to(embeddings, reference) for reference in references], axis=0))
 
 
 def facesim_arc(view: VideoView) -> float:
     """OpenS2V's FaceSim-Arc against the first reference, which is all that its benchmark has."""
     embeddings = view.features["arcface"]["embedding"].astype(np.float64)
-    return face_similarity(cosines_to(embeddings, reference_of(view).arrays["arcface"][0]), skips_zero=False)
+    return face_similarity(cosines_to(embeddings, view.references.arrays["arcface"][0]), skips_zero=False)
 
 
 def face_fid(views: Sequence[VideoView]) -> float:
     """Frechet distance of all chosen faces of the videos to all references of the people in them."""
     faces = [view.features["face_inception"]["features"][view.rows[view.has_face]] for view in views]
-    sets = {id(view.references): reference_of(view).arrays["face_inception"] for view in views}
+    sets = {id(view.references): view.references.arrays["face_inception"] for view in views}
     return frechet_distance(np.concatenate(faces), np.concatenate(list(sets.values())))
 
 
 def face_distance_inception(view: VideoView) -> float:
     """Squared distance of the faces' features to those of the first reference."""
     features = pick_rows(view.features["face_inception"]["features"], view.rows)
-    return mean_squared_distance(features, reference_of(view).arrays["face_inception"][0])
+    return mean_squared_distance(features, view.references.arrays["face_inception"][0])
 
 
 def _all_frames(views: Sequence[VideoView]) -> float:
@@ -77,7 +77,6 @@ PUBLISHED_METRICS = (
         source=FANTASY_ID,
         needs=("arcface",),
         of_video=lambda view: mean_found(consecutive_cosines(view.features["arcface"]["embedding"])),
-        needs_references=False,
     ),
     Metric(
         name="facesim_arc",
@@ -121,7 +120,6 @@ PUBLISHED_METRICS = (
         source=VBENCH,
         needs=("raft",),
         of_video=lambda view: dynamic(view, "raft"),
-        needs_references=False,
     ),
     Metric(
         name="text_video_consistency",
@@ -132,7 +130,6 @@ PUBLISHED_METRICS = (
         source=VBENCH,
         needs=("viclip",),
         of_video=_text,
-        needs_references=False,
         needs_prompt=True,
     ),
     Metric(
@@ -144,6 +141,5 @@ PUBLISHED_METRICS = (
         source=EVALCRAFTER,
         needs=("inception",),
         of_system=_all_frames,
-        needs_references=False,
     ),
 )

@@ -86,8 +86,7 @@ def look(
     assert known.info is not None
     faces = known.features["faces"]
     references = references if references is not None else first_face(faces)
-    mean = None if references is None else references.mean
-    rows = choose_faces(faces, known.info.num_frames, which_face, mean)
+    rows = choose_faces(faces, known.info.num_frames, which_face, references.mean)
     return VideoView(
         features=known.features,
         references=references,
@@ -110,10 +109,9 @@ def curves(view: VideoView) -> dict[str, list[float | None]]:
     values: dict[str, np.ndarray] = {"num_faces": view.num_faces}
     values["fm_inter"] = _to_frames(motion_between_frames(view.landmarks), view.num_frames)
     values["interframe_cosine"] = _to_frames(consecutive_cosines(view.embeddings), view.num_frames)
-    if view.references is not None:
-        values["cosine"] = cosines_to(view.embeddings, view.references.mean)
-        values["distance"] = distances_to(view.embeddings, view.references.mean)
-        values["fm_ref"] = motion_from_reference(view.landmarks, view.references.landmarks)
+    values["cosine"] = cosines_to(view.embeddings, view.references.mean)
+    values["distance"] = distances_to(view.embeddings, view.references.mean)
+    values["fm_ref"] = motion_from_reference(view.landmarks, view.references.landmarks)
     if "flow" in view.features:
         values["face_flow"] = face_flow(view)
         values["flow_px"] = _to_frames(view.features["flow"]["magnitude_px"], view.num_frames)
@@ -131,9 +129,7 @@ def _video_result(
     for metric in metrics:
         if metric.of_video is None or view is None:
             continue
-        lacks = (metric.needs_references and view.references is None) or (
-            metric.needs_prompt and view.text is None
-        )
+        lacks = metric.needs_prompt and view.text is None
         scores[metric.name] = None if lacks else plain(metric.of_video(view))
     size: dict[str, Any] = {"num_frames": 0, "fps": 0.0, "width_px": 0, "height_px": 0}
     if known.info is not None:

@@ -8,7 +8,7 @@ share of false ones among the differences called significant. It holds for metri
 do; a bound on even one false claim (Holm's) would leave nothing to say of fewer than a dozen people.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,16 +41,25 @@ def estimate(value: float, resampled: np.ndarray) -> Estimate:
     return Estimate(value=value, low=float(low), high=float(high))
 
 
-def groups_of(labels: Sequence[str | None]) -> np.ndarray:
-    """Number what belongs together: by label where there are `MIN_GROUPS` of them, else each on its own.
+def are_enough(labels: Iterable[str | None]) -> bool:
+    """Whether groups are resampled by label: every value has one, and there are `MIN_GROUPS` of them."""
+    known = set(labels)
+    return None not in known and len(known) >= MIN_GROUPS
+
+
+def groups_of(labels: Sequence[str | None], *, by_label: bool) -> np.ndarray:
+    """Number what belongs together: by label, or each on its own.
+
+    Whether by label is decided once for all figures of an evaluation (`are_enough`): those who lack one figure must not
+    turn the others' videos into people.
 
     Shapes:
         returns: (labels,) int, from 0 without gaps
     """
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
-    if None in numbers or len(numbers) < MIN_GROUPS:
+    if not by_label:
         return np.arange(len(labels))
-    return np.array([numbers[label] for label in labels])
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(labels))}
+    return np.array([numbers[label] for label in labels], dtype=np.int64)
 
 
 def mean_estimate(values: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> Estimate:

@@ -54,7 +54,7 @@ class VideoView:
     """
 
     features: Features
-    references: ReferenceSet | None
+    references: ReferenceSet
     embeddings: np.ndarray
     landmarks: np.ndarray
     rows: np.ndarray
@@ -99,10 +99,19 @@ def choose_faces(
     return rows
 
 
-def first_face(faces: Arrays) -> ReferenceSet | None:
-    """The most prominent face of the first frame that has one, as the reference of its own video."""
+def first_face(faces: Arrays) -> ReferenceSet:
+    """The most prominent face of the first frame that has one, as the reference of its own video.
+
+    Without any face it is nobody, NaN: there is no frame to be held against it, and figures over all frames are those of
+    a video that shows nobody.
+    """
     if not len(faces["frame"]):
-        return None
+        return ReferenceSet(
+            embeddings=np.full((1, *faces["embedding"].shape[1:]), np.nan, dtype=np.float32),
+            landmarks=np.full((1, *faces["landmarks"].shape[1:]), np.nan, dtype=np.float32),
+            arrays={},
+            metric=default_engine().metric,
+        )
     rows = np.flatnonzero(faces["frame"] == faces["frame"][0])
     row = rows[faces["prominence"][rows].argmax()]
     return ReferenceSet(
@@ -124,9 +133,3 @@ def gallery_of(references: Mapping[str, ReferenceSet]) -> tuple[Sequence[str], n
     """Names and mean embeddings of all identities, sorted by name."""
     names = sorted(references)
     return names, np.stack([references[name].mean for name in names]) if names else np.zeros((0, 0))
-
-
-def reference_of(view: VideoView) -> ReferenceSet:
-    """The references, where a metric that needs them has already been promised that there are some."""
-    assert view.references is not None, "a metric that needs references met a view without"
-    return view.references

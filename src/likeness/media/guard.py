@@ -22,6 +22,8 @@ _VIDEOS = {
     b"OggS": "Ogg",
     b"\x30\x26\xb2\x75": "WMV",
 }
+_GIF_PADDING = 4096
+"""Some writers fill a block of the disk with zeros behind the trailer."""
 _PHONE_PICTURES = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
 
@@ -64,6 +66,16 @@ def matroska_bytes(path: Path) -> int | None:
                 return None
             end = file.seek(size, os.SEEK_CUR)
     return end
+
+
+def gif_is_cut(path: Path) -> bool:
+    """Whether a GIF lacks its trailer, the byte 0x3B (GIF89a, section 27); False for other files."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GIF8":
+            return False
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _GIF_PADDING))
+        return not file.read().rstrip(b"\x00").endswith(b"\x3b")
 
 
 def _read_size(file: BinaryIO) -> int | None:

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from likeness.errors import MediaError
-from likeness.media.guard import inspect, matroska_bytes
+from likeness.media.guard import gif_is_cut, inspect, matroska_bytes
 from likeness.media.pictures import MAX_PIXELS
 
 MAX_VIDEO_BYTES = 4_000_000_000
@@ -219,6 +219,8 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
             f"{path} has no picture track: it is sound alone, or damaged or truncated. Use another file."
         )
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise MediaError(_damaged(path, "its codec is not known"))
     if stream.width * stream.height > MAX_PIXELS:
         raise MediaError(
             f"{path} is too large ({stream.width} x {stream.height} pixels); at most "
@@ -243,6 +245,8 @@ def _check_whole(
     size_bytes = path.stat().st_size
     if (told_bytes := matroska_bytes(path)) is not None and size_bytes < told_bytes:
         raise MediaError(_damaged(path, f"{size_bytes} of {told_bytes} bytes are here"))
+    if gif_is_cut(path):
+        raise MediaError(_damaged(path, "its last block is missing"))
     if len(times) >= stream.frames - max(1.0, _MOST_MISSING * stream.frames) and stream.frames:
         return
     # Phones trim by edit lists, which hide frames, and Matroska counts none; so what ends too early in time was cut. Sound

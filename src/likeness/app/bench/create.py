@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, BenchIdentity
+from likeness.app.folders import partial_folder
 from likeness.errors import ConfigError, FaceError, LikenessError
 from likeness.evaluation.people import PICTURES
 from likeness.evaluation.protocols import (
@@ -49,7 +50,7 @@ def create_bench(
         skip_bad: Leave out pictures that show no usable face.
 
     Raises:
-        ConfigError: The folder holds a benchmark, or pictures or people are missing.
+        ConfigError: The folder holds a benchmark or references, or pictures or people are missing.
         FaceError: Pictures show no usable face; all of them are listed.
     """
     if (folder / MANIFEST).exists():
@@ -61,9 +62,7 @@ def create_bench(
             else "needs `--pictures FOLDER`"
         )
         raise ConfigError(f"The protocol `{name}` {need}.")
-    target = folder / REFERENCES
-    if target.exists():  # Left by an interrupted run: without a manifest nothing refers to it.
-        shutil.rmtree(target)
+    target = partial_folder(folder, REFERENCES)
     if pictures is None:
         groups = draw_people(target, protocol, seed)
     else:
@@ -78,6 +77,7 @@ def create_bench(
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
     cases = build_cases(protocol, groups)
+    target = target.rename(folder / REFERENCES)
     bench = Bench(
         protocol=name,
         title=protocol.title,

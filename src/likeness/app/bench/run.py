@@ -10,6 +10,7 @@ from likeness.app.bench.manifest import RUNS, Bench, BenchCase
 from likeness.errors import ConfigError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
 from likeness.evaluation.items import VideoItem
+from likeness.evaluation.people import plain
 from likeness.evaluation.results import EvaluationResult
 from likeness.generation.likeness import GenerationRequest, GenerationSettings, Likeness
 from likeness.generation.references import read_faces
@@ -43,11 +44,11 @@ def run_bench(
         How many were made now.
 
     Raises:
-        ConfigError: The run began with other settings or weights, or its cases were changed since.
+        ConfigError: The run's name is no name of a folder, it began with other settings or weights, or its cases were changed since.
     """
     bench = Bench.load(folder)
     settings = settings or likeness.settings()
-    place = folder / RUNS / system
+    place = _place(folder, system)
     _agree(place / "run.json", describe_run(likeness, settings))
     changed = [case.name for case in bench.cases if _made(place, case) not in (None, bench.digest(case))]
     if changed and not remake:
@@ -79,10 +80,10 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
     """Measure a run's videos with every metric that can be measured here, and keep the result beside them.
 
     Raises:
-        ConfigError: Videos are missing.
+        ConfigError: Videos are missing, or the run's name is no name of a folder.
     """
     bench = Bench.load(folder)
-    place = folder / RUNS / system
+    place = _place(folder, system)
     missing = [case.name for case in bench.cases if not _video(place, case).is_file()]
     if missing:
         raise ConfigError(
@@ -93,7 +94,7 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
         VideoItem(
             path=_video(place, case),
             identity=case.identity,
-            prompt=case.prompt,
+            prompt=plain(case.prompt),
             system=system,
             name=case.name,
         )
@@ -115,6 +116,15 @@ def describe_run(likeness: Likeness, settings: GenerationSettings) -> dict[str, 
         "settings": settings.model_dump(mode="json"),
         "weights": likeness.weights,
     }
+
+
+def _place(folder: Path, system: str) -> Path:
+    """Where a run lies."""
+    if not system or system != Path(system).name or system.startswith("."):
+        raise ConfigError(
+            f"A run cannot be called `{system}`: it becomes a folder in {folder / RUNS}. Use a plain name."
+        )
+    return folder / RUNS / system
 
 
 def _agree(path: Path, ours: dict[str, Any]) -> None:

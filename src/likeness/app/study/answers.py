@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -55,9 +55,9 @@ class AnswerMessage(Settings):
     """Neutral name of the video."""
     position: int = Field(ge=0, le=100_000)
     """How many came before it."""
-    seconds: float = Field(ge=0, le=1e7)
+    seconds: float = Field(ge=0, le=1e7, allow_inf_nan=False)
     """How long the rater took."""
-    ratings: dict[str, int] = Field(max_length=100)
+    ratings: dict[str, Annotated[int, Field(strict=True)]] = Field(max_length=100)
     """By name of the question."""
 
 
@@ -94,18 +94,28 @@ class UnknownRaterError(ConfigError):
 
 
 class AnswerStore:
-    """The answers of one study. Threads share one connection; processes share the file."""
+    """The answers of one study. Threads share one connection; processes share the file.
+
+    Raises:
+        ConfigError: The file of answers is damaged, or cannot be written.
+    """
 
     def __init__(self, folder: Path, study: Study) -> None:
         self.study = study
         self.path = folder / ANSWERS
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(
-            self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
-        )
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")  # A receipt survives a power cut too.
-        self._connection.executescript(_SCHEMA)
+        self._lock = threading.RLock()
+        try:
+            self._connection = sqlite3.connect(
+                self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")  # A receipt survives a power cut too.
+            self._connection.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(
+                f"The answers in {self.path} cannot be read or written ({error}). If the file is damaged, put a copy in its "
+                "place; do not delete what may be repaired."
+            ) from error
 
     def close(self) -> None:
         self._connection.close()
@@ -117,7 +127,7 @@ class AnswerStore:
             rater: Their name for themselves.
             plan: The plan that they already follow, where no server dealt it.
         """
-        with self._transaction() as connection:
+        with self.together() as connection:
             row = connection.execute("SELECT plan FROM raters WHERE rater = ?", (rater,)).fetchone()
             if row:
                 return int(row[0])
@@ -139,7 +149,7 @@ class AnswerStore:
         """
         check_answer(self.study, message)
         ratings = json.dumps(message.ratings, sort_keys=True)
-        with self._transaction() as connection:
+        with self.together() as connection:
             if not connection.execute("SELECT 1 FROM raters WHERE rater = ?", (message.rater,)).fetchone():
                 raise UnknownRaterError(
                     f"Rater `{message.rater}` has not begun this study. Open its page again."
@@ -189,8 +199,12 @@ class AnswerStore:
         ]
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def together(self) -> Iterator[sqlite3.Connection]:
+        """All that is stored inside is stored, or, where something raises, nothing of it."""
         with self._lock:
+            if self._connection.in_transaction:  # Inside a larger one of this thread, which decides.
+                yield self._connection
+                return
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -222,21 +236,23 @@ def check_answer(study: Study, message: AnswerMessage) -> None:
 def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
     """Store the answers in files that raters downloaded; files merged before add nothing.
 
-    All files are checked before the first is stored.
+    All or none are stored: a file that does not fit leaves the store as it was.
 
     Returns:
         New answers and answers that were there before.
 
     Raises:
         ConfigError: A file is no such file, or belongs to another study.
+        AnswerConflictError: A key in them was used for another answer.
     """
     read = [_read_static(path, store.study) for path in files]
     added = known = 0
-    for one in read:
-        store.begin(one.rater, one.plan)
-        for message in one.answers:
-            is_new = store.add(message)
-            added, known = added + is_new, known + (not is_new)
+    with store.together():
+        for one in read:
+            store.begin(one.rater, one.plan)
+            for message in one.answers:
+                is_new = store.add(message)
+                added, known = added + is_new, known + (not is_new)
     return added, known
 
 

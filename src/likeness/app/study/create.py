@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 
+from likeness.app.folders import partial_folder
 from likeness.app.study.manifest import MANIFEST, SITE, AttentionCheck, Study, StudyItem
 from likeness.app.study.pairing import VideoSet
 from likeness.app.study.questions import Questionnaire
@@ -61,7 +62,7 @@ def create_study(
         on_progress: Called with the files written and all files.
 
     Raises:
-        ConfigError: The folder holds a study, a question needs prompts that are unknown, or an option is out of range.
+        ConfigError: The folder holds a study or a site, a question needs prompts that are unknown, or an option is out of range.
         MediaError: A video or picture cannot be read.
     """
     options = options or StudyOptions()
@@ -72,16 +73,15 @@ def create_study(
     _check_options(options, sets)
     _check_prompts(questionnaire, sets)
     study, sources = plan_study(sets, questionnaire, options)
-    site = folder / SITE
-    if site.exists():  # Left by an interrupted run: without a manifest nobody has answered it.
-        shutil.rmtree(site)
-    (site / "media").mkdir(parents=True)
+    site = partial_folder(folder, SITE)
+    (site / "media").mkdir()
     _write_media(site / "media", sources, on_progress)
     for path in STATIC.iterdir():
         shutil.copyfile(path, site / path.name)
     (site / "data.js").write_text(f"window.STUDY = {json.dumps(study.public())};\n", encoding="utf-8")
     for path in sorted(site.rglob("*")):
         os.utime(path, (ONE_DATE_S, ONE_DATE_S))
+    site.rename(folder / SITE)
     study.save(folder)  # Last: a folder with a manifest is whole.
     return study
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError, ResourceError
+from likeness.evaluation.people import title_of
 
 Figures = dict[str, dict[tuple[str, str], float]]
 """Metric -> (system, video) -> number."""
@@ -51,8 +52,12 @@ def _collect(rows: Iterable[Mapping[str, Any]]) -> Figures:
             raise ValueError(f"a row lacks `system` or `video`: {dict(row)}")
         for metric, text in row.items():
             number = _number(text)
-            if metric not in ("system", "video", "name") and number is not None:
-                figures.setdefault(metric, {})[str(system), Path(str(video)).stem] = number
+            if metric in ("system", "video", "name") or number is None:
+                continue
+            own, key = figures.setdefault(metric, {}), (str(system), title_of(str(video)))
+            if key in own:
+                raise ValueError(f"`{video}` of `{system}` has several rows with `{metric}`")
+            own[key] = number
     return figures
 
 
@@ -67,7 +72,7 @@ def _number(text: Any) -> float | None:
 
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 

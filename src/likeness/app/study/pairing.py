@@ -63,9 +63,9 @@ def pair_videos(
     paths from the references' folder, which is the layout of OpenS2V and of `likeness bench`.
 
     Raises:
-        ConfigError: There are no videos, a system lacks some, or a video has no reference.
+        ConfigError: There are no videos, two of a system have one name, a system lacks some, or a video has no reference.
     """
-    found = {name: _files(folder, VIDEOS) for name, folder in systems.items()}
+    found = {name: _videos(folder) for name, folder in systems.items()}
     for name, folder in systems.items():
         if not found[name]:
             raise ConfigError(f"{folder} holds no video ({', '.join(VIDEOS)}). Name a folder that does.")
@@ -94,8 +94,14 @@ def pair_videos(
     return sets
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    return {path.stem: path for path in files_in(folder, suffixes)}
+def _videos(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in files_in(folder, VIDEOS):
+        if found.setdefault(path.stem, path) != path:
+            raise ConfigError(
+                f"{found[path.stem]} and {path} have one name, and a video is known by it. Rename or remove one."
+            )
+    return found
 
 
 def _match(name: str, people: Mapping[str, tuple[Path, ...]]) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -35,9 +36,13 @@ def build_app(folder: Path) -> FastAPI:
     """Make the web application of a study.
 
     Raises:
-        ConfigError: The folder holds no study.
+        ConfigError: The folder holds no study, or lacks its pages, or its answers are damaged.
     """
     study = Study.load(folder)
+    if not (folder / SITE / "index.html").is_file():
+        raise ConfigError(
+            f"{folder / SITE} is gone or empty. Put it back, or create the study anew in another folder."
+        )
     store = AnswerStore(folder, study)
     app = FastAPI(title="likeness study", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -53,6 +58,13 @@ def build_app(folder: Path) -> FastAPI:
     def explain(_request: Request, error: Exception) -> Response:
         conflict = 409 if isinstance(error, AnswerConflictError) else 422
         return _refuse(404 if isinstance(error, UnknownRaterError) else conflict, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def refuse(_request: Request, error: Exception) -> Response:
+        # What was sent is not repeated: numbers such as NaN are no JSON.
+        assert isinstance(error, RequestValidationError)
+        reasons = (f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors())
+        return _refuse(422, "; ".join(reasons))
 
     @app.post("/api/raters")
     def begin(message: RaterMessage) -> dict[str, int]:
@@ -74,16 +86,13 @@ def build_app(folder: Path) -> FastAPI:
     return app
 
 
-def serve(folder: Path, *, host: str = "127.0.0.1", port: int = 8000) -> None:
-    """Serve a study until interrupted.
+def serve(app: FastAPI, *, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serve a study, as `build_app` makes it, until interrupted.
 
     Raises:
-        ConfigError: The folder holds no study.
         ResourceError: The port is taken.
     """
-    server = uvicorn.Server(
-        uvicorn.Config(build_app(folder), host=host, port=port, log_level="warning", access_log=False)
-    )
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False))
     try:
         server.run()
     except SystemExit as error:
