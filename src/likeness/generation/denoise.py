@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
 from likeness.adapters.regions import Regions
@@ -72,9 +73,11 @@ def denoise(
         returns: (batch, frames, height, width, 3) uint8
 
     Raises:
+        ConfigError: The pipeline's scheduler does not end in so many steps.
         Rejected: The judge did not want it. Only single requests are judged.
     """
     assert judge is None or len(requests) == 1
+    check_steps(pipeline.scheduler, settings.steps)
     before: Tensor | None = None
 
     def report(_pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +124,30 @@ def denoise(
         pipeline.maybe_free_model_hooks()
         raise
     return to_bytes(np.asarray(videos))
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Refuse numbers of steps in which CogVideoX's DPM solver goes astray.
+
+    It takes 1000 // steps for the length of every step. Where the true length is rounded up, its last one ends at timestep
+    0 in place of no noise, and its correction by the step before, meant for steps of like length in log-SNR, is
+    several times the step itself: faces fall apart.
+
+    Raises:
+        ConfigError: It is such a number.
+    """
+    if not isinstance(scheduler, CogVideoXDPMScheduler) or _ends(scheduler, steps):
+        return
+    near = [next(n for n in range(steps, end, way) if _ends(scheduler, n)) for end, way in ((0, -1), (1001, 1))]
+    raise ConfigError(
+        f"`steps` is {steps}, in which this scheduler does not come to an end without noise. Take {near[0]} or {near[1]}."
+    )
+
+
+def _ends(scheduler: CogVideoXDPMScheduler, steps: int) -> bool:
+    own: Any = CogVideoXDPMScheduler.from_config(scheduler.config)
+    own.set_timesteps(steps)
+    return int(own.timesteps[-1]) < own.config.num_train_timesteps // steps
 
 
 def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
