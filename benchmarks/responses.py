@@ -27,7 +27,7 @@ from likeness.errors import FaceError
 from likeness.evaluation.cache import Measured, VideoInfo
 from likeness.evaluation.face_motion import motion_between_frames
 from likeness.evaluation.feature import Arrays, Footage
-from likeness.evaluation.features import FEATURES
+from likeness.evaluation.features import FEATURES, in_order
 from likeness.evaluation.metrics import METRICS
 from likeness.evaluation.score import look
 from likeness.evaluation.view import ReferenceSet
@@ -50,10 +50,11 @@ ACTIONS = (
     "look_around",
     "turn_right",
 )
+MEASURED_FEATURES = {"faces", "flow"}
 MEASURED = [
     name
     for name, metric in METRICS.items()
-    if metric.of_video is not None and set(metric.needs) <= {"faces", "flow"}
+    if metric.of_video is not None and set(metric.needs) <= MEASURED_FEATURES
 ]
 EXPECTED: dict[str, dict[str, int]] = {
     "another person": {
@@ -183,8 +184,10 @@ def find_all_faces(clips: Iterable[np.ndarray]) -> list[Arrays]:
 
 def measure(frames: np.ndarray, faces: Arrays, sitter: Sitter, gallery: np.ndarray) -> dict[str, float]:
     """Every metric of one changed clip. The gallery's first row is the right person."""
-    features = {"faces": faces}
-    features["flow"] = FEATURES["flow"].compute(Footage(frames=frames, fps=FPS), features)
+    footage, features = Footage(frames=frames, fps=FPS), {"faces": faces}
+    for name in in_order(MEASURED_FEATURES):
+        if name not in features:
+            features[name] = FEATURES[name].compute(footage, features)
     info = VideoInfo(num_frames=len(frames), fps=FPS, width_px=frames.shape[2], height_px=frames.shape[1])
     references = ReferenceSet(
         embeddings=np.stack([face.embedding for face in sitter.faces]),

@@ -190,14 +190,25 @@ def test_what_lies_in_the_folder_of_a_new_benchmark_is_never_removed(pictures, t
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written to"):
         create_bench(tmp_path / "file" / "bench", "own", protocol, pictures)
+    with pytest.raises(ConfigError, match="1 of 2 woman"):
+        create_bench(tmp_path / "new", "own", Protocol(**SMALL, groups={"woman": 2}), pictures)
+    assert not [*(tmp_path / "new").iterdir()]  # Nobody's pictures are left behind.
 
 
 def test_a_page_never_replaces_the_benchmark(bench, capsys):
-    before = (bench / "bench.json").read_bytes()
-    for page in ("bench.html", "numbers.json"):
+    before = {path: path.read_bytes() for path in bench.rglob("*") if path.is_file()}
+    for page in (
+        "bench.html",
+        "Bench.HTML",
+        "cases.html",
+        "runs/mine/evaluation.html",
+        "references/anna/1.html",
+    ):
         assert main(["bench", "report", str(bench), "-o", str(bench / page)]) == 2
         assert "would overwrite" in capsys.readouterr().err
-    assert (bench / "bench.json").read_bytes() == before
+    assert main(["bench", "report", str(bench), "-o", str(bench / "references" / "anna" / "1.png")]) == 2
+    assert "ends in .html" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in bench.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", ".hidden"])
@@ -213,7 +224,7 @@ def test_a_run_with_a_bad_video_says_so(bench, capsys):
     (videos / "anna_2.mp4").write_bytes(b"no video")
     assert main(["bench", "score", str(bench), "mine", "--json"]) == 3
     told = capsys.readouterr()
-    assert "anna_2.mp4" in told.err
+    assert "anna_2.mp4" not in told.err  # Who reads JSON finds it there.
     printed = json.loads(told.out)
     assert (printed["videos"], printed["failed"]) == (2, 1)
     result = json.loads((bench / "runs" / "mine" / "evaluation.json").read_text())

@@ -66,11 +66,16 @@ def test_what_lies_in_the_folder_of_a_new_study_is_never_removed(material, tmp_p
 
 
 def test_a_page_never_replaces_the_study(shared_study, capsys):
-    before = (shared_study / "study.json").read_bytes()
-    for page in ("study.html", "numbers.json"):
+    before = {path: path.read_bytes() for path in shared_study.rglob("*") if path.is_file()}
+    for page, words in (
+        ("study.html", "would overwrite"),
+        ("site/index.html", "would overwrite"),
+        ("answers.sqlite", "ends in .html"),
+        ("numbers.json", "ends in .html"),
+    ):
         assert main(["study", "report", str(shared_study), "-o", str(shared_study / page)]) == 2
-        assert "would overwrite" in capsys.readouterr().err
-    assert (shared_study / "study.json").read_bytes() == before
+        assert words in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in shared_study.rglob("*") if path.is_file()} == before
 
 
 def test_a_damaged_study_is_told(shared_study, tmp_path, capsys):
@@ -82,7 +87,21 @@ def test_a_damaged_study_is_told(shared_study, tmp_path, capsys):
     assert "http" not in told.out
     (broken / "answers.sqlite").write_bytes(b"no database" * 100)
     assert main(["study", "report", str(broken)]) == 2
-    assert "cannot be read or written" in capsys.readouterr().err
+    assert "are damaged" in capsys.readouterr().err
+
+
+def test_answers_that_are_damaged_behind_their_head_are_told(shared_study, tmp_path, capsys):
+    broken = shutil.copytree(shared_study, tmp_path / "study")
+    study = Study.load(broken)
+    store = AnswerStore(broken, study)
+    for number in range(20):
+        answer_all(study, store, f"careful-{number}", lambda _: 5)
+    store.close()
+    data = bytearray((broken / "answers.sqlite").read_bytes())
+    data[12_288:] = b"\xa5" * (len(data) - 12_288)
+    (broken / "answers.sqlite").write_bytes(data)
+    assert main(["study", "report", str(broken)]) == 2
+    assert "are damaged" in capsys.readouterr().err
 
 
 def test_two_videos_of_one_name_are_refused(material, tmp_path, capsys):

@@ -90,7 +90,7 @@ def test_a_bad_video_is_listed_and_the_exit_code_tells(run, tree, capsys):
         (["{right}", "--first-face", "--metrics", "fid"], 2, "There is no metric `fid`"),
         (["{right}", "--first-face", "--metrics", " ,"], 2, "names nothing"),
         (["{right}", "--first-face", "-o", "{right}/ann_park.mp4/out"], 2, "cannot be written to"),
-        (["{right}", "--first-face", "-o", "{taken}"], 2, "a folder stands where a file is to be written"),
+        (["{right}", "--first-face", "-o", "{taken}"], 2, "is a folder, a file is to be written there"),
         (["{right}", "--first-face", "--vbench"], 4, "likeness eval --vbench-setup"),
         (["{right}", "--first-face", "--vbench-dimensions", "scene"], 2, "VBench measures no `scene`"),
     ],

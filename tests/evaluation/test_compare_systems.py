@@ -85,6 +85,8 @@ def test_who_lacks_a_figure_does_not_turn_videos_into_people():
     (row,) = found.differences
     assert found.resampled == "people"
     assert (row.num_pairs, row.num_groups, row.p_value, row.better) == (16, 4, 2 / 16, None)
+    assert np.isnan([row.difference.low, found.means["ours"]["up"].low]).all()
+    assert np.isfinite(found.means["theirs"]["up"].low)
 
 
 def test_one_value_and_none_have_no_interval():

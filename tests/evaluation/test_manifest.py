@@ -50,6 +50,9 @@ def test_a_name_ends_at_a_boundary():
     composed, decomposed = "zo\u00eb", "zoe\u0308"  # As Linux and as macOS write it.
     assert match_person(f"{decomposed}_1", [composed]) == composed
     assert match_person(f"{composed}_1", [decomposed]) == decomposed
+    for other, name in (("अनिल_1", "अन"), ("น้ำ_1", "น"), ("محمّد_1", "محم")):
+        assert match_person(other, [name]) is None  # A sign on the letter makes another one of it.
+        assert match_person(f"{name}_1", [name]) == name
 
 
 def test_two_folders_of_one_name_are_two_systems_or_an_error(tree):
@@ -61,6 +64,9 @@ def test_two_folders_of_one_name_are_two_systems_or_an_error(tree):
         read_request(words, tree / "people")
     assert len(read_request([words[0], f"b={words[1]}"], tree / "people").items) == 2
     assert len(read_request([f"c={word}" for word in words], tree / "people").items) == 2
+    for more in (f"videos={words[1]}", str(tree / "ours" / "anna_park.mp4")):
+        with pytest.raises(ConfigError, match="would both be the system `videos`"):
+            read_request([words[0], more], tree / "people")
 
 
 def test_sentences_find_their_videos_or_are_told(tree):
@@ -79,13 +85,32 @@ def test_sentences_find_their_videos_or_are_told(tree):
         assert {title: item.prompt for (_, title), item in items.items()} == {
             "anna_park": "a woman nods", "anna_lee_park": "a woman smiles", "bob": "b", "bob_1.5": "c"
         }  # fmt: skip
-    del told["bob"], told["bob_1.5"]
+    del told["bob"]
+    (tree / "p.json").write_text(json.dumps(told | {"carl": "of nobody here"}))
+    items = by_name(read_request([str(tree / "ours")], tree / "people", tree / "p.json"))
+    assert items["ours", "bob"].prompt is None
     (tree / "p.json").write_text(json.dumps(told | {"bop": "b"}))
-    with pytest.raises(ConfigError, match=r"no sentence for bob, bob_1\.5, but has some for bop"):
+    with pytest.raises(ConfigError, match=r"no sentence for `bob`, but one for `bop`"):
         read_request([str(tree / "ours")], tree / "people", tree / "p.json")
-    (tree / "p.csv").write_text("name,prompt\nbob\n")
-    with pytest.raises(ConfigError, match="is no sentence"):
-        read_prompts(tree / "p.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("p.csv", "name,prompt\nbob\n", "`bob` has no sentence: None"),
+        ("p.json", '{"bob": " "}', "`bob` has no sentence"),
+        ("p.json", '{"bob": "a", "bob.mp4": "b"}', "`bob` has two sentences"),
+    ],
+)
+def test_sentences_that_are_none_or_two_are_refused(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_prompts(tmp_path / name)
+
+
+def test_a_name_with_a_folder_is_a_name(tmp_path):
+    (tmp_path / "p.json").write_text('{"scene/1": "a woman nods", "zoe\\u0308.mp4": "b"}')
+    assert read_prompts(tmp_path / "p.json") == {"scene/1": "a woman nods", "zo\u00eb": "b"}
 
 
 def test_a_name_that_is_no_text_is_told(tree):

@@ -1,16 +1,21 @@
 """Folders and files that a command writes, without touching what a user has there."""
 
 import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from likeness.errors import ConfigError
 
+PAGES = (".html", ".htm")
 
-def partial_folder(parent: Path, name: str) -> Path:
-    """Make an empty folder that is to be renamed to `parent / name` when it is whole.
 
-    What an interrupted run left of it is removed; a folder of the name itself is never touched.
+@contextmanager
+def new_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Fill a folder that becomes `parent / name` when it is whole, and is gone again where filling it fails.
+
+    What a killed run left of it is removed; whatever has the name itself is never touched.
 
     Raises:
         ConfigError: There is something of that name already, or nothing can be written there.
@@ -19,18 +24,28 @@ def partial_folder(parent: Path, name: str) -> Path:
         raise ConfigError(
             f"{parent / name} exists and would be overwritten. Choose another `--output`, or move it away."
         )
-    check_folder(parent)
     partial = parent / f".{name}.partial"
+    check_folder(parent, files=[partial.name])
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    return partial
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise ConfigError(
+            f"{partial} cannot be made ({error}). Move it away, or choose another `--output`."
+        ) from error
+    try:
+        yield partial
+        partial.rename(parent / name)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
-def check_folder(folder: Path, *names: str) -> None:
-    """Make a folder for files of these names, before anything is computed for them.
+def check_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+    """Make a folder for files and folders of these names, before anything is computed for them.
 
     Raises:
-        ConfigError: It cannot be written to, or a folder has the name of a file.
+        ConfigError: It cannot be written to, or a name is that of a folder where a file is needed, or the other way round.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,31 +53,37 @@ def check_folder(folder: Path, *names: str) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written to ({error}). Choose another `--output`.") from error
-    taken = [str(folder / name) for name in names if (folder / name).is_dir()]
-    if taken:
+    wrong = [(folder / name, "folder", "file") for name in files if (folder / name).is_dir()]
+    wrong += [(folder / name, "file", "folder") for name in folders if (folder / name).is_file()]
+    for path, there, needed in wrong:
         raise ConfigError(
-            f"{', '.join(taken)}: a folder stands where a file is to be written. Move it, or choose another `--output`."
+            f"{path} is a {there}, a {needed} is to be written there. Move it, or choose another `--output`."
         )
 
 
-def check_page(page: Path, *, kept: Path) -> Path:
+def check_page(page: Path, *, root: Path, own: Iterable[str]) -> Path:
     """Check where a page goes and, beside it, its numbers as `.json`, before anything is computed.
 
     Args:
         page: The page.
-        kept: The file of settings that must never be overwritten.
+        root: What it reports on. Its folders hold what must not be overwritten.
+        own: Names of files in `root` that must not be overwritten either.
 
     Returns:
         Where the numbers go.
 
     Raises:
-        ConfigError: The page is called `.json`, would overwrite the settings, or cannot be written.
+        ConfigError: The page is no `.html`, it or its numbers would overwrite what is reported on, or it cannot be written.
     """
-    numbers = page.with_suffix(".json")
-    if page.suffix.lower() == ".json" or kept.resolve() in (page.resolve(), numbers.resolve()):
+    if page.suffix.lower() not in PAGES:
+        raise ConfigError(f"`--output {page}` is the page. Give it a name that ends in {PAGES[0]}.")
+    numbers, place = page.with_suffix(".json"), page.parent.resolve()
+    is_inside = place != root.resolve() and place.is_relative_to(root.resolve())
+    is_own = place == root.resolve() and numbers.name.lower() in {name.lower() for name in own}
+    if is_inside or is_own:
         raise ConfigError(
-            f"`--output {page}` is the page, and its numbers go to {numbers}: that would overwrite "
-            f"{'the page' if page.suffix.lower() == '.json' else kept}. Name another page, such as {page.with_name('report.html')}."
+            f"{page} or its numbers in {numbers} would overwrite what they report on. Name a page outside of {root}, or "
+            f"{root / 'report.html'}."
         )
-    check_folder(page.parent, page.name, numbers.name)
+    check_folder(page.parent, files=[page.name, numbers.name])
     return numbers

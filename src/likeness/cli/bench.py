@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
-_REJECTED = 3
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 
 
@@ -78,12 +77,13 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
-    from likeness.app.bench.manifest import Bench
+    from likeness.app.bench.manifest import Bench, run_folder
     from likeness.cli.generate import load
     from likeness.cli.progress import progress, spinner
 
     Bench.load(bench)
     system = name or f"{preset}-{method}"
+    run_folder(bench, system)  # Before the models are loaded: it may be no name.
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter)
         from likeness.app.bench.run import run_bench
@@ -115,12 +115,12 @@ def report(
     """Lay all measured runs side by side."""
     import json
 
-    from likeness.app.bench.manifest import MANIFEST, Bench
+    from likeness.app.bench.manifest import CASES, MANIFEST, Bench
     from likeness.app.bench.report import make_bench_report, show, write_bench_page
     from likeness.app.folders import check_page
 
     loaded, page = Bench.load(bench), output or bench / "report.html"
-    numbers = check_page(page, kept=bench / MANIFEST)
+    numbers = check_page(page, root=bench, own=[MANIFEST, CASES])
     made = make_bench_report(bench)
     write_bench_page(page, loaded, made)
     numbers.write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -136,6 +136,7 @@ def report(
 
 def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
     from likeness.app.bench.run import score_bench
+    from likeness.cli.eval import tell_failed
     from likeness.cli.progress import progress
 
     with progress("Measuring", last="Measured", is_quiet=as_json) as on_video:
@@ -159,8 +160,4 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
             f"{system}: {made} videos made now, {measured} of {own.num_videos} measured. "
             f"Next: `likeness bench report {bench}`"
         )
-    failed = [video for video in result.videos if video.error is not None]
-    for video in failed:
-        typer.echo(f"likeness: {video.name}: {video.error}", err=True)
-    if failed:
-        raise typer.Exit(_REJECTED)
+    tell_failed(result.videos, is_quiet=as_json)

@@ -1,5 +1,6 @@
 """`likeness eval`: is it the same person, does the face move, does it follow the text, for any system's videos."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from likeness.evaluation.compare import Comparison
     from likeness.evaluation.manifest import Request
-    from likeness.evaluation.results import EvaluationResult
+    from likeness.evaluation.results import EvaluationResult, VideoResult
 
 _REJECTED, _MISSING = 3, 4
 
@@ -63,13 +64,11 @@ def evaluate(
             "own first face; one of the two."
         )
     from likeness.app.folders import check_folder
-    from likeness.evaluation.export import publish
+    from likeness.evaluation.export import RESULTS, publish
     from likeness.evaluation.manifest import read_request
 
-    check_folder(
-        output, "report.html", "evaluation.json", "comparison.json", "videos.parquet", "frames.parquet"
-    )
     request = read_request(videos or [], references, prompts, against_first_face=first_face)
+    check_folder(output, files=RESULTS, folders=["features", "vbench"])
     dimensions = _dimensions(vbench_dimensions) if vbench or vbench_dimensions else None
     result = _measure(request, output, metrics, workers, face, is_quiet=as_json)
     if dimensions is not None:
@@ -197,11 +196,17 @@ def _leave(result: "EvaluationResult", *, is_quiet: bool) -> None:
     """One bad video loses no other's results, but the exit code tells of it."""
     from likeness.evaluation.vbench import PREFIX
 
-    failed = [video for video in result.videos if video.error is not None]
-    unmeasured = [name for name in result.left_out if name.startswith(PREFIX)]
+    tell_failed(result.videos, is_quiet=is_quiet)
+    if any(name.startswith(PREFIX) for name in result.left_out):
+        raise typer.Exit(_MISSING)
+
+
+def tell_failed(videos: "Sequence[VideoResult]", *, is_quiet: bool) -> None:
+    """Name the videos without figures, and leave with the exit code that tells of them, if there are any."""
+    failed = [video for video in videos if video.error is not None]
     if failed and not is_quiet:
-        typer.echo(f"likeness: {len(failed)} of {len(result.videos)} videos have no figures:", err=True)
+        typer.echo(f"likeness: {len(failed)} of {len(videos)} videos have no figures:", err=True)
         for video in failed:
             typer.echo(f"  {video.system} / {video.name}: {video.error}", err=True)
-    if failed or unmeasured:
-        raise typer.Exit(_REJECTED if failed else _MISSING)
+    if failed:
+        raise typer.Exit(_REJECTED)

@@ -141,7 +141,7 @@ def report(
     from likeness.app.study.report import OVERALL, make_report
 
     loaded, page = Study.load(study), output or study / "report.html"
-    numbers = check_page(page, kept=study / MANIFEST)
+    numbers = check_page(page, root=study, own=[MANIFEST])
     figures = read_figures(metrics) if metrics else None
     store = AnswerStore(study, loaded)
     answers = store.newest()

@@ -16,6 +16,7 @@ import numpy as np
 from likeness.evaluation.results import EvaluationResult, MetricRecord, VideoResult
 from likeness.evaluation.statistics import (
     LEVEL,
+    MIN_GROUPS,
     Estimate,
     are_enough,
     correct,
@@ -136,10 +137,19 @@ def _mean(
         return estimate(value, np.empty(0))
     found = [(video.scores.get(metric.name), video.identity) for video in videos.values()]
     values = [(value, identity) for value, identity in found if value is not None]
-    return mean_estimate(
+    return _estimate(
         np.array([value for value, _ in values], dtype=np.float64),
         groups_of([identity for _, identity in values], by_label=by_people),
+        by_people=by_people,
     )
+
+
+def _estimate(values: np.ndarray, groups: np.ndarray, *, by_people: bool) -> Estimate:
+    """A mean, with an interval unless too few of the people have it."""
+    found = mean_estimate(values, groups)
+    if by_people and len(np.unique(groups)) < MIN_GROUPS:
+        return replace(found, low=math.nan, high=math.nan)
+    return found
 
 
 def _difference(
@@ -163,7 +173,7 @@ def _difference(
         metric=metric.name,
         a=a,
         b=b,
-        difference=mean_estimate(values, groups),
+        difference=_estimate(values, groups, by_people=by_people),
         num_pairs=len(values),
         num_common=len(common),
         num_groups=len(np.unique(groups)),

@@ -146,11 +146,6 @@ def measure_video(path: str, features: Sequence[str], folder: Path | None) -> Me
                 cache.write(known.sha256, FEATURES[feature].kind, info, arrays[feature])
     except LikenessError as error:
         return Measured(sha256=known.sha256, error=str(error))
-    except Exception as error:
-        reason = (
-            f"{path} cannot be measured ({type(error).__name__}: {error}). Try it alone, or encode it again."
-        )
-        return Measured(sha256=known.sha256, error=reason)
     return Measured(sha256=known.sha256, info=info, features=arrays)
 
 

@@ -25,6 +25,9 @@ from likeness.evaluation.results import EvaluationResult, VideoResult
 _SAID = ("system", "name", "identity", "prompt", "path", "sha256", "error")
 _COUNTED = {"num_frames": pa.int64(), "fps": pa.float64(), "width_px": pa.int64(), "height_px": pa.int64()}
 
+RESULTS = ("report.html", "evaluation.json", "comparison.json", "videos.parquet", "frames.parquet")
+"""Everything that `publish` writes."""
+
 
 def publish(
     folder: Path,

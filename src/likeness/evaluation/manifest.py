@@ -11,7 +11,7 @@ import csv
 import difflib
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from likeness.evaluation.people import (
     match_person,
     plain,
     read_cases,
-    shorten,
     title_of,
 )
 
 MANIFESTS = (".csv", ".json", ".toml")
 _COLUMNS = ("video", "system", "name", "identity", "references", "prompt")
 _LISTED = 20
+_SYSTEM = "videos"
+"""What those are called that nobody named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +53,16 @@ class _Draft:
     items: list[VideoItem] = field(default_factory=list)
     people: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    folders: dict[str, Path] = field(default_factory=dict)
-    """Systems that took the name of their folder."""
+    sources: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    """Where each system's videos come from, and whether its name was given."""
+
+    def add_system(self, name: str, source: str, *, is_named: bool) -> None:
+        """Two sources make one system only where it was named for both."""
+        before, was_named = self.sources.setdefault(name, (source, is_named))
+        if before != source and not (is_named and was_named):
+            self.problems.append(
+                f"{before} and {source} would both be the system `{name}`; name them: NAME={source}"
+            )
 
     def add_person(self, name: str, pictures: tuple[Path, ...], where: str) -> None:
         if self.people.setdefault(name, pictures) != pictures:
@@ -113,13 +122,12 @@ def read_prompts(path: Path) -> dict[str, str]:
     try:
         if path.suffix.lower() == ".csv":
             with path.open(encoding="utf-8-sig", newline="") as file:
-                return {title_of(row["name"]): _text(row["prompt"]) for row in csv.DictReader(file)}
+                return _by_title((row["name"], row["prompt"]) for row in csv.DictReader(file))
         text = path.read_text(encoding="utf-8-sig")
         table = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
-        return {
-            title_of(name): _text(entry["prompt"] if isinstance(entry, dict) else entry)
-            for name, entry in table.items()
-        }
+        return _by_title(
+            (name, entry["prompt"] if isinstance(entry, dict) else entry) for name, entry in table.items()
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} cannot be read as prompts ({error!r}). Write JSON, a sentence for each video's name: "
@@ -175,17 +183,15 @@ def _read_word(word: str, draft: _Draft) -> None:
     named = name if path == Path(rest) and equals else None
     if path.is_dir():
         system = named or path.resolve().name
-        if named is None and draft.folders.setdefault(system, path.resolve()) != path.resolve():
-            draft.problems.append(
-                f"{draft.folders[system]} and {path} would both be the system `{system}`; name them: NAME={path}"
-            )
+        draft.add_system(system, str(path), is_named=named is not None)
         _read_folder(path, system, draft)
     elif not path.exists():
         draft.problems.append(f"{path} does not exist")
     elif path.suffix.lower() in MANIFESTS:
         _read_manifest(path, named, draft)
     else:
-        draft.items.append(VideoItem(path=path, system=named or "videos"))
+        draft.add_system(named or _SYSTEM, "single files", is_named=named is not None)
+        draft.items.append(VideoItem(path=path, system=named or _SYSTEM))
 
 
 def _read_folder(folder: Path, system: str, draft: _Draft) -> None:
@@ -215,7 +221,7 @@ def _read_manifest(path: Path, system: str | None, draft: _Draft) -> None:
                 path=video,
                 identity=identity,
                 prompt=row.get("prompt"),
-                system=row.get("system") or system or "videos",
+                system=row.get("system") or system or _SYSTEM,
                 name=row.get("name"),
             )
         )
@@ -230,7 +236,7 @@ def _complete(
 ) -> VideoItem:
     """Fill in whose a video is and what was asked for; the nearest to the user's hand wins."""
     pictures, told = cases.get(item.title, ((), None))
-    prompt = sentences.get(item.title) or item.prompt or told or find_prompt([Path(item.path)])
+    prompt = sentences.get(title_of(item.title)) or item.prompt or told or find_prompt([Path(item.path)])
     prompt = None if prompt is None else plain(prompt)
     if against_first_face:
         return replace(item, identity=None, prompt=prompt)
@@ -280,16 +286,20 @@ def _is_text(name: str) -> bool:
 def _check_sentences(
     items: Sequence[VideoItem], sentences: Mapping[str, str], source: Path | None, draft: _Draft
 ) -> None:
-    """A file of sentences may hold more than is evaluated; a name that nearly fits a silent video was meant for it."""
-    silent = [item.title for item in items if item.prompt is None]
-    unused = sorted(sentences.keys() - {item.title for item in items})
-    if silent and unused:
-        draft.problems.append(
-            f"{source} has no sentence for {shorten(silent)}, but has some for {shorten(unused)}, which are no videos"
-        )
+    """A file may hold sentences of other videos; a name that nearly fits a video without one was meant for it."""
+    unused = sorted(sentences.keys() - {title_of(item.title) for item in items})
+    for title in sorted({item.title for item in items if item.prompt is None}):
+        if close := difflib.get_close_matches(title, unused, n=1):
+            draft.problems.append(
+                f"{source} has no sentence for `{title}`, but one for `{close[0]}`, which is no video; correct the name"
+            )
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise TypeError(f"{value!r} is no sentence")
-    return value
+def _by_title(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    sentences: dict[str, str] = {}
+    for name, value in pairs:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"`{name}` has no sentence: {value!r}")
+        if sentences.setdefault(title_of(name), value) != value:
+            raise ValueError(f"`{title_of(name)}` has two sentences")
+    return sentences

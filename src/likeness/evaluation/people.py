@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 from likeness.errors import ConfigError, MediaError
 from likeness.identity.prompt import TRIGGER
@@ -52,17 +52,23 @@ def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
 def match_person(title: str, people: Iterable[str]) -> str | None:
     """Whose name begins a video's name. Of `anna` and `anna_lee` the longest that ends at a boundary is meant.
 
-    A boundary is whatever is neither letter nor digit in any script; letters with accents are the same however composed.
+    No letter, digit or sign on a letter, of any script, follows at a boundary. Letters with accents are the same however
+    they are composed.
     """
-    title = normalize("NFC", title)
-    fits = [name for name in people if re.match(rf"{re.escape(normalize('NFC', name))}(?![^\W_])", title)]
-    return max(fits, key=len) if fits else None
+    composed = normalize("NFC", title)
+    fits = [name for name in people if _begins(composed, normalize("NFC", name))]
+    return max(fits, key=lambda name: len(normalize("NFC", name))) if fits else None
+
+
+def _begins(title: str, name: str) -> bool:
+    after = title[len(name) : len(name) + 1]
+    return title.startswith(name) and not (after and category(after)[0] in "LMN")
 
 
 def title_of(name: str) -> str:
-    """A video's name without the suffix of a video, if it has one: `anna_1.5` is whole, `anna.mp4` is not."""
-    path = Path(name)
-    return path.stem if path.suffix.lower() in VIDEOS else path.name
+    """A video's name, composed, without the suffix of a video if it has one: `anna_1.5` is whole, `anna.mp4` is not."""
+    suffix = Path(name).suffix
+    return normalize("NFC", name.removesuffix(suffix) if suffix.lower() in VIDEOS else name)
 
 
 def read_cases(path: Path, root: Path) -> Cases:
@@ -104,8 +110,8 @@ def find_prompt(videos: Sequence[Path]) -> str | None:
 
 
 def plain(prompt: str) -> str:
-    """Take the trigger word out, which means nothing to people and to other models."""
-    return " ".join(re.sub(rf"\b{TRIGGER}\b", " ", prompt).split())
+    """Take trigger words out, numbered ones too, which mean nothing to people and to other models."""
+    return " ".join(re.sub(rf"\b{TRIGGER}\d?\b", " ", prompt).split())
 
 
 def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -20,7 +20,8 @@ PERMUTATIONS = 9999
 """Of tests; with at most 13 groups all sign flips are tried, and the test is exact."""
 LEVEL = 0.95
 MIN_GROUPS = 5
-"""With fewer people than this, resampling people says nothing; videos are resampled, and the table says so."""
+"""With fewer people than this in an evaluation, resampling people says nothing; videos are resampled, and the table says
+so. A figure that fewer of the people have has no interval."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,9 +79,7 @@ class VideoView:
         return self.rows >= 0
 
 
-def choose_faces(
-    faces: Arrays, num_frames: int, which: WhichFace, reference: np.ndarray | None
-) -> np.ndarray:
+def choose_faces(faces: Arrays, num_frames: int, which: WhichFace, reference: np.ndarray) -> np.ndarray:
     """The row of the face that counts in each frame, -1 where there is none.
 
     Shapes:
@@ -89,7 +87,7 @@ def choose_faces(
         returns: (frames,) int
     """
     rows = np.full(num_frames, -1, dtype=np.int64)
-    if which == "nearest" and reference is not None:
+    if which == "nearest":
         worth = -np.linalg.norm(faces["embedding"] - reference, axis=1)
     else:
         worth = faces["prominence"]

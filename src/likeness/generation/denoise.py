@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
@@ -127,27 +128,35 @@ def denoise(
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
-    """Refuse numbers of steps in which CogVideoX's DPM solver goes astray.
+    """Refuse numbers of steps in which CogVideoX's schedulers go astray.
 
-    It takes 1000 // steps for the length of every step. Where the true length is rounded up, its last one ends at timestep
-    0 in place of no noise, and its correction by the step before, meant for steps of like length in log-SNR, is
-    several times the step itself: faces fall apart.
+    The DPM solver takes 1000 // steps for the length of every step. Where the true length is rounded up, its last one ends
+    at timestep 0 in place of no noise, and its correction by the step before, meant for steps of like length in
+    log-SNR, is several times the step itself: faces fall apart. And where 1000 / steps is rounded down, both schedulers can
+    list one timestep too many, -1, which is pure noise again.
 
     Raises:
         ConfigError: It is such a number.
     """
-    if not isinstance(scheduler, CogVideoXDPMScheduler) or _ends(scheduler, steps):
+    if not isinstance(scheduler, CogVideoXDPMScheduler | CogVideoXDDIMScheduler) or _ends(scheduler, steps):
         return
-    near = [next(n for n in range(steps, end, way) if _ends(scheduler, n)) for end, way in ((0, -1), (1001, 1))]
+    below = next((n for n in range(steps, 0, -1) if _ends(scheduler, n)), None)
+    above = next(
+        (n for n in range(steps, scheduler.config["num_train_timesteps"]) if _ends(scheduler, n)), None
+    )
+    near = " or ".join(str(n) for n in (below, above) if n is not None)
     raise ConfigError(
-        f"`steps` is {steps}, in which this scheduler does not come to an end without noise. Take {near[0]} or {near[1]}."
+        f"`steps` is {steps}, in which the backbone's scheduler does not come to an end without noise. Take {near}."
     )
 
 
-def _ends(scheduler: CogVideoXDPMScheduler, steps: int) -> bool:
-    own: Any = CogVideoXDPMScheduler.from_config(scheduler.config)
+def _ends(scheduler: Any, steps: int) -> bool:
+    own: Any = type(scheduler).from_config(scheduler.config)
     own.set_timesteps(steps)
-    return int(own.timesteps[-1]) < own.config.num_train_timesteps // steps
+    last = int(own.timesteps[-1])
+    if last < 0 or len(own.timesteps) != steps:
+        return False
+    return isinstance(own, CogVideoXDDIMScheduler) or last < own.config.num_train_timesteps // steps
 
 
 def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:

@@ -15,7 +15,7 @@ from likeness.adapters.regions import Area, Regions
 from likeness.backbones.load import load_pipeline
 from likeness.generation.best_of import Search, choose_best
 from likeness.generation.characters import Character
-from likeness.generation.denoise import GenerationRequest, Judge, StepCallback, denoise
+from likeness.generation.denoise import GenerationRequest, Judge, StepCallback, check_steps, denoise
 from likeness.generation.loading import adapter_folder, load_adapter, locate_backbone
 from likeness.generation.plan import CardMemory, find_card
 from likeness.generation.presets import METHODS, Preset, find_preset, known
@@ -167,12 +167,14 @@ class Likeness:
         """Fill what is None from the preset, and check all of it.
 
         Raises:
-            ConfigError: A setting is unknown, out of range or contradicts another.
+            ConfigError: A setting is unknown, out of range, contradicts another or does not suit the scheduler.
         """
         given = {name: value for name, value in choices.items() if value is not None}
         scale = self.preset.identity_scales.get(type(self.method).__name__, 1.0)
         defaults = {"identity_branch": self.method.branch, "identity_scale": scale}
-        return resolve_settings(self.preset, {**defaults, **given})
+        settings = resolve_settings(self.preset, {**defaults, **given})
+        check_steps(self.pipeline.scheduler, settings.steps)
+        return settings
 
     def check_length(self, prompt: str, num_references: int) -> None:
         """Refuse a prompt that does not fit with so many references, before anything is made.

@@ -50,7 +50,8 @@ class GenerationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(ge=1, le=1000)
-    """Denoising steps: time grows with them, and up to a point so does quality. Not all numbers suit CogVideoX's solver."""
+    """Denoising steps: time grows with them, and up to a point so does quality. 15, 24, 28, 48
+    and others do not suit CogVideoX's solver: the error names the nearest that do."""
     guidance: float = Field(ge=1, le=30)
     """Weight of the prompt; 1 is no guidance."""
     identity_scale: float = Field(default=1.0, ge=0, le=4)

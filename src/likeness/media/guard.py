@@ -22,8 +22,6 @@ _VIDEOS = {
     b"OggS": "Ogg",
     b"\x30\x26\xb2\x75": "WMV",
 }
-_GIF_PADDING = 4096
-"""Some writers fill a block of the disk with zeros behind the trailer."""
 _PHONE_PICTURES = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
 
@@ -69,13 +67,36 @@ def matroska_bytes(path: Path) -> int | None:
 
 
 def gif_is_cut(path: Path) -> bool:
-    """Whether a GIF lacks its trailer, the byte 0x3B (GIF89a, section 27); False for other files."""
+    """Whether a GIF ends before its trailer (GIF89a, sections 18 to 27); False for other files.
+
+    After the head and its colors come blocks: extensions and pictures, each of a fixed part and of pieces that say how long
+    they are, until the trailer. What lies behind it is nobody's business.
+    """
     with path.open("rb") as file:
-        if file.read(4) != b"GIF8":
+        head = file.read(13)
+        if head[:4] != b"GIF8":
             return False
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _GIF_PADDING))
-        return not file.read().rstrip(b"\x00").endswith(b"\x3b")
+        _skip_colors(file, head[10:11])
+        while kind := file.read(1):
+            if kind == b"\x3b":
+                return False
+            if kind == b"\x21":
+                file.read(1)  # The label.
+            elif kind == b"\x2c":
+                _skip_colors(file, file.read(9)[8:9])
+                file.read(1)  # The least code size.
+            else:
+                return True
+            while (length := file.read(1)) and length[0]:
+                if len(file.read(length[0])) < length[0]:
+                    return True
+    return True
+
+
+def _skip_colors(file: BinaryIO, flags: bytes) -> None:
+    """The lowest bits of the flags say how many colors there are, if the highest says that there are some."""
+    if flags and flags[0] & 0x80:
+        file.read(3 << ((flags[0] & 7) + 1))
 
 
 def _read_size(file: BinaryIO) -> int | None:

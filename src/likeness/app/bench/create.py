@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, BenchIdentity
-from likeness.app.folders import partial_folder
+from likeness.app.folders import new_folder
 from likeness.errors import ConfigError, FaceError, LikenessError
 from likeness.evaluation.people import PICTURES
 from likeness.evaluation.protocols import (
@@ -62,33 +62,31 @@ def create_bench(
             else "needs `--pictures FOLDER`"
         )
         raise ConfigError(f"The protocol `{name}` {need}.")
-    target = partial_folder(folder, REFERENCES)
-    if pictures is None:
-        groups = draw_people(target, protocol, seed)
-    else:
-        found = find_pictures(pictures, has_groups=bool(protocol.groups))
-        usable = keep_usable(found, protocol.max_references, skip_bad=skip_bad)
-        groups = choose_people(
-            protocol, {who: group for who, (group, _) in usable.items()}, allow_fewer=allow_fewer
+    with new_folder(folder, REFERENCES) as target:
+        if pictures is None:
+            groups = draw_people(target, protocol, seed)
+        else:
+            found = find_pictures(pictures, has_groups=bool(protocol.groups))
+            usable = keep_usable(found, protocol.max_references, skip_bad=skip_bad)
+            groups = choose_people(
+                protocol, {who: group for who, (group, _) in usable.items()}, allow_fewer=allow_fewer
+            )
+            for who in groups:
+                for number, path in enumerate(usable[who][1], start=1):
+                    copy = target / who / f"{number}{path.suffix.lower()}"
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, copy)
+        bench = Bench(
+            protocol=name,
+            title=protocol.title,
+            source=protocol.source,
+            is_complete=len(groups) == protocol.num_identities,
+            identities=tuple(_describe(target / who, group) for who, group in groups.items()),
+            cases=tuple(
+                BenchCase(name=case.name, identity=case.identity, prompt=case.prompt, seed=seed + number)
+                for number, case in enumerate(build_cases(protocol, groups))
+            ),
         )
-        for who in groups:
-            for number, path in enumerate(usable[who][1], start=1):
-                copy = target / who / f"{number}{path.suffix.lower()}"
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, copy)
-    cases = build_cases(protocol, groups)
-    target = target.rename(folder / REFERENCES)
-    bench = Bench(
-        protocol=name,
-        title=protocol.title,
-        source=protocol.source,
-        is_complete=len(groups) == protocol.num_identities,
-        identities=tuple(_describe(target / who, group) for who, group in groups.items()),
-        cases=tuple(
-            BenchCase(name=case.name, identity=case.identity, prompt=case.prompt, seed=seed + number)
-            for number, case in enumerate(cases)
-        ),
-    )
     bench.save(folder)
     return bench
 

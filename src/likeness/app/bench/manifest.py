@@ -27,6 +27,19 @@ REFERENCES = "references"
 RUNS = "runs"
 
 
+def run_folder(folder: Path, system: str) -> Path:
+    """Where the run of a system lies.
+
+    Raises:
+        ConfigError: It cannot be the name of a folder.
+    """
+    if not system or system != Path(system).name or system.startswith("."):
+        raise ConfigError(
+            f"A run cannot be called `{system}`: it becomes a folder in {folder / RUNS}. Use a plain name."
+        )
+    return folder / RUNS / system
+
+
 class BenchIdentity(Settings):
     """Somebody whose videos are made."""
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from likeness.app.bench.manifest import RUNS, Bench, BenchCase
+from likeness.app.bench.manifest import Bench, BenchCase, run_folder
 from likeness.errors import ConfigError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
 from likeness.evaluation.items import VideoItem
-from likeness.evaluation.people import plain
 from likeness.evaluation.results import EvaluationResult
 from likeness.generation.likeness import GenerationRequest, GenerationSettings, Likeness
 from likeness.generation.references import read_faces
@@ -48,7 +47,7 @@ def run_bench(
     """
     bench = Bench.load(folder)
     settings = settings or likeness.settings()
-    place = _place(folder, system)
+    place = run_folder(folder, system)
     _agree(place / "run.json", describe_run(likeness, settings))
     changed = [case.name for case in bench.cases if _made(place, case) not in (None, bench.digest(case))]
     if changed and not remake:
@@ -83,7 +82,7 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
         ConfigError: Videos are missing, or the run's name is no name of a folder.
     """
     bench = Bench.load(folder)
-    place = _place(folder, system)
+    place = run_folder(folder, system)
     missing = [case.name for case in bench.cases if not _video(place, case).is_file()]
     if missing:
         raise ConfigError(
@@ -94,7 +93,7 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
         VideoItem(
             path=_video(place, case),
             identity=case.identity,
-            prompt=plain(case.prompt),
+            prompt=case.prompt,
             system=system,
             name=case.name,
         )
@@ -116,15 +115,6 @@ def describe_run(likeness: Likeness, settings: GenerationSettings) -> dict[str, 
         "settings": settings.model_dump(mode="json"),
         "weights": likeness.weights,
     }
-
-
-def _place(folder: Path, system: str) -> Path:
-    """Where a run lies."""
-    if not system or system != Path(system).name or system.startswith("."):
-        raise ConfigError(
-            f"A run cannot be called `{system}`: it becomes a folder in {folder / RUNS}. Use a plain name."
-        )
-    return folder / RUNS / system
 
 
 def _agree(path: Path, ours: dict[str, Any]) -> None:

@@ -104,18 +104,18 @@ class AnswerStore:
         self.study = study
         self.path = folder / ANSWERS
         self._lock = threading.RLock()
-        try:
+        with self._explained():
             self._connection = sqlite3.connect(
                 self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
             )
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=FULL")  # A receipt survives a power cut too.
-            self._connection.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise ConfigError(
-                f"The answers in {self.path} cannot be read or written ({error}). If the file is damaged, put a copy in its "
-                "place; do not delete what may be repaired."
-            ) from error
+        try:
+            with self._explained():
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute("PRAGMA synchronous=FULL")  # A receipt survives a power cut too.
+                self._connection.executescript(_SCHEMA)
+        except ConfigError:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         self._connection.close()
@@ -180,7 +180,7 @@ class AnswerStore:
 
     def count(self) -> tuple[int, int]:
         """Raters and rows."""
-        with self._lock:
+        with self._lock, self._explained():
             (raters,) = self._connection.execute("SELECT COUNT(*) FROM raters").fetchone()
             (rows,) = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
         return raters, rows
@@ -191,7 +191,7 @@ class AnswerStore:
             "SELECT rater, trial, position, seconds, ratings FROM answers "
             "WHERE number IN (SELECT MAX(number) FROM answers GROUP BY rater, trial) ORDER BY number"
         )
-        with self._lock:
+        with self._lock, self._explained():
             rows = self._connection.execute(query).fetchall()
         return [
             Answer(rater=rater, trial=trial, position=position, seconds=seconds, ratings=json.loads(ratings))
@@ -199,9 +199,26 @@ class AnswerStore:
         ]
 
     @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.IntegrityError:
+            raise  # Our own rules, not the file's state.
+        except sqlite3.OperationalError as error:
+            raise ConfigError(
+                f"The answers in {self.path} cannot be used now ({error}). Close whatever else has them open, and see that you "
+                "may write there."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise ConfigError(
+                f"The answers in {self.path} are damaged ({error}). Put a copy in their place, or repair them with "
+                "`sqlite3 FILE .recover`; do not delete them."
+            ) from error
+
+    @contextmanager
     def together(self) -> Iterator[sqlite3.Connection]:
         """All that is stored inside is stored, or, where something raises, nothing of it."""
-        with self._lock:
+        with self._lock, self._explained():
             if self._connection.in_transaction:  # Inside a larger one of this thread, which decides.
                 yield self._connection
                 return
@@ -258,7 +275,7 @@ def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
 
 def _read_static(path: Path, study: Study) -> StaticAnswers:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be read as answers ({error}). Ask its rater to send it again."

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 
-from likeness.app.folders import partial_folder
+from likeness.app.folders import new_folder
 from likeness.app.study.manifest import MANIFEST, SITE, AttentionCheck, Study, StudyItem
 from likeness.app.study.pairing import VideoSet
 from likeness.app.study.questions import Questionnaire
@@ -73,15 +73,14 @@ def create_study(
     _check_options(options, sets)
     _check_prompts(questionnaire, sets)
     study, sources = plan_study(sets, questionnaire, options)
-    site = partial_folder(folder, SITE)
-    (site / "media").mkdir()
-    _write_media(site / "media", sources, on_progress)
-    for path in STATIC.iterdir():
-        shutil.copyfile(path, site / path.name)
-    (site / "data.js").write_text(f"window.STUDY = {json.dumps(study.public())};\n", encoding="utf-8")
-    for path in sorted(site.rglob("*")):
-        os.utime(path, (ONE_DATE_S, ONE_DATE_S))
-    site.rename(folder / SITE)
+    with new_folder(folder, SITE) as site:
+        (site / "media").mkdir()
+        _write_media(site / "media", sources, on_progress)
+        for path in STATIC.iterdir():
+            shutil.copyfile(path, site / path.name)
+        (site / "data.js").write_text(f"window.STUDY = {json.dumps(study.public())};\n", encoding="utf-8")
+        for path in sorted(site.rglob("*")):
+            os.utime(path, (ONE_DATE_S, ONE_DATE_S))
     study.save(folder)  # Last: a folder with a manifest is whole.
     return study
 

@@ -77,7 +77,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_json(path: Path) -> list[Mapping[str, Any]]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(content, dict):
         content = content.get("videos")
     if not isinstance(content, list):
