@@ -35,7 +35,7 @@ WOMEN = ("amy", "bernadette", "penny")
 MAX_PHOTOGRAPHS = 8
 FILMED = {"d11": "girl", "d12": "man", "d18": "man", "d19": "man"}
 """Videos whose first frame is a portrait, and their class words."""
-REAL = Path(os.environ.get("LIKENESS_REAL", "../shared/real"))
+REAL = Path(os.environ.get("LIKENESS_REAL") or "../shared/real")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +111,9 @@ def make(
 ) -> list[np.ndarray]:
     """The frames of each request's video; `choices` are changes of the preset's settings."""
     settings = likeness.settings(**choices)
-    told = ", ".join(f"{name} {value}" for name, value in choices.items()) or "by default"
+    told = (
+        ", ".join(f"{name} {value}" for name, value in choices.items() if value is not None) or "by default"
+    )
     videos: list[np.ndarray] = []
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
@@ -148,7 +150,12 @@ def measure_puppets(
     strength = chosen_scale(likeness, arguments.scale)
     for scale in (strength, 0.0):
         videos = made[scale] = make(
-            likeness, requests, arguments.batch, identity_scale=scale, identity_branch=arguments.branch
+            likeness,
+            requests,
+            arguments.batch,
+            identity_scale=scale,
+            identity_branch=arguments.branch,
+            steps=arguments.steps,
         )
         embeddings = list(pool.map(frame_embeddings, [video[:: arguments.frame_step] for video in videos]))
         persons = np.repeat(np.arange(len(videos)) // 2, len(embeddings[0]))
@@ -184,7 +191,12 @@ def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessP
     ]
     strength = chosen_scale(likeness, arguments.scale)
     videos = make(
-        likeness, requests, arguments.batch, identity_scale=strength, identity_branch=arguments.branch
+        likeness,
+        requests,
+        arguments.batch,
+        identity_scale=strength,
+        identity_branch=arguments.branch,
+        steps=arguments.steps,
     )
     write_sheet(arguments.folder / "identity_photographs.png", sitters, videos)
     differences = []
@@ -213,6 +225,7 @@ def add_options(benchmark: Benchmark) -> None:
     benchmark.parser.add_argument("--people", type=int, help="puppets; by default 40")
     benchmark.parser.add_argument("--scale", type=float, help="of the reference; by default what users get")
     benchmark.parser.add_argument("--branch", choices=("conditional", "both"), default="conditional")
+    benchmark.parser.add_argument("--steps", type=int, help="of sampling; by default what users get")
     benchmark.parser.add_argument("--batch", type=int, default=10)
     benchmark.parser.add_argument("--frame-step", type=int, default=2, help="measure every Nth frame")
     benchmark.parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))

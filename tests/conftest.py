@@ -1,5 +1,6 @@
 """What tests of several packages use: a random checkpoint of a few thousand parameters, and random faces."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from likeness.methods.fantasy_id import FantasyID
 
 WORDS = "a an the woman man in red sweater blue shirt smiles nods turns to left park with"
+
+
+@pytest.fixture(scope="session")
+def real_folder() -> Path:
+    """Real photographs and videos, where they are at hand: `LIKENESS_REAL`, or beside the repository."""
+    folder = Path(os.environ.get("LIKENESS_REAL") or Path(__file__).parents[1] / ".." / "shared" / "real")
+    if not folder.is_dir():
+        pytest.skip(f"no real photographs at {folder} (LIKENESS_REAL)")
+    return folder
 
 
 @pytest.fixture(autouse=True)

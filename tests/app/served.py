@@ -5,6 +5,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -69,3 +70,29 @@ class Server:
                 continue
             assert status == 200, reply
             return json.loads(reply)
+
+
+class InProcess(Server):
+    """The same in a thread of this process, where tests can change what it uses."""
+
+    def start(self) -> None:
+        import uvicorn
+
+        from likeness.app.study.server import build_app
+
+        config = uvicorn.Config(build_app(self.folder), port=self.port, log_level="error")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        end = time.monotonic() + START_S
+        while not self.server.started:
+            assert self.thread.is_alive(), "the server stopped"
+            assert time.monotonic() < end, "the server did not start in time"
+            time.sleep(0.02)
+
+    def __enter__(self) -> "InProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.should_exit = True
+        self.thread.join()

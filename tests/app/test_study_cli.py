@@ -86,7 +86,7 @@ def test_a_damaged_study_is_told(shared_study, tmp_path, capsys):
     assert "is gone or empty" in told.err
     assert "http" not in told.out
     (broken / "answers.sqlite").write_bytes(b"no database" * 100)
-    assert main(["study", "report", str(broken)]) == 2
+    assert main(["study", "report", str(broken)]) == 4
     assert "are damaged" in capsys.readouterr().err
 
 
@@ -100,7 +100,7 @@ def test_answers_that_are_damaged_behind_their_head_are_told(shared_study, tmp_p
     data = bytearray((broken / "answers.sqlite").read_bytes())
     data[12_288:] = b"\xa5" * (len(data) - 12_288)
     (broken / "answers.sqlite").write_bytes(data)
-    assert main(["study", "report", str(broken)]) == 2
+    assert main(["study", "report", str(broken)]) == 4
     assert "are damaged" in capsys.readouterr().err
 
 

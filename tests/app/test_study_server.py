@@ -1,11 +1,13 @@
 import shutil
+import sqlite3
 import threading
 import time
 
 import pytest
-from served import Server
+from served import InProcess, Server
 from survey import PEOPLE, SYSTEMS, message
 
+from likeness.app.study import answers
 from likeness.app.study.answers import AnswerStore
 from likeness.app.study.manifest import Study
 
@@ -100,3 +102,20 @@ def test_what_no_page_sends_is_refused_with_a_reason(server, folder):
         (413, b" " * 70_000),
     ):
         assert server.ask("POST", "/api/answers", body)[0] == status, body
+
+
+def test_an_answer_that_cannot_be_stored_now_is_to_be_sent_again(shared_study, tmp_path, monkeypatch):
+    """The page gives up on a status of 4xx alone."""
+    monkeypatch.setattr(answers, "_WAIT_S", 0.05)
+    folder = shutil.copytree(shared_study, tmp_path / "study")
+    study = Study.load(folder)
+    body = message(study, "rater-0001", study.items[0].id).model_dump()
+    with InProcess(folder) as server:
+        server.insist("/api/raters", {"rater": "rater-0001"})
+        other = sqlite3.connect(folder / "answers.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        status, reply, _ = server.ask("POST", "/api/answers", body)
+        other.execute("ROLLBACK")
+        other.close()
+        assert (status, b"cannot be used now" in reply) == (503, True)
+        assert server.insist("/api/answers", body) == {"is_new": True}

@@ -5,7 +5,7 @@ from made_videos import frames_of
 
 from likeness.errors import ConfigError
 from likeness.evaluation.manifest import read_prompts, read_request, read_rows
-from likeness.evaluation.people import find_people, match_person
+from likeness.evaluation.people import find_people, match_person, plain
 from likeness.media import write_video
 
 
@@ -53,6 +53,11 @@ def test_a_name_ends_at_a_boundary():
     for other, name in (("अनिल_1", "अन"), ("น้ำ_1", "น"), ("محمّد_1", "محم")):
         assert match_person(other, [name]) is None  # A sign on the letter makes another one of it.
         assert match_person(f"{name}_1", [name]) == name
+
+
+def test_trigger_words_mean_nothing_to_others():
+    assert plain("a man img1 nods and a woman img2 smiles") == "a man nods and a woman smiles"
+    assert plain("an image of a woman img") == "an image of a woman"
 
 
 def test_two_folders_of_one_name_are_two_systems_or_an_error(tree):

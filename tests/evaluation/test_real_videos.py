@@ -6,7 +6,6 @@ The figures are printed with `pytest -m real --log-cli-level=INFO tests/evaluati
 import logging
 import os
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,14 +22,6 @@ FRAMES_A_VIDEO = int(os.environ.get("LIKENESS_REAL_FRAMES", "16"))
 """Evenly spaced frames that are measured of each video; 0 takes all."""
 
 
-@pytest.fixture(scope="module")
-def folder():
-    found = Path(os.environ.get("LIKENESS_REAL") or Path(__file__).parents[2] / ".." / "shared" / "real")
-    if not found.is_dir():
-        pytest.skip(f"no real photographs at {found} (LIKENESS_REAL)")
-    return found
-
-
 def read_evenly(path):
     frames, fps = read_video(path)
     count = min(FRAMES_A_VIDEO or len(frames), len(frames))
@@ -39,17 +30,17 @@ def read_evenly(path):
 
 
 @pytest.fixture(scope="module")
-def videos(folder):
+def videos(real_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "read_video", read_evenly)
         names = ("average_id_similarity", "id_distance", "match_rate", "face_rate", "several_faces_rate")
-        return evaluate(sorted((folder / "videos").glob("*.mp4")), None, metrics=names)
+        return evaluate(sorted((real_folder / "videos").glob("*.mp4")), None, metrics=names)
 
 
 @pytest.fixture(scope="module")
-def photographs(folder):
+def photographs(real_folder):
     """(people, photographs, 128): embeddings."""
-    people = sorted(path for path in (folder / "faces").iterdir() if path.is_dir())
+    people = sorted(path for path in (real_folder / "faces").iterdir() if path.is_dir())
     return np.stack(
         [[read_face(path).embedding for path in sorted(one.glob("*.png"))] for one in people]
     ).astype(np.float64)

@@ -1,8 +1,6 @@
 """A short video as references: whose faces they are, which are chosen, and what cannot be used."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,11 +116,8 @@ def test_sampling_spreads_over_videos_of_any_length(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def filmed():
-    folder = Path(os.environ.get("LIKENESS_REAL") or Path(__file__).parents[2] / ".." / "shared" / "real")
-    if not folder.is_dir():
-        pytest.skip(f"no real videos at {folder} (LIKENESS_REAL)")
-    return sorted((folder / "videos").glob("*.mp4"))
+def filmed(real_folder):
+    return sorted((real_folder / "videos").glob("*.mp4"))
 
 
 @pytest.mark.real

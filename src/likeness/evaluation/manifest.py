@@ -213,6 +213,8 @@ def _read_manifest(path: Path, system: str | None, draft: _Draft) -> None:
         listed = [part for part in listed.split(";") if part.strip()] if isinstance(listed, str) else listed
         pictures = tuple(path.parent / str(picture).strip() for picture in listed)
         draft.problems += [f"{where}: {each} does not exist" for each in pictures if not each.is_file()]
+        if not row.get("system"):
+            draft.add_system(system or _SYSTEM, str(path), is_named=system is not None)
         identity = row.get("identity") or (pictures[0].stem if pictures else None)
         if pictures and identity is not None:
             draft.add_person(identity, pictures, where)

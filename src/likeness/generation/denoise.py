@@ -138,12 +138,13 @@ def check_steps(scheduler: Any, steps: int) -> None:
     Raises:
         ConfigError: It is such a number.
     """
-    if not isinstance(scheduler, CogVideoXDPMScheduler | CogVideoXDDIMScheduler) or _ends(scheduler, steps):
+    if not isinstance(scheduler, CogVideoXDPMScheduler | CogVideoXDDIMScheduler):
         return
-    below = next((n for n in range(steps, 0, -1) if _ends(scheduler, n)), None)
-    above = next(
-        (n for n in range(steps, scheduler.config["num_train_timesteps"]) if _ends(scheduler, n)), None
-    )
+    own: Any = type(scheduler).from_config(scheduler.config)
+    if _ends(own, steps):
+        return
+    below = next((n for n in range(steps, 0, -1) if _ends(own, n)), None)
+    above = next((n for n in range(steps, own.config.num_train_timesteps) if _ends(own, n)), None)
     near = " or ".join(str(n) for n in (below, above) if n is not None)
     raise ConfigError(
         f"`steps` is {steps}, in which the backbone's scheduler does not come to an end without noise. Take {near}."
@@ -151,12 +152,13 @@ def check_steps(scheduler: Any, steps: int) -> None:
 
 
 def _ends(scheduler: Any, steps: int) -> bool:
-    own: Any = type(scheduler).from_config(scheduler.config)
-    own.set_timesteps(steps)
-    last = int(own.timesteps[-1])
-    if last < 0 or len(own.timesteps) != steps:
+    scheduler.set_timesteps(steps)
+    last = int(scheduler.timesteps[-1])
+    if last < 0 or len(scheduler.timesteps) != steps:
         return False
-    return isinstance(own, CogVideoXDDIMScheduler) or last < own.config.num_train_timesteps // steps
+    return (
+        isinstance(scheduler, CogVideoXDDIMScheduler) or last < scheduler.config.num_train_timesteps // steps
+    )
 
 
 def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:

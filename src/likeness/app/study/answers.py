@@ -19,7 +19,7 @@ from pydantic import Field
 
 from likeness.app.study.manifest import ANSWERS, Study
 from likeness.config import Settings, build
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, ResourceError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS raters (
@@ -97,7 +97,7 @@ class AnswerStore:
     """The answers of one study. Threads share one connection; processes share the file.
 
     Raises:
-        ConfigError: The file of answers is damaged, or cannot be written.
+        ResourceError: The file of answers is damaged, or cannot be used now.
     """
 
     def __init__(self, folder: Path, study: Study) -> None:
@@ -113,7 +113,7 @@ class AnswerStore:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=FULL")  # A receipt survives a power cut too.
                 self._connection.executescript(_SCHEMA)
-        except ConfigError:
+        except ResourceError:
             self._connection.close()
             raise
 
@@ -200,17 +200,18 @@ class AnswerStore:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
+        """What is wrong with the file is no fault of who answers: a page must send again, which it does unless told 4xx."""
         try:
             yield
         except sqlite3.IntegrityError:
             raise  # Our own rules, not the file's state.
         except sqlite3.OperationalError as error:
-            raise ConfigError(
+            raise ResourceError(
                 f"The answers in {self.path} cannot be used now ({error}). Close whatever else has them open, and see that you "
                 "may write there."
             ) from error
         except sqlite3.DatabaseError as error:
-            raise ConfigError(
+            raise ResourceError(
                 f"The answers in {self.path} are damaged ({error}). Put a copy in their place, or repair them with "
                 "`sqlite3 FILE .recover`; do not delete them."
             ) from error

@@ -36,7 +36,8 @@ def build_app(folder: Path) -> FastAPI:
     """Make the web application of a study.
 
     Raises:
-        ConfigError: The folder holds no study, or lacks its pages, or its answers are damaged.
+        ConfigError: The folder holds no study, or lacks its pages.
+        ResourceError: Its answers are damaged, or cannot be used now.
     """
     study = Study.load(folder)
     if not (folder / SITE / "index.html").is_file():
@@ -58,6 +59,10 @@ def build_app(folder: Path) -> FastAPI:
     def explain(_request: Request, error: Exception) -> Response:
         conflict = 409 if isinstance(error, AnswerConflictError) else 422
         return _refuse(404 if isinstance(error, UnknownRaterError) else conflict, str(error))
+
+    @app.exception_handler(ResourceError)
+    def postpone(_request: Request, error: Exception) -> Response:
+        return _refuse(503, str(error))  # The page keeps the answer and sends it again.
 
     @app.exception_handler(RequestValidationError)
     def refuse(_request: Request, error: Exception) -> Response:
