@@ -28,6 +28,9 @@ CODE = [block for language, block in BLOCKS if language == "python"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MAX_EXAMPLE_LINES = 30
 NUM_STEPS = 3
+NUM_FRAMES = 9
+NUM_SHOTS = 3
+"""Of examples/story.toml."""
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +50,15 @@ def desk(tmp_path_factory):
 def at_desk(desk, monkeypatch):
     """Work in that folder, as if `me.jpg` were the first word of the command line.
 
-    Few steps are taken and one seed is tried: that everything runs is the question here, not how well a video looks.
+    Few steps and frames are taken and one seed is tried: that everything runs is the question here, not how well a video looks.
     """
     monkeypatch.chdir(desk)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("LIKENESS_HOME", str(desk / "home"))
     monkeypatch.setattr(sys, "argv", ["example", "me.jpg"])
-    monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"].model_copy(update={"steps": NUM_STEPS}))
+    monkeypatch.setitem(
+        PRESETS, "tiny", PRESETS["tiny"].model_copy(update={"steps": NUM_STEPS, "frames": NUM_FRAMES})
+    )
     monkeypatch.setattr(demo, "CANDIDATES", 1)
     return desk
 
@@ -94,7 +99,7 @@ def assert_shows_something(path):
             assert_shows_something(file)
     elif path.suffix == ".mp4":
         frames, _ = read_video(path)
-        assert len(frames) == (51 if path.name == "story.mp4" else 17)  # three shots
+        assert len(frames) == NUM_FRAMES * (NUM_SHOTS if path.name == "story.mp4" else 1)
         assert frames[0].std() > 5
         assert abs(frames[0].astype(float) - frames[-1]).mean() > 0.5
     else:
@@ -109,7 +114,7 @@ def test_python_works(code, tmp_path):
     names = runpy.run_path(str(script))
     if "clip" in names:
         assert_shows_something(Path("me.mp4"))
-        assert len(names["clip"].similarity.distances) == 17
+        assert len(names["clip"].similarity.distances) == NUM_FRAMES
     else:
         assert len(names["video"]) == 17
         assert names["mirror"]._attachment is None

@@ -15,7 +15,9 @@ class OptimizerSettings(Settings):
     """AdamW, or Muon for the hidden matrices and AdamW for everything else."""
 
     kind: Literal["adamw", "muon"] = "adamw"
-    """`muon` takes the matrices named by the stage and leaves vectors, embeddings and kernels to AdamW."""
+    """`muon` takes the hidden matrices and leaves vectors, embeddings and, unless `kernels`, kernels to AdamW."""
+    kernels: bool = False
+    """Muon takes the kernels of hidden convolutions as well, each as a matrix of outputs by inputs and taps."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak rate of AdamW."""
     muon_learning_rate: float = Field(default=2e-3, gt=0)
@@ -46,8 +48,11 @@ class Optimizers:
             if parameter.requires_grad
         ]
         self.parameters = [parameter for _, parameter in named]
-        matrices = [p for name, p in named if settings.kind == "muon" and _is_hidden_matrix(name, p)]
-        taken = {id(p) for p in matrices}
+        taken = [p for name, p in named if settings.kind == "muon" and _is_muons(name, p, settings)]
+        self.kernels = [(p, nn.Parameter(p.detach().flatten(1).clone())) for p in taken if p.ndim > 2]
+        """Kernels that Muon takes, and each as the matrix that it takes."""
+        matrices = [*(p for p in taken if p.ndim == 2), *(matrix for _, matrix in self.kernels)]
+        taken = {id(p) for p in taken}
         rest = [p for p in self.parameters if id(p) not in taken]
         self.parts: dict[str, torch.optim.Optimizer] = {
             "adamw": torch.optim.AdamW(
@@ -83,9 +88,25 @@ class Optimizers:
         for name, part in self.parts.items():
             for group in part.param_groups:
                 group["lr"] = peaks[name] * factor
+        self._fill_matrices()
+        for part in self.parts.values():
             part.step()
             part.zero_grad()
+        self._empty_matrices()
         return float(norm)
+
+    @torch.no_grad()
+    def _fill_matrices(self) -> None:
+        for kernel, matrix in self.kernels:
+            assert kernel.grad is not None
+            matrix.copy_(kernel.flatten(1))
+            matrix.grad = kernel.grad.flatten(1)
+
+    @torch.no_grad()
+    def _empty_matrices(self) -> None:
+        for kernel, matrix in self.kernels:
+            kernel.copy_(matrix.view(kernel.shape))
+            kernel.grad = None
 
 
 def rate_factor(settings: OptimizerSettings, *, step: int, progress: float) -> float:
@@ -139,6 +160,8 @@ def freeze(modules: Iterable[nn.Module]) -> None:
         module.requires_grad_(False).eval()
 
 
-def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+def _is_muons(name: str, parameter: nn.Parameter, settings: OptimizerSettings) -> bool:
     outer = ("shared", "embed", "patch_embed", "proj_out", "relative_attention_bias", "queries", "position")
-    return parameter.ndim == 2 and not any(word in name for word in outer)
+    outer = (*outer, "conv_in", "conv_out")
+    hidden = parameter.ndim == 2 or (settings.kernels and parameter.ndim > 2)
+    return hidden and not any(word in name for word in outer)

@@ -19,6 +19,8 @@ NEWEST = {
     "shape": ("shape",),
 }
 """For each part the runs that give it, by the names of their recipes: the first that is there is taken."""
+DECODERS = ("decoder_more", "decoder")
+"""Runs whose VAE replaces the base's: the latents are the same."""
 OPTIONAL = ("fantasy_id",)
 """Shipped where there is such a run. What shipped before is left out: it was trained over another base."""
 INDEPENDENT = ("recognizer", "shape")
@@ -29,7 +31,7 @@ def ship(runs: Path, target: Path) -> Path:
     """Copy each run's model into `target` and list the checksums of all files.
 
     Args:
-        runs: Folder of the runs, named as their recipes; the VAE of a run `decoder` replaces the base's.
+        runs: Folder of the runs, named as their recipes.
         target: The checkpoint; what was there is replaced.
 
     Returns:
@@ -56,7 +58,7 @@ def ship(runs: Path, target: Path) -> Path:
     shutil.copytree(base, partial)
     for part, folder in models.items():
         shutil.copytree(folder, partial / part)
-    sharpened = runs / "decoder" / "model" / "vae"
+    sharpened = _newest(runs, DECODERS) / "vae"
     if sharpened.is_dir():
         shutil.rmtree(partial / "vae")
         shutil.copytree(sharpened, partial / "vae")
