@@ -4,23 +4,43 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
+from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler, CogVideoXPipeline
 from torch import Tensor, nn
 
-from composing.features import cache, cache_configs, run
+from composing.features import cache_configs, skipping_options
 from composing.subject import NUM_STEPS, Subject
 
 
-def skipping(subject: Subject, name: str) -> float:
-    """Return how far a cache that skips is from the plain run: root mean squares."""
-    return _apart(run(subject, [cache(name, skips=True)]), run(subject, []))
+def skipping(subject: Subject, name: str) -> tuple[float, float]:
+    """Return how far a cache that skips is from the plain run (root mean squares), and its share of the plain run's work."""
+    videos, rows = [], []
+    for caches in (True, False):
+        pipe = subject.pipe()
+        mirror = subject.mirror(pipe).attach(pipe)
+        if caches:
+            pipe.transformer.enable_cache(cache_configs(pipe, subject)[name])
+        counted = rows_attended(pipe)
+        videos.append(subject.sample(pipe, mirror, **skipping_options(subject)))
+        rows.append(sum(counted))
+    return _apart(*videos), rows[0] / rows[1]
 
 
 def skipping_stock(subject: Subject, name: str) -> float:
     """Return how far the same cache takes the stock pipeline from its own plain run."""
     cached, plain = subject.pipe(), subject.pipe()
-    cached.transformer.enable_cache(cache_configs(cached, skips=True)[name])
-    return _apart(subject.sample(cached), subject.sample(plain))
+    cached.transformer.enable_cache(cache_configs(cached, subject)[name])
+    options = skipping_options(subject)
+    return _apart(subject.sample(cached, **options), subject.sample(plain, **options))
+
+
+def rows_attended(pipe: CogVideoXPipeline) -> list[int]:
+    """Tokens that any adapted block projects to queries, filled as the pipeline runs."""
+    rows: list[int] = []
+    for block in pipe.transformer.transformer_blocks:
+        block.base.attn1.to_q.register_forward_hook(
+            lambda _module, _args, output: rows.append(output.numel() // output.shape[-1])
+        )
+    return rows
 
 
 def _apart(video: Tensor, plain: Tensor) -> float:
@@ -36,8 +56,8 @@ def detached(subject: Subject, name: str) -> float:
             mirror = subject.mirror(pipe).attach(pipe)
             subject.sample(pipe, mirror)
             mirror.detach()
-        pipe.transformer.enable_cache(cache_configs(pipe, skips=True)[name])
-        videos.append(subject.sample(pipe))
+        pipe.transformer.enable_cache(cache_configs(pipe, subject)[name])
+        videos.append(subject.sample(pipe, **skipping_options(subject)))
     return (videos[0] - videos[1]).abs().max().item()
 
 

@@ -94,8 +94,10 @@ def merge_lora(pipe: CogVideoXPipeline, *, scale: float = 0.5) -> None:
             parameter.data += scale * weights[name.replace("lora_A", "lora_B")] @ down
 
 
-def cache_configs(pipe: CogVideoXPipeline, *, skips: bool) -> dict[str, Any]:
-    """Every cache, set so that it never skips, or so that it does."""
+def cache_configs(pipe: CogVideoXPipeline, subject: Subject | None = None) -> dict[str, Any]:
+    """Every cache, set so that it never skips, or so that it does in runs of a subject."""
+    skips = subject is not None
+    steps = subject.skipping_steps if subject else NUM_STEPS
     layers = pipe.transformer.config.num_layers
     timesteps = (-1, 1001) if skips else (-2, -1)
 
@@ -104,7 +106,7 @@ def cache_configs(pipe: CogVideoXPipeline, *, skips: bool) -> dict[str, Any]:
 
     blocks = [rf"transformer_blocks\.{number}" for number in range(layers)]
     return {
-        "first_block_cache": FirstBlockCacheConfig(threshold=1e9 if skips else 0.0),
+        "first_block_cache": FirstBlockCacheConfig(threshold=subject.skipping_threshold if subject else 0.0),
         "taylorseer": TaylorSeerCacheConfig(
             cache_interval=2,
             disable_cache_before_step=2 if skips else 1000,
@@ -115,8 +117,8 @@ def cache_configs(pipe: CogVideoXPipeline, *, skips: bool) -> dict[str, Any]:
             threshold=0.5 if skips else 0.0,
             max_skip_steps=1 if skips else 0,
             retention_ratio=0.25 if skips else 1.0,
-            num_inference_steps=NUM_STEPS,
-            mag_ratios=torch.ones(NUM_STEPS),
+            num_inference_steps=steps,
+            mag_ratios=torch.ones(steps),
         ),
         "pyramid_attention_broadcast": PyramidAttentionBroadcastConfig(
             spatial_attention_block_skip_range=2,
@@ -138,11 +140,18 @@ def cache_configs(pipe: CogVideoXPipeline, *, skips: bool) -> dict[str, Any]:
 CACHES = ("first_block_cache", "taylorseer", "magcache", "pyramid_attention_broadcast", "fastercache")
 
 
-def cache(name: str, *, skips: bool = False) -> Feature:
+def cache(name: str) -> Feature:
+    """A cache that never skips."""
+
     def turn_on(pipe: CogVideoXPipeline) -> None:
-        pipe.transformer.enable_cache(cache_configs(pipe, skips=skips)[name])
+        pipe.transformer.enable_cache(cache_configs(pipe)[name])
 
     return Feature(name=name, turn_on=turn_on)
+
+
+def skipping_options(subject: Subject) -> dict[str, Any]:
+    """Of runs with a cache that skips, and of the plain runs beside them."""
+    return {"num_inference_steps": subject.skipping_steps}
 
 
 def group_offload(kind: str) -> Feature:

@@ -8,6 +8,7 @@ import torch
 from diffusers import CogVideoXPipeline
 from torch import Tensor
 
+from likeness.generation.presets import PRESETS
 from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
 from likeness.weights import CHECKPOINTS
 
@@ -24,6 +25,10 @@ class Subject:
     prompt: str
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+    skipping_steps: int = NUM_STEPS
+    """Steps of the runs with caches that skip."""
+    skipping_threshold: float = 1e9
+    """First Block Cache skips where its first block's residual changed by less than this share."""
 
     def identity(self, mirror: MagicMirror) -> MagicMirrorIdentity:
         generator = torch.Generator().manual_seed(self.seed)
@@ -64,4 +69,6 @@ def tiny_subject(seed: int) -> Subject:
         prompt="a woman img in a red sweater smiles",
         seed=seed,
         options={"guidance_scale": 2.0},
+        skipping_steps=PRESETS["tiny"].steps,
+        skipping_threshold=0.5,  # about every other step
     )

@@ -15,29 +15,12 @@ BOUNDS = {
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*(meshgrid|indexing argument)")
 
 
-def rows_attended(pipe) -> list[int]:
-    """Count the tokens that any block projects to queries."""
-    rows: list[int] = []
-    for block in pipe.transformer.transformer_blocks:
-        block.base.attn1.to_q.register_forward_hook(
-            lambda _module, _args, output: rows.append(output.numel() // output.shape[-1])
-        )
-    return rows
-
-
 @pytest.mark.parametrize("name", CACHES)
 def test_it_skips_and_stays_near(subject, name):
-    assert 0 < skipping(subject, name) <= BOUNDS[name]
+    apart, share = skipping(subject, name)
+    assert 0 < apart <= BOUNDS[name]
     assert 0 < skipping_stock(subject, name) <= BOUNDS[name]
-    counts = []
-    for skips in (False, True):
-        pipe = subject.pipe()
-        mirror = subject.mirror(pipe).attach(pipe)
-        pipe.transformer.enable_cache(cache_configs(pipe, skips=skips)[name])
-        rows = rows_attended(pipe)
-        subject.sample(pipe, mirror)
-        counts.append(sum(rows))
-    assert counts[1] < 0.9 * counts[0]
+    assert share < 0.9
 
 
 @pytest.mark.parametrize("name", CACHES)
@@ -63,8 +46,8 @@ def test_a_window_of_steps_and_a_cache_go_together(subject, name):
                         output_type="latent").frames  # fmt: skip
 
     plain = sample()
-    pipe.transformer.enable_cache(cache_configs(pipe, skips=False)[name])
+    pipe.transformer.enable_cache(cache_configs(pipe)[name])
     assert (sample() - plain).abs().max() <= 1e-5
     pipe.transformer.disable_cache()
-    pipe.transformer.enable_cache(cache_configs(pipe, skips=True)[name])
+    pipe.transformer.enable_cache(cache_configs(pipe, subject)[name])
     assert sample().isfinite().all()
