@@ -52,8 +52,8 @@ class Optimizers:
         self.kernels = [(p, nn.Parameter(p.detach().flatten(1).clone())) for p in taken if p.ndim > 2]
         """Kernels that Muon takes, and each as the matrix that it takes."""
         matrices = [*(p for p in taken if p.ndim == 2), *(matrix for _, matrix in self.kernels)]
-        taken = {id(p) for p in taken}
-        rest = [p for p in self.parameters if id(p) not in taken]
+        ids = {id(p) for p in taken}
+        rest = [p for p in self.parameters if id(p) not in ids]
         self.parts: dict[str, torch.optim.Optimizer] = {
             "adamw": torch.optim.AdamW(
                 [
