@@ -29,6 +29,19 @@ def real_folder() -> Path:
     return folder
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what wants a GPU where there is none, however it was selected: `-m slow` takes such tests, too."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanting:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
 @pytest.fixture(autouse=True)
 def attention_as_it_was() -> Iterator[None]:
     """Leave no attention behind for the next test: choosing a backend, or training in bfloat16, holds process-wide."""

@@ -177,6 +177,7 @@ def test_a_backend_that_cannot_act_is_refused(subject):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it compiles
 @pytest.mark.parametrize("backend", ["eager", "inductor"])
 def test_blocks_compile_one_by_one_without_a_graph_break(subject, backend):
     feature = Feature(name="compile", turn_on=lambda pipe: compile_blocks(pipe, backend))
