@@ -4,18 +4,20 @@ A feature is switched on before or after `attach`, as `docs/composition.md` says
 without it: the value is the largest difference between the two. Features that change the base itself (LoRA, 8 bits)
 are compared with a base whose weights were changed in the same way by hand. Caches that really skip cannot agree: their
 value is the root mean square of the difference, as a share of the video's own, and beside it how many times as far that
-is as the same cache takes the stock pipeline. The tests run the same features on a pipeline of a few thousand random
+is as the same cache takes the stock pipeline, and both where only four steps are taken at all. The tests run the same features on a pipeline of a few thousand random
 weights.
 """
 
 import logging
+import math
 import warnings
+from dataclasses import replace
 
 from claims import Benchmark
 from composing.calls import CALLS, detached, skipping, skipping_stock
 from composing.features import BY_NAME, CACHES, FEATURES, PAIRS, deviation
 from composing.processes import PROCESSES, over_processes
-from composing.subject import TOLERANCE, tiny_subject
+from composing.subject import NUM_STEPS, TOLERANCE, tiny_subject
 
 SKIPPING_GOAL = 0.5
 """As a share of the video's own root mean square, where about every other step of the preset's is skipped."""
@@ -29,6 +31,7 @@ def main() -> None:
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     subject = tiny_subject(arguments.seed)
+    hasty = replace(subject, skipping_steps=NUM_STEPS, skipping_threshold=math.inf)
     for feature in FEATURES:
         benchmark.claim(f"composition.{feature.name}", deviation(subject, feature), "<=", feature.goal)
     for name, measure in CALLS.items():
@@ -44,6 +47,8 @@ def main() -> None:
         benchmark.note(f"composition.{name}.share_of_attention", share)
         benchmark.claim(f"composition.{name}.skipping", worn, "<=", SKIPPING_GOAL)
         benchmark.claim(f"composition.{name}.skipping_over_stock", worn / stock, "<=", OVER_STOCK_GOAL)
+        benchmark.note(f"composition.{name}.of_four_steps", skipping(hasty, name)[0])
+        benchmark.note(f"composition.{name}.of_four_steps.stock", skipping_stock(hasty, name))
     benchmark.finish()
 
 

@@ -1,5 +1,6 @@
 """Does a video keep the person of the reference: puppets that no training saw, and real photographs?"""
 
+import argparse
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -122,6 +123,20 @@ def make(
     return videos
 
 
+def make_as_asked(
+    likeness: Likeness, requests: Sequence[GenerationRequest], arguments: argparse.Namespace, scale: float
+) -> list[np.ndarray]:
+    """`make` with the choices of `add_options`, at one strength of the reference."""
+    return make(
+        likeness,
+        requests,
+        arguments.batch,
+        identity_scale=scale,
+        identity_branch=arguments.branch,
+        steps=arguments.steps,
+    )
+
+
 def video_cheek(frames: np.ndarray) -> np.ndarray | None:
     """Median cheek color over the frames with a face."""
     colors = []
@@ -149,14 +164,7 @@ def measure_puppets(
     results, made = {}, {}
     strength = chosen_scale(likeness, arguments.scale)
     for scale in (strength, 0.0):
-        videos = made[scale] = make(
-            likeness,
-            requests,
-            arguments.batch,
-            identity_scale=scale,
-            identity_branch=arguments.branch,
-            steps=arguments.steps,
-        )
+        videos = made[scale] = make_as_asked(likeness, requests, arguments, scale)
         embeddings = list(pool.map(frame_embeddings, [video[:: arguments.frame_step] for video in videos]))
         persons = np.repeat(np.arange(len(videos)) // 2, len(embeddings[0]))
         results[scale] = identify(np.concatenate(embeddings), persons, gallery)
@@ -190,14 +198,7 @@ def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessP
         for number, sitter in enumerate(sitters)
     ]
     strength = chosen_scale(likeness, arguments.scale)
-    videos = make(
-        likeness,
-        requests,
-        arguments.batch,
-        identity_scale=strength,
-        identity_branch=arguments.branch,
-        steps=arguments.steps,
-    )
+    videos = make_as_asked(likeness, requests, arguments, strength)
     write_sheet(arguments.folder / "identity_photographs.png", sitters, videos)
     differences = []
     for sitter, color in zip(sitters, pool.map(video_cheek, videos), strict=True):

@@ -1,5 +1,6 @@
 """What features are tried on: a way to make a pipeline, its adapter, and one video."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ class Subject:
     options: dict[str, Any] = field(default_factory=dict)
     skipping_steps: int = NUM_STEPS
     """Steps of the runs with caches that skip."""
-    skipping_threshold: float = 1e9
+    skipping_threshold: float = math.inf
     """First Block Cache skips where its first block's residual changed by less than this share."""
 
     def identity(self, mirror: MagicMirror) -> MagicMirrorIdentity:
