@@ -113,3 +113,13 @@ def test_tiles_meet():
             height, width = runtime.tile_sizes(sample_px, tiles)
             assert int(height // 8 * (1 - 1 / 6)) * 8 == height - int(height / 6)
             assert int(width // 8 * (1 - 1 / 5)) * 8 == width - int(width / 5)
+
+
+@pytest.mark.parametrize(("amx", "avx512"), [(False, False), (True, False), (False, True)])
+def test_training_is_in_bfloat16_only_where_the_processor_multiplies_it(monkeypatch, amx, avx512):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert runtime.choose_training_dtype("auto") == (torch.bfloat16 if amx or avx512 else torch.float32)
+    assert runtime.choose_training_dtype("bfloat16") == torch.bfloat16
+    with pytest.raises(ConfigError, match="`dtype` is 'int8'"):
+        runtime.choose_training_dtype("int8")

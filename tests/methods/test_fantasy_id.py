@@ -27,7 +27,8 @@ from likeness.identity.spirals import MeshTopology
 from likeness.methods.fantasy_id import FantasyID, FantasyIdentity
 
 SMALL = {
-    "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "image_size_px": 32, "patch_size_px": 4, "downsampling": 4,
+    "encoder": "vit", "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "image_size_px": 32,
+    "patch_size_px": 4, "downsampling": 4,
     "abstractor_hidden_width": 8, "face_width": 16, "num_vertices": (66, 17, 5), "vertex_widths": (8, 16),
     "spiral_length": 5, "fusion_depth": 1, "fusion_heads": 2, "context_width": 16, "injection_width": 16, "head_width": 8,
 }  # fmt: skip
@@ -145,7 +146,8 @@ def test_layer_matches_equation_2_written_as_loops():
                 conv[:, place(f, y, x)] += f_l.depthwise.weight[:, 0, dy, dx] * mixed[:, place(f, *other)]
     conv = conv + f_l.depthwise.bias
     normed = norm(conv, f_l.norm)
-    expected = normed / (1 + (-normed).exp()) @ f_l.pointwise.weight.T + f_l.pointwise.bias
+    beside = mixed + normed / (1 + (-normed).exp())
+    expected = beside @ f_l.pointwise.weight.T + f_l.pointwise.bias
     keys = layer.keys_and_values(context)
     assert_close(layer(video, *keys, grid), expected)
 
@@ -302,7 +304,24 @@ def test_training_leaves_the_base_in_its_first_step(transformer, topology):
     }
     optimizer.step()
     second = gradients(transformer, fantasy, topology)
-    assert all(value.any() for value in second.values())
+    assert {name for name, value in second.items() if not value.any()} == {
+        name for name in second if "depthwise" in name
+    }
+    optimizer.step()
+    third = gradients(transformer, fantasy, topology)
+    assert all(value.any() for value in third.values())
+
+
+def test_an_untrained_layer_model_stands_where_a_plain_output_layer_does():
+    aware, plain = (
+        InjectionLayer(8, context_width=6, inner_width=4, head_width=2, is_layer_aware=is_layer_aware)
+        for is_layer_aware in (True, False)
+    )
+    outer = torch.randn(8, 4)
+    aware.layer_model.pointwise.weight.data.copy_(outer)
+    plain.layer_model.linear.weight.data.copy_(outer)
+    mixed = torch.randn(2, 12, 4)
+    assert torch.equal(aware.layer_model(mixed, (2, 2, 3)), plain.layer_model(mixed, (2, 2, 3)))
 
 
 @pytest.mark.parametrize(

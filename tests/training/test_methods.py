@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from likeness.adapters.attention import FaceAddedAttnProcessor
 from likeness.errors import ConfigError, WeightsError
+from likeness.identity.convolution import ConvolutionFeatures
 from likeness.identity.recognizer import Recognizer
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training import methods
@@ -33,6 +34,7 @@ PROMPT = "a woman img in a red sweater nods in a park"
 VIT = {"encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "face_width": 16, "head_width": 16}
 MIRROR = VIT | {"identity_width": 16, "face_tokens": 4, "norm_width": 8, "norm_hidden_width": 8}
 FANTASY = VIT | {
+    "encoder": "vit", "image_size_px": 64, "downsampling": 2,
     "abstractor_hidden_width": 16, "num_vertices": (30, 8), "vertex_widths": (16,), "fusion_depth": 1,
     "context_width": 16, "injection_width": 16,
 }  # fmt: skip
@@ -444,7 +446,7 @@ def test_what_is_frozen_takes_part_in_bfloat16_and_stays(parts):
 
 def test_a_face_encoder_is_taken_from_another_adapter_or_refused(tmp_path):
     encoder = torch.nn.Linear(2, 2)
-    with pytest.raises(WeightsError, match="No adapter at"):
+    with pytest.raises(WeightsError, match="No adapter or recognizer at"):
         load_face_encoder(encoder, tmp_path)
     wanted = {
         f"face_encoder.{name}": value.half() for name, value in torch.nn.Linear(2, 2).state_dict().items()
@@ -456,6 +458,38 @@ def test_a_face_encoder_is_taken_from_another_adapter_or_refused(tmp_path):
     save_file({"face_encoder.weight": torch.zeros(3, 2)}, file)
     with pytest.raises(ConfigError, match="does not fit"):
         load_face_encoder(encoder, tmp_path)
+
+
+def test_a_convolutional_face_encoder_begins_as_the_recognizers_lower_layers(tmp_path):
+    recognizer = Recognizer(128, (8, 16, 32, 40), 64)
+    recognizer.save(tmp_path)
+    encoder = ConvolutionFeatures(32, depth=3, num_heads=1, image_size_px=64, patch_size_px=8)
+    load_face_encoder(encoder, tmp_path)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, recognizer.state_dict()[name].half().float())
+    with pytest.raises(ConfigError, match="does not fit"):
+        load_face_encoder(
+            ConvolutionFeatures(64, depth=3, num_heads=1, image_size_px=64, patch_size_px=8), tmp_path
+        )
+
+
+def test_a_person_is_read_once_a_step(parts, monkeypatch):
+    _, method, _, _ = parts
+    stage = make_stage(
+        parts,
+        data="clips",
+        dtype="float32",
+        identity_drop=0.0,
+        both_drop=0.0,
+        identity_samples=0,
+        rollout_samples=3,
+    )
+    read, encode = [], method.encode_tensors
+    monkeypatch.setattr(
+        method, "encode_tensors", lambda *inputs: read.append(len(inputs[0])) or encode(*inputs)
+    )
+    stage.loss(0)
+    assert read == [4]
 
 
 def test_a_setting_that_the_method_does_not_know_is_told(parts):

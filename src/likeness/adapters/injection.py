@@ -24,11 +24,11 @@ Grid = tuple[int, int, int]
 
 
 class LayerModel(nn.Module):
-    """F_l: a separable convolution over each frame's tokens with a norm inside, whose last layer starts at zero.
+    """F_l: a separable convolution over each frame's tokens with a norm, beside which its input goes on as it is.
 
     The paper calls it lightweight: 3x3 in each channel, then 1x1 between channels (docs/papers/fantasy_id.md, row 10).
-    Were the norm last and its gain what starts at zero, gains would have no direction to grow in until the rest has
-    learned, and the rest no gradient until they have grown.
+    The norm's gain and the 1x1 part start at zero: at first F_l is the attention's plain output layer, which learns the
+    person soonest, and the neighborhood comes in as it is of use.
 
     Shapes:
         x: (batch, tokens, width)
@@ -40,14 +40,14 @@ class LayerModel(nn.Module):
         self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = nn.LayerNorm(width)
         self.pointwise = nn.Linear(width, output_width)
-        nn.init.zeros_(self.pointwise.weight)
-        nn.init.zeros_(self.pointwise.bias)
+        for zero in (self.norm.weight, self.pointwise.weight, self.pointwise.bias):
+            nn.init.zeros_(zero)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         frames, rows, columns = grid
         pictures = rearrange(x, "b (f y x) w -> (b f) w y x", f=frames, y=rows, x=columns)
         mixed = rearrange(self.depthwise(pictures), "(b f) w y x -> b (f y x) w", f=frames)
-        return self.pointwise(silu(self.norm(mixed)))
+        return self.pointwise(x + silu(self.norm(mixed)))
 
 
 class PlainOutput(nn.Module):

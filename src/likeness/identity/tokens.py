@@ -1,7 +1,7 @@
 """A person as a method's layers see them: tokens, one row for each prompt."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import torch
@@ -27,6 +27,13 @@ class PersonTokens:
 
     def __len__(self) -> int:
         return len(self.face_tokens)
+
+    def rows(self, index: Tensor) -> Self:
+        """Those of the given rows, (rows,) int64."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(
+            self, **{name: value[index] for name, value in values.items() if torch.is_tensor(value)}
+        )
 
     def expand(self, batch: int) -> Self:
         """Repeat one person for `batch` prompts."""

@@ -14,6 +14,7 @@ from likeness import media
 from likeness.backbones import tiny
 from likeness.config import Settings
 from likeness.errors import WeightsError
+from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, diffusion, guided, parallel
 from likeness.training.data import Order, Shards
 from likeness.training.latents import latents
@@ -86,7 +87,7 @@ class BaseStage:
         self.denoiser = Denoiser(pipe.text_encoder, pipe.transformer).train()
         self.modules: dict[str, nn.Module] = {"denoiser": self.denoiser}
         self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
-        self.dtype = getattr(torch, settings.dtype)
+        self.dtype = choose_training_dtype(settings.dtype)
         self.cast = diffusion.CastParameters(self.denoiser, self.dtype)
         self.teacher = None
         # With a teacher only the transformer learns: adapters were trained to this text encoder.

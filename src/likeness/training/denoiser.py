@@ -6,6 +6,7 @@ import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
+from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
 from likeness.training import diffusion
 
@@ -23,27 +24,45 @@ class MethodDenoiser(nn.Module):
         self,
         ids: Tensor,
         mask: Tensor,
-        pixels: Tensor,
+        pixels: Tensor | None,
         traits: Tensor | None,
         active: Tensor,
         noisy: Tensor,
         steps: Tensor,
+        *,
+        person: PersonTokens | None = None,
     ) -> Tensor:
+        """V. Who was read before comes as `person`; otherwise references are read here."""
         text_encoder, transformer = self.base
         with torch.no_grad():
             text = text_encoder(ids)[0].to(noisy.dtype)
         if not active.any():  # The base alone, bit for bit; nobody has to be read for it.
             return diffusion.denoise(transformer, noisy, text, steps)
-        identity = self.read(pixels, traits)
+        identity = person
+        if identity is None:
+            assert pixels is not None
+            identity = self.read(pixels, traits)
         text = self.method.fuse(text, mask, identity)
-        with self.method.conditioned(identity, active=active, **self.places(pixels, mask)):
+        with self.method.conditioned(identity, active=active, **self.places(identity, mask)):
             return diffusion.denoise(transformer, noisy, text, steps)
 
-    def read(self, pixels: Tensor, traits: Tensor | None) -> Any:
+    def read(self, pixels: Tensor, traits: Tensor | None) -> PersonTokens:
         """The identities of a batch."""
         return self.method.encode_tensors(pixels, traits)
 
-    def places(self, pixels: Tensor, mask: Tensor) -> dict[str, Any]:
+    def places(self, identity: PersonTokens, mask: Tensor) -> dict[str, Any]:
         """What `conditioned` has to know of where people stand."""
-        del pixels, mask
+        del identity, mask
         return {}
+
+
+class MethodReader(nn.Module):
+    """Reads the references of a batch once, for all that a step denoises with them."""
+
+    def __init__(self, denoiser: MethodDenoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, pixels: Tensor, traits: Tensor | None, active: Tensor) -> PersonTokens | None:
+        """The identities, or None where nobody is meant."""
+        return self.denoiser.read(pixels, traits) if active.any() else None

@@ -30,8 +30,9 @@ class DiffusionStageSettings(LoopSettings):
     """Share of samples whose sentence is empty, for guidance."""
     timesteps: Timesteps = "uniform"
     """Which noise levels are trained how often."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of activations, products and what is frozen; weights learn in float32."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations, products and what is frozen; weights learn in float32. `auto` is bfloat16 where the processor
+    multiplies it, float32 elsewhere."""
     guidance: float = 5.0
     """By the sentence, in sheets and, where a method draws its own latents, in rollouts."""
 
@@ -114,13 +115,13 @@ class CastParameters(nn.Module):
             # The fused attention of a CPU takes four times as long in bfloat16 as plain products do.
             torch.backends.cuda.enable_flash_sdp(False)
 
-    def forward(self, *args: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         cast = {
             name: p.to(self.dtype)
             for name, p in self.module.named_parameters()
             if self.wide.isdisjoint(name.split("."))
         }
-        return torch.func.functional_call(self.module, cast, args)
+        return torch.func.functional_call(self.module, cast, args, kwargs)
 
 
 def cast_base(transformer: nn.Module, method: nn.Module, dtype: torch.dtype) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from likeness import media
 from likeness.adapters.regions import Regions
 from likeness.errors import ConfigError, PromptError
+from likeness.identity.tokens import PersonTokens
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 from likeness.training import diffusion
 from likeness.training.data import Order, Shards, puppets, to_bytes, to_pixels
@@ -53,14 +54,14 @@ class DuoDenoiser(MethodDenoiser):
         super().__init__(pipe, method)
         self.regions = regions
 
-    def read(self, pixels: Tensor, traits: Tensor | None) -> Any:
+    def read(self, pixels: Tensor, traits: Tensor | None) -> PersonTokens:
         if pixels.ndim == 5:
             return super().read(pixels, traits)
         assert traits is not None
         return together(self.method, pixels, traits)
 
-    def places(self, pixels: Tensor, mask: Tensor) -> dict[str, Any]:
-        return {} if pixels.ndim == 5 else {"whose": mask, "regions": self.regions}
+    def places(self, identity: PersonTokens, mask: Tensor) -> dict[str, Any]:
+        return {} if identity.num_people == 1 else {"whose": mask, "regions": self.regions}
 
 
 def together(method: Any, pixels: Tensor, traits: Tensor) -> MagicMirrorIdentity:
@@ -86,9 +87,7 @@ class DuoStage(MethodStage):
             )
         self.recipe = recipe
         self.regions = Regions(across=recipe.across, own_positions=True)
-        self.cast = diffusion.CastParameters(
-            DuoDenoiser(self.pipe, self.method, self.regions), self.dtype, wide=tuple(self.cast.wide)
-        )
+        self.hear(DuoDenoiser(self.pipe, self.method, self.regions), tuple(self.cast.wide))
         self.pairs: Shards = self.data["duos"]
         rows, self.ids, self.whose = self._sentences()
         self.pair_rows = torch.tensor(rows)

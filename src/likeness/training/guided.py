@@ -22,7 +22,7 @@ from likeness.adapters.attention import FaceAddedAttnProcessor
 from likeness.adapters.block import FaceLayer
 from likeness.errors import ConfigError
 from likeness.methods.method import Method
-from likeness.training.denoiser import MethodDenoiser
+from likeness.training.denoiser import MethodDenoiser, MethodReader
 from likeness.training.diffusion import CastParameters, cast_base
 
 
@@ -128,6 +128,8 @@ class MethodGuidance:
                     _perturb(transformer.transformer_blocks[number])
             wide = tuple(method._keep_in_fp32_modules or ())
             self.denoisers.append(CastParameters(MethodDenoiser(mine, worn), dtype, wide=wide))
+        # Both copies read alike.
+        self.read = CastParameters(MethodReader(self.denoisers[0].module), dtype, wide=self.denoisers[0].wide)
 
     @torch.no_grad()
     def __call__(self, *inputs: Any) -> Tensor:
@@ -137,7 +139,8 @@ class MethodGuidance:
             inputs: those of the denoiser, noisy latents (batch, frames, channels, height, width) among them
             returns: as the latents
         """
-        whole, perturbed = (denoiser(*inputs).float() for denoiser in self.denoisers)
+        person = self.read(*inputs[2:5])
+        whole, perturbed = (denoiser(*inputs, person=person).float() for denoiser in self.denoisers)
         return whole - perturbed
 
 

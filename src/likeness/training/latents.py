@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from likeness.backbones import codec
+from likeness.runtime import choose_training_dtype
 from likeness.training import parallel, render
 from likeness.training.data import Shards, to_float, unpack_mask
 from likeness.training.progress import Journal
@@ -63,7 +64,7 @@ def shrink_mask(mask: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _encode(vae: codec.Vae, frames: Tensor) -> Tensor:
-    pixels = to_float(frames).transpose(1, 2).bfloat16()
+    pixels = to_float(frames).transpose(1, 2).to(choose_training_dtype("auto"))
     mean, _ = codec.encode(vae, pixels)
     return (mean.float() * vae.config.scaling_factor).transpose(1, 2).half().contiguous()
 

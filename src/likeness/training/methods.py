@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from likeness.backbones import codec
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
+from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
+from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, diffusion, parallel, unseen
 from likeness.training.data import Order, jittered, nudged
-from likeness.training.denoiser import MethodDenoiser
+from likeness.training.denoiser import MethodDenoiser, MethodReader
 from likeness.training.guided import MethodGuidance
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
@@ -49,9 +51,9 @@ class MethodStage:
         self.recognizer, self.settings = recognizer, settings
         self.data, self.targets = data, data[settings.data]
         self.modules: dict[str, nn.Module] = {lesson.name: method}
-        self.dtype = getattr(torch, settings.dtype)
+        self.dtype = choose_training_dtype(settings.dtype)
         wide = tuple(method._keep_in_fp32_modules or ())
-        self.cast = diffusion.CastParameters(MethodDenoiser(pipe, method), self.dtype, wide=wide)
+        self.hear(MethodDenoiser(pipe, method), wide)
         self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
         looks = lesson.looks(data)
         self.looks = {person: torch.tensor(rows) for person, rows in looks.items()}
@@ -64,6 +66,11 @@ class MethodStage:
         self.unseen_sentences = Sentences(pipe, method, self.unseen)
         self.guidance: MethodGuidance | None = None
         self.set_base_dtype(self.dtype)
+
+    def hear(self, denoiser: MethodDenoiser, wide: tuple[str, ...]) -> None:
+        """Denoise with `denoiser`, and read with it, in the stage's dtype."""
+        self.cast = diffusion.CastParameters(denoiser, self.dtype, wide=wide)
+        self.read = diffusion.CastParameters(MethodReader(denoiser), self.dtype, wide=wide)
 
     def set_base_dtype(self, dtype: torch.dtype) -> None:
         """The frozen base, and nothing of the method."""
@@ -81,7 +88,8 @@ class MethodStage:
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
         pixels, traits = self.look(faces), self.lesson.traits(self.data, "faces", faces)
         inputs = (ids, mask, pixels.to(self.dtype), traits, active, noisy.to(self.dtype), timesteps)
-        velocity = self.cast(*inputs).float()
+        person = self.read(*inputs[2:5])
+        velocity = self.cast(*inputs, person=person).float()
         if self.guidance is not None:
             says_something = (ids != self.sentences.empty).any(dim=1).view(-1, 1, 1, 1, 1)
             target = target + settings.attention_guidance * says_something * self.guidance(*inputs)
@@ -98,30 +106,27 @@ class MethodStage:
                 error = error + settings.identity_weight * distance * len(chosen) / len(rows)
         chosen = active.nonzero()[: settings.rollout_samples, 0]
         if settings.identity_weight and len(chosen):
-            own = (ids[chosen], mask[chosen], pixels[chosen], None if traits is None else traits[chosen])
-            seen = see_own(self.guided(*own), clean[chosen], self.alpha_bars, settings)
+            denoise = self.guided(ids[chosen], mask[chosen], person.rows(chosen))
+            seen = see_own(denoise, clean[chosen], self.alpha_bars, settings)
             distance = self.identity_distance(seen, points[chosen], embedding[chosen])
             figures["rollout"] = float(distance.detach())
             error = error + settings.identity_weight * distance * len(chosen) / len(rows)
         return error, figures
 
-    def guided(self, ids: Tensor, mask: Tensor, pixels: Tensor, traits: Tensor | None) -> Denoise:
+    def guided(self, ids: Tensor, mask: Tensor, person: PersonTokens) -> Denoise:
         """What a sampler hears: v guided by the sentence, the person in its branch alone. Only that branch learns.
 
         Shapes:
             ids, mask: (batch, tokens)
-            pixels: (batch, references, 3, height, width)
-            traits: as `Lesson.traits` gives
         """
         someone = torch.ones(len(ids), dtype=torch.bool)
         empty, nowhere = self.sentences.empty.expand_as(ids), torch.zeros_like(mask)
-        pixels = pixels.to(self.dtype)
 
         def denoise(noisy: Tensor, timesteps: Tensor) -> Tensor:
             noisy = noisy.to(self.dtype)
             with torch.no_grad():
-                plain = self.cast(empty, nowhere, pixels, traits, ~someone, noisy, timesteps).float()
-            meant = self.cast(ids, mask, pixels, traits, someone, noisy, timesteps).float()
+                plain = self.cast(empty, nowhere, None, None, ~someone, noisy, timesteps).float()
+            meant = self.cast(ids, mask, None, None, someone, noisy, timesteps, person=person).float()
             return plain + self.settings.guidance * (meant - plain)
 
         return denoise
@@ -206,7 +211,7 @@ def read_guidance(recipe: MethodRecipe, lesson: Lesson, settings: MethodStageSet
         pipe,
         teacher,
         layers=settings.perturbed_layers,
-        dtype=getattr(torch, settings.dtype),
+        dtype=choose_training_dtype(settings.dtype),
     )
 
 

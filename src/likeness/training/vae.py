@@ -17,6 +17,7 @@ from likeness.backbones.tiny import VaeSettings, build_vae
 from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
+from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, parallel
 from likeness.training.data import Order, Shards, puppets, to_bytes, to_float, unpack_mask
 from likeness.training.loop import LoopSettings, finish, finished, train
@@ -52,7 +53,7 @@ class VaeStageSettings(LoopSettings):
     """While training on clips, every so many steps one on pictures."""
     learns: Literal["all", "decoder"] = "all"
     """`decoder` leaves the latents as they are, so that it can follow after a transformer was trained on them."""
-    activation_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    activation_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Weights are float32 in any case."""
     loss: VaeLossSettings = Field(default_factory=VaeLossSettings)
 
@@ -95,7 +96,7 @@ class VaeStage:
         vae.encoder.requires_grad_(settings.learns == "all")
         self.modules: dict[str, nn.Module] = {"vae": vae}
         self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
-        self.dtype = getattr(torch, settings.activation_dtype)
+        self.dtype = choose_training_dtype(settings.activation_dtype)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         settings = self.settings
