@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -181,6 +182,17 @@ def test_names_and_sizes_are_the_published_ones(tmp_path, interval, layers):
     for name, shape in added.items():
         numbers[".".join(name.split(".")[: 1 + name.startswith("layer_attention")])] += int(np.prod(shape))
     assert numbers["layer_attention.0"] == 20_981_760
+    listed = json.loads(
+        (Path(__file__).parents[1] / "golden" / "fantasy_id_released_tensors.json").read_text()
+    )
+    assert len(listed) == 1100
+    own = "layer_attention.{i}."
+    expected = {name: tuple(shape) for name, shape in listed.items() if not name.startswith(own)}
+    for number in range(layers):
+        expected |= {
+            name.format(i=number): tuple(shape) for name, shape in listed.items() if name.startswith(own)
+        }
+    assert added == expected
     rounded = {name: round(number / 1e6, 3) for name, number in numbers.items()}
     assert rounded["face_abstractor"] == 144.213
     assert rounded["vertex_spiral_net"] == 9.654

@@ -163,6 +163,28 @@ def test_views_of_a_face_after_the_first_are_moved_and_mirrored(parts, monkeypat
         assert 0 < (plain - view).abs().mean() < 0.1 < (plain + view).abs().mean()
 
 
+def test_contrast_is_the_chance_of_the_right_person_written_as_loops():
+    torch.manual_seed(0)
+    found, told = torch.randn(3, 5).double(), torch.randn(3, 5).double()
+    expected = 0.0
+    for row in range(3):
+        weights = [float(torch.cosine_similarity(found[row], one, dim=0) / 0.1) for one in told]
+        expected -= (weights[row] - float(np.log(np.sum(np.exp(weights))))) / 3
+    assert float(methods.contrast(found, told)) == pytest.approx(expected)
+    assert float(methods.contrast(10 * told, told)) < 0.05 < np.log(3) < float(methods.contrast(-told, told))
+
+
+def test_the_others_of_a_step_count_in_the_identity_loss_where_that_is_asked_for(parts):
+    told = torch.nn.functional.normalize(torch.randn(4, 128))
+    points = make_data()["landmarks"]["clips"][:4]
+    losses = []
+    for weight in (0.0, 0.5):
+        stage = make_stage(parts, data="clips", dtype="float32", identity_contrast=weight)
+        torch.manual_seed(0)
+        losses.append(float(stage.identity_distance(torch.randn(4, 5, 16, 8, 8), points, told)))
+    assert losses[1] > losses[0] + 0.1
+
+
 def test_guidance_is_added_where_a_sentence_says_something(parts):
     stage = make_stage(
         parts,

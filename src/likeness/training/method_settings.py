@@ -25,6 +25,9 @@ class MethodStageSettings(RolloutSettings):
     """Every so many steps one with two references a sample; 0 for never."""
     identity_weight: float = Field(default=0.1, ge=0)
     """The paper's lambda."""
+    identity_contrast: float = Field(default=0.0, ge=0)
+    """Within the identity loss, the weight of telling each person from the others of a process's share of the step: InfoNCE
+    (arXiv:1807.03748v2, Eq. 4) over the same cosines."""
     identity_samples: int = Field(default=4, ge=0)
     """At most so many samples of a process's share of a step are decoded for the identity loss."""
     attention_guidance: float = Field(default=0.0, ge=0)

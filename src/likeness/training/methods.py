@@ -174,6 +174,8 @@ class MethodStage:
     def identity_distance(self, seen: Tensor, points: Tensor, embedding: Tensor) -> Tensor:
         """1 - cos of embeddings, each number standardized: raw ones of dlib share a mean that hides people.
 
+        With `identity_contrast` the batch's other people count too.
+
         Shapes:
             seen: (batch, frames, channels, height, width), of which the first frame is looked at
             points: (batch, landmarks, 2) px, or (batch, people, landmarks, 2)
@@ -189,6 +191,8 @@ class MethodStage:
             crops = align(frames, nudged(points) if view else points, self.recognizer.size_px)
             found = self.recognizer(crops.flip(-1) if view % 2 else crops)
             errors.append(1 - F.cosine_similarity(found, told).mean())
+            if self.settings.identity_contrast:
+                errors[-1] = errors[-1] + self.settings.identity_contrast * contrast(found, told)
         return torch.stack(errors).mean()
 
     def sheet(self, path: Path) -> dict[str, float]:
@@ -198,6 +202,17 @@ class MethodStage:
         unseen.draw(self, path)
         self.set_base_dtype(self.dtype)
         return figures
+
+
+def contrast(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """How badly each row of `found` is told by its cosine from the rows of `told` that it does not belong to: InfoNCE.
+
+    Shapes:
+        found, told: (batch, embedding_width)
+        returns: (), the mean; log(batch) where nothing is told apart
+    """
+    cosines = F.normalize(found, dim=1) @ F.normalize(told, dim=1).T
+    return F.cross_entropy(cosines / temperature, torch.arange(len(told)))
 
 
 def read_guidance(recipe: MethodRecipe, lesson: Lesson, settings: MethodStageSettings) -> MethodGuidance:
