@@ -40,7 +40,11 @@ def subject(topology_of):
     )  # fmt: skip
     method.set_topology(topology_of(30, 8))
     faces, heads = make_faces(), torch.randn(PEOPLE, 30, 3)
-    return method, {"faces": faces, "unseen": faces, "heads": {"faces": heads, "unseen": heads}}
+    return method, {
+        "faces": faces,
+        "unseen": faces,
+        "heads": dict.fromkeys(("faces", "unseen"), lambda rows: heads[rows[:, 0] % PEOPLE]),
+    }
 
 
 def lesson_of(**settings) -> FantasyLesson:

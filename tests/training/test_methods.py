@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from likeness.adapters.attention import FaceAddedAttnProcessor
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.convolution import ConvolutionFeatures
+from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.recognizer import Recognizer
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training import methods
@@ -19,13 +20,15 @@ from likeness.training.base import Denoiser
 from likeness.training.data import Shards
 from likeness.training.denoiser import MethodDenoiser
 from likeness.training.diffusion import tokenize
-from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, load_face_encoder
+from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, exact_heads, load_face_encoder
 from likeness.training.guided import GuidedTeacher, MethodGuidance
 from likeness.training.loop import InterruptedRunError
 from likeness.training.method_settings import MethodStageSettings
 from likeness.training.methods import MethodStage, train_method
 from likeness.training.mirror import MirrorLesson
+from likeness.training.render import PuppetSettings
 from likeness.training.rollout import see_own
+from likeness.training.shape import heads_of
 from likeness.training.unseen import SHEET_PROMPTS
 
 PROMPT = "a woman img in a red sweater nods in a park"
@@ -44,6 +47,7 @@ def fantasy_lesson(views: int = 6) -> FantasyLesson:
     return FantasyLesson(FantasyRecipe.model_construct(views=views))
 
 
+HEADS = torch.randn(4, 30, 3, generator=torch.Generator().manual_seed(0))
 LESSONS = {"mirror": (MirrorLesson(), MIRROR), "fantasy_id": (fantasy_lesson(), FANTASY)}
 
 
@@ -85,7 +89,7 @@ def make_data() -> dict:
         "faces": Shards(faces, facts), "unseen": Shards(faces, facts), "pictures": targets(1), "clips": targets(5),
         "unseen_pictures": targets(1), "unseen_clips": targets(5),
         "landmarks": {"pictures": points, "clips": points},
-        "heads": {name: torch.randn(4, 30, 3) for name in ("faces", "unseen")},
+        "heads": dict.fromkeys(("faces", "unseen"), lambda faces: HEADS[faces[:, 0] % 4]),
     }  # fmt: skip
 
 
@@ -403,11 +407,30 @@ def test_what_is_read_beside_pictures_belongs_to_the_person(parts):
     stage = make_stage(parts, dtype="float32")
     faces = torch.tensor([[5, 1], [2, 6]])
     traits = stage.lesson.traits(stage.data, "faces", faces)
-    whole = (
-        stage.data["faces"]["embedding"] if stage.lesson.name == "mirror" else stage.data["heads"]["faces"]
+    is_mirror = stage.lesson.name == "mirror"
+    assert torch.equal(traits, stage.data["faces"]["embedding"][faces] if is_mirror else HEADS[[1, 2]])
+
+
+def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
+    settings = PuppetSettings(kind="faces", count=4, people=2, size_px=64)
+    crops = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8))
+    shards = Shards({"crop": crops}, [{"person": row % 2} for row in range(4)])
+    heads = torch.from_numpy(heads_of(settings))
+    faces = torch.tensor([[3, 1], [0, 2]])
+    assert torch.equal(exact_heads(settings, shards)(faces), heads[[1, 0]])
+    network = ShapeNetwork(num_components=2, widths=(8, 16, 16), hidden_width=8)
+    mean, basis = principal_shapes(heads.numpy(), 2)
+    network.set_basis(torch.from_numpy(mean), torch.from_numpy(basis))
+    network.save(tmp_path)
+    recipe = FantasyRecipe.model_construct(
+        views=6, shape=tmp_path, faces=settings, unseen=settings, face_encoder=None
     )
-    expected = whole[faces] if stage.lesson.name == "mirror" else whole[[1, 2]]
-    assert torch.equal(traits, expected)
+    method = FantasyID(width=32, num_layers=1, num_vertices=(2562, 40), vertex_widths=(16,))
+    data = {"faces": shards, "unseen": shards}
+    FantasyLesson(recipe).prepare(method, data, is_new=False)
+    read = ShapeNetwork.load(tmp_path).read
+    expected = [read(crops[pair].numpy()) for pair in faces]  # As `generate` has them.
+    assert_close(data["heads"]["faces"](faces).numpy(), np.stack(expected), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("parts", ["fantasy_id"], indirect=True)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from likeness.training import checkpoints
-from likeness.training.optimizers import Optimizers, OptimizerSettings
+from likeness.training.optimizers import Optimizers, OptimizerSettings, WideMuon, orthogonalize
 
 SETTINGS = OptimizerSettings(kind="muon", kernels=True, warmup_steps=0, max_grad_norm=1e9)
 
@@ -28,10 +28,10 @@ def take_a_step(model, optimizers, seed=1):
 def test_a_kernel_moves_as_its_matrix_does():
     model = convolutions()
     matrix = nn.Parameter(model.hidden.weight.detach().flatten(1).clone())
-    plain = torch.optim.Muon(
+    optimizers = Optimizers({"model": model}, SETTINGS)
+    plain = type(optimizers.parts["muon"])(
         [matrix], lr=SETTINGS.muon_learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
     )
-    optimizers = Optimizers({"model": model}, SETTINGS)
     for seed in (1, 2):
         torch.manual_seed(seed)
         model(torch.randn(2, 1, 3, 5, 5)).square().mean().backward()
@@ -71,3 +71,42 @@ def test_kernels_go_on_from_what_was_saved():
     take_a_step(resumed, again, 2)
     assert torch.equal(straight.hidden.weight, resumed.hidden.weight)
     assert torch.equal(straight.conv_in.weight, resumed.conv_in.weight)
+
+
+def test_wide_muon_goes_where_torchs_goes():
+    begin = [
+        torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((8, 8), (24, 6), (5, 20))
+    ]
+    ends, states = [], []
+    for kind in (torch.optim.Muon, WideMuon):
+        parameters = [nn.Parameter(matrix.clone()) for matrix in begin]
+        muon = kind(parameters, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(4):
+            for parameter in parameters:
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            muon.step()
+        ends.append(parameters)
+        states.append(muon.state_dict()["state"])
+    for start, theirs, ours in zip(begin, *ends, strict=True):
+        assert (theirs - ours).norm() < 0.02 * (theirs - start).norm()  # It rounds to eight bits.
+    for number, state in states[0].items():  # So that a run can go on on another machine.
+        torch.testing.assert_close(states[1][number]["momentum_buffer"], state["momentum_buffer"])
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (12, 4), (4, 12)])
+def test_orthogonalized_matrices_turn_and_hardly_stretch(shape):
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    settings = torch.optim.Muon([nn.Parameter(matrix)]).param_groups[0]
+    turned = orthogonalize(matrix, settings["ns_coefficients"], settings["ns_steps"], settings["eps"])
+    u, _, v = torch.linalg.svd(matrix, full_matrices=False)
+    stretched = torch.linalg.svdvals(u.T @ turned @ v.T)
+    assert 0.5 < stretched.min() <= stretched.max() < 1.3
+    assert (u.T @ turned @ v.T - torch.diag((u.T @ turned @ v.T).diagonal())).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(("is_able", "kind"), [(True, torch.optim.Muon), (False, WideMuon)])
+def test_muon_is_torchs_where_the_processor_multiplies_bfloat16(monkeypatch, is_able, kind):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: is_able)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert type(Optimizers({"model": nn.Linear(4, 4)}, SETTINGS).parts["muon"]) is kind

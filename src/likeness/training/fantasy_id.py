@@ -1,9 +1,13 @@
-"""Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets, whose neutral heads are known exactly.
+"""Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets.
+
+Their neutral heads are known exactly, but when videos are made a network reads them from pictures, so that is what
+`shape` trains with: a method that never saw its mistakes trusts them.
 
 F1, the multi-view face collection, is here the set of looks of a person that references are drawn from. What the paper
 takes from CLIP, patch features that know faces already, `face_encoder` gives.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -16,16 +20,21 @@ from torch import Tensor
 from likeness.errors import ConfigError, WeightsError
 from likeness.faces.geometry import head_pose
 from likeness.faces.views import NUM_VIEWS, choose_views
+from likeness.identity.face_shape.network import ShapeNetwork
 from likeness.identity.shapes import puppet_topology
 from likeness.methods.fantasy_id import FantasyID
+from likeness.training.data import Shards, to_pixels
 from likeness.training.descriptor import DescriptorSettings, DescriptorStage, known_of_puppets
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
 from likeness.training.method_settings import MethodRecipe
 from likeness.training.methods import train_method
+from likeness.training.render import PuppetSettings
 from likeness.training.shape import heads_of
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+Heads = Callable[[Tensor], Tensor]
+"""From rows of references (batch, references) to vertices (batch, vertices, 3)."""
 RECOGNIZER_WEIGHTS = "model.safetensors"
 
 
@@ -39,6 +48,8 @@ class FantasyRecipe(MethodRecipe):
     face_encoder: Path | None = None
     """Folder of an adapter whose `face_encoder`, of the same sizes, this one's begins as, or of a recognizer, whose lower
     layers are a convolutional encoder; from nothing if absent."""
+    shape: Path | None = None
+    """Folder of the network that reads heads from the references, as `generate` has it; the exact heads if absent."""
     descriptor: DescriptorSettings | None = None
     """The stage before the image stage, in which the descriptor alone learns to read a person; none if absent. Where
     `start` brings one, it goes on from there."""
@@ -55,7 +66,10 @@ class FantasyLesson(Lesson):
         encoder = method.descriptor.vertex_encoder
         if encoder is not None:
             sets = {"faces": self.recipe.faces, "unseen": self.recipe.unseen}
-            data["heads"] = {name: torch.from_numpy(heads_of(settings)) for name, settings in sets.items()}
+            data["heads"] = {
+                name: self._read_heads(data[name]) if self.recipe.shape else exact_heads(settings, data[name])
+                for name, settings in sets.items()
+            }
         if not is_new:
             return
         if encoder is not None:
@@ -78,11 +92,17 @@ class FantasyLesson(Lesson):
         finish(place, modules)
 
     def traits(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor | None:
-        """Vertices (batch, vertices, 3): references of one person share one head."""
-        if "heads" not in data:
-            return None
-        facts = data[source].facts
-        return data["heads"][source][torch.tensor([facts[row]["person"] for row in faces[:, 0].tolist()])]
+        """Vertices (batch, vertices, 3): references of one person share one head, or the mean of what each tells of it."""
+        return data["heads"][source](faces) if "heads" in data else None
+
+    def _read_heads(self, shards: Shards) -> Heads:
+        assert self.recipe.shape is not None
+        network = ShapeNetwork.load(self.recipe.shape)
+        with torch.no_grad():
+            told = torch.cat(
+                [network(network.prepare(to_pixels(part)[:, 0])) for part in shards["crop"].split(64)]
+            )
+        return lambda faces: network.head(told[faces].mean(dim=1))
 
     def looks(self, data: dict[str, Any]) -> dict[Any, list[int]]:
         looks = data["faces"].rows_of("person")
@@ -91,6 +111,13 @@ class FantasyLesson(Lesson):
             person: rows if len(rows) <= count else _most_different(rows, landmarks, count)
             for person, rows in looks.items()
         }
+
+
+def exact_heads(settings: PuppetSettings, shards: Shards) -> Heads:
+    """The true head of whom each row shows."""
+    heads = torch.from_numpy(heads_of(settings))
+    people = torch.tensor([fact["person"] for fact in shards.facts])
+    return lambda faces: heads[people[faces[:, 0]]]
 
 
 def load_face_encoder(encoder: torch.nn.Module, folder: Path) -> None:
