@@ -99,7 +99,7 @@ def build_fantasy_id(transformer_config: Any) -> "FantasyID":
     from likeness.methods.fantasy_id import FantasyID
 
     sizes = {
-        "encoder_width": 16, "abstractor_hidden_width": 16, "face_width": 16,
+        "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "abstractor_hidden_width": 16, "face_width": 16,
         "num_vertices": (2562, 40), "vertex_widths": (16,), "fusion_depth": 1, "context_width": 16,
         "injection_width": 32, "head_width": 16,
     }  # fmt: skip

@@ -27,8 +27,7 @@ from likeness.identity.spirals import MeshTopology
 from likeness.methods.fantasy_id import FantasyID, FantasyIdentity
 
 SMALL = {
-    "encoder": "vit", "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "image_size_px": 32,
-    "patch_size_px": 4, "downsampling": 4,
+    "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "image_size_px": 32, "patch_size_px": 4, "downsampling": 4,
     "abstractor_hidden_width": 8, "face_width": 16, "num_vertices": (66, 17, 5), "vertex_widths": (8, 16),
     "spiral_length": 5, "fusion_depth": 1, "fusion_heads": 2, "context_width": 16, "injection_width": 16, "head_width": 8,
 }  # fmt: skip
@@ -147,7 +146,7 @@ def test_layer_matches_equation_2_written_as_loops():
     conv = conv + f_l.depthwise.bias
     normed = norm(conv, f_l.norm)
     beside = mixed + normed / (1 + (-normed).exp())
-    expected = beside @ f_l.pointwise.weight.T + f_l.pointwise.bias
+    expected = beside @ f_l.output.weight.T + f_l.output.bias
     keys = layer.keys_and_values(context)
     assert_close(layer(video, *keys, grid), expected)
 
@@ -299,8 +298,8 @@ def test_training_leaves_the_base_in_its_first_step(transformer, topology):
     optimizer = torch.optim.SGD(fantasy.trainable_parameters(), lr=0.1)
     first = gradients(transformer, fantasy, topology)
     assert {name.split(".", 2)[2] for name, value in first.items() if value.any()} == {
-        "layer_model.pointwise.weight",
-        "layer_model.pointwise.bias",
+        "layer_model.output.weight",
+        "layer_model.output.bias",
     }
     optimizer.step()
     second = gradients(transformer, fantasy, topology)
@@ -318,7 +317,7 @@ def test_an_untrained_layer_model_stands_where_a_plain_output_layer_does():
         for is_layer_aware in (True, False)
     )
     outer = torch.randn(8, 4)
-    aware.layer_model.pointwise.weight.data.copy_(outer)
+    aware.layer_model.output.weight.data.copy_(outer)
     plain.layer_model.linear.weight.data.copy_(outer)
     mixed = torch.randn(2, 12, 4)
     assert torch.equal(aware.layer_model(mixed, (2, 2, 3)), plain.layer_model(mixed, (2, 2, 3)))

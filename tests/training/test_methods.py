@@ -1,18 +1,15 @@
 import copy
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from likeness.adapters.attention import FaceAddedAttnProcessor
-from likeness.errors import ConfigError, WeightsError
-from likeness.identity.convolution import ConvolutionFeatures
-from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
+from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training import methods
@@ -20,15 +17,13 @@ from likeness.training.base import Denoiser
 from likeness.training.data import Shards
 from likeness.training.denoiser import MethodDenoiser
 from likeness.training.diffusion import tokenize
-from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, exact_heads, load_face_encoder
+from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe
 from likeness.training.guided import GuidedTeacher, MethodGuidance
 from likeness.training.loop import InterruptedRunError
 from likeness.training.method_settings import MethodStageSettings
 from likeness.training.methods import MethodStage, train_method
 from likeness.training.mirror import MirrorLesson
-from likeness.training.render import PuppetSettings
 from likeness.training.rollout import see_own
-from likeness.training.shape import heads_of
 from likeness.training.unseen import SHEET_PROMPTS
 
 PROMPT = "a woman img in a red sweater nods in a park"
@@ -37,7 +32,6 @@ PROMPT = "a woman img in a red sweater nods in a park"
 VIT = {"encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "face_width": 16, "head_width": 16}
 MIRROR = VIT | {"identity_width": 16, "face_tokens": 4, "norm_width": 8, "norm_hidden_width": 8}
 FANTASY = VIT | {
-    "encoder": "vit", "image_size_px": 64, "downsampling": 2,
     "abstractor_hidden_width": 16, "num_vertices": (30, 8), "vertex_widths": (16,), "fusion_depth": 1,
     "context_width": 16, "injection_width": 16,
 }  # fmt: skip
@@ -114,7 +108,7 @@ def test_the_loss_reaches_the_method_and_nothing_of_the_base(parts, data, dtype)
     stage.set_base_dtype(torch.float32)
     assert figures["identity"] > 0
     # Last layers of zero let nothing behind them learn in the first step.
-    first = {"mirror": ("conditioned_norm", "fuse_module"), "fantasy_id": ("layer_model.pointwise",)}[
+    first = {"mirror": ("conditioned_norm", "fuse_module"), "fantasy_id": ("layer_model.output",)}[
         lesson.name
     ]
     assert all(any(part in name for name in reached) for part in first)
@@ -151,6 +145,27 @@ def test_what_the_method_has_drawn_itself_teaches_it_too(parts):
     assert all(end < begin for begin, end in zip(first, last, strict=True))
 
 
+def test_rollouts_are_of_the_very_people_whose_clips_they_are(parts):
+    stage = make_stage(
+        parts,
+        data="clips",
+        dtype="float32",
+        text_drop=0.0,
+        identity_samples=0,
+        rollout_samples=2,
+        rollout_steps=1,
+    )
+    active = torch.tensor([False, True, False, True])
+    words = stage.words
+    stage.words = lambda rows, references: (*words(rows, references)[:2], active)
+    given = []
+    forward = stage.cast.forward
+    stage.cast.forward = lambda *inputs, person=None: given.append(person) or forward(*inputs, person=person)
+    stage.loss(0)
+    everybody, _, few, *_ = given
+    assert torch.equal(few.face_tokens, everybody.face_tokens[[1, 3]])
+
+
 def test_views_of_a_face_after_the_first_are_moved_and_mirrored(parts, monkeypatch):
     ramp = torch.linspace(-1, 1, 64).expand(2, 3, 1, 64, 64)
     monkeypatch.setattr(methods.codec, "decode", lambda *_: ramp)
@@ -160,7 +175,8 @@ def test_views_of_a_face_after_the_first_are_moved_and_mirrored(parts, monkeypat
     stage.recognizer.size_px, stage.recognizer.standardize = 32, lambda embedding: embedding
     torch.manual_seed(0)
     points = stage.data["landmarks"]["clips"][:2]
-    distance = stage.identity_distance(torch.randn(2, 5, 16, 8, 8), points, -torch.ones(2, 128))
+    distance, confusion = stage.identity_distance(torch.randn(2, 5, 16, 8, 8), points, -torch.ones(2, 128))
+    assert confusion == 0
     assert_close(distance, torch.tensor(2.0))
     plain, mirrored, moved = seen
     for view in (mirrored.flip(-1), moved):
@@ -181,12 +197,14 @@ def test_contrast_is_the_chance_of_the_right_person_written_as_loops():
 def test_the_others_of_a_step_count_in_the_identity_loss_where_that_is_asked_for(parts):
     told = torch.nn.functional.normalize(torch.randn(4, 128))
     points = make_data()["landmarks"]["clips"][:4]
-    losses = []
+    losses, figures = [], {}
     for weight in (0.0, 0.5):
         stage = make_stage(parts, data="clips", dtype="float32", identity_contrast=weight)
         torch.manual_seed(0)
-        losses.append(float(stage.identity_distance(torch.randn(4, 5, 16, 8, 8), points, told)))
-    assert losses[1] > losses[0] + 0.1
+        losses.append(stage.person_loss("identity", torch.randn(4, 5, 16, 8, 8), points, told, figures))
+    assert figures["identity"] == pytest.approx(float(losses[0]))
+    assert figures["identity_contrast"] > 0.2
+    assert float(losses[1]) == pytest.approx(figures["identity"] + 0.5 * figures["identity_contrast"])
 
 
 def test_guidance_is_added_where_a_sentence_says_something(parts):
@@ -199,7 +217,7 @@ def test_guidance_is_added_where_a_sentence_says_something(parts):
         attention_guidance=0.5,
         perturbed_layers=(1,),
     )
-    stage.identity_distance = lambda *_: torch.zeros(())  # A v that is far off has no picture.
+    stage.identity_distance = lambda *_: torch.zeros(2)  # A v that is far off has no picture.
     stage.weigh = lambda _rows, error: error.flatten(1).mean(dim=1).sort().values[[0, -1]].sum()
     torch.manual_seed(1)
     _, before = stage.loss(0)
@@ -314,6 +332,7 @@ def test_guidance_without_the_base_before_it_is_refused(tmp_path, parts, absent)
     ("changes", "complaint"),
     [
         ({"rollout_samples": 1, "identity_weight": 0.0}, "identity_weight"),
+        ({"identity_contrast": 0.1, "identity_weight": 0.0}, "identity_weight"),
         ({"attention_guidance": 0.5}, "perturbed_layers"),
         ({"rollout_to": (20, 90)}, "rollout_to"),
         ({"rollout_to": (0.01, 0.5)}, "rollout_from"),
@@ -411,28 +430,6 @@ def test_what_is_read_beside_pictures_belongs_to_the_person(parts):
     assert torch.equal(traits, stage.data["faces"]["embedding"][faces] if is_mirror else HEADS[[1, 2]])
 
 
-def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
-    settings = PuppetSettings(kind="faces", count=4, people=2, size_px=64)
-    crops = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8))
-    shards = Shards({"crop": crops}, [{"person": row % 2} for row in range(4)])
-    heads = torch.from_numpy(heads_of(settings))
-    faces = torch.tensor([[3, 1], [0, 2]])
-    assert torch.equal(exact_heads(settings, shards)(faces), heads[[1, 0]])
-    network = ShapeNetwork(num_components=2, widths=(8, 16, 16), hidden_width=8)
-    mean, basis = principal_shapes(heads.numpy(), 2)
-    network.set_basis(torch.from_numpy(mean), torch.from_numpy(basis))
-    network.save(tmp_path)
-    recipe = FantasyRecipe.model_construct(
-        views=6, shape=tmp_path, faces=settings, unseen=settings, face_encoder=None
-    )
-    method = FantasyID(width=32, num_layers=1, num_vertices=(2562, 40), vertex_widths=(16,))
-    data = {"faces": shards, "unseen": shards}
-    FantasyLesson(recipe).prepare(method, data, is_new=False)
-    read = ShapeNetwork.load(tmp_path).read
-    expected = [read(crops[pair].numpy()) for pair in faces]  # As `generate` has them.
-    assert_close(data["heads"]["faces"](faces).numpy(), np.stack(expected), atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("parts", ["fantasy_id"], indirect=True)
 def test_without_the_collection_a_picture_is_its_own_reference(parts):
     stage = make_stage(parts, lesson=fantasy_lesson(views=1), self_reference=0.0, dtype="float32")
@@ -448,7 +445,7 @@ def test_without_the_collection_a_picture_is_its_own_reference(parts):
 def test_the_vertex_branch_learns_in_float32_while_the_rest_is_in_bfloat16(parts):
     stage = make_stage(parts, dtype="bfloat16", identity_weight=0.0)
     _, method, _, _ = parts
-    last = [p for name, p in method.named_parameters() if "layer_model.pointwise.weight" in name]
+    last = [p for name, p in method.named_parameters() if "layer_model.output.weight" in name]
     for weight in last:
         torch.nn.init.ones_(weight)
     seen = []
@@ -468,7 +465,7 @@ def test_the_vertex_branch_learns_in_float32_while_the_rest_is_in_bfloat16(parts
 @pytest.mark.parametrize("parts", ["fantasy_id"], indirect=True)
 def test_what_is_frozen_takes_part_in_bfloat16_and_stays(parts):
     _, method, _, _ = parts
-    last = [p for name, p in method.named_parameters() if "layer_model.pointwise.weight" in name]
+    last = [p for name, p in method.named_parameters() if "layer_model.output.weight" in name]
     for weight in last:
         torch.nn.init.ones_(weight)
     method.frozen = ("descriptor",)
@@ -487,35 +484,6 @@ def test_what_is_frozen_takes_part_in_bfloat16_and_stays(parts):
     stage.set_base_dtype(torch.float32)
     assert any("to_kv_context" in name for name in reached)
     assert not [name for name in reached if name.startswith("descriptor.")]
-
-
-def test_a_face_encoder_is_taken_from_another_adapter_or_refused(tmp_path):
-    encoder = torch.nn.Linear(2, 2)
-    with pytest.raises(WeightsError, match="No adapter or recognizer at"):
-        load_face_encoder(encoder, tmp_path)
-    wanted = {
-        f"face_encoder.{name}": value.half() for name, value in torch.nn.Linear(2, 2).state_dict().items()
-    }
-    file = tmp_path / "diffusion_pytorch_model.safetensors"
-    save_file(wanted | {"other.weight": torch.zeros(1)}, file)
-    load_face_encoder(encoder, tmp_path)
-    assert torch.equal(encoder.weight.half(), wanted["face_encoder.weight"])
-    save_file({"face_encoder.weight": torch.zeros(3, 2)}, file)
-    with pytest.raises(ConfigError, match="does not fit"):
-        load_face_encoder(encoder, tmp_path)
-
-
-def test_a_convolutional_face_encoder_begins_as_the_recognizers_lower_layers(tmp_path):
-    recognizer = Recognizer(128, (8, 16, 32, 40), 64)
-    recognizer.save(tmp_path)
-    encoder = ConvolutionFeatures(32, depth=3, num_heads=1, image_size_px=64, patch_size_px=8)
-    load_face_encoder(encoder, tmp_path)
-    for name, value in encoder.state_dict().items():
-        assert torch.equal(value, recognizer.state_dict()[name].half().float())
-    with pytest.raises(ConfigError, match="does not fit"):
-        load_face_encoder(
-            ConvolutionFeatures(64, depth=3, num_heads=1, image_size_px=64, patch_size_px=8), tmp_path
-        )
 
 
 def test_a_person_is_read_once_a_step(parts, monkeypatch):
@@ -541,17 +509,3 @@ def test_a_setting_that_the_method_does_not_know_is_told(parts):
     pipe, _, lesson, _ = parts
     with pytest.raises(ConfigError, match="does not know"):
         lesson.build(pipe.transformer.config, {"no_such_setting": 1})
-
-
-def test_the_shipped_recipe_is_read_and_its_ablations_are_switches():
-    from likeness.training import recipes
-
-    path = Path(__file__).parents[2] / "recipes" / "tiny" / "fantasy_id.toml"
-    switches = [
-        'method.abstractor="queries"', "views=1", "method.has_vertices=false", "method.is_layer_aware=false",
-    ]  # fmt: skip
-    recipe = recipes.read(path, switches)
-    assert recipe.views == 1
-    method = FantasyID(width=32, num_layers=2, **recipe.method)
-    assert method.descriptor.vertex_encoder is None
-    assert type(method.descriptor.abstractor).__name__ == "FacePerceiver"

@@ -39,15 +39,15 @@ class LayerModel(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
         self.norm = nn.LayerNorm(width)
-        self.pointwise = nn.Linear(width, output_width)
-        for zero in (self.norm.weight, self.pointwise.weight, self.pointwise.bias):
+        self.output = nn.Linear(width, output_width)
+        for zero in (self.norm.weight, self.output.weight, self.output.bias):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         frames, rows, columns = grid
         pictures = rearrange(x, "b (f y x) w -> (b f) w y x", f=frames, y=rows, x=columns)
         mixed = rearrange(self.depthwise(pictures), "(b f) w y x -> b (f y x) w", f=frames)
-        return self.pointwise(x + silu(self.norm(mixed)))
+        return self.output(x + silu(self.norm(mixed)))
 
 
 class PlainOutput(nn.Module):

@@ -32,7 +32,17 @@ class MethodDenoiser(nn.Module):
         *,
         person: PersonTokens | None = None,
     ) -> Tensor:
-        """V. Who was read before comes as `person`; otherwise references are read here."""
+        """V. Who was read before comes as `person`; otherwise references are read here.
+
+        Shapes:
+            ids, mask: (batch, text_tokens)
+            pixels: (batch, references, 3, height, width) in [-1, 1]
+            traits: as `Lesson.traits` gives
+            active: (batch,), boolean: who has an identity
+            noisy: (batch, frames, channels, height, width)
+            steps: (batch,), timesteps
+            returns: as `noisy`
+        """
         text_encoder, transformer = self.base
         with torch.no_grad():
             text = text_encoder(ids)[0].to(noisy.dtype)
@@ -64,5 +74,5 @@ class MethodReader(nn.Module):
         self.denoiser = denoiser
 
     def forward(self, pixels: Tensor, traits: Tensor | None, active: Tensor) -> PersonTokens | None:
-        """The identities, or None where nobody is meant."""
+        """The identities, one in each row, or None where nobody is meant; shapes as `MethodDenoiser.forward` has them."""
         return self.denoiser.read(pixels, traits) if active.any() else None

@@ -1,7 +1,7 @@
 """Teaches FantasyID's descriptor to read a person before it is used in any video.
 
-The paper's descriptor begins with an encoder that knows faces; this one begins knowing little, and the video transformer
-is a poor teacher of what a face is. Here a linear layer, thrown away later, has to tell from V_F what is known of a
+The paper's descriptor begins with an encoder that knows faces, this one at best with Magic Mirror's, and the video
+transformer is a poor teacher of what a face is. Here a linear layer, thrown away later, has to tell from V_F what is known of a
 puppet: its identity numbers, its colors, and a face recognizer's embedding. No sentence, latent or transformer takes part,
 so a minute of it sees several times as many people as a minute of the image stage.
 """

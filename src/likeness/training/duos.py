@@ -135,11 +135,9 @@ class DuoStage(MethodStage):
         chosen = (alpha_bar > settings.min_alpha_bar).nonzero()[: settings.identity_samples // 2, 0]
         if settings.identity_weight and len(chosen):
             seen = diffusion.clean_from(noisy[chosen], velocity[chosen], alpha_bar[chosen])
-            distance = self.identity_distance(
-                seen, self.data["landmarks"]["duos"][rows[chosen]], traits[chosen]
-            )
-            figures["duo_identity"] = float(distance.detach())
-            error = error + settings.identity_weight * distance * len(chosen) / len(rows)
+            points = self.data["landmarks"]["duos"][rows[chosen]]
+            loss = self.person_loss("duo_identity", seen, points, traits[chosen], figures)
+            error = error + settings.identity_weight * loss * len(chosen) / len(rows)
         return error, figures
 
     def _faces(self, rows: Tensor) -> Tensor:

@@ -35,7 +35,6 @@ from likeness.training.shape import heads_of
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 Heads = Callable[[Tensor], Tensor]
 """From rows of references (batch, references) to vertices (batch, vertices, 3)."""
-RECOGNIZER_WEIGHTS = "model.safetensors"
 
 
 class FantasyRecipe(MethodRecipe):
@@ -46,8 +45,7 @@ class FantasyRecipe(MethodRecipe):
     """Looks of a person in the collection, those that differ most in head pose. 1 is the paper's ablation: pictures then
     are their own reference, and clips always have the same one."""
     face_encoder: Path | None = None
-    """Folder of an adapter whose `face_encoder`, of the same sizes, this one's begins as, or of a recognizer, whose lower
-    layers are a convolutional encoder; from nothing if absent."""
+    """Folder of an adapter whose `face_encoder`, of the same sizes, this one's begins as; from nothing if absent."""
     shape: Path | None = None
     """Folder of the network that reads heads from the references, as `generate` has it; the exact heads if absent."""
     descriptor: DescriptorSettings | None = None
@@ -121,33 +119,29 @@ def exact_heads(settings: PuppetSettings, shards: Shards) -> Heads:
 
 
 def load_face_encoder(encoder: torch.nn.Module, folder: Path) -> None:
-    """Begin with the face encoder of a trained adapter, or with the lower layers of a recognizer.
+    """Begin with the face encoder of a trained adapter.
 
     Raises:
-        WeightsError: There is neither.
-        ConfigError: It has other sizes.
+        WeightsError: There is no adapter.
+        ConfigError: Its encoder has other sizes.
     """
-    path = next((folder / name for name in (WEIGHTS, RECOGNIZER_WEIGHTS) if (folder / name).is_file()), None)
-    if path is None:
+    path = folder / WEIGHTS
+    if not path.is_file():
         raise WeightsError(
-            f"No adapter or recognizer at {folder}: neither {WEIGHTS} nor {RECOGNIZER_WEIGHTS} is there. Name another "
-            "as `face_encoder`, or none."
+            f"No adapter at {folder}: {WEIGHTS} is missing. Name another as `face_encoder`, or none."
         )
-    tensors = {name: value.float() for name, value in load_file(path).items()}
-    if path.name == RECOGNIZER_WEIGHTS:
-        own = encoder.state_dict()  # What comes behind them in the recognizer is left there.
-        found = {name: value for name, value in tensors.items() if name in own}
-    else:
-        prefix = "face_encoder."
-        found = {
-            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
-        }
+    prefix = "face_encoder."
+    found = {
+        name.removeprefix(prefix): value.float()
+        for name, value in load_file(path).items()
+        if name.startswith(prefix)
+    }
     try:
         encoder.load_state_dict(found)
     except RuntimeError as error:
         raise ConfigError(
-            f"The face encoder of {folder} does not fit: {error}. Set `method.encoder`, `method.encoder_*`, "
-            "`image_size_px` and `patch_size_px` to its kind and sizes, or name no `face_encoder`."
+            f"The face encoder of {folder} does not fit: {error}. Set `method.encoder_*`, `image_size_px` and "
+            "`patch_size_px` to its sizes, or name no `face_encoder`."
         ) from error
 
 

@@ -114,7 +114,9 @@ class MethodGuidance:
         dtype: torch.dtype,
     ) -> None:
         self.dtype = dtype
-        self.denoisers = []
+        self.denoisers: list[CastParameters] = []
+        wide = tuple(method._keep_in_fp32_modules or ())
+        readers = []
         for is_perturbed in (False, True):
             mine = copy.copy(pipe)
             transformer: Any = _frozen_copy(pipe.transformer, torch.float32)
@@ -126,10 +128,10 @@ class MethodGuidance:
             if is_perturbed:
                 for number in _known(layers, transformer):
                     _perturb(transformer.transformer_blocks[number])
-            wide = tuple(method._keep_in_fp32_modules or ())
-            self.denoisers.append(CastParameters(MethodDenoiser(mine, worn), dtype, wide=wide))
-        # Both copies read alike.
-        self.read = CastParameters(MethodReader(self.denoisers[0].module), dtype, wide=self.denoisers[0].wide)
+            denoiser = MethodDenoiser(mine, worn)
+            self.denoisers.append(CastParameters(denoiser, dtype, wide=wide))
+            readers.append(CastParameters(MethodReader(denoiser), dtype, wide=wide))
+        self.read = readers[0]  # Both copies read alike.
 
     @torch.no_grad()
     def __call__(self, *inputs: Any) -> Tensor:
@@ -139,7 +141,8 @@ class MethodGuidance:
             inputs: those of the denoiser, noisy latents (batch, frames, channels, height, width) among them
             returns: as the latents
         """
-        person = self.read(*inputs[2:5])
+        _, _, pixels, traits, active, *_ = inputs
+        person = self.read(pixels, traits, active)
         whole, perturbed = (denoiser(*inputs, person=person).float() for denoiser in self.denoisers)
         return whole - perturbed
 

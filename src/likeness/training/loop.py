@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from likeness.config import Settings
 from likeness.errors import CheckpointError, LikenessError
+from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, parallel
 from likeness.training.optimizers import MovingAverage, Optimizers, OptimizerSettings
 from likeness.training.progress import Journal, draw_curves
@@ -99,6 +100,7 @@ class Run:
             "elapsed_s": self.elapsed_s,
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
+            "auto_dtype": str(choose_training_dtype("auto")),
         }
         checkpoints.save(self.folder / "checkpoints", self.step, tensors, state)
 
@@ -121,6 +123,14 @@ class Run:
         if changed:
             _LOG.warning(
                 "%s goes on with other settings than it began with: %s.", self.folder, "; ".join(changed)
+            )
+        auto = str(choose_training_dtype("auto"))
+        if state.get("auto_dtype", auto) != auto:
+            _LOG.warning(
+                "%s was begun on a processor on which `auto` is %s; here it is %s. Say `dtype` in the recipe to keep one.",
+                self.folder,
+                state["auto_dtype"],
+                auto,
             )
         for name, module in self.stage.modules.items():
             checkpoints.load_module(module, tensors[f"model.{name}"], where=str(self.folder))

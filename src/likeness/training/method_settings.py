@@ -44,6 +44,8 @@ class MethodStageSettings(RolloutSettings):
     def _is_used(self) -> Self:
         if self.rollout_samples and not self.identity_weight:
             raise ValueError(f"stage `{self.name}` has rollout_samples, but an identity_weight of 0")
+        if self.identity_contrast and not self.identity_weight:
+            raise ValueError(f"stage `{self.name}` has identity_contrast, but an identity_weight of 0")
         if self.attention_guidance and not self.perturbed_layers:
             raise ValueError(f"stage `{self.name}` has attention_guidance: name blocks in `perturbed_layers`")
         return self
@@ -58,7 +60,7 @@ class MethodRecipe(Settings):
     unguided: Path | None = None
     """Folder of the pipeline as it was before it learned guidance, for stages with `attention_guidance`."""
     teacher: Path | None = None
-    """Folder of an adapter of this shape that was trained over `unguided`."""
+    """Folder of an adapter of this shape that was trained over `unguided`, or over `base` where that differs little."""
     recognizer: Path
     """Folder of the distilled recognizer."""
     start: Path | None = None

@@ -88,7 +88,7 @@ class MethodStage:
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
         pixels, traits = self.look(faces), self.lesson.traits(self.data, "faces", faces)
         inputs = (ids, mask, pixels.to(self.dtype), traits, active, noisy.to(self.dtype), timesteps)
-        person = self.read(*inputs[2:5])
+        person = self.read(pixels.to(self.dtype), traits, active)
         velocity = self.cast(*inputs, person=person).float()
         if self.guidance is not None:
             says_something = (ids != self.sentences.empty).any(dim=1).view(-1, 1, 1, 1, 1)
@@ -101,16 +101,14 @@ class MethodStage:
             chosen = (active & (alpha_bar > settings.min_alpha_bar)).nonzero()[: settings.identity_samples, 0]
             if len(chosen):
                 seen = diffusion.clean_from(noisy[chosen], velocity[chosen], alpha_bar[chosen])
-                distance = self.identity_distance(seen, points[chosen], embedding[chosen])
-                figures["identity"] = float(distance.detach())
-                error = error + settings.identity_weight * distance * len(chosen) / len(rows)
+                loss = self.person_loss("identity", seen, points[chosen], embedding[chosen], figures)
+                error = error + settings.identity_weight * loss * len(chosen) / len(rows)
         chosen = active.nonzero()[: settings.rollout_samples, 0]
         if settings.identity_weight and len(chosen):
             denoise = self.guided(ids[chosen], mask[chosen], person.rows(chosen))
             seen = see_own(denoise, clean[chosen], self.alpha_bars, settings)
-            distance = self.identity_distance(seen, points[chosen], embedding[chosen])
-            figures["rollout"] = float(distance.detach())
-            error = error + settings.identity_weight * distance * len(chosen) / len(rows)
+            loss = self.person_loss("rollout", seen, points[chosen], embedding[chosen], figures)
+            error = error + settings.identity_weight * loss * len(chosen) / len(rows)
         return error, figures
 
     def guided(self, ids: Tensor, mask: Tensor, person: PersonTokens) -> Denoise:
@@ -118,6 +116,7 @@ class MethodStage:
 
         Shapes:
             ids, mask: (batch, tokens)
+            person: one in each row
         """
         someone = torch.ones(len(ids), dtype=torch.bool)
         empty, nowhere = self.sentences.empty.expand_as(ids), torch.zeros_like(mask)
@@ -171,29 +170,38 @@ class MethodStage:
         by_sample = (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])
         return by_sample.mean()
 
-    def identity_distance(self, seen: Tensor, points: Tensor, embedding: Tensor) -> Tensor:
-        """1 - cos of embeddings, each number standardized: raw ones of dlib share a mean that hides people.
+    def person_loss(
+        self, name: str, seen: Tensor, points: Tensor, embedding: Tensor, figures: dict[str, float]
+    ) -> Tensor:
+        """The distance of `identity_distance` and, where it is asked for, the confusion; both into `figures`."""
+        distance, confusion = self.identity_distance(seen, points, embedding)
+        figures[name] = float(distance.detach())
+        if not self.settings.identity_contrast:
+            return distance
+        figures[f"{name}_contrast"] = float(confusion.detach())
+        return distance + self.settings.identity_contrast * confusion
 
-        With `identity_contrast` the batch's other people count too.
+    def identity_distance(self, seen: Tensor, points: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """1 - cos of embeddings, each number standardized: raw ones of dlib share a mean that hides people.
 
         Shapes:
             seen: (batch, frames, channels, height, width), of which the first frame is looked at
             points: (batch, landmarks, 2) px, or (batch, people, landmarks, 2)
             embedding: (batch, embedding_width), or (batch, people, embedding_width)
-            returns: (), the mean
+            returns: (), the mean; and (), how badly people are told from each other, 0 without `identity_contrast`
         """
         scaled = seen[:, :1].transpose(1, 2) / self.pipe.vae.config.scaling_factor
         frames = codec.decode(self.pipe.vae, scaled.to(self.dtype)).squeeze(2).float()
         points, embedding = points.flatten(0, -3), embedding.flatten(0, -2)
         frames = frames.repeat_interleave(len(points) // len(frames), dim=0)
-        told, errors = self.recognizer.standardize(embedding), []
+        told, errors, confusions = self.recognizer.standardize(embedding), [], [torch.zeros(())]
         for view in range(self.settings.identity_views):
             crops = align(frames, nudged(points) if view else points, self.recognizer.size_px)
             found = self.recognizer(crops.flip(-1) if view % 2 else crops)
             errors.append(1 - F.cosine_similarity(found, told).mean())
             if self.settings.identity_contrast:
-                errors[-1] = errors[-1] + self.settings.identity_contrast * contrast(found, told)
-        return torch.stack(errors).mean()
+                confusions.append(contrast(found, told))
+        return torch.stack(errors).mean(), torch.stack(confusions).sum() / self.settings.identity_views
 
     def sheet(self, path: Path) -> dict[str, float]:
         """Unseen people: the reference, then frames made from it; the error on their faces."""
@@ -205,7 +213,10 @@ class MethodStage:
 
 
 def contrast(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """How badly each row of `found` is told by its cosine from the rows of `told` that it does not belong to: InfoNCE.
+    """How badly each row of `found` is told by its cosine from the rows of `told` that it does not belong to.
+
+    InfoNCE (arXiv:1807.03748v2, Eq. 4) with exp(cosine / temperature) as its density ratio. Two rows of one person count
+    as two people.
 
     Shapes:
         found, told: (batch, embedding_width)

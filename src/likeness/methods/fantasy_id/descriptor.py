@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from likeness.errors import ConfigError
 from likeness.identity.abstractor import Abstractor
-from likeness.identity.convolution import ConvolutionFeatures
 from likeness.identity.fusion import FusionTransformer, ResConv1D
 from likeness.identity.perceiver import FacePerceiver
 from likeness.identity.vertices import VertexEncoder
@@ -20,7 +19,7 @@ from likeness.identity.vit import ClipFeatures, SmallFeatures
 class DescriptorSizes:
     """What `Descriptor` is built from; `FantasyID` documents each."""
 
-    encoder: Literal["vit", "convolutions", "clip", "eva"]
+    encoder: Literal["vit", "clip", "eva"]
     encoder_width: int
     encoder_depth: int
     encoder_heads: int
@@ -64,9 +63,7 @@ class Descriptor(nn.Module):
 
     def __init__(self, sizes: DescriptorSizes) -> None:
         super().__init__()
-        features = {"vit": SmallFeatures, "convolutions": ConvolutionFeatures, "clip": ClipFeatures}[
-            sizes.encoder
-        ]
+        features = {"vit": SmallFeatures, "clip": ClipFeatures}[sizes.encoder]
         self.face_encoder = features(
             sizes.encoder_width,
             depth=sizes.encoder_depth,

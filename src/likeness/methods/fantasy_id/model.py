@@ -62,7 +62,7 @@ class FantasyID(Method):
         num_layers: int,
         profile: Literal["paper", "released"] = "paper",
         layer_step: int = 1,
-        encoder: Literal["vit", "convolutions", "clip", "eva"] = "vit",
+        encoder: Literal["vit", "clip", "eva"] = "vit",
         encoder_width: int = 128,
         encoder_depth: int = 4,
         encoder_heads: int = 4,
@@ -93,8 +93,8 @@ class FantasyID(Method):
             profile: "paper", what the paper describes; or "released", what the published weights were trained with
                 (`published.py` loads them).
             layer_step: Inject behind blocks 0, layer_step, 2 layer_step, ... The paper: all.
-            encoder: What gives patch features: "vit", a small one that trains along, "convolutions", the lower layers of
-                a small recognizer, or "clip"; "eva" in the released profile.
+            encoder: What gives patch features: "vit", a small one that trains along, or "clip"; "eva" in the released
+                profile.
             encoder_width: Its channels.
             encoder_depth: Its blocks.
             encoder_heads: Its attention heads.
@@ -120,8 +120,8 @@ class FantasyID(Method):
         super().__init__()
         if profile not in ("paper", "released") or (profile == "released") != (encoder == "eva"):
             raise ConfigError(
-                f"`profile` is {profile!r} with the encoder {encoder!r}; 'paper' goes with 'vit', 'convolutions' or "
-                "'clip', and 'released' with 'eva'. Use those."
+                f"`profile` is {profile!r} with the encoder {encoder!r}; 'paper' goes with 'vit' or 'clip', and 'released' "
+                "with 'eva'. Use those."
             )
         names = DescriptorSizes.__dataclass_fields__
         given = dict(locals())

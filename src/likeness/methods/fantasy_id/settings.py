@@ -10,14 +10,12 @@ COGVIDEOX_5B: dict[str, Any] = {"width": 3072, "num_layers": 42}
 
 # fmt: off
 TINY: dict[str, Any] = {
-    "encoder": "convolutions", "encoder_width": 96, "encoder_depth": 3,
-    "image_size_px": 96, "patch_size_px": 8, "downsampling": 3,
+    "patch_size_px": 8, "downsampling": 2,
     "num_vertices": (2562, 641, 161, 41), "vertex_widths": (32, 64, 128),
     "injection_width": 192,
 }
-"""Where the tiny backbone's differ from the defaults: an encoder that can begin as the distilled recognizer's lower layers,
-at the size in which faces are as large as that one saw them; and one more step down the mesh, because on a CPU the fusion
-of 161 vertices costs more than the video."""
+"""Where the tiny backbone's differ from the defaults: one more step down the mesh, because on a CPU the fusion of 161
+vertices costs more than the video."""
 
 PAPER: dict[str, Any] = {
     "encoder": "clip", "encoder_width": 1024, "encoder_depth": 24, "encoder_heads": 16,
