@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from likeness.errors import CheckpointError
-from likeness.training import checkpoints
+from likeness.training import checkpoints, loop
 from likeness.training.loop import InterruptedRunError, LoopSettings, finish, finished, train
 from likeness.training.optimizers import OptimizerSettings
 
@@ -87,6 +87,14 @@ def test_another_seed_is_refused(tmp_path):
     train(Line(), settings(), tmp_path, seed=0)
     with pytest.raises(CheckpointError, match="seed 0"):
         train(Line(), settings(), tmp_path, seed=1)
+
+
+def test_a_run_that_goes_on_in_another_dtype_says_so(tmp_path, monkeypatch, caplog):
+    with pytest.raises(InterruptedRunError):
+        train(Line(), settings(), tmp_path, seed=0, after_steps=10)
+    monkeypatch.setattr(loop, "choose_training_dtype", lambda _: torch.float16)
+    train(Line(), settings(), tmp_path, seed=0)
+    assert "here it is torch.float16" in caplog.text
 
 
 def test_a_finished_stage_is_loaded_as_it_was(tmp_path):
