@@ -227,6 +227,32 @@ def test_guidance_is_added_where_a_sentence_says_something(parts):
     assert 90 < figures["noise"] - before["noise"] < 110  # One row moved by ten, one stayed.
 
 
+def test_a_mentors_v_takes_the_place_of_the_datas(parts):
+    stage = make_stage(
+        parts,
+        data="clips",
+        dtype="float32",
+        text_drop=0.5,
+        identity_drop=0.0,
+        both_drop=0.0,
+        identity_weight=0.0,
+    )
+    told = []
+
+    def say(rows, faces, pixels, **others):
+        told.append((rows, faces, pixels, others))
+        return torch.full_like(others["noisy"], 20.0)
+
+    stage.mentor = say
+    torch.manual_seed(1)
+    _, figures = stage.loss(0)
+    assert 300 < figures["noise"] < 500
+    ((rows, faces, pixels, others),) = told
+    assert (faces[:, 0] % 4 == rows % 4).all()
+    assert 0 < others["is_silent"].sum() < len(rows)
+    assert pixels.shape == (4, 1, 3, *pixels.shape[3:])
+
+
 @pytest.fixture(params=LESSONS)
 def apart(request, frozen_pipe, topology_of):
     """Make what `build` makes; nothing of the method is left at zero, so that everything is heard."""
@@ -334,6 +360,7 @@ def test_guidance_without_the_base_before_it_is_refused(tmp_path, parts, absent)
         ({"rollout_samples": 1, "identity_weight": 0.0}, "identity_weight"),
         ({"identity_contrast": 0.1, "identity_weight": 0.0}, "identity_weight"),
         ({"attention_guidance": 0.5}, "perturbed_layers"),
+        ({"attention_guidance": 0.5, "perturbed_layers": (1,), "mentor_scale": 1.0}, "guided already"),
         ({"rollout_to": (20, 90)}, "rollout_to"),
         ({"rollout_to": (0.01, 0.5)}, "rollout_from"),
     ],

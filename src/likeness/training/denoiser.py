@@ -14,9 +14,9 @@ from likeness.training import diffusion
 class MethodDenoiser(nn.Module):
     """From token ids, references and noisy latents to v. Only the method learns."""
 
-    def __init__(self, pipe: CogVideoXPipeline, method: Method) -> None:
+    def __init__(self, pipe: CogVideoXPipeline, method: Method, *, scale: float = 1.0) -> None:
         super().__init__()
-        self.method = method
+        self.method, self.scale = method, scale
         # Not registered: the transformer wears the method's layers, and no parameter may be cast under two names.
         self.base = (pipe.text_encoder, pipe.transformer)
 
@@ -52,8 +52,9 @@ class MethodDenoiser(nn.Module):
         if identity is None:
             assert pixels is not None
             identity = self.read(pixels, traits)
-        text = self.method.fuse(text, mask, identity)
-        with self.method.conditioned(identity, active=active, **self.places(identity, mask)):
+        text = self.method.fuse(text, mask, identity, scale=self.scale)
+        places = self.places(identity, mask)
+        with self.method.conditioned(identity, active=active, scale=self.scale, **places):
             return diffusion.denoise(transformer, noisy, text, steps)
 
     def read(self, pixels: Tensor, traits: Tensor | None) -> PersonTokens:

@@ -32,6 +32,8 @@ class MethodStageSettings(RolloutSettings):
     """At most so many samples of a process's share of a step are decoded for the identity loss."""
     attention_guidance: float = Field(default=0.0, ge=0)
     """Add this much of what perturbed-attention guidance says over the recipe's `unguided` base to what is learned."""
+    mentor_scale: float = Field(default=0.0, ge=0)
+    """Learn the v of the recipe's `mentor`, with its references at this strength, in the place of the data's; 0 for none."""
     perturbed_layers: tuple[int, ...] = ()
     """Blocks whose attention that guidance perturbs."""
     min_alpha_bar: float = 0.5
@@ -46,6 +48,10 @@ class MethodStageSettings(RolloutSettings):
             raise ValueError(f"stage `{self.name}` has rollout_samples, but an identity_weight of 0")
         if self.identity_contrast and not self.identity_weight:
             raise ValueError(f"stage `{self.name}` has identity_contrast, but an identity_weight of 0")
+        if self.attention_guidance and self.mentor_scale:
+            raise ValueError(
+                f"stage `{self.name}` has attention_guidance and mentor_scale: a mentor is guided already"
+            )
         if self.attention_guidance and not self.perturbed_layers:
             raise ValueError(f"stage `{self.name}` has attention_guidance: name blocks in `perturbed_layers`")
         return self
@@ -61,6 +67,8 @@ class MethodRecipe(Settings):
     """Folder of the pipeline as it was before it learned guidance, for stages with `attention_guidance`."""
     teacher: Path | None = None
     """Folder of an adapter of this shape that was trained over `unguided`, or over `base` where that differs little."""
+    mentor: Path | None = None
+    """Folder of a Magic Mirror adapter over `base`, for stages with a `mentor_scale`."""
     recognizer: Path
     """Folder of the distilled recognizer."""
     start: Path | None = None

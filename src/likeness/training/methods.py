@@ -25,9 +25,10 @@ from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, diffusion, parallel, unseen
 from likeness.training.data import Order, jittered, nudged
 from likeness.training.denoiser import MethodDenoiser, MethodReader
-from likeness.training.guided import MethodGuidance
+from likeness.training.guided import MethodGuidance, read_guidance
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
+from likeness.training.mentor import Mentor
 from likeness.training.method_settings import MethodRecipe, MethodStageSettings
 from likeness.training.pairs import Sentences, read_base, read_data
 from likeness.training.progress import Journal
@@ -65,6 +66,7 @@ class MethodStage:
         self.unseen = data[f"unseen_{settings.data}"]
         self.unseen_sentences = Sentences(pipe, method, self.unseen)
         self.guidance: MethodGuidance | None = None
+        self.mentor: Mentor | None = None
         self.set_base_dtype(self.dtype)
 
     def hear(self, denoiser: MethodDenoiser, wide: tuple[str, ...]) -> None:
@@ -93,6 +95,10 @@ class MethodStage:
         if self.guidance is not None:
             says_something = (ids != self.sentences.empty).any(dim=1).view(-1, 1, 1, 1, 1)
             target = target + settings.attention_guidance * says_something * self.guidance(*inputs)
+        if self.mentor is not None:
+            is_silent = (ids == self.sentences.empty).all(dim=1)
+            told = {"is_silent": is_silent, "active": active, "noisy": noisy, "timesteps": timesteps}
+            target = self.mentor(rows, faces, pixels, **told)
         error = self.weigh(rows, (velocity - target).square())
         figures = {"noise": float(error.detach())}
         points = self.data["landmarks"][settings.data][rows]
@@ -226,21 +232,6 @@ def contrast(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor
     return F.cross_entropy(cosines / temperature, torch.arange(len(told)))
 
 
-def read_guidance(recipe: MethodRecipe, lesson: Lesson, settings: MethodStageSettings) -> MethodGuidance:
-    """What guides a stage: the recipe's `teacher` over its `unguided`."""
-    assert recipe.unguided is not None
-    assert recipe.teacher is not None
-    pipe = read_base(recipe.unguided)
-    teacher = lesson.build(pipe.transformer.config, recipe.method)
-    checkpoints.start_from(teacher, recipe.teacher)
-    return MethodGuidance(
-        pipe,
-        teacher,
-        layers=settings.perturbed_layers,
-        dtype=choose_training_dtype(settings.dtype),
-    )
-
-
 def train_method(
     recipe: MethodRecipe,
     folder: Path,
@@ -260,6 +251,11 @@ def train_method(
         raise ConfigError(
             f"Stage `{guided[0]}` has attention_guidance. Name the base before it learned guidance as the recipe's "
             "`unguided`, and an adapter that was trained over that base as its `teacher`."
+        )
+    taught = [stage.name for stage in recipe.stages if stage.mentor_scale]
+    if taught and recipe.mentor is None:
+        raise ConfigError(
+            f"Stage `{taught[0]}` has a mentor_scale. Name a Magic Mirror adapter over `base` as the recipe's `mentor`."
         )
     journal = Journal(folder, lesson.name)
     pipe, recognizer = read_base(recipe.base), Recognizer.load(recipe.recognizer).requires_grad_(False).eval()
@@ -281,6 +277,10 @@ def train_method(
         stage = make_stage(pipe, method, lesson, recognizer, settings, data, recipe.seed + number)
         if settings.attention_guidance:
             stage.guidance = read_guidance(recipe, lesson, settings)
+        if settings.mentor_scale:
+            assert recipe.mentor is not None
+            scale, dtype = settings.mentor_scale, stage.dtype
+            stage.mentor = Mentor(recipe.base, recipe.mentor, data, settings.data, scale=scale, dtype=dtype)
         train(stage, settings, place, seed=recipe.seed + number)
         finish(place, modules)
     target = folder / "model"

@@ -1,0 +1,68 @@
+"""What a mentor says is what Magic Mirror says in a pipeline of its own."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likeness.errors import WeightsError
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.training import diffusion
+from likeness.training.data import Shards
+from likeness.training.mentor import Mentor
+from likeness.training.pairs import read_base
+
+SENTENCE = "a woman img nods in a park"
+
+
+@pytest.fixture(scope="module")
+def data():
+    facts = [{"person": row, "prompt": SENTENCE, "group": "woman"} for row in range(3)]
+    return {"faces": Shards({"embedding": torch.randn(3, 128)}, facts), "clips": Shards({}, facts)}
+
+
+def say(mentor, noisy, *, is_silent, active):
+    rows = torch.arange(3)
+    torch.manual_seed(0)
+    pixels = torch.rand(3, 1, 3, 64, 64) * 2 - 1
+    told = {"is_silent": torch.tensor(is_silent), "active": torch.tensor(active), "noisy": noisy}
+    return pixels, mentor(rows, rows[:, None], pixels, **told, timesteps=torch.tensor([100, 500, 900]))
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_a_mentor_is_magic_mirror_at_its_strength(checkpoint, data, scale):
+    adapter = checkpoint / "magic_mirror"
+    mentor = Mentor(checkpoint, adapter, data, "clips", scale=scale, dtype=torch.float32)
+    noisy = torch.randn(3, 5, 16, 8, 8)
+    silent, active = [False, True, False], [True, True, False]
+    pixels, said = say(mentor, noisy, is_silent=silent, active=active)
+    pipe = read_base(checkpoint)
+    method = MagicMirror.from_pretrained(adapter, torch_dtype=torch.float32).attach(pipe)
+    length = pipe.transformer.config.max_text_seq_length
+    tokens = method.tokenize([SENTENCE] * 3, pipe.tokenizer, num_references=1, max_length=length)
+    ids, mask = tokens.ids.clone(), tokens.mask.clone()
+    ids[1], mask[1] = diffusion.tokenize(pipe.tokenizer, [""], length)[0], False
+    with torch.no_grad():
+        person = method.encode_tensors(pixels, data["faces"]["embedding"][:, None])
+        text = method.fuse(pipe.text_encoder(ids)[0], mask, person, scale=scale)
+        with method.conditioned(person, active=torch.tensor(active), scale=scale):
+            expected = diffusion.denoise(pipe.transformer, noisy, text, torch.tensor([100, 500, 900]))
+    assert_close(said, expected)
+
+
+def test_strength_and_silence_change_what_it_says(checkpoint, data):
+    noisy = torch.randn(3, 5, 16, 8, 8)
+    said = {
+        (scale, silent): say(
+            Mentor(checkpoint, checkpoint / "magic_mirror", data, "clips", scale=scale, dtype=torch.float32),
+            noisy, is_silent=[silent] * 3, active=[True] * 3,
+        )[1]
+        for scale in (0.5, 1.0)
+        for silent in (False, True)
+    }  # fmt: skip
+    assert (said[0.5, False] - said[1.0, False]).abs().max() > 1e-3
+    assert (said[1.0, True] - said[1.0, False]).abs().max() > 1e-3
+
+
+def test_a_missing_mentor_is_told(checkpoint, data, tmp_path):
+    with pytest.raises(WeightsError, match="Name a trained Magic Mirror"):
+        Mentor(checkpoint, tmp_path, data, "clips", scale=1.0, dtype=torch.float32)
