@@ -49,6 +49,20 @@ def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
     return F.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
 
 
+def contrast(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """How badly each row of `found` is told by its cosine from the rows of `told` that it does not belong to.
+
+    InfoNCE (arXiv:1807.03748v2, Eq. 4) with exp(cosine / temperature) as its density ratio. Two rows of one person count
+    as two people.
+
+    Shapes:
+        found, told: (batch, embedding_width)
+        returns: (), the mean; log(batch) where nothing is told apart
+    """
+    cosines = F.normalize(found, dim=1) @ F.normalize(told, dim=1).T
+    return F.cross_entropy(cosines / temperature, torch.arange(len(told)))
+
+
 class Recognizer(nn.Module):
     """A convolutional network from an aligned face to standardized embedding numbers.
 

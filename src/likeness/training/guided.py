@@ -22,13 +22,8 @@ from likeness.adapters.attention import FaceAddedAttnProcessor
 from likeness.adapters.block import FaceLayer
 from likeness.errors import ConfigError
 from likeness.methods.method import Method
-from likeness.runtime import choose_training_dtype
-from likeness.training import checkpoints
 from likeness.training.denoiser import MethodDenoiser, MethodReader
 from likeness.training.diffusion import CastParameters, cast_base
-from likeness.training.lessons import Lesson
-from likeness.training.method_settings import MethodRecipe, MethodStageSettings
-from likeness.training.pairs import read_base
 
 
 class PerturbedAttnProcessor:
@@ -150,21 +145,6 @@ class MethodGuidance:
         person = self.read(pixels, traits, active)
         whole, perturbed = (denoiser(*inputs, person=person).float() for denoiser in self.denoisers)
         return whole - perturbed
-
-
-def read_guidance(recipe: MethodRecipe, lesson: Lesson, settings: MethodStageSettings) -> MethodGuidance:
-    """What guides a stage: the recipe's `teacher` over its `unguided`."""
-    assert recipe.unguided is not None
-    assert recipe.teacher is not None
-    pipe = read_base(recipe.unguided)
-    teacher = lesson.build(pipe.transformer.config, recipe.method)
-    checkpoints.start_from(teacher, recipe.teacher)
-    return MethodGuidance(
-        pipe,
-        teacher,
-        layers=settings.perturbed_layers,
-        dtype=choose_training_dtype(settings.dtype),
-    )
 
 
 class PerturbedFaceAttnProcessor(FaceAddedAttnProcessor):

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from likeness.backbones import codec
 from likeness.errors import ConfigError
-from likeness.identity.recognizer import Recognizer, align
+from likeness.identity.recognizer import Recognizer, align, contrast
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
 from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, diffusion, parallel, unseen
 from likeness.training.data import Order, jittered, nudged
 from likeness.training.denoiser import MethodDenoiser, MethodReader
-from likeness.training.guided import MethodGuidance, read_guidance
+from likeness.training.guided import MethodGuidance
 from likeness.training.lessons import Lesson
 from likeness.training.loop import finish, finished, train
 from likeness.training.mentor import Mentor
@@ -218,18 +218,19 @@ class MethodStage:
         return figures
 
 
-def contrast(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """How badly each row of `found` is told by its cosine from the rows of `told` that it does not belong to.
-
-    InfoNCE (arXiv:1807.03748v2, Eq. 4) with exp(cosine / temperature) as its density ratio. Two rows of one person count
-    as two people.
-
-    Shapes:
-        found, told: (batch, embedding_width)
-        returns: (), the mean; log(batch) where nothing is told apart
-    """
-    cosines = F.normalize(found, dim=1) @ F.normalize(told, dim=1).T
-    return F.cross_entropy(cosines / temperature, torch.arange(len(told)))
+def read_guidance(recipe: MethodRecipe, lesson: Lesson, settings: MethodStageSettings) -> MethodGuidance:
+    """What guides a stage: the recipe's `teacher` over its `unguided`."""
+    assert recipe.unguided is not None
+    assert recipe.teacher is not None
+    pipe = read_base(recipe.unguided)
+    teacher = lesson.build(pipe.transformer.config, recipe.method)
+    checkpoints.start_from(teacher, recipe.teacher)
+    return MethodGuidance(
+        pipe,
+        teacher,
+        layers=settings.perturbed_layers,
+        dtype=choose_training_dtype(settings.dtype),
+    )
 
 
 def train_method(
