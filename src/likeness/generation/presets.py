@@ -59,8 +59,8 @@ PRESETS = {
             is_bundled=True,
             steps=20,
             guidance=1.5,
-            # At 1 the face is nearer to the reference where one is found, and found in fewer frames.
-            identity_scales={"MagicMirror": 0.85},
+            # Stronger, the face is nearer to the reference where one is found, and found in fewer frames.
+            identity_scales={"MagicMirror": 0.85, "FantasyID": 1.3},
             frames=17,
             fps=8.0,
             stands_apart=True,
