@@ -80,10 +80,11 @@ class DuoStage(MethodStage):
 
     def __init__(self, *args: Any, recipe: DuosRecipe) -> None:
         super().__init__(*args)
-        if self.settings.attention_guidance or self.settings.rollout_samples:
+        unknown = ("attention_guidance", "mentor_scale", "rollout_samples")
+        if asked := [name for name in unknown if getattr(self.settings, name)]:
             raise ConfigError(
-                f"Stage `{self.settings.name}` has attention_guidance or rollout_samples, which steps on clips of two people "
-                "do not know. Leave both out of a recipe of two."
+                f"Stage `{self.settings.name}` has {', '.join(asked)}, which steps on clips of two people do not know. "
+                "Leave such settings out of a recipe of two."
             )
         self.recipe = recipe
         self.regions = Regions(across=recipe.across, own_positions=True)

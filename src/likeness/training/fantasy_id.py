@@ -1,7 +1,7 @@
 """Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets.
 
 Their neutral heads are known exactly, but when videos are made a network reads them from pictures, so that is what
-`shape` trains with: a method that never saw its mistakes trusts them.
+`shape` trains with: training and use then see the same heads.
 
 F1, the multi-view face collection, is here the set of looks of a person that references are drawn from. What the paper
 takes from CLIP, patch features that know faces already, `face_encoder` gives.

@@ -89,8 +89,9 @@ class MethodStage:
         alpha_bar = self.alpha_bars[timesteps]
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
         pixels, traits = self.look(faces), self.lesson.traits(self.data, "faces", faces)
-        inputs = (ids, mask, pixels.to(self.dtype), traits, active, noisy.to(self.dtype), timesteps)
-        person = self.read(pixels.to(self.dtype), traits, active)
+        pixels = pixels.to(self.dtype)
+        inputs = (ids, mask, pixels, traits, active, noisy.to(self.dtype), timesteps)
+        person = self.read(pixels, traits, active)
         velocity = self.cast(*inputs, person=person).float()
         if self.guidance is not None:
             says_something = (ids != self.sentences.empty).any(dim=1).view(-1, 1, 1, 1, 1)
