@@ -73,7 +73,10 @@ def measure_structure(
     made: dict[float, list[np.ndarray]],
     pool: ProcessPoolExecutor,
 ) -> None:
-    once, twice = [exact(sitter) for sitter in sitters], [exact(s) for s in sitters for _ in range(2)]
+    once, twice = (
+        [exact(sitter) for sitter in sitters],
+        [exact(s) for s in sitters for _ in range(benchmark.arguments().takes)],
+    )
     drawn = list(pool.map(draw_video, [int(sitter.name) for sitter in sitters]))
     sets = {"drawn": (drawn, once), "scale_0": (made[0.0], twice), "generated": (made[max(made)], twice)}
     claimed = {}

@@ -159,17 +159,17 @@ def measure_puppets(
             prompt=write_prompt(sitter.group, 2 * row + take), references=(sitter.face,), seed=2 * row + take
         )
         for row, sitter in enumerate(sitters)
-        for take in range(2)
+        for take in range(arguments.takes)
     ]
     results, made = {}, {}
     strength = chosen_scale(likeness, arguments.scale)
     for scale in (strength, 0.0):
         videos = made[scale] = make_as_asked(likeness, requests, arguments, scale)
         embeddings = list(pool.map(frame_embeddings, [video[:: arguments.frame_step] for video in videos]))
-        persons = np.repeat(np.arange(len(videos)) // 2, len(embeddings[0]))
+        persons = np.repeat(np.arange(len(videos)) // arguments.takes, len(embeddings[0]))
         results[scale] = identify(np.concatenate(embeddings), persons, gallery)
         if scale:
-            write_sheet(arguments.folder / f"{about}_puppets.png", sitters, videos[::2])
+            write_sheet(arguments.folder / f"{about}_puppets.png", sitters, videos[:: arguments.takes])
     kept, dropped = results[strength], results[0.0]
     benchmark.note(f"{about}.scale", strength)
     benchmark.note(f"{about}.right_distance", kept.right_distance)
@@ -224,6 +224,9 @@ def add_options(benchmark: Benchmark) -> None:
     benchmark.parser.add_argument("--checkpoint", type=Path, help="another folder of backbone and adapter")
     benchmark.parser.add_argument("--adapter", type=Path, help="another folder of the adapter alone")
     benchmark.parser.add_argument("--people", type=int, help="puppets; by default 40")
+    benchmark.parser.add_argument(
+        "--takes", type=int, choices=(1, 2), default=2, help="videos of each puppet"
+    )
     benchmark.parser.add_argument("--scale", type=float, help="of the reference; by default what users get")
     benchmark.parser.add_argument("--branch", choices=("conditional", "both"), default="conditional")
     benchmark.parser.add_argument("--steps", type=int, help="of sampling; by default what users get")

@@ -53,7 +53,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 def choose_training_dtype(name: str) -> torch.dtype:
     """The dtype called `name`, of what is trained on a CPU; `auto` is bfloat16 where the processor multiplies it.
 
-    Others, those with AVX2 alone among them, imitate it and take six to ten times as long as in float32.
+    Others, those with AVX2 alone among them, imitate it: nine times as slow as float32 (`benchmarks/precision.py`).
 
     Raises:
         ConfigError: no such dtype here.

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer
 from likeness.puppets import sample_duo
 from likeness.training.base import caption
@@ -53,6 +54,18 @@ def stage(frozen_pipe):
     recognizer = Recognizer(128, (8, 8, 8), 32).requires_grad_(False)
     recipe = DuosRecipe.model_construct(across=0.0, single_every=3)
     return DuoStage(pipe, method, lesson, recognizer, settings, make_data(), 0, recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"mentor_scale": 1.0}, {"rollout_samples": 1}, {"attention_guidance": 1.0, "perturbed_layers": (0,)}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_steps_on_pairs_do_not_know_is_refused(stage, changes):
+    settings = stage.settings.model_copy(update=changes)
+    parts = (stage.pipe, stage.method, stage.lesson, stage.recognizer, settings, stage.data, 0)
+    with pytest.raises(ConfigError, match=f"has {next(iter(changes))}, which"):
+        DuoStage(*parts, recipe=stage.recipe)
 
 
 def test_two_people_teach_the_method_and_every_third_step_is_of_one(stage):

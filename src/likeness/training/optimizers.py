@@ -114,8 +114,8 @@ class Optimizers:
 class WideMuon(torch.optim.Muon):
     """Torch's Muon in float32.
 
-    That one makes updates orthogonal in bfloat16, whatever the parameters are, which takes twenty times as long on
-    processors that do not multiply it: longer than all else in a step.
+    That one makes updates orthogonal in bfloat16, whatever the parameters are, which takes seventeen times as long on
+    one that does not multiply it (`benchmarks/precision.py`).
     """
 
     @torch.no_grad()
