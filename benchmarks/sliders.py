@@ -33,9 +33,12 @@ def main() -> None:
         "--slider", choices=tuple(SHAPE_NUMBERS), action="append", help="by default all"
     )
     benchmark.parser.add_argument("--people", type=int, default=2)
-    benchmark.parser.add_argument("--takes", type=int, default=3, help="seeds that each setting is a mean of")
+    benchmark.parser.add_argument(
+        "--takes", type=int, help="seeds that each setting is a mean of; by default 3"
+    )
     benchmark.parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks"))
     arguments = benchmark.arguments()
+    arguments.takes = arguments.takes or (1 if arguments.quick else 3)
     sliders = arguments.slider or (["jaw"] if arguments.quick else list(SHAPE_NUMBERS))
     try:
         likeness = Likeness.load(
