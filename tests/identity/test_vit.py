@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from likeness.errors import ConfigError
 from likeness.identity.vit import CLIP_MEAN, CLIP_STD, ClipFeatures, SmallFeatures, resize
 
 
@@ -13,6 +15,15 @@ def test_small_features_are_the_outputs_of_the_last_two_blocks():
     dense = vit(pixels)
     assert dense.last.shape == dense.penultimate.shape == (2, 5, 16)
     assert_close(vit.layers[-1](dense.penultimate), dense.last)
+
+
+def test_a_stem_halves_the_picture_once_for_each_width_or_is_refused():
+    vit = SmallFeatures(16, depth=2, num_heads=2, image_size_px=32, patch_size_px=8, stem_widths=(4, 8, 8))
+    pixels = torch.rand(2, 3, 32, 32)
+    assert vit(pixels).last.shape == (2, 1 + 4 * 4, 16)
+    assert vit.patch_embed(pixels).shape == (2, 16, 4, 4)
+    with pytest.raises(ConfigError, match="patches of 4 px, not of 8"):
+        SmallFeatures(16, depth=2, num_heads=2, image_size_px=32, patch_size_px=8, stem_widths=(4, 8))
 
 
 def test_small_features_take_any_picture_size():

@@ -8,6 +8,7 @@ import torch
 
 from likeness.methods.fantasy_id import FantasyID
 from likeness.puppets import sample_person
+from likeness.puppets.anatomy import SHAPE_NUMBERS
 from likeness.training.data import Shards
 from likeness.training.descriptor import DescriptorSettings, DescriptorStage, known_of_puppets
 from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe
@@ -80,6 +81,56 @@ def test_a_descriptor_learns_to_tell_what_is_known(subject, tmp_path):
     figures = [json.loads(line) for line in lines if "unseen_r2" in line]
     assert figures[-1]["unseen_r2"] > 0.6
     assert next((tmp_path / "descriptor" / "sheets").glob("*.png")).stat().st_size > 100
+
+
+def stage_of(subject, **settings) -> DescriptorStage:
+    method, data = subject
+    lesson = lesson_of(steps=1, **settings)
+    known = {name: known_of_puppets(SETTINGS, data[name]) for name in ("faces", "unseen")}
+    torch.manual_seed(3)
+    return DescriptorStage(method.descriptor, lesson, lesson.recipe.descriptor, data, known, 0)
+
+
+def test_who_comes_with_anothers_head_is_to_tell_that_heads_shape_and_no_embedding(subject):
+    stage = stage_of(subject, shape_swap=1.0)
+    given = {}
+
+    def read(source, rows, *, heads, **_):
+        given.update(rows=rows, heads=heads)
+        wanted = stage.wanted[source]
+        told = wanted[rows].clone()
+        told[:, :43] = wanted[heads][:, :43]
+        told[:, -128:] = 1e3  # Nobody asks.
+        return told, told
+
+    stage.read = read
+    assert len(SHAPE_NUMBERS) == 43
+    assert float(stage.loss(0)[0]) == 0
+    assert torch.equal(given["heads"], given["rows"].roll(1))
+    plain = stage_of(subject, shape_swap=0.0)
+    plain.read = lambda source, rows, **_: (plain.wanted[source][rows],) * 2
+    assert float(plain.loss(0)[0]) == 0
+
+
+def test_without_vertices_no_heads_are_swapped(subject):
+    method, data = subject
+    method = FantasyID.from_config(method.config, has_vertices=False)
+    stage = stage_of((method, {name: data[name] for name in ("faces", "unseen")}), shape_swap=1.0)
+    stage.read = lambda source, rows, **_: (stage.wanted[source][rows],) * 2
+    assert float(stage.loss(0)[0]) == 0
+
+
+def test_faces_are_asked_before_the_fusion_where_that_has_a_weight(subject):
+    losses = []
+    for weight in (0.0, 0.5):
+        stage = stage_of(subject, face_weight=weight)
+        assert ("face_reader" in stage.modules) == bool(weight)
+        torch.manual_seed(4)
+        loss, figures = stage.loss(0)
+        losses.append(float(loss.detach()))
+    assert losses[1] == pytest.approx(losses[0] + 0.5 * figures["unexplained_by_face"], rel=1e-5)
+    loss.backward()
+    assert stage.face_reader.weight.grad.abs().max() > 0
 
 
 def test_a_finished_stage_is_read_and_not_trained_again(subject, tmp_path):

@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
+from likeness.identity.recognizer import Recognizer
+from likeness.identity.vit import SmallFeatures
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training.data import Shards
-from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, exact_heads, load_face_encoder
+from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, exact_heads, load_stem
 from likeness.training.render import PuppetSettings
 from likeness.training.shape import heads_of
 
@@ -29,7 +30,7 @@ def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
     network.set_basis(torch.from_numpy(mean), torch.from_numpy(basis))
     network.save(tmp_path)
     recipe = FantasyRecipe.model_construct(
-        views=6, shape=tmp_path, faces=settings, unseen=settings, face_encoder=None
+        views=6, shape=tmp_path, faces=settings, unseen=settings, stem=None
     )
     method = FantasyID(width=32, num_layers=1, num_vertices=(2562, 40), vertex_widths=(16,))
     data = {"faces": shards, "unseen": shards}
@@ -39,20 +40,24 @@ def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
     assert_close(data["heads"]["faces"](faces).numpy(), np.stack(expected), atol=1e-5, rtol=0)
 
 
-def test_a_face_encoder_is_taken_from_another_adapter_or_refused(tmp_path):
-    encoder = torch.nn.Linear(2, 2)
-    with pytest.raises(WeightsError, match="No adapter at"):
-        load_face_encoder(encoder, tmp_path)
-    wanted = {
-        f"face_encoder.{name}": value.half() for name, value in torch.nn.Linear(2, 2).state_dict().items()
-    }
-    file = tmp_path / "diffusion_pytorch_model.safetensors"
-    save_file(wanted | {"other.weight": torch.zeros(1)}, file)
-    load_face_encoder(encoder, tmp_path)
-    assert torch.equal(encoder.weight.half(), wanted["face_encoder.weight"])
-    save_file({"face_encoder.weight": torch.zeros(3, 2)}, file)
-    with pytest.raises(ConfigError, match="does not fit"):
-        load_face_encoder(encoder, tmp_path)
+def test_a_stem_begins_as_a_recognizers_convolutions_or_is_refused(tmp_path):
+    def build(widths, patch_size_px):
+        return SmallFeatures(
+            16, depth=1, num_heads=2, image_size_px=32, patch_size_px=patch_size_px, stem_widths=widths
+        )
+
+    with pytest.raises(WeightsError, match="No recognizer at"):
+        load_stem(build((8, 12), 4), tmp_path)
+    recognizer = Recognizer(8, (8, 12, 16), 32)
+    recognizer.save(tmp_path)
+    encoder, pixels = build((8, 12), 4), torch.rand(2, 3, 32, 32) * 2 - 1
+    load_stem(encoder, tmp_path)
+    wanted = Recognizer.load(tmp_path).layers[:5](pixels)
+    assert wanted.shape == (2, 12, 8, 8)
+    assert torch.equal(encoder.patch_embed[:-1](pixels), wanted)
+    for other in (build((), 4), build((8, 16), 4)):
+        with pytest.raises(ConfigError, match="encoder_stem"):
+            load_stem(other, tmp_path)
 
 
 def test_the_shipped_recipe_is_read_and_its_ablations_are_switches():

@@ -12,7 +12,7 @@ from likeness.adapters.attention import FaceAddedAttnProcessor
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, contrast
 from likeness.methods.fantasy_id import FantasyID
-from likeness.training import methods
+from likeness.training import method_stage, methods
 from likeness.training.base import Denoiser
 from likeness.training.data import Shards
 from likeness.training.denoiser import MethodDenoiser
@@ -21,9 +21,10 @@ from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe
 from likeness.training.guided import GuidedTeacher, MethodGuidance
 from likeness.training.loop import InterruptedRunError
 from likeness.training.method_settings import MethodStageSettings
-from likeness.training.methods import MethodStage, train_method
+from likeness.training.method_stage import MethodStage
+from likeness.training.methods import train_method
 from likeness.training.mirror import MirrorLesson
-from likeness.training.rollout import see_own
+from likeness.training.rollout import draw_own
 from likeness.training.unseen import SHEET_PROMPTS
 
 PROMPT = "a woman img in a red sweater nods in a park"
@@ -168,7 +169,7 @@ def test_rollouts_are_of_the_very_people_whose_clips_they_are(parts):
 
 def test_views_of_a_face_after_the_first_are_moved_and_mirrored(parts, monkeypatch):
     ramp = torch.linspace(-1, 1, 64).expand(2, 3, 1, 64, 64)
-    monkeypatch.setattr(methods.codec, "decode", lambda *_: ramp)
+    monkeypatch.setattr(method_stage.codec, "decode", lambda *_: ramp)
     stage = make_stage(parts, data="clips", dtype="float32", identity_views=3)
     seen = []
     stage.recognizer = lambda crops: (seen.append(crops), torch.ones(len(crops), 128))[1]
@@ -251,6 +252,39 @@ def test_a_mentors_v_takes_the_place_of_the_datas(parts):
     assert (faces[:, 0] % 4 == rows % 4).all()
     assert 0 < others["is_silent"].sum() < len(rows)
     assert pixels.shape == (4, 1, 3, *pixels.shape[3:])
+
+
+def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts):
+    stage = make_stage(
+        parts, data="clips", dtype="float32", text_drop=0.5, identity_weight=0.0, identity_samples=0, rollout_samples=2,
+        rollout_steps=1, mentor_scale=1.0, rollout_mentor=0.5,
+    )  # fmt: skip
+    told, drawn = [], []
+
+    def say(rows, faces, pixels, **others):
+        told.append((rows, faces, pixels, others))
+        return torch.full_like(others["noisy"], 20.0)
+
+    stage.mentor = say
+    weigh = stage.weigh
+    stage.weigh = lambda rows, error: drawn.append((rows, error.mean().detach())) or weigh(rows, error)
+    torch.manual_seed(2)
+    words = stage.words
+    stage.words = lambda rows, references: (
+        *words(rows, references)[:2],
+        torch.tensor([False, True, True, True]),
+    )
+    loss, figures = stage.loss(0)
+    (everybody, faces, pixels, others), (few, few_faces, few_pixels, own) = told
+    assert torch.equal(few, everybody[1:3])
+    assert torch.equal(few_faces, faces[1:3])
+    assert torch.equal(few_pixels, pixels[1:3])
+    assert torch.equal(own["is_silent"], others["is_silent"][1:3])
+    assert own["active"].all()
+    assert (own["noisy"] - others["noisy"][1:3]).abs().mean() > 0.1  # Not the data's.
+    assert drawn[1][0].equal(few)
+    assert 300 < figures["own"] < 500
+    assert float(loss.detach()) == pytest.approx(figures["noise"] + 0.5 * figures["own"] * 2 / 4, rel=1e-4)
 
 
 @pytest.fixture(params=LESSONS)
@@ -358,6 +392,8 @@ def test_guidance_without_the_base_before_it_is_refused(tmp_path, parts, absent)
     ("changes", "complaint"),
     [
         ({"rollout_samples": 1, "identity_weight": 0.0}, "identity_weight"),
+        ({"rollout_mentor": 1.0, "mentor_scale": 1.0}, "rollout_samples"),
+        ({"rollout_mentor": 1.0, "rollout_samples": 1}, "mentor_scale"),
         ({"identity_contrast": 0.1, "identity_weight": 0.0}, "identity_weight"),
         ({"attention_guidance": 0.5}, "perturbed_layers"),
         ({"attention_guidance": 0.5, "perturbed_layers": (1,), "mentor_scale": 1.0}, "guided already"),
@@ -388,7 +424,7 @@ def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, t
     monkeypatch.setattr(lesson, "build", lambda *_: copy.deepcopy(method))
     monkeypatch.setattr(MethodStage, "sheet", lambda *_: {})
     drawn = []
-    monkeypatch.setattr(methods, "see_own", lambda *told: (drawn.append(told), see_own(*told))[1])
+    monkeypatch.setattr(method_stage, "draw_own", lambda *told: (drawn.append(told), draw_own(*told))[1])
     recipe = recipe_of(tmp_path)
     whole = train_method(recipe, tmp_path / "whole", tmp_path, lesson)
     with monkeypatch.context() as once:

@@ -1,5 +1,8 @@
 """The convolutional block of the small networks that read head crops."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
@@ -17,3 +20,11 @@ class Residual(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden + self.body(hidden)
+
+
+def halvings(widths: Sequence[int]) -> list[nn.Module]:
+    """Convolutions that halve a picture of three channels once for each width, with a `Residual` at every size but the last."""
+    layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
+    for narrow, wide in pairwise(widths):
+        layers += [Residual(narrow), nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
+    return layers

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from likeness.errors import WeightsError
-from likeness.identity.convolution import Residual
+from likeness.identity.convolution import halvings
 
 _PADDING = 0.25
 _MEAN_FACE = ((0.1206, 0.2137), (0.3341, 0.2291), (0.6461, 0.2290), (0.8596, 0.2135), (0.4901, 0.6278))
@@ -82,9 +82,7 @@ class Recognizer(nn.Module):
         self.size_px = size_px
         self.register_buffer("mean", torch.zeros(embedding_width))
         self.register_buffer("spread", torch.ones(embedding_width))
-        layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
-        for narrow, wide in zip(widths, (*widths[1:], widths[-1]), strict=True):
-            layers += [Residual(narrow), nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
+        layers = halvings((*widths, widths[-1]))
         side = size_px // 2 ** (len(widths) + 1)
         layers += [
             nn.Flatten(),

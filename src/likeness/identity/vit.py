@@ -5,6 +5,7 @@ transformers' CLIP vision tower. tau_id reads the last block, tau_face the penul
 arXiv:2501.03931v1, A.5), so one pass serves both. Pictures come in [-1, 1] and in any size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from likeness.errors import ConfigError
+from likeness.identity.convolution import halvings
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -68,17 +72,35 @@ class TransformerLayer(nn.Module):
 class SmallFeatures(nn.Module):
     """A small ViT that learns with the method.
 
+    With `stem_widths`, patches are read by the convolutions that `Recognizer` begins with, in the place of one linear
+    layer (early convolutions, arXiv:2106.14881v3): as many halvings of the picture as there are widths.
+
     Shapes:
         pixels: (batch, 3, height, width) in [-1, 1]
     """
 
     def __init__(
-        self, width: int, *, depth: int, num_heads: int, image_size_px: int, patch_size_px: int
+        self,
+        width: int,
+        *,
+        depth: int,
+        num_heads: int,
+        image_size_px: int,
+        patch_size_px: int,
+        stem_widths: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.image_size_px = image_size_px
         num_patches = (image_size_px // patch_size_px) ** 2
-        self.patch_embed = nn.Conv2d(3, width, patch_size_px, stride=patch_size_px)
+        if stem_widths:
+            if patch_size_px != 2 ** len(stem_widths):
+                raise ConfigError(
+                    f"A stem of {len(stem_widths)} widths makes patches of {2 ** len(stem_widths)} px, not of {patch_size_px}. "
+                    "Give one width for each halving."
+                )
+            self.patch_embed = nn.Sequential(*halvings(stem_widths), nn.Conv2d(stem_widths[-1], width, 1))
+        else:
+            self.patch_embed = nn.Conv2d(3, width, patch_size_px, stride=patch_size_px)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.position = nn.Parameter(0.02 * torch.randn(1, 1 + num_patches, width))
         self.layers = nn.ModuleList(TransformerLayer(width, num_heads) for _ in range(depth))

@@ -6,15 +6,18 @@ puppet: its identity numbers, its colors, and a face recognizer's embedding. No 
 so a minute of it sees several times as many people as a minute of the image stage.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from likeness import media
+from likeness.puppets.anatomy import SHAPE_NUMBERS
 from likeness.training.data import Order, Shards, jittered, to_pixels
 from likeness.training.lessons import Lesson
 from likeness.training.loop import LoopSettings
@@ -26,6 +29,12 @@ class DescriptorSettings(LoopSettings):
 
     name: str = "descriptor"
     batch: int = 96
+    face_weight: float = Field(default=0.0, ge=0)
+    """Weight of the same error where a second reader tells it from X_F alone, before the fusion: V_F can say no more of a
+    picture than X_F does, which learns sooner when it is asked itself."""
+    shape_swap: float = Field(default=0.0, ge=0, le=1)
+    """Share of samples that come with the head of another person of the step, whose shape numbers are then wanted and no
+    embedding: what pictures and vertices both tell, V_F then takes from vertices, so that sliders are heard."""
 
 
 class DescriptorStage:
@@ -33,7 +42,7 @@ class DescriptorStage:
 
     def __init__(
         self,
-        descriptor: nn.Module,
+        descriptor: Any,
         lesson: Lesson,
         settings: DescriptorSettings,
         data: dict[str, Any],
@@ -53,35 +62,83 @@ class DescriptorStage:
         self.descriptor, self.lesson, self.settings, self.data = descriptor, lesson, settings, data
         mean, spread = known["faces"].mean(dim=0), known["faces"].std(dim=0).clamp(min=1e-6)
         self.wanted = {name: (rows - mean) / spread for name, rows in known.items()}
-        self.reader = nn.LazyLinear(len(mean))
+        self.reader, self.face_reader = nn.LazyLinear(len(mean)), nn.LazyLinear(len(mean))
         self.looks = [torch.tensor(rows) for rows in lesson.looks(data).values()]
         self.unseen = torch.tensor([rows[0] for rows in data["unseen"].rows_of("person").values()])
         with torch.no_grad():
-            self.read("unseen", self.unseen[:1])  # Gives the reader its width.
+            self.read("unseen", self.unseen[:1])  # Gives readers their width.
+        self.has_heads = lesson.traits(data, "unseen", self.unseen[:1, None]) is not None
+        self.embedding_width = data["faces"]["embedding"].shape[1]
+        self.is_shape = torch.arange(len(mean)) < len(SHAPE_NUMBERS)
         self.modules: dict[str, nn.Module] = {"descriptor": descriptor, "reader": self.reader}
+        if settings.face_weight:
+            self.modules["face_reader"] = self.face_reader
         self.order = Order(len(self.looks), seed)
 
-    def read(self, source: str, rows: Tensor, *, jitter: bool = False) -> Tensor:
-        """What the reader tells of one picture each, (batch, numbers), from V_F normed as injections norm it."""
+    def read(
+        self, source: str, rows: Tensor, *, heads: Tensor | None = None, jitter: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """What the readers tell of one picture each: from V_F, normed as injections norm it, and from X_F.
+
+        Shapes:
+            rows: (batch,)
+            heads: (batch,), rows of those whose vertices come with the pictures; of whom they show if absent
+            returns: (batch, numbers), twice
+        """
         crops = self.data[source]["crop"]
         pixels = jittered(crops, rows[:, None]) if jitter else to_pixels(crops[rows])
-        tokens = self.descriptor(pixels, self.lesson.traits(self.data, source, rows[:, None]))
-        return self.reader(F.layer_norm(tokens, tokens.shape[-1:]).mean(dim=1))
+        heads = rows if heads is None else heads
+        x_f = self.descriptor.read_faces(pixels)
+        v_f = self.descriptor.describe(x_f, self.lesson.traits(self.data, source, heads[:, None]))
+        readers = ((self.reader, v_f), (self.face_reader, x_f))
+        told, seen = (read(F.layer_norm(x, x.shape[-1:]).mean(dim=1)) for read, x in readers)
+        return told, seen
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         people = [self.looks[i] for i in self.order.rows(step, self.settings.batch).tolist()]
         rows = torch.stack([looks[torch.randint(len(looks), ())] for looks in people])
-        error = F.mse_loss(self.read("faces", rows, jitter=True), self.wanted["faces"][rows])
-        return error, {"unexplained": float(error.detach())}
+        swapped = torch.rand(len(rows)) < self.settings.shape_swap * self.has_heads
+        heads = torch.where(swapped, rows.roll(1), rows)
+        own = self.wanted["faces"][rows]
+        wanted, weights = own.clone(), torch.ones_like(own)
+        wanted[:, self.is_shape] = self.wanted["faces"][heads][:, self.is_shape]
+        weights[swapped, -self.embedding_width :] = 0
+        told, seen = self.read("faces", rows, heads=heads, jitter=True)
+        error = ((told - wanted).square() * weights).sum() / weights.sum()
+        figures = {"unexplained": float(error.detach())}
+        if self.settings.face_weight:
+            before = F.mse_loss(seen, own)
+            figures["unexplained_by_face"] = float(before.detach())
+            error = error + self.settings.face_weight * before
+        return error, figures
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
         """How alike unseen people are: by what is known on the left, by what is read on the right, white for the same."""
         wanted = self.wanted["unseen"][self.unseen]
-        read = torch.cat([self.read("unseen", rows) for rows in self.unseen.split(32)])
+        read, seen = (
+            torch.cat(parts)
+            for parts in zip(*map(partial(self.read, "unseen"), self.unseen.split(32)), strict=True)
+        )
         gray = ((torch.cat([cosines(wanted[:64]), cosines(read[:64])], dim=1) + 1) * 127.5).byte().numpy()
         media.write_picture(path, np.kron(np.stack([gray] * 3, axis=-1), np.ones((6, 6, 1), dtype=np.uint8)))
-        return {"unseen_r2": float(1 - (read - wanted).square().sum() / wanted.square().sum())}
+        figures = {"unseen_r2": explained(read, wanted)}
+        if self.settings.face_weight:
+            figures["unseen_face_r2"] = explained(seen, wanted)
+        if self.has_heads:
+            # Everybody with the head of the next: how much of that head's shape is told?
+            heads, shape = self.unseen.roll(-1), self.is_shape
+            rows = zip(self.unseen.split(32), heads.split(32), strict=True)
+            read = torch.cat([self.read("unseen", own, heads=other)[0] for own, other in rows])
+            figures["unseen_swapped_shape_r2"] = explained(
+                read[:, shape], self.wanted["unseen"][heads][:, shape]
+            )
+        return figures
+
+
+def explained(read: Tensor, wanted: Tensor) -> float:
+    """Share of the spread of standardized numbers that is read, r2 around 0."""
+    return float(1 - (read - wanted).square().sum() / wanted.square().sum())
 
 
 def known_of_puppets(settings: PuppetSettings, faces: Shards) -> Tensor:

@@ -23,7 +23,8 @@ from likeness.training.data import Order, Shards, puppets, to_bytes, to_pixels
 from likeness.training.denoiser import MethodDenoiser
 from likeness.training.latents import latents
 from likeness.training.method_settings import MethodRecipe
-from likeness.training.methods import MethodStage, train_method
+from likeness.training.method_stage import MethodStage
+from likeness.training.methods import train_method
 from likeness.training.mirror import MirrorLesson
 from likeness.training.pairs import read_base
 from likeness.training.progress import Journal

@@ -4,7 +4,7 @@ Their neutral heads are known exactly, but when videos are made a network reads 
 `shape` trains with: training and use then see the same heads.
 
 F1, the multi-view face collection, is here the set of looks of a person that references are drawn from. What the paper
-takes from CLIP, patch features that know faces already, `face_encoder` gives.
+takes from CLIP, patch features that know faces already, begins here as the convolutions of a recognizer (`stem`).
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file
 from torch import Tensor
 
-from likeness.errors import ConfigError, WeightsError
+from likeness.errors import ConfigError
 from likeness.faces.geometry import head_pose
 from likeness.faces.views import NUM_VIEWS, choose_views
 from likeness.identity.face_shape.network import ShapeNetwork
+from likeness.identity.recognizer import Recognizer
 from likeness.identity.shapes import puppet_topology
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training.data import Shards, to_pixels
@@ -32,7 +32,6 @@ from likeness.training.methods import train_method
 from likeness.training.render import PuppetSettings
 from likeness.training.shape import heads_of
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 Heads = Callable[[Tensor], Tensor]
 """From rows of references (batch, references) to vertices (batch, vertices, 3)."""
 
@@ -44,8 +43,9 @@ class FantasyRecipe(MethodRecipe):
     views: int = Field(default=NUM_VIEWS, ge=1)
     """Looks of a person in the collection, those that differ most in head pose. 1 is the paper's ablation: pictures then
     are their own reference, and clips always have the same one."""
-    face_encoder: Path | None = None
-    """Folder of an adapter whose `face_encoder`, of the same sizes, this one's begins as; from nothing if absent."""
+    stem: Path | None = None
+    """Folder of a recognizer whose first convolutions the encoder's stem, of the same widths, begins as; from nothing if
+    absent."""
     shape: Path | None = None
     """Folder of the network that reads heads from the references, as `generate` has it; the exact heads if absent."""
     descriptor: DescriptorSettings | None = None
@@ -73,8 +73,8 @@ class FantasyLesson(Lesson):
         if encoder is not None:
             factors = tuple(-(-fine // coarse) for fine, coarse in pairwise(encoder.sizes))
             method.set_topology(puppet_topology(factors=factors))
-        if self.recipe.face_encoder:
-            load_face_encoder(method.descriptor.face_encoder, self.recipe.face_encoder)
+        if self.recipe.stem:
+            load_stem(method.descriptor.face_encoder, self.recipe.stem)
 
     def begin(self, method: Any, data: dict[str, Any], folder: Path) -> None:
         settings = self.recipe.descriptor
@@ -118,30 +118,26 @@ def exact_heads(settings: PuppetSettings, shards: Shards) -> Heads:
     return lambda faces: heads[people[faces[:, 0]]]
 
 
-def load_face_encoder(encoder: torch.nn.Module, folder: Path) -> None:
-    """Begin with the face encoder of a trained adapter.
+def load_stem(encoder: torch.nn.Module, folder: Path) -> None:
+    """Begin with the first convolutions of a recognizer.
+
+    Args:
+        encoder: A `SmallFeatures`.
+        folder: Of the recognizer.
 
     Raises:
-        WeightsError: There is no adapter.
-        ConfigError: Its encoder has other sizes.
+        WeightsError: There is no recognizer.
+        ConfigError: The encoder has no stem, or one of other widths.
     """
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise WeightsError(
-            f"No adapter at {folder}: {WEIGHTS} is missing. Name another as `face_encoder`, or none."
-        )
-    prefix = "face_encoder."
-    found = {
-        name.removeprefix(prefix): value.float()
-        for name, value in load_file(path).items()
-        if name.startswith(prefix)
-    }
+    stem, layers = encoder.patch_embed, Recognizer.load(folder).layers
     try:
-        encoder.load_state_dict(found)
+        if not isinstance(stem, torch.nn.Sequential):
+            raise RuntimeError("it has no stem")
+        stem[:-1].load_state_dict(layers[: len(stem) - 1].state_dict())
     except RuntimeError as error:
         raise ConfigError(
-            f"The face encoder of {folder} does not fit: {error}. Set `method.encoder_*`, `image_size_px` and "
-            "`patch_size_px` to its sizes, or name no `face_encoder`."
+            f"The convolutions of {folder} do not fit the encoder: {error}. Set `method.encoder_stem` to the first of its `widths`, or name no "
+            "`stem`."
         ) from error
 
 

@@ -34,6 +34,8 @@ class MethodStageSettings(RolloutSettings):
     """Add this much of what perturbed-attention guidance says over the recipe's `unguided` base to what is learned."""
     mentor_scale: float = Field(default=0.0, ge=0)
     """Learn the v of the recipe's `mentor`, with its references at this strength, in the place of the data's; 0 for none."""
+    rollout_mentor: float = Field(default=0.0, ge=0)
+    """Weight of how far the method is from its mentor on latents that it has drawn itself."""
     perturbed_layers: tuple[int, ...] = ()
     """Blocks whose attention that guidance perturbs."""
     min_alpha_bar: float = 0.5
@@ -44,8 +46,14 @@ class MethodStageSettings(RolloutSettings):
 
     @model_validator(mode="after")
     def _is_used(self) -> Self:
-        if self.rollout_samples and not self.identity_weight:
-            raise ValueError(f"stage `{self.name}` has rollout_samples, but an identity_weight of 0")
+        if self.rollout_samples and not (self.identity_weight or self.rollout_mentor):
+            raise ValueError(
+                f"stage `{self.name}` has rollout_samples, but an identity_weight of 0 and no rollout_mentor"
+            )
+        if self.rollout_mentor and not (self.rollout_samples and self.mentor_scale):
+            raise ValueError(
+                f"stage `{self.name}` has rollout_mentor: give it rollout_samples and a mentor_scale"
+            )
         if self.identity_contrast and not self.identity_weight:
             raise ValueError(f"stage `{self.name}` has identity_contrast, but an identity_weight of 0")
         if self.attention_guidance and self.mentor_scale:

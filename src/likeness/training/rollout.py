@@ -2,7 +2,8 @@
 
 In the data's noisy latents a person already shows, so a model that learns from them alone learns to trust what it is
 given; while sampling it is given its own mistakes. A reward taken on its own latents, with the gradient of the last step
-alone, is ReFL's (arXiv:2304.05977v4).
+alone, is ReFL's (arXiv:2304.05977v4). A mentor that says what it would do from there is on-policy distillation
+(arXiv:2306.13649v3).
 """
 
 from collections.abc import Callable
@@ -22,8 +23,8 @@ class RolloutSettings(DiffusionStageSettings):
     """What a stage says that learns from its own latents."""
 
     rollout_samples: int = Field(default=0, ge=0)
-    """Of at most so many samples of a process's share of a step the identity loss is also taken on latents that the
-    method has drawn itself, with `guidance`."""
+    """Of at most so many samples of a process's share of a step the identity loss, and with `rollout_mentor` what a mentor
+    says, is also taken on latents that the method has drawn itself, with `guidance`."""
     rollout_steps: int = Field(default=4, ge=1)
     """Steps in which it draws them."""
     rollout_from: float = Field(default=0.03, gt=0, lt=1)
@@ -42,20 +43,22 @@ class RolloutSettings(DiffusionStageSettings):
         return self
 
 
-def see_own(denoise: Denoise, clean: Tensor, alpha_bars: Tensor, settings: RolloutSettings) -> Tensor:
-    """x0 as a model sees it in latents that it has drawn itself; only the last step has a gradient.
+@torch.no_grad()
+def draw_own(
+    denoise: Denoise, clean: Tensor, alpha_bars: Tensor, settings: RolloutSettings
+) -> tuple[Tensor, Tensor]:
+    """Noisy latents that a model has drawn itself, and the timesteps that they have come to.
 
     Shapes:
         clean: (batch, frames, channels, height, width), over which the first noise is laid
         alpha_bars: (timesteps,)
-        returns: as `clean`
+        returns: as `clean`; (batch,)
     """
     low, high = settings.rollout_to
     start = timestep_of(torch.full((len(clean),), settings.rollout_from), alpha_bars)
     ends = timestep_of(low + (high - low) * torch.rand(len(clean)), alpha_bars)
     noisy, _ = add_noise(clean, torch.randn_like(clean), alpha_bars[start])
-    noisy = roll_out(denoise, noisy, start, ends, alpha_bars, steps=settings.rollout_steps)
-    return clean_from(noisy, denoise(noisy, ends), alpha_bars[ends])
+    return roll_out(denoise, noisy, start, ends, alpha_bars, steps=settings.rollout_steps), ends
 
 
 def timestep_of(signal: Tensor, alpha_bars: Tensor) -> Tensor:

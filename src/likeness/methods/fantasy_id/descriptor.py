@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from einops import rearrange
@@ -23,6 +24,7 @@ class DescriptorSizes:
     encoder_width: int
     encoder_depth: int
     encoder_heads: int
+    encoder_stem: Sequence[int]
     image_size_px: int
     patch_size_px: int
     abstractor: Literal["convolutions", "queries"]
@@ -63,7 +65,9 @@ class Descriptor(nn.Module):
 
     def __init__(self, sizes: DescriptorSizes) -> None:
         super().__init__()
-        features = {"vit": SmallFeatures, "clip": ClipFeatures}[sizes.encoder]
+        features = (
+            partial(SmallFeatures, stem_widths=sizes.encoder_stem) if sizes.encoder == "vit" else ClipFeatures
+        )
         self.face_encoder = features(
             sizes.encoder_width,
             depth=sizes.encoder_depth,
@@ -104,10 +108,17 @@ class Descriptor(nn.Module):
         self.reducer = ResConv1D.to_width(width, sizes.context_width)
 
     def forward(self, pixels: Tensor, vertices: Tensor | None) -> Tensor:
+        return self.describe(self.read_faces(pixels), vertices)
+
+    def read_faces(self, pixels: Tensor) -> Tensor:
+        """X_F, (batch, all face tokens, C')."""
         references = pixels.shape[1]
         patches = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x")).last[:, 1:]
         x_f = self.face_projection(self.abstractor(patches))  # X_f, then X_F
-        x_f = rearrange(x_f, "(b refs) n w -> b (refs n) w", refs=references)
+        return rearrange(x_f, "(b refs) n w -> b (refs n) w", refs=references)
+
+    def describe(self, x_f: Tensor, vertices: Tensor | None) -> Tensor:
+        """V_F, from what faces were read as and from vertices."""
         x_v = None if self.vertex_encoder is None else self._shape_tokens(vertices).to(x_f)
         return self.reducer(self.fusion(x_v, x_f))
 

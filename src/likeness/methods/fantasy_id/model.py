@@ -66,6 +66,7 @@ class FantasyID(Method):
         encoder_width: int = 128,
         encoder_depth: int = 4,
         encoder_heads: int = 4,
+        encoder_stem: Sequence[int] = (),
         image_size_px: int = 64,
         patch_size_px: int = 4,
         abstractor: Literal["convolutions", "queries"] = "convolutions",
@@ -98,6 +99,8 @@ class FantasyID(Method):
             encoder_width: Its channels.
             encoder_depth: Its blocks.
             encoder_heads: Its attention heads.
+            encoder_stem: With "vit", channels of the convolutions in front of it, one for each halving of the picture down to
+                a patch. None: patches are read by one linear layer.
             image_size_px: Side of the pictures that it reads.
             patch_size_px: Side of its patches.
             abstractor: "convolutions" is the C-Abstractor. "queries", learned ones, are the paper's ablation (Q-Former).
