@@ -22,6 +22,7 @@ from likeness.training.data import Order, Shards, jittered, to_pixels
 from likeness.training.lessons import Lesson
 from likeness.training.loop import LoopSettings
 from likeness.training.render import PuppetSettings, person_of
+from likeness.training.variation import VariationSettings, varied
 
 
 class DescriptorSettings(LoopSettings):
@@ -29,6 +30,8 @@ class DescriptorSettings(LoopSettings):
 
     name: str = "descriptor"
     batch: int = 96
+    variation: VariationSettings | None = None
+    """How pictures are varied: mirrored, turned, scaled, moved and lit. If absent, only moved."""
     face_weight: float = Field(default=0.0, ge=0)
     """Weight of the same error where a second reader tells it from X_F alone, before the fusion: V_F can say no more of a
     picture than X_F does, which learns sooner when it is asked itself."""
@@ -86,13 +89,20 @@ class DescriptorStage:
             returns: (batch, numbers), twice
         """
         crops = self.data[source]["crop"]
-        pixels = jittered(crops, rows[:, None]) if jitter else to_pixels(crops[rows])
+        pixels = self.varied(crops, rows) if jitter else to_pixels(crops[rows])
         heads = rows if heads is None else heads
         x_f = self.descriptor.read_faces(pixels)
         v_f = self.descriptor.describe(x_f, self.lesson.traits(self.data, source, heads[:, None]))
         readers = ((self.reader, v_f), (self.face_reader, x_f))
         told, seen = (read(F.layer_norm(x, x.shape[-1:]).mean(dim=1)) for read, x in readers)
         return told, seen
+
+    def varied(self, crops: Tensor, rows: Tensor) -> Tensor:
+        """Pixels (batch, 1, 3, height, width), a little different each time."""
+        variation = self.settings.variation
+        if variation is None:
+            return jittered(crops, rows[:, None])
+        return varied(to_pixels(crops[rows])[:, 0], variation)[:, None]
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         people = [self.looks[i] for i in self.order.rows(step, self.settings.batch).tolist()]

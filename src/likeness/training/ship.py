@@ -14,7 +14,7 @@ from likeness.errors import WeightsError
 NEWEST = {
     "base": ("base_guided", "base"),
     "magic_mirror": ("magic_mirror_rollout", "magic_mirror_more", "magic_mirror"),
-    "fantasy_id": ("fantasy_id_mentored", "fantasy_id_guided", "fantasy_id"),
+    "fantasy_id": ("fantasy_id_mentored", "fantasy_id"),
     "recognizer": ("recognizer",),
     "shape": ("shape",),
 }
