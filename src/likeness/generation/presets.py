@@ -60,7 +60,7 @@ PRESETS = {
             steps=20,
             guidance=1.5,
             # Stronger, the face is nearer to the reference where one is found, and found in fewer frames.
-            identity_scales={"MagicMirror": 0.85, "FantasyID": 0.95},
+            identity_scales={"MagicMirror": 0.85, "FantasyID": 0.85},
             frames=17,
             fps=8.0,
             stands_apart=True,
