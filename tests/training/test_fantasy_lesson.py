@@ -12,10 +12,13 @@ from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.recognizer import Recognizer
 from likeness.identity.vit import SmallFeatures
 from likeness.methods.fantasy_id import FantasyID
+from likeness.training import recipes
 from likeness.training.data import Shards
 from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, exact_heads, load_stem
 from likeness.training.render import PuppetSettings
 from likeness.training.shape import heads_of
+
+SHIPPED = Path(__file__).parents[2] / "recipes" / "tiny" / "fantasy_id.toml"
 
 
 def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
@@ -55,19 +58,23 @@ def test_a_stem_begins_as_a_recognizers_convolutions_or_is_refused(tmp_path):
     wanted = Recognizer.load(tmp_path).layers[:5](pixels)
     assert wanted.shape == (2, 12, 8, 8)
     assert torch.equal(encoder.patch_embed[:-1](pixels), wanted)
-    for other in (build((), 4), build((8, 16), 4)):
+    for other in (build((), 4), build((8, 16), 4), torch.nn.Identity()):
         with pytest.raises(ConfigError, match="encoder_stem"):
             load_stem(other, tmp_path)
 
 
-def test_the_shipped_recipe_is_read_and_its_ablations_are_switches():
-    from likeness.training import recipes
+def test_a_stem_under_trained_weights_or_another_encoder_is_refused():
+    with pytest.raises(ConfigError, match="`stem` begins an adapter"):
+        recipes.read(SHIPPED, ['start="runs/somewhere"'])
+    with pytest.raises(ConfigError, match="encoder_stem"):
+        FantasyID(width=32, num_layers=1, encoder="clip", encoder_stem=(8, 12))
 
-    path = Path(__file__).parents[2] / "recipes" / "tiny" / "fantasy_id.toml"
+
+def test_the_shipped_recipe_is_read_and_its_ablations_are_switches():
     switches = [
         'method.abstractor="queries"', "views=1", "method.has_vertices=false", "method.is_layer_aware=false",
     ]  # fmt: skip
-    recipe = recipes.read(path, switches)
+    recipe = recipes.read(SHIPPED, switches)
     assert recipe.views == 1
     method = FantasyID(width=32, num_layers=2, **recipe.method)
     assert method.descriptor.vertex_encoder is None

@@ -254,20 +254,22 @@ def test_a_mentors_v_takes_the_place_of_the_datas(parts):
     assert pixels.shape == (4, 1, 3, *pixels.shape[3:])
 
 
-def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts):
+def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatch):
     stage = make_stage(
         parts, data="clips", dtype="float32", text_drop=0.5, identity_weight=0.0, identity_samples=0, rollout_samples=2,
-        rollout_steps=1, mentor_scale=1.0, rollout_mentor=0.5,
+        rollout_steps=1, mentor_scale=1.0, rollout_mentor=0.5, guidance=3.0,
     )  # fmt: skip
-    told, drawn = [], []
+    told, drawn, meant = [], [], []
 
     def say(rows, faces, pixels, **others):
         told.append((rows, faces, pixels, others))
         return torch.full_like(others["noisy"], 20.0)
 
     stage.mentor = say
-    weigh = stage.weigh
-    stage.weigh = lambda rows, error: drawn.append((rows, error.mean().detach())) or weigh(rows, error)
+    monkeypatch.setattr(method_stage, "draw_own", lambda *asked: drawn.append(draw_own(*asked)) or drawn[-1])
+    stage.cast.register_forward_hook(lambda _module, _inputs, v: meant.append(v))
+    errors = iter((0.0, 1.0))  # Of the data's latents nothing is to be learned.
+    stage.weigh = lambda _rows, error: next(errors) * error.mean()
     torch.manual_seed(2)
     words = stage.words
     stage.words = lambda rows, references: (
@@ -276,15 +278,19 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts):
     )
     loss, figures = stage.loss(0)
     (everybody, faces, pixels, others), (few, few_faces, few_pixels, own) = told
-    assert torch.equal(few, everybody[1:3])
-    assert torch.equal(few_faces, faces[1:3])
-    assert torch.equal(few_pixels, pixels[1:3])
+    for part, whole in ((few, everybody), (few_faces, faces), (few_pixels, pixels)):
+        assert torch.equal(part, whole[1:3])
     assert torch.equal(own["is_silent"], others["is_silent"][1:3])
     assert own["active"].all()
-    assert (own["noisy"] - others["noisy"][1:3]).abs().mean() > 0.1  # Not the data's.
-    assert drawn[1][0].equal(few)
-    assert 300 < figures["own"] < 500
-    assert float(loss.detach()) == pytest.approx(figures["noise"] + 0.5 * figures["own"] * 2 / 4, rel=1e-4)
+    ((noisy, ends),) = drawn
+    assert torch.equal(own["noisy"], noisy)
+    assert torch.equal(own["timesteps"], ends)
+    assert (noisy - others["noisy"][1:3]).abs().mean() > 0.1  # Not the data's.
+    assert figures["own"] == pytest.approx(float((meant[-1].detach() - 20).square().mean()), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(0.5 * figures["own"] * 2 / 4, rel=1e-5)
+    loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in parts[1].parameters())
+    parts[1].zero_grad()
 
 
 @pytest.fixture(params=LESSONS)

@@ -1,6 +1,6 @@
 """Teaches FantasyID's descriptor to read a person before it is used in any video.
 
-The paper's descriptor begins with an encoder that knows faces, this one at best with Magic Mirror's, and the video
+The paper's descriptor begins with an encoder that knows faces, this one with a recognizer's first convolutions (`FantasyRecipe.stem`), and the video
 transformer is a poor teacher of what a face is. Here a linear layer, thrown away later, has to tell from V_F what is known of a
 puppet: its identity numbers, its colors, and a face recognizer's embedding. No sentence, latent or transformer takes part,
 so a minute of it sees several times as many people as a minute of the image stage.
@@ -22,7 +22,6 @@ from likeness.training.data import Order, Shards, jittered, to_pixels
 from likeness.training.lessons import Lesson
 from likeness.training.loop import LoopSettings
 from likeness.training.render import PuppetSettings, person_of
-from likeness.training.variation import VariationSettings, varied
 
 
 class DescriptorSettings(LoopSettings):
@@ -30,14 +29,12 @@ class DescriptorSettings(LoopSettings):
 
     name: str = "descriptor"
     batch: int = 96
-    variation: VariationSettings | None = None
-    """How pictures are varied: mirrored, turned, scaled, moved and lit. If absent, only moved."""
     face_weight: float = Field(default=0.0, ge=0)
     """Weight of the same error where a second reader tells it from X_F alone, before the fusion: V_F can say no more of a
     picture than X_F does, which learns sooner when it is asked itself."""
     shape_swap: float = Field(default=0.0, ge=0, le=1)
     """Share of samples that come with the head of another person of the step, whose shape numbers are then wanted and no
-    embedding: what pictures and vertices both tell, V_F then takes from vertices, so that sliders are heard."""
+    embedding: what pictures and vertices both tell, V_F is meant to take from vertices, which alone follow sliders."""
 
 
 class DescriptorStage:
@@ -89,20 +86,13 @@ class DescriptorStage:
             returns: (batch, numbers), twice
         """
         crops = self.data[source]["crop"]
-        pixels = self.varied(crops, rows) if jitter else to_pixels(crops[rows])
+        pixels = jittered(crops, rows[:, None]) if jitter else to_pixels(crops[rows])
         heads = rows if heads is None else heads
         x_f = self.descriptor.read_faces(pixels)
         v_f = self.descriptor.describe(x_f, self.lesson.traits(self.data, source, heads[:, None]))
         readers = ((self.reader, v_f), (self.face_reader, x_f))
         told, seen = (read(F.layer_norm(x, x.shape[-1:]).mean(dim=1)) for read, x in readers)
         return told, seen
-
-    def varied(self, crops: Tensor, rows: Tensor) -> Tensor:
-        """Pixels (batch, 1, 3, height, width), a little different each time."""
-        variation = self.settings.variation
-        if variation is None:
-            return jittered(crops, rows[:, None])
-        return varied(to_pixels(crops[rows])[:, 0], variation)[:, None]
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         people = [self.looks[i] for i in self.order.rows(step, self.settings.batch).tolist()]

@@ -10,10 +10,10 @@ takes from CLIP, patch features that know faces already, begins here as the conv
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from likeness.errors import ConfigError
@@ -51,6 +51,12 @@ class FantasyRecipe(MethodRecipe):
     descriptor: DescriptorSettings | None = None
     """The stage before the image stage, in which the descriptor alone learns to read a person; none if absent. Where
     `start` brings one, it goes on from there."""
+
+    @model_validator(mode="after")
+    def _begins_once(self) -> Self:
+        if self.stem and self.start:
+            raise ValueError("`stem` begins an adapter that `start` brings already: name one of them")
+        return self
 
 
 class FantasyLesson(Lesson):
@@ -129,10 +135,13 @@ def load_stem(encoder: torch.nn.Module, folder: Path) -> None:
         WeightsError: There is no recognizer.
         ConfigError: The encoder has no stem, or one of other widths.
     """
-    stem, layers = encoder.patch_embed, Recognizer.load(folder).layers
+    stem, layers = getattr(encoder, "patch_embed", None), Recognizer.load(folder).layers
+    if not isinstance(stem, torch.nn.Sequential):
+        raise ConfigError(
+            f"`stem` names {folder}, and the encoder has none. Set `method.encoder_stem` to the recognizer's first `widths`, or "
+            "name no `stem`."
+        )
     try:
-        if not isinstance(stem, torch.nn.Sequential):
-            raise RuntimeError("it has no stem")
         stem[:-1].load_state_dict(layers[: len(stem) - 1].state_dict())
     except RuntimeError as error:
         raise ConfigError(

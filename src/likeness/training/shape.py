@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -21,11 +22,19 @@ from likeness.training.data import Order, Shards, puppets
 from likeness.training.loop import LoopSettings, finish, finished, train
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings, person_of
-from likeness.training.variation import VariationSettings, varied
 
 
-class ShapeStageSettings(LoopSettings, VariationSettings):
+class ShapeStageSettings(LoopSettings):
     """The one stage."""
+
+    turn_deg: float = 4.0
+    """Spread of the turn by which crops differ from what landmarks without error would give."""
+    scale: float = 0.04
+    """Spread of their size, as a share."""
+    shift: float = 0.02
+    """Spread of their place, in shares of the side."""
+    light: float = 0.12
+    """Spread of each color's brightness, as a share."""
 
 
 class ShapeRecipe(Settings):
@@ -74,9 +83,26 @@ class ShapeStage:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         rows = self.order.rows(step, self.settings.batch)
         pictures = self.crops[rows].movedim(-1, 1).float() / 127.5 - 1
-        seen = self.model(varied(pictures, self.settings).contiguous(memory_format=torch.channels_last))
+        seen = self.model(self.vary(pictures).contiguous(memory_format=torch.channels_last))
         squared = (seen - self.wanted[rows]).square()
         return (squared * self.weights).sum(dim=1).mean(), {"unweighted": float(squared.detach().mean())}
+
+    def vary(self, pictures: Tensor) -> Tensor:
+        """Mirror half of them (puppets' heads are symmetric), and frame and light all of them a little differently."""
+        settings, count = self.settings, len(pictures)
+        angle = settings.turn_deg * torch.pi / 180 * torch.randn(count)
+        scale = 1 + settings.scale * torch.randn(count)
+        mirror = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
+        shift = 2 * settings.shift * torch.randn(count, 2)  # The sampler's crop runs from -1 to 1.
+        cosine, sine = scale * angle.cos(), scale * angle.sin()
+        rows = [
+            torch.stack([mirror * cosine, -sine, shift[:, 0]], -1),
+            torch.stack([mirror * sine, cosine, shift[:, 1]], -1),
+        ]
+        grid = F.affine_grid(torch.stack(rows, dim=1), list(pictures.shape), align_corners=False)
+        pictures = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+        light = 1 + settings.light * torch.randn(count, 3, 1, 1)
+        return ((pictures + 1) * light - 1).clamp(-1, 1)
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:

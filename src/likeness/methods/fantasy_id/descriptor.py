@@ -45,6 +45,11 @@ class DescriptorSizes:
         return self.image_size_px // self.patch_size_px
 
     def __post_init__(self) -> None:
+        if self.encoder_stem and self.encoder != "vit":
+            raise ConfigError(
+                f"`encoder_stem` is {tuple(self.encoder_stem)} with the encoder {self.encoder!r}, which reads patches in its own "
+                "way. Leave it out, or take the encoder 'vit'."
+            )
         if self.image_size_px % self.patch_size_px or self.patches % self.downsampling:
             raise ConfigError(
                 f"A picture of {self.image_size_px} px in patches of {self.patch_size_px} px, {self.downsampling} times "
