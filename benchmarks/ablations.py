@@ -52,7 +52,8 @@ TABLE_3 = {
     "without_layer_model": {"rs": 0.33, "ifs": 0.93, "fm": 0.22, "fd": 235.46},
 }
 """FantasyID's paper. Its FID of faces needs Inception's weights, which do not ship: `likeness eval` measures it where they are.
-Here `fd` is the Frechet distance of dlib's embeddings, to drawn clips of the same people; lower is better."""
+Here `fd` is the Frechet distance of dlib's embeddings, to drawn clips of the same people; lower is better, and biased upwards where
+few faces are found. Of the paper's FID only the direction of a change compares with it."""
 PER_VIDEO = ("rs", "ifs", "fm")
 STAGES = ("pictures", "clips")
 FPS = 8.0

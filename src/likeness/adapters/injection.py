@@ -27,8 +27,8 @@ class LayerModel(nn.Module):
     """F_l: a separable convolution over each frame's tokens with a norm, beside which its input goes on as it is.
 
     The paper calls it lightweight: 3x3 in each channel, then 1x1 between channels (docs/papers/fantasy_id.md, row 10).
-    The norm's gain and the 1x1 part start at zero: at first F_l is the attention's plain output layer, which learns the
-    person soonest, and the neighborhood comes in as it is of use.
+    The norm's gain and the 1x1 part start at zero: at first F_l is the attention's plain output layer, and the neighborhood
+    comes in as it is of use. A convolution and a norm that all had to pass were slower to learn the person.
 
     Shapes:
         x: (batch, tokens, width)
