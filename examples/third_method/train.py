@@ -12,14 +12,20 @@ from likeness.training.method_settings import MethodRecipe
 from likeness.training.methods import train_method
 from likeness.weights import CHECKPOINTS
 
-tiny = CHECKPOINTS / "tiny"
-changes = [f"base={json.dumps(str(tiny))}", f"recognizer={json.dumps(str(tiny / 'recognizer'))}"]
-recipe = config.read(MethodRecipe, Path(__file__).with_name("recipe.toml"), [*changes, *sys.argv[1:]])
-folder = train_method(recipe, Path("runs/face_tokens"), Path("runs/cache"), FaceTokensLesson())
 
-person = sample_person(11, "man")
-portrait = sample_picture(11, person=person, size_px=256, max_yaw_deg=5).frames[0]
-likeness = Likeness.load(method=FaceTokens, adapter=folder)
-clip = likeness.generate("a man img smiles at the camera in a park", faces=read_face(portrait), seed=7)
-clip.save("runs/face_tokens.mp4")
-print(f"runs/face_tokens.mp4, made by {clip.settings['method']}")
+def main() -> None:
+    tiny = CHECKPOINTS / "tiny"
+    changes = [f"base={json.dumps(str(tiny))}", f"recognizer={json.dumps(str(tiny / 'recognizer'))}"]
+    recipe = config.read(MethodRecipe, Path(__file__).with_name("recipe.toml"), [*changes, *sys.argv[1:]])
+    folder = train_method(recipe, Path("runs/face_tokens"), Path("runs/cache"), FaceTokensLesson())
+
+    person = sample_person(11, "man")
+    portrait = sample_picture(11, person=person, size_px=256, max_yaw_deg=5).frames[0]
+    likeness = Likeness.load(method=FaceTokens, adapter=folder)
+    clip = likeness.generate("a man img smiles at the camera in a park", faces=read_face(portrait), seed=7)
+    clip.save("runs/face_tokens.mp4")
+    print(f"runs/face_tokens.mp4, made by {clip.settings['method']}")
+
+
+if __name__ == "__main__":  # Puppets are drawn by processes of their own, which read this file too.
+    main()
