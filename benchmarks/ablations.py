@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from claims import Benchmark
-from identity import draw_sitter, make, write_prompt
+from identity import Sitter, draw_sitter, make, write_prompt
 
 from likeness.evaluation.distributions import frechet_distance
 from likeness.evaluation.flow import measure_flow
@@ -26,7 +26,7 @@ from likeness.evaluation.identification import Identification, identify
 from likeness.evaluation.identity import consecutive_cosines, cosines_to
 from likeness.faces import find_faces, prominence
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.similarity import DETECTION_PX
+from likeness.generation.similarity import DETECTION_PX, frame_embeddings
 from likeness.puppets import sample_clip, sample_person
 
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -81,10 +81,17 @@ def train(variant: str, arguments: argparse.Namespace) -> Path:
 
 
 def measure(
-    adapter: Path, arguments: argparse.Namespace, pool: ProcessPoolExecutor
+    adapter: Path,
+    sitters: list[Sitter],
+    drawn: np.ndarray,
+    arguments: argparse.Namespace,
+    pool: ProcessPoolExecutor,
 ) -> tuple[Identification, dict[str, float]]:
-    """Identity figures of one adapter on puppets that no step saw, and FantasyID's of Table 3: RS, IFS, FM, and a Frechet distance."""
-    sitters = list(pool.map(draw_sitter, [arguments.seed + number for number in range(arguments.people)]))
+    """Identity figures of one adapter on puppets that no step saw, and those of Table 3: RS, IFS, FM, and a Frechet distance.
+
+    Shapes:
+        drawn: (faces, embedding_width), embeddings of faces in drawn clips of the sitters
+    """
     requests = [
         GenerationRequest(prompt=write_prompt(sitter.group, row), references=(sitter.face,), seed=row)
         for row, sitter in enumerate(sitters)
@@ -96,16 +103,15 @@ def measure(
     persons = np.repeat(np.arange(len(videos)), len(videos[0]))
     means = {name: float(np.nanmean([figures[name] for _, figures in read])) for name in PER_VIDEO}
     embeddings = np.concatenate([found for found, _ in read])
-    if arguments.method == "fantasy_id":
-        drawn = np.concatenate(list(pool.map(embed_drawn, [int(sitter.name) for sitter in sitters])))
-        means["fd"] = frechet_distance(*(rows[np.isfinite(rows).all(axis=1)] for rows in (embeddings, drawn)))
+    means["fd"] = frechet_distance(embeddings[np.isfinite(embeddings).all(axis=1)], drawn)
     return identify(embeddings, persons, gallery), means
 
 
 def embed_drawn(seed: int) -> np.ndarray:
-    """Embeddings of a drawn clip of a person, as large and long as the generated ones."""
+    """Embeddings of the faces found in a drawn clip of a person, as large and long as the generated ones."""
     frames = sample_clip(seed + 500, person=sample_person(seed), num_frames=17, size_px=64).frames
-    return read_faces(frames, np.ones(128, np.float32))[0]
+    embeddings = frame_embeddings(frames)
+    return embeddings[np.isfinite(embeddings).all(axis=1)]
 
 
 def read_faces(frames: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
@@ -188,9 +194,16 @@ def main() -> None:
     variants = VARIANTS[arguments.method]
     results, means = {}, {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        seeds = [arguments.seed + number for number in range(arguments.people)]
+        sitters, drawn = (
+            list(pool.map(draw_sitter, seeds)),
+            np.concatenate(list(pool.map(embed_drawn, seeds))),
+        )
         for variant in variants:
             adapter = train(variant, arguments)
-            results[variant], means[variant] = found, figures = measure(adapter, arguments, pool)
+            results[variant], means[variant] = found, figures = measure(
+                adapter, sitters, drawn, arguments, pool
+            )
             losses = [value for _, value in read_curve(place(variant, arguments), "unseen_face_loss")]
             benchmark.note(f"ablations.{variant}.unseen_face_loss", losses[-1] if losses else float("nan"))
             benchmark.note(f"ablations.{variant}.face_rate", found.face_rate)

@@ -45,11 +45,14 @@ def test_another_seed_gives_another_video(likeness, face):
     assert (one != two).any()
 
 
-def test_the_scale_is_by_default_what_suits_the_method(either):
-    chosen = PRESETS["tiny"].identity_scales
-    assert set(chosen) == {"MagicMirror", "FantasyID"}
-    assert all(0 < scale < 1 for scale in chosen.values())  # 1 is what any other method has.
-    assert either.settings().identity_scale == chosen[type(either.method).__name__]
+def test_the_scale_is_by_default_what_suits_the_method(either, monkeypatch):
+    chosen, name = PRESETS["tiny"].identity_scales, type(either.method).__name__
+    assert either.settings().identity_scale == chosen[name] != 1
+    for scale in (0.3, 0.4):  # The preset's own may be alike.
+        monkeypatch.setitem(chosen, name, scale)
+        assert either.settings().identity_scale == scale
+    monkeypatch.delitem(chosen, name)
+    assert either.settings().identity_scale == 1
     assert either.settings(identity_scale=0.0).identity_scale == 0
 
 

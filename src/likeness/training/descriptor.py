@@ -1,9 +1,9 @@
 """Teaches FantasyID's descriptor to read a person before it is used in any video.
 
-The paper's descriptor begins with an encoder that knows faces, this one with a recognizer's first convolutions (`FantasyRecipe.stem`), and the video
-transformer is a poor teacher of what a face is. Here a linear layer, thrown away later, has to tell from V_F what is known of a
-puppet: its identity numbers, its colors, and a face recognizer's embedding. No sentence, latent or transformer takes part,
-so a minute of it sees several times as many people as a minute of the image stage.
+The paper's descriptor begins with an encoder that knows faces, this one with a recognizer's first convolutions
+(`FantasyRecipe.stem`), and the video transformer is a poor teacher of what a face is. Here a linear layer, thrown away later,
+has to tell from V_F what is known of a puppet: its identity numbers, its colors, and a face recognizer's embedding. No sentence,
+latent or transformer takes part, so a minute of it sees several times as many people as a minute of the image stage.
 """
 
 from functools import partial

@@ -145,8 +145,8 @@ def load_stem(encoder: torch.nn.Module, folder: Path) -> None:
         stem[:-1].load_state_dict(layers[: len(stem) - 1].state_dict())
     except RuntimeError as error:
         raise ConfigError(
-            f"The convolutions of {folder} do not fit the encoder: {error}. Set `method.encoder_stem` to the first of its `widths`, or name no "
-            "`stem`."
+            f"The convolutions of {folder} do not fit the encoder: {error}. Set `method.encoder_stem` to the first of its "
+            "`widths`, or name no `stem`."
         ) from error
 
 
