@@ -25,6 +25,13 @@ def skipping(subject: Subject, name: str) -> tuple[float, float]:
     return _apart(*videos), rows[0] / rows[1]
 
 
+def identity_effect(subject: Subject) -> float:
+    """Return how far the identity takes the stock pipeline's video, both without a cache."""
+    pipe, options = subject.pipe(), skipping_options(subject)
+    mirror = subject.mirror(pipe).attach(pipe)
+    return _apart(subject.sample(pipe, mirror, **options), subject.sample(subject.pipe(), **options))
+
+
 def skipping_stock(subject: Subject, name: str) -> float:
     """Return how far the same cache takes the stock pipeline from its own plain run."""
     cached, plain = subject.pipe(), subject.pipe()

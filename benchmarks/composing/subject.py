@@ -10,11 +10,20 @@ from diffusers import CogVideoXPipeline
 from torch import Tensor
 
 from likeness.generation.presets import PRESETS
-from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
+from likeness.identity.face_shape.network import ShapeNetwork
+from likeness.identity.tokens import PersonTokens
+from likeness.methods.fantasy_id import FantasyID
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.methods.method import Method
 from likeness.weights import CHECKPOINTS
 
 NUM_STEPS = 4
 TOLERANCE = 1e-5
+
+
+def random_embedding(mirror: Any, generator: torch.Generator) -> Tensor:
+    """What Magic Mirror reads beside pictures, (1, 1, embedding_width)."""
+    return torch.randn(1, 1, mirror.config.embedding_width, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +31,11 @@ class Subject:
     """What features are tried on."""
 
     pipe: Callable[[], CogVideoXPipeline]
-    mirror: Callable[[CogVideoXPipeline], MagicMirror]
+    mirror: Callable[[CogVideoXPipeline], Any]
+    """Makes the method."""
     prompt: str
+    traits: Callable[[Any, torch.Generator], Tensor] = random_embedding
+    """What the method reads of its person beside pictures."""
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
     skipping_steps: int = NUM_STEPS
@@ -31,16 +43,14 @@ class Subject:
     skipping_threshold: float = math.inf
     """First Block Cache skips where its first block's residual changed by less than this share."""
 
-    def identity(self, mirror: MagicMirror) -> MagicMirrorIdentity:
+    def identity(self, mirror: Any) -> PersonTokens:
         generator = torch.Generator().manual_seed(self.seed)
-        side, width = mirror.config.image_size_px, mirror.config.embedding_width
+        side = mirror.config.image_size_px
         with torch.no_grad():
-            return mirror.encode_tensors(
-                torch.rand(1, 1, 3, side, side, generator=generator) * 2 - 1,
-                torch.randn(1, 1, width, generator=generator),
-            )
+            pixels = torch.rand(1, 1, 3, side, side, generator=generator) * 2 - 1
+            return mirror.encode_tensors(pixels, self.traits(mirror, generator))
 
-    def sample(self, pipe: CogVideoXPipeline, mirror: MagicMirror | None = None, **changes: Any) -> Tensor:
+    def sample(self, pipe: CogVideoXPipeline, mirror: Any = None, **changes: Any) -> Tensor:
         """Sample with the identity, or the stock pipeline where there is no `mirror`."""
         options = {
             "num_inference_steps": NUM_STEPS,
@@ -56,8 +66,11 @@ class Subject:
             return pipe(**{**options, **mirror.prompt(self.prompt)}).frames
 
 
-def tiny_subject(seed: int) -> Subject:
+def tiny_subject(seed: int, method: str = "magic_mirror") -> Subject:
+    """The checkpoint that ships, with the adapter of that name."""
     folder = CHECKPOINTS / "tiny"
+    kinds: dict[str, type[Method]] = {"magic_mirror": MagicMirror, "fantasy_id": FantasyID}
+    head = ShapeNetwork.load(folder / "shape").mean
 
     def pipe() -> CogVideoXPipeline:
         made = CogVideoXPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
@@ -66,7 +79,8 @@ def tiny_subject(seed: int) -> Subject:
 
     return Subject(
         pipe=pipe,
-        mirror=lambda _pipe: MagicMirror.from_pretrained(folder / "magic_mirror"),
+        mirror=lambda _pipe: kinds[method].from_pretrained(folder / method),
+        traits=random_embedding if method == "magic_mirror" else lambda _mirror, _generator: head[None],
         prompt="a woman img in a red sweater smiles",
         seed=seed,
         options={"guidance_scale": 2.0},

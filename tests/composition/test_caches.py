@@ -2,23 +2,25 @@
 
 import pytest
 import torch
-from composing.calls import detached, skipping, skipping_stock
+from composing.calls import detached, identity_effect, skipping, skipping_stock
 from composing.features import CACHES, cache_configs
 
 BOUNDS = {
-    "first_block_cache": 0.4,
-    "taylorseer": 0.05,
-    "magcache": 0.3,
-    "pyramid_attention_broadcast": 0.2,
-    "fastercache": 0.3,
+    "first_block_cache": 0.17,
+    "taylorseer": 0.022,
+    "magcache": 0.13,
+    "pyramid_attention_broadcast": 0.09,
+    "fastercache": 0.13,
 }
+"""How far a cache may take an adapted video, as a share of how far the identity does: with random weights that is more than
+twice the video's own size, and differs from method to method."""
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*(meshgrid|indexing argument)")
 
 
 @pytest.mark.parametrize("name", CACHES)
 def test_it_skips_and_stays_near(subject, name):
     apart, share = skipping(subject, name)
-    assert 0 < apart <= BOUNDS[name]
+    assert 0 < apart <= BOUNDS[name] * identity_effect(subject)
     assert 0 < skipping_stock(subject, name) <= BOUNDS[name]
     assert share < 0.9
 

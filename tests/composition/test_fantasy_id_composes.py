@@ -41,25 +41,16 @@ def test_a_call_agrees_with_the_plain_run(subject, name):
 TOPOLOGY = MeshTopology.build(*octahedron(), spiral_length=5)
 
 
-class FantasySubject(Subject):
-    """A person with a shape."""
-
-    def identity(self, mirror):
-        generator = torch.Generator().manual_seed(self.seed)
-        side = mirror.config.image_size_px
-        with torch.no_grad():
-            return mirror.encode_tensors(
-                torch.rand(1, 1, 3, side, side, generator=generator) * 2 - 1,
-                torch.from_numpy(TOPOLOGY.vertices[0])[None]
-                + 0.1 * torch.randn(1, 66, 3, generator=generator),
-            )
+def random_head(_mirror, generator):
+    return torch.from_numpy(TOPOLOGY.vertices[0])[None] + 0.1 * torch.randn(1, 66, 3, generator=generator)
 
 
 @pytest.fixture
 def subject():
-    return FantasySubject(
+    return Subject(
         pipe=miniature.make_pipe,
         mirror=lambda pipe: make_fantasy(pipe.transformer, TOPOLOGY),
+        traits=random_head,
         prompt=miniature.PROMPT,
         options={"height": 32, "width": 32, "num_frames": 9},
     )
