@@ -78,11 +78,10 @@ def test_a_folder_appears_whole_with_modes_that_others_can_read(tmp_path):
         assert not (tmp_path / "model").exists()
     (tmp_path / "plain").write_text("")
     assert (tmp_path / "model" / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
-    with files.write_atomically(tmp_path / "next") as draft:
-        draft.mkdir()
-        files.replace_folder(draft, tmp_path / "model")
+    with files.write_atomically(tmp_path / "model", replaces_folder=True) as draft:
         draft.mkdir()
     assert list((tmp_path / "model").iterdir()) == []
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):

@@ -49,14 +49,15 @@ _ADVICE = {
 
 
 @contextmanager
-def write_atomically(path: str | Path) -> Iterator[Path]:
+def write_atomically(path: str | Path, *, replaces_folder: bool = False) -> Iterator[Path]:
     """Give a temporary path to write to; what is there at the end of the `with` block becomes `path`.
 
     The temporary path has the name of `path`, in a folder of its own on the same disk, so that writers may go by its
     ending and may leave files of their own beside it. Where the block raises, `path` stays as it was.
 
     Args:
-        path: A file, replaced if it is there, or a folder, which must not be there then. Folders above are made.
+        path: A file, replaced if it is there, or a folder. Folders above are made.
+        replaces_folder: A folder that has the name is replaced; without it, it is an error.
 
     Raises:
         FileWriteError: `path`, or what the block writes, cannot be written; its `__cause__` is the OSError.
@@ -68,13 +69,19 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     with _reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink() and not replaces_folder:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         remove_stale_temporaries(path.parent)
         with _temporary_folder(path.parent) as folder:
             draft = folder / path.name
             yield draft
-            _publish(draft, path)
+            _settle(draft)
+            if path.is_dir() and not path.is_symlink():
+                # A kill in between leaves no folder, never one of both.
+                path.rename(folder / f"{path.name}.old")
+            draft.replace(path)
+            if os.name == "posix":
+                flush(path.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -87,21 +94,6 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write bytes by `write_atomically`."""
     with write_atomically(path) as draft:
         draft.write_bytes(data)
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Rename the folder `source` to `target`, on the same disk; what was at `target` is removed.
-
-    A kill in between leaves `target` old, absent or new, never mixed.
-
-    Raises:
-        FileWriteError: It cannot be done.
-    """
-    with _reported(target), _temporary_folder(target.parent) as aside:
-        if target.exists() or target.is_symlink():
-            target.rename(aside / target.name)
-        source.rename(target)
-        flush(target.parent)
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
@@ -220,16 +212,13 @@ def _locked_folder(parent: Path) -> tuple[Path, int | None]:
         os.close(handle)
 
 
-def _publish(draft: Path, path: Path) -> None:
-    inside = [draft, *draft.rglob("*")] if draft.is_dir() else [draft]
-    for file in inside:
+def _settle(draft: Path) -> None:
+    """Bring what was written to the disk, readable by whom the user lets read files."""
+    for file in [draft, *draft.rglob("*")] if draft.is_dir() else [draft]:
         if not file.is_symlink():
             # Some libraries make files that nobody but their owner may read.
             file.chmod((0o777 if file.is_dir() else 0o666) & ~_UMASK)
             flush(file)
-    draft.replace(path)
-    if os.name == "posix":
-        flush(path.parent)
 
 
 def _acquire(file: IO[str], path: Path, wait_s: float, busy: str) -> None:

@@ -1,16 +1,16 @@
 """Shards as tensors, and the order in which they are read: a function of seed and step, so that a run can resume."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from likeness.errors import ConfigError
-from likeness.training import parallel, render
+from likeness.errors import CheckpointError, ConfigError
+from likeness.training import parallel, render, shards
 from likeness.training.progress import Journal
 
 
@@ -28,20 +28,34 @@ class Shards:
         return self.tensors[name]
 
     @classmethod
-    def read(cls, folder: Path, names: tuple[str, ...] | None = None) -> "Shards":
-        """Every complete shard of a folder; `names` picks tensors."""
+    def read(
+        cls, folder: Path, names: tuple[str, ...] | None = None, *, count: int | None = None
+    ) -> "Shards":
+        """Every complete shard of a folder; `names` picks tensors.
+
+        Raises:
+            ConfigError: There is none.
+            CheckpointError: One is damaged, or there are not `count` samples.
+        """
         facts: list[dict[str, Any]] = []
         parts: dict[str, list[Tensor]] = {}
         for path in sorted(folder.glob("[0-9]*.json")):
-            facts.extend(json.loads(path.read_text()))
-            for name, value in load_file(path.with_suffix(".safetensors")).items():
+            facts.extend(shards.read_facts(path))
+            for name, value in read_tensors(path.with_suffix(".safetensors")).items():
                 if names is None or name in names:
                     parts.setdefault(name, []).append(value)
         if not facts:
             raise ConfigError(
                 f"No shards in {folder}: at least one is needed. Delete the folder to build it again."
             )
-        return cls({name: torch.cat(pieces) for name, pieces in parts.items()}, facts)
+        tensors = {name: torch.cat(pieces) for name, pieces in parts.items()}
+        wanted = len(facts) if count is None else count
+        if any(len(rows) != wanted for rows in (facts, *tensors.values())):
+            raise CheckpointError(
+                f"{folder} holds {len(facts)} samples, not {wanted} of everything. "
+                "Delete the folder; the same command makes it again."
+            )
+        return cls(tensors, facts)
 
     def rows_of(self, key: str) -> dict[Any, list[int]]:
         """Rows by the value of a fact, say all rows of a person."""
@@ -55,11 +69,28 @@ def puppets(
     settings: render.PuppetSettings, cache: Path, journal: Journal, names: tuple[str, ...] | None = None
 ) -> Shards:
     """Render what is missing of a set, then read it."""
+    render_all(settings, cache, journal)
+    return Shards.read(render.folder(settings, cache), names, count=settings.count)
+
+
+def render_all(settings: render.PuppetSettings, cache: Path, journal: Journal) -> None:
+    """Render what is missing of a set; processes wait for the one that does."""
     if parallel.rank() == 0:
         for done, total in render.build(settings, cache):
             journal.say(f"rendering {settings.kind}: {done} of {total} shards")
     parallel.wait()
-    return Shards.read(render.folder(settings, cache), names)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one shard.
+
+    Raises:
+        CheckpointError: The file is damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise shards.damaged(path, error) from error
 
 
 class Order:

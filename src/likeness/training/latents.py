@@ -1,17 +1,17 @@
 """Clips as latents on disk, so that a transformer never waits for a VAE."""
 
 import hashlib
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from likeness.backbones import codec
 from likeness.runtime import choose_training_dtype
-from likeness.training import parallel, render
-from likeness.training.data import Shards, to_float, unpack_mask
+from likeness.training import checkpoints, parallel, render, shards
+from likeness.training.data import Shards, read_tensors, render_all, to_float, unpack_mask
 from likeness.training.progress import Journal
 
 
@@ -29,28 +29,31 @@ def latents(
         latents: (samples, latent_frames, channels, height, width) float16, scaled as the pipeline scales them
         mask: (samples, latent_frames, height, width) float16, the share of each latent pixel that is face
     """
-    if parallel.rank() == 0:
-        for done, total in render.build(settings, cache):
-            journal.say(f"rendering {settings.kind}: {done} of {total} shards")
-    parallel.wait()
+    render_all(settings, cache, journal)
     source = render.folder(settings, cache)
     target = cache / f"{source.name}_{_fingerprint(vae)}"
-    target.mkdir(parents=True, exist_ok=True)
-    paths = sorted(source.glob("[0-9]*.json"))
-    for number, path in enumerate(paths):
-        if number % parallel.world() != parallel.rank() or (target / path.name).exists():
-            continue
-        shard = load_file(path.with_suffix(".safetensors"))
-        parts = [_encode(vae, shard["frames"][i : i + batch]) for i in range(0, len(shard["frames"]), batch)]
-        tensors = {"latents": torch.cat(parts), "mask": shrink_mask(unpack_mask(shard["mask"])).half()}
-        partial = target / f"{path.stem}.partial"
-        save_file(tensors, partial)
-        partial.rename(target / f"{path.stem}.safetensors")
-        partial.write_text(path.read_text())
-        partial.rename(target / path.name)
-        journal.say(f"encoding {settings.kind}: {number + 1} of {len(paths)} shards")
-    parallel.wait()
-    return Shards.read(target)
+    total = -(-settings.count // settings.shard)
+    with ExitStack() as stack:
+        if parallel.rank() == 0:
+            stack.enter_context(shards.building(target))
+        parallel.wait()
+        for index in range(parallel.rank(), total, parallel.world()):
+            if shards.is_complete(target, index, render.samples_in(settings, index)):
+                continue
+            _encode_shard(vae, source, target, index, batch)
+            journal.say(f"encoding {settings.kind}: {index + 1} of {total} shards")
+        parallel.wait()
+    return Shards.read(target, count=settings.count)
+
+
+def _encode_shard(vae: codec.Vae, source: Path, target: Path, index: int, batch: int) -> None:
+    path = source / f"{index:05d}.safetensors"
+    shard = read_tensors(path)
+    parts = [_encode(vae, shard["frames"][i : i + batch]) for i in range(0, len(shard["frames"]), batch)]
+    tensors = {"latents": torch.cat(parts), "mask": shrink_mask(unpack_mask(shard["mask"])).half()}
+    checkpoints.check_finite(tensors.items(), f"Latents of {path} are not kept")
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    shards.write(target, index, arrays, shards.read_facts(path.with_suffix(".json")))
 
 
 def shrink_mask(mask: Tensor) -> Tensor:

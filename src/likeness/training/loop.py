@@ -5,34 +5,47 @@ so that a run stopped at any moment repeats from its last checkpoint what an und
 """
 
 import logging
+import math
+import re
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from likeness import files
 from likeness.config import Settings
 from likeness.errors import CheckpointError, LikenessError
 from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, parallel
+from likeness.training.checkpoints import DivergedError
 from likeness.training.optimizers import MovingAverage, Optimizers, OptimizerSettings
 from likeness.training.progress import Journal, draw_curves
 
 _LOG = logging.getLogger(__name__)
+
+ADJUSTABLE = ("checkpoint_minutes", "checkpoint_steps", "sheet_minutes")
+"""Settings of a stage that may change while it runs: no weight follows from them."""
+LENGTHS = ("steps", "minutes")
+"""Settings of a stage that say when it ends: a run may be made longer."""
+FINISHED = "finished.safetensors"
+"""In a stage's folder: what it ended with."""
+_RESERVED = {"model", "sheets", "checkpoints", "cache"}
 
 
 class LoopSettings(Settings):
     """How long a stage runs and what it leaves on the way. Stages inherit from this."""
 
     name: str
-    """Folder of the stage below the run's."""
+    """Folder of the stage below the run's: letters, digits, `_` and `-`."""
     steps: int | None = Field(default=None, gt=0)
     """Stop after so many optimizer steps."""
     minutes: float | None = Field(default=None, gt=0)
@@ -46,6 +59,16 @@ class LoopSettings(Settings):
     """Steps between checkpoints, beside the minutes."""
     sheet_minutes: float = Field(default=4.0, gt=0)
     """Minutes between sample sheets."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name) or name.lower() in _RESERVED:
+            raise ValueError(
+                f"a stage's name becomes a folder: give it letters, digits, `_` and `-`, at most 100, and none of "
+                f"{', '.join(sorted(_RESERVED))}"
+            )
+        return name
 
     @model_validator(mode="after")
     def _ends(self) -> "LoopSettings":
@@ -101,28 +124,52 @@ class Run:
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
             "auto_dtype": str(choose_training_dtype("auto")),
+            "processes": parallel.world(),
         }
         checkpoints.save(self.folder / "checkpoints", self.step, tensors, state)
 
     def resume(self) -> bool:
+        """Take up the newest checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: It is damaged, or of other settings, another seed or another model.
+        """
         found = checkpoints.complete(self.folder / "checkpoints")
         if not found:
             return False
         tensors, state = checkpoints.load(found[-1])
+        try:
+            self._compare(state)
+            for name, module in self.stage.modules.items():
+                checkpoints.load_module(module, tensors[f"model.{name}"], where=str(self.folder))
+            for name, part in self.optimizers.parts.items():
+                checkpoints.unpack_optimizer(part, tensors[f"optimizer.{name}"])
+            self.average.unpack(tensors["average"])
+            self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
+            raise checkpoints.damaged(found[-1], reason) from error
+        return True
+
+    def _compare(self, state: dict[str, Any]) -> None:
+        """Refuse a checkpoint that an undisturbed run of these settings would not have come by."""
         if state["seed"] != self.seed:
             raise CheckpointError(
                 f"{self.folder} was begun with seed {state['seed']}, the recipe now says {self.seed}. "
                 "Use the same seed, or another `--output`."
             )
-        before, now = state["settings"], self.settings.model_dump(mode="json")
+        try:  # Settings that came with a later version have their defaults, as they had then.
+            before = type(self.settings).model_validate(state["settings"]).model_dump(mode="json")
+        except ValidationError:
+            before = state["settings"]
         changed = [
             f"{name} {before.get(name)} -> {value}"
-            for name, value in now.items()
-            if before.get(name) != value
+            for name, value in self.settings.model_dump(mode="json").items()
+            if before.get(name) != value and name not in (*ADJUSTABLE, *LENGTHS)
         ]
         if changed:
-            _LOG.warning(
-                "%s goes on with other settings than it began with: %s.", self.folder, "; ".join(changed)
+            raise CheckpointError(
+                f"{self.folder} was begun with other settings: {'; '.join(changed)}. Use the same, or another `--output`."
             )
         auto = str(choose_training_dtype("auto"))
         if state.get("auto_dtype", auto) != auto:
@@ -132,22 +179,18 @@ class Run:
                 state["auto_dtype"],
                 auto,
             )
-        for name, module in self.stage.modules.items():
-            checkpoints.load_module(module, tensors[f"model.{name}"], where=str(self.folder))
-        for name, part in self.optimizers.parts.items():
-            checkpoints.unpack_optimizer(part, tensors.get(f"optimizer.{name}", {}))
-        self.average.unpack(tensors["average"])
-        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        return True
+        if state.get("processes", parallel.world()) != parallel.world():
+            _LOG.warning(
+                "%s was begun with %s processes and goes on with %s: samples come in another order than in an undisturbed "
+                "run. Use `--processes` to keep their number.",
+                self.folder,
+                state["processes"],
+                parallel.world(),
+            )
 
     @property
     def progress(self) -> float:
-        shares = [0.0]
-        if self.settings.steps is not None:
-            shares.append(self.step / self.settings.steps)
-        if self.settings.minutes is not None:
-            shares.append(self.elapsed_s / 60 / self.settings.minutes)
-        return max(shares)
+        return progress_of(self.settings, self.step, self.elapsed_s)
 
     def sheet(self, journal: Journal) -> None:
         if parallel.rank():
@@ -162,6 +205,16 @@ class Run:
         journal.say(f"{self.settings.name}  step {self.step}  sheet written  {told}")
 
 
+def progress_of(settings: LoopSettings, step: int, elapsed_s: float) -> float:
+    """The share of a stage that is done after so many steps and seconds; 1 or more where it has ended."""
+    shares = [0.0]
+    if settings.steps is not None:
+        shares.append(step / settings.steps)
+    if settings.minutes is not None:
+        shares.append(elapsed_s / 60 / settings.minutes)
+    return max(shares)
+
+
 def train(
     stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, after_steps: int | None = None
 ) -> None:
@@ -173,8 +226,15 @@ def train(
         folder: Checkpoints, sheets, log and curves go here.
         seed: Of everything random.
         after_steps: Stop early, saved, as if interrupted (for tests).
+
+    Raises:
+        InterruptedRunError: It was asked to stop, and has saved itself.
+        DivergedError: A loss, gradient or weight is not finite; the last checkpoint stays.
+        CheckpointError: There is a checkpoint that cannot be gone on from.
     """
     run, journal = Run(stage, settings, folder, seed), Journal(folder, settings.name)
+    if parallel.rank() == 0:
+        files.remove_stale_temporaries(folder / "checkpoints")
     parallel.wait()
     resumed = run.resume()
     journal.forget_after(run.step)  # All of it, where an earlier run was killed before its first checkpoint.
@@ -191,22 +251,37 @@ def train(
 
 
 def finish(folder: Path, modules: dict[str, nn.Module]) -> None:
-    """Keep what a stage ended with, in float32, and mark it as done."""
+    """Keep what a stage ended with, in float32, and mark it as done.
+
+    Raises:
+        DivergedError: A number of it is not finite.
+    """
     if parallel.rank():  # Processes must not write one file together.
         return
     tensors = {
         f"{prefix}.{name}": v.clone() for prefix, m in modules.items() for name, v in m.state_dict().items()
     }
-    save_file(tensors, folder / "finished.partial")
-    (folder / "finished.partial").rename(folder / "finished.safetensors")
+    checkpoints.check_finite(tensors.items(), f"What {folder} ended with is not kept")
+    with files.write_atomically(folder / FINISHED) as draft:
+        save_file(tensors, draft)
 
 
 def finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
-    """Load what a stage ended with, if it has ended."""
+    """Load what a stage ended with, if it has ended.
+
+    Raises:
+        CheckpointError: It is damaged, or of another model.
+    """
     parallel.wait()
-    if not (folder / "finished.safetensors").exists():
+    path = folder / FINISHED
+    if not path.exists():
         return False
-    tensors = load_file(folder / "finished.safetensors")
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(_damaged(path, error)) from error
+    if broken := checkpoints.first_not_finite(tensors.items()):
+        raise CheckpointError(_damaged(path, f"`{broken}` holds numbers that are not finite"))
     for prefix, module in modules.items():
         part = {
             name.removeprefix(f"{prefix}."): v for name, v in tensors.items() if name.startswith(f"{prefix}.")
@@ -222,11 +297,15 @@ def _go(run: Run, journal: Journal, asked: list[int], after_steps: int | None) -
     while run.progress < 1:
         torch.manual_seed((run.seed * 1_000_003 + run.step * parallel.world() + parallel.rank()) % (1 << 62))
         loss, figures = run.stage.loss(run.step)
+        if not math.isfinite(float(loss.detach())):
+            raise DivergedError(_diverged(run, f"the loss is {float(loss.detach())}"))
         loss.backward()
         now_s = time.monotonic()  # Sheets and checkpoints count: `minutes` are minutes on the wall.
         told = [run.elapsed_s + now_s - began_s, float(bool(asked))]
         elapsed_s, stopping = parallel.average(run.optimizers.gradients(), told)
         norm = run.optimizers.step(step=run.step, progress=run.progress)
+        if not math.isfinite(norm):  # Nothing was updated. Averaged gradients are the same in every process.
+            raise DivergedError(_diverged(run, f"the norm of the gradients is {norm}"))
         run.average.update(run.step)
         run.step, run.elapsed_s, began_s = run.step + 1, elapsed_s, now_s
         left_s = run.elapsed_s / max(run.progress, 1e-9) * (1 - run.progress)
@@ -244,6 +323,19 @@ def _go(run: Run, journal: Journal, asked: list[int], after_steps: int | None) -
             raise InterruptedRunError(
                 f"Stopped at step {run.step} and saved. The same command goes on from here."
             )
+
+
+def _diverged(run: Run, reason: str) -> str:
+    kept = checkpoints.complete(run.folder / "checkpoints")
+    rest = f"{kept[-1]} is the last checkpoint" if kept else "there is no checkpoint"
+    return (
+        f"Training of {run.folder} has diverged at step {run.step}: {reason}. Nothing of this step is kept; {rest}. "
+        "Lower `optimizer.learning_rate` or lengthen `optimizer.warmup_steps`, and begin the stage anew with another `--output`."
+    )
+
+
+def _damaged(path: Path, reason: object) -> str:
+    return f"{path} cannot be read ({reason}). Delete this file: the stage then ends again, from its last checkpoint."
 
 
 @contextmanager

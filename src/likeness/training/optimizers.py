@@ -83,8 +83,10 @@ class Optimizers:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def step(self, *, step: int, progress: float) -> float:
-        """Clip, update, clear; return the norm of the gradients before clipping."""
+        """Clip, update, clear; return the norm of the gradients before clipping. One that is not finite updates nothing."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        if not math.isfinite(float(norm)):
+            return float(norm)
         factor = rate_factor(self.settings, step=step, progress=progress)
         peaks = {"adamw": self.settings.learning_rate, "muon": self.settings.muon_learning_rate}
         for name, part in self.parts.items():
@@ -195,8 +197,12 @@ class MovingAverage:
 
     @torch.no_grad()
     def unpack(self, packed: dict[str, Tensor]) -> None:
+        """Put back what `pack` gave; a KeyError or ValueError if it is of another model."""
         for (prefix, name), value in zip(self.names, self.values, strict=True):
-            value.copy_(packed[f"{prefix}.{name}"])
+            kept = packed[f"{prefix}.{name}"]
+            if kept.shape != value.shape:
+                raise ValueError(f"the average of {prefix}.{name} is of another shape")
+            value.copy_(kept)
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:

@@ -1,12 +1,14 @@
 """What a run says while it goes: a JSON line a second or so, one line on the terminal, curves at the end."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from likeness import files
 from likeness.training import parallel
 
 
@@ -27,10 +29,9 @@ class Journal:
     def forget_after(self, step: int) -> None:
         """Drop lines of steps that a resumed run will do again."""
         if self.path.exists() and parallel.rank() == 0:
-            lines = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
-            partial = self.path.with_suffix(".partial")
-            partial.write_text("".join(f"{line}\n" for line in lines))
-            partial.replace(self.path)
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+            lines = [line for line in text.splitlines() if _step(line) <= step]
+            files.write_text(self.path, "".join(f"{line}\n" for line in lines))
 
     def add(
         self, step: int, values: dict[str, float], *, samples: int, elapsed_s: float, left_s: float
@@ -53,7 +54,9 @@ class Journal:
     def write(self, line: dict[str, Any]) -> None:
         if parallel.rank():
             return
-        with self.path.open("a") as file:
+        # JSON has no word for numbers that are not finite.
+        line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def say(self, text: str) -> None:
@@ -81,7 +84,7 @@ def draw_curves(log: Path, target: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     names = sorted({name for line in lines for name in line} - {"step", "elapsed_s", "samples_per_s"})
     if not names:
         return
@@ -89,16 +92,18 @@ def draw_curves(log: Path, target: Path) -> None:
         1, len(names), figsize=(4 * len(names), 3), squeeze=False, layout="constrained"
     )
     for name, axis in zip(names, axes[0], strict=True):
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        axis.plot(*zip(*points, strict=True), linewidth=0.8)
+        points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+        if points:
+            axis.plot(*zip(*points, strict=True), linewidth=0.8)
         axis.set_title(name)
         axis.set_xlabel("step")
-    figure.savefig(target, dpi=100)
+    with files.write_atomically(target) as draft:
+        figure.savefig(draft, dpi=100)
     plt.close(figure)
 
 
 def _step(line: str) -> int:
     try:
         return int(json.loads(line).get("step", 0))
-    except json.JSONDecodeError:  # the line that a kill cut off
+    except (ValueError, TypeError, AttributeError):  # the line that a kill cut off
         return 1 << 60

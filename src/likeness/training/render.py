@@ -1,23 +1,24 @@
 """Puppets into shards on disk, by worker processes. It knows nothing of torch, so that workers start quickly.
 
-A shard is one safetensors file and one JSON file beside it; the JSON is written last, so a shard that has one is
-complete, and a build that was stopped goes on where it was.
+A build that was stopped goes on where it was, and makes again what is damaged.
 """
 
 import hashlib
-import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
-from safetensors.numpy import save_file
 
 import likeness.puppets
+from likeness import files
 from likeness.config import Settings
+from likeness.training import shards
 
 if TYPE_CHECKING:
     from likeness.puppets import Person
@@ -36,13 +37,13 @@ class PuppetSettings(Settings):
     """Samples in all."""
     people: int = Field(gt=0)
     """Sample i shows person i modulo this."""
-    size_px: int = 64
+    size_px: int = Field(default=64, ge=16, le=2048, multiple_of=8)
     """Side of a frame; those of `duos` are twice as wide."""
-    num_frames: int = 17
+    num_frames: int = Field(default=17, gt=0)
     """Frames of a clip."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     """Another seed gives other people and other scenes."""
-    shard: int = 250
+    shard: int = Field(default=250, gt=0)
     """Samples in one shard."""
 
 
@@ -51,38 +52,70 @@ def build(
 ) -> Iterator[tuple[int, int]]:
     """Render what is missing, reporting (shards done, shards in all) as it goes. The shards lie in `folder()`."""
     target = folder(settings, cache)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "settings.json").write_text(settings.model_dump_json(indent=1))
     total = -(-settings.count // settings.shard)
-    missing = [index for index in range(total) if not (target / f"{index:05d}.json").exists()]
-    done = total - len(missing)
-    yield done, total
-    if not missing:
+    if all(shards.is_complete(target, index, samples_in(settings, index)) for index in range(total)):
+        yield total, total
         return
-    jobs = [(settings, target, index) for index in missing]
-    if processes == 0:
-        for job in jobs:
-            _render_shard(job)
+    with shards.building(target):
+        # Others may have made some meanwhile.
+        missing = [i for i in range(total) if not shards.is_complete(target, i, samples_in(settings, i))]
+        files.write_text(target / "settings.json", settings.model_dump_json(indent=1))
+        done = total - len(missing)
+        yield done, total
+        for _ in _render(settings, target, missing, processes):
             done += 1
             yield done, total
+
+
+def _render(
+    settings: PuppetSettings, target: Path, missing: list[int], processes: int | None
+) -> Iterator[None]:
+    jobs = [(settings, target, index) for index in missing]
+    if processes == 0 or not jobs:
+        yield from map(_render_shard, jobs)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(processes or os.cpu_count() or 1, len(jobs)), initializer=_be_nice) as pool:
-        for _ in pool.imap_unordered(_render_shard, jobs):
-            done += 1
-            yield done, total
+    count = min(processes or os.cpu_count() or 1, len(jobs))
+    with _safe_path(), context.Pool(count, initializer=_begin_worker) as pool:
+        yield from pool.imap_unordered(_render_shard, jobs)
+
+
+def samples_in(settings: PuppetSettings, index: int) -> int:
+    """Samples in shard `index`."""
+    return min(settings.shard, settings.count - index * settings.shard)
 
 
 def folder(settings: PuppetSettings, cache: Path) -> Path:
     """Where the shards of these settings are: the name follows from the settings and from how puppets are drawn."""
-    digest = hashlib.sha256(settings.model_dump_json().encode())
+    return cache / f"{settings.kind}_{digest(settings)}"
+
+
+def digest(settings: PuppetSettings) -> str:
+    """What the samples follow from: the settings, and how puppets are drawn."""
+    found = hashlib.sha256(settings.model_dump_json().encode())
     for source in sorted(Path(likeness.puppets.__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return cache / f"{settings.kind}_{digest.hexdigest()[:12]}"
+        found.update(source.read_bytes())
+    return found.hexdigest()[:12]
 
 
-def _be_nice() -> None:
+def _begin_worker() -> None:
+    """Leave the machine to others, and Ctrl-C to the process that started this one."""
     os.nice(10)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Python started meanwhile does not look for modules in the working directory, where anybody's may lie."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def person_of(settings: PuppetSettings, who: int) -> "Person":
@@ -95,15 +128,10 @@ def person_of(settings: PuppetSettings, who: int) -> "Person":
 def _render_shard(job: tuple[PuppetSettings, Path, int]) -> None:
     settings, target, index = job
     first = index * settings.shard
-    samples = [
-        _sample(settings, number) for number in range(first, min(first + settings.shard, settings.count))
-    ]
+    numbers = range(first, first + samples_in(settings, index))
+    samples = [_sample(settings, number) for number in numbers]
     arrays = {name: np.stack([arrays[name] for arrays, _ in samples]) for name in samples[0][0]}
-    partial = target / f"{index:05d}.partial"
-    save_file(arrays, partial)
-    partial.rename(target / f"{index:05d}.safetensors")
-    partial.write_text(json.dumps([facts for _, facts in samples]))
-    partial.rename(target / f"{index:05d}.json")
+    shards.write(target, index, arrays, [facts for _, facts in samples])
 
 
 def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

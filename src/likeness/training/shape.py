@@ -8,16 +8,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from likeness import media
+from likeness import files, media
 from likeness.config import Settings
 from likeness.identity.face_shape.draw import draw_head
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.face_shape.proportions import face_width, is_face
 from likeness.identity.face_shape.sliders import derive_directions, save_directions
-from likeness.training import parallel
+from likeness.training import checkpoints, parallel, render
 from likeness.training.data import Order, Shards, puppets
 from likeness.training.loop import LoopSettings, finish, finished, train
 from likeness.training.progress import Journal
@@ -156,8 +157,8 @@ def _targets(
     model: ShapeNetwork, recipe: ShapeRecipe, folder: Path, journal: Journal
 ) -> tuple[Tensor, Tensor]:
     """Set the basis, and give coefficients (people, components) and unseen heads; computed once, in minutes."""
-    path = folder / "targets.safetensors"
-    if not path.exists() and parallel.rank() == 0:
+    path, origin = folder / "targets.safetensors", _origin(recipe, len(model.basis))
+    if parallel.rank() == 0 and not _is_of(path, origin):
         journal.say(f"shaping the heads of {recipe.faces.people} people")
         seen = heads_of(recipe.faces)
         mean, basis = principal_shapes(seen[: recipe.basis_people], len(model.basis))
@@ -168,12 +169,28 @@ def _targets(
             "coefficients": model.coefficients(torch.from_numpy(seen)),
             "unseen": torch.from_numpy(heads_of(recipe.unseen)),
         }
-        save_file(tensors, folder / "targets.partial")
-        (folder / "targets.partial").rename(path)
+        checkpoints.check_finite(tensors.items(), f"{path} is not written")
+        with files.write_atomically(path) as draft:
+            save_file(tensors, draft, metadata={"origin": origin})
     parallel.wait()
     tensors = load_file(path)
     model.set_basis(tensors["mean"], tensors["basis"])
     return tensors["coefficients"], tensors["unseen"]
+
+
+def _origin(recipe: ShapeRecipe, components: int) -> str:
+    """What targets follow from, so that those of other people are not taken for these."""
+    sets = f"{render.digest(recipe.faces)} {render.digest(recipe.unseen)}"
+    return f"{sets} {recipe.basis_people} {components}"
+
+
+def _is_of(path: Path, origin: str) -> bool:
+    """Are there whole targets of this origin?"""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("origin") == origin
+    except (OSError, SafetensorError):
+        return False
 
 
 def _people(shards: Shards) -> Tensor:

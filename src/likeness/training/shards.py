@@ -1,0 +1,76 @@
+"""Shards: samples on disk, one safetensors file and one JSON file of facts each. It knows nothing of torch.
+
+The JSON is written last, so a shard that has one is complete. Several runs share a folder of shards: whoever writes to
+it holds its lock, and each file appears whole.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from likeness import files
+from likeness.errors import CheckpointError
+
+_PATIENCE_S = 24 * 3600.0
+
+
+def write(target: Path, index: int, arrays: dict[str, np.ndarray], facts: list[dict[str, Any]]) -> None:
+    """Write one shard of `target`.
+
+    Raises:
+        FileWriteError: It cannot be written.
+    """
+    files.write_bytes(target / f"{index:05d}.safetensors", save(arrays))
+    files.write_text(target / f"{index:05d}.json", json.dumps(facts))
+
+
+def is_complete(target: Path, index: int, count: int) -> bool:
+    """Is shard `index` there, whole, with `count` samples? Numbers themselves are not looked at."""
+    try:
+        facts = read_facts(target / f"{index:05d}.json")
+        with safe_open(target / f"{index:05d}.safetensors", "numpy") as file:  # Refuses a file that was cut.
+            rows = {file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118
+    except (OSError, CheckpointError, SafetensorError):
+        return False
+    return len(facts) == count and rows == {count}
+
+
+def read_facts(path: Path) -> list[dict[str, Any]]:
+    """The facts of one shard.
+
+    Raises:
+        CheckpointError: They are damaged.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(facts, list):
+            raise ValueError("a list was expected")
+    except (OSError, ValueError) as error:
+        raise damaged(path, error) from error
+    return facts
+
+
+def damaged(path: Path, reason: object) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be read ({reason}). Delete it; the same command makes it again.")
+
+
+@contextmanager
+def building(target: Path) -> Iterator[None]:
+    """Hold the lock of a folder of shards, waiting for others, and remove what killed ones left there.
+
+    Raises:
+        LockedError: Another process has held it for a day.
+    """
+    busy = f"{target} is built by {{owner}}, for a day now. Wait until it has ended, or end it."
+    with files.lock(target / ".lock", wait_s=_PATIENCE_S, busy=busy):
+        files.remove_stale_temporaries(target)
+        for rest in target.glob("*.partial"):  # of earlier versions
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+        yield
