@@ -10,14 +10,14 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from likeness import __version__
+from likeness import __version__, files
 from likeness.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """What settings classes inherit: frozen, every field documented under it, unknown keys refused."""
+    """What settings classes inherit: frozen, every field documented under it, unknown keys refused, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -29,14 +29,30 @@ def read(kind: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
     Raises:
         ConfigError: the file is missing or no TOML, or a setting is unknown, missing or out of range.
     """
-    path = Path(path)
+    return build(kind, read_toml(path, overrides), where=Path(path).name)
+
+
+def read_toml(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The values in a TOML file, with overrides laid over them. A byte-order mark, as Windows writes it, is no part of it.
+
+    Raises:
+        ConfigError: The file is missing or no TOML, or an override is of another form.
+    """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(Path(path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist. Name a recipe (a TOML file).") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}. Correct it.") from error
-    return build(kind, apply_overrides(values, overrides), where=path.name)
+    return apply_overrides(values, overrides)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The values in a TOML text; a ValueError where it is none."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError("tables or lists are nested too deeply") from error
 
 
 def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
@@ -57,6 +73,7 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
     Raises:
         ConfigError: an override is not of that form, or steps into a setting that is no table.
     """
+    overrides = list(overrides)
     result = json.loads(json.dumps(values, default=str)) if overrides else values
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -72,10 +89,8 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
 
 def save(settings: BaseModel, path: str | Path) -> None:
     """Write the resolved settings and the version of the code as JSON."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     record = {"likeness_version": __version__, "settings": settings.model_dump(mode="json")}
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    files.write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def load(kind: type[T], path: str | Path) -> T:
@@ -86,8 +101,8 @@ def load(kind: type[T], path: str | Path) -> T:
     """
     path = Path(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{path} holds no saved settings ({error!r}). Name the JSON file of a run."
         ) from error
@@ -111,16 +126,19 @@ def _put(place: Any, name: str, value: Any, override: str) -> None:
 
 
 def _index(place: Sequence[Any], name: str, override: str) -> int:
-    if not name.isdecimal() or int(name) >= len(place):
-        raise ConfigError(f"`{override}`: `{name}` names no entry. Use a number from 0 to {len(place) - 1}.")
+    known = [str(number) for number in range(len(place))]
+    if name not in known:
+        advice = f"Use a number from 0 to {len(place) - 1}" if place else "The list is empty"
+        raise ConfigError(f"`{override}`: `{name}` names no entry. {advice}.")
     return int(name)
 
 
 def _parse(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {text}")
+    except ValueError:
         return text
+    return parsed["value"] if len(parsed) == 1 else text  # A line break would begin another setting.
 
 
 def _explain(kind: type[BaseModel], problem: Any, where: str) -> str:

@@ -32,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".likeness-write-"
 """Temporary folders of this module begin so."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # It can be read by setting it alone, which threads must not do.
 _ADVICE = {
@@ -67,7 +68,7 @@ def write_atomically(path: str | Path, *, replaces_folder: bool = False) -> Iter
             draft.write_text(text)
     """
     path = Path(path)
-    with _reported(path):
+    with reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not path.is_symlink() and not replaces_folder:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -117,13 +118,22 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
     return removed
 
 
+def remove(path: Path) -> None:
+    """Remove a file or a folder with everything in it, if it can be."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def check_writable(folder: Path) -> None:
     """Make `folder` and a file in it, which is gone again afterwards.
 
     Raises:
         FileWriteError: One of both cannot be made.
     """
-    with _reported(folder):
+    with reported(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
@@ -145,7 +155,7 @@ def lock(path: str | Path, *, wait_s: float = 0.0, busy: str = "") -> Iterator[N
         FileWriteError: The file cannot be made.
     """
     path = Path(path)
-    with _reported(path):
+    with reported(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     with file:
@@ -164,16 +174,21 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Errors of the system as ours, with what to do."""
+def reported(path: Path, *, full_disk_alone: bool = False) -> Iterator[None]:
+    """Errors of the system, while `path` is written, as FileWriteErrors that say what to do.
+
+    `full_disk_alone` leaves others as they are, for blocks that read as well.
+    """
     try:
         yield
     except OSError as error:
+        if full_disk_alone and error.errno not in _FULL:
+            raise
         advice = _ADVICE.get(error.errno or 0, "Choose another place.")
         raise FileWriteError(f"{path} cannot be written: {error.strerror or error}. {advice}") from error
     except SafetensorError as error:  # It tells the system's errors in words alone.
         number = re.search(r"os error (\d+)", str(error))
-        if number is None:
+        if number is None or (full_disk_alone and int(number[1]) not in _FULL):
             raise
         advice = _ADVICE.get(int(number[1]), "Choose another place.")
         reason = os.strerror(int(number[1]))

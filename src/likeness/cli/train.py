@@ -21,12 +21,17 @@ def train(
     ] = None,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that train together. [default: one a core, at most 8]"),
+        typer.Option(
+            min=1,
+            help="Processes that train together. [default: one a core, at most 8 and no more than samples in a batch]",
+        ),
     ] = None,
 ) -> None:
-    """Train by a recipe. A run that was stopped, or killed, goes on when the same command is given again."""
-    import os
+    """Train by a recipe.
 
+    A run that was stopped, or killed, goes on when the same command is given again. With more `steps` or `minutes` its last
+    stage goes on after its end; with other data, weights or settings it is refused.
+    """
     from likeness.training import run
 
     run.keep_memory()
@@ -34,6 +39,6 @@ def train(
         recipe,
         overrides=tuple(overrides or ()),
         output=output,
-        processes=processes or min(os.cpu_count() or 1, 8),
+        processes=processes,
     )
     print(f"{target}")

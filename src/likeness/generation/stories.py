@@ -71,7 +71,7 @@ def read_story(path: str | Path, overrides: Iterable[str] = ()) -> Story:
             f"{path} is no story: its suffix is {path.suffix or 'missing'}. Use .toml or .json."
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist. Name a story (a TOML or JSON file).") from error

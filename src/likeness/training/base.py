@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKL
 from pydantic import Field
 from torch import Tensor, nn
 
-from likeness import media
+from likeness import files, media
 from likeness.backbones import tiny
 from likeness.config import Settings
 from likeness.errors import WeightsError
@@ -209,6 +209,7 @@ def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
         finish(place, modules)
     target = folder / "model"
     if parallel.rank() == 0:
-        tiny.write(pipe, target)
+        with files.write_atomically(target, replaces_folder=True) as draft:
+            tiny.write(pipe, draft)
         journal.say(f"pipeline written to {target}")
     return target

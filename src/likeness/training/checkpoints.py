@@ -199,6 +199,21 @@ def check_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
         )
 
 
+def check_exported(folder: Path) -> None:
+    """Look at the files of a model that was written, after which none that half precision cannot hold is left there.
+
+    Raises:
+        DivergedError: A number is not finite; the model is removed.
+    """
+    for path in sorted(folder.rglob("*.safetensors")):
+        if broken := first_not_finite(load_file(path).items()):
+            files.remove(folder)
+            raise DivergedError(
+                f"{folder} is not kept: `{broken}` in {path.name} holds numbers that are not finite, or too large for half "
+                "precision. Train again with a lower learning rate or more weight decay, with another `--output`."
+            )
+
+
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

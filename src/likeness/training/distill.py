@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from likeness import media
+from likeness import files, media
 from likeness.config import Settings
 from likeness.identity.recognizer import Recognizer, align
 from likeness.training import parallel
@@ -23,7 +23,7 @@ from likeness.training.render import PuppetSettings
 class DistillStageSettings(LoopSettings):
     """The one stage."""
 
-    frame_px: int = 64
+    frame_px: int = Field(default=64, gt=0)
     """Pictures are made as small as the frames that it will judge."""
     jitter_px: float = 0.7
     """Spread of the noise on landmarks."""
@@ -140,8 +140,9 @@ def run(recipe: DistillRecipe, folder: Path, cache: Path) -> Path:
         finish(place, modules)
     target = folder / "model"
     if parallel.rank() == 0:
-        model.save(target)
         figures = DistillStage(model, recipe.stages[-1], data, 0).sheet(target.parent / "unseen.png")
-        (target / "agreement.json").write_text(json.dumps(figures, indent=1) + "\n")
+        with files.write_atomically(target, replaces_folder=True) as draft:
+            model.save(draft)
+            (draft / "agreement.json").write_text(json.dumps(figures, indent=1) + "\n")
         journal.say(f"recognizer written to {target}: {figures}")
     return target

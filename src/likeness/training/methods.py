@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from likeness import files
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer
 from likeness.runtime import choose_training_dtype
@@ -89,6 +90,7 @@ def train_method(
         finish(place, modules)
     target = folder / "model"
     if parallel.rank() == 0:
-        copy.deepcopy(method).half().save_pretrained(target)
+        with files.write_atomically(target, replaces_folder=True) as draft:
+            copy.deepcopy(method).half().save_pretrained(draft)
         journal.say(f"adapter written to {target}")
     return target

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from safetensors import SafetensorError
 from torch import Tensor
 
 from likeness.errors import PromptError, WeightsError
@@ -70,7 +71,12 @@ def read_base(folder: Path) -> CogVideoXPipeline:
     """A trained pipeline, frozen, float32."""
     if not (folder / "model_index.json").exists():
         raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
-    pipe = CogVideoXPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    try:
+        pipe = CogVideoXPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(
+            f"The pipeline at {folder} cannot be read ({error}). Train it again, or name another."
+        ) from error
     pipe.set_progress_bar_config(disable=True)
     for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
         part.requires_grad_(False).eval()

@@ -1,8 +1,8 @@
 """Reads a recipe of any kind: its `kind` says which settings class of this package it is."""
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from likeness import config
 from likeness.errors import ConfigError
@@ -10,14 +10,15 @@ from likeness.errors import ConfigError
 
 def read(path: Path, overrides: Sequence[str] = ()) -> config.Settings:
     """Read a recipe and lay `a.b=1` overrides over it."""
-    kinds = _kinds()
-    try:
-        kind = tomllib.loads(path.read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError):
-        kind = next(iter(kinds))  # The reader of settings says what is wrong with the file.
-    if kind not in kinds:
-        raise ConfigError(f"{path.name}: `kind` is {kind!r}; a recipe's kind is one of {', '.join(kinds)}.")
-    return config.read(kinds[kind], path, overrides)
+    return build(config.read_toml(path, overrides), where=path.name)
+
+
+def build(values: dict[str, Any], *, where: str) -> config.Settings:
+    """A recipe of plain values; `where` names their origin in messages."""
+    kinds, kind = _kinds(), values.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ConfigError(f"{where}: `kind` is {kind!r}; a recipe's kind is one of {', '.join(kinds)}.")
+    return config.build(kinds[kind], values, where=where)
 
 
 def _kinds() -> dict[str, type[config.Settings]]:

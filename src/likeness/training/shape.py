@@ -222,11 +222,12 @@ def run(recipe: ShapeRecipe, folder: Path, cache: Path) -> Path:
         finish(place, modules)
     target = folder / "model"
     if parallel.rank() == 0:
-        model.save(target)
-        save_directions(target, derive_directions())
         figures = errors(
             model.head(_read(model, held_out[0])).detach().numpy(), held_out[1].numpy(), model.mean.numpy()
         )
-        (target / "unseen.json").write_text(json.dumps(figures, indent=1) + "\n")
+        with files.write_atomically(target, replaces_folder=True) as draft:
+            model.save(draft)
+            save_directions(draft, derive_directions())
+            (draft / "unseen.json").write_text(json.dumps(figures, indent=1) + "\n")
         journal.say(f"shape network written to {target}: {figures}")
     return target

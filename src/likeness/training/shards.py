@@ -5,7 +5,6 @@ it holds its lock, and each file appears whole.
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,5 +71,5 @@ def building(target: Path) -> Iterator[None]:
     with files.lock(target / ".lock", wait_s=_PATIENCE_S, busy=busy):
         files.remove_stale_temporaries(target)
         for rest in target.glob("*.partial"):  # of earlier versions
-            shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+            files.remove(rest)
         yield

@@ -8,7 +8,7 @@ import json
 import shutil
 from pathlib import Path
 
-from likeness import weights
+from likeness import files, weights
 from likeness.errors import WeightsError
 
 NEWEST = {
@@ -53,18 +53,15 @@ def ship(runs: Path, target: Path) -> Path:
     models = {part: folder for part, folder in models.items() if folder.is_dir()}
     for folder in models.values():
         _refuse_other_base(folder, base)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(base, partial)
-    for part, folder in models.items():
-        shutil.copytree(folder, partial / part)
     sharpened = _newest(runs, DECODERS) / "vae"
-    if sharpened.is_dir():
-        shutil.rmtree(partial / "vae")
-        shutil.copytree(sharpened, partial / "vae")
-    weights.write_checksums(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with files.write_atomically(target, replaces_folder=True) as draft:
+        shutil.copytree(base, draft)
+        for part, folder in models.items():
+            shutil.copytree(folder, draft / part)
+        if sharpened.is_dir():
+            shutil.rmtree(draft / "vae")
+            shutil.copytree(sharpened, draft / "vae")
+        weights.write_checksums(draft)
     return target / weights.CHECKSUMS_FILE
 
 

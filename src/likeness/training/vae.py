@@ -4,6 +4,7 @@ On pictures only the last temporal tap of each kernel learns, so the clip stage 
 clip frame by frame and only has to learn what happens between frames.
 """
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from likeness import media
+from likeness import files, media
 from likeness.backbones import codec
 from likeness.backbones.tiny import VaeSettings, build_vae
 from likeness.config import Settings
@@ -19,6 +20,7 @@ from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
 from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, parallel
+from likeness.training.checkpoints import DivergedError
 from likeness.training.data import Order, Shards, puppets, to_bytes, to_float, unpack_mask
 from likeness.training.loop import LoopSettings, finish, finished, train
 from likeness.training.progress import Journal
@@ -47,9 +49,9 @@ class VaeStageSettings(LoopSettings):
 
     data: Literal["pictures", "clips"]
     """What it learns from."""
-    num_frames: int = 9
+    num_frames: int = Field(default=9, gt=0)
     """Frames of a clip that one sample takes, 1 + a multiple of 8."""
-    picture_every: int = 6
+    picture_every: int = Field(default=6, ge=1)
     """While training on clips, every so many steps one on pictures."""
     learns: Literal["all", "decoder"] = "all"
     """`decoder` leaves the latents as they are, so that it can follow after a transformer was trained on them."""
@@ -243,10 +245,17 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     if recipe.start and all(settings.learns == "decoder" for settings in recipe.stages):
         scale = type(vae).load_config(recipe.start)["scaling_factor"]  # The latents are the same.
     else:
-        scale = round(1 / latent_deviation(vae, data["unseen"]), 5)
+        deviation = latent_deviation(vae, data["unseen"])
+        if not (math.isfinite(deviation) and deviation > 0):
+            raise DivergedError(
+                f"{folder} has no scaling factor: the standard deviation of its latents is {deviation}. Train again with a lower "
+                "learning rate, with another `--output`."
+            )
+        scale = round(1 / deviation, 5)
     vae.register_to_config(scaling_factor=scale)
     target = folder / "model" / "vae"
     if parallel.rank() == 0:
-        vae.half().save_pretrained(target)
+        with files.write_atomically(target, replaces_folder=True) as draft:
+            vae.half().save_pretrained(draft)
     journal.say(f"vae written to {target}, scaling factor {vae.config.scaling_factor}")
     return target
