@@ -172,7 +172,7 @@ class _Peers:
         until_s = time.monotonic() + _MEETING_S
         waiting = [self.folder / f"ready_{number}" for number in range(1, len(self.started) + 1)]
         while not all(path.exists() for path in waiting):
-            if lost := self.lost():
+            if lost := self.lost(fine=()):
                 raise ResourceError(lost)
             if time.monotonic() > until_s:
                 raise ResourceError(
@@ -181,11 +181,11 @@ class _Peers:
             time.sleep(0.02)
         (self.folder / "go").touch()
 
-    def lost(self) -> str | None:
+    def lost(self, *, fine: tuple[int, ...] = _FINE) -> str | None:
         """What to say of a peer that ended as it should not have."""
         for number, peer in enumerate(self.started, start=1):
             code = peer.poll()
-            if code is None or code in _FINE:
+            if code is None or code in fine:
                 continue
             errors = (self.folder / f"errors_{number}").read_text(encoding="utf-8", errors="replace")
             how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"

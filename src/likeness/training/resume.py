@@ -136,14 +136,15 @@ def _compare(recipe: Settings, folder: Path, before: dict[str, Any], now: dict[s
     """
     old, new = (dict(_flat(record["settings"])) for record in (before, now))
     stages = stages_of(recipe)
+    places = {key.removesuffix(".name") for key in old.keys() | new.keys() if key.endswith(".name")}
     begun = {
-        where: folder / old[f"{where}.name"]
-        for where in {key.rpartition(".")[0] for key in old if key.endswith(".name")}
-        if _is_begun(folder / str(old[f"{where}.name"]))
+        where: folder / str(old[f"{where}.name"])
+        for where in places
+        if f"{where}.name" in old and _is_begun(folder / str(old[f"{where}.name"]))
     }
     changed, resized = [], set()
     for key in sorted(old.keys() | new.keys()):
-        where = next((place for place in (*stages, *begun) if key.startswith(f"{place}.")), None)
+        where = next((place for place in places if key.startswith(f"{place}.")), None)
         name = key.rpartition(".")[2]
         if old.get(key) == new.get(key) or (where is not None and where not in begun):
             continue
