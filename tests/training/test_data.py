@@ -1,10 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from likeness.backbones import tiny
-from likeness.errors import ConfigError
+from likeness.errors import CheckpointError, ConfigError
 from likeness.training import render
 from likeness.training.data import Order, Shards, nudged, to_bytes, to_float, unpack_mask
 from likeness.training.latents import latents, shrink_mask
@@ -40,6 +42,30 @@ def test_samples_hold_frames_masks_landmarks_and_facts(cache):
     assert shards["landmarks"].shape == (3, 5, 5, 2)
     assert shards.rows_of("person") == {0: [0, 2], 1: [1]}
     assert "img" in shards.facts[0]["prompt"]
+
+
+@pytest.mark.parametrize("name", ["00001.safetensors", "00001.json"])
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"[]"])
+def test_a_damaged_shard_is_told_and_made_again(cache, name, damage):
+    path = render.folder(small(), cache) / name
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    with pytest.raises(CheckpointError, match=r"Delete|samples"):
+        Shards.read(path.parent, count=3)
+    assert list(render.build(small(), cache, processes=0)) == [(1, 2), (2, 2)]
+    assert path.read_bytes() == whole
+
+
+def test_builders_of_one_folder_take_turns_and_leave_nothing_else(tmp_path):
+    settings = small(count=4, shard=1, num_frames=1)
+    folder = render.folder(settings, tmp_path)
+    folder.mkdir()
+    (folder / "00000.partial").write_bytes(b"of an earlier version")
+    with ThreadPoolExecutor(3) as pool:
+        built = list(pool.map(lambda _: list(render.build(settings, tmp_path, processes=0)), range(3)))
+    assert [steps[-1] for steps in built] == [(4, 4)] * 3
+    assert sorted(len(steps) for steps in built) == [1, 1, 5]  # One drew, the others found it done.
+    assert len(list(folder.iterdir())) == 2 * 4 + 2  # and the settings and the lock
 
 
 def test_other_settings_lie_elsewhere(cache):
