@@ -84,6 +84,7 @@ def fork(recipe: Path, output: Path) -> int:
     if child:
         return child
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's background jobs ignore it.
     log = os.open(output.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -149,6 +150,7 @@ def disturb(
                 break
             counts["disturbed"] += 1
             counts["as it should be" if is_as_it_should_be else f"WRONG exit {code}"] += 1
+            (parent / "so_far.json").write_text(json.dumps(counts))
         left = [
             path for path in output.rglob("*") if ".likeness-write-" in path.name or "partial" in path.name
         ]
@@ -197,7 +199,13 @@ def start(number: int, recipe: Path, parent: Path, longest_s: float) -> Counter[
             "2",
         ]
         with output.with_suffix(".txt").open("w") as log:
-            first = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            first = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
         wait_s = random.uniform(1, longest_s)
         time.sleep(wait_s)
         peers = children(first.pid)
