@@ -10,12 +10,12 @@ number j of the word, all its pieces, stands for identity token j. Works with an
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from likeness.errors import PromptError
+
+if TYPE_CHECKING:  # Sentences are checked before torch is imported, which takes seconds.
+    from torch import Tensor
 
 TRIGGER = "img"
 
@@ -29,11 +29,11 @@ class PromptTokens:
         whose: (batch, text_tokens), int64: which person a class word names, from 1; 0 elsewhere
     """
 
-    ids: Tensor
-    whose: Tensor
+    ids: "Tensor"
+    whose: "Tensor"
 
     @property
-    def mask(self) -> Tensor:
+    def mask(self) -> "Tensor":
         """(batch, text_tokens), bool: the paper's m, of all people together."""
         return self.whose > 0
 
@@ -147,6 +147,8 @@ def tokenize_prompts(
         PromptError: See `split_people`; a prompt names another number of people than `num_copies` has numbers; or it
             is longer than `max_length` once the class word is repeated.
     """
+    import torch
+
     copies = (num_copies,) if isinstance(num_copies, int) else tuple(num_copies)
     rows = [_tokenize(prompt, tokenizer, copies, max_length, trigger) for prompt in prompts]
     ids = torch.full((len(rows), max_length), tokenizer.pad_token_id)
@@ -165,6 +167,8 @@ def tokenize_clean(
     Raises:
         PromptError: See `split_prompt`, of prompts with a trigger; or a prompt is longer than `max_length`.
     """
+    import torch
+
     ids = torch.full((len(prompts), max_length), tokenizer.pad_token_id)
     for row, prompt in enumerate(prompts):
         if re.search(rf"\b{re.escape(trigger)}\d*\b", prompt):
