@@ -149,7 +149,9 @@ def generate(
     }  # fmt: skip
     with spinner("Reading the face", is_quiet=as_json):
         num_people = 2 if second_face or second_character else 1
-        output = _prepare(prompt, preset, choices, output, best_of, min_similarity, num_people=num_people)
+        output = _prepare(
+            prompt, preset, choices, output, best_of, min_similarity, num_people=num_people, method=method
+        )
         person = _read_person(face, character, pick)
         others = [_read_person(second_face, second_character, None)] if num_people == 2 else []
     with spinner("Loading the models", is_quiet=as_json):
@@ -177,11 +179,12 @@ def _prepare(
     min_similarity: float | None,
     *,
     num_people: int = 1,
+    method: str = "magic_mirror",
 ) -> Path:
     """Refuse what cannot be made before anything is loaded, and say where the result goes."""
     from likeness.generation.prompts import check_prompt
 
-    check_prompt(prompt, num_people)
+    check_prompt(prompt, num_people, method=method)
     from likeness.generation.best_of import Search
     from likeness.generation.presets import find_preset
     from likeness.generation.saving import check_output
