@@ -241,7 +241,7 @@ def _check(
     """Refuse what cannot be made before anything is loaded, and say where the result goes."""
     from likeness.generation.prompts import check_prompt
 
-    check_prompt(prompt, num_people)
+    check_prompt(prompt, num_people, method=method)
     from likeness.generation.outputs import check_enlarged, check_output
     from likeness.generation.presets import METHODS, find_preset, known
     from likeness.generation.search import Search

@@ -151,7 +151,7 @@ class Likeness:
         settings = self.settings(**choices)
         search = Search.of(best_of, min_similarity)
         search.check_seed(seed)
-        check_prompt(prompt, len(part_people(faces)))
+        check_prompt(prompt, len(part_people(faces)), method=type(self.method))
         references, *others = read_people(faces)
         request = GenerationRequest(
             prompt=prompt,

@@ -9,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from likeness.errors import ConfigError
 from likeness.generation.presets import Preset
-from likeness.generation.prompts import check_style
+from likeness.generation.prompts import check_negative_prompt, check_style
 from likeness.identity.face_shape.sliders import FaceShape
 
 MAX_BLOCKS = 1000
@@ -123,7 +123,7 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
 
     Raises:
         ConfigError: A setting is unknown, out of range or contradicts another.
-        PromptError: The style holds the trigger word.
+        PromptError: Style or negative prompt holds the trigger word, or what no English text encoder reads.
     """
     defaults = {name: getattr(preset, name) for name in ("steps", "guidance", "frames")}
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -151,4 +151,5 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
         )
     read_blocks(settings.identity_blocks)
     check_style(settings.style)
+    check_negative_prompt(settings.negative_prompt)
     return settings
