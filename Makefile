@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup
-	OMP_NUM_THREADS=2 $(BIN)/likeness demo -o runs/demo
+	OMP_NUM_THREADS=2 $(BIN)/likeness demo -o runs/demo --overwrite
 
 test: setup
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)

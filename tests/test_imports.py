@@ -34,6 +34,11 @@ def test_faces_load_no_deep_learning_framework():
     assert not loaded_after("import likeness.faces, likeness.media") & {"torch", "diffusers", "transformers"}
 
 
+def test_prompts_and_settings_are_checked_without_a_deep_learning_framework():
+    statement = "import likeness.generation.prompts, likeness.generation.settings, likeness.generation.shapes"
+    assert not loaded_after(statement) & {"torch", "diffusers", "transformers"}
+
+
 def test_help_answers_within_seven_tenths_of_a_second():
     command = [str(Path(sys.executable).parent / "likeness"), "--help"]
     times_s = []

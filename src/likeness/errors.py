@@ -13,6 +13,7 @@ LikenessError            (exit code 2)
     ├── WeightsError     weights are absent, altered or of another architecture
     ├── CheckpointError  a training run cannot be resumed as asked
     ├── FileWriteError   a file cannot be written
+    ├── SamplingError    the model gave numbers that are not finite
     └── LockedError      another process has what this one needs
 
 A message says what happened, what was expected, and what to do next, in that order.
@@ -76,14 +77,14 @@ class NoFaceError(FaceError):
 class ManyFacesError(FaceError):
     """Several faces stand where one was meant."""
 
-    def __init__(self, source: str, boxes: Sequence[Box]) -> None:
+    def __init__(self, source: str, boxes: Sequence[Box], *, option: str = "--pick") -> None:
         listed = "\n".join(
             f"  {number}: left {left:.0f}, top {top:.0f}, right {right:.0f}, bottom {bottom:.0f}"
             for number, (left, top, right, bottom) in enumerate(boxes, start=1)
         )
         super().__init__(
             f"{len(boxes)} faces found in {source} where one was meant. Boxes in pixels, from the left:\n{listed}\n"
-            "Choose one by its number with `--pick N` (in Python: `read_face(..., pick=N)`), or crop the picture."
+            f"Choose one by its number with `{option} N` (in Python: `read_face(..., pick=N)`), or crop the picture."
         )
         self.source = source
         self.boxes = tuple(boxes)
@@ -117,6 +118,10 @@ class CheckpointError(ResourceError):
 
 class FileWriteError(ResourceError):
     """A file or folder cannot be written: the disk is full, or may not be written to."""
+
+
+class SamplingError(ResourceError):
+    """The model gave numbers that are not finite: damaged weights, or more than their dtype holds."""
 
 
 class LockedError(ResourceError):

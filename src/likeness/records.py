@@ -193,15 +193,16 @@ class Clip:
             **({"people": [one.to_dict() for one in self.people]} if self.people else {}),
         }
 
-    def save(self, path: str | Path, *, enlarge: int | None = None) -> Path:
+    def save(self, path: str | Path, *, enlarge: int | None = None, overwrite: bool = True) -> Path:
         """Write the video to `path`, its record inside the video and beside it as `.json`.
 
         `enlarge` makes the shown video that many times larger than the frames; small ones are enlarged by default.
+        `overwrite=False` refuses to replace a clip of that name. What is not a clip's record is never replaced by one.
         """
         # The one upward import of this layer: a record that cannot save itself would surprise its user.
         from likeness.generation.saving import save_clip
 
-        return save_clip(self, path, enlarge=enlarge)
+        return save_clip(self, path, enlarge=enlarge, overwrite=overwrite)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -63,7 +63,10 @@ def test_bad_words_are_refused_before_a_picture_is_read(tmp_path, capsys):
     assert add(absent) == 3
 
 
-def test_pictures_that_are_far_apart_are_told(face_of, monkeypatch, capsys):
+def test_pictures_that_are_far_apart_are_told(face_of, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one.png", "two.png"):
+        write_picture(tmp_path / name, face_of(0).crop)
     faces = iter([face_of(0), face_of(1)])
     monkeypatch.setattr("likeness.generation.characters.read_face", lambda *_, **__: next(faces))
     assert add("one.png", "--face", "two.png") == 0

@@ -3,6 +3,7 @@
 import pytest
 
 from likeness.cli import main
+from likeness.errors import ConfigError, ManyFacesError
 
 PROMPT = "a woman img in a red sweater nods"
 
@@ -58,3 +59,33 @@ def test_bad_stories_are_refused(content, words, code, sentence, tmp_path, monke
     assert main(["story", "story.toml", *words]) == code
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_error_names_the_option_that_chooses_among_faces(tmp_path, monkeypatch, capsys):
+    seen = []
+
+    def read(faces, _character, *, pick):
+        seen.append((str(faces[0]), pick))
+        if pick is None:
+            raise ManyFacesError(str(faces[0]), [(0, 0, 9, 9), (20, 0, 29, 9)])
+        return ()
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("likeness.generation.references.choose_person", read)
+    for name in ("me.jpg", "group.jpg"):
+        (tmp_path / name).write_bytes(b"read by the function above")
+    words = ["generate", "a man img1 and a woman img2 nod", "--face", "me.jpg", "--second-face", "group.jpg"]
+    assert main([*words, "--pick", "2"]) == 3
+    assert "`--second-pick N`" in capsys.readouterr().err
+    assert main(words) == 3
+    assert "`--pick N`" in capsys.readouterr().err
+    monkeypatch.setattr("likeness.cli.generate.load", _stop)
+    assert main([*words, "--pick", "2", "--second-pick", "1"]) == 2
+    assert seen[-2:] == [("me.jpg", 2), ("group.jpg", 1)]
+    (tmp_path / "story.toml").write_text('[[shots]]\nprompt = "a man img nods"')
+    assert main(["story", "story.toml", "--face", "group.jpg", "--pick", "1"]) == 2
+    assert seen[-1] == ("group.jpg", 1)
+
+
+def _stop(*_arguments, **_named):
+    raise ConfigError("No model is loaded in this test.")

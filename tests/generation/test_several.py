@@ -44,7 +44,7 @@ def test_numbers_of_people_and_of_triggers_have_to_agree(likeness, face_of):
 
 def test_a_better_sentence_is_proposed_for_two():
     assert place_trigger("a man nods and a woman img smiles", 2) == "a man img1 nods and a woman img2 smiles"
-    assert place_trigger("they nod", 2) == "a person img1 and a person img2 they nod"
+    assert place_trigger("they nod", 2) == "a person img1 and a person img2 nod"
     check_prompt(BOTH, 2)
 
 

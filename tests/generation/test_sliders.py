@@ -87,7 +87,17 @@ def test_frames_are_measured_as_their_landmarks_say():
 
 def test_the_command_line_has_the_sliders(checkpoint, tmp_path, capsys, monkeypatch, face):
     monkeypatch.setattr("likeness.generation.references._read", lambda *_: [face])
-    words = ["generate", PROMPT, "--face", "me.png", "--backbone", str(checkpoint), "--steps", "1"]
+    (tmp_path / "face.png").write_bytes(b"not read here")
+    words = [
+        "generate",
+        PROMPT,
+        "--face",
+        str(tmp_path / "face.png"),
+        "--backbone",
+        str(checkpoint),
+        "--steps",
+        "1",
+    ]
     words += ["--frames", "1", "--method", "fantasy_id", "-o", str(tmp_path / "me.png")]
     assert main([*words, "--jaw", "2", "--eyes", "-1.5", "--shape", "puppet:3"]) == 0
     record = json.loads((tmp_path / "me.json").read_text())["settings"]

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.errors import ConfigError, PromptError
+from likeness.errors import ConfigError, LockedError, PromptError
+from likeness.files import lock
 from likeness.generation import Character, read_story
 from likeness.generation.presets import find_preset
 from likeness.generation.stories import build_story, decide_shots
-from likeness.generation.telling import _finished
+from likeness.generation.telling import LOCK, _finished
 from likeness.media import read_picture, read_video
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "story.toml"
@@ -232,6 +233,10 @@ def test_a_story_needs_one_person(likeness, tmp_path):
         ("story.json", "{", "cannot be read as JSON"),
         ("story.json", "[1]", "no table of settings"),
         ("story.toml", "\xff", "cannot be read as TOML"),
+        ("story.toml", f"a = {'[' * 5000}", "cannot be read as TOML"),
+        ("story.json", "[" * 100_000, "cannot be read as JSON"),
+        ("story.json", '{"title": "\\ud83d"}', "no Unicode"),
+        ("story.toml", "#" * 1_100_000, "more than 1 MB"),
     ],
 )
 def test_unreadable_files_are_refused(tmp_path, name, content, words):
@@ -240,3 +245,32 @@ def test_unreadable_files_are_refused(tmp_path, name, content, words):
         read_story(tmp_path / name)
     with pytest.raises(ConfigError, match="does not exist"):
         read_story(tmp_path / "absent.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_story(tmp_path):
+    toml, values = '[[shots]]\nprompt = "a man img nods"\n', {"shots": [{"prompt": "a man img nods"}]}
+    for name, text in (("story.toml", toml), ("story.json", json.dumps(values))):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert read_story(tmp_path / name).shots[0].prompt == "a man img nods"
+
+
+def test_a_story_beyond_what_can_be_joined_is_refused():
+    shots = [{"prompt": "a man img nods"}] * 20
+    with pytest.raises(ConfigError, match="5140 frames together; at most 5000"):
+        decide_shots(build_story({"frames": 257, "shots": shots}), find_preset("tiny"))
+
+
+def test_two_processes_make_no_story_in_one_folder(likeness, face, folder):
+    with lock(folder / LOCK), pytest.raises(LockedError, match="makes a story in"):
+        likeness.story(story_of(*SHOTS), folder, face)
+    assert tell_again(likeness, folder, face, story_of(*SHOTS)) == []
+
+
+def test_files_of_others_are_left_where_a_story_is_told(likeness, face, tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ConfigError, match="is there already"):
+        likeness.story(story_of(*SHOTS), tmp_path, face, overwrite=False)
+    (tmp_path / "story.json").write_text(json.dumps({"shots": SHOTS}))
+    with pytest.raises(ConfigError, match="holds something else"):
+        likeness.story(story_of(*SHOTS), tmp_path, face)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "story.json"]

@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from likeness.errors import PromptError
-from likeness.identity.prompt import split_prompt, tokenize_prompts
+from likeness.identity.prompt import check_fits, split_prompt, tokenize_clean, tokenize_prompts
 
 WORDS = ["a", "woman", "elderly", "police", "man", "waves", "reading", "at", "the", "camera"]
 
@@ -109,6 +109,9 @@ def test_prompts_of_a_batch_are_marked_each_on_its_own(tokenizer):
         ("img waves", "no word stands right before"),
         ("a woman, img waves", "no word stands right before"),
         ("", "lacks the trigger word"),
+        ("a photo of img", 'the word before `img` is "of"'),
+        ("a img waves", 'the word before `img` is "a"'),
+        ("a woman img IMG waves", "holds `IMG`"),
     ],
 )
 def test_unusable_prompts_say_what_to_write(prompt, complaint):
@@ -122,6 +125,18 @@ def test_too_long_prompt_counts_the_copies(tokenizer):
     with pytest.raises(PromptError, match="takes 7 tokens, 3 of them") as caught:
         tokenize_prompts(["a woman img waves"], tokenizer, num_copies=4, max_length=5)
     assert "fewer references" in str(caught.value)
+
+
+def test_a_text_that_does_not_fit_is_refused_with_what_does(caplog):
+    tokenizer = word_level()
+    tokenizer.model_max_length = 6
+    check_fits("a woman waves at the", tokenizer, max_length=6)
+    with pytest.raises(PromptError, match="negative prompt takes 9 tokens; at most 6 fit") as caught:
+        check_fits("a woman, the camera, reading at", tokenizer, max_length=6, what="negative prompt")
+    assert str(caught.value).endswith('This much fits: "a woman"')
+    with pytest.raises(PromptError, match="at most 6 fit"):
+        tokenize_clean(["a woman waves at the camera"], tokenizer, max_length=6)
+    assert not caplog.records  # The tokenizer's own warning would speak of indexing errors.
 
 
 def test_two_people_are_bound_to_their_own_words():

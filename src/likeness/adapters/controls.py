@@ -1,5 +1,6 @@
 """How a person asks an identity to act: how strongly, in which steps, in which blocks, in which branch of guidance."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -39,8 +40,10 @@ class IdentityControls:
     """Where people are, when there are several; None for strips from left to right."""
 
     def __post_init__(self) -> None:
-        if self.scale < 0:
-            raise ConfigError(f"The identity scale is {self.scale}; it must be 0 or more. 1 is as trained.")
+        if not (self.scale >= 0 and math.isfinite(self.scale)):
+            raise ConfigError(
+                f"The identity scale is {self.scale}; it must be a finite number from 0. 1 is as trained."
+            )
         if not 0 <= self.start < self.end <= 1:
             raise ConfigError(
                 f"The identity acts from {self.start} to {self.end} of the steps; "
@@ -69,10 +72,11 @@ class IdentityControls:
         if self.blocks is None:
             return None
         adapted = frozenset(adapted)
-        beyond = [number for number in self.blocks if not 0 <= number < num_blocks]
-        if beyond:
+        # Stops at the first: a range may be far longer than the transformer, and than memory.
+        beyond = next((number for number in self.blocks if not 0 <= number < num_blocks), None)
+        if beyond is not None:
             raise ConfigError(
-                f"`blocks` names {beyond[0]}; the transformer has blocks 0 to {num_blocks - 1}. Take some of those."
+                f"`blocks` names {beyond}; the transformer has blocks 0 to {num_blocks - 1}. Take some of those."
             )
         named = set(self.blocks) - adapted
         if named and not isinstance(self.blocks, range):

@@ -3,10 +3,12 @@
 Everything but typer is imported inside the verbs, so that `likeness --help` answers at once. A verb family is a
 module of this package with a `register(app)` function; add it to `FAMILIES`.
 
-Exit codes: 0 done, 2 usage or settings, 3 input rejected, 4 something missing (weights, checkpoint, memory).
+Exit codes: 0 done, 2 usage or settings, 3 input rejected, 4 something missing (weights, checkpoint, memory, room on
+a disk), 130 interrupted.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,7 +16,8 @@ from typing import Annotated
 import typer
 
 from likeness import __version__
-from likeness.errors import LikenessError
+from likeness.cli.terminal import say
+from likeness.errors import LikenessError, ResourceError
 
 FAMILIES = (
     "generate",
@@ -31,6 +34,9 @@ FAMILIES = (
     "bench",
 )
 """Modules of this package, in the order in which help lists their verbs."""
+
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""Exit codes of a process that the signals SIGINT and SIGPIPE end."""
 
 app = typer.Typer(
     name="likeness",
@@ -63,6 +69,15 @@ for _family in FAMILIES:
     importlib.import_module(f"{__name__}.{_family}").register(app)
 
 
+def _describe(error: OSError) -> str:
+    """A refusal of the system that no verb foresaw."""
+    about = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{about}{error.strerror or error}. The system refused a file or a device; check that it is there, may be used, "
+        "and that the disk has room. `--debug` shows where it happened."
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code. An error that a user can fix is a message, not a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -73,8 +88,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LikenessError as error:
         if is_debug:
             raise
-        print(f"likeness: {error}", file=sys.stderr)
+        say(f"likeness: {error}", stream=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output has enough, as `head` does. Nothing more may be written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except OSError as error:
+        if is_debug:
+            raise
+        say(f"likeness: {_describe(error)}", stream=sys.stderr)
+        return ResourceError.exit_code
+    except KeyboardInterrupt:
+        say("likeness: interrupted.", stream=sys.stderr)
+        return INTERRUPTED
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     return 0

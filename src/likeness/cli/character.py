@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from likeness.cli.options import Overwrite
+from likeness.cli.terminal import printable, say
+
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 
 
@@ -32,20 +35,26 @@ def add(
         int | None,
         typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth."),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a character of that name.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", "--overwrite", help="Overwrite a character of that name.")
+    ] = False,
     as_json: _Json = False,
 ) -> None:
     """Read pictures of one person and save them as a character."""
-    from likeness.generation.characters import Character, character_file, check_character
+    from likeness.generation.character_files import character_file, check_character
+    from likeness.generation.inputs import check_person
 
     check_character(name, consent)
     target = character_file(name, output, replace=replace)
+    check_person(face, None)
+    from likeness.generation.characters import Character
+
     character = Character.create(name, face, consent=consent, pick=pick)
     path = character.save(target, replace=replace)
     if as_json:
         _print_json({"file": str(path), **character.to_dict()})
         return
-    print(f"{path}: {character.name}, {_count(len(character.faces))}")
+    say(f"{path}: {character.name}, {_count(len(character.faces))}")
     if character.spread >= character.faces[0].threshold:
         typer.echo(
             f"likeness: two of the pictures are {character.spread:.2f} apart, as different people are. Look at "
@@ -69,9 +78,11 @@ def list_names(as_json: _Json = False) -> None:
         _print_json(rows)
         return
     for row in rows:
-        print(f"{row['name']}: {row['problem'] if 'problem' in row else _count(len(row['references']))}")
+        say(
+            f"{printable(row['name'], lines=False)}: {row['problem'] if 'problem' in row else _count(len(row['references']))}"
+        )
     if not rows:
-        print(f"No character is saved in {character_folder()}.")
+        say(f"No character is saved in {character_folder()}.")
 
 
 def show(
@@ -79,9 +90,14 @@ def show(
     picture: Annotated[
         Path | None, typer.Option(help="Write its references side by side to this .png.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: _Json = False,
 ) -> None:
     """Say what is known of a character: its references, engine and consent note."""
+    if picture is not None:
+        from likeness.generation.outputs import check_picture
+
+        check_picture(picture, overwrite=overwrite)
     from likeness.generation.characters import Character, find_character
 
     loaded = Character.load(character)
@@ -95,14 +111,14 @@ def show(
         return
     facts["references"] = ", ".join(facts["references"])
     for key, value in facts.items():
-        print(f"{key}: {value}")
+        say(f"{key}: {printable(value, lines=False)}")
 
 
 def remove(name: Annotated[str, typer.Argument(help="A saved character.")]) -> None:
     """Delete a saved character, its consent note included."""
-    from likeness.generation.characters import remove_character
+    from likeness.generation.character_files import remove_character
 
-    print(f"{remove_character(name)} is deleted.")
+    say(f"{remove_character(name)} is deleted.")
 
 
 def _count(num_references: int) -> str:
@@ -112,4 +128,4 @@ def _count(num_references: int) -> str:
 def _print_json(facts: object) -> None:
     import json
 
-    print(json.dumps(facts))
+    say(json.dumps(facts))

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from likeness.cli.terminal import say
+
 
 def register(app: typer.Typer) -> None:
     app.command()(compare)
@@ -32,6 +34,10 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say how alike the faces in two pictures are."""
+    from likeness.media.guard import inspect
+
+    for picture in (a, b):
+        inspect(picture, expected="a picture")
     from likeness import faces
 
     result = faces.compare(
@@ -41,14 +47,14 @@ def compare(
         import json
         from dataclasses import asdict
 
-        print(json.dumps({"a": str(a), "b": str(b), **asdict(result), "same": result.is_same}))
+        say(json.dumps({"a": str(a), "b": str(b), **asdict(result), "same": result.is_same}))
         return
     verdict = "same person" if result.is_same else "different people"
     if result.min_cosine is not None:
         sign = ">" if result.is_same else "<="
-        print(f"{verdict}: cosine {result.cosine:.3f} {sign} {result.min_cosine:.3f}")
+        say(f"{verdict}: cosine {result.cosine:.3f} {sign} {result.min_cosine:.3f}")
         return
     sign = "<" if result.is_same else ">="
-    print(
+    say(
         f"{verdict}: distance {result.distance:.3f} {sign} {result.threshold:.2f}, cosine {result.cosine:.3f}"
     )

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from likeness.cli.options import MAX_FAMILY_SEED, Overwrite
+from likeness.cli.terminal import say
+
 
 def register(app: typer.Typer) -> None:
     app.command()(demo)
@@ -14,16 +17,24 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for videos and page.")] = Path(
         "runs/demo"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same machine: same videos.")] = 7,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps; more take longer.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same machine: same videos.")
+    ] = 7,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Denoising steps; more take longer.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="Another folder of the tiny backbone.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Make videos of a drawn and of a photographed person, and a page that shows them."""
-    from likeness.cli.generate import describe, load
+    from likeness.cli.generate import check_folders, describe, load
     from likeness.cli.progress import progress, spinner
+    from likeness.generation.folders import check_demo_folder
 
+    check_demo_folder(output, overwrite=overwrite)
+    check_folders(backbone, adapter)
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load("tiny", "magic_mirror", backbone=backbone, adapter=adapter)
         from likeness.generation.demo import run_demo
@@ -33,10 +44,8 @@ def demo(
     if as_json:
         import json
 
-        print(
-            json.dumps({"report": str(page), "videos": [{"video": str(v), **c.to_dict()} for v, c in made]})
-        )
+        say(json.dumps({"report": str(page), "videos": [{"video": str(v), **c.to_dict()} for v, c in made]}))
         return
     for video, clip in made:
-        print(f"{video}: {describe(clip)}")
-    print(f"Open {page} in a browser.")
+        say(f"{video}: {describe(clip)}")
+    say(f"Open {page} in a browser.")

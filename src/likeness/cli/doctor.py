@@ -4,6 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from likeness.cli.options import MemoryGb
+from likeness.cli.terminal import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -14,12 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    memory_gb: Annotated[
-        float | None,
-        typer.Option(
-            metavar="GB", min=0.1, help="Plan for a card of this much memory instead of the one here."
-        ),
-    ] = None,
+    memory_gb: MemoryGb = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what this machine can run, and which weights are here."""
@@ -59,7 +57,7 @@ def _print(found: dict[str, Any]) -> None:
     console.print(_table("Weights", ("name", "preset", "state", "size", "licence"), weights))
     for row in found["weights"]:
         if row["problem"]:
-            console.print(row["problem"], style="red", markup=False)
+            console.print(printable(row["problem"]), style="red", markup=False)
     runs = [
         (row["preset"], row["backbone"], row["method"], "yes" if row["can_run"] else "no", row["reason"])
         for row in found["runs"]

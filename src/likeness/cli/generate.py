@@ -1,20 +1,27 @@
 """`likeness generate`: make a video, or a picture, of the person in a picture."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from likeness.cli.options import MAX_SEED, MemoryGb, Overwrite
+from likeness.cli.terminal import say
+
 if TYPE_CHECKING:
     from likeness.generation import Likeness
     from likeness.generation.references import Person
-    from likeness.generation.settings import Choices
+    from likeness.generation.settings import Choices, GenerationSettings
     from likeness.identity.face_shape.sliders import FaceShape
     from likeness.records import Clip
 
-MAX_SEED = 2**63 - 1
-"""Larger ones are no seed to torch."""
+MIN_FRAME_PX = 64
+"""Side of the smallest frames that a backbone makes, those of `tiny`."""
+MAX_ENLARGE = 128
+"""What a clip of the smallest frames could be enlarged by; how large the result would be is checked, too."""
 
 _Prompt = Annotated[str, typer.Argument(help='A sentence with "img" after the word for the person.')]
 _Face = Annotated[
@@ -36,7 +43,9 @@ _SecondCharacter = Annotated[
 _Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="An .mp4, or a .png with --frames 1; by default likeness.mp4 or .png."
+        "--output",
+        "-o",
+        help="An .mp4, or a .png or .jpg with --frames 1; by default likeness.mp4 or .png.",
     ),
 ]
 _Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same machine: same video.")]
@@ -64,16 +73,20 @@ _Style = Annotated[str, typer.Option(help='Put behind the prompt as ", in the st
 _Pick = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth.")
 ]
+_SecondPick = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Where a picture of --second-face shows several faces, take the Nth."
+    ),
+]
 _Enlarge = Annotated[
-    int | None, typer.Option(min=1, help="Save the video this many times larger; by default to 256 px.")
+    int | None,
+    typer.Option(min=1, max=MAX_ENLARGE, help="Save the video this many times larger; by default to 256 px."),
 ]
 _Preset = Annotated[str, typer.Option(help="Backbone and licence: tiny, open or research.")]
 _Method = Annotated[str, typer.Option(help="How the face enters the model.")]
 _Backbone = Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")]
 _Adapter = Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")]
-_MemoryGb = Annotated[
-    float | None, typer.Option(metavar="GB", help="Plan for a card of this much memory; by default its own.")
-]
 _Shape = Annotated[
     str | None,
     typer.Option(
@@ -109,6 +122,7 @@ def generate(
     second_face: _SecondFace = None,
     second_character: _SecondCharacter = None,
     output: _Output = None,
+    overwrite: Overwrite = False,
     seed: _Seed = 0,
     best_of: _BestOf = 1,
     min_similarity: _MinSimilarity = None,
@@ -130,12 +144,13 @@ def generate(
     nose: _Nose = 0.0,
     eyes: _Eyes = 0.0,
     pick: _Pick = None,
+    second_pick: _SecondPick = None,
     enlarge: _Enlarge = None,
     preset: _Preset = "tiny",
     method: _Method = "magic_mirror",
     backbone: _Backbone = None,
     adapter: _Adapter = None,
-    memory_gb: _MemoryGb = None,
+    memory_gb: MemoryGb = None,
     as_json: _Json = False,
 ) -> None:
     """Make a video of the person in a picture, or with `--frames 1` a picture."""
@@ -147,51 +162,116 @@ def generate(
         "identity_blocks": identity_blocks, "identity_branch": identity_branch,
         "shape": shape, "face_shape": _sliders(face_width, face_length, jaw, chin, nose, eyes),
     }  # fmt: skip
+    named = [NamedPerson(face, character, pick)]
+    if second_face or second_character or second_pick is not None:
+        named.append(NamedPerson(second_face, second_character, second_pick, pick_option="--second-pick"))
+    output, settings = _check(
+        prompt, choices, output, preset=preset, method=method, best_of=best_of, min_similarity=min_similarity,
+        seed=seed, overwrite=overwrite, enlarge=enlarge, num_people=len(named),
+    )  # fmt: skip
+    check_folders(backbone, adapter)
+    for one in named:
+        one.check()
     with spinner("Reading the face", is_quiet=as_json):
-        num_people = 2 if second_face or second_character else 1
-        output = _prepare(prompt, preset, choices, output, best_of, min_similarity, num_people=num_people)
-        person = _read_person(face, character, pick)
-        others = [_read_person(second_face, second_character, None)] if num_people == 2 else []
+        people = [one.read() for one in named]
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
+    likeness.check_enlarged(settings.frames, enlarge, num_people=len(named))
     with progress("Denoising", is_quiet=as_json) as on_step:
         clip = likeness.generate(
             prompt,
-            [person, *others] if others else person,
+            people if len(people) > 1 else people[0],
             seed=seed,
             best_of=best_of,
             min_similarity=min_similarity,
             on_step=on_step,
             **choices,
         )
-    clip.save(output, enlarge=enlarge)
-    print(_to_json(clip, output) if as_json else f"{output}: {describe(clip)}")
+    from likeness.generation.saving import save_or_rescue
+
+    save_or_rescue(clip, output, enlarge=enlarge, overwrite=overwrite)
+    say(_to_json(clip, output) if as_json else f"{output}: {describe(clip)}")
 
 
-def _prepare(
+@dataclass(frozen=True, slots=True)
+class NamedPerson:
+    """Somebody as the words of a command name them."""
+
+    faces: Sequence[str | Path] | None
+    character: str | None
+    pick: int | None = None
+    pick_option: str = "--pick"
+
+    def check(self) -> None:
+        """Refuse what can be refused without reading a picture."""
+        from likeness.errors import ConfigError
+        from likeness.generation.inputs import check_person
+
+        check_person(self.faces or (), self.character)
+        if self.pick is not None and self.character:
+            raise ConfigError(
+                f"`{self.pick_option}` chooses among the faces of a picture, and a character was given. Leave it out."
+            )
+
+    def read(self) -> "Person":
+        """Read the pictures, or load the character."""
+        from likeness.errors import ManyFacesError
+        from likeness.generation.references import choose_person
+
+        try:
+            return choose_person(self.faces or (), self.character, pick=self.pick)
+        except ManyFacesError as error:
+            raise ManyFacesError(error.source, error.boxes, option=self.pick_option) from error
+
+
+def _check(
     prompt: str,
-    preset: str,
     choices: "Choices",
     output: Path | None,
+    *,
+    preset: str,
+    method: str,
     best_of: int,
     min_similarity: float | None,
-    *,
-    num_people: int = 1,
-) -> Path:
+    seed: int,
+    overwrite: bool,
+    enlarge: int | None,
+    num_people: int,
+) -> "tuple[Path, GenerationSettings]":
     """Refuse what cannot be made before anything is loaded, and say where the result goes."""
     from likeness.generation.prompts import check_prompt
 
-    check_prompt(prompt, num_people)
-    from likeness.generation.best_of import Search
-    from likeness.generation.presets import find_preset
-    from likeness.generation.saving import check_output
+    check_prompt(prompt, num_people, method=method)
+    from likeness.generation.outputs import check_enlarged, check_output
+    from likeness.generation.presets import METHODS, find_preset, known
+    from likeness.generation.search import Search
     from likeness.generation.settings import resolve_settings
 
     settings = resolve_settings(find_preset(preset), dict(choices))
-    Search.of(best_of, min_similarity)
+    known("method", method, METHODS)
+    Search.of(best_of, min_similarity).check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
-    check_output(output, settings.frames)
-    return output
+    check_output(output, settings.frames, overwrite=overwrite)
+    if enlarge is not None:
+        # No backbone makes smaller frames; the loaded one is asked again.
+        check_enlarged((settings.frames, MIN_FRAME_PX, MIN_FRAME_PX), enlarge)
+    return output, settings
+
+
+def check_folders(backbone: str | None, adapter: Path | None) -> None:
+    """Refuse folders of weights that are not there; a backbone may also be the name of one on a hub.
+
+    Raises:
+        WeightsError: It is so.
+    """
+    from likeness.errors import WeightsError
+
+    named = [("adapter", adapter)]
+    if backbone is not None and (backbone.startswith((".", "~", "/")) or Path(backbone).is_absolute()):
+        named.append(("backbone", Path(backbone)))
+    for role, folder in named:
+        if folder is not None and not folder.is_dir():
+            raise WeightsError(f"`--{role} {folder}` is no folder. Name the folder that holds its weights.")
 
 
 def _sliders(
@@ -199,21 +279,24 @@ def _sliders(
 ) -> "FaceShape | None":
     if not any((face_width, face_length, jaw, chin, nose, eyes)):
         return None
+    from likeness.config import build
     from likeness.identity.face_shape.sliders import FaceShape
 
-    return FaceShape(face_width=face_width, face_length=face_length, jaw=jaw, chin=chin, nose=nose, eyes=eyes)
-
-
-def _read_person(face: list[Path] | None, character: str | None, pick: int | None) -> "Person":
-    from likeness.generation.references import choose_person
-
-    return choose_person(face or (), character, pick=pick)
+    values = {
+        "face_width": face_width,
+        "face_length": face_length,
+        "jaw": jaw,
+        "chin": chin,
+        "nose": nose,
+        "eyes": eyes,
+    }
+    return build(FaceShape, values, where="sliders")
 
 
 def _to_json(clip: "Clip", output: Path) -> str:
     import json
 
-    kind = "picture" if output.suffix.lower() == ".png" else "video"
+    kind = "video" if output.suffix.lower() == ".mp4" else "picture"
     return json.dumps({kind: str(output), **clip.to_dict()})
 
 

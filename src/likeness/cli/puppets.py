@@ -5,8 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from likeness.cli.options import MAX_FAMILY_SEED, Overwrite
+from likeness.cli.terminal import say
+
 if TYPE_CHECKING:
     from likeness.puppets import PuppetClip
+
+CELL_PX = 128
+"""Side of a picture in the sheet."""
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +23,7 @@ def puppets(
     output: Annotated[Path, typer.Argument(help="A .png makes a contact sheet, an .mp4 one clip.")] = Path(
         "runs/puppets.png"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same people.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same people.")] = 0,
     people: Annotated[int, typer.Option(min=1, max=200, help="Rows of the sheet.")] = 8,
     group: Annotated[str | None, typer.Option(help="Only this group, such as woman or elderly man.")] = None,
     action: Annotated[
@@ -25,11 +31,18 @@ def puppets(
     ] = None,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of one side.")] = 128,
     frames: Annotated[int, typer.Option(min=1, max=257, help="Frames of a clip.")] = 17,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw people who do not exist: a sheet of several, or one clip."""
     from likeness.errors import ConfigError
+    from likeness.generation.outputs import PICTURES, VIDEO, check_file
+
+    suffix = output.suffix.lower()
+    if suffix not in (*PICTURES, VIDEO):
+        raise ConfigError(f"`{output}` ends in neither .png nor .mp4; give one for a sheet or a clip.")
+    check_file(output, overwrite=overwrite)
     from likeness.generation.presets import known
-    from likeness.media import contact_sheet, write_picture, write_video
+    from likeness.media import contact_sheet, resize, write_picture, write_video
     from likeness.puppets import ACTIONS, GROUPS, sample_clip, sample_person
 
     if group is not None:
@@ -41,14 +54,15 @@ def puppets(
         person = sample_person(seed + number, group)
         return sample_clip(seed + number, person=person, action=action, num_frames=num_frames, size_px=size)
 
-    if output.suffix.lower() == ".mp4":
+    if suffix == VIDEO:
         clip = draw(0, frames)
         write_video(output, clip.frames, 8.0, metadata={"prompt": clip.prompt, "seed": seed})
-        print(f"{output}: {clip.prompt}")
+        say(f"{output}: {clip.prompt}")
         return
-    if output.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
-        raise ConfigError(f"`{output}` ends in neither .png nor .mp4; give one for a sheet or a clip.")
-    clips = [draw(number, 17) for number in range(people)]
-    rows = [[clip.frames[index] for index in (0, 3, 6, 8, 11, 14, 16)] for clip in clips]
-    write_picture(output, contact_sheet(rows, [clip.prompt for clip in clips]))
-    print(f"{output}: {people} people")
+    rows, prompts = [], []
+    for number in range(people):  # Of each clip no more is kept than the sheet shows.
+        clip = draw(number, 17)
+        rows.append([resize(clip.frames[index], CELL_PX, CELL_PX) for index in (0, 3, 6, 8, 11, 14, 16)])
+        prompts.append(clip.prompt)
+    write_picture(output, contact_sheet(rows, prompts, cell_px=CELL_PX))
+    say(f"{output}: {people} people")

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from likeness.cli.options import MemoryGb, Overwrite
+from likeness.cli.terminal import say
+
 
 def register(app: typer.Typer) -> None:
     app.command()(story)
@@ -31,37 +34,46 @@ def story(
     method: Annotated[str, typer.Option(help="How the face enters the model.")] = "magic_mirror",
     backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
-    memory_gb: Annotated[
-        float | None, typer.Option(help="Plan for a card of so much memory; by default the one that is here.")
+    memory_gb: MemoryGb = None,
+    pick: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth."),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
-    from likeness.cli.generate import load
+    from likeness.cli.generate import NamedPerson, check_folders, load
     from likeness.cli.progress import progress, spinner
+    from likeness.generation.folders import check_story_folder
+    from likeness.generation.presets import METHODS, find_preset, known
+    from likeness.generation.stories import decide_shots, read_story
 
-    with spinner("Reading the story", is_quiet=as_json):
-        from likeness.generation.presets import find_preset
-        from likeness.generation.references import choose_person
-        from likeness.generation.stories import decide_shots, read_story
-
-        read = read_story(file, overrides or ())
-        decide_shots(read, find_preset(preset))
-        person = choose_person(face or (), character) if face or character else None
-        person = choose_person(read.faces, read.character) if person is None else person
+    read = read_story(file, overrides or ())
+    decide_shots(read, find_preset(preset))
+    known("method", method, METHODS)
+    named = NamedPerson(face, character, pick)
+    if not face and not character:
+        named = NamedPerson(read.faces, read.character, pick)
+    named.check()
+    folder = output or Path("runs") / file.stem
+    check_story_folder(folder, overwrite=overwrite)
+    check_folders(backbone, adapter)
+    with spinner("Reading the face", is_quiet=as_json):
+        person = named.read()
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Making the shots", is_quiet=as_json) as on_step:
-        told = likeness.story(read, output or Path("runs") / file.stem, person, on_step=on_step)
+        told = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
     if as_json:
         import json
 
-        print(json.dumps({"folder": str(told.video.parent), **told.to_dict()}))
+        say(json.dumps({"folder": str(told.video.parent), **told.to_dict()}))
         return
     from likeness.generation.similarity import describe_similarity
 
     for number, shot in enumerate(told.shots, start=1):
         state = "kept" if shot.is_kept else "made"
-        print(f"{number}. {state} {shot.file.name}: {describe_similarity(shot.clip.similarity)}")
-    print(f"{told.video}: {sum(shot.clip.duration_s for shot in told.shots):.1f} s")
-    print(f"Open {told.page} in a browser.")
+        say(f"{number}. {state} {shot.file.name}: {describe_similarity(shot.clip.similarity)}")
+    say(f"{told.video}: {sum(shot.clip.duration_s for shot in told.shots):.1f} s")
+    say(f"Open {told.page} in a browser.")

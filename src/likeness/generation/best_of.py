@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from likeness.errors import ConfigError
 from likeness.generation.denoise import GenerationRequest, Judge, Rejected, StepCallback
+from likeness.generation.search import Search
 from likeness.generation.settings import GenerationSettings
 from likeness.generation.several import measure
 from likeness.records import Clip
@@ -28,41 +27,6 @@ logger = logging.getLogger(__name__)
 
 LOOK_AT = 0.5
 """Share of the steps after which a candidate is looked at; benchmarks/best_of.py compares shares."""
-MAX_SEED = 2**63 - 1
-"""Larger ones are no seed to torch."""
-
-
-class Search(BaseModel):
-    """How many seeds are tried, and when one is good enough."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    best_of: int = Field(default=1, ge=1, le=100)
-    """Most candidates; their seeds count up from the first."""
-    min_similarity: float | None = Field(default=None, ge=0, le=1)
-    """A candidate with this similarity (`Similarity.score`) ends the search; None tries all."""
-    rejects_early: bool = True
-    """False finishes every candidate that is begun."""
-
-    @property
-    def is_needed(self) -> bool:
-        return self.best_of > 1 or self.min_similarity is not None
-
-    @classmethod
-    def of(cls, best_of: int, min_similarity: float | None) -> "Search":
-        """Check what a user asked for.
-
-        Raises:
-            ConfigError: It is out of range.
-        """
-        try:
-            return cls(best_of=best_of, min_similarity=min_similarity)
-        except ValidationError as error:
-            problems = "; ".join(f"`{e['loc'][0]}` is {e['input']}: {e['msg']}" for e in error.errors())
-            raise ConfigError(
-                f"{problems}. `best_of` counts candidates, similarity goes from 0 to 1 (0.5 is where two photographs "
-                "count as one person)."
-            ) from error
 
 
 @dataclass(kw_only=True, slots=True)
@@ -95,11 +59,7 @@ def choose_best(
     Raises:
         ConfigError: The seeds would leave the range of torch.
     """
-    if request.seed + search.best_of - 1 > MAX_SEED:
-        raise ConfigError(
-            f"`seed` is {request.seed} and `best_of` {search.best_of}; the last seed would be above {MAX_SEED}. "
-            "Use a smaller seed."
-        )
+    search.check_seed(request.seed)
     candidates: list[Candidate] = []
     best: tuple[Candidate, Clip] | None = None
     for number in range(search.best_of):

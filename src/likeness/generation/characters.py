@@ -5,10 +5,8 @@ metadata. It runs no code when it is read, holds none of the pictures whole, and
 Saved characters lie in `$LIKENESS_HOME/characters`; a file serves from anywhere.
 """
 
-import difflib
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +18,39 @@ from safetensors.numpy import save as to_safetensors
 
 from likeness.errors import CharacterError, ConfigError
 from likeness.faces import compare, read_face
+from likeness.files import write_bytes
+from likeness.generation.character_files import (
+    SUFFIX,
+    character_file,
+    character_folder,
+    character_names,
+    check_character,
+    find_character,
+    remove_character,
+)
 from likeness.records import Face, Pose
-from likeness.weights import home
+
+__all__ = [
+    "KEY",
+    "MAX_FILE_BYTES",
+    "SUFFIX",
+    "VERSION",
+    "Character",
+    "character_file",
+    "character_folder",
+    "character_names",
+    "check_character",
+    "find_character",
+    "remove_character",
+]
 
 KEY = "likeness_character"
 """The one key of metadata: safetensors writes several in any order, and the same character shall give the same bytes."""
 VERSION = 1
 """Raised when an older likeness could not use the file."""
-SUFFIX = ".safetensors"
 MAX_FILE_BYTES = 64_000_000
 """Some four hundred references; what is larger is no character."""
 _REMEDY = "Copy it again, or make it anew with `likeness character add`."
-_NAME = re.compile(r"\w[\w -]{0,63}")
 _FIELDS = ("crops", "embeddings", "landmarks_px", "boxes_px", "poses_deg", "scores")
 
 
@@ -105,20 +124,12 @@ class Character:
 
         Raises:
             ConfigError: It is there already and `replace` is False, or the suffix is another.
-            CharacterError: The disk refuses.
+            FileWriteError: The disk refuses.
         """
         path = character_file(self.name, path, replace=replace)
         tensors, facts = self._tensors(), self._facts()
         header = {"version": VERSION, "sha256": _checksum(tensors, facts), "facts": facts}
-        draft = path.with_name(f".{path.name}.draft")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(to_safetensors(tensors, metadata={KEY: json.dumps(header, sort_keys=True)}))
-            draft.replace(path)
-        except OSError as error:
-            raise CharacterError(
-                f"{path} cannot be written: {error}. Choose a folder with room that you may write."
-            ) from error
+        write_bytes(path, to_safetensors(tensors, metadata={KEY: json.dumps(header, sort_keys=True)}))
         return path
 
     @classmethod
@@ -174,84 +185,6 @@ class Character:
             "layout": self.faces[0].layout,
             "sources": [Path(face.source).name for face in self.faces],
         }
-
-
-def check_character(name: str, consent: str) -> None:
-    """Refuse names that are no file names, and consent notes that say nothing.
-
-    Raises:
-        ConfigError: It is so.
-    """
-    if not _NAME.fullmatch(name) or name != name.strip():
-        raise ConfigError(
-            f"A character cannot be called {name!r}. Use up to 64 letters, digits, spaces, - and _, "
-            "beginning with a letter or digit."
-        )
-    if not consent.strip():
-        raise ConfigError(
-            "The consent note is empty. Say in words who agreed to be shown, when and for what: "
-            '`--consent "Ana agreed by e-mail on 3 May 2026"`.'
-        )
-
-
-def character_file(name: str, path: str | Path | None = None, *, replace: bool = False) -> Path:
-    """Say where a character is to be written.
-
-    Raises:
-        ConfigError: Something is there already and `replace` is False, or the suffix is another.
-    """
-    path = character_folder() / f"{name}{SUFFIX}" if path is None else Path(path)
-    if path.suffix != SUFFIX:
-        raise ConfigError(f"{path} cannot hold a character. Let its name end in {SUFFIX}.")
-    if path.exists() and not replace:
-        raise ConfigError(f"{path} is there already. Use another name, or `--replace` to overwrite it.")
-    return path
-
-
-def character_folder() -> Path:
-    """Where characters are saved by name."""
-    return home() / "characters"
-
-
-def character_names() -> list[str]:
-    """Names of the saved characters, whole or not."""
-    files = character_folder().glob(f"*{SUFFIX}")
-    return sorted(file.stem for file in files if not file.name.startswith("."))
-
-
-def find_character(name_or_file: str | Path) -> Path:
-    """Return the file of a saved character, or of one that lies elsewhere.
-
-    Raises:
-        ConfigError: There is neither; the message proposes the closest name.
-    """
-    text = str(name_or_file)
-    if isinstance(name_or_file, str) and text in character_names():
-        return character_folder() / f"{text}{SUFFIX}"
-    if Path(text).is_file():
-        return Path(text)
-    names = character_names()
-    close = difflib.get_close_matches(text, names, n=1)
-    known = f"Saved: {', '.join(names)}." if names else "None is saved yet."
-    advice = f"Did you mean `{close[0]}`?" if close else known
-    raise ConfigError(
-        f"No character and no file is called `{text}`. {advice} "
-        'Make one with `likeness character add NAME --face me.jpg --consent "..."`.'
-    )
-
-
-def remove_character(name: str) -> Path:
-    """Delete a saved character. A file that lies elsewhere is the user's own to delete.
-
-    Raises:
-        ConfigError: None has that name.
-    """
-    if name not in character_names():
-        find_character(name)
-        raise ConfigError(f"{name} is a file, not the name of a saved character. Delete the file itself.")
-    path = character_folder() / f"{name}{SUFFIX}"
-    path.unlink()
-    return path
 
 
 def _checksum(tensors: dict[str, np.ndarray], facts: dict[str, Any]) -> str:

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from likeness.faces import find_faces, read_face
-from likeness.generation.best_of import Candidate, Search, record_search
+from likeness.generation.best_of import Candidate, record_search
 from likeness.generation.likeness import GenerationRequest, Likeness, StepCallback
 from likeness.generation.pictures import plot_similarity, write_contact_sheet
 from likeness.generation.report import ReportItem, write_report
-from likeness.generation.saving import save_clip
+from likeness.generation.saving import save_or_rescue
+from likeness.generation.search import Search
 from likeness.generation.settings import GenerationSettings
 from likeness.media import resize, write_picture
 from likeness.puppets import sample_person, sample_picture
@@ -100,7 +101,7 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
         if name not in portraits:
             portraits[name] = folder / f"{slug}_reference.png"
             write_picture(portraits[name], clip.references[0].crop)
-        video = save_clip(clip, folder / f"{slug}_{number}.mp4")
+        video = save_or_rescue(clip, folder / f"{slug}_{number}.mp4")
         items.append(ReportItem(clip=clip, video=video, person=name, references=(portraits[name],)))
     write_contact_sheet(folder / "contact_sheet.png", clips)
     labels = [f"{name}: {_doing(clip.prompt)}" for name, clip in zip(names, clips, strict=True)]

@@ -16,7 +16,7 @@ from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
 from likeness.adapters.regions import Regions
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, SamplingError
 from likeness.generation.settings import GenerationSettings
 from likeness.methods.method import Method
 from likeness.records import Face
@@ -75,6 +75,7 @@ def denoise(
 
     Raises:
         ConfigError: The pipeline's scheduler does not end in so many steps.
+        SamplingError: Latents or pixels are not finite.
         Rejected: The judge did not want it. Only single requests are judged.
     """
     assert judge is None or len(requests) == 1
@@ -83,6 +84,7 @@ def denoise(
 
     def report(_pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
         nonlocal before
+        refuse_not_finite(tensors["latents"], f"step {step + 1} of {settings.steps}")
         if on_step is not None:
             on_step(step + 1, settings.steps)
         if judge is not None and step + 1 == judge.step:
@@ -119,12 +121,30 @@ def denoise(
                 else ["latents", "noise_pred"],
                 output_type="np",
             ).frames
-    except Rejected:
+    except (Rejected, SamplingError):
         # What the pipeline does when it ends by itself.
         pipeline._current_timestep = None
         pipeline.maybe_free_model_hooks()
         raise
     return to_bytes(np.asarray(videos))
+
+
+def refuse_not_finite(latents: Tensor, when: str) -> None:
+    """Stop at latents with infinities or NaN: every step after them, and the video, would be nothing but those.
+
+    Raises:
+        SamplingError: There are some.
+    """
+    if not torch.isfinite(latents).all():
+        raise SamplingError(_not_finite(when))
+
+
+def _not_finite(when: str) -> str:
+    return (
+        f"The model gave numbers that are not finite in {when}, so there is no video. Weights may be damaged (`likeness "
+        "models check` checks those that are here), or numbers too large for their dtype: try a smaller `identity_scale` or "
+        "`guidance`."
+    )
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
@@ -186,7 +206,13 @@ def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[s
 
 
 def to_bytes(pictures: np.ndarray) -> np.ndarray:
-    """Bring pixels in [0, 1] to uint8."""
+    """Bring pixels in [0, 1] to uint8.
+
+    Raises:
+        SamplingError: Some are not finite.
+    """
+    if not np.isfinite(pictures).all():
+        raise SamplingError(_not_finite("decoding"))
     return (pictures * 255).round().astype(np.uint8)
 
 

@@ -13,16 +13,18 @@ import numpy as np
 
 from likeness.adapters.regions import Area, Regions
 from likeness.backbones.load import load_pipeline
-from likeness.generation.best_of import Search, choose_best
+from likeness.generation.best_of import choose_best
 from likeness.generation.characters import Character
 from likeness.generation.denoise import GenerationRequest, Judge, StepCallback, check_steps, denoise
 from likeness.generation.loading import adapter_folder, load_adapter, locate_backbone
+from likeness.generation.outputs import check_enlarged
 from likeness.generation.plan import CardMemory, find_card
 from likeness.generation.presets import METHODS, Preset, find_preset, known
 from likeness.generation.prompts import add_style, check_prompt
 from likeness.generation.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.references import Person
 from likeness.generation.released import open_released, uses_released
+from likeness.generation.search import Search
 from likeness.generation.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.several import People, measure, part_people, read_people, stand_in_strips
 from likeness.generation.shapes import reading_shapes
@@ -148,7 +150,8 @@ class Likeness:
         """
         settings = self.settings(**choices)
         search = Search.of(best_of, min_similarity)
-        check_prompt(prompt, len(part_people(faces)))
+        search.check_seed(seed)
+        check_prompt(prompt, len(part_people(faces)), method=type(self.method))
         references, *others = read_people(faces)
         request = GenerationRequest(
             prompt=prompt,
@@ -187,6 +190,18 @@ class Likeness:
             [prompt], self.pipeline.tokenizer, num_references=num_references, max_length=limit
         )
 
+    def check_enlarged(self, frames: int, enlarge: int | None, *, num_people: int = 1) -> None:
+        """Refuse to enlarge clips beyond what can be held and shown, before they are made.
+
+        Raises:
+            ConfigError: `enlarge` is too large.
+        """
+        if enlarge is None:
+            return
+        config, factor = self.pipeline.transformer.config, self.pipeline.vae_scale_factor_spatial
+        width = config.sample_width * factor * (num_people if self.preset.stands_apart else 1)
+        check_enlarged((frames, config.sample_height * factor, width), enlarge)
+
     def story(
         self,
         story: "str | Path | Story",
@@ -195,6 +210,7 @@ class Likeness:
         *,
         on_step: StepCallback | None = None,
         on_shot: "StoryCallback | None" = None,
+        overwrite: bool = True,
     ) -> "Told":
         """Make the shots of a story file and join them; finished shots in `folder` are kept.
 
@@ -204,13 +220,15 @@ class Likeness:
             faces: The person, where it is not the one that the story names.
             on_step: Called after each step with the steps done and all steps of all shots.
             on_shot: Called before each shot with its number, their count, and whether it is kept from before.
+            overwrite: False refuses a folder that holds files of a story's names and no story's record.
 
         Raises:
-            ConfigError: The story is not usable as it is; the message names the shot.
+            ConfigError: The story is not usable as it is, and the message names the shot; or files would be replaced.
+            LockedError: Another process makes a story in that folder.
         """
         from likeness.generation.telling import tell
 
-        return tell(self, story, Path(folder), faces, on_step=on_step, on_shot=on_shot)
+        return tell(self, story, Path(folder), faces, on_step=on_step, on_shot=on_shot, overwrite=overwrite)
 
     def generate_many(
         self,

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from likeness.files import write_atomically
 from likeness.media import contact_sheet, write_picture
 from likeness.records import Clip
 
@@ -50,9 +52,7 @@ def plot_similarity(path: Path, clips: Sequence[Clip], *, names: Sequence[str]) 
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False, loc="lower left")
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
-    pyplot.close(figure)
+    _save(path, figure)
 
 
 def summarize(clip: Clip) -> str:
@@ -97,6 +97,15 @@ def plot_story(path: Path, clips: Sequence[Clip]) -> None:
     )
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
-    pyplot.close(figure)
+    _save(path, figure)
+
+
+def _save(path: Path, figure: Any) -> None:
+    """Write and forget a figure."""
+    from matplotlib import pyplot
+
+    try:
+        with write_atomically(path) as draft:
+            figure.savefig(draft, metadata={"Software": None})
+    finally:
+        pyplot.close(figure)

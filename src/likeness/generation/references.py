@@ -9,6 +9,7 @@ from likeness.errors import ConfigError
 from likeness.faces import read_face
 from likeness.faces.film import read_film
 from likeness.generation.characters import Character
+from likeness.generation.inputs import check_person
 from likeness.media import is_video
 from likeness.records import Face
 
@@ -47,11 +48,10 @@ def choose_person(
 
     Raises:
         ConfigError: Both were named, or neither.
+        MediaError: A file is not there, or cannot be read.
+        FaceError: A picture or video shows no usable face, or several and `pick` is None.
     """
-    if faces and character:
-        raise ConfigError(
-            f"Pictures and the character `{character}` were given, but one person is shown. Give one of both."
-        )
+    check_person(faces, character)
     if character:
         return Character.load(character)
     return read_faces(list(faces), pick=pick)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from likeness.files import write_text
 from likeness.records import Clip
 
 STYLE = """
@@ -91,7 +92,7 @@ def write_report(
 inside.</p>
 </body></html>
 """
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _film(folder: Path, film: Path | None) -> str:
@@ -137,7 +138,7 @@ def _card(folder: Path, item: ReportItem) -> str:
     return (
         f'<div class="card"><video src="{source}" autoplay loop muted playsinline controls></video>'
         f'<div><p class="prompt">{name}{html.escape(item.clip.prompt)}</p>'
-        f'<p class="soft">seed {item.clip.settings.get("seed")}{_chosen(item.clip)}</p>{figures}</div></div>'
+        f'<p class="soft">seed {html.escape(str(item.clip.settings.get("seed")))}{_chosen(item.clip)}</p>{figures}</div></div>'
     )
 
 

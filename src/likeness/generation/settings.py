@@ -9,16 +9,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from likeness.errors import ConfigError
 from likeness.generation.presets import Preset
-from likeness.generation.prompts import check_style
+from likeness.generation.prompts import check_negative_prompt, check_style
 from likeness.identity.face_shape.sliders import FaceShape
 
-_BLOCKS = re.compile(r"\d+-\d+|\d+(,\d+)*")
+MAX_BLOCKS = 1000
+"""More than any transformer has; the transformer itself says how many it is."""
+_BLOCKS = re.compile(r"[0-9]+-[0-9]+|[0-9]+(,[0-9]+)*")
 
 
 def name_blocks(blocks: Any) -> Any:
     """Write block numbers as text: `0-20` for a range, both ends included, or `0,2,4`. Others stay as they are."""
     if isinstance(blocks, range) and blocks and blocks.step == 1:
         return f"{blocks[0]}-{blocks[-1]}"
+    if isinstance(blocks, range) and blocks[MAX_BLOCKS:]:
+        raise ValueError(f"these are more than {MAX_BLOCKS} blocks")
     if isinstance(blocks, range | list | tuple):
         return ",".join(str(number) for number in blocks)
     return blocks.replace(" ", "") if isinstance(blocks, str) else blocks
@@ -32,9 +36,16 @@ def read_blocks(text: str | None) -> range | tuple[int, ...] | None:
     """
     if text is None:
         return None
+    if (
+        any(len(number) > len(str(MAX_BLOCKS)) for number in re.findall(r"[0-9]+", text))
+        or text.count(",") > MAX_BLOCKS
+    ):
+        raise ConfigError(
+            f"`identity_blocks` is {_shorten(text)}; no transformer has more than {MAX_BLOCKS} blocks. Name fewer."
+        )
     if not _BLOCKS.fullmatch(text):
         raise ConfigError(
-            f"`identity_blocks` is {text!r}; block numbers are needed. Write a range such as 0-20, or 0,2,4."
+            f"`identity_blocks` is {_shorten(text)}; block numbers are needed. Write a range such as 0-20, or 0,2,4."
         )
     if "-" not in text:
         return tuple(int(number) for number in text.split(","))
@@ -42,6 +53,10 @@ def read_blocks(text: str | None) -> range | tuple[int, ...] | None:
     if last < first:
         raise ConfigError(f"`identity_blocks` is {text!r}, which runs backwards. Write {last}-{first}.")
     return range(first, last + 1)
+
+
+def _shorten(text: str) -> str:
+    return repr(text) if len(text) <= 40 else f"{text[:40]!r}..."
 
 
 class GenerationSettings(BaseModel):
@@ -108,7 +123,7 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
 
     Raises:
         ConfigError: A setting is unknown, out of range or contradicts another.
-        PromptError: The style holds the trigger word.
+        PromptError: Style or negative prompt holds the trigger word, or what no English text encoder reads.
     """
     defaults = {name: getattr(preset, name) for name in ("steps", "guidance", "frames")}
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -122,7 +137,7 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
     try:
         settings = GenerationSettings(**(defaults | given))
     except ValidationError as error:
-        problems = "; ".join(f"`{e['loc'][0]}` is {e['input']}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"`{e['loc'][0]}` is {e['input']!s:.80}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{problems}. Leave it out to use the preset's value.") from error
     if settings.frames % 8 != 1:
         nearest = max(1, round((settings.frames - 1) / 8) * 8 + 1)
@@ -136,4 +151,5 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
         )
     read_blocks(settings.identity_blocks)
     check_style(settings.style)
+    check_negative_prompt(settings.negative_prompt)
     return settings

@@ -15,12 +15,15 @@ from pydantic import Field
 
 from likeness.config import Settings, apply_overrides, build
 from likeness.errors import ConfigError, PromptError
-from likeness.generation.best_of import MAX_SEED, Search
 from likeness.generation.presets import Preset
 from likeness.generation.prompts import check_prompt
+from likeness.generation.search import MAX_SEED, Search
 from likeness.generation.settings import GenerationSettings, resolve_settings
 
 MAX_SHOTS = 100
+MAX_FRAMES = 5000
+"""Of all shots together: they are joined in memory, where so many take 5 GB at 720 x 480 pixels."""
+MAX_FILE_BYTES = 1_000_000
 
 
 class Shot(Settings):
@@ -71,14 +74,19 @@ def read_story(path: str | Path, overrides: Iterable[str] = ()) -> Story:
             f"{path} is no story: its suffix is {path.suffix or 'missing'}. Use .toml or .json."
         )
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"it holds more than {MAX_FILE_BYTES // 1_000_000} MB")
+        text = path.read_text(encoding="utf-8-sig")  # Some editors begin a file with a byte order mark.
         values = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist. Name a story (a TOML or JSON file).") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(
             f"{path} cannot be read as {path.suffix[1:].upper()}: {error}. Correct it."
         ) from error
+    _refuse_surrogates(values, path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no table of settings. Begin as examples/story.toml does.")
     story = build_story(apply_overrides(values, overrides), where=path.name)
@@ -108,6 +116,14 @@ def build_story(values: dict[str, Any], *, where: str = "story") -> Story:
     return build(Story, {**values, "defaults": defaults, "shots": built}, where=where)
 
 
+def _refuse_surrogates(values: Any, path: Path) -> None:
+    r"""JSON may write half a character, as in `"\ud83d"`, which no page and no tokenizer can take."""
+    try:
+        json.dumps(values, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{path} holds text that is no Unicode ({error.reason}). Correct it.") from error
+
+
 def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None:
     for name in values.keys() - known:
         close = difflib.get_close_matches(name, sorted(known), n=1)
@@ -129,7 +145,14 @@ def decide_shots(story: Story, preset: Preset) -> list[tuple[GenerationSettings,
         try:
             check_prompt(shot.prompt)
             search = Search.of(chosen.pop("best_of", 1), chosen.pop("min_similarity", None))
+            search.check_seed(story.seed if shot.seed is None else shot.seed)
             decided.append((resolve_settings(preset, chosen), search))
         except (ConfigError, PromptError) as error:
             raise type(error)(f"Shot {number}: {error}") from error
+    frames = sum(settings.frames for settings, _ in decided)
+    if frames > MAX_FRAMES:
+        raise ConfigError(
+            f"The {len(decided)} shots have {frames} frames together; at most {MAX_FRAMES} are joined. "
+            "Make fewer or shorter shots, or several stories."
+        )
     return decided

@@ -7,20 +7,23 @@ were kept or not.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from likeness.errors import PromptError
-from likeness.generation.best_of import Search, choose_best
+from likeness.files import lock, write_bytes, write_text
+from likeness.generation.best_of import choose_best
 from likeness.generation.characters import Character
 from likeness.generation.denoise import GenerationRequest, StepCallback
+from likeness.generation.folders import STORY_RECORD, check_story_folder
+from likeness.generation.outputs import record_file
 from likeness.generation.prompts import add_style
 from likeness.generation.provenance import describe_software
 from likeness.generation.references import Person, choose_person, read_faces
-from likeness.generation.saving import read_clip, save_clip
+from likeness.generation.saving import read_clip, save_or_rescue
+from likeness.generation.search import Search
 from likeness.generation.settings import GenerationSettings
 from likeness.generation.stories import Story, decide_shots, read_story
 from likeness.generation.story_pages import show_story
@@ -32,7 +35,9 @@ if TYPE_CHECKING:
 
 StoryCallback = Callable[[int, int, bool], None]
 """Called before each shot with its number, their count, and whether it is kept from before."""
-RECORD = "story.json"
+RECORD = STORY_RECORD
+LOCK = ".story.lock"
+"""Held while a story is made in its folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -101,14 +106,34 @@ def tell(
     *,
     on_step: StepCallback | None = None,
     on_shot: StoryCallback | None = None,
+    overwrite: bool = True,
 ) -> Told:
     """Make what is missing of a story, then join and show it. See `Likeness.story`."""
     story = story if isinstance(story, Story) else read_story(story)
     decided = decide_shots(story, likeness.preset)
+    check_story_folder(folder, overwrite=overwrite)
     person = choose_person(story.faces, story.character) if faces is None else faces
     references = read_faces(person)
     plans = _plan(likeness, story, decided, person, references)
-    folder.mkdir(parents=True, exist_ok=True)
+    busy = f"{{owner}} makes a story in {folder}. Wait until it has ended, or choose another folder."
+    with lock(folder / LOCK, busy=busy):
+        shots = _make_shots(likeness, plans, folder, references, on_step, on_shot)
+        video, page = show_story(folder, story.title, [(shot.file, shot.clip) for shot in shots])
+        told = Told(title=story.title, video=video, page=page, shots=tuple(shots))
+        finished = [asdict(entry) for entry in _finished(folder).values()]
+        _write_record(folder, told.to_dict() | {"finished": finished})
+    return told
+
+
+def _make_shots(
+    likeness: "Likeness",
+    plans: Sequence[_Plan],
+    folder: Path,
+    references: tuple[Face, ...],
+    on_step: StepCallback | None,
+    on_shot: StoryCallback | None,
+) -> list[ToldShot]:
+    """Make the shots that are missing, and note each as soon as it is there."""
     finished = _finished(folder)
     costs = [plan.settings.steps * plan.search.best_of for plan in plans]
     shots: list[ToldShot] = []
@@ -119,10 +144,10 @@ def tell(
         file = folder / f"shot_{index + 1:02d}_{plan.fingerprint[:8]}.mp4"
         if before is None:
             count = _counter(sum(costs[:index]), sum(costs), on_step)
-            save_clip(_make(likeness, plan, count), file)
+            save_or_rescue(_make(likeness, plan, count), file)
         elif before.file != file.name:
-            for suffix in (".mp4", ".json"):
-                shutil.copyfile((folder / before.file).with_suffix(suffix), file.with_suffix(suffix))
+            for source in (folder / before.file, record_file(folder / before.file)):
+                write_bytes(file.with_suffix(source.suffix), source.read_bytes())
         finished[plan.fingerprint] = _Finished(
             file=file.name, fingerprint=plan.fingerprint, sha256=sha256_of(file)
         )
@@ -130,10 +155,7 @@ def tell(
         shots.append(ToldShot(file=file, is_kept=before is not None, clip=read_clip(file, references)))
         if on_step is not None:
             on_step(sum(costs[: index + 1]), sum(costs))
-    video, page = show_story(folder, story.title, [(shot.file, shot.clip) for shot in shots])
-    told = Told(title=story.title, video=video, page=page, shots=tuple(shots))
-    _write_record(folder, told.to_dict() | {"finished": [asdict(entry) for entry in finished.values()]})
-    return told
+    return shots
 
 
 def _plan(
@@ -201,11 +223,9 @@ def _finished(folder: Path) -> dict[str, _Finished]:
 
 
 def _is_whole(file: Path, sha256: str) -> bool:
-    return file.is_file() and file.with_suffix(".json").is_file() and sha256_of(file) == sha256
+    return file.is_file() and record_file(file).is_file() and sha256_of(file) == sha256
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
     """Note what is finished, wholly or not at all, so that a killed story goes on where it was."""
-    draft = folder / f".{RECORD}"
-    draft.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / RECORD)
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")

@@ -10,14 +10,19 @@ number j of the word, all its pieces, stands for identity token j. Works with an
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from likeness.errors import PromptError
 
+if TYPE_CHECKING:  # Sentences are checked before torch is imported, which takes seconds.
+    from torch import Tensor
+
 TRIGGER = "img"
+NO_NOUNS = (
+    "a an the this that of in on at with by for from to into onto over under near behind and or but nor as than "
+    "is are was were be being has have had who which whose where while my your his her its our their no not"
+)
+"""Words that never name a person, so none of them can be the class word."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,11 +34,11 @@ class PromptTokens:
         whose: (batch, text_tokens), int64: which person a class word names, from 1; 0 elsewhere
     """
 
-    ids: Tensor
-    whose: Tensor
+    ids: "Tensor"
+    whose: "Tensor"
 
     @property
-    def mask(self) -> Tensor:
+    def mask(self) -> "Tensor":
         """(batch, text_tokens), bool: the paper's m, of all people together."""
         return self.whose > 0
 
@@ -56,9 +61,11 @@ def split_people(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], st
     One person is marked by the trigger, several by numbered ones: "a man img1 shakes hands with a woman img2".
 
     Raises:
-        PromptError: A trigger is missing, stands twice, does not follow a word, or numbered and plain ones are mixed.
+        PromptError: A trigger is missing, stands twice or in capitals, does not follow a word that can name a person,
+            or numbered and plain ones are mixed.
     """
     prompt = " ".join(prompt.split())
+    _refuse_capitals(prompt, trigger)
     found = list(re.finditer(rf"\b{re.escape(trigger)}(\d*)\b", prompt))
     _check_triggers(prompt, [match[1] for match in found], trigger)
     mentions, start = [], 0
@@ -69,9 +76,23 @@ def split_people(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], st
                 f'In the prompt "{prompt}" no word stands right before `{match[0]}`. {_example(trigger, len(found))}'
             )
         before, _, word = words.rpartition(" ")
+        if word.lower() in NO_NOUNS.split():
+            raise PromptError(
+                f'In the prompt "{prompt}" the word before `{match[0]}` is "{word}", which names no person. '
+                f"{_example(trigger, len(found))}"
+            )
         mentions.append(Mention(person=int(match[1] or 1), before=before, word=word))
         start = match.end()
     return mentions, prompt[start:]
+
+
+def _refuse_capitals(prompt: str, trigger: str) -> None:
+    for written in re.findall(rf"\b{re.escape(trigger)}\d*\b", prompt, flags=re.IGNORECASE):
+        if not written.startswith(trigger):
+            raise PromptError(
+                f'The prompt "{prompt}" holds `{written}`; the trigger word is written `{trigger}`, in small letters. '
+                f"{_example(trigger)}"
+            )
 
 
 def _check_triggers(prompt: str, numbers: list[str], trigger: str) -> None:
@@ -147,6 +168,8 @@ def tokenize_prompts(
         PromptError: See `split_people`; a prompt names another number of people than `num_copies` has numbers; or it
             is longer than `max_length` once the class word is repeated.
     """
+    import torch
+
     copies = (num_copies,) if isinstance(num_copies, int) else tuple(num_copies)
     rows = [_tokenize(prompt, tokenizer, copies, max_length, trigger) for prompt in prompts]
     ids = torch.full((len(rows), max_length), tokenizer.pad_token_id)
@@ -165,17 +188,16 @@ def tokenize_clean(
     Raises:
         PromptError: See `split_prompt`, of prompts with a trigger; or a prompt is longer than `max_length`.
     """
+    import torch
+
     ids = torch.full((len(prompts), max_length), tokenizer.pad_token_id)
     for row, prompt in enumerate(prompts):
-        if re.search(rf"\b{re.escape(trigger)}\d*\b", prompt):
+        if re.search(rf"\b{re.escape(trigger)}\d*\b", prompt, flags=re.IGNORECASE):
             split_prompt(prompt, trigger)
             tokens, _ = _tokenize(prompt, tokenizer, (1,), max_length, trigger)
         else:
+            check_fits(prompt, tokenizer, max_length=max_length)
             tokens = list(tokenizer(prompt).input_ids)
-        if len(tokens) > max_length:
-            raise PromptError(
-                f'The prompt "{prompt}" takes {len(tokens)} tokens; at most {max_length} fit. Shorten it.'
-            )
         ids[row, : len(tokens)] = torch.tensor(tokens)
     return PromptTokens(ids=ids, whose=torch.zeros_like(ids))
 
@@ -219,8 +241,30 @@ def _tokenize(
     return tokens, whose
 
 
+def check_fits(text: str, tokenizer: Any, *, max_length: int, what: str = "prompt") -> None:
+    """Demand that the text encoder reads a whole text, instead of what is left after cutting it.
+
+    Raises:
+        PromptError: It has more tokens than fit. The message holds as much of it as does fit.
+    """
+    count = len(tokenizer(text, truncation=False, verbose=False).input_ids)
+    if count <= max_length:
+        return
+    words = text.split()
+    low, high = 0, len(words)
+    while low < high:  # The longest beginning that fits.
+        middle = (low + high + 1) // 2
+        fits = len(tokenizer(" ".join(words[:middle]), verbose=False).input_ids) <= max_length
+        low, high = (middle, high) if fits else (low, middle - 1)
+    shorter = " ".join(words[:low])
+    if "," in shorter:
+        shorter = shorter[: shorter.rindex(",")]
+    advice = f' This much fits: "{shorter.rstrip(",.; ")}"' if shorter else ""
+    raise PromptError(f"The {what} takes {count} tokens; at most {max_length} fit. Shorten it.{advice}")
+
+
 def _pieces(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+    return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def _continue(tokenizer: Any, word: str, after: str) -> list[int]:

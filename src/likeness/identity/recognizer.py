@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from likeness.errors import WeightsError
+from likeness.files import write_atomically, write_text
 from likeness.identity.convolution import halvings
 
 _PADDING = 0.25
@@ -109,11 +110,9 @@ class Recognizer(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and float16 weights."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
-        save_file(
-            {name: value.half() for name, value in self.state_dict().items()}, folder / "model.safetensors"
-        )
+        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
+        with write_atomically(folder / "model.safetensors") as draft:
+            save_file({name: value.half() for name, value in self.state_dict().items()}, draft)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

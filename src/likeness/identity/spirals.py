@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from likeness.errors import ConfigError, WeightsError
+from likeness.files import write_atomically
 from likeness.identity.decimation import decimate
 
 Vertices = NDArray[np.float32]
@@ -107,7 +108,8 @@ class MeshTopology:
             for name in self.__dataclass_fields__
             for level, array in enumerate(getattr(self, name))
         }
-        save_file(tensors, path)
+        with write_atomically(path) as draft:
+            save_file(tensors, draft)
 
     @classmethod
     def load(cls, path: Path) -> Self:

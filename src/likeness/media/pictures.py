@@ -14,12 +14,16 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from likeness.errors import MediaError
+from likeness.files import write_bytes
 from likeness.media.guard import inspect
 
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 40_000_000
 """Largest picture or video frame that is decoded."""
+MAX_COMMENT_BYTES = 65_533
+"""What a JPEG's comment holds."""
+_JPEG = (".jpg", ".jpeg")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError)
 """What Pillow's decoders raise on damaged files."""
@@ -73,23 +77,32 @@ def read_picture(path: str | Path) -> np.ndarray:
 def write_picture(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
     """Write (height, width, 3) uint8 as the suffix of `path` says. Parent folders are made.
 
-    `metadata` lies as JSON in the `comment` of a PNG; other formats are written without.
+    `metadata` lies as JSON in the `comment` of a PNG, and in that of a JPEG where it is shorter than `MAX_COMMENT_BYTES`;
+    other formats are written without. The file appears only once it is whole.
 
     Raises:
-        MediaError: Pillow knows no such suffix, or the disk refuses.
+        MediaError: Pillow knows no such suffix.
+        FileWriteError: The disk refuses.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {"quality": 92} if path.suffix.lower() in {".jpg", ".jpeg", ".webp"} else {}
-    if metadata is not None and path.suffix.lower() == ".png":
-        settings["pnginfo"] = PngInfo()
-        settings["pnginfo"].add_text("comment", json.dumps(metadata, sort_keys=True))
+    suffix = path.suffix.lower()
+    settings: dict[str, Any] = {"quality": 92} if suffix in {*_JPEG, ".webp"} else {}
+    if metadata is not None:
+        text = json.dumps(metadata, sort_keys=True)
+        if suffix == ".png":
+            settings["pnginfo"] = PngInfo()
+            settings["pnginfo"].add_text("comment", text)
+        elif suffix in _JPEG and len(text) < MAX_COMMENT_BYTES:
+            settings["comment"] = text.encode("ascii")
+    image, encoded = Image.fromarray(np.ascontiguousarray(picture)), io.BytesIO()
+    if (kind := Image.registered_extensions().get(suffix)) is None:
+        raise MediaError(f"{path} cannot be written as a picture. Let its name end in .png or .jpg.")
     try:
-        Image.fromarray(np.ascontiguousarray(picture)).save(path, **settings)
+        # In memory first: on a full disk Pillow leaves half a JPEG and raises nothing.
+        image.save(encoded, kind, **settings)
     except (ValueError, OSError) as error:
-        raise MediaError(
-            f"{path} cannot be written: {error}. Use a writable folder and .png or .jpg."
-        ) from error
+        raise MediaError(f"{path} cannot be written: {error}. Let its name end in .png or .jpg.") from error
+    write_bytes(path, encoded.getvalue())
 
 
 def resize(picture: np.ndarray, width_px: int, height_px: int, *, is_quick: bool = False) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Video: H.264 in mp4 out; mp4, Matroska and GIF in. The same frames give the same bytes."""
 
 import json
-import tempfile
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from likeness.errors import MediaError
+from likeness.files import write_atomically
 from likeness.media.guard import gif_is_cut, inspect, matroska_bytes
 from likeness.media.pictures import MAX_PIXELS
 
@@ -38,7 +38,8 @@ def write_video(
     `metadata` lies as JSON in the `comment` tag of the file. The file appears only once it is whole.
 
     Raises:
-        MediaError: the frames are no video, or the disk refuses.
+        MediaError: the frames are no video, or the suffix is another.
+        FileWriteError: the disk refuses.
     """
     path = Path(path)
     check_video_path(path)
@@ -49,17 +50,10 @@ def write_video(
     if not fps > 0:
         raise MediaError(f"`fps` is {fps}; a number above 0 is needed.")
     _, height, width, _ = frames.shape
-    frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".likeness-", dir=path.parent) as folder:
-            draft = Path(folder) / "draft.mp4"
-            _encode(draft, frames, Fraction(fps).limit_denominator(_FPS_DENOMINATOR_LIMIT), metadata)
-            draft.replace(path)
-    except OSError as error:
-        raise MediaError(
-            f"{path} cannot be written: {error}. Choose a folder with room that you may write."
-        ) from error
+    if height % 2 or width % 2:
+        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    with write_atomically(path) as draft:
+        _encode(draft, frames, Fraction(fps).limit_denominator(_FPS_DENOMINATOR_LIMIT), metadata)
 
 
 def check_video_path(path: Path) -> None:

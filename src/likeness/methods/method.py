@@ -32,7 +32,7 @@ from likeness.adapters.session import Keeper, Session
 from likeness.adapters.wrapper import AdaptedBlock
 from likeness.errors import ConfigError
 from likeness.identity.people import People, Weights, weights_of
-from likeness.identity.prompt import PromptTokens
+from likeness.identity.prompt import PromptTokens, check_fits
 from likeness.identity.reference import FaceInput
 from likeness.identity.tokens import PersonTokens
 
@@ -165,6 +165,7 @@ class Method(ModelMixin, ConfigMixin):
         references = references if scale else none
         tokens = self.tokenize(prompts, pipe.tokenizer, num_references=references, max_length=max_length)
         embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
+        check_fits(negative_prompt, pipe.tokenizer, max_length=max_length, what="negative prompt")
         negatives = [negative_prompt] * len(prompts)
         negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
         fused = self.fuse(embeds.to(self.device), tokens.whose, identity, scale=scale).to(negative)

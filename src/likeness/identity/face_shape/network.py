@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from likeness.errors import WeightsError
+from likeness.files import write_atomically, write_text
 from likeness.identity.convolution import Residual
 
 
@@ -102,10 +103,10 @@ class ShapeNetwork(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and float16 weights."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
+        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
         tensors = {name: value.half().contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, folder / "model.safetensors")
+        with write_atomically(folder / "model.safetensors") as draft:
+            save_file(tensors, draft)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

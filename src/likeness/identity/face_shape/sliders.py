@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from likeness.config import Settings
 from likeness.errors import ConfigError, WeightsError
+from likeness.files import write_atomically
 from likeness.identity.face_shape.proportions import refuse_other_topology
 from likeness.identity.face_shape.source import SHIPPED, ShapeSource
 from likeness.records import Face
@@ -128,7 +129,8 @@ def derive_directions(num_people: int = 40) -> dict[str, NDArray[np.float32]]:
 
 def save_directions(folder: Path, found: dict[str, NDArray[np.float32]]) -> None:
     """Write them beside a shape network, as float16."""
-    save_file({name: value.astype(np.float16) for name, value in found.items()}, folder / _FILE)
+    with write_atomically(folder / _FILE) as draft:
+        save_file({name: value.astype(np.float16) for name, value in found.items()}, draft)
 
 
 @cache

@@ -1,0 +1,113 @@
+"""What can be told from the words of a command is told before anything is imported that takes seconds."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"}
+MOST_S = 1.2
+PROMPT = "a woman img waves"
+REFUSED = {
+    "a prompt without the trigger word": ["generate", "a woman waves", "--face", "me.jpg"],
+    "a picture that is not there": ["generate", PROMPT, "--face", "absent.jpg"],
+    "an empty picture": ["generate", PROMPT, "--face", "empty.jpg"],
+    "a second picture that is not there": [
+        "generate", "a man img1 and a woman img2 nod", "--face", "me.jpg", "--second-face", "absent.jpg",
+    ],
+    "a second pick of nobody": ["generate", "a man img1 and a woman img2 nod", "--face", "me.jpg", "--second-pick", "2"],
+    "a suffix": ["generate", PROMPT, "--face", "me.jpg", "-o", "clip.gif"],
+    "several frames in a picture": ["generate", PROMPT, "--face", "me.jpg", "-o", "clip.jpg"],
+    "a file as a folder": ["generate", PROMPT, "--face", "me.jpg", "-o", "me.jpg/clip.mp4"],
+    "a folder as the record": ["generate", PROMPT, "--face", "me.jpg", "-o", "y.mp4"],
+    "somebody else's JSON": ["generate", PROMPT, "--face", "me.jpg", "--frames", "1", "-o", "prompts.png"],
+    "a result that is there": ["generate", PROMPT, "--face", "me.jpg", "-o", "there.mp4"],
+    "blocks": ["generate", PROMPT, "--face", "me.jpg", "--identity-blocks", "0-99999999999"],
+    "enlarging": ["generate", PROMPT, "--face", "me.jpg", "--enlarge", "100"],
+    "a number that is none": ["generate", PROMPT, "--face", "me.jpg", "--guidance", "nan"],
+    "a slider that is no number": ["generate", PROMPT, "--face", "me.jpg", "--jaw", "nan"],
+    "memory": ["generate", PROMPT, "--face", "me.jpg", "--memory-gb", "1e300"],
+    "seeds beyond torch": ["generate", PROMPT, "--face", "me.jpg", "--best-of", "2", "--seed", str(2**63 - 1)],
+    "a method": ["generate", PROMPT, "--face", "me.jpg", "--method", "magic"],
+    "a preset": ["generate", PROMPT, "--face", "me.jpg", "--preset", "tinny"],
+    "an adapter": ["generate", PROMPT, "--face", "me.jpg", "--adapter", "absent"],
+    "a story that is not there": ["story", "absent.toml"],
+    "a story's picture": ["story", "story.toml", "--face", "absent.jpg"],
+    "a story's pick with a character": ["story", "story.toml", "--character", "ana", "--pick", "1"],
+    "a story's folder": ["story", "story.toml", "--face", "me.jpg", "-o", "mine"],
+    "a story's folder that is a file": ["story", "story.toml", "--face", "me.jpg", "-o", "me.jpg"],
+    "blocks of a story": ["story", "story.toml", "--face", "me.jpg", "--set", "identity_blocks=0-99999999999"],
+    "all frames of a story": ["story", "long.toml", "--face", "me.jpg"],
+    "the demo's folder": ["demo", "-o", "mine"],
+    "the demo's seed": ["demo", "--seed", str(2**40)],
+    "a sheet that is there": ["puppets", "there.png"],
+    "a sheet's suffix": ["puppets", "sheet.gif"],
+    "a seed of puppets": ["puppets", "sheet.png", "--seed", str(2**70)],
+    "a character that is not there": ["generate", PROMPT, "--character", "nobody"],
+    "a character's picture": ["character", "add", "ana", "--face", "absent.jpg", "--consent", "yes"],
+    "pictures to compare": ["compare", "absent.jpg", "me.jpg"],
+}  # fmt: skip
+PROGRAM = """
+import json, sys
+from likeness.cli import main
+told = {}
+for name, words in json.loads(sys.argv[1]).items():
+    try:
+        code = main(words)
+    except BaseException as error:
+        code = repr(error)
+    told[name] = [code, sorted({"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"} & sys.modules.keys())]
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder with all that the words above name."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "me.jpg").write_bytes(b"\xff\xd8\xff not looked at")
+    (folder / "empty.jpg").touch()
+    (folder / "y.json").mkdir()
+    (folder / "prompts.json").write_text("{}")
+    for name in ("there.mp4", "there.png", "mine/report.html", "mine/story.mp4"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    (folder / "story.toml").write_text(f'[[shots]]\nprompt = "{PROMPT}"\n')
+    shots = f'[[shots]]\nprompt = "{PROMPT}"\n' * 20
+    (folder / "long.toml").write_text(f"frames = 257\n{shots}")
+    return folder
+
+
+def test_bad_words_are_refused_before_anything_heavy_is_imported(desk):
+    before = {path: path.read_bytes() for path in desk.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(REFUSED)],
+        cwd=desk,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert {name: row for name, row in told.items() if row[0] not in (2, 3, 4) or row[1]} == {}
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in desk.rglob("*") if path.is_file()} == before
+
+
+def cpu_of_children_s():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize("name", ["a prompt without the trigger word", "a picture that is not there"])
+def test_bad_words_are_refused_within_a_second(desk, name):
+    command = [str(Path(sys.executable).parent / "likeness"), *REFUSED[name]]
+    times_s = []
+    for _ in range(3):
+        clock_s, cpu_s = time.perf_counter(), cpu_of_children_s()
+        subprocess.run(command, cwd=desk, capture_output=True, check=False)
+        times_s.append(min(time.perf_counter() - clock_s, cpu_of_children_s() - cpu_s))
+    assert min(times_s) <= MOST_S

@@ -1,0 +1,56 @@
+"""What a terminal would obey is written out wherever a verb prints text that came from elsewhere."""
+
+import io
+
+import pytest
+
+from likeness.cli import main
+from likeness.cli.terminal import printable, say
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J\x1b]0;title\x07", "\\x1b[2J\\x1b]0;title\\x07"),
+        ("gnp.exe\u202e", "gnp.exe\\u202e"),
+        ("\x9b31m", "\\x9b31m"),
+        ("a\rb\x08", "a\\x0db\\x08"),
+        ("half \ud83d", "half \\ud83d"),
+        ("one\ntwo\tthree", "one\ntwo\tthree"),
+        ("Zoë 顔 \U0001f469\u200d\U0001f52c", "Zoë 顔 \U0001f469\u200d\U0001f52c"),
+    ],
+)
+def test_only_what_a_terminal_obeys_is_escaped(text, shown):
+    assert printable(text) == shown
+
+
+def test_a_value_stays_on_its_line():
+    assert printable("Ana\nconsent: yes", lines=False) == "Ana\\x0aconsent: yes"
+
+
+def test_what_a_stream_cannot_encode_is_no_error():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    say("Zoë", stream=stream)
+    stream.flush()
+    assert stream.buffer.getvalue() == b"Zo\\xeb\n"
+
+
+def test_errors_are_printed_without_what_a_terminal_obeys(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "a woman \x1b[31mimg", "--face", "\x1b]0;x\x07.jpg"]) == 3
+    assert main(["story", "\x1b[2J.toml"]) == 2
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed
+    assert "\\x1b[2J.toml does not exist" in printed
+
+
+def test_a_character_is_shown_without_what_a_terminal_obeys(tmp_path, monkeypatch, capsys, face_of):
+    from likeness.generation import Character
+
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
+    Character(name="ana", faces=(face_of(0),), consent="\x1b[31mAna\x1b[0m\nname: bob").save()
+    assert main(["character", "show", "ana"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "\nname: bob" not in shown
+    assert "consent: \\x1b[31mAna" in shown
