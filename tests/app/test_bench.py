@@ -87,7 +87,7 @@ def test_unusable_folders_are_refused(pictures, tmp_path, bench):
     ):
         with pytest.raises(ConfigError, match=words):
             create_bench(tmp_path / "new", "own", protocol, folder)
-    with pytest.raises(ConfigError, match="already holds a benchmark"):
+    with pytest.raises(ConfigError, match="already holds a bench"):
         create_bench(bench, "own", protocol, pictures)
     assert not create_bench(tmp_path / "new", "own", protocol, pictures, allow_fewer=True).is_complete
 
@@ -95,7 +95,7 @@ def test_unusable_folders_are_refused(pictures, tmp_path, bench):
 def test_changed_pictures_are_noticed(bench):
     path = bench / "references" / "anna" / "1.png"
     write_picture(path, np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(ConfigError, match="another picture than when"):
+    with pytest.raises(ConfigError, match="another file than when"):
         Bench.load(bench)
     path.unlink()
     with pytest.raises(ConfigError, match="is gone"):
@@ -192,7 +192,9 @@ def test_what_lies_in_the_folder_of_a_new_benchmark_is_never_removed(pictures, t
         create_bench(tmp_path / "file" / "bench", "own", protocol, pictures)
     with pytest.raises(ConfigError, match="1 of 2 woman"):
         create_bench(tmp_path / "new", "own", Protocol(**SMALL, groups={"woman": 2}), pictures)
-    assert not [*(tmp_path / "new").iterdir()]  # Nobody's pictures are left behind.
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [
+        ".create.lock"
+    ]  # Nobody's pictures are left behind.
 
 
 def test_a_page_never_replaces_the_benchmark(bench, capsys):
