@@ -78,9 +78,9 @@ class InProcess(Server):
     def start(self) -> None:
         import uvicorn
 
-        from likeness.app.study.server import build_app
+        from likeness.app.study.server import build_app, build_config
 
-        config = uvicorn.Config(build_app(self.folder), port=self.port, log_level="error")
+        config = build_config(build_app(self.folder), host="127.0.0.1", port=self.port, log_level="error")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()

@@ -30,6 +30,7 @@ def message(study, rater, trial, rating=5, *, key=None, seconds=4.0, position=0)
         position=position,
         seconds=seconds,
         ratings=ratings,
+        study=study.key,
     )
 
 

@@ -1,21 +1,24 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from likeness.app.bench.create import create_bench
-from likeness.app.bench.manifest import Bench
+from likeness.app.bench.manifest import Bench, run_lock
 from likeness.app.bench.report import clustered, make_bench_report, write_bench_page
 from likeness.app.bench.run import run_bench, score_bench
 from likeness.cli import main
-from likeness.errors import ConfigError, FaceError
+from likeness.errors import ConfigError, FaceError, LockedError
 from likeness.evaluation.people import read_cases
 from likeness.evaluation.protocols import Protocol
 from likeness.generation import Likeness
+from likeness.generation.settings import GenerationSettings
 from likeness.media import write_picture, write_video
 from likeness.puppets import sample_person, sample_picture
+from likeness.records import Clip
 
 SMALL = {"max_references": 1, "lists": ("puppets",), "prompts_per_identity": 2, "title": "t", "source": "s"}
 SENTENCES = '[[prompts]]\ngroups = ["woman"]\ntexts = ["{who} nods", "{who} smiles in a park"]\n'
@@ -87,7 +90,7 @@ def test_unusable_folders_are_refused(pictures, tmp_path, bench):
     ):
         with pytest.raises(ConfigError, match=words):
             create_bench(tmp_path / "new", "own", protocol, folder)
-    with pytest.raises(ConfigError, match="already holds a benchmark"):
+    with pytest.raises(ConfigError, match="already holds a bench"):
         create_bench(bench, "own", protocol, pictures)
     assert not create_bench(tmp_path / "new", "own", protocol, pictures, allow_fewer=True).is_complete
 
@@ -95,7 +98,7 @@ def test_unusable_folders_are_refused(pictures, tmp_path, bench):
 def test_changed_pictures_are_noticed(bench):
     path = bench / "references" / "anna" / "1.png"
     write_picture(path, np.zeros((9, 9, 3), np.uint8))
-    with pytest.raises(ConfigError, match="another picture than when"):
+    with pytest.raises(ConfigError, match="another file than when"):
         Bench.load(bench)
     path.unlink()
     with pytest.raises(ConfigError, match="is gone"):
@@ -192,7 +195,9 @@ def test_what_lies_in_the_folder_of_a_new_benchmark_is_never_removed(pictures, t
         create_bench(tmp_path / "file" / "bench", "own", protocol, pictures)
     with pytest.raises(ConfigError, match="1 of 2 woman"):
         create_bench(tmp_path / "new", "own", Protocol(**SMALL, groups={"woman": 2}), pictures)
-    assert not [*(tmp_path / "new").iterdir()]  # Nobody's pictures are left behind.
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [
+        ".create.lock"
+    ]  # Nobody's pictures are left behind.
 
 
 def test_a_page_never_replaces_the_benchmark(bench, capsys):
@@ -229,3 +234,69 @@ def test_a_run_with_a_bad_video_says_so(bench, capsys):
     assert (printed["videos"], printed["failed"]) == (2, 1)
     result = json.loads((bench / "runs" / "mine" / "evaluation.json").read_text())
     assert "img" not in result["videos"][0]["prompt"].split()
+
+
+class FlameModel:
+    """In the place of a method that reads vertices in FLAME's topology; keeps what it is asked for."""
+
+    def __init__(self):
+        self.preset, self.weights, self.asked = SimpleNamespace(name="research"), {}, []
+        self.method = SimpleNamespace(shape_source=None, config={"num_vertices": (5023, 1256, 314)})
+
+    def generate_many(self, requests, settings, *, is_measured):
+        assert not is_measured
+        self.asked.append(settings.shape)
+        frames = np.zeros((1, 32, 32, 3), np.uint8)
+        return [Clip(frames=frames, fps=8.0, prompt=requests[0].prompt, settings={"seed": 1, "shape": settings.shape}, similarity=None, references=())]  # fmt: skip
+
+
+def head():
+    """Vertices as a FLAME fit gives them: a head of the size of one, in meters."""
+    random = np.random.default_rng(0).normal(size=(5023, 3))
+    return random / np.linalg.norm(random, axis=1, keepdims=True) * [0.08, 0.12, 0.1]
+
+
+def test_vertices_beside_a_picture_are_given_with_it(pictures, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("likeness.app.bench.create.load_source", lambda name: checked.append(name))
+    checked = []
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    np.save(folder / "woman" / "anna" / "a.npy", head())
+    protocol = Protocol(**SMALL, groups={"woman": 1})
+    made = create_bench(tmp_path / "bench", "own", protocol, folder)
+    assert checked == [f"flame:{folder / 'woman' / 'anna' / 'a.npy'}"]
+    assert set(made.identities[0].shapes) == {"1.npy"}
+    assert set(made.identities[0].references) == {"1.png"}
+    settings, model = GenerationSettings(steps=1, guidance=1.0, frames=1), FlameModel()
+    assert run_bench(tmp_path / "bench", model, system="a", settings=settings) == 2
+    assert model.asked == [f"flame:{tmp_path / 'bench' / 'references' / 'anna' / '1.npy'}"] * 2
+    record = json.loads((tmp_path / "bench" / "runs" / "a" / "videos" / "anna_1.json").read_text())
+    assert record["settings"]["shape"] == "flame:references/anna/1.npy"
+    other = FlameModel()
+    other.method.config["num_vertices"] = (2562, 641, 161)
+    run_bench(tmp_path / "bench", other, system="b", settings=settings)
+    assert other.asked == [None, None]
+    assert "those beside the pictures are not used" in caplog.text
+    np.save(tmp_path / "bench" / "references" / "anna" / "1.npy", 2 * head())
+    with pytest.raises(ConfigError, match=r"1\.npy is another file than when"):
+        Bench.load(tmp_path / "bench")
+
+
+def test_vertices_of_some_people_or_of_a_wrong_kind_are_refused(pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    shutil.copytree(folder / "woman" / "anna", folder / "woman" / "berta")
+    shape = folder / "woman" / "anna" / "a.npy"
+    protocol = Protocol(**SMALL, groups={"woman": 2})
+    np.save(shape, np.zeros((468, 3)))
+    with pytest.raises(ConfigError, match="468"):
+        create_bench(tmp_path / "bench", "own", protocol, folder)
+    np.save(shape, head())
+    shape.with_suffix(".ply").write_text("ply")
+    with pytest.raises(ConfigError, match="both lie beside"):
+        create_bench(tmp_path / "bench", "own", protocol, folder)
+
+
+def test_only_one_process_makes_a_run(bench):
+    with run_lock(bench, "a"), pytest.raises(LockedError, match="is used by process"):
+        run_bench(
+            bench, FlameModel(), system="a", settings=GenerationSettings(steps=1, guidance=1.0, frames=1)
+        )

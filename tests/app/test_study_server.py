@@ -35,7 +35,7 @@ def test_two_hundred_raters_at_once_and_kill_9_lose_nothing_and_double_nothing(s
     def rate(number):
         try:
             rater = f"rater-{number:04}"
-            plan = study.plans[server.insist("/api/raters", {"rater": rater})["plan"]]
+            plan = study.plans[server.insist("/api/raters", {"rater": rater, "study": study.key})["plan"]]
             for position, trial in enumerate(plan[:ANSWERS]):
                 one = message(study, rater, trial, 1 + (number + position) % 10, position=position)
                 server.insist("/api/answers", one.model_dump())
@@ -87,7 +87,7 @@ def test_only_the_public_folder_is_served(server):
 def test_what_no_page_sends_is_refused_with_a_reason(server, folder):
     study = Study.load(folder)
     item = study.items[0].id
-    server.insist("/api/raters", {"rater": "rater-9999"})
+    server.insist("/api/raters", {"rater": "rater-9999", "study": study.key})
     good = message(study, "rater-9999", item, key="key-of-9999").model_dump()
     server.insist("/api/answers", good)
     for status, body in (
@@ -111,7 +111,7 @@ def test_an_answer_that_cannot_be_stored_now_is_to_be_sent_again(shared_study, t
     study = Study.load(folder)
     body = message(study, "rater-0001", study.items[0].id).model_dump()
     with InProcess(folder) as server:
-        server.insist("/api/raters", {"rater": "rater-0001"})
+        server.insist("/api/raters", {"rater": "rater-0001", "study": study.key})
         other = sqlite3.connect(folder / "answers.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         status, reply, _ = server.ask("POST", "/api/answers", body)

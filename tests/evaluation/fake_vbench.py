@@ -1,7 +1,8 @@
 """A stand-in for VBench's command: the same words in, the same files out, the same habits. Its figures say nothing.
 
 It takes what `vbench evaluate` of version 0.1.5 takes, and like that one hides the exit code of the process that measures.
-What it is to do wrong stands in $FAKE_VBENCH: `fail`, `die` (killed half way), `hang`, `garbage`, `short`, `nan`.
+What it is to do wrong stands in $FAKE_VBENCH: `fail`, `die` (killed half way), `hang`, `garbage`, `short`, `nan`; `rows`
+gives rows as the real one writes them.
 """
 
 import argparse
@@ -74,6 +75,15 @@ def measure(words: list[str]) -> None:
     if dimension == "imaging_quality":
         for row in rows:
             row["video_results"] *= 100
+    if (
+        wrong == "rows"
+    ):  # What its functions write for each dimension: more keys, and whether there is motion.
+        for row in rows:
+            if dimension == "background_consistency":
+                row |= {"video_sim": 15 * row["video_results"], "cnt_per_video": 15}
+            if dimension == "dynamic_degree":
+                row["video_results"] = row["video_results"] > 0.5
+        rows.reverse()  # Of a folder it reads the names in no order.
     result = {dimension: [float("nan") if wrong == "nan" else total, rows[1:] if wrong == "short" else rows]}
     text = "{" if wrong == "garbage" else json.dumps(result, indent=4)
     (output / f"{name}_eval_results.json").write_text(text)

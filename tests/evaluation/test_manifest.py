@@ -248,6 +248,30 @@ def test_cases_in_the_layout_of_opens2v_bring_pictures_and_prompts(tree):
     assert len(pictures) == 3
 
 
+def test_a_file_as_opens2v_publishes_it_is_read(tmp_path):
+    """Human-Domain_Eval.json: pictures of many people in one folder, more keys, line breaks in prompts."""
+    names = [f"singleface_{number}" for number in (1, 2, 10)]
+    for number, name in enumerate(names):
+        for path in (tmp_path / "Images" / "face" / f"{number}.jpg", tmp_path / "ours" / f"{name}.mp4"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+    cases = {
+        name: {
+            "img_paths": [f"Images/face/{number}.jpg"],
+            "prompt": "The video begins with a woman\u2019s face.\n\nbackground",
+            "synthesis_flag": "False",
+            "class_label": ["Woman"],
+        }
+        for number, name in enumerate(names)
+    }
+    (tmp_path / "Human-Domain_Eval.json").write_text(json.dumps(cases, indent=4))
+    request = read_request([str(tmp_path / "ours")], tmp_path / "Human-Domain_Eval.json")
+    for item in request.items:
+        assert request.references[item.identity] == (tmp_path / cases[item.title]["img_paths"][0],)
+        assert item.prompt == "The video begins with a woman\u2019s face. background"
+    assert len({item.identity for item in request.items}) == 3
+
+
 @pytest.mark.parametrize(
     ("suffix", "text"),
     [

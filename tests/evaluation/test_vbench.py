@@ -66,6 +66,19 @@ def test_figures_come_back_to_the_videos_they_belong_to(command, result, tmp_pat
     assert heard == [(1, 1)]
 
 
+def test_rows_as_vbench_writes_them_are_read(command, result, tmp_path, monkeypatch):
+    """`dynamic_degree` says true or false, `background_consistency` more than it needs, and no order is kept."""
+    monkeypatch.setenv("FAKE_VBENCH", "rows")
+    names = ("dynamic_degree", "background_consistency", "imaging_quality")
+    found = run_vbench(command, result.videos, tmp_path / "out", names)
+    assert not found.failed
+    keys = [("ours", "a one"), ("ours", "b"), ("theirs", "a one"), ("theirs", "b")]
+    assert [found.values["dynamic_degree"][key] for key in keys] == [0.0, 1.0, 1.0, 0.0]
+    for name in names[1:]:
+        assert [found.values[name][key] for key in keys] == pytest.approx([0.4, 0.8, 0.6, 0.0])
+        assert found.totals[name] == pytest.approx(0.45)
+
+
 def test_they_stand_in_our_table_and_failed_videos_in_none(command, result, tmp_path):
     found = run_vbench(command, result.videos, tmp_path / "out", ("dynamic_degree", "imaging_quality"))
     table = add_vbench(result, found)

@@ -1,44 +1,131 @@
 """Folders and files that a command writes, without touching what a user has there."""
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Annotated
+from unicodedata import category
+
+from pydantic import AfterValidator
 
 from likeness.errors import ConfigError
+from likeness.files import lock, write_atomically, write_bytes, write_text
+from likeness.weights import sha256_of
 
 PAGES = (".html", ".htm")
+MAX_NAME_BYTES = 200
+"""Systems allow 255; suffixes are added."""
+_LOCK = ".create.lock"
+_UNFINISHED = ".unfinished.json"
+"""Hashes of what a run has moved, or is about to move, to its place; gone when it has finished."""
 
 
 @contextmanager
-def new_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Fill a folder that becomes `parent / name` when it is whole, and is gone again where filling it fails.
+def new_contents(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
+    """Fill a folder, and write files beside it, that appear in `parent` when all of them are whole.
 
-    What a killed run left of it is removed; whatever has the name itself is never touched.
+    The block gets a temporary place in which the empty `folder` lies. At its end `folder` is moved to `parent`, then the
+    files beside it, `manifest` last: `parent` is whole if it holds the manifest. A run that is killed in between leaves a
+    list of what it moved, and the next one removes exactly that. Two at once exclude each other by a lock.
 
     Raises:
-        ConfigError: There is something of that name already, or nothing can be written there.
+        ConfigError: `parent` holds such a manifest or folder already, or what a killed run left was changed since.
+        LockedError: Another process fills `parent` now.
+        FileWriteError: It cannot be written.
     """
-    if (parent / name).exists():
+    check_folder(parent)
+    with lock(parent / _LOCK, busy=f"{parent} is being filled by {{owner}}. Wait for it, or stop it first."):
+        if (parent / manifest).exists():
+            raise ConfigError(
+                f"{parent} already holds a {manifest}, which would be overwritten. Choose another `--output`."
+            )
+        _remove_unfinished(parent)
+        if (parent / folder).exists() or (parent / folder).is_symlink():
+            raise ConfigError(
+                f"{parent / folder} exists and would be overwritten. Choose another `--output`, or move it away."
+            )
+        with write_atomically(parent / folder) as draft:
+            draft.mkdir()
+            yield draft.parent
+            files = {path.name: path.read_bytes() for path in sorted(draft.parent.iterdir()) if path != draft}
+            for name in files:
+                if (parent / name).exists():
+                    raise ConfigError(
+                        f"{parent / name} exists and would be overwritten. Choose another `--output`, or move it away."
+                    )
+            moved = {f"{folder}/{name}": digest for name, digest in _digests(draft).items()}
+            moved |= {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+            write_text(parent / _UNFINISHED, json.dumps(moved, indent=1))
+        for name in sorted(files, key=lambda name: name == manifest):
+            write_bytes(parent / name, files[name])
+        (parent / _UNFINISHED).unlink()
+
+
+def _remove_unfinished(parent: Path) -> None:
+    """Remove what a killed run moved to `parent`, if it is what that run moved and nothing else."""
+    record = parent / _UNFINISHED
+    try:
+        moved: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{record} cannot be read ({error}). Choose another `--output`.") from error
+    tops = {parent / Path(name).parts[0] for name in moved if is_plain_name(Path(name).parts[0])}
+    there = {name: digest for top in tops for name, digest in _digests(top, parent).items()}
+    foreign = sorted(name for name, digest in there.items() if moved.get(name) != digest)
+    if foreign:
         raise ConfigError(
-            f"{parent / name} exists and would be overwritten. Choose another `--output`, or move it away."
+            f"{parent} was left unfinished by a run that was killed, and {parent / foreign[0]} was added or changed since. "
+            "Move it away, or choose another `--output`."
         )
-    partial = parent / f".{name}.partial"
-    check_folder(parent, files=[partial.name])
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
-    except OSError as error:
-        raise ConfigError(
-            f"{partial} cannot be made ({error}). Move it away, or choose another `--output`."
-        ) from error
-    try:
-        yield partial
-        partial.rename(parent / name)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    for top in tops:
+        if top.is_dir() and not top.is_symlink():
+            shutil.rmtree(top)
+        else:
+            top.unlink(missing_ok=True)
+    record.unlink()
+
+
+def _digests(top: Path, parent: Path | None = None) -> dict[str, str]:
+    """SHA-256 by path of the files in a folder, or of the file itself; a link is never what we wrote."""
+    inside = sorted(top.rglob("*")) if top.is_dir() and not top.is_symlink() else [top]
+    return {
+        path.relative_to(parent or top).as_posix(): "link" if path.is_symlink() else sha256_of(path)
+        for path in inside
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can stand for one file in a folder, on every system: no path, nothing hidden, no control character."""
+    return (
+        0 < len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES
+        and name[0] != "."
+        and name == name.strip()
+        and not any(letter in "/\\:" or category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in name)
+    )
+
+
+def check_name(name: str) -> str:
+    """Refuse what is no plain name; for fields of files, before they become parts of paths.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not is_plain_name(name):
+        raise ValueError(
+            f"{name!r} becomes the name of a file: it may not be empty, longer than {MAX_NAME_BYTES} bytes, begin with a "
+            "dot, or hold `/`, `\\`, `:` or control characters"
+        )
+    return name
+
+
+FileName = Annotated[str, AfterValidator(check_name)]
+"""A field that becomes the name of a file or folder."""
 
 
 def check_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:

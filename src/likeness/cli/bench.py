@@ -1,9 +1,12 @@
 """`likeness bench`: a published protocol over one's own pictures, run by any method."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from likeness.cli.progress import printable
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -20,7 +23,7 @@ def create(
     protocol: Annotated[
         str,
         typer.Argument(
-            help="tiny, magic_mirror, prompt_sets, fantasy_id, opens2v_human, or a TOML file of your own."
+            help="tiny, magic_mirror, magic_mirror_faces, prompt_sets, fantasy_id, opens2v_human, or a TOML file."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new benchmark.")],
@@ -28,7 +31,11 @@ def create(
         Path | None,
         typer.Option(help="Your pictures: GROUP/NAME/*.jpg, or NAME/*.jpg where groups do not matter."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of noise, and of drawn people.")] = 0,
+    prompts: Annotated[
+        list[Path] | None,
+        typer.Option(help="Sentences in the place of the protocol's: VBench's *_longer.txt, or TOML."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of noise, and of drawn people.")] = 0,
     allow_fewer: Annotated[
         bool, typer.Option("--allow-fewer", help="Go on with fewer people than the protocol wants.")
     ] = False,
@@ -39,9 +46,13 @@ def create(
 ) -> None:
     """Make a benchmark: references, sentences, seeds."""
     from likeness.cli.progress import spinner
-    from likeness.evaluation.protocols import read_protocol
+    from likeness.evaluation.protocols import read_protocol, with_prompts
 
     recipe = read_protocol(protocol)
+    if prompts:
+        recipe, notes = with_prompts(recipe, prompts)
+        for note in notes:
+            print(printable(note), file=sys.stderr)
     with spinner("Reading the faces", is_quiet=as_json):
         from likeness.app.bench.create import create_bench
 
@@ -77,13 +88,14 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
-    from likeness.app.bench.manifest import Bench, run_folder
+    from likeness.app.bench.manifest import Bench, run_lock
     from likeness.cli.generate import load
     from likeness.cli.progress import progress, spinner
 
     Bench.load(bench)
     system = name or f"{preset}-{method}"
-    run_folder(bench, system)  # Before the models are loaded: it may be no name.
+    with run_lock(bench, system):  # Before the models are loaded: another process may have it.
+        pass
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter)
         from likeness.app.bench.run import run_bench
@@ -118,17 +130,18 @@ def report(
     from likeness.app.bench.manifest import CASES, MANIFEST, Bench
     from likeness.app.bench.report import make_bench_report, show, write_bench_page
     from likeness.app.folders import check_page
+    from likeness.files import write_text
 
     loaded, page = Bench.load(bench), output or bench / "report.html"
     numbers = check_page(page, root=bench, own=[MANIFEST, CASES])
     made = make_bench_report(bench)
     write_bench_page(page, loaded, made)
-    numbers.write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_text(numbers, json.dumps(made.to_dict(), indent=2) + "\n")
     if as_json:
         print(json.dumps(made.to_dict()))
         return
     for system, values in made.means.items():
-        print(f"{system}:")
+        print(f"{printable(system)}:")
         for metric, value in values.items():
             print(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
     print(page)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from likeness.cli.progress import printable
+
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 
@@ -36,7 +38,8 @@ def create(
     ] = None,
     checks: Annotated[int, typer.Option(min=0, max=20, help="Attention checks for each rater.")] = 2,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of neutral names and orders; random by default, and kept.")
+        int | None,
+        typer.Option(min=0, max=2**31 - 1, help="Of neutral names and orders; random by default, and kept."),
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out videos that some systems lack.")
@@ -139,6 +142,7 @@ def report(
     from likeness.app.study.manifest import MANIFEST, Study
     from likeness.app.study.page import write_page
     from likeness.app.study.report import OVERALL, make_report
+    from likeness.files import write_text
 
     loaded, page = Study.load(study), output or study / "report.html"
     numbers = check_page(page, root=study, own=[MANIFEST])
@@ -148,7 +152,7 @@ def report(
     store.close()
     made = make_report(loaded, answers, figures=figures, allowed_failures=allow_failed)
     write_page(page, loaded, made)
-    numbers.write_text(json.dumps(made.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_text(numbers, json.dumps(made.to_dict(), indent=2) + "\n")
     if as_json:
         print(json.dumps(made.to_dict()))
         return
@@ -157,7 +161,7 @@ def report(
             f"{name} {made.ratings[name][system].mean.value:.2f}"
             for name in (*loaded.questionnaire.names, OVERALL)
         ]
-        print(f"{system}: {', '.join(cells)}")
+        print(f"{printable(system)}: {', '.join(cells)}")
     raters = made.raters
     print(
         f"{len(raters.used)} of {raters.total} raters count ({len(raters.failed_checks)} failed checks, "

@@ -5,19 +5,25 @@ are not copied: the sentences in `prompts/lists/` were written for this project.
 protocol's file. Nothing here reads a picture or makes a video.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from likeness.config import Settings, read
 from likeness.errors import ConfigError
+from likeness.evaluation.long_prompts import SUFFIX, read_long_prompts
 from likeness.generation.presets import known
+from likeness.identity.prompt import TRIGGER
 
 FOLDER = Path(__file__).parent / "prompts"
+MAX_COUNT = 10_000
+"""People, sentences for each, and videos of a set: far more than any published protocol, and few enough to be made."""
+MAX_REFERENCES = 100
 ANYBODY = "person"
 """The group of people whose group nobody named."""
 GROUPS = ("man", "woman", "elderly man", "elderly woman", "boy", "girl", "baby")
@@ -27,11 +33,11 @@ _PRONOUNS = {"man": "his", "elderly man": "his", "boy": "his", "baby": "its", AN
 class PromptSet(Settings):
     """Sentences of one list, each given to one person."""
 
-    prefix: str
+    prefix: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     """Begins the names of its videos."""
     list: str
     """File in `prompts/lists/`, or a path."""
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=MAX_COUNT)
     """How many of its sentences are used."""
 
 
@@ -42,15 +48,15 @@ class Protocol(Settings):
     """For people to read."""
     source: str
     """The publication that it follows, and its counts."""
-    groups: dict[str, int] = Field(default_factory=dict)
+    groups: dict[str, Annotated[int, Field(ge=0, le=MAX_COUNT)]] = Field(default_factory=dict)
     """People of each group; empty where the protocol does not ask for groups."""
-    identities: int = Field(default=0, ge=0)
+    identities: int = Field(default=0, ge=0, le=MAX_COUNT)
     """People, where the protocol does not ask for groups."""
-    max_references: int = Field(ge=1)
+    max_references: int = Field(ge=1, le=MAX_REFERENCES)
     """Pictures of one person; a person with more keeps the first."""
     lists: tuple[str, ...] = ()
     """Lists (names or paths) from which each person gets sentences that fit their group."""
-    prompts_per_identity: int = Field(default=0, ge=0)
+    prompts_per_identity: int = Field(default=0, ge=0, le=MAX_COUNT)
     """Sentences for each person."""
     sets: tuple[PromptSet, ...] = ()
     """Instead of that: sentences that each get one person."""
@@ -99,13 +105,65 @@ def read_protocol(name: str) -> Protocol:
     return read(Protocol, FOLDER / f"{known('protocol', name, protocol_names())}.toml")
 
 
+def with_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, list[str]]:
+    """Put other sentences in the place of a protocol's own; those for babies stay, whom no published list shows.
+
+    Args:
+        protocol: One that gives sentences to people, not people to sentences.
+        files: Lists in TOML, or text files with one prompt a line.
+
+    Returns:
+        The protocol, and a line about each file of which prompts were left out.
+
+    Raises:
+        ConfigError: The protocol has sets of its own, or a file is no list of prompts.
+    """
+    if protocol.sets:
+        raise ConfigError(
+            "This protocol says which sentences are used how often. Give `--prompts` with one that does not, such as "
+            "`magic_mirror`."
+        )
+    notes = []
+    for path in files:
+        read_prompts(str(path))
+        if path.suffix == SUFFIX:
+            found = read_long_prompts(path)
+            line, why = found.left_out[0] if found.left_out else (0, "")
+            first = f" (first: line {line}, {why})" if found.left_out else ""
+            notes.append(
+                f"{path}: {len(found.templates)} prompts are used, {len(found.left_out)} left out{first}"
+            )
+    kept = tuple(name for name in protocol.lists if name == "babies")
+    names = ", ".join(path.name for path in files)
+    update = {
+        "lists": (*map(str, files), *kept),
+        "source": f"{protocol.source}; with the prompts of {names}",
+    }
+    return protocol.model_copy(update=update), notes
+
+
 class _Sentences(Settings):
     """Sentences for the same groups."""
 
     groups: tuple[str, ...]
     """Whom they fit; `person` is anybody whose group is unknown."""
     texts: tuple[str, ...]
-    """With `{who}` for the person and `{his}` for the pronoun."""
+    """With `{who}` for the person, `{his}` for the pronoun; `{Who}` and `{His}` begin a sentence."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for text in self.texts:
+            try:
+                filled = fill(text, ANYBODY)
+            except (KeyError, ValueError, IndexError, AttributeError) as error:
+                raise ValueError(
+                    f"{text!r} has other fields than {{who}}, {{his}}, {{Who}} and {{His}}"
+                ) from error
+            if not filled.isprintable():
+                raise ValueError(f"{text!r} holds control characters")
+            if len(re.findall(rf"\b{TRIGGER}\d*\b", filled)) != 1:
+                raise ValueError(f"{text!r} names the person ({{who}}) not exactly once")
+        return self
 
 
 class _PromptList(Settings):
@@ -119,9 +177,13 @@ class _PromptList(Settings):
 def read_prompts(name: str) -> tuple[tuple[str, frozenset[str]], ...]:
     """Read a list, shipped or one's own by path: templates, and the groups that each fits.
 
+    A list of one's own is TOML, or a text file with one prompt a line, such as VBench's long prompts (`long_prompts`).
+
     Raises:
         ConfigError: There is no such list.
     """
+    if name.endswith(SUFFIX):
+        return read_long_prompts(name).templates
     shipped = tuple(sorted(path.stem for path in (FOLDER / "lists").glob("*.toml")))
     path = Path(name) if name.endswith(".toml") else FOLDER / "lists" / f"{known('list', name, shipped)}.toml"
     blocks = read(_PromptList, path).prompts
@@ -131,7 +193,8 @@ def read_prompts(name: str) -> tuple[tuple[str, frozenset[str]], ...]:
 def fill(template: str, group: str) -> str:
     """Put a person into a sentence: "{who} nods {his} head" becomes "an elderly man img nods his head"."""
     article = "an" if group[0] in "aeiou" else "a"
-    return template.format(who=f"{article} {group} img", his=_PRONOUNS.get(group, "her"))
+    who, his = f"{article} {group} {TRIGGER}", _PRONOUNS.get(group, "her")
+    return template.format(who=who, Who=who.capitalize(), group=group, his=his, His=his.capitalize())
 
 
 def build_cases(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:

@@ -1,11 +1,13 @@
 """From a folder of pictures, or from nobody's, to a benchmark."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, BenchIdentity
-from likeness.app.folders import new_folder
+from likeness.app.folders import new_contents
 from likeness.errors import ConfigError, FaceError, LikenessError
 from likeness.evaluation.people import PICTURES
 from likeness.evaluation.protocols import (
@@ -16,6 +18,7 @@ from likeness.evaluation.protocols import (
     group_of,
 )
 from likeness.faces import find_faces, read_face
+from likeness.identity.face_shape import load_source
 from likeness.media import write_picture
 from likeness.puppets import sample_person, sample_picture
 from likeness.weights import sha256_of
@@ -25,6 +28,8 @@ PUPPET_SEED = 600_000_000
 PUPPET_PX = 256
 _MOST_ATTEMPTS = 40
 _LISTED = 8
+SHAPES = (".ply", ".obj", ".npy")
+"""Files of vertices in FLAME's topology that may lie beside a picture."""
 
 
 def create_bench(
@@ -44,7 +49,7 @@ def create_bench(
         name: Of the protocol, for the record.
         protocol: The recipe.
         pictures: `NAME/*.jpg` or `NAME.jpg`, below folders named after groups where the protocol wants groups; None
-            where it draws its own people.
+            where it draws its own people. Vertices beside a picture (`a.ply` beside `a.jpg`) belong to its face.
         seed: Of the videos' noise, and of drawn people.
         allow_fewer: Go on with fewer people than the protocol wants.
         skip_bad: Leave out pictures that show no usable face.
@@ -53,8 +58,6 @@ def create_bench(
         ConfigError: The folder holds a benchmark or references, or pictures or people are missing.
         FaceError: Pictures show no usable face; all of them are listed.
     """
-    if (folder / MANIFEST).exists():
-        raise ConfigError(f"{folder} already holds a benchmark. Choose another folder.")
     if protocol.draws_people != (pictures is None):
         need = (
             "draws its own people; leave `--pictures` out"
@@ -62,7 +65,8 @@ def create_bench(
             else "needs `--pictures FOLDER`"
         )
         raise ConfigError(f"The protocol `{name}` {need}.")
-    with new_folder(folder, REFERENCES) as target:
+    with new_contents(folder, REFERENCES, manifest=MANIFEST) as draft:
+        target = draft / REFERENCES
         if pictures is None:
             groups = draw_people(target, protocol, seed)
         else:
@@ -73,9 +77,8 @@ def create_bench(
             )
             for who in groups:
                 for number, path in enumerate(usable[who][1], start=1):
-                    copy = target / who / f"{number}{path.suffix.lower()}"
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, copy)
+                    _copy_picture(path, target / who, number)
+            _check_shapes(usable, groups)
         bench = Bench(
             protocol=name,
             title=protocol.title,
@@ -87,8 +90,36 @@ def create_bench(
                 for number, case in enumerate(build_cases(protocol, groups))
             ),
         )
-    bench.save(folder)
+        bench.save(draft)
     return bench
+
+
+def _copy_picture(path: Path, folder: Path, number: int) -> None:
+    """Copy a picture, and the vertices of its face if they lie beside it: `a.ply` beside `a.jpg`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, folder / f"{number}{path.suffix.lower()}")
+    found = [path.with_suffix(suffix) for suffix in SHAPES if path.with_suffix(suffix).is_file()]
+    if len(found) > 1:
+        raise ConfigError(
+            f"{found[0]} and {found[1]} both lie beside {path.name}; a face has one file of vertices. Remove one."
+        )
+    for shape in found:
+        load_source(f"flame:{shape}")  # It is checked now, not when the videos are made.
+        shutil.copyfile(shape, folder / f"{number}{shape.suffix}")
+
+
+def _check_shapes(usable: Mapping[str, tuple[str, Sequence[Path]]], chosen: Iterable[str]) -> None:
+    """Refuse vertices of some people only: figures of measured and of assumed heads do not mix."""
+    has = {
+        who: any(path.with_suffix(suffix).is_file() for path in usable[who][1] for suffix in SHAPES)
+        for who in chosen
+    }
+    lacking = [who for who, there in has.items() if not there]
+    if lacking and len(lacking) < len(has):
+        raise ConfigError(
+            f"{len(has) - len(lacking)} people have vertices beside a picture, {len(lacking)} have none (first: {lacking[0]}). "
+            "Give the vertices of all, or of nobody."
+        )
 
 
 def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Sequence[Path]]]:
@@ -193,9 +224,20 @@ def _draw_portraits(number: int, group: str, count: int) -> list:
 
 def _pictures_in(path: Path) -> list[Path]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [file for file in files if file.suffix.lower() in PICTURES]
+    # macOS puts `._anna.jpg` beside `anna.jpg`; hidden files are no pictures.
+    return [file for file in files if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
 
 
 def _describe(folder: Path, group: str) -> BenchIdentity:
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    return BenchIdentity(name=folder.name, group=group, references=files)
+    try:
+        return BenchIdentity(
+            name=folder.name,
+            group=group,
+            references={name: digest for name, digest in files.items() if Path(name).suffix not in SHAPES},
+            shapes={name: digest for name, digest in files.items() if Path(name).suffix in SHAPES},
+        )
+    except ValidationError as error:
+        raise ConfigError(
+            f"Nobody can be called {folder.name!r}: {error.errors()[0]['msg']}. Rename the pictures."
+        ) from error

@@ -3,22 +3,27 @@
 BENCH/
 ├── bench.json               people, cases, seeds, checksums
 ├── cases.json               the same for other systems, in OpenS2V's layout: {"case": {"prompt", "img_paths"}}
-├── references/NAME/1.png
+├── references/NAME/1.png    pictures, and beside each the vertices of its face if there are any (1.ply)
 ├── cache/                   features of videos, by content
 └── runs/SYSTEM/             run.json, videos/CASE.mp4 and .json, evaluation.json
 """
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from likeness.app.folders import FileName, is_plain_name
 from likeness.config import Settings, load, save
 from likeness.errors import ConfigError
 from likeness.evaluation.people import plain
+from likeness.files import lock, write_text
 from likeness.weights import sha256_of
 
 MANIFEST = "bench.json"
@@ -33,30 +38,54 @@ def run_folder(folder: Path, system: str) -> Path:
     Raises:
         ConfigError: It cannot be the name of a folder.
     """
-    if not system or system != Path(system).name or system.startswith("."):
+    if not is_plain_name(system):
         raise ConfigError(
-            f"A run cannot be called `{system}`: it becomes a folder in {folder / RUNS}. Use a plain name."
+            f"A run cannot be called {system!r}: it becomes a folder in {folder / RUNS}. Use a plain name."
         )
     return folder / RUNS / system
+
+
+@contextmanager
+def run_lock(folder: Path, system: str) -> Iterator[None]:
+    """Write to a run as the only process.
+
+    Raises:
+        ConfigError: It cannot be the name of a folder.
+        LockedError: Another process makes or measures this run.
+        FileWriteError: Nothing can be written there.
+    """
+    busy = f"The run `{system}` is used by {{owner}}. Wait for it, or begin another with `--name`."
+    with lock(run_folder(folder, system) / ".lock", busy=busy):
+        yield
 
 
 class BenchIdentity(Settings):
     """Somebody whose videos are made."""
 
-    name: str
+    name: FileName
     """Folder in `references/`."""
     group: str
     """One of the seven, or `person`."""
-    references: dict[str, str]
-    """SHA-256 by file name."""
+    references: dict[FileName, str] = Field(min_length=1)
+    """Pictures: SHA-256 by file name."""
+    shapes: dict[FileName, str] = Field(default_factory=dict)
+    """Vertices of a picture's face (`1.ply` belongs to `1.jpg`): SHA-256 by file name."""
+
+    @property
+    def shape(self) -> str | None:
+        """The vertices that stand for this person: those of the first picture that has any."""
+        by_stem = {Path(name).stem: name for name in self.shapes}
+        return next(
+            (by_stem[Path(name).stem] for name in self.references if Path(name).stem in by_stem), None
+        )
 
 
 class BenchCase(Settings):
     """One video to be made."""
 
-    name: str
+    name: FileName
     """File name without suffix."""
-    identity: str
+    identity: FileName
     """Whose."""
     prompt: str
     """With the trigger word."""
@@ -82,14 +111,32 @@ class Bench(Settings):
     cases: tuple[BenchCase, ...] = Field(min_length=1)
     """Every video, in order."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for kind, names in (
+            ("people", [one.name for one in self.identities]),
+            ("videos", [case.name for case in self.cases]),
+        ):
+            # Names that differ in case alone are one file on some systems.
+            twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
+            if twice:
+                raise ValueError(f"two {kind} are called {twice[0]!r}; each needs a name of its own")
+        unknown = {case.identity for case in self.cases} - {one.name for one in self.identities}
+        if unknown:
+            raise ValueError(f"videos show people who are not listed: {', '.join(sorted(unknown))}")
+        return self
+
     @cached_property
     def by_name(self) -> dict[str, BenchIdentity]:
         return {identity.name: identity for identity in self.identities}
 
     def digest(self, case: BenchCase) -> str:
         """Short name of everything that a case's video depends on, apart from the system."""
-        references = sorted(self.by_name[case.identity].references.items())
-        text = json.dumps([case.prompt, case.seed, references])
+        person = self.by_name[case.identity]
+        parts = [case.prompt, case.seed, sorted(person.references.items())]
+        if person.shapes:
+            parts.append(sorted(person.shapes.items()))
+        text = json.dumps(parts)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def reference_paths(self, folder: Path) -> dict[str, list[Path]]:
@@ -97,6 +144,14 @@ class Bench(Settings):
         return {
             one.name: [folder / REFERENCES / one.name / file for file in one.references]
             for one in self.identities
+        }
+
+    def shape_paths(self, folder: Path) -> dict[str, Path]:
+        """The file of vertices of each person who has one."""
+        return {
+            one.name: folder / REFERENCES / one.name / one.shape
+            for one in self.identities
+            if one.shape is not None
         }
 
     def save(self, folder: Path) -> None:
@@ -111,7 +166,7 @@ class Bench(Settings):
             }
             for case in self.cases
         }
-        (folder / CASES).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / CASES, json.dumps(entries, indent=2) + "\n")
         save(self, folder / MANIFEST)
 
     @classmethod
@@ -127,7 +182,7 @@ class Bench(Settings):
             )
         bench = load(cls, folder / MANIFEST)
         for one in bench.identities:
-            for file, checksum in one.references.items():
+            for file, checksum in (one.references | one.shapes).items():
                 path = folder / REFERENCES / one.name / file
                 if not path.is_file():
                     raise ConfigError(
@@ -135,7 +190,7 @@ class Bench(Settings):
                     )
                 if sha256_of(path) != checksum:
                     raise ConfigError(
-                        f"{path} is another picture than when the benchmark was made. Put the first one back, or "
+                        f"{path} is another file than when the benchmark was made. Put the first one back, or "
                         "create another benchmark: figures of two references do not mix."
                     )
         return bench

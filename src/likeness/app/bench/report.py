@@ -19,6 +19,7 @@ from likeness.errors import ConfigError
 from likeness.evaluation.results import EvaluationResult, MetricRecord, load
 from likeness.evaluation.statistics import RESAMPLES, Estimate, estimate
 from likeness.evaluation.style import STYLE
+from likeness.files import write_text
 
 _ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
 
@@ -141,7 +142,7 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
 {f"<h2>Not measured</h2><ul>{left_out}</ul>" if left_out else ""}
 </body></html>
 """
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def show(value: Estimate) -> str:

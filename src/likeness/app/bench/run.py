@@ -1,20 +1,26 @@
 """Make a benchmark's videos and measure them. What was made stays made: an interrupted run goes on where it stopped."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from likeness.app.bench.manifest import Bench, BenchCase, run_folder
+from likeness.app.bench.manifest import Bench, BenchCase, run_folder, run_lock
 from likeness.errors import ConfigError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
 from likeness.evaluation.items import VideoItem
 from likeness.evaluation.results import EvaluationResult
+from likeness.files import write_atomically, write_text
 from likeness.generation.likeness import GenerationRequest, GenerationSettings, Likeness
 from likeness.generation.references import read_faces
 from likeness.generation.saving import save_clip
+from likeness.generation.shapes import reads_shapes
+from likeness.identity.face_shape.flame import NUM_VERTICES
 from likeness.records import Face
+
+_LOG = logging.getLogger(__name__)
 
 OnCase = Callable[[int, int], None]
 """Called with the videos that are there and all videos."""
@@ -43,36 +49,83 @@ def run_bench(
         How many were made now.
 
     Raises:
+        LockedError: Another process makes or measures this run.
         ConfigError: The run's name is no name of a folder, it began with other settings or weights, or its cases were changed since.
     """
     bench = Bench.load(folder)
     settings = settings or likeness.settings()
     place = run_folder(folder, system)
-    _agree(place / "run.json", describe_run(likeness, settings))
-    changed = [case.name for case in bench.cases if _made(place, case) not in (None, bench.digest(case))]
-    if changed and not remake:
-        raise ConfigError(
-            f"{len(changed)} cases were changed since `{system}` made their videos (first: {changed[0]}). Make those anew "
-            "with `--remake`, or put the benchmark back."
-        )
-    faces: dict[str, tuple[Face, ...]] = {}
-    references = bench.reference_paths(folder)
-    made = 0
-    for done, case in enumerate(bench.cases):
-        if on_case:
-            on_case(done, len(bench.cases))
-        if _made(place, case) == bench.digest(case):
-            continue
-        if case.identity not in faces:
-            faces[case.identity] = read_faces(references[case.identity])
-        request = GenerationRequest(prompt=case.prompt, references=faces[case.identity], seed=case.seed)
-        clip = likeness.generate_many([request], settings, is_measured=False)[0]
-        record = {"case": case.name, "digest": bench.digest(case)}
-        save_clip(replace(clip, settings=clip.settings | {"bench": record}), _video(place, case))
-        made += 1
+    with run_lock(folder, system):
+        _agree(place / "run.json", describe_run(likeness, settings))
+        changed = [case.name for case in bench.cases if _made(place, case) not in (None, bench.digest(case))]
+        if changed and not remake:
+            raise ConfigError(
+                f"{len(changed)} cases were changed since `{system}` made their videos (first: {changed[0]}). Make those "
+                "anew with `--remake`, or put the benchmark back."
+            )
+        todo = [case for case in bench.cases if _made(place, case) != bench.digest(case)]
+        people = _People(bench, folder, _shapes_for(likeness, settings, bench, folder))
+        for number, case in enumerate(todo):
+            if on_case:
+                on_case(len(bench.cases) - len(todo) + number, len(bench.cases))
+            _make(likeness, settings, people, case, _video(place, case))
     if on_case:
         on_case(len(bench.cases), len(bench.cases))
-    return made
+    return len(todo)
+
+
+def reads_flame(likeness: Likeness) -> bool:
+    """Whether a method reads vertices in FLAME's topology, which files beside the pictures can give."""
+    method: Any = likeness.method
+    return reads_shapes(method) and method.config["num_vertices"][0] == NUM_VERTICES
+
+
+def _shapes_for(
+    likeness: Likeness, settings: GenerationSettings, bench: Bench, folder: Path
+) -> dict[str, Path]:
+    """The files of vertices that this method reads; a warning where there are some that it does not."""
+    shapes = bench.shape_paths(folder)
+    if shapes and settings.shape is not None:
+        _LOG.warning(
+            "`shape` is %r for everybody: the vertices beside the pictures are not used.", settings.shape
+        )
+        return {}
+    if shapes and not reads_flame(likeness):
+        _LOG.warning(
+            "%s reads no vertices in FLAME's topology: those beside the pictures are not used.",
+            type(likeness.method).__name__,
+        )
+        return {}
+    return shapes
+
+
+class _People:
+    """Faces and vertices of everybody, read when they are first needed."""
+
+    def __init__(self, bench: Bench, folder: Path, shapes: dict[str, Path]) -> None:
+        self.bench = bench
+        self.folder = folder
+        self.pictures = bench.reference_paths(folder)
+        self.shapes = shapes
+        self._faces: dict[str, tuple[Face, ...]] = {}
+
+    def faces(self, name: str) -> tuple[Face, ...]:
+        if name not in self._faces:
+            self._faces[name] = read_faces(self.pictures[name])
+        return self._faces[name]
+
+
+def _make(
+    likeness: Likeness, settings: GenerationSettings, people: _People, case: BenchCase, video: Path
+) -> None:
+    request = GenerationRequest(prompt=case.prompt, references=people.faces(case.identity), seed=case.seed)
+    shape = people.shapes.get(case.identity)
+    own = settings if shape is None else settings.model_copy(update={"shape": f"flame:{shape}"})
+    clip = likeness.generate_many([request], own, is_measured=False)[0]
+    told: dict[str, Any] = {"bench": {"case": case.name, "digest": people.bench.digest(case)}}
+    if shape is not None:  # Nothing in a record depends on where the benchmark lies.
+        told["shape"] = f"flame:{shape.relative_to(people.folder).as_posix()}"
+    save_clip(replace(clip, settings=clip.settings | told), video)
 
 
 def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) -> EvaluationResult:
@@ -100,10 +153,12 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
         for case in bench.cases
     ]
     references = {name: list(paths) for name, paths in bench.reference_paths(folder).items()}
-    result = evaluate(
-        items, references, settings=EvaluationSettings(cache=folder / "cache"), on_progress=on_video
-    )
-    result.save(place / "evaluation.json")
+    with run_lock(folder, system):
+        result = evaluate(
+            items, references, settings=EvaluationSettings(cache=folder / "cache"), on_progress=on_video
+        )
+        with write_atomically(place / "evaluation.json") as draft:
+            result.save(draft)
     return result
 
 
@@ -120,12 +175,16 @@ def describe_run(likeness: Likeness, settings: GenerationSettings) -> dict[str, 
 def _agree(path: Path, ours: dict[str, Any]) -> None:
     """Write how a run is made, or hold it against how it began."""
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
+        write_text(path, json.dumps(ours, indent=2) + "\n")
         return
-    theirs = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(theirs, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}). Begin another run with `--name`, or move {path.parent} away."
+        ) from error
     other = [name for name in ours if ours[name] != theirs.get(name)]
     if not other:
         return
@@ -146,7 +205,7 @@ def _made(place: Path, case: BenchCase) -> str | None:
     try:
         record = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))
         return record["settings"]["bench"]["digest"] if video.is_file() else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

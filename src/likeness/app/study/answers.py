@@ -19,9 +19,10 @@ from pydantic import Field
 
 from likeness.app.study.manifest import ANSWERS, Study
 from likeness.config import Settings, build
-from likeness.errors import ConfigError, ResourceError
+from likeness.errors import ConfigError, LikenessError, ResourceError
 
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS study (key TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS raters (
     rater TEXT PRIMARY KEY, plan INTEGER NOT NULL, started REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (
@@ -42,6 +43,8 @@ class RaterMessage(Settings):
 
     rater: str = Field(pattern=_NAME)
     """Made up by the page, at random."""
+    study: str = Field(default="", max_length=64)
+    """Key of the study that the page belongs to."""
 
 
 class AnswerMessage(Settings):
@@ -59,6 +62,8 @@ class AnswerMessage(Settings):
     """How long the rater took."""
     ratings: dict[str, Annotated[int, Field(strict=True)]] = Field(max_length=100)
     """By name of the question."""
+    study: str = Field(default="", max_length=64)
+    """Key of the study that the page belongs to. A server wants it; rows of a saved file may go without."""
 
 
 class StaticAnswers(Settings):
@@ -89,6 +94,10 @@ class AnswerConflictError(ConfigError):
     """A key was used before, for another answer."""
 
 
+class OtherStudyError(ConfigError):
+    """An answer, or a file of answers, belongs to another study."""
+
+
 class UnknownRaterError(ConfigError):
     """An answer came from somebody who never began."""
 
@@ -97,6 +106,7 @@ class AnswerStore:
     """The answers of one study. Threads share one connection; processes share the file.
 
     Raises:
+        OtherStudyError: The file holds answers to another study.
         ResourceError: The file of answers is damaged, or cannot be used now.
     """
 
@@ -113,7 +123,8 @@ class AnswerStore:
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=FULL")  # A receipt survives a power cut too.
                 self._connection.executescript(_SCHEMA)
-        except ResourceError:
+            self._check_study()
+        except LikenessError:
             self._connection.close()
             raise
 
@@ -177,6 +188,18 @@ class AnswerStore:
                 ),
             )
             return True
+
+    def _check_study(self) -> None:
+        """Note whose answers these are, or compare with what was noted."""
+        with self.together() as connection:
+            row = connection.execute("SELECT key FROM study").fetchone()
+            if row is None:
+                connection.execute("INSERT INTO study VALUES (?)", (self.study.key,))
+            elif row[0] != self.study.key:
+                raise OtherStudyError(
+                    f"{self.path} holds answers to the study {row[0]}, but this folder's study is {self.study.key}. Move "
+                    "the answers to the study that they belong to, or away."
+                )
 
     def count(self) -> tuple[int, int]:
         """Raters and rows."""
@@ -260,7 +283,8 @@ def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
         New answers and answers that were there before.
 
     Raises:
-        ConfigError: A file is no such file, or belongs to another study.
+        ConfigError: A file is no such file.
+        OtherStudyError: A file belongs to another study.
         AnswerConflictError: A key in them was used for another answer.
     """
     read = [_read_static(path, store.study) for path in files]
@@ -284,10 +308,11 @@ def _read_static(path: Path, study: Study) -> StaticAnswers:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no answers. Name a file that the survey's page saved.")
     one = build(StaticAnswers, values, where=path.name)
-    if one.study != study.key:
-        raise ConfigError(
-            f"{path} answers study {one.study}, this is {study.key}. Merge it into the other one."
-        )
+    for named in (one.study, *(message.study or one.study for message in one.answers)):
+        if named != study.key:
+            raise OtherStudyError(
+                f"{path} answers study {named}, this is {study.key}. Merge it into the other one."
+            )
     for message in one.answers:
         if message.rater != one.rater:
             raise ConfigError(f"{path} holds answers of several raters. Ask for the file as it was saved.")

@@ -5,29 +5,30 @@ names, nor dates, nor the record inside a file, nor container and codec tell a r
 picture stay: hiding those would change what is judged.
 """
 
+import hashlib
 import json
 import os
 import random
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 
-from likeness.app.folders import new_folder
-from likeness.app.study.manifest import MANIFEST, SITE, AttentionCheck, Study, StudyItem
+from likeness.app.folders import new_contents
+from likeness.app.study.manifest import ANSWERS, MANIFEST, SITE, AttentionCheck, Study, StudyItem
 from likeness.app.study.pairing import VideoSet
 from likeness.app.study.questions import Questionnaire
 from likeness.errors import ConfigError
 from likeness.evaluation.people import plain
 from likeness.media import read_picture, read_video, resize, write_picture, write_video
+from likeness.weights import sha256_of
 
 STATIC = Path(__file__).parent / "site"
 MAX_PICTURE_PX = 768
 """Larger reference pictures are scaled down; phones wait for nothing more."""
-ONE_DATE_S = 1_000_000_000
-"""Modification time of every public file: their order of writing says which system they come from."""
 
 Progress = Callable[[int, int], None]
 
@@ -62,26 +63,27 @@ def create_study(
         on_progress: Called with the files written and all files.
 
     Raises:
-        ConfigError: The folder holds a study or a site, a question needs prompts that are unknown, or an option is out of range.
+        ConfigError: The folder holds a study, a site or answers, a question needs prompts that are unknown, or an option is out of range.
         MediaError: A video or picture cannot be read.
     """
     options = options or StudyOptions()
-    if (folder / MANIFEST).exists():
+    if (folder / ANSWERS).exists():
         raise ConfigError(
-            f"{folder} already holds a study; its answers could be lost. Choose another folder."
+            f"{folder} holds answers to a study ({ANSWERS}), which do not fit another. Choose another folder."
         )
     _check_options(options, sets)
     _check_prompts(questionnaire, sets)
     study, sources = plan_study(sets, questionnaire, options)
-    with new_folder(folder, SITE) as site:
+    with new_contents(folder, SITE, manifest=MANIFEST) as draft:
+        site = draft / SITE
         (site / "media").mkdir()
         _write_media(site / "media", sources, on_progress)
-        for path in STATIC.iterdir():
-            shutil.copyfile(path, site / path.name)
-        (site / "data.js").write_text(f"window.STUDY = {json.dumps(study.public())};\n", encoding="utf-8")
+        study = Study.model_validate(study.model_dump() | {"content": _content_of(site / "media")})
+        _write_page(site, study)
+        now_s = int(time.time())
         for path in sorted(site.rglob("*")):
-            os.utime(path, (ONE_DATE_S, ONE_DATE_S))
-    study.save(folder)  # Last: a folder with a manifest is whole.
+            os.utime(path, (now_s, now_s))
+        study.save(draft)
     return study
 
 
@@ -129,6 +131,30 @@ def plan_study(
     sources = {item.id: one.videos[system] for item, (one, system) in zip(items, videos, strict=True)}
     sources |= {check.id: sources[check.like] for check in checks}
     return study, sources | {name: picture for picture, name in picture_names.items()}
+
+
+def _content_of(media: Path) -> str:
+    """One hash of all videos and pictures."""
+    names = [f"{path.name} {sha256_of(path)}" for path in sorted(media.iterdir())]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def _write_page(site: Path, study: Study) -> None:
+    """Write the page and its data; the page asks for files by the study's key, so that no cache mixes two studies.
+
+    All public files get one date, since their order of writing would say which system they come from. It is the date of
+    creation: hosts of static files make validators of date and size.
+    """
+    for path in STATIC.iterdir():
+        shutil.copyfile(path, site / path.name)
+    index = site / "index.html"
+    page = (
+        index.read_text(encoding="utf-8")
+        .replace('.js"', f'.js?{study.key}"')
+        .replace('.css"', f'.css?{study.key}"')
+    )
+    index.write_text(page, encoding="utf-8")
+    (site / "data.js").write_text(f"window.STUDY = {json.dumps(study.public())};\n", encoding="utf-8")
 
 
 def _names(letter: str, count: int) -> list[str]:

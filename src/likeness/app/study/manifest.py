@@ -11,9 +11,9 @@ import random
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from likeness.app.study.questions import Questionnaire
 from likeness.config import Settings, load, save
@@ -26,16 +26,20 @@ NUM_PLANS = 200
 """Different orders; with more raters they are used again from the first."""
 
 
+NeutralName = Annotated[str, Field(pattern=r"^[a-z][0-9]{1,15}$")]
+"""Part of a public path."""
+
+
 class StudyItem(Settings):
     """One video that is rated."""
 
-    id: str
+    id: NeutralName
     """Neutral name, all that a rater ever sees."""
     system: str
     """Who made it."""
     video: str
     """Name without suffix; the videos of all systems under one name are compared."""
-    references: tuple[str, ...]
+    references: tuple[NeutralName, ...]
     """Neutral names of the pictures beside it."""
     prompt: str | None = None
     """Its sentence as raters read it, without the trigger word."""
@@ -44,7 +48,7 @@ class StudyItem(Settings):
 class AttentionCheck(Settings):
     """A video at which raters are told what to answer."""
 
-    id: str
+    id: NeutralName
     """Neutral name."""
     like: str
     """The item whose video, pictures and prompt it repeats."""
@@ -69,11 +73,25 @@ class Study(Settings):
     """Attention checks, all of which every rater meets."""
     videos_per_rater: int = Field(ge=1)
     """Videos that one rater sees, checks not counted; a multiple of the number of systems."""
+    content: str = ""
+    """SHA-256 of all videos and pictures; empty in studies of older versions."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [one.id for one in (*self.items, *self.checks)]
+        if len(set(names)) < len(names):
+            raise ValueError("two videos have one neutral name")
+        if unknown := {check.like for check in self.checks} - {item.id for item in self.items}:
+            raise ValueError(
+                f"attention checks repeat videos that are not there: {', '.join(sorted(unknown))}"
+            )
+        return self
 
     @cached_property
     def key(self) -> str:
-        """Short name by which answers find their study."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        """Short name by which answers find their study. It depends on the videos too, not on their names alone."""
+        text = self.model_dump_json(exclude=None if self.content else {"content"})
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @cached_property
     def item_by_id(self) -> Mapping[str, StudyItem]:
@@ -104,12 +122,20 @@ class Study(Settings):
 
     def public(self) -> dict[str, Any]:
         """What the page is told: neutral names alone, neither systems nor seed nor file names."""
-        trials = {item.id: _trial(item, item.id, None) for item in self.items}
+        trials = {item.id: self._trial(item, item.id, None) for item in self.items}
         for check in self.checks:
-            trials[check.id] = _trial(self.item_by_id[check.like], check.id, check.expected)
+            trials[check.id] = self._trial(self.item_by_id[check.like], check.id, check.expected)
         asked = self.questionnaire.model_dump(mode="json", exclude={"source"})
         ordered = {name: trials[name] for name in sorted(trials)}
         return {"study": self.key, **asked, "trials": ordered, "plans": self.plans}
+
+    def _trial(self, item: StudyItem, name: str, check: int | None) -> dict[str, Any]:
+        return {
+            "video": f"media/{name}.mp4?{self.key}",
+            "references": [f"media/{reference}.jpg?{self.key}" for reference in item.references],
+            "prompt": item.prompt,
+            "check": check,
+        }
 
 
 def make_plans(study: Study) -> list[tuple[str, ...]]:
@@ -139,12 +165,3 @@ def make_plans(study: Study) -> list[tuple[str, ...]]:
             plan.insert(rng.randint(1, len(plan)), check.id)
         plans.append(tuple(plan))
     return plans
-
-
-def _trial(item: StudyItem, name: str, check: int | None) -> dict[str, Any]:
-    return {
-        "video": f"media/{name}.mp4",
-        "references": [f"media/{reference}.jpg" for reference in item.references],
-        "prompt": item.prompt,
-        "check": check,
-    }

@@ -9,6 +9,7 @@ from likeness.app.study.manifest import Study
 from likeness.app.study.report import OVERALL, StudyReport, SystemRating
 from likeness.evaluation.statistics import Estimate
 from likeness.evaluation.style import STYLE
+from likeness.files import write_text
 
 _COLORS = ("#2f6db3", "#c2571a", "#2e8b57", "#8a4fbe", "#b3385d", "#6b7280")
 _LEFT_PX, _WIDTH_PX, _ROW_PX = 170, 640, 30
@@ -47,7 +48,7 @@ ratings say little; means over many raters may still.</p>
 {_correlations(report, titles)}
 </body></html>
 """
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _who(report: StudyReport) -> str:

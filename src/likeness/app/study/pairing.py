@@ -41,6 +41,10 @@ def read_systems(folders: Sequence[str]) -> dict[str, Path]:
         name = name if equals else folder.resolve().name
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder. Name a folder of videos for each system.")
+        if not name or not name.isprintable():
+            raise ConfigError(
+                f"A system cannot be called {name!r}: its name is printed and shown. Name it: `name={str(folder)!r}`."
+            )
         if name in systems:
             raise ConfigError(
                 f"Two systems are called `{name}`. Tell them apart: `{name}_a={systems[name]} {name}_b={folder}`."

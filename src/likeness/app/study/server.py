@@ -3,24 +3,30 @@
 Only `site/` is public. The page tells nobody which system made a video, and nothing here reads answers back.
 """
 
+import os
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from likeness.app.study.answers import (
     AnswerConflictError,
     AnswerMessage,
     AnswerStore,
+    OtherStudyError,
     RaterMessage,
     UnknownRaterError,
 )
+from likeness.app.study.connections import LimitedProtocol
 from likeness.app.study.manifest import SITE, Study
 from likeness.errors import ConfigError, ResourceError
+from likeness.weights import sha256_of
 
 MAX_BODY_BYTES = 65_536
 COLLECT = "window.COLLECT = true;\n"
@@ -30,6 +36,36 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_BACKLOG = 128
+"""Connections that are accepted in one turn of the event loop, before any of them can be refused."""
+_SHUTDOWN_S = 3
+"""Seconds that Ctrl+C waits for answers that are being sent."""
+
+
+class SiteFiles(StaticFiles):
+    """Static files whose validator is their content.
+
+    All files of a study have one date, and a study that is created again may have files of the same size, so date and
+    size tell nothing. An answer carries the hash of the content as `ETag`, and dates in requests are ignored.
+    """
+
+    def file_response(
+        self, full_path: Any, stat_result: os.stat_result, scope: Any, status_code: int = 200
+    ) -> Response:
+        identity = (stat_result.st_ino, stat_result.st_size, stat_result.st_mtime_ns, stat_result.st_ctime_ns)
+        etag = f'"{_content_hash(str(full_path), identity)}"'
+        known = Request(scope).headers.get("if-none-match", "")
+        if etag in [tag.strip().removeprefix("W/") for tag in known.split(",")]:
+            return Response(status_code=304, headers={"ETag": etag})
+        return FileResponse(
+            full_path, status_code=status_code, headers={"ETag": etag}, stat_result=stat_result
+        )
+
+
+@lru_cache(maxsize=4096)
+def _content_hash(path: str, identity: tuple[int, ...]) -> str:
+    del identity  # A file that was written since is hashed again.
+    return sha256_of(Path(path))[:32]
 
 
 def build_app(folder: Path) -> FastAPI:
@@ -53,11 +89,13 @@ def build_app(folder: Path) -> FastAPI:
             return _refuse(413, f"An answer has at most {MAX_BODY_BYTES} bytes and says how many.")
         response = await forward(request)
         response.headers.update(HEADERS)
+        if "last-modified" in response.headers:
+            del response.headers["last-modified"]
         return response
 
     @app.exception_handler(ConfigError)
     def explain(_request: Request, error: Exception) -> Response:
-        conflict = 409 if isinstance(error, AnswerConflictError) else 422
+        conflict = 409 if isinstance(error, AnswerConflictError | OtherStudyError) else 422
         return _refuse(404 if isinstance(error, UnknownRaterError) else conflict, str(error))
 
     @app.exception_handler(ResourceError)
@@ -73,10 +111,12 @@ def build_app(folder: Path) -> FastAPI:
 
     @app.post("/api/raters")
     def begin(message: RaterMessage) -> dict[str, int]:
+        _check_study(study, message.study)
         return {"plan": store.begin(message.rater)}
 
     @app.post("/api/answers")
     def answer(message: AnswerMessage) -> dict[str, bool]:
+        _check_study(study, message.study)
         return {"is_new": store.add(message)}
 
     @app.get("/api/health")
@@ -87,7 +127,7 @@ def build_app(folder: Path) -> FastAPI:
     def collect() -> Response:
         return Response(COLLECT, media_type="text/javascript")
 
-    app.mount("/", StaticFiles(directory=folder / SITE, html=True))
+    app.mount("/", SiteFiles(directory=folder / SITE, html=True))
     return app
 
 
@@ -97,13 +137,36 @@ def serve(app: FastAPI, *, host: str = "127.0.0.1", port: int = 8000) -> None:
     Raises:
         ResourceError: The port is taken.
     """
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False))
+    server = uvicorn.Server(build_config(app, host=host, port=port))
     try:
         server.run()
     except SystemExit as error:
         raise ResourceError(
             f"Port {port} of {host} cannot be used; another program may have it. Choose one with `--port`."
         ) from error
+
+
+def build_config(app: FastAPI, *, host: str, port: int, log_level: str = "warning") -> uvicorn.Config:
+    """How uvicorn serves a study: with limits on connections, and without WebSockets."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level=log_level,
+        access_log=False,
+        http=LimitedProtocol,
+        ws="none",
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+    )
+
+
+def _check_study(study: Study, named: str) -> None:
+    if named != study.key:
+        raise OtherStudyError(
+            f"This was sent for the study `{named or 'without a name'}`, but the study here is `{study.key}`: it was "
+            "created again since. Reload the page and begin anew."
+        )
 
 
 def _is_small(request: Request) -> bool:

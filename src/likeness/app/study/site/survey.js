@@ -50,7 +50,9 @@ async function post(path, body) {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   });
   if (reply.ok) return reply.json();
-  const error = new Error("status " + reply.status);
+  let reason = "status " + reply.status;
+  try { reason = (await reply.json()).error.message; } catch { /* Something between us and the server answered. */ }
+  const error = new Error(reason);
   error.isFinal = reply.status >= 400 && reply.status < 500 && reply.status !== 408 && reply.status !== 429;
   throw error;
 }
@@ -60,14 +62,15 @@ async function send() {
   isSending = true;
   while (state.outbox.length) {
     try {
-      await post("api/answers", state.outbox[0]);
+      await post("api/answers", { study: study.study, ...state.outbox[0] });
       state.outbox.shift();
       keep();
       waitMs = SHORTEST_WAIT_MS;
       notice("");
     } catch (error) {
       if (error.isFinal) {
-        notice("The server refuses an answer (" + error.message + "). Please tell who sent you here.");
+        notice("The server refuses an answer: " + error.message + " Your answers are kept on this device. "
+          + "Please tell who sent you here.");
         break;
       }
       notice("No connection. Your answers are kept on this device and are sent as soon as it is back.");
@@ -117,11 +120,12 @@ async function begin(button) {
   button.disabled = true;
   try {
     state.plan = hasServer
-      ? (await post("api/raters", { rater: state.rater })).plan
+      ? (await post("api/raters", { study: study.study, rater: state.rater })).plan
       : crypto.getRandomValues(new Uint32Array(1))[0] % study.plans.length;
-  } catch {
+  } catch (error) {
     button.disabled = false;
-    notice("The survey cannot be reached. Please try again in a moment.");
+    notice(error.isFinal ? "The server refuses to begin: " + error.message
+      : "The survey cannot be reached. Please try again in a moment.");
     return;
   }
   notice("");

@@ -1,0 +1,103 @@
+"""Connections to the study's server: limits that keep slow or silent clients from using up its file handles.
+
+uvicorn closes a connection that stays silent after an answer, but it waits without limit for a request that never ends
+and for a client that reads nothing. Here a request must arrive within `REQUEST_S` seconds and a client must read
+something within `STALL_S`. At `max_connections()` a new connection replaces the one that has been idle the longest, so
+that a client that sends its request at once is always answered.
+"""
+
+import asyncio
+import time
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows has no such limit.
+    resource = None
+
+REQUEST_S = 20.0
+"""Seconds for one whole request, headers and body, counted from the connection or from the answer before."""
+STALL_S = 60.0
+"""Seconds after which a client that reads nothing of its answer is disconnected."""
+MAX_CONNECTIONS = 800
+"""Connections at once; fewer where the system allows this process fewer files."""
+_OTHER_FILES = 200
+"""File handles kept for everything but connections: videos that are sent, the answers, the interpreter."""
+
+
+def max_connections() -> int:
+    """Connections that are held at once."""
+    allowed = MAX_CONNECTIONS + _OTHER_FILES
+    if resource is not None:
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, min(MAX_CONNECTIONS, allowed - _OTHER_FILES))
+
+
+class LimitedProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 connection with a time-out for requests and for readers, and a limit on their number."""
+
+    request_timer: asyncio.TimerHandle | None = None
+    stall_timer: asyncio.TimerHandle | None = None
+    waits_since_s = 0.0
+    stalls_since_s = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self._await_request()
+        if len(self.connections) > max_connections():
+            self._replace_idle()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._stop_waiting()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._await_request()
+            self._stop_waiting()  # The client may have sent its next request already.
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.request_timer = _cancel(self.request_timer)
+        self.stall_timer = _cancel(self.stall_timer)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.stalls_since_s = time.monotonic()
+        self.stall_timer = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.stall_timer = _cancel(self.stall_timer)
+
+    def idle_since_s(self) -> float | None:
+        """Since when this connection waits for its client, which sends no whole request or reads nothing."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return self.waits_since_s
+        return self.stalls_since_s if self.stall_timer is not None else None
+
+    def _await_request(self) -> None:
+        self.waits_since_s = time.monotonic()
+        _cancel(self.request_timer)
+        self.request_timer = self.loop.call_later(REQUEST_S, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        if self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body):
+            self.request_timer = _cancel(self.request_timer)
+
+    def _replace_idle(self) -> None:
+        """Close the connection that has been idle the longest; this one, where all others are being answered."""
+        ours = [one for one in self.connections if isinstance(one, LimitedProtocol)]
+        idle = {one: since for one in ours if (since := one.idle_since_s()) is not None}
+        longest = min(idle, key=lambda one: idle[one])
+        self.connections.discard(
+            longest
+        )  # Now and not when it is lost, or the next one would choose it again.
+        longest.transport.abort()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

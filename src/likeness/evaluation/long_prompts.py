@@ -1,0 +1,201 @@
+"""VBench's long prompts, and files like them, as sentences for a benchmark: a text file with one prompt a line.
+
+VBench (github.com/Vchitect/VBench) keeps them in `prompts/augmented_prompts/gpt_enhanced_prompts/`, earlier versions in
+`prompts/gpt_enhanced_prompts/`: `all_dimension_longer.txt`, `all_category_longer.txt`, and one file for each dimension
+and category (`prompts_per_dimension_longer/human_action_longer.txt`). Line n there is the long form of line n of
+`prompts_per_dimension/human_action.txt`. None of these prompts ships with likeness.
+
+Magic Mirror (arXiv:2501.03931v1, appendix A.2) takes 77 of the first 200 such prompts: those of one person, with a
+standard word for the person and the trigger behind it. It names neither the files nor the 77. Here a prompt is kept if
+its first sentence names one person. "A serene individual, dressed in white" becomes "A serene woman img, dressed in
+white" for a woman; a word that says more ("a skilled potter", "a bearded man") stays and decides whom the prompt fits.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from likeness.errors import ConfigError
+from likeness.identity.prompt import TRIGGER
+
+SUFFIX = ".txt"
+MAX_WORDS = 200
+"""More words never fit into the 226 tokens that CogVideoX reads."""
+Template = tuple[str, frozenset[str]]
+"""Text with the fields of `protocols.fill`, and the groups that it fits."""
+
+_ADULTS = frozenset(("man", "woman", "elderly man", "elderly woman", "person"))
+_OLD = frozenset(("elderly man", "elderly woman"))
+_BY_GENDER = {
+    "he": frozenset(("man", "elderly man", "boy")),
+    "she": frozenset(("woman", "elderly woman", "girl")),
+}
+_GENDERED = {
+    **dict.fromkeys(("man", "gentleman", "businessman", "father"), "man"),
+    **dict.fromkeys(("woman", "lady", "businesswoman", "mother", "ballerina"), "woman"),
+    **{"grandfather": "elderly man", "grandmother": "elderly woman", "boy": "boy", "girl": "girl"},
+    **dict.fromkeys(("baby", "infant", "toddler"), "baby"),
+}
+"""Words for people of one group."""
+_ANYBODY = ("person", "individual")
+"""Words that the group's own word replaces."""
+_CHILD = ("child", "kid")
+_ROLES = [
+    "adventurer",
+    "artisan",
+    "artist",
+    "astronaut",
+    "athlete",
+    "baker",
+    "barber",
+    "chef",
+    "climber",
+    "cyclist",
+    "dancer",
+    "diver",
+    "doctor",
+    "driver",
+    "drummer",
+    "farmer",
+    "firefighter",
+    "fisherman",
+    "gamer",
+    "gardener",
+    "guitarist",
+    "gymnast",
+    "hiker",
+    "jogger",
+    "kayaker",
+    "mechanic",
+    "musician",
+    "nurse",
+    "painter",
+    "pianist",
+    "player",
+    "photographer",
+    "potter",
+    "rider",
+    "runner",
+    "sailor",
+    "scholar",
+    "scientist",
+    "sculptor",
+    "singer",
+    "skateboarder",
+    "skater",
+    "skier",
+    "skydiver",
+    "snowboarder",
+    "soldier",
+    "student",
+    "surfer",
+    "swimmer",
+    "teacher",
+    "thrill-seeker",
+    "traveler",
+    "trumpeter",
+    "violinist",
+    "worker",
+    "wrestler",
+    "writer",
+]
+_NOUN = re.compile(rf"\b(?:{'|'.join([*_GENDERED, *_ANYBODY, *_CHILD, *_ROLES])})\b", re.IGNORECASE)
+_SEVERAL = re.compile(
+    r"\b(?:two|three|four|several|group|couple|pair|crew|team|family|friends?|twins|men|women|boys|girls|children|kids|people|"
+    r"opponents?|partner|brother|sister|son|daughter|(?:an)?other (?:man|woman|person|individual)|their (?:child|baby))\b",
+    re.IGNORECASE,
+)
+_PRONOUN = {
+    "he": re.compile(r"\b(?:he|his|him)\b", re.IGNORECASE),
+    "she": re.compile(r"\b(?:she|her)\b", re.IGNORECASE),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LongPrompts:
+    """What a file of prompts holds."""
+
+    templates: tuple[Template, ...]
+    """Prompts of one person, in their order."""
+    left_out: tuple[tuple[int, str], ...]
+    """Line and reason of every other prompt."""
+
+
+def read_long_prompts(path: str | Path) -> LongPrompts:
+    """Read a file of one prompt a line.
+
+    Raises:
+        ConfigError: It cannot be read, or no line of it shows one person.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as prompts ({error}). Give a text file with one prompt a line."
+        ) from error
+    templates, left_out = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        made = make_template(line)
+        if isinstance(made, str):
+            left_out.append((number, made))
+        else:
+            templates.append(made)
+    if not templates:
+        why = f" (line {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
+        raise ConfigError(
+            f"{path} has no prompt that shows one person{why}. Give a file such as VBench's human_action_longer.txt, with "
+            "one prompt a line."
+        )
+    return LongPrompts(templates=tuple(templates), left_out=tuple(left_out))
+
+
+def make_template(line: str) -> Template | str:
+    """Make a template of a prompt, or say why it cannot be one."""
+    text = " ".join(line.split())
+    if not text.isprintable():
+        return "it holds control characters"
+    if len(text.split()) > MAX_WORDS:
+        return f"it has more than {MAX_WORDS} words"
+    if re.search(rf"\b{TRIGGER}\d*\b", text):
+        return f"it holds the trigger word `{TRIGGER}` already"
+    first = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
+    if several := _SEVERAL.search(first):
+        return f"it may show several people (`{several[0]}`)"
+    noun = _NOUN.search(first)
+    if noun is None:
+        return "its first sentence names no person"
+    text = text.replace("{", "{{").replace("}", "}}")
+    noun = _NOUN.search(text)
+    assert noun is not None
+    before, word, after = text[: noun.start()], noun[0], text[noun.end() :]
+    groups = _groups_of(word.lower(), before, text)
+    if not groups:
+        return f"it calls one person `{word}` and by pronouns of another"
+    if word.lower() not in (*_ANYBODY, *_CHILD):
+        return f"{before}{word} {TRIGGER}{after}", groups
+    # The group's own word says the age.
+    before = re.sub(r"\b(?:young|elderly|old) $", "", before, flags=re.IGNORECASE)
+    if article := re.search(r"\b(a|A)n? $", before):
+        field = "{Who}" if article[1] == "A" else "{who}"
+        return f"{before[: article.start()]}{field}{after}", groups
+    return f"{before}{{group}} {TRIGGER}{after}", groups
+
+
+def _groups_of(word: str, before: str, text: str) -> frozenset[str]:
+    """Whom a prompt fits, by the word for the person, the words right before it, and its pronouns."""
+    described = before.lower().split()[-4:]
+    is_old = any(adjective in described for adjective in ("elderly", "old", "senior"))
+    is_young = any(adjective in described for adjective in ("young", "teenage"))
+    if word in _GENDERED:
+        group = _GENDERED[word]
+        return frozenset((f"elderly {group}" if is_old and group in ("man", "woman") else group,))
+    groups = frozenset(("boy", "girl")) if word in _CHILD else _OLD if is_old else _ADULTS
+    if is_young and word not in _CHILD:
+        groups -= _OLD
+    for name, pronoun in _PRONOUN.items():
+        if pronoun.search(text):
+            groups &= _BY_GENDER[name]
+    return groups
