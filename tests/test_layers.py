@@ -11,7 +11,7 @@ import likeness
 PACKAGE = Path(likeness.__file__).parent
 LAYERS = [
     "errors",
-    "records",
+    "records files",
     "config runtime media weights",
     "faces backbones puppets",
     "identity adapters",

@@ -11,7 +11,9 @@ LikenessError            (exit code 2)
 │   └── SmallFaceError
 └── ResourceError        (4) something that the machine should hold is not there
     ├── WeightsError     weights are absent, altered or of another architecture
-    └── CheckpointError  a training run cannot be resumed as asked
+    ├── CheckpointError  a training run cannot be resumed as asked
+    ├── FileWriteError   a file cannot be written
+    └── LockedError      another process has what this one needs
 
 A message says what happened, what was expected, and what to do next, in that order.
 """
@@ -111,3 +113,11 @@ class WeightsError(ResourceError):
 
 class CheckpointError(ResourceError):
     """A training run cannot be resumed as asked."""
+
+
+class FileWriteError(ResourceError):
+    """A file or folder cannot be written: the disk is full, or may not be written to."""
+
+
+class LockedError(ResourceError):
+    """Another process has what this one needs alone."""
