@@ -6,8 +6,8 @@ import pytest
 from made_views import SQUARE, SQUARE_SIZE, make_references, make_view
 
 from likeness.evaluation.face_motion import motion_between_frames, motion_from_reference, normalize, sizes
+from likeness.evaluation.farneback import FARNEBACK
 from likeness.evaluation.flow import (
-    FARNEBACK,
     dynamic_threshold_px,
     is_dynamic,
     mean_in_box,
