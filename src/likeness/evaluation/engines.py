@@ -49,17 +49,18 @@ def check_weights(engines: Engines) -> None:
     Raises:
         WeightsError: Some are not here; all of them are named.
     """
-    problems = []
-    for weights in dict.fromkeys(
-        name for engine in (engines.identity, engines.landmarks) for name in _weights_of(engine)
-    ):
-        try:
-            locate(weights)
-        except WeightsError as error:
-            problems.append(str(error))
+    problems: dict[str, str] = {}
+    lacking = []
+    for engine in dict.fromkeys((engines.identity, engines.landmarks)):
+        for weights in _weights_of(engine):
+            try:
+                locate(weights)
+            except WeightsError as error:
+                problems[weights] = str(error)
+                lacking.append(engine)
     if problems:
-        names = " and ".join(f"`{name}`" for name in dict.fromkeys((engines.identity, engines.landmarks)))
-        raise WeightsError(f"The face engines {names} lack weights.\n" + "\n".join(problems))
+        names = " and ".join(f"`{name}`" for name in dict.fromkeys(lacking))
+        raise WeightsError(f"The face engine {names} lacks weights.\n" + "\n".join(problems.values()))
 
 
 def _weights_of(engine: str) -> tuple[str, ...]:
