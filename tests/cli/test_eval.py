@@ -144,7 +144,7 @@ def test_what_is_left_out_is_told_in_the_terminal_the_json_and_the_page(run, tre
     assert "._ann_park.mp4" in page
 
 
-def test_control_characters_and_markup_in_names_and_prompts_are_shown_as_text(run, tree, capsys, tmp_path):
+def test_control_characters_and_markup_in_names_and_prompts_are_shown_as_text(tree, capsys, tmp_path):
     prompts = tmp_path / "p.json"
     prompts.write_text(json.dumps({"ann_park": "<script>alert(1)</script> \ud800 \x1b[2J", "bob_park": "x"}))
     system = f"\x1b[31m<b>={tree / 'right'}"
@@ -196,7 +196,7 @@ def test_a_group_picture_is_a_reference_with_pick(tree, tmp_path, capsys):
 
 @pytest.mark.parametrize("words", [["gone", "--first-face"], [".", "--references", "gone"], ["x"]])
 def test_what_is_not_there_is_refused_before_anything_heavy_is_imported(words):
-    heavy = {"torch", "cv2", "scipy", "av", "pyarrow", "dlib", "pydantic"}
+    heavy = {"torch", "cv2", "scipy", "av", "pyarrow", "dlib"}
     code = f"import sys; from likeness.cli import main; code = main({['eval', *words]!r}); print(code, {heavy!r} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.split(maxsplit=1) == ["2", "set()\n"]
