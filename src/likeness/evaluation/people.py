@@ -111,7 +111,9 @@ def find_prompt(videos: Sequence[Path]) -> str | None:
         except LikenessError:
             continue  # Whoever reads it in full tells its fault.
         except Exception as error:  # Other people's files: no tag may end what is done with the others.
-            logger.warning("%s: its record cannot be read (%r); it counts as without a prompt.", video, error)
+            logger.warning(
+                "%r: its record cannot be read (%r); it counts as without a prompt.", str(video), error
+            )
             continue
         if isinstance(prompt, str) and prompt.strip():
             return prompt
