@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
 
@@ -50,7 +51,8 @@ def _measure_alone(measure: Measure, path: str) -> Measured:
 def _in_pool(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, Measured]]:
     before = set(active_children())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
-        futures: dict[Future[Measured], str] = {pool.submit(measure, path): path for path in paths}
+        with _interrupts_held():
+            futures: dict[Future[Measured], str] = {pool.submit(measure, path): path for path in paths}
         own = set(active_children()) - before
         try:
             for future in as_completed(futures):
@@ -61,6 +63,19 @@ def _in_pool(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[t
             raise
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits. Processes that are started meanwhile never see it: the parent alone answers it, and ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end(processes: set[BaseProcess]) -> None:
     for process in processes:
         process.terminate()
@@ -69,8 +84,7 @@ def _end(processes: set[BaseProcess]) -> None:
 def _begin() -> None:
     """Workers share the machine by processes; threads below them would only get in each other's way.
 
-    Ctrl-C reaches all processes of a terminal: the parent alone answers it, and ends its workers. A parent that is killed
-    cannot, so each worker looks after it.
+    A parent that is killed cannot end its workers, so each of them looks after it.
     """
     import cv2
 
