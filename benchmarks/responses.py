@@ -193,6 +193,7 @@ def measure(frames: np.ndarray, faces: Arrays, sitter: Sitter, gallery: np.ndarr
         embeddings=np.stack([face.embedding for face in sitter.faces]),
         landmarks=np.stack([face.landmarks for face in sitter.faces]),
         arrays={},
+        sizes_px=np.full((len(sitter.faces), 2), sitter.picture.shape[0], dtype=np.float64),
     )
     view = look(Measured(info=info, features=features), references, gallery, 0, "prominent")
     scores = {}

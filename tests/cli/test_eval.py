@@ -1,11 +1,14 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from likeness.cli import main
+from likeness.errors import FileWriteError
 from likeness.evaluation import evaluate as module
-from likeness.media import write_picture, write_video
+from likeness.media import read_picture, write_picture, write_video
 from likeness.puppets import sample_clip, sample_person
 
 QUICK = "average_id_similarity,id_distance,face_rate,rank1_rate"
@@ -87,6 +90,14 @@ def test_a_bad_video_is_listed_and_the_exit_code_tells(run, tree, capsys):
         (["x", "--references", "y", "--first-face"], 2, "one of the two"),
         (["gone", "--first-face"], 2, "gone does not exist"),
         (["{right}", "--first-face", "--face", "largest"], 2, "`--face` is largest"),
+        (["{right}", "--first-face", "--engine", "arcface"], 2, "No face engine is called `arcface`"),
+        (
+            ["{right}", "--first-face", "--landmark-engine", "open"],
+            4,
+            "The face engine `open/auraface` lacks weights",
+        ),
+        (["{right}", "--first-face", "--workers", "1000000"], 2, "`--workers` is 1000000; use 1 to"),
+        (["{right}", "--first-face", "--pick", "2"], 2, "Leave one of them out"),
         (["{right}", "--first-face", "--metrics", "fid"], 2, "There is no metric `fid`"),
         (["{right}", "--first-face", "--metrics", " ,"], 2, "names nothing"),
         (["{right}", "--first-face", "-o", "{right}/ann_park.mp4/out"], 2, "cannot be written to"),
@@ -104,3 +115,88 @@ def test_what_cannot_be_done_is_told_before_anything_is_measured(
     words = [word.format(right=tree / "right", taken=tmp_path / "taken") for word in words]
     assert main(["eval", "-o", str(tmp_path / "out"), *words]) == code
     assert message in capsys.readouterr().err
+
+
+def test_what_is_left_out_is_told_in_the_terminal_the_json_and_the_page(run, tree, capsys):
+    """A folder as people have them; the exit code says that one of the videos has no figures."""
+    strange = {
+        "._ann_park.mp4": b"attributes",
+        "ann_old.avi": b"RIFF\0\0\0\0AVI LIST",
+        "cover.webp": b"RIFF\0\0\0\0WEBPVP8 " + bytes(20),
+    }
+    for name, data in strange.items():
+        (tree / "right" / name).write_bytes(data)
+    try:
+        assert run() == 3
+        printed = capsys.readouterr()
+        assert run("--json") == 3
+        told = json.loads(capsys.readouterr().out)
+    finally:
+        for name in strange:
+            (tree / "right" / name).unlink()
+    assert "1 left out (hidden file of macOS" in printed.err
+    assert "cover.webp" in printed.err
+    assert "2 of 3" in printed.out
+    assert "ann_old.avi" in printed.err
+    assert {file["path"].rsplit("/", 1)[1] for file in told["skipped"]} == {"._ann_park.mp4", "cover.webp"}
+    page = (tree / "out" / "report.html").read_text()
+    assert "Files left out" in page
+    assert "._ann_park.mp4" in page
+
+
+def test_control_characters_and_markup_in_names_and_prompts_are_shown_as_text(tree, capsys, tmp_path):
+    prompts = tmp_path / "p.json"
+    prompts.write_text(json.dumps({"ann_park": "<script>alert(1)</script> \ud800 \x1b[2J", "bob_park": "x"}))
+    system = f"\x1b[31m<b>={tree / 'right'}"
+    words = [system, "--references", str(tree / "people"), "--metrics", QUICK, "-o", str(tree / "out")]
+    assert main(["eval", *words, "--prompts", str(prompts), "--title", "<i>"]) == 0
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out
+    assert "\\x1b[31m<b>" in printed.out
+    page = (tree / "out" / "report.html").read_text()
+    for markup in ("<script>", "<b>=", "<i>"):
+        assert markup not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_figures_are_printed_where_the_disk_refuses_the_files(run, capsys, monkeypatch):
+    from likeness.evaluation import export
+
+    def refuse(*_, **__):
+        raise FileWriteError("videos.parquet cannot be written: No space left on device.")
+
+    monkeypatch.setattr(export, "write_videos", refuse)
+    assert run() == 4
+    printed = capsys.readouterr()
+    assert "rank1_rate" in printed.out
+    assert "report.html" not in printed.out
+    assert "No space left on device" in printed.err
+
+
+def test_a_group_picture_is_a_reference_with_pick(tree, tmp_path, capsys):
+    ann, bob = (read_picture(tree / "people" / f"{name}.png") for name in ("ann", "bob"))
+    write_picture(tmp_path / "people" / "ann.png", np.concatenate([bob, ann], axis=1))
+    words = [
+        "eval",
+        str(tree / "right" / "ann_park.mp4"),
+        "--references",
+        str(tmp_path / "people"),
+        "-o",
+        str(tree / "out"),
+    ]
+    words += ["--metrics", "match_rate,id_distance"]
+    assert main(words) == 3
+    assert "`--pick N`" in capsys.readouterr().err
+    distances = []
+    for number in ("1", "2"):
+        assert main([*words, "--json", "--pick", number]) == 0
+        distances.append(json.loads(capsys.readouterr().out)["videos"][0]["scores"]["id_distance"])
+    assert distances[1] < distances[0]
+
+
+@pytest.mark.parametrize("words", [["gone", "--first-face"], [".", "--references", "gone"], ["x"]])
+def test_what_is_not_there_is_refused_before_anything_heavy_is_imported(words):
+    heavy = {"torch", "cv2", "scipy", "av", "pyarrow", "dlib"}
+    code = f"import sys; from likeness.cli import main; code = main({['eval', *words]!r}); print(code, {heavy!r} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.split(maxsplit=1) == ["2", "set()\n"]

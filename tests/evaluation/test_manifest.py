@@ -120,8 +120,10 @@ def test_a_name_with_a_folder_is_a_name(tmp_path):
 
 def test_a_name_that_is_no_text_is_told(tree):
     (tree / "ours" / "bob_\udcff.mp4").write_bytes(b"video")
+    skipped = read_request([str(tree / "ours")], tree / "people").skipped
+    assert ["not UTF-8" in file.reason for file in skipped if file.is_video] == [True]
     with pytest.raises(ConfigError, match="not UTF-8"):
-        read_request([str(tree / "ours")], tree / "people")
+        read_request([str(tree / "ours" / "bob_\udcff.mp4")], tree / "people")
 
 
 def test_only_people_who_are_shown_are_in_the_gallery(tree):

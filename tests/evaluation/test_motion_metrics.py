@@ -5,9 +5,16 @@ import numpy as np
 import pytest
 from made_views import SQUARE, SQUARE_SIZE, make_references, make_view
 
-from likeness.evaluation.face_motion import motion_between_frames, motion_from_reference, normalize, sizes
+from likeness.evaluation.face_motion import (
+    frame_motion_between_frames,
+    frame_motion_from_reference,
+    motion_between_frames,
+    motion_from_reference,
+    normalize,
+    sizes,
+)
+from likeness.evaluation.farneback import FARNEBACK
 from likeness.evaluation.flow import (
-    FARNEBACK,
     dynamic_threshold_px,
     is_dynamic,
     mean_in_box,
@@ -166,3 +173,27 @@ def test_top_mean_and_boxes_by_hand():
     assert mean_in_box(np.arange(9.0).reshape(3, 3), np.array([1, 1, 9, 9])) == 6
     assert math.isnan(mean_in_box(np.ones((3, 3)), np.array([5, 5, 9, 9])))
     assert signed_mean(np.dstack([np.full((20, 32), 4.0), np.full((20, 32), -2.0)]).astype(np.float32)) == 1
+
+
+def test_fm_ref_of_the_frame_is_in_shares_of_width_and_height():
+    """The same head in frames of two shapes, at another place: nothing; a tilt: its distance in shares."""
+    references = (SQUARE * 10 + 50)[None]
+    sizes = np.array([[100.0, 200.0]])
+    stretched = (SQUARE * 10 + 90) * np.array([2.0, 1.0])
+    own = np.array([200, 200])
+    assert frame_motion_from_reference(stretched[None], own, references, sizes) == pytest.approx([0])
+    moved = stretched.copy()
+    moved[0, 0] += 20  # A tenth of the width; a fifth of it belongs to the mean.
+    expected = 0.1 * math.sqrt((1 - 1 / 5) ** 2 + 4 / 25)
+    assert frame_motion_from_reference(moved[None], own, references, sizes) == pytest.approx([expected])
+
+
+def test_fm_inter_of_the_frame_keeps_translation_in_longer_sides():
+    landmarks = np.stack([SQUARE, SQUARE + np.array([3.0, 4.0])])
+    moved = frame_motion_between_frames(landmarks, np.array([100, 50]))
+    assert moved == pytest.approx([5 * math.sqrt(5) / 100])
+
+
+def test_a_reference_of_unknown_size_has_no_fm_ref_of_the_frame():
+    view = make_view(references=make_references([[1, 0]]))
+    assert math.isnan(METRICS["fm_ref_frame"].of_video(view))

@@ -1,13 +1,17 @@
 """`likeness eval`: is it the same person, does the face move, does it follow the text, for any system's videos."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from likeness.cli.terminal import printable, say
+
 if TYPE_CHECKING:
     from likeness.evaluation.compare import Comparison
+    from likeness.evaluation.evaluate import EvaluationSettings
     from likeness.evaluation.manifest import Request
     from likeness.evaluation.results import EvaluationResult, VideoResult
 
@@ -38,6 +42,27 @@ def evaluate(
     metrics: Annotated[
         str | None, typer.Option(help="Names, separated by commas; all that can be measured by default.")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Face engine for similarity: dlib (default), open, open/sface, research or research/antelopev2.",
+        ),
+    ] = None,
+    landmark_engine: Annotated[
+        str | None,
+        typer.Option(
+            "--landmark-engine",
+            metavar="NAME",
+            help="Another engine for the landmarks of face motion; open/sface and research have the papers' five points.",
+        ),
+    ] = None,
+    pick: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Where a reference shows several faces, take the Nth from the left."
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that measure videos.")] = 1,
     face: Annotated[
         str, typer.Option(help="Which face of several counts: prominent, or nearest (flatters).")
@@ -64,45 +89,113 @@ def evaluate(
             "own first face; one of the two."
         )
     from likeness.app.folders import check_folder
-    from likeness.evaluation.export import RESULTS, publish
     from likeness.evaluation.manifest import read_request
+    from likeness.evaluation.results import RESULTS
 
+    if pick is not None and first_face:
+        raise ConfigError(
+            "`--pick` chooses a face of references, and `--first-face` has none. Leave one of them out."
+        )
     request = read_request(videos or [], references, prompts, against_first_face=first_face)
-    check_folder(output, files=RESULTS, folders=["features", "vbench"])
+    settings = _settings(
+        workers=workers,
+        cache=output / "features",
+        which_face=face,
+        engine=engine,
+        landmark_engine=landmark_engine,
+        pick=pick,
+    )
+    names = _metrics(metrics)
     dimensions = _dimensions(vbench_dimensions) if vbench or vbench_dimensions else None
-    result = _measure(request, output, metrics, workers, face, is_quiet=as_json)
+    check_folder(output, files=RESULTS, folders=["features", "vbench"])
+    if not as_json:
+        _tell_skipped(request)
+    result = _measure(request, names, settings, is_quiet=as_json)
     if dimensions is not None:
         result = _run_vbench(result, output, dimensions, is_quiet=as_json)
-    comparison = publish(output, result, request.references, title=title)
+    _publish(result, request, output, title, as_json=as_json)
+    _leave(result, is_quiet=as_json)
+
+
+def _settings(**values: object) -> "EvaluationSettings":
+    """Everything that is wrong with what was asked of all videos, before any is opened."""
+    from pydantic import ValidationError
+
+    from likeness.errors import ConfigError
+    from likeness.evaluation.engines import check_weights, choose_engines
+    from likeness.evaluation.evaluate import MAX_WORKERS, EvaluationSettings
+
+    try:
+        settings = EvaluationSettings.model_validate(values)
+    except ValidationError as error:
+        told = {
+            "which_face": f"`--face` is {values['which_face']}; use prominent or nearest.",
+            "workers": f"`--workers` is {values['workers']}; use 1 to {MAX_WORKERS}, about one for each processor.",
+        }
+        field = str(error.errors()[0]["loc"][0])
+        raise ConfigError(told.get(field, str(error))) from error
+    check_weights(choose_engines(settings.engine, settings.landmark_engine))
+    return settings
+
+
+def _metrics(words: str | None) -> list[str] | None:
+    from likeness.evaluation.metrics import select
+
+    names = None if words is None else _words(words, "--metrics")
+    select(names)
+    return names
+
+
+def _measure(
+    request: "Request", metrics: list[str] | None, settings: "EvaluationSettings", *, is_quiet: bool
+) -> "EvaluationResult":
+    from dataclasses import replace
+
+    from likeness.cli.progress import progress
+    from likeness.evaluation.evaluate import evaluate as run
+
+    with progress("Measuring videos", last="Scoring", is_quiet=is_quiet) as on_progress:
+        result = run(
+            request.items, request.references, metrics=metrics, settings=settings, on_progress=on_progress
+        )
+    return replace(result, skipped=request.skipped, notes=request.notes)
+
+
+def _publish(
+    result: "EvaluationResult", request: "Request", output: Path, title: str, *, as_json: bool
+) -> None:
+    """Write the files and print the figures. Where the disk refuses, the figures are printed all the same."""
+    from likeness.errors import FileWriteError, LockedError
+    from likeness.evaluation.compare import compare_systems
+    from likeness.evaluation.export import publish
+
+    refusal = None
+    try:
+        comparison = publish(output, result, request.references, title=title)
+    except (FileWriteError, LockedError) as error:
+        refusal, comparison = error, compare_systems(result)
     if as_json:
         _print_json(result, comparison, output)
     else:
         _print_table(result, comparison)
-        print(f"{output / 'report.html'}")
-    _leave(result, is_quiet=as_json)
+    if refusal is not None:
+        tell_failed(result.videos, is_quiet=as_json, leaves=False)
+        raise refusal
+    if not as_json:
+        say(output / "report.html", lines=False)
 
 
-def _measure(
-    request: "Request", output: Path, metrics: str | None, workers: int, face: str, *, is_quiet: bool
-) -> "EvaluationResult":
-    from pydantic import ValidationError
+def _tell_skipped(request: "Request") -> None:
+    """Files that are not taken, a line for each reason."""
+    from likeness.evaluation.people import shorten
 
-    from likeness.cli.progress import progress
-    from likeness.errors import ConfigError
-    from likeness.evaluation.evaluate import EvaluationSettings
-    from likeness.evaluation.evaluate import evaluate as run
-
-    try:
-        settings = EvaluationSettings.model_validate(
-            {"workers": workers, "cache": output / "features", "which_face": face}
-        )
-    except ValidationError as error:
-        raise ConfigError(f"`--face` is {face}; use prominent or nearest.") from error
-    names = None if metrics is None else _words(metrics, "--metrics")
-    with progress("Measuring videos", last="Scoring", is_quiet=is_quiet) as on_progress:
-        return run(
-            request.items, request.references, metrics=names, settings=settings, on_progress=on_progress
-        )
+    for note in request.notes:
+        say(f"likeness: {note}", stream=sys.stderr)
+    reasons: dict[str, list[str]] = {}
+    for file in request.skipped:
+        reasons.setdefault(file.reason, []).append(file.path)
+    for reason, paths in reasons.items():
+        say(f"likeness: {len(paths)} left out ({reason}): {shorten(paths)}", lines=False, stream=sys.stderr)
 
 
 def _dimensions(words: str | None) -> list[str]:
@@ -161,7 +254,7 @@ def _print_table(result: "EvaluationResult", comparison: "Comparison") -> None:
     from likeness.evaluation.report import show
 
     names = [system.name for system in result.systems]
-    rows = [["", *names]]
+    rows = [["", *(printable(name, lines=False) for name in names)]]
     for metric in result.metrics.values():
         sign = {"higher": "+", "lower": "-", "neither": " "}[metric.direction]
         cells = [show(comparison.means[name][metric.name]) for name in names]
@@ -170,16 +263,19 @@ def _print_table(result: "EvaluationResult", comparison: "Comparison") -> None:
     rows.append(["  videos measured", *counts])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"Means [95 % interval over {comparison.resampled}]; + higher is better, - lower is better.")
     for row in comparison.differences:
         if row.better:
-            print(
+            say(
                 f"{row.metric}: {row.better} is better ({row.a} less {row.b}: {show(row.difference, sign='+')}, "
                 f"p {row.p_corrected:.3g} corrected (Benjamini-Hochberg), {row.num_pairs} pairs)"
             )
     for name, why in result.left_out.items():
-        print(f"not measured: {name}: {why}")
+        say(f"not measured: {name}: {why}")
+    engine, points = result.settings.get("engine"), result.settings.get("landmark_engine")
+    if points != engine:
+        say(f"Similarity by {engine}, landmarks by {points}.")
 
 
 def _print_json(result: "EvaluationResult", comparison: "Comparison", output: Path) -> None:
@@ -197,16 +293,18 @@ def _leave(result: "EvaluationResult", *, is_quiet: bool) -> None:
     from likeness.evaluation.vbench import PREFIX
 
     tell_failed(result.videos, is_quiet=is_quiet)
+    if any(file.is_video for file in result.skipped):
+        raise typer.Exit(_REJECTED)
     if any(name.startswith(PREFIX) for name in result.left_out):
         raise typer.Exit(_MISSING)
 
 
-def tell_failed(videos: "Sequence[VideoResult]", *, is_quiet: bool) -> None:
+def tell_failed(videos: "Sequence[VideoResult]", *, is_quiet: bool, leaves: bool = True) -> None:
     """Name the videos without figures, and leave with the exit code that tells of them, if there are any."""
     failed = [video for video in videos if video.error is not None]
     if failed and not is_quiet:
-        typer.echo(f"likeness: {len(failed)} of {len(videos)} videos have no figures:", err=True)
+        say(f"likeness: {len(failed)} of {len(videos)} videos have no figures:", stream=sys.stderr)
         for video in failed:
-            typer.echo(f"  {video.system} / {video.name}: {video.error}", err=True)
-    if failed:
+            say(f"  {video.system} / {video.name}: {video.error}", lines=False, stream=sys.stderr)
+    if failed and leaves:
         raise typer.Exit(_REJECTED)

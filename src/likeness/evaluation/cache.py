@@ -7,9 +7,8 @@ goes on where it stopped; a file that cannot be read is measured again.
 
 import json
 import logging
-import os
-import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.evaluation.feature import Arrays, Features
+from likeness.files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -66,21 +66,18 @@ class FeatureCache:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             info = VideoInfo(**json.loads(str(arrays.pop(_INFO))))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             logger.warning("%s is damaged (%r); it is measured again.", path, error)
             return None
         return info, arrays
 
     def write(self, sha256: str, kind: str, info: VideoInfo, arrays: Arrays) -> None:
+        """Keep arrays. Several processes may write the same.
+
+        Raises:
+            FileWriteError: the disk refuses.
+        """
         if self.folder is None:
             return
-        path = self.path(sha256, kind)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=".draft-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, allow_pickle=False, **{_INFO: np.array(json.dumps(asdict(info)))}, **arrays)
-            Path(draft).replace(path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        with write_atomically(self.path(sha256, kind)) as draft, draft.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{_INFO: np.array(json.dumps(asdict(info)))}, **arrays)

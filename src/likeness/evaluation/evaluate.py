@@ -22,17 +22,17 @@ one more reference or another formula looks at no pixel again. A video that cann
 metric, a reference without a face) is raised before any video is opened.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from likeness.errors import LikenessError, ResourceError
+from likeness.errors import FileWriteError, LikenessError, WeightsError
 from likeness.evaluation.cache import FeatureCache, Measured, VideoInfo
+from likeness.evaluation.engines import Engines, check_weights, choose_engines
 from likeness.evaluation.feature import Arrays, Footage
 from likeness.evaluation.features import FEATURES, in_order
 from likeness.evaluation.items import References, VideoItem, read_references, settle
@@ -40,11 +40,18 @@ from likeness.evaluation.metrics import select, why_left_out
 from likeness.evaluation.results import EvaluationResult
 from likeness.evaluation.score import score
 from likeness.evaluation.view import WhichFace
+from likeness.evaluation.workers import measure_in_processes
 from likeness.media import read_video
 from likeness.weights import sha256_of
 
+logger = logging.getLogger(__name__)
+
 OnProgress = Callable[[int, int], None]
 """Called with the videos done and all videos whenever one is done; `likeness.cli.progress` shows the time left."""
+
+
+MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))
+"""More processes than this cannot make anything faster."""
 
 
 class EvaluationSettings(BaseModel):
@@ -52,12 +59,18 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int = Field(default=1, ge=1)
-    """Processes that measure videos."""
+    workers: int = Field(default=1, ge=1, le=MAX_WORKERS)
+    """Processes that measure videos; each takes some hundred megabytes."""
     cache: Path | None = None
     """Folder in which features are kept by content; None keeps nothing and cannot be resumed."""
     which_face: WhichFace = "prominent"
     """Which face counts where a frame shows several, see `likeness.evaluation.view`."""
+    engine: str | None = None
+    """Face engine that finds faces and says who they are; None takes the default engine."""
+    landmark_engine: str | None = None
+    """Face engine that gives the landmarks of face motion; None takes `engine`."""
+    pick: int | None = Field(default=None, ge=1)
+    """Which face of a reference that shows several, counted from the left."""
 
 
 def evaluate(
@@ -86,11 +99,14 @@ def evaluate(
     Raises:
         ConfigError: A metric is unknown, or a video cannot be matched with its references.
         FaceError: A reference shows no usable face.
+        FileWriteError: The cache cannot be written.
         MediaError: A reference is no readable picture.
-        ResourceError: A worker was killed, as for want of memory.
+        WeightsError: A face engine's models are not here.
     """
     settings = settings or EvaluationSettings()
+    engines = choose_engines(settings.engine, settings.landmark_engine)
     chosen = select(metrics)
+    check_weights(engines)
     items = settle(videos, references, prompts)
     has_prompts = any(item.prompt is not None for item in items)
     reasons = {
@@ -98,9 +114,14 @@ def evaluate(
         for metric in chosen
     }
     kept = [metric for metric in chosen if reasons[metric.name] is None]
-    needed = in_order({feature for metric in kept for feature in metric.needs} | {"faces"})
+    always = {"faces", "landmarks"} if engines.are_separate else {"faces"}
+    needed = in_order({feature for metric in kept for feature in metric.needs} | always)
     cache = FeatureCache(settings.cache)
-    sets = None if references is None else read_references(references, needed, cache)
+    sets = (
+        None
+        if references is None
+        else read_references(references, needed, cache, engines=engines, pick=settings.pick)
+    )
     measured = measure(items, needed, settings, on_progress)
     return score(
         items,
@@ -109,6 +130,7 @@ def evaluate(
         metrics=kept,
         left_out={name: reason for name, reason in reasons.items() if reason is not None},
         which_face=settings.which_face,
+        engines=engines,
     )
 
 
@@ -128,29 +150,53 @@ def measure(
     return measured
 
 
-def measure_video(path: str, features: Sequence[str], folder: Path | None) -> Measured:
-    """Measure one file, decoding it once and only if something is missing."""
+def measure_video(
+    path: str, features: Sequence[str], folder: Path | None, engines: Engines | None = None
+) -> Measured:
+    """Measure one file, decoding it once and only if something is missing. Whatever is wrong with it is its `error`.
+
+    Raises:
+        FileWriteError: The cache cannot be written.
+        WeightsError: Weights are damaged. Neither is a fault of the file, and other files would fail as well.
+    """
+    engines = engines or choose_engines()
     cache = FeatureCache(folder)
-    known = recall(path, features, cache)
+    known = recall(path, features, cache, engines)
     if known.error is not None or known.is_whole(features):
         return known
     assert known.sha256 is not None
-    arrays = dict(known.features or {})
     try:
-        frames, fps = read_video(path)
-        footage = Footage(frames=frames, fps=fps)
-        info = VideoInfo(num_frames=len(frames), fps=fps, width_px=frames.shape[2], height_px=frames.shape[1])
-        for feature in features:
-            if feature not in arrays:
-                arrays[feature] = FEATURES[feature].compute(footage, arrays)
-                cache.write(known.sha256, FEATURES[feature].kind, info, arrays[feature])
+        return _measure_pixels(path, features, known, cache, engines)
+    except (FileWriteError, WeightsError):
+        raise
     except LikenessError as error:
         return Measured(sha256=known.sha256, error=str(error))
+    except MemoryError:
+        reason = "it needs more memory than there is. Cut it, scale it down, or use fewer workers."
+    except Exception as error:  # One video must not end the evaluation of the others.
+        logger.debug("%s", path, exc_info=True)
+        reason = f"measuring it failed in an unexpected way ({type(error).__name__}: {error}). Convert it anew; if that does not help, report this."
+    return Measured(sha256=known.sha256, error=f"{path}: {reason}")
+
+
+def _measure_pixels(
+    path: str, features: Sequence[str], known: Measured, cache: FeatureCache, engines: Engines
+) -> Measured:
+    arrays = dict(known.features or {})
+    frames, fps = read_video(path)
+    footage = Footage(frames=frames, fps=fps, engines=engines)
+    info = VideoInfo(num_frames=len(frames), fps=fps, width_px=frames.shape[2], height_px=frames.shape[1])
+    for feature in features:
+        if feature not in arrays:
+            arrays[feature] = FEATURES[feature].compute(footage, arrays)
+            cache.write(known.sha256 or "", FEATURES[feature].kind(engines), info, arrays[feature])
     return Measured(sha256=known.sha256, info=info, features=arrays)
 
 
-def recall(path: str, features: Sequence[str], cache: FeatureCache) -> Measured:
+def recall(path: str, features: Sequence[str], cache: FeatureCache, engines: Engines) -> Measured:
     """What the cache knows of one file; its error if it cannot even be read as bytes."""
+    if Path(path).exists() and not Path(path).is_file():  # A pipe would be waited for without end.
+        return Measured(error=f"{path} is no regular file. Copy the video to disk and name that.")
     try:
         sha256 = sha256_of(Path(path))
     except OSError as error:
@@ -158,7 +204,7 @@ def recall(path: str, features: Sequence[str], cache: FeatureCache) -> Measured:
     arrays: dict[str, Arrays] = {}
     info: VideoInfo | None = None
     for feature in features:
-        known = cache.read(sha256, FEATURES[feature].kind)
+        known = cache.read(sha256, FEATURES[feature].kind(engines))
         if known is not None:
             info, arrays[feature] = known
     return Measured(sha256=sha256, info=info, features=arrays)
@@ -169,35 +215,18 @@ def _measure_each(
 ) -> Iterator[tuple[str, Measured]]:
     """What the cache knows whole comes first; starting processes for it would cost more than reading it."""
     cache = FeatureCache(settings.cache)
+    engines = choose_engines(settings.engine, settings.landmark_engine)
     missing = []
     for path in paths:
-        known = recall(path, features, cache)
+        known = recall(path, features, cache, engines)
         if known.error is not None or known.is_whole(features):
             yield path, known
         else:
             missing.append(path)
+    measure_one = partial(measure_video, features=features, folder=settings.cache, engines=engines)
     workers = min(settings.workers, len(missing))
-    if workers < 2:
-        for path in missing:
-            yield path, measure_video(path, features, settings.cache)
+    if workers > 1:
+        yield from measure_in_processes(measure_one, missing, workers)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_use_one_thread) as pool:
-        futures = {pool.submit(measure_video, path, features, settings.cache): path for path in missing}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise ResourceError(
-                f"A worker was killed while {workers} measured videos; the machine may lack memory. Run the same "
-                "again with fewer `workers`; what the cache holds is not measured again."
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _use_one_thread() -> None:
-    """Workers share the machine by processes; threads below them would only get in each other's way."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # Before torch, which a worker imports only if a network is needed.
+    for path in missing:
+        yield path, measure_one(path)

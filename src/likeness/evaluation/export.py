@@ -17,16 +17,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from likeness.errors import MediaError
 from likeness.evaluation.compare import Comparison, compare_systems
 from likeness.evaluation.report import write_report
-from likeness.evaluation.results import EvaluationResult, VideoResult
+from likeness.evaluation.results import RESULTS, EvaluationResult, VideoResult
+from likeness.files import lock, write_atomically, write_text
 
 _SAID = ("system", "name", "identity", "prompt", "path", "sha256", "error")
 _COUNTED = {"num_frames": pa.int64(), "fps": pa.float64(), "width_px": pa.int64(), "height_px": pa.int64()}
 
-RESULTS = ("report.html", "evaluation.json", "comparison.json", "videos.parquet", "frames.parquet")
-"""Everything that `publish` writes."""
+__all__ = ["RESULTS", "publish", "write_frames", "write_videos"]
+
+LOCK = ".evaluation.lock"
+"""Held while files are written, so that those in a folder come from one evaluation."""
+_PATIENCE_S = 120.0
 
 
 def publish(
@@ -38,21 +41,22 @@ def publish(
 ) -> Comparison:
     """Write all of the above, and return what was said of systems.
 
+    Each file appears whole. Two evaluations that end at once write one after the other, all files each.
+
     Raises:
-        MediaError: the disk refuses.
+        FileWriteError: the disk refuses.
+        LockedError: another process has been writing there for two minutes.
     """
     comparison = compare_systems(result)
-    try:
+    text = json.dumps(comparison.to_dict(), indent=1, allow_nan=False)
+    place = str(folder).replace("{", "{{").replace("}", "}}")  # The text is a format.
+    busy = f"Another evaluation ({{owner}}) has been writing to {place} for two minutes. Wait, then run the same again."
+    with lock(folder / LOCK, wait_s=_PATIENCE_S, busy=busy):
         result.save(folder / "evaluation.json")
-        text = json.dumps(comparison.to_dict(), indent=1, allow_nan=False)
-        (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        write_text(folder / "comparison.json", text + "\n")
+        write_videos(folder / "videos.parquet", result)
+        write_frames(folder / "frames.parquet", result)
         write_report(folder / "report.html", result, comparison, references, title=title)
-    except OSError as error:
-        raise MediaError(
-            f"{folder} cannot be written to: {error}. Choose a folder with room that you may write."
-        ) from error
-    write_videos(folder / "videos.parquet", result)
-    write_frames(folder / "frames.parquet", result)
     return comparison
 
 
@@ -63,7 +67,7 @@ def write_videos(path: Path, result: EvaluationResult) -> Path:
     averaging) is in the columns' metadata.
 
     Raises:
-        MediaError: the disk refuses.
+        FileWriteError: the disk refuses.
     """
     metrics = [metric for metric in result.metrics.values() if metric.level == "video"]
     fields = [pa.field(name, pa.string()) for name in _SAID]
@@ -88,7 +92,7 @@ def write_frames(path: Path, result: EvaluationResult) -> Path:
     """Write a row for each frame of each video, with a column for each curve.
 
     Raises:
-        MediaError: the disk refuses.
+        FileWriteError: the disk refuses.
     """
     curves = list(dict.fromkeys(name for video in result.videos for name in video.frames))
     fields = [pa.field("system", pa.string()), pa.field("name", pa.string()), pa.field("frame", pa.int64())]
@@ -107,14 +111,7 @@ def _frames_of(video: VideoResult, curves: list[str]) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -> Path:
-    """The file appears only once it is whole."""
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), draft)
-        draft.replace(path)
-    except OSError as error:
-        raise MediaError(
-            f"{path} cannot be written: {error}. Choose a folder with room that you may write."
-        ) from error
+    table = pa.Table.from_pylist(rows, schema=schema)
+    with write_atomically(path) as draft:
+        pq.write_table(table, draft)
     return path

@@ -1,8 +1,8 @@
 """Does the face move: Magic Mirror's FM_ref and FM_inter on five landmarks (arXiv:2501.03931, section 4.1 and A.4).
 
-The paper takes RetinaFace's five points (eyes, nose, corners of the mouth); here they are the engine's five (corners of
-the eyes, base of the nose). So a mouth that opens moves nothing, a head that turns, nods, tilts or comes closer does, and
-figures compare among systems measured here, not with the paper's.
+The paper takes RetinaFace's five points (eyes, nose, corners of the mouth); here they are those of the landmark engine. dlib's
+(corners of the eyes, base of the nose) do not see a mouth; SCRFD's and YuNet's are the paper's points. Distances are in face
+sizes here, so that a face far away counts as one nearby; `frame_motion_...` have the paper's coordinates of the frame.
 """
 
 import numpy as np
@@ -36,6 +36,38 @@ def motion_from_reference(landmarks: np.ndarray, references: np.ndarray) -> np.n
     """
     difference = normalize(landmarks)[:, None] - normalize(references)[None]
     return np.sqrt((difference**2).sum(axis=(-1, -2))).mean(axis=1)
+
+
+def frame_motion_from_reference(
+    landmarks: np.ndarray, size_px: np.ndarray, references: np.ndarray, reference_sizes_px: np.ndarray
+) -> np.ndarray:
+    """FM_ref with the paper's normalization: coordinates in widths and heights of the own picture, around their mean.
+
+    Shapes:
+        landmarks: (frames, 5, 2) px, NaN where there is no face
+        size_px: (2,), width and height of the frames
+        references: (references, 5, 2) px
+        reference_sizes_px: (references, 2), NaN where the picture is not known
+        returns: (frames,), in frame sizes, NaN where there is no face
+    """
+    own = _centered(landmarks / size_px)
+    others = _centered(references / reference_sizes_px[:, None])
+    return np.sqrt(((own[:, None] - others[None]) ** 2).sum(axis=(-1, -2))).mean(axis=1)
+
+
+def frame_motion_between_frames(landmarks: np.ndarray, size_px: np.ndarray) -> np.ndarray:
+    """FM_inter with the paper's normalization: coordinates on the original frame, in its longer sides, not aligned.
+
+    Shapes:
+        landmarks: (frames, 5, 2) px, NaN where there is no face
+        size_px: (2,), width and height of the frames
+        returns: (frames - 1,), in longer sides of the frame, NaN where either frame has no face
+    """
+    return np.sqrt(((landmarks[1:] - landmarks[:-1]) ** 2).sum(axis=(-1, -2))) / size_px.max()
+
+
+def _centered(points: np.ndarray) -> np.ndarray:
+    return points - points.mean(axis=-2, keepdims=True)
 
 
 def motion_between_frames(landmarks: np.ndarray) -> np.ndarray:

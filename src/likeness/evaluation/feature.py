@@ -1,11 +1,12 @@
 """What a feature is: arrays measured on the pixels of one video. Which there are stands in `features`."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
-from likeness.faces import default_engine
+from likeness.evaluation.engines import Engines, choose_engines
 from likeness.records import Face, Metric
 
 Arrays = Mapping[str, np.ndarray]
@@ -24,6 +25,8 @@ class Footage:
     frames: np.ndarray
     fps: float
     """Average rate; of a video with a variable rate, frames over duration."""
+    engines: Engines = field(default_factory=choose_engines)
+    """Who looks for faces in them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +44,13 @@ class Feature:
     of_reference: Callable[[np.ndarray, Face], np.ndarray] | None = None
     """What it makes of a reference: from the picture, (height, width, 3) uint8, and its face."""
 
-    @property
-    def kind(self) -> str:
+    engine: Literal["identity", "landmarks"] = "identity"
+    """The engine that its arrays depend on."""
+
+    def kind(self, engines: Engines) -> str:
         """Name, version and face engine, under which arrays are kept."""
-        return f"{self.name}-{self.version}-{default_engine().name.replace('/', '_')}"
+        engine = engines.identity if self.engine == "identity" else engines.landmarks
+        return f"{self.name}-{self.version}-{engine.replace('/', '_')}"
 
 
 def comparable(embeddings: np.ndarray, metric: Metric) -> np.ndarray:

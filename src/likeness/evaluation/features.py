@@ -14,7 +14,7 @@ import numpy as np
 from likeness.evaluation.feature import Feature, Features, Footage, comparable
 from likeness.evaluation.flow import measure_flow
 from likeness.evaluation.networks.features import NETWORK_FEATURES
-from likeness.faces import default_engine, find_faces, prominence
+from likeness.faces import FaceEngine, find_faces, prominence
 from likeness.records import Face
 
 DETECTION_PX = 384
@@ -22,7 +22,7 @@ DETECTION_PX = 384
 
 
 def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:
-    """All prominent faces of all frames, by the default engine. A frame that comes again is not looked at again.
+    """All prominent faces of all frames, by the identity engine. A frame that comes again is not looked at again.
 
     Shapes:
         frame: (faces,) int64, the frame that each row belongs to, rising
@@ -31,21 +31,37 @@ def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:
         prominence: (faces,) float32, score times area
         embedding: (faces, embedding_width) float32, `comparable`
     """
+    engine = footage.engines.identity_engine
+    found = _find(footage, engine)
+    embeddings = np.array([face.embedding for _, face in found], dtype=np.float32)
+    return _places(found) | {
+        "embedding": comparable(embeddings.reshape(-1, engine.embedding_width), engine.metric)
+    }
+
+
+def measure_landmarks(footage: Footage, _: Features) -> dict[str, np.ndarray]:
+    """All prominent faces of all frames by the landmark engine; arrays as of `measure_faces`, without embeddings."""
+    return _places(_find(footage, footage.engines.landmark_engine))
+
+
+def _find(footage: Footage, engine: FaceEngine) -> list[tuple[int, Face]]:
+    """Faces with the number of their frame."""
     seen: dict[bytes, list[Face]] = {}
     found: list[tuple[int, Face]] = []
     for index, frame in enumerate(footage.frames):
         key = hashlib.blake2b(frame.tobytes()).digest()
         if key not in seen:
-            seen[key] = find_faces(frame, enlarge_to_px=DETECTION_PX)
+            seen[key] = find_faces(frame, engine=engine, enlarge_to_px=DETECTION_PX)
         found.extend((index, face) for face in seen[key])
-    engine = default_engine()
-    embeddings = np.array([face.embedding for _, face in found], dtype=np.float32)
+    return found
+
+
+def _places(found: list[tuple[int, Face]]) -> dict[str, np.ndarray]:
     return {
         "frame": np.array([index for index, _ in found], dtype=np.int64),
         "box": np.array([face.box for _, face in found], dtype=np.float32).reshape(-1, 4),
         "landmarks": np.array([face.landmarks for _, face in found], dtype=np.float32).reshape(-1, 5, 2),
         "prominence": np.array([prominence(face) for _, face in found], dtype=np.float32),
-        "embedding": comparable(embeddings.reshape(-1, engine.embedding_width), engine.metric),
     }
 
 
@@ -61,7 +77,8 @@ FEATURES: dict[str, Feature] = {
         Feature(
             name="faces", version=1, compute=measure_faces, weights=("dlib-landmarks", "dlib-recognizer")
         ),
-        Feature(name="flow", version=1, compute=measure_farneback, builds_on=("faces",)),
+        Feature(name="landmarks", version=1, compute=measure_landmarks, engine="landmarks"),
+        Feature(name="flow", version=2, compute=measure_farneback, builds_on=("faces",)),
         *NETWORK_FEATURES,
     )
 }

@@ -11,15 +11,9 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-FARNEBACK = {
-    "pyr_scale": 0.5,
-    "levels": 3,
-    "winsize": 15,
-    "iterations": 3,
-    "poly_n": 5,
-    "poly_sigma": 1.2,
-    "flags": 0,
-}
+from likeness.evaluation.farneback import dense_flow
+from likeness.evaluation.stabilized_flow import camera_motion, median_shift, motion_besides
+
 RATE_FPS = 8.0
 """VBench looks at about this many frames a second for the dynamic degree."""
 TOP_SHARE = 0.05
@@ -40,18 +34,26 @@ def measure_flow(
         magnitude_px: returned, (frames - 1,), mean length of the vectors
         signed_px: returned, (frames - 1,), mean of all signed components of the flow at 16 px width
         face_px: returned, (faces,), mean length inside the face's box, to the next frame; NaN in the last frame
+        face_crop_px, face_camera_px: returned, (faces,), the same without the motion of the face's box, and without that of
+            the camera; see `stabilized_flow`
         fast_px: returned, (pairs,), mean length of the fastest 5 % of the pixels, pairs at about 8 frames a second
     """
     grays = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_BGR2GRAY) for frame in frames]
     interval = sample_interval(fps)
     magnitude_px, signed_px, fast_px = [], [], []
-    face_px = np.full(len(face_frames), np.nan, dtype=np.float32)
+    face_px, face_crop_px, face_camera_px = np.full((3, len(face_frames)), np.nan, dtype=np.float32)
     for index, flow in enumerate(_fields(grays, 1)):
+        first, second = grays[index], grays[index + 1]
         lengths = np.hypot(flow[..., 0], flow[..., 1])
         magnitude_px.append(lengths.mean())
         signed_px.append(signed_mean(flow))
-        for row in np.flatnonzero(face_frames == index):
-            face_px[row] = mean_in_box(lengths, face_boxes[row])
+        rows = np.flatnonzero(face_frames == index)
+        camera = camera_motion(first, flow, face_boxes[rows]) if len(rows) else None
+        for row in rows:
+            box = face_boxes[row]
+            face_px[row] = mean_in_box(lengths, box)
+            face_crop_px[row] = motion_besides(first, second, median_shift(flow, box), box)
+            face_camera_px[row] = motion_besides(first, second, camera, box)
         if interval == 1:
             fast_px.append(top_mean(lengths))
     if interval > 1:
@@ -60,6 +62,8 @@ def measure_flow(
         "magnitude_px": np.array(magnitude_px, dtype=np.float32),
         "signed_px": np.array(signed_px, dtype=np.float32),
         "face_px": face_px,
+        "face_crop_px": face_crop_px,
+        "face_camera_px": face_camera_px,
         "fast_px": np.array(fast_px, dtype=np.float32),
     }
 
@@ -112,5 +116,4 @@ def is_dynamic(fast_px: np.ndarray, threshold_px: float, num_frames: int) -> boo
 
 def _fields(grays: list[np.ndarray], step: int) -> Iterator[np.ndarray]:
     for first, second in zip(grays[:-step], grays[step:], strict=True):
-        empty = np.empty((*first.shape, 2), dtype=np.float32)
-        yield np.asarray(cv2.calcOpticalFlowFarneback(first, second, empty, **FARNEBACK))
+        yield dense_flow(first, second)

@@ -1,18 +1,20 @@
 """What is evaluated: videos, whose they are, and the references of each identity."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from likeness.errors import ConfigError, FaceError
+from likeness.errors import ConfigError, FaceError, ManyFacesError, MediaError
 from likeness.evaluation.cache import FeatureCache, VideoInfo
+from likeness.evaluation.engines import Engines, choose_engines
 from likeness.evaluation.feature import comparable
 from likeness.evaluation.features import FEATURES
+from likeness.evaluation.landmarks import landmarks_of_reference
 from likeness.evaluation.people import match_person, plain
+from likeness.evaluation.video_item import VideoItem
 from likeness.evaluation.view import ReferenceSet
-from likeness.faces import default_engine, read_face
+from likeness.faces import read_face
 from likeness.media import read_picture
 from likeness.records import Face
 from likeness.weights import sha256_of
@@ -20,25 +22,7 @@ from likeness.weights import sha256_of
 ReferencePicture = str | Path | np.ndarray | Face
 References = Mapping[str, Sequence[ReferencePicture]]
 """Pictures of each identity, by its name."""
-_REFERENCE_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoItem:
-    """One video to be evaluated."""
-
-    path: str | Path
-    identity: str | None = None
-    """A name in the references; None finds it by the file's name."""
-    prompt: str | None = None
-    system: str = "videos"
-    """What made it; systems are compared with each other."""
-    name: str | None = None
-    """Unique in its system, the same for the same task in all systems; None takes the file's name without suffix."""
-
-    @property
-    def title(self) -> str:
-        return self.name if self.name is not None else Path(self.path).stem
+_REFERENCE_VERSION = 2
 
 
 def settle(
@@ -72,7 +56,12 @@ def settle(
 
 
 def read_references(
-    references: References, features: Sequence[str], cache: FeatureCache
+    references: References,
+    features: Sequence[str],
+    cache: FeatureCache,
+    *,
+    engines: Engines | None = None,
+    pick: int | None = None,
 ) -> dict[str, ReferenceSet]:
     """Read all references, each picture once.
 
@@ -80,21 +69,25 @@ def read_references(
         references: Pictures of each identity.
         features: Those that metrics need; networks among them read the pictures too.
         cache: Keeps what was read of files.
+        engines: Whose embeddings and landmarks; the default engine's where None.
+        pick: Which face, counted from the left from 1, where a picture shows several.
 
     Raises:
         ConfigError: an identity has no picture.
         FaceError: a picture shows no usable face, or its `Face` was read by another engine.
         MediaError: a file is no readable picture.
     """
+    engines = engines or choose_engines()
     sets = {}
     for name, pictures in references.items():
         if not pictures:
             raise ConfigError(f"The identity `{name}` has no reference picture; at least one is needed.")
-        rows = [_read_reference(picture, features, cache) for picture in pictures]
+        rows = [_read_reference(picture, features, cache, engines, pick) for picture in pictures]
         sets[name] = ReferenceSet(
             embeddings=np.stack([row["embedding"] for row in rows]),
             landmarks=np.stack([row["landmarks"] for row in rows]),
-            metric=default_engine().metric,
+            metric=engines.identity_engine.metric,
+            sizes_px=np.stack([row["size_px"] for row in rows]),
             arrays={
                 feature: np.stack([row[feature] for row in rows])
                 for feature in features
@@ -122,37 +115,69 @@ def _identity_of(item: VideoItem, references: References) -> str:
 
 
 def _read_reference(
-    picture: ReferencePicture, features: Sequence[str], cache: FeatureCache
+    picture: ReferencePicture,
+    features: Sequence[str],
+    cache: FeatureCache,
+    engines: Engines,
+    pick: int | None,
 ) -> dict[str, np.ndarray]:
+    engine = engines.identity_engine
     if isinstance(picture, Face):
-        return _describe(picture, picture.crop, features, is_crop=True)
+        return _describe(picture, picture.crop, features, engines, is_crop=True)
     if isinstance(picture, np.ndarray):
-        return _describe(read_face(picture), picture, features)
+        return _describe(read_face(picture, pick=pick, engine=engine), picture, features, engines)
     path = Path(picture)
     networks = [name for name in features if FEATURES[name].of_reference is not None]
-    kinds = ".".join(FEATURES[name].kind for name in ("faces", *sorted(networks)))
-    kind = f"reference-{_REFERENCE_VERSION}-{kinds}"
-    kept = cache.read(sha256_of(path), kind) if path.is_file() else None
+    kinds = [FEATURES[name].kind(engines) for name in ("faces", *sorted(networks))]
+    if engines.are_separate:
+        kinds.append(FEATURES["landmarks"].kind(engines))
+    if pick is not None:
+        kinds.append(f"pick{pick}")
+    kind = ".".join((f"reference-{_REFERENCE_VERSION}-{kinds[0]}", *kinds[1:]))
+    sha256 = _content_of(path)
+    kept = cache.read(sha256, kind)
     if kept is not None:
         return dict(kept[1])
-    face, pixels = read_face(path), read_picture(path)
-    arrays = _describe(face, pixels, networks)
+    try:
+        face = read_face(path, pick=pick, engine=engine)
+    except ManyFacesError as error:
+        raise FaceError(
+            f"{error} `--pick N` is meant for all references with several faces; crop the picture where they differ."
+        ) from error
+    pixels = read_picture(path)
+    arrays = _describe(face, pixels, networks, engines)
     info = VideoInfo(num_frames=1, fps=0.0, width_px=pixels.shape[1], height_px=pixels.shape[0])
-    cache.write(sha256_of(path), kind, info, arrays)
+    cache.write(sha256, kind, info, arrays)
     return arrays
 
 
+def _content_of(path: Path) -> str:
+    if not path.is_file():
+        raise MediaError(f"The reference {path} is not there, or is no regular file. Check the path.")
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise MediaError(
+            f"The reference {path} cannot be opened: {error.strerror}. Make it readable."
+        ) from error
+
+
 def _describe(
-    face: Face, pixels: np.ndarray, features: Sequence[str], *, is_crop: bool = False
+    face: Face, pixels: np.ndarray, features: Sequence[str], engines: Engines, *, is_crop: bool = False
 ) -> dict[str, np.ndarray]:
     """Embedding, landmarks and what networks see. In a crop the face lies elsewhere than in the picture it came from."""
-    name = default_engine().name
-    if face.engine != name:
+    engine = engines.identity_engine
+    if face.engine != engine.name:
         raise FaceError(
-            f"{face.source} was read by `{face.engine}`, but frames are read by `{name}`, and embeddings of different "
-            f"engines do not compare. Read the reference with `{name}`."
+            f"{face.source} was read by `{face.engine}`, but frames are read by `{engine.name}`, and embeddings of different "
+            f"engines do not compare. Read the reference with `{engine.name}`."
         )
-    arrays = {"embedding": comparable(face.embedding, face.metric), "landmarks": face.landmarks}
     networks = [(name, read) for name in features if (read := FEATURES[name].of_reference) is not None]
-    seen = read_face(pixels) if is_crop and networks else face
+    seen = read_face(pixels, engine=engine) if is_crop and (networks or engines.are_separate) else face
+    size_px = (np.nan, np.nan) if is_crop else (pixels.shape[1], pixels.shape[0])
+    arrays = {
+        "embedding": comparable(face.embedding, face.metric),
+        "landmarks": landmarks_of_reference(pixels, seen, engines),
+        "size_px": np.array(size_px, dtype=np.float64),
+    }
     return arrays | {name: read(pixels, seen) for name, read in networks}

@@ -17,19 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError
-from likeness.evaluation.items import VideoItem
+from likeness.evaluation.folders import VIDEOS, entries, find_skipped_pictures, find_videos, links_elsewhere
 from likeness.evaluation.people import (
-    VIDEOS,
     Cases,
     few,
-    files_in,
     find_people,
     find_prompt,
     match_person,
     plain,
     read_cases,
+    shorten,
     title_of,
 )
+from likeness.evaluation.results import SkippedFile
+from likeness.evaluation.video_item import VideoItem
 
 MANIFESTS = (".csv", ".json", ".toml")
 _COLUMNS = ("video", "system", "name", "identity", "references", "prompt")
@@ -44,6 +45,10 @@ class Request:
 
     items: tuple[VideoItem, ...]
     references: Mapping[str, tuple[Path, ...]] | None
+    skipped: tuple[SkippedFile, ...] = ()
+    """Files in the folders that were not taken."""
+    notes: tuple[str, ...] = ()
+    """What else is to be told of the files."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,6 +58,8 @@ class _Draft:
     items: list[VideoItem] = field(default_factory=list)
     people: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    skipped: list[SkippedFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     sources: dict[str, tuple[str, bool]] = field(default_factory=dict)
     """Where each system's videos come from, and whether its name was given."""
 
@@ -93,6 +100,7 @@ def read_request(
         cases = read_cases(references, references.parent)
     elif references is not None:
         draft.people.update(find_people(references))
+        draft.skipped += find_skipped_pictures(references)
     for word in videos:
         _read_word(word, draft)
     sentences = read_prompts(prompts) if prompts is not None else {}
@@ -110,7 +118,12 @@ def read_request(
         )
     used = {item.identity for item in items}
     people = {name: pictures for name, pictures in draft.people.items() if name in used}
-    return Request(items=tuple(items), references=None if against_first_face else people)
+    return Request(
+        items=tuple(items),
+        references=None if against_first_face else people,
+        skipped=tuple(dict.fromkeys(draft.skipped)),
+        notes=tuple(draft.notes),
+    )
 
 
 def read_prompts(path: Path) -> dict[str, str]:
@@ -128,7 +141,7 @@ def read_prompts(path: Path) -> dict[str, str]:
         return _by_title(
             (name, entry["prompt"] if isinstance(entry, dict) else entry) for name, entry in table.items()
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{path} cannot be read as prompts ({error!r}). Write JSON, a sentence for each video's name: "
             '{"anna_2": "a woman waves"}; TOML of the same, or CSV with the columns `name` and `prompt`.'
@@ -155,7 +168,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise ValueError("it has no rows")
         for number, row in enumerate(rows, start=1):
             _check_row(row, f"{path}, row {number}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
@@ -187,6 +200,8 @@ def _read_word(word: str, draft: _Draft) -> None:
         _read_folder(path, system, draft)
     elif not path.exists():
         draft.problems.append(f"{path} does not exist")
+    elif not path.is_file():
+        draft.problems.append(f"{path} is no regular file; copy the video to disk and name that")
     elif path.suffix.lower() in MANIFESTS:
         _read_manifest(path, named, draft)
     else:
@@ -195,11 +210,19 @@ def _read_word(word: str, draft: _Draft) -> None:
 
 
 def _read_folder(folder: Path, system: str, draft: _Draft) -> None:
-    files = files_in(folder, VIDEOS)
+    files, skipped = find_videos(folder)
+    draft.skipped += skipped
     if not files:
-        inner = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
+        inner = [path.name for path in entries(folder) if path.is_dir()]
         advice = f"; name its folders one by one: {', '.join(inner[:5])}" if inner else ""
-        draft.problems.append(f"{folder} holds no video ({', '.join(VIDEOS)}){advice}")
+        others = [Path(each.path).name for each in skipped if not Path(each.path).is_dir()]
+        found = f"; left out: {shorten(others)} ({skipped[-1].reason})" if others and not inner else ""
+        draft.problems.append(f"{folder} holds no video ({', '.join(VIDEOS)}){advice}{found}")
+    if outside := links_elsewhere(folder, files):
+        draft.notes.append(
+            f"{len(outside)} videos in {folder} are links to files elsewhere: "
+            + shorten([f"{path.name} -> {path.resolve()}" for path in outside])
+        )
     draft.items += [VideoItem(path=path, system=system) for path in files]
 
 

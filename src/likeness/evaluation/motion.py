@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from likeness.evaluation.face_motion import largest, motion_between_frames, motion_from_reference
+from likeness.evaluation.face_motion import (
+    frame_motion_between_frames,
+    frame_motion_from_reference,
+    largest,
+    motion_between_frames,
+    motion_from_reference,
+)
 from likeness.evaluation.flow import dynamic_threshold_px, is_dynamic
 from likeness.evaluation.identity import mean_found
 from likeness.evaluation.metric import (
@@ -20,19 +26,37 @@ from likeness.evaluation.view import VideoView, pick_rows
 SAMPLED = "pairs at about 8 frames a second"
 
 
-def face_flow(view: VideoView) -> np.ndarray:
+def face_flow(view: VideoView, array: str = "face_px") -> np.ndarray:
     """Mean flow in the chosen face's box to the next frame, in pixels.
+
+    Args:
+        view: The video.
+        array: Which of the flow's arrays of faces: whole, or without motion of the crop or of the camera.
 
     Shapes:
         returns: (frames,), NaN where there is no face, and in the last frame
     """
-    return pick_rows(view.features["flow"]["face_px"], view.rows)
+    return pick_rows(view.features["flow"][array], view.rows)
 
 
-def relative_face_flow(view: VideoView) -> np.ndarray:
+def relative_face_flow(view: VideoView, array: str = "face_px") -> np.ndarray:
     """`face_flow` in percent of the width of the face's box, so that the size of the video does not count."""
     boxes = pick_rows(view.features["faces"]["box"], view.rows)
-    return 100 * face_flow(view) / (boxes[:, 2] - boxes[:, 0])
+    return 100 * face_flow(view, array) / (boxes[:, 2] - boxes[:, 0])
+
+
+def _frame_motion_from_reference(view: VideoView) -> float:
+    sizes_px = view.references.sizes_px
+    if sizes_px is None:
+        return float("nan")
+    own_px = np.array([view.width_px, view.height_px])
+    return mean_found(
+        frame_motion_from_reference(view.landmarks, own_px, view.references.landmarks, sizes_px)
+    )
+
+
+def _largest_frame_motion(view: VideoView) -> float:
+    return largest(frame_motion_between_frames(view.landmarks, np.array([view.width_px, view.height_px])))
 
 
 def dynamic(view: VideoView, feature: str) -> float:
@@ -81,6 +105,26 @@ MOTION_METRICS = (
         of_video=lambda view: mean_found(motion_between_frames(view.landmarks)),
     ),
     Metric(
+        name="fm_ref_frame",
+        title="FM_ref, coordinates of the frame",
+        unit="frame sizes",
+        direction="higher",
+        averaged=FACES,
+        source=f"{MAGIC_MIRROR}, its normalization",
+        needs=("faces",),
+        of_video=_frame_motion_from_reference,
+    ),
+    Metric(
+        name="fm_inter_frame",
+        title="FM_inter, coordinates of the frame",
+        unit="longer sides of the frame",
+        direction="higher",
+        averaged=f"the largest of the {FACE_PAIRS}",
+        source=f"{MAGIC_MIRROR}, its normalization",
+        needs=("faces",),
+        of_video=_largest_frame_motion,
+    ),
+    Metric(
         name="face_flow",
         title="FM, Farneback on the face",
         unit="px a frame",
@@ -99,6 +143,26 @@ MOTION_METRICS = (
         source=HERE,
         needs=("faces", "flow"),
         of_video=lambda view: mean_found(relative_face_flow(view)),
+    ),
+    Metric(
+        name="face_flow_crop",
+        title="FM of the cropped face",
+        unit="% of the face's width a frame",
+        direction="higher",
+        averaged=f"{FACES}, to the next frame",
+        source=f"{FANTASY_ID}, faces cropped as in its section 4.1",
+        needs=("faces", "flow"),
+        of_video=lambda view: mean_found(relative_face_flow(view, "face_crop_px")),
+    ),
+    Metric(
+        name="face_flow_camera",
+        title="FM without the camera's motion",
+        unit="% of the face's width a frame",
+        direction="higher",
+        averaged=f"{FACES} whose background tells the camera's motion, to the next frame",
+        source=HERE,
+        needs=("faces", "flow"),
+        of_video=lambda view: mean_found(relative_face_flow(view, "face_camera_px")),
     ),
     Metric(
         name="dynamic_degree_farneback",

@@ -1,18 +1,22 @@
 """Who is in which video: reference pictures by person, matched with videos by name."""
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import category, normalize
 
-from likeness.errors import ConfigError, MediaError
-from likeness.identity.prompt import TRIGGER
-from likeness.media import read_metadata
+from likeness.errors import ConfigError, LikenessError
+from likeness.evaluation.folders import PICTURES, VIDEOS, entries, files_in, is_hidden
 
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".gif")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+__all__ = ["PICTURES", "VIDEOS", "files_in"]
+
+logger = logging.getLogger(__name__)
+
+TRIGGER = "img"
+"""`likeness.identity.prompt.TRIGGER`, which brings torch; what is checked first must not wait for that."""
 _LISTED = 5
 
 Cases = dict[str, tuple[tuple[Path, ...], str | None]]
@@ -30,7 +34,7 @@ def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
     found: dict[str, list[tuple[Path, ...]]] = {}
     for path in files_in(folder, PICTURES):
         found.setdefault(path.stem, []).append((path,))
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for inner in (path for path in entries(folder) if path.is_dir() and not is_hidden(path)):
         if pictures := tuple(files_in(inner, PICTURES)):
             found.setdefault(inner.name, []).append(pictures)
     if not found:
@@ -87,7 +91,7 @@ def read_cases(path: Path, root: Path) -> Cases:
             name: (tuple(root / picture for picture in entry["img_paths"]), entry.get("prompt"))
             for name, entry in entries.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f'{path} is no manifest ({error!r}). Write JSON: {{"video": {{"img_paths": [...], "prompt": "..."}}}}.'
         ) from error
@@ -98,25 +102,31 @@ def read_cases(path: Path, root: Path) -> Cases:
 
 
 def find_prompt(videos: Sequence[Path]) -> str | None:
-    """Read the sentence from the record inside any of the videos."""
+    """Read the sentence from the record inside any of the videos. What is no sentence there is none."""
+    from likeness.media import read_metadata
+
     for video in videos:
         try:
             prompt = read_metadata(video).get("prompt")
-        except MediaError:
+        except LikenessError:
             continue  # Whoever reads it in full tells its fault.
-        if prompt:
-            return str(prompt)
+        except Exception as error:  # Other people's files: no tag may end what is done with the others.
+            logger.warning(
+                "%r: its record cannot be read (%r); it counts as without a prompt.", str(video), error
+            )
+            continue
+        if isinstance(prompt, str) and prompt.strip():
+            return prompt
     return None
 
 
 def plain(prompt: str) -> str:
-    """Take trigger words out, numbered ones too, which mean nothing to people and to other models."""
-    return " ".join(re.sub(rf"\b{TRIGGER}\d?\b", " ", prompt).split())
+    """Take trigger words out, numbered ones too, which mean nothing to people and to other models.
 
-
-def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of some kinds, sorted by name."""
-    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes and path.is_file()]
+    Halves of surrogate pairs, which JSON can hold and no file of text, become question marks.
+    """
+    text = prompt.encode("utf-8", "replace").decode("utf-8")
+    return " ".join(re.sub(rf"\b{TRIGGER}\d?\b", " ", text).split())
 
 
 def shorten(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from likeness.evaluation.results import EvaluationResult, MetricRecord
 from likeness.evaluation.statistics import Estimate
 from likeness.evaluation.strips import clips
 from likeness.evaluation.style import STYLE
+from likeness.files import write_text
 
 OPEN_DISTRIBUTIONS = 6
 """Plots of further metrics are folded."""
@@ -55,6 +56,7 @@ def write_report(
 <h1>{html.escape(title)}</h1>
 {_lead(result)}
 {_failures(result)}
+{_skipped(result)}
 <h2>Figures</h2>
 <p class="soft">Means over videos, with 95 % bootstrap intervals over {comparison.resampled}. Arrows say which way is better;
 a count follows where not every video has the figure.</p>
@@ -71,8 +73,7 @@ a count follows where not every video has the figure.</p>
 {_settings(result)}
 </body></html>
 """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 
@@ -90,6 +91,9 @@ def _lead(result: EvaluationResult) -> str:
     against = f"{len(people)} people" if people else "each against its own first face"
     names = ", ".join(f"{html.escape(one.name)} ({one.num_videos})" for one in result.systems)
     threshold = result.settings.get("threshold")
+    engine, points = (result.settings.get(name) for name in ("engine", "landmark_engine"))
+    if points and points != engine:
+        names += f". Similarity by {html.escape(str(engine))}, landmarks by {html.escape(str(points))}"
     line = (
         f" (the engine's line between one person and two is a distance of {threshold})" if threshold else ""
     )
@@ -110,6 +114,19 @@ def _failures(result: EvaluationResult) -> str:
         for video in failed
     )
     return f"<h2>Videos without figures</h2><p>They are in no mean below.</p><ul>{rows}</ul>"
+
+
+def _skipped(result: EvaluationResult) -> str:
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in result.notes)
+    rows = "".join(
+        f"<li><b>{html.escape(file.path)}</b>: {html.escape(file.reason)}</li>" for file in result.skipped
+    )
+    listed = (
+        f"<h2>Files left out</h2><details><summary>{len(result.skipped)} files</summary><ul>{rows}</ul></details>"
+        if rows
+        else ""
+    )
+    return (f"<ul>{notes}</ul>" if notes else "") + listed
 
 
 def _means(result: EvaluationResult, comparison: Comparison) -> str:

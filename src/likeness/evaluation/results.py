@@ -6,6 +6,7 @@ Everything here is JSON-able (`to_dict`, `save`, `load`) and holds no model. A f
     EvaluationResult
     ├── metrics     name -> MetricRecord: unit, direction, how it was averaged, source
     ├── left_out    name -> why a metric is not in the table, and the command that brings it
+    ├── skipped     SkippedFile: files that were not taken, and why
     ├── videos      VideoResult: one number for each metric, the curves over its frames, its error if it has one
     └── systems     SystemResult: mean, spread and count of each metric over its videos, and what only sets have
 """
@@ -20,8 +21,11 @@ from typing import Any, Literal
 import numpy as np
 
 from likeness.errors import MediaError
+from likeness.files import write_text
 
 Direction = Literal["higher", "lower", "neither"]
+RESULTS = ("report.html", "evaluation.json", "comparison.json", "videos.parquet", "frames.parquet")
+"""Everything that `export.publish` writes into a folder."""
 FORMAT = 1
 """Version of the JSON layout."""
 
@@ -95,6 +99,16 @@ class SystemResult:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedFile:
+    """A file that lay among what was to be evaluated and was not taken."""
+
+    path: str
+    reason: str
+    is_video: bool = False
+    """It seems to be a video, so that figures are not of all videos that were meant."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationResult:
     """All figures of one evaluation."""
 
@@ -103,6 +117,10 @@ class EvaluationResult:
     videos: tuple[VideoResult, ...]
     systems: tuple[SystemResult, ...]
     settings: Mapping[str, Any]
+    skipped: tuple[SkippedFile, ...] = ()
+    """Files in the folders of videos and references that were not taken."""
+    notes: tuple[str, ...] = ()
+    """What else a reader should know of the files."""
 
     def curve(self, system: str, metric: str) -> dict[str, float]:
         """The figure of each of a system's videos that has it, by name, for paired comparisons."""
@@ -115,16 +133,20 @@ class EvaluationResult:
             "settings": dict(self.settings),
             "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
             "left_out": dict(self.left_out),
+            "skipped": [asdict(file) for file in self.skipped],
+            "notes": list(self.notes),
             "systems": [asdict(system) for system in self.systems],
             "videos": [asdict(video) for video in self.videos],
         }
 
     def save(self, path: str | Path) -> Path:
-        """Write everything as JSON."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-        return path
+        """Write everything as JSON.
+
+        Raises:
+            FileWriteError: the disk refuses.
+        """
+        write_text(path, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        return Path(path)
 
 
 def load(path: str | Path) -> EvaluationResult:
@@ -149,8 +171,10 @@ def load(path: str | Path) -> EvaluationResult:
             videos=tuple(VideoResult(**video) for video in record["videos"]),
             systems=systems,
             settings=record["settings"],
+            skipped=tuple(SkippedFile(**file) for file in record.get("skipped", ())),
+            notes=tuple(record.get("notes", ())),
         )
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MediaError(
             f"{path} is no result of an evaluation ({error!r}). Write one with `save`."
         ) from error

@@ -1,16 +1,20 @@
 """From features and references to records: the views of all videos, their numbers, and the means of each system."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from likeness.errors import LikenessError
 from likeness.evaluation.cache import Measured
+from likeness.evaluation.engines import Engines, choose_engines
 from likeness.evaluation.face_motion import motion_between_frames, motion_from_reference
 from likeness.evaluation.identity import consecutive_cosines, cosines_to, distances_to
-from likeness.evaluation.items import VideoItem
+from likeness.evaluation.landmarks import landmarks_at
 from likeness.evaluation.metric import Metric
-from likeness.evaluation.motion import face_flow
+from likeness.evaluation.motion import face_flow, relative_face_flow
 from likeness.evaluation.networks.features import embed_prompt
 from likeness.evaluation.results import (
     EvaluationResult,
@@ -21,6 +25,7 @@ from likeness.evaluation.results import (
     plain_curve,
     summarize,
 )
+from likeness.evaluation.video_item import VideoItem
 from likeness.evaluation.view import (
     ReferenceSet,
     VideoView,
@@ -30,7 +35,8 @@ from likeness.evaluation.view import (
     gallery_of,
     pick_rows,
 )
-from likeness.faces import default_engine
+
+logger = logging.getLogger(__name__)
 
 
 def score(
@@ -41,21 +47,31 @@ def score(
     metrics: Sequence[Metric],
     left_out: Mapping[str, str],
     which_face: WhichFace,
+    engines: Engines,
 ) -> EvaluationResult:
     """Score every video, then every system. Arguments as `evaluate` makes them."""
     names, gallery = gallery_of(references or {})
     views: list[VideoView | None] = []
     videos = []
     for item, known in zip(items, measured, strict=True):
-        view = None
-        if known.features is not None:
-            person = names.index(item.identity) if item.identity is not None else None
-            own = None if references is None or item.identity is None else references[item.identity]
-            reads_text = item.prompt is not None and "viclip" in known.features
-            text = embed_prompt(item.prompt or "") if reads_text else None
-            view = look(known, own, gallery, person, which_face, text)
+        own = None if references is None or item.identity is None else references[item.identity]
+        person = names.index(item.identity) if item.identity is not None else None
+        try:
+            view = None
+            if known.features is not None:
+                reads_text = item.prompt is not None and "viclip" in known.features
+                text = embed_prompt(item.prompt or "") if reads_text else None
+                view = look(known, own, gallery, person, which_face, text, engines=engines)
+            result = _video_result(item, known, view, metrics)
+        except LikenessError:
+            raise
+        except Exception as error:  # One video must not end the evaluation of the others.
+            logger.debug("%s", item.path, exc_info=True)
+            reason = f"{item.path}: its figures cannot be computed ({type(error).__name__}: {error}); please report this."
+            view = None
+            result = _video_result(item, replace(known, error=reason, features=None), None, metrics)
         views.append(view)
-        videos.append(_video_result(item, known, view, metrics))
+        videos.append(result)
     return EvaluationResult(
         metrics={metric.name: metric.record for metric in metrics},
         left_out=left_out,
@@ -67,8 +83,10 @@ def score(
             "which_face": which_face,
             "references": "first face of the video" if references is None else "pictures",
             "num_references": {name: len(own.embeddings) for name, own in (references or {}).items()},
-            "engine": default_engine().name,
-            "threshold": default_engine().threshold,
+            "engine": engines.identity,
+            "landmark_engine": engines.landmarks,
+            "landmarks": ", ".join(engines.landmark_engine.layout.landmark_names),
+            "threshold": engines.identity_engine.threshold,
         },
     )
 
@@ -80,23 +98,31 @@ def look(
     person: int | None,
     which_face: WhichFace,
     text: np.ndarray | None = None,
+    *,
+    engines: Engines | None = None,
 ) -> VideoView:
-    """One video's view. Without `references` its own first face is the reference."""
+    """One video's view. Without `references` its own first face is the reference, without `engines` the default one measured."""
     assert known.features is not None
     assert known.info is not None
     faces = known.features["faces"]
-    references = references if references is not None else first_face(faces)
+    engine = (engines or choose_engines()).identity_engine
+    detections = known.features.get("landmarks")
+    if references is None:
+        size_px = (known.info.width_px, known.info.height_px)
+        references = first_face(faces, engine.metric, detections=detections, size_px=size_px)
     rows = choose_faces(faces, known.info.num_frames, which_face, references.mean)
     return VideoView(
         features=known.features,
         references=references,
         embeddings=pick_rows(faces["embedding"], rows),
-        landmarks=pick_rows(faces["landmarks"], rows),
+        landmarks=pick_rows(faces["landmarks"], rows)
+        if detections is None
+        else landmarks_at(pick_rows(faces["box"], rows), detections),
         rows=rows,
         num_faces=np.bincount(faces["frame"], minlength=known.info.num_frames),
         gallery=gallery,
         person=person if len(gallery) > 1 else None,
-        threshold=default_engine().threshold,
+        threshold=engine.threshold,
         fps=known.info.fps,
         height_px=known.info.height_px,
         width_px=known.info.width_px,
@@ -114,6 +140,8 @@ def curves(view: VideoView) -> dict[str, list[float | None]]:
     values["fm_ref"] = motion_from_reference(view.landmarks, view.references.landmarks)
     if "flow" in view.features:
         values["face_flow"] = face_flow(view)
+        values["face_flow_crop"] = relative_face_flow(view, "face_crop_px")
+        values["face_flow_camera"] = relative_face_flow(view, "face_camera_px")
         values["flow_px"] = _to_frames(view.features["flow"]["magnitude_px"], view.num_frames)
     return {name: plain_curve(curve) for name, curve in values.items()}
 

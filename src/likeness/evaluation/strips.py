@@ -1,6 +1,7 @@
 """The clips at both ends of an evaluation, as strips of frames inside the page."""
 
 import html
+import logging
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness.errors import MediaError
+from likeness.errors import LikenessError
 from likeness.evaluation.results import EvaluationResult, MetricRecord, VideoResult
 from likeness.generation.report import inline
 from likeness.media import contact_sheet, read_picture, read_video, write_picture
+
+logger = logging.getLogger(__name__)
 
 RANKED_BY = ("average_id_similarity_all", "average_id_similarity", "match_rate")
 """What orders worst and best clips: the first that was measured; else the first metric of videos with a direction."""
@@ -50,11 +53,15 @@ def _strip(
         frames, _ = read_video(video.path)
         chosen = np.linspace(0, len(frames) - 1, min(_STRIP_FRAMES, len(frames))).round().astype(int)
         pictures = [read_picture(path) for path in list(references.get(video.identity or "", ()))[:1]]
-    except MediaError as error:  # It was there when it was measured; what was measured still stands.
+        sheet = contact_sheet([[*pictures, *frames[chosen]]], cell_px=_CELL_PX)
+        place = folder / "strip.jpg"
+        write_picture(place, sheet)
+    except LikenessError as error:  # It was there when it was measured; what was measured still stands.
         return f'<div class="strip">{caption}<p class="soft">{html.escape(str(error))}</p></div>'
-    sheet = contact_sheet([[*pictures, *frames[chosen]]], cell_px=_CELL_PX)
-    place = folder / "strip.jpg"
-    write_picture(place, sheet)
+    except Exception as error:  # A strip that cannot be drawn must not cost the page.
+        logger.debug("%s", video.path, exc_info=True)
+        reason = f"{video.path} cannot be shown ({type(error).__name__}: {error})."
+        return f'<div class="strip">{caption}<p class="soft">{html.escape(reason)}</p></div>'
     told = "the reference, then " if pictures else ""
     alt = f"{told}{len(chosen)} frames of {video.name}"
     return f'<div class="strip">{caption}<img src="{inline(place)}" alt="{html.escape(alt)}"></div>'

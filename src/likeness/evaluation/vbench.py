@@ -28,6 +28,7 @@ from likeness.errors import ConfigError
 from likeness.evaluation.metric import VBENCH
 from likeness.evaluation.results import EvaluationResult, MetricRecord, VideoResult, summarize
 from likeness.evaluation.vbench_environment import VERSION, variables_of
+from likeness.files import lock, write_text
 
 DIMENSIONS = {
     "subject_consistency": "cosine",
@@ -84,8 +85,24 @@ def run_vbench(
 
     Raises:
         ConfigError: A dimension is unknown, or needs prompts that are not there.
+        LockedError: Another evaluation runs VBench in that folder.
     """
     check_dimensions(dimensions)
+    place = str(folder).replace("{", "{{").replace("}", "}}")  # The text is a format.
+    busy = (
+        f"VBench runs in {place} already ({{owner}}). Wait until it has ended, or choose another `--output`."
+    )
+    with lock(folder / ".vbench.lock", busy=busy):
+        return _run_dimensions(command, videos, folder, dimensions, on_dimension)
+
+
+def _run_dimensions(
+    command: Path,
+    videos: Sequence[VideoResult],
+    folder: Path,
+    dimensions: Sequence[str],
+    on_dimension: OnDimension | None,
+) -> VBenchResult:
     links = {f"v{number:05d}.mp4": video for number, video in enumerate(v for v in videos if v.error is None)}
     values: dict[str, dict[tuple[str, str], float]] = {}
     totals: dict[str, float] = {}
@@ -192,9 +209,7 @@ def _measure(
     if isinstance(found, str):
         return _explain(found, code, folder, dimension)
     record = {"version": VERSION, "inputs": inputs, "total": found[0], "values": found[1]}
-    draft = folder / ".kept.json"
-    draft.write_text(json.dumps(record), encoding="utf-8")
-    draft.replace(kept)
+    write_text(kept, json.dumps(record))
     return found
 
 

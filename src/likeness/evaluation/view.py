@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from likeness.evaluation.feature import Arrays, Features, comparable
-from likeness.faces import default_engine
+from likeness.evaluation.landmarks import landmarks_at
 from likeness.records import Metric
 
 WhichFace = Literal["prominent", "nearest"]
@@ -34,6 +34,8 @@ class ReferenceSet:
     """Embeddings and features of further networks, by feature; one row a reference."""
     metric: Metric = "distance"
     """How the engine takes distances."""
+    sizes_px: np.ndarray | None = None
+    """(references, 2): width and height of each picture, NaN where it is not known."""
 
     @property
     def mean(self) -> np.ndarray:
@@ -47,7 +49,7 @@ class VideoView:
 
     Shapes:
         embeddings: (frames, embedding_width) float64, the chosen face; NaN where there is none
-        landmarks: (frames, 5, 2) float64 px, likewise
+        landmarks: (frames, 5, 2) float64 px, likewise; by the landmark engine, which may miss faces that the other finds
         rows: (frames,) int, the chosen face's row in the arrays of `faces`; -1 where there is none
         num_faces: (frames,) int
         gallery: (people, embedding_width), the mean reference of every identity
@@ -97,26 +99,47 @@ def choose_faces(faces: Arrays, num_frames: int, which: WhichFace, reference: np
     return rows
 
 
-def first_face(faces: Arrays) -> ReferenceSet:
+def first_face(
+    faces: Arrays,
+    metric: Metric = "distance",
+    *,
+    detections: Arrays | None = None,
+    size_px: tuple[int, int] | None = None,
+) -> ReferenceSet:
     """The most prominent face of the first frame that has one, as the reference of its own video.
+
+    Args:
+        faces: Arrays of the feature `faces`.
+        metric: How the engine takes distances.
+        detections: Arrays of the feature `landmarks`, where another engine finds them.
+        size_px: Width and height of the frames.
 
     Without any face it is nobody, NaN: there is no frame to be held against it, and figures over all frames are those of
     a video that shows nobody.
     """
+    sizes_px = None if size_px is None else np.array([size_px], dtype=np.float64)
     if not len(faces["frame"]):
         return ReferenceSet(
             embeddings=np.full((1, *faces["embedding"].shape[1:]), np.nan, dtype=np.float32),
             landmarks=np.full((1, *faces["landmarks"].shape[1:]), np.nan, dtype=np.float32),
             arrays={},
-            metric=default_engine().metric,
+            metric=metric,
+            sizes_px=sizes_px,
         )
-    rows = np.flatnonzero(faces["frame"] == faces["frame"][0])
+    first = faces["frame"][0]
+    rows = np.flatnonzero(faces["frame"] == first)
     row = rows[faces["prominence"][rows].argmax()]
+    landmarks = faces["landmarks"][row : row + 1]
+    if detections is not None:
+        boxes = np.full((first + 1, 4), np.nan)
+        boxes[first] = faces["box"][row]
+        landmarks = landmarks_at(boxes, detections)[first:]
     return ReferenceSet(
         embeddings=faces["embedding"][row : row + 1],
-        landmarks=faces["landmarks"][row : row + 1],
+        landmarks=landmarks,
         arrays={},
-        metric=default_engine().metric,
+        metric=metric,
+        sizes_px=sizes_px,
     )
 
 
