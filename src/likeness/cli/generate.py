@@ -1,6 +1,7 @@
 """`likeness generate`: make a video, or a picture, of the person in a picture."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -78,7 +79,8 @@ _Shape = Annotated[
     str | None,
     typer.Option(
         metavar="SOURCE",
-        help="Where the face's shape is read: learned, mediapipe, flame:FILE or puppet:SEED.",
+        help="Where the face's shape is read: learned, mediapipe, flame:FILE, beside (a file beside the picture), "
+        "mean_head:PITCH_DEG or puppet:SEED.",
     ),
 ]
 
@@ -150,7 +152,15 @@ def generate(
     with spinner("Reading the face", is_quiet=as_json):
         num_people = 2 if second_face or second_character else 1
         output = _prepare(
-            prompt, preset, choices, output, best_of, min_similarity, num_people=num_people, method=method
+            prompt,
+            preset,
+            choices,
+            output,
+            best_of,
+            min_similarity,
+            num_people=num_people,
+            method=method,
+            faces=face or (),
         )
         person = _read_person(face, character, pick)
         others = [_read_person(second_face, second_character, None)] if num_people == 2 else []
@@ -180,6 +190,7 @@ def _prepare(
     *,
     num_people: int = 1,
     method: str = "magic_mirror",
+    faces: Sequence[Path] = (),
 ) -> Path:
     """Refuse what cannot be made before anything is loaded, and say where the result goes."""
     from likeness.generation.prompts import check_prompt
@@ -189,8 +200,10 @@ def _prepare(
     from likeness.generation.presets import find_preset
     from likeness.generation.saving import check_output
     from likeness.generation.settings import resolve_settings
+    from likeness.generation.shapes import check_shape
 
     settings = resolve_settings(find_preset(preset), dict(choices))
+    check_shape(settings.shape, settings.face_shape, method=method, faces=faces)
     Search.of(best_of, min_similarity)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
     check_output(output, settings.frames)

@@ -22,6 +22,7 @@ from likeness.adapters.controls import Branch
 from likeness.adapters.injection import InjectionBlock, InjectionLayer, KeptKeys, wrap
 from likeness.errors import ConfigError
 from likeness.faces.ffhq import place_on_ffhq
+from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
 from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.spirals import MeshTopology
@@ -35,7 +36,10 @@ from likeness.records import Face
 
 
 class ShapeSource(Protocol):
-    """Reads the neutral shape of one person, (vertices, 3) in the adapter's topology, from their pictures."""
+    """Reads one person's shape, (vertices, 3) in the adapter's topology, from their pictures.
+
+    The paper profile wants neutral heads, the released one heads posed as in the picture, in meters.
+    """
 
     def __call__(self, faces: Sequence[Face], /) -> NDArray[np.floating]: ...
 
@@ -174,10 +178,11 @@ class FantasyID(Method):
 
         Args:
             faces: The pictures.
-            vertices: (vertices, 3), the person's neutral shape in the adapter's topology; None asks `shape_source`.
+            vertices: (vertices, 3), the person's shape in the adapter's topology; None asks `shape_source`. For the paper profile
+                a neutral head; for the released one posed as in the picture, in meters.
 
         Raises:
-            ConfigError: There is no reference, no shape, or the shape is of another topology.
+            ConfigError: There is no reference, no shape, or the shape is of another topology, unit or direction.
         """
         records = read_faces(faces)
         is_released = self.config["profile"] == "released"
@@ -252,6 +257,8 @@ class FantasyID(Method):
                 f"Vertices have the shape {shape.shape}; {tuple(encoder.template.shape)} finite numbers were expected. "
                 "Read the shape in the topology that the adapter was trained on."
             )
+        if self.config["profile"] == "released" and len(shape) == NUM_VERTICES:
+            check_head(shape, faces[0].source)
         return shape
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
