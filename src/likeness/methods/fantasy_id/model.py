@@ -24,7 +24,7 @@ from likeness.errors import ConfigError
 from likeness.faces.ffhq import place_on_ffhq
 from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
-from likeness.identity.reference import FaceInput, read_faces
+from likeness.identity.reference import FaceInput, read_faces, stack_heads
 from likeness.identity.spirals import MeshTopology
 from likeness.identity.tokens import PersonTokens
 from likeness.media.pictures import to_image
@@ -186,7 +186,12 @@ class FantasyID(Method):
         """
         records = read_faces(faces)
         is_released = self.config["profile"] == "released"
-        arrays = [np.stack([place_on_ffhq(face) if is_released else face.crop for face in records])]
+        heads = (
+            np.stack([place_on_ffhq(face) for face in records])
+            if is_released
+            else stack_heads(records, self.config["image_size_px"])
+        )
+        arrays = [heads]
         if self.descriptor.vertex_encoder is not None:
             arrays.append(self._shape_of(records, vertices))
 
