@@ -12,6 +12,7 @@ from likeness import Likeness
 from likeness.backbones import tiny
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.released import find_files, is_published
+from likeness.identity.face_shape.mean_head import PITCH_DEG, MeanHeadShape
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
 import released
@@ -59,6 +60,7 @@ def read_small_heads(monkeypatch):
     from likeness.identity.face_shape import flame
 
     monkeypatch.setattr(flame, "NUM_VERTICES", 258)
+    monkeypatch.setattr(flame, "check_head", lambda *_: None)
 
 
 def make(likeness, face, vertices, **changes):
@@ -79,13 +81,23 @@ def test_a_video_is_made_and_says_which_weights_made_it(monkeypatch, likeness, f
     assert not np.array_equal(clip.frames, other.frames)
 
 
-def test_without_vertices_it_says_how_to_get_them(likeness, face_of):
-    with pytest.raises(WeightsError, match=r"--shape flame:me\.ply"):
-        likeness.generate("a woman img smiles", [face_of(0)], steps=2, frames=9)
+def test_without_vertices_the_mean_head_is_posed_as_the_face(likeness, face_of):
+    source = likeness.method.shape_source
+    assert isinstance(source, MeanHeadShape)
+    assert np.array_equal(source.template, released.golden()["mesh.vertices.0"].numpy())
+    clip = make(likeness, face_of(0), None, shape=None)
+    default = make(likeness, face_of(0), None, shape=f"mean_head:{PITCH_DEG}")
+    assert np.array_equal(clip.frames, default.frames)
+    assert default.settings["shape"] == f"mean_head:{PITCH_DEG}"
+    assert not np.array_equal(clip.frames, make(likeness, face_of(0), None, shape="mean_head:40").frames)
+    assert likeness.method.shape_source is source
 
 
-def test_vertices_of_another_head_are_refused(likeness, face_of, tmp_path):
-    np.save(tmp_path / "me.npy", np.zeros((5023, 3)))
+def test_vertices_of_another_head_are_refused(monkeypatch, likeness, face_of, tmp_path):
+    from likeness.identity.face_shape import flame
+
+    np.save(tmp_path / "me.npy", np.random.default_rng(0).normal(size=(5023, 3)))
+    monkeypatch.setattr(flame, "check_head", lambda *_: None)
     with pytest.raises(ConfigError, match="finite numbers were expected"):
         make(likeness, face_of(0), tmp_path / "me.npy")
 

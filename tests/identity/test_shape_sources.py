@@ -11,14 +11,19 @@ import pytest
 from likeness import weights
 from likeness.errors import ConfigError, NoFaceError, ResourceError, WeightsError
 from likeness.faces import mesh_points
-from likeness.identity.face_shape import load_source
+from likeness.faces.geometry import rotation
+from likeness.identity.face_shape import flame_check, load_source
+from likeness.identity.face_shape.beside import BesideShape, find_vertices
 from likeness.identity.face_shape.flame import FlameShape
 from likeness.identity.face_shape.learned import LearnedShape
+from likeness.identity.face_shape.mean_head import CENTER_M, JOINT_M, PITCH_DEG, MeanHeadShape
 from likeness.identity.face_shape.mediapipe import ANCHORS, MediaPipeShape, fit_space_similarity, remove_pose
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.face_shape.puppet import PuppetShape
+from likeness.identity.published_mesh import read_template
 from likeness.puppets import sample_person
 from likeness.puppets.shape import build_head
+from likeness.records import Pose
 
 
 def small_network() -> ShapeNetwork:
@@ -220,7 +225,14 @@ def home(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def vertices():
-    return np.random.default_rng(3).normal(size=(5023, 3)).astype(np.float32)
+    """Random points that are no head, but stand, look and measure like one of FLAME's."""
+    random = np.random.default_rng(3)
+    points = random.normal(size=(flame_check.NUM_VERTICES, 3)) * 0.047
+    points[:, 2] = np.clip(points[:, 2], -0.14, 0.1)
+    marks = {"NOSE": (0, 0, 0.11), "BACK": (0, 0.05, -0.15), "CROWN": (0, 0.13, 0), "NECK": (0, -0.18, 0)}
+    for name, place in {**marks, "RIGHT": (0.1, -0.1, -0.05), "LEFT": (-0.1, -0.1, -0.05)}.items():
+        points[getattr(flame_check, name)] = place
+    return points.astype(np.float32)
 
 
 def write_ply(path, vertices, layout):
@@ -262,7 +274,7 @@ class Ch:
 
 @pytest.mark.parametrize("name", ["flame.npz", "generic_model.pkl"])
 def test_shape_numbers_give_the_neutral_head(home, tmp_path, vertices, name, monkeypatch):
-    directions = np.random.default_rng(4).normal(size=(5023, 3, 4))
+    directions = 0.002 * np.random.default_rng(4).normal(size=(5023, 3, 4))
     betas = np.array([0.5, -1.0, 2.0])
     path = home / "models" / "flame" / name
     if name.endswith("npz"):
@@ -307,3 +319,94 @@ def test_what_is_missing_of_flame_is_told(tmp_path, vertices):
 def test_exact_shapes_take_a_person_too():
     person = dataclasses.replace(sample_person(3))
     assert np.array_equal(PuppetShape(person)([]), PuppetShape(3)([]))
+
+
+FLIP_ALL, TURN_AWAY, TURN_OVER = np.diag([1, 1, -1]), np.diag([-1, 1, -1]), np.diag([1, -1, -1])
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda head: 1000 * head, r"look like millimeters: divide by 1000"),
+        (lambda head: 100 * head, r"look like centimeters: divide by 100"),
+        (lambda head: 7 * head, r"Export them in meters"),
+        (lambda head: head @ FLIP_ALL, "is mirrored: one of its axes is flipped"),
+        (lambda head: head @ TURN_AWAY, "looks away from the camera and has its right and left exchanged"),
+        (lambda head: head @ TURN_OVER, "looks away from the camera and stands upside down"),
+        (
+            lambda head: head + np.array([0, 0, 0.6]),
+            r"Depth in .* goes from 0\.\d+ to 0\.\d+ m.*`verts`, not `trans_verts`",
+        ),
+    ],
+)
+def test_a_head_in_another_unit_or_direction_is_refused(vertices, tmp_path, change, complaint):
+    path = tmp_path / "me.npy"
+    np.save(path, vertices)
+    FlameShape(path)
+    np.save(path, change(vertices))
+    with pytest.raises(ConfigError, match=complaint):
+        FlameShape(path)
+
+
+@pytest.mark.parametrize("pose", [(0, -21, 0), (45, -30, 20), (-45, 25, -20)])
+def test_posed_heads_pass_the_check(vertices, pose):
+    flip = np.diag([1, -1, 1])
+    flame_check.check_head(vertices @ (flip @ rotation(*pose) @ flip).T, "me.ply")
+
+
+def turned(face, **angles):
+    return dataclasses.replace(
+        face, pose=Pose(**{"yaw_deg": 0.0, "pitch_deg": 5.0, "roll_deg": 0.0, **angles})
+    )
+
+
+def test_the_mean_head_is_turned_about_flames_joint(face_of, vertices):
+    template = vertices - CENTER_M
+    head = MeanHeadShape(template)
+    assert head.num_vertices == len(template)
+    plain = MeanHeadShape(template, pitch_deg=0)
+    assert np.allclose(plain([turned(face_of(0))]), vertices + JOINT_M, atol=1e-6)
+    nose = flame_check.NOSE
+    right = head([turned(face_of(0), yaw_deg=20.0)])[nose] - head([turned(face_of(0))])[nose]
+    assert right[0] > 0.02  # A nose that points to the picture's right.
+    assert (
+        plain([turned(face_of(0))])[nose, 1] - head([turned(face_of(0))])[nose, 1] > 0.02
+    )  # Down, by 21 degrees.
+    tilted = plain([turned(face_of(0), roll_deg=90.0)])  # Clockwise: the crown goes to the right.
+    assert tilted[flame_check.CROWN, 0] > 0.1
+    assert np.allclose(tilted[:, 2], plain([turned(face_of(0))])[:, 2], atol=1e-6)
+    flame_check.check_head(head([turned(face_of(0), yaw_deg=-30.0)]), "the mean head")
+
+
+def test_the_mean_heads_pitch_is_an_option(vertices):
+    assert load_source("mean_head", template=vertices).pitch_deg == PITCH_DEG
+    assert load_source("mean_head:-15", template=vertices).pitch_deg == -15
+    for name in ("mean_head:up", "mean_head:200", "mean_head:nan"):
+        with pytest.raises(ConfigError, match="pitch"):
+            load_source(name, template=vertices)
+
+
+@pytest.mark.usefixtures("home")
+def test_the_mean_head_is_that_of_the_published_mesh(tmp_path, vertices):
+    with pytest.raises(WeightsError, match="likeness models pull fantasyid-mesh"):
+        load_source("mean_head")
+    path = tmp_path / "transform.pkl"
+    path.write_bytes(pickle.dumps({"vertices": [vertices.astype(np.float64), vertices[:9]]}))
+    assert np.array_equal(read_template(path), vertices)
+    for content in ({"vertices": []}, {"vertices": [np.zeros(3)]}, 5):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(WeightsError, match="Bring it again"):
+            read_template(path)
+
+
+def test_vertices_beside_a_picture_are_found(vertices, tmp_path, face_of):
+    picture = tmp_path / "ann.jpg"
+    face = dataclasses.replace(face_of(0), source=str(picture))
+    assert find_vertices(picture) is None
+    with pytest.raises(WeightsError, match=r"ann\.ply or ann\.obj or ann\.npy is missing"):
+        BesideShape()([face])
+    write_ply(tmp_path / "ann.ply", vertices, "ascii")
+    np.save(tmp_path / "bob.npy", vertices[::-1])
+    assert find_vertices(picture) == tmp_path / "ann.ply"
+    other = dataclasses.replace(face_of(1), source="second.jpg")
+    assert np.allclose(load_source("beside")([other, face]), vertices, atol=1e-6)

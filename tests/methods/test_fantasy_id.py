@@ -1,6 +1,7 @@
 """FantasyID's paper profile: on a stock pipeline by the same code as Magic Mirror."""
 
 import copy
+import dataclasses
 import math
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from likeness.adapters.injection import InjectionLayer
 from likeness.errors import ConfigError, PromptError
+from likeness.identity.reference import stack_heads
 from likeness.identity.spirals import MeshTopology
 from likeness.methods.fantasy_id import FantasyID, FantasyIdentity
 
@@ -423,3 +425,26 @@ def test_all_layers_cost_six_percent_of_the_base_at_full_size():
     assert counter.get_total_flops() == products + attention + convolution
     assert 1 + 42 * counter.get_total_flops() / 332.2e12 == pytest.approx(1.0617, abs=5e-4)
     assert not any("softmax" in str(operation) for operation in counter.get_flop_counts()["Global"])
+
+
+def test_an_encoder_of_more_pixels_than_the_crop_reads_the_large_crop():
+    large = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    plain = make_face(0)
+    detailed = dataclasses.replace(make_face(1), detail=large)
+    side = plain.crop.shape[0]
+    assert np.array_equal(stack_heads([plain, detailed], side)[1], detailed.crop)
+    both = stack_heads([plain, detailed], side + 1)
+    assert both.shape == (2, 512, 512, 3)
+    assert np.array_equal(both[1], large)
+    assert abs(both[0].mean() - plain.crop.mean()) < 2  # The other is its small crop, enlarged.
+    assert stack_heads([plain], side + 1).shape == (1, side, side, 3)
+
+
+def test_the_large_crop_reaches_the_encoder(pipe, topology):
+    fantasy = make_fantasy(pipe.transformer, topology, image_size_px=256, patch_size_px=32, downsampling=2)
+    fantasy.attach(pipe)
+    face, shape = make_face(0), make_shape(topology)
+    large = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    plain = fantasy.encode([face], vertices=shape).face_tokens
+    detailed = fantasy.encode([dataclasses.replace(face, detail=large)], vertices=shape).face_tokens
+    assert not torch.equal(plain, detailed)

@@ -91,7 +91,8 @@ _Shape = Annotated[
     str | None,
     typer.Option(
         metavar="SOURCE",
-        help="Where the face's shape is read: learned, mediapipe, flame:FILE or puppet:SEED.",
+        help="Where the face's shape is read: learned, mediapipe, flame:FILE, beside (a file beside the picture), "
+        "mean_head:PITCH_DEG or puppet:SEED.",
     ),
 ]
 
@@ -167,7 +168,7 @@ def generate(
         named.append(NamedPerson(second_face, second_character, second_pick, pick_option="--second-pick"))
     output, settings = _check(
         prompt, choices, output, preset=preset, method=method, best_of=best_of, min_similarity=min_similarity,
-        seed=seed, overwrite=overwrite, enlarge=enlarge, num_people=len(named),
+        seed=seed, overwrite=overwrite, enlarge=enlarge, num_people=len(named), faces=face or (),
     )  # fmt: skip
     check_folders(backbone, adapter)
     for one in named:
@@ -237,6 +238,7 @@ def _check(
     overwrite: bool,
     enlarge: int | None,
     num_people: int,
+    faces: Sequence[Path] = (),
 ) -> "tuple[Path, GenerationSettings]":
     """Refuse what cannot be made before anything is loaded, and say where the result goes."""
     from likeness.generation.prompts import check_prompt
@@ -246,9 +248,11 @@ def _check(
     from likeness.generation.presets import METHODS, find_preset, known
     from likeness.generation.search import Search
     from likeness.generation.settings import resolve_settings
+    from likeness.generation.shapes import check_shape
 
     settings = resolve_settings(find_preset(preset), dict(choices))
     known("method", method, METHODS)
+    check_shape(settings.shape, settings.face_shape, method=method, faces=faces)
     Search.of(best_of, min_similarity).check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
     check_output(output, settings.frames, overwrite=overwrite)

@@ -104,7 +104,7 @@ def check_prompt(prompt: str, num_people: int = 1, *, method: str | type = "magi
         ConfigError: The method shows one person, and faces of several were given.
     """
     check_text(prompt)
-    if getattr(method, "__name__", method) in METHODS_WITHOUT_TRIGGER:
+    if (method if isinstance(method, str) else method.__name__) in METHODS_WITHOUT_TRIGGER:
         _check_optional(prompt, num_people)
         return
     try:

@@ -1,41 +1,23 @@
 """The released FantasyID from its folder: the image-to-video base with the method on it, and what is missing of both."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from likeness import weights
 from likeness.backbones.image_to_video import load_image_pipeline
 from likeness.errors import WeightsError
 from likeness.generation.presets import Preset
+from likeness.identity.face_shape.mean_head import MeanHeadShape
 from likeness.identity.published_mesh import MESH_FILE, read_mesh
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.fantasy_id.published import EVA_FILE, TRANSFORMERS, find_transformer, load_published
-from likeness.records import Face
 from likeness.runtime import choose_device, choose_dtype
 
 WEIGHTS, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
 """Names in the registry of weights."""
-
-
-class NoVertices:
-    """In the place of a source of shapes: says how to get a person's vertices, which no file of ours gives."""
-
-    topology = "flame"
-    num_vertices = 5023
-
-    def __call__(self, faces: Sequence[Face], /) -> np.ndarray:
-        """Raise WeightsError."""
-        source = faces[0].source if faces else "the person"
-        raise WeightsError(
-            f"The released FantasyID reads the vertices of a FLAME head, and none were given for {source}. Make them with "
-            "DECA or FLAME and pass the file: `--shape flame:me.ply` (.ply, .obj or .npy, 5,023 vertices in meters). "
-            "docs/weights.md, section FantasyID, tells every way."
-        )
 
 
 def uses_released(
@@ -144,7 +126,7 @@ def load_released(
         files["backbone"], read_mesh(files["mesh"]), eva=files["eva"], dtype=dtype
     )
     pipeline = load_image_pipeline(files["backbone"], transformer, dtype=dtype)
-    method.shape_source = NoVertices()
+    method.shape_source = MeanHeadShape(method.descriptor.vertex_encoder.template.float().cpu().numpy())
     return (pipeline.to(device) if is_placed else pipeline), method
 
 

@@ -40,6 +40,28 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
 
 
+def read_template(path: Path) -> NDArray[np.float32]:
+    """The finest mesh alone, (vertices, 3): FLAME's mean head.
+
+    Raises:
+        WeightsError: It is missing, damaged, or holds something else.
+    """
+    try:
+        vertices = np.asarray(_load(path)["vertices"][0], np.float32)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise WeightsError(f"{path} does not hold a mesh ({error!r}). {_REMEDY}") from error
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
+        raise WeightsError(f"{path} holds vertices of shape {vertices.shape}, not (vertices, 3). {_REMEDY}")
+    return vertices
+
+
+def _load(path: Path) -> Any:
+    try:
+        return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        raise WeightsError(f"The mesh at {path} cannot be read: {error}. {_REMEDY}") from error
+
+
 def read_mesh(path: Path, *, levels: int = 3, spiral_length: int = 9) -> MeshTopology:
     """Read the published mesh: its finest levels, and spirals as the published code computes them.
 
@@ -47,13 +69,11 @@ def read_mesh(path: Path, *, levels: int = 3, spiral_length: int = 9) -> MeshTop
         WeightsError: It is missing, damaged, or holds something else.
     """
     try:
-        content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        content = _load(path)
         vertices = [np.asarray(each, np.float64) for each in content["vertices"]][:levels]
         triangles = [np.asarray(each).astype(np.int64) for each in content["face"]][:levels]
         kept = [_selected(each) for each in content["down_transform"][: levels - 1]]
         ups = [_three_a_row(each) for each in content["up_transform"][: levels - 1]]
-    except (OSError, pickle.UnpicklingError, EOFError) as error:
-        raise WeightsError(f"The mesh at {path} cannot be read: {error}. {_REMEDY}") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise WeightsError(
             f"{path} does not hold a mesh at {levels} levels ({error!r}). {_REMEDY}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import ConfigError
+from likeness.media.pictures import resize
 from likeness.records import Face
 
 FaceInput = Face | str | Path
@@ -32,6 +33,21 @@ def read_references(
                 f"the adapter was trained on {embedding_width}. Read the face with the engine of its training."
             )
     return np.stack([face.crop for face in records]), np.stack([face.embedding for face in records])
+
+
+def stack_heads(faces: Sequence[Face], size_px: int) -> np.ndarray:
+    """The heads as an encoder of `size_px` reads them: the large crops where the small ones have fewer pixels than that.
+
+    A face without a large crop (of a saved character) gives its small one, enlarged.
+
+    Shapes:
+        returns: (references, side, side, 3) uint8
+    """
+    details = [face.detail for face in faces if face.detail is not None]
+    if not details or faces[0].crop.shape[0] >= size_px:
+        return np.stack([face.crop for face in faces])
+    side = details[0].shape[0]
+    return np.stack([resize(face.crop, side, side) if face.detail is None else face.detail for face in faces])
 
 
 def read_faces(faces: FaceInput | Sequence[FaceInput]) -> list[Face]:

@@ -2,7 +2,8 @@
 
 FLAME and DECA are free for research alone, after registration. So their networks are not run here: run them yourself and
 give a mesh, or shape numbers (betas) together with FLAME's model file. The neutral head is template + shape directions times
-betas, with expression and pose at zero; a mesh is taken as it is, so export it neutral.
+betas, with expression and pose at zero. A mesh is taken as it is: the released FantasyID wants it posed as in the picture, as DECA
+writes it; an adapter that was trained on neutral heads wants it neutral.
 """
 
 import pickle
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 
 from likeness import weights
 from likeness.errors import ConfigError, WeightsError
+from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
 from likeness.records import Face
 
-NUM_VERTICES = 5023
 MODEL_FILES = ("flame.npz", "generic_model.pkl", "flame2023_Open.pkl", "FLAME2023_Open.pkl")
 """Names under which FLAME's model is looked for, in `$LIKENESS_HOME/models/flame`."""
 _WHAT_TO_PUT = (
-    "Give a mesh of 5,023 vertices (.ply, .obj or .npy), exported in neutral pose and expression, or FLAME's shape numbers "
-    "(betas, a .npy) with FLAME's model file in {folder} ({names}). Both come from https://flame.is.tue.mpg.de and "
+    "Give a mesh of 5,023 vertices in meters (.ply, .obj or .npy; for the released FantasyID posed as in the picture, as DECA writes "
+    "`verts`), or FLAME's shape numbers (betas, a .npy) with FLAME's model file in {folder} ({names}). Both come from https://flame.is.tue.mpg.de and "
     "https://github.com/yfeng95/DECA, for research, after registration."
 )
 
@@ -43,7 +44,7 @@ class FlameShape:
 
         Raises:
             WeightsError: A file is not here or not readable; the message says what to put where.
-            ConfigError: The file holds something else.
+            ConfigError: The file holds something else, or a head in another unit or with flipped axes.
         """
         if path is None or not path.is_file():
             named = "No file was named" if path is None else f"{path} does not exist"
@@ -55,6 +56,7 @@ class FlameShape:
                     f"{path} holds numbers of shape {numbers.shape}; ({NUM_VERTICES}, 3) vertices were expected. {what_to_put()}"
                 )
             numbers = _neutral_head(numbers, _find_model(model))
+        check_head(numbers, str(path))
         self.vertices = numbers.astype(np.float32)
 
     def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:

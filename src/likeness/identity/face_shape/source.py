@@ -1,6 +1,7 @@
 """Where a person's three-dimensional shape comes from: one protocol, and the names by which a source is asked for.
 
-A source gives vertices in neutral pose, in a fixed topology that it names; FantasyID reads them. `docs/shape_sources.md`
+A source gives vertices in a fixed topology that it names; FantasyID reads them. An adapter that was trained here reads neutral
+heads, the released weights heads posed as in the picture. `docs/shape_sources.md`
 says what each source can and cannot do.
 """
 
@@ -18,7 +19,7 @@ from likeness.records import Face
 
 SHIPPED = weights.CHECKPOINTS / "tiny" / "shape"
 """Where the network and the sliders that ship lie."""
-SOURCES = ("learned", "puppet:SEED", "mediapipe", "flame:FILE")
+SOURCES = ("learned", "puppet:SEED", "mediapipe", "flame:FILE", "beside", "mean_head:PITCH_DEG")
 """What `load_source` understands."""
 
 
@@ -38,12 +39,14 @@ class ShapeSource(Protocol):
         ...
 
 
-def load_source(name: str) -> ShapeSource:
+def load_source(name: str, *, template: NDArray[np.floating] | None = None) -> ShapeSource:
     """Load a source of shapes by its name.
 
     Args:
         name: `learned`, or `learned:FOLDER` for another network; `puppet:SEED`, the exact head of that puppet;
-            `mediapipe`; `flame:FILE`, a mesh or shape numbers that you made with FLAME.
+            `mediapipe`; `flame:FILE`, a mesh or shape numbers that you made with FLAME; `beside`, a mesh that lies beside the
+            picture under its name; `mean_head` or `mean_head:PITCH_DEG`, FLAME's mean head posed as the face.
+        template: The mean head for the last, (vertices, 3); by default that of the released FantasyID's `transform.pkl`.
 
     Raises:
         ConfigError: No source has that name, or a part of it is missing.
@@ -66,6 +69,18 @@ def load_source(name: str) -> ShapeSource:
         from likeness.identity.face_shape.flame import FlameShape
 
         return FlameShape(Path(rest) if rest else None)
+    if kind == "beside" and not rest:
+        from likeness.identity.face_shape.beside import BesideShape
+
+        return BesideShape()
+    if kind == "mean_head":
+        from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch
+        from likeness.identity.published_mesh import MESH_FILE, read_template
+
+        pitch_deg = read_pitch(rest)
+        if template is None:
+            template = read_template(weights.entry("fantasyid-mesh").folder / MESH_FILE)
+        return MeanHeadShape(template, pitch_deg=pitch_deg)
     close = difflib.get_close_matches(kind, [known.partition(":")[0] for known in SOURCES], n=1)
     advice = f"Did you mean `{close[0]}`? " if close else ""
     raise ConfigError(f"No source of shapes is called `{name}`. {advice}Known: {', '.join(SOURCES)}.")

@@ -22,8 +22,9 @@ from likeness.adapters.controls import Branch
 from likeness.adapters.injection import InjectionBlock, InjectionLayer, KeptKeys, wrap
 from likeness.errors import ConfigError
 from likeness.faces.ffhq import place_on_ffhq
+from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
-from likeness.identity.reference import FaceInput, read_faces
+from likeness.identity.reference import FaceInput, read_faces, stack_heads
 from likeness.identity.spirals import MeshTopology
 from likeness.identity.tokens import PersonTokens
 from likeness.media.pictures import to_image
@@ -35,7 +36,10 @@ from likeness.records import Face
 
 
 class ShapeSource(Protocol):
-    """Reads the neutral shape of one person, (vertices, 3) in the adapter's topology, from their pictures."""
+    """Reads one person's shape, (vertices, 3) in the adapter's topology, from their pictures.
+
+    The paper profile wants neutral heads, the released one heads posed as in the picture, in meters.
+    """
 
     def __call__(self, faces: Sequence[Face], /) -> NDArray[np.floating]: ...
 
@@ -174,14 +178,20 @@ class FantasyID(Method):
 
         Args:
             faces: The pictures.
-            vertices: (vertices, 3), the person's neutral shape in the adapter's topology; None asks `shape_source`.
+            vertices: (vertices, 3), the person's shape in the adapter's topology; None asks `shape_source`. For the paper profile
+                a neutral head; for the released one posed as in the picture, in meters.
 
         Raises:
-            ConfigError: There is no reference, no shape, or the shape is of another topology.
+            ConfigError: There is no reference, no shape, or the shape is of another topology, unit or direction.
         """
         records = read_faces(faces)
         is_released = self.config["profile"] == "released"
-        arrays = [np.stack([place_on_ffhq(face) if is_released else face.crop for face in records])]
+        heads = (
+            np.stack([place_on_ffhq(face) for face in records])
+            if is_released
+            else stack_heads(records, self.config["image_size_px"])
+        )
+        arrays = [heads]
         if self.descriptor.vertex_encoder is not None:
             arrays.append(self._shape_of(records, vertices))
 
@@ -252,6 +262,8 @@ class FantasyID(Method):
                 f"Vertices have the shape {shape.shape}; {tuple(encoder.template.shape)} finite numbers were expected. "
                 "Read the shape in the topology that the adapter was trained on."
             )
+        if self.config["profile"] == "released" and len(shape) == NUM_VERTICES:
+            check_head(shape, faces[0].source)
         return shape
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:

@@ -1,0 +1,42 @@
+"""Vertices in a file beside the picture: `me.ply`, `me.obj` or `me.npy` for `me.jpg`. So many people need no option each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likeness.errors import WeightsError
+from likeness.identity.face_shape.flame import NUM_VERTICES, FlameShape, what_to_put
+from likeness.identity.face_shape.source import refuse_nobody
+from likeness.records import Face
+
+SUFFIXES = (".ply", ".obj", ".npy")
+
+
+class BesideShape:
+    """Reads the file beside the first reference that has one."""
+
+    topology = "flame"
+    num_vertices = NUM_VERTICES
+
+    def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
+        """The vertices of the file.
+
+        Raises:
+            WeightsError: No picture has a file beside it.
+            ConfigError: The file holds something else.
+        """
+        refuse_nobody(faces)
+        pictures = [Path(face.source) for face in faces]
+        found = next((file for picture in pictures if (file := find_vertices(picture)) is not None), None)
+        if found is None:
+            wanted = " or ".join(pictures[0].with_suffix(suffix).name for suffix in SUFFIXES)
+            raise WeightsError(f"No vertices lie beside {pictures[0]}: {wanted} is missing. {what_to_put()}")
+        return FlameShape(found)(faces)
+
+
+def find_vertices(picture: Path) -> Path | None:
+    """The file of vertices that lies beside a picture under its name, or None."""
+    places = [picture.with_suffix(suffix) for suffix in SUFFIXES] if picture.name else []
+    return next((place for place in places if place.is_file()), None)

@@ -1,0 +1,43 @@
+"""What is refused of `--shape` and the sliders before a model is loaded."""
+
+import numpy as np
+import pytest
+
+from likeness.errors import ConfigError, WeightsError
+from likeness.generation.shapes import check_shape
+from likeness.identity.face_shape.sliders import FaceShape
+
+WIDE = FaceShape(jaw=1.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sliders", "method", "complaint"),
+    [
+        ("learned", None, "magic_mirror", "magic_mirror reads no shape.*--method fantasy_id"),
+        (None, WIDE, "magic_mirror", "A slider of the face's shape was set, but magic_mirror"),
+        ("mean_head", WIDE, "fantasy_id", "another topology than sliders move"),
+        ("mean_head:up", None, "fantasy_id", "names no pitch"),
+        ("lerned", None, "fantasy_id", "Did you mean `learned`"),
+        ("puppet:x", None, "fantasy_id", "names no puppet"),
+    ],
+)
+def test_sources_that_cannot_work_are_refused(shape, sliders, method, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        check_shape(shape, sliders, method=method)
+
+
+@pytest.mark.parametrize("shape", [None, "learned", "mean_head", "mean_head:-10", "beside", "puppet:3"])
+def test_sources_that_work_pass(shape):
+    check_shape(shape, FaceShape(), method="fantasy_id")
+    check_shape(None, FaceShape(), method="magic_mirror")
+
+
+def test_files_of_vertices_are_read(tmp_path):
+    with pytest.raises(WeightsError, match=r"me\.ply does not exist"):
+        check_shape(f"flame:{tmp_path / 'me.ply'}", method="fantasy_id")
+    picture = tmp_path / "me.jpg"
+    with pytest.raises(WeightsError, match=r"me\.ply or me\.obj or me\.npy is missing"):
+        check_shape("beside", method="fantasy_id", faces=[picture])
+    np.save(tmp_path / "me.npy", np.ones((5, 3)))
+    with pytest.raises(ConfigError, match=r"\(5, 3\)"):
+        check_shape("beside", method="fantasy_id", faces=[picture])
