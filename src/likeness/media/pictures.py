@@ -117,7 +117,7 @@ def _open(path: Path, name: str) -> Image.Image:
 def _register_heif(path: Path) -> None:
     """Give Pillow its reader of HEIC and HEIF pictures, an optional dependency."""
     try:
-        import pillow_heif
+        import pillow_heif  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise MediaError(
             f"{path} is a HEIC picture, and pillow-heif, which reads them, is not installed. "
