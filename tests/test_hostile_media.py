@@ -89,7 +89,7 @@ def test_many_frames_are_counted_as_they_come(tmp_path, monkeypatch):
     assert len(media.read_video(path, max_frames=20)[0]) == 20
 
 
-def test_frames_never_lie_in_memory_twice(tmp_path):
+def test_frames_lie_in_memory_once(tmp_path):
     import tracemalloc
 
     path = tmp_path / "small.gif"

@@ -204,7 +204,7 @@ class _FrameBuffer:
             raise MediaError(_too_long(self._path, self._count + 1))
         if self._count == len(self._frames):
             # `resize` moves pages where the system can, and copies nothing then.
-            self._frames.resize((min(max(16, 2 * self._count), most), *frame.shape), refcheck=False)
+            self._frames.resize((min(self._count + self._count // 8 + 1, most), *frame.shape), refcheck=False)
         self._frames[self._count] = frame
         self._count += 1
 
