@@ -67,8 +67,8 @@ class NoFaceError(FaceError):
         else:
             reached = f"the best guess scored {best_score:.2f}, at least {min_score:.2f} is needed"
         super().__init__(
-            f"No face found in {source}: {reached}. Use a sharper picture in which the person looks towards the "
-            "camera, and crop it if the face is small in a large picture."
+            f"No face found in {source}: {reached}. Use a sharper, upright picture in which the person looks towards the "
+            "camera with nothing over the face, and crop it if the face is small in a large picture."
         )
         self.source = source
         self.best_score = best_score

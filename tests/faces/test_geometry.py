@@ -172,3 +172,22 @@ def test_a_heads_own_layout_is_never_refused_and_another_mostly_is():
 def test_an_unknown_layout_is_refused():
     with pytest.raises(ConfigError, match="Use one of eye corners, eye centers"):
         layout_named("mouth")
+
+
+@pytest.mark.parametrize(("center", "side"), [((450, 330), 300), ((20, 10), 400), ((590, 470), 500)])
+def test_a_shrinking_warp_reads_only_the_blocks_that_it_needs_and_gives_the_same_pixels(center, side):
+    picture = np.random.default_rng(0).integers(0, 256, (489, 611, 3), dtype=np.uint8)
+    matrix = geometry.fit_similarity(
+        (np.array([[0, 0], [1, 0], [0, 1]]) - 0.5) @ [[0.9, 0.3], [-0.3, 0.9]] * side + center,
+        np.array([[0, 0], [64, 0], [0, 64]]),
+    )
+    block = round(1 / np.sqrt(np.linalg.det(matrix[:, :2])))
+    height, width = 489 // block, 611 // block
+    tiles = picture[: height * block, : width * block].reshape(height, block, width, block, 3)
+    coarse = tiles.mean(axis=(1, 3)).astype(np.float32)
+    shift = np.array([[block, 0, (block - 1) / 2], [0, block, (block - 1) / 2], [0, 0, 1]])
+    whole = geometry.warp(
+        coarse, matrix @ shift, 64
+    )  # No longer shrinks, so reads the averaged picture as it is.
+    assert block > 1
+    assert np.array_equal(geometry.warp(picture, matrix, 64), whole)

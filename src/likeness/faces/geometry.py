@@ -58,19 +58,33 @@ def warp(
     block = round(shrink) if shrink >= _SHRINK_FROM else 1
     block = max(1, min(block, *picture.shape[:2]))
     if block > 1:
-        picture = _average_blocks(picture, block)
         # Pixel centers: coarse pixel i covers fine pixels from i * block on.
         scale = np.array([[block, 0, (block - 1) / 2], [0, block, (block - 1) / 2], [0, 0, 1]])
         matrix = matrix @ scale
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     y, x = np.mgrid[:size_px, :size_px].astype(np.float64)
     source = apply(inverse, np.stack([x.ravel(), y.ravel()], axis=1))
-    height, width = picture.shape[:2]
+    height, width = (side // block for side in picture.shape[:2])
     x = np.clip(source[:, 0], 0, width - 1)
     y = np.clip(source[:, 1], 0, height - 1)
     left, top = x.astype(int), y.astype(int)
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
     fx, fy = (x - left)[:, None], (y - top)[:, None]
+    if block > 1:  # Only the blocks that the square reads: a face is a small part of a large photograph.
+        first_row, first_column = top.min(), left.min()
+        picture = _average_blocks(
+            picture[
+                first_row * block : (bottom.max() + 1) * block,
+                first_column * block : (right.max() + 1) * block,
+            ],
+            block,
+        )
+        top, bottom, left, right = (
+            top - first_row,
+            bottom - first_row,
+            left - first_column,
+            right - first_column,
+        )
     upper = picture[top, left] * (1 - fx) + picture[top, right] * fx
     lower = picture[bottom, left] * (1 - fx) + picture[bottom, right] * fx
     mixed = upper * (1 - fy) + lower * fy
@@ -150,6 +164,14 @@ def _pose_residuals(
 
 
 def _average_blocks(picture: np.ndarray, block: int) -> np.ndarray:
-    height, width = (side // block for side in picture.shape[:2])
-    tiles = picture[: height * block, : width * block].reshape(height, block, width, block, 3)
-    return tiles.mean(axis=(1, 3), dtype=np.float32)
+    """Means of blocks of `block` x `block` pixels, float32. Sides are multiples of `block`.
+
+    Integer sums of whole rows, then of columns: exact, and several times as fast as a mean over two axes.
+    """
+    rows = picture[::block].astype(np.uint32)
+    for row in range(1, block):
+        rows += picture[row::block]
+    sums = rows[:, ::block].copy()
+    for column in range(1, block):
+        sums += rows[:, column::block]
+    return sums.astype(np.float32) / np.float32(block * block)

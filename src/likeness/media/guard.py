@@ -22,7 +22,8 @@ _VIDEOS = {
     b"OggS": "Ogg",
     b"\x30\x26\xb2\x75": "WMV",
 }
-_PHONE_PICTURES = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
 def inspect(path: Path, *, expected: str) -> tuple[str, str]:
@@ -42,7 +43,7 @@ def inspect(path: Path, *, expected: str) -> tuple[str, str]:
         raise MediaError(f"{path} is not a regular file. Copy {expected} to disk and name that.")
     try:
         with path.open("rb") as file:
-            head = file.read(32)
+            head = file.read(64)
     except OSError as error:
         raise MediaError(f"{path} cannot be opened: {error.strerror}. Make it readable.") from error
     if not head:
@@ -111,7 +112,7 @@ def _read_size(file: BinaryIO) -> int | None:
 
 def _classify(head: bytes) -> tuple[str, str]:
     if head[4:8] == b"ftyp":
-        return ("other", "HEIF") if head[8:12] in _PHONE_PICTURES else ("video", "MP4")
+        return _classify_brands(head)
     if head[:4] == b"RIFF":
         return {b"WEBP": ("picture", "WEBP"), b"AVI ": ("video", "AVI")}.get(head[8:12], ("other", "RIFF"))
     for kind, table in (("picture", _PICTURES), ("video", _VIDEOS)):
@@ -119,3 +120,13 @@ def _classify(head: bytes) -> tuple[str, str]:
             if head.startswith(magic):
                 return kind, name
     return "other", ""
+
+
+def _classify_brands(head: bytes) -> tuple[str, str]:
+    """Sort out files of ISO 14496-12: a major brand, a version, then compatible brands, four bytes each."""
+    major = head[8:12]
+    end = min(int.from_bytes(head[:4]), len(head))
+    brands = {major, *(head[start : start + 4] for start in range(16, end, 4))}
+    if major in _AVIF_BRANDS or (major in _HEIF_BRANDS and brands & _AVIF_BRANDS):
+        return "picture", "AVIF"
+    return ("picture", "HEIF") if major in _HEIF_BRANDS else ("video", "MP4")

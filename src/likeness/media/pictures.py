@@ -3,14 +3,12 @@
 import io
 import json
 import logging
-import struct
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from likeness.errors import MediaError
@@ -19,14 +17,15 @@ from likeness.media.guard import inspect
 
 logger = logging.getLogger(__name__)
 
-MAX_PIXELS = 40_000_000
-"""Largest picture or video frame that is decoded."""
+MAX_PIXELS = 110_000_000
+"""Largest picture that is decoded: cameras of phones give 48, 50 or 108 megapixels. As RGB it takes 330 MB."""
 MAX_COMMENT_BYTES = 65_533
 """What a JPEG's comment holds."""
 _JPEG = (".jpg", ".jpeg")
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError)
-"""What Pillow's decoders raise on damaged files."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
+_HEIF = "HEIF"
+_STRIP_PX = 256
+"""Rows that are converted at a time where the conversion takes several times the picture's memory."""
 
 
 def read_picture(path: str | Path) -> np.ndarray:
@@ -39,7 +38,8 @@ def read_picture(path: str | Path) -> np.ndarray:
         (height, width, 3) uint8.
 
     Raises:
-        MediaError: the file is missing, empty, a folder, a video, not a picture, damaged or too large.
+        MediaError: the file is missing, empty, a folder, a video, not a picture, damaged or too large, or a HEIC picture
+            while pillow-heif is not installed.
     """
     path = Path(path)
     kind, name = inspect(path, expected="a picture")
@@ -47,31 +47,25 @@ def read_picture(path: str | Path) -> np.ndarray:
         raise MediaError(
             f"{path} is a video ({name}), a picture is needed. Save one frame of it as JPEG or PNG."
         )
-    if name == "HEIF":
-        raise MediaError(f"{path} is a HEIF or AVIF picture, which is not read here. Save it as JPEG or PNG.")
     if kind != "picture":
-        raise MediaError(f"{path} is not a picture. Use one of {', '.join(_FORMATS)}.")
+        raise MediaError(f"{path} is not a picture. Use one of {', '.join((*_FORMATS, _HEIF))}.")
+    if name == _HEIF:
+        _register_heif(path)
     with warnings.catch_warnings():
         # The size check below is stricter than Pillow's warning; odd metadata is no reason to speak.
         warnings.simplefilter("ignore")
-        try:
-            image = Image.open(path, formats=_FORMATS)
-        except Image.DecompressionBombError as error:
-            raise MediaError(_too_large(path, str(error))) from error
-        except UnidentifiedImageError as error:
-            raise MediaError(_damaged(path, name)) from error
-        except _DAMAGE as error:
-            raise MediaError(_damaged(path, name)) from error
-        with image:
+        with _open(path, name) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise MediaError(_too_large(path, f"{width} x {height} pixels"))
             try:
                 image.load()
-                ImageOps.exif_transpose(image, in_place=True)
-                return _to_rgb(image)
-            except _DAMAGE as error:
+            except (
+                Exception
+            ) as error:  # Decoders share no class of errors, and damage reaches any line of them.
                 raise MediaError(_damaged(path, name)) from error
+            _turn_upright(image, path)
+            return _to_rgb(image)
 
 
 def write_picture(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
@@ -123,6 +117,36 @@ def to_image(picture: np.ndarray) -> Any:
     return Image.fromarray(np.ascontiguousarray(picture))
 
 
+def _open(path: Path, name: str) -> Image.Image:
+    """Read the head of a picture whose first bytes say that it is of the format `name`."""
+    try:
+        return Image.open(path, formats=(*_FORMATS, _HEIF) if name == _HEIF else _FORMATS)
+    except Image.DecompressionBombError as error:
+        raise MediaError(_too_large(path, str(error))) from error
+    except Exception as error:  # Plug-ins share no class of errors, and damage reaches any line of them.
+        raise MediaError(_damaged(path, name)) from error
+
+
+def _register_heif(path: Path) -> None:
+    """Give Pillow its reader of HEIC and HEIF pictures, an optional dependency."""
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MediaError(
+            f"{path} is a HEIC picture, and pillow-heif, which reads them, is not installed. "
+            "Run `pip install likeness[heic]`, or save the picture as JPEG or PNG."
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+def _turn_upright(image: Image.Image, path: Path) -> None:
+    """Turn a picture in place as its EXIF data say. Data that cannot be read make no picture unreadable."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # As above: the parser of EXIF data raises anything.
+        logger.warning("The EXIF data of %s are damaged (%s) and may be ignored.", path, error)
+
+
 def _to_rgb(image: Image.Image) -> np.ndarray:
     image = _to_eight_bits(image)
     if image.mode in ("LA", "PA", "La", "RGBa", "RGBA") or "transparency" in image.info:
@@ -139,13 +163,17 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale single-channel pictures of 16 or 32 bits to 8 (Pillow's own conversion clips them)."""
     if not (image.mode.startswith("I") or image.mode == "F"):
         return image
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image)
     highest = float(np.nanmax(values, initial=0.0))
     if image.mode == "F":
         full = 1.0 if highest <= 1.0 else max(highest, 255.0)
     else:
         full = 255.0 if image.mode == "I" and highest <= 255 else max(65535.0, highest)
-    return Image.fromarray(np.clip(np.nan_to_num(values) / full * 255 + 0.5, 0, 255).astype(np.uint8))
+    eight_bits = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _STRIP_PX):
+        strip = np.nan_to_num(values[top : top + _STRIP_PX].astype(np.float64))
+        eight_bits[top : top + _STRIP_PX] = np.clip(strip / full * 255 + 0.5, 0, 255)
+    return Image.fromarray(eight_bits)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -156,7 +184,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError) as error:
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError) as error:
         logger.warning("The color profile cannot be read (%s); colors are taken as sRGB.", error)
         return image
     return image if converted is None else converted

@@ -1,6 +1,9 @@
 """Video: H.264 in mp4 out; mp4, Matroska and GIF in. The same frames give the same bytes."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +16,16 @@ from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from likeness.errors import MediaError
+from likeness.errors import LikenessError, MediaError
 from likeness.files import write_atomically
 from likeness.media.guard import gif_is_cut, inspect, matroska_bytes
-from likeness.media.pictures import MAX_PIXELS
 
+logger = logging.getLogger(__name__)
+
+MAX_FRAME_PIXELS = 36_000_000
+"""Largest video frame that is decoded; one of 8K has 35 megapixels."""
 MAX_VIDEO_BYTES = 4_000_000_000
-"""Most memory that the frames of one video may take."""
+"""Most memory that the frames of one video may take while it is read."""
 _DEMUXERS = {"MP4": "mov", "Matroska": "matroska", "GIF": "gif"}
 _FPS_DENOMINATOR_LIMIT = 1001
 _MOST_MISSING = 0.05
@@ -80,32 +86,21 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
         MediaError: no mp4, mov, mkv, webm or gif video, damaged, cut short, or more than fits in `MAX_VIDEO_BYTES`.
     """
     path = Path(path)
-    frames: list[np.ndarray] = []
+    frames = _FrameBuffer(path)
     times: list[float | None] = []
-    try:
-        with _open(path) as container:
-            stream = _video_stream(path, container)
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            for frame in container.decode(stream):
-                if frame.is_corrupt:
-                    raise MediaError(_damaged(path, f"frame {len(frames) + 1} is corrupt"))
-                frames.append(_upright(frame))
-                times.append(frame.time)
-                if len(frames) * frames[0].nbytes > MAX_VIDEO_BYTES:
-                    raise MediaError(
-                        f"{path} has too many frames: the first {len(frames)} already take "
-                        f"{MAX_VIDEO_BYTES // 10**9} GB. Cut it, or read fewer with `max_frames`."
-                    )
-                if len(frames) == max_frames:
-                    break
-            fps = _rate(times, fps)
-            if len(frames) != max_frames:
-                _check_whole(path, container, stream, times)
-    except (FFmpegError, ValueError) as error:
-        raise MediaError(_damaged(path, str(error))) from error
-    if not frames or fps <= 0:
+    with _decoding(path), _open(path) as container:
+        stream = _video_stream(path, container)
+        for frame in container.decode(stream):
+            frames.append(_to_rgb(path, frame, len(times) + 1))
+            times.append(frame.time)
+            if len(times) == max_frames:
+                break
+        fps = _rate(times, _named_fps(stream))
+        if len(times) != max_frames:
+            _check_whole(path, container, stream, times)
+    if not times or fps <= 0:
         raise MediaError(f"{path} holds no video frames. Use another video.")
-    return np.stack(frames), fps
+    return frames.array(), fps
 
 
 def sample_video(path: str | Path, num_frames: int) -> tuple[np.ndarray, float]:
@@ -125,24 +120,22 @@ def sample_video(path: str | Path, num_frames: int) -> tuple[np.ndarray, float]:
     kept: list[tuple[int, np.ndarray]] = []
     times: list[float | None] = []
     step = 1
-    try:
-        with _open(path) as container:
-            stream = _video_stream(path, container)
-            fps = float(stream.average_rate or stream.guessed_rate or 0)
-            for number, frame in enumerate(container.decode(stream)):
-                if frame.is_corrupt:
-                    raise MediaError(_damaged(path, f"frame {number + 1} is corrupt"))
-                times.append(frame.time)
-                if number % step:
-                    continue
-                kept.append((number, _upright(frame)))
-                if len(kept) > num_frames:  # How long it is, is known at its end: every other one goes.
-                    step *= 2
-                    kept = [(other, pixels) for other, pixels in kept if other % step == 0]
-            _check_whole(path, container, stream, times)
-    except (FFmpegError, ValueError) as error:
-        raise MediaError(_damaged(path, str(error))) from error
-    fps = _rate(times, fps)
+    with _decoding(path), _open(path) as container:
+        stream = _video_stream(path, container)
+        for number, frame in enumerate(container.decode(stream)):
+            times.append(frame.time)
+            if number % step:
+                _check_frame(path, frame, number + 1)
+                continue
+            kept.append((number, _to_rgb(path, frame, number + 1)))
+            _check_size(path, kept[0][1], kept[-1][1], number + 1)
+            if 2 * len(kept) * kept[0][1].nbytes > MAX_VIDEO_BYTES:  # They are copied once, into one array.
+                raise MediaError(_too_long(path, len(kept)))
+            if len(kept) > num_frames:  # How long it is, is known at its end: every other one goes.
+                step *= 2
+                kept = [(other, pixels) for other, pixels in kept if other % step == 0]
+        _check_whole(path, container, stream, times)
+        fps = _rate(times, _named_fps(stream))
     if not kept or fps <= 0:
         raise MediaError(f"{path} holds no video frames. Use another video.")
     return np.stack([pixels for _, pixels in kept]), len(times) / fps
@@ -164,16 +157,75 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         MediaError: no readable mp4, mov, mkv, webm or gif file.
     """
     path = Path(path)
+    with _decoding(path), _open(path) as container:
+        tags = {name.lower(): value for name, value in container.metadata.items()}
+    comment = tags.get("comment", "")
+    if not comment.lstrip().startswith("{"):
+        return {}  # What other programs write there.
     try:
-        with _open(path) as container:
-            tags = {name.lower(): value for name, value in container.metadata.items()}
-    except FFmpegError as error:
-        raise MediaError(_damaged(path, str(error))) from error
-    try:
-        record = json.loads(tags.get("comment", "{}"))
-    except json.JSONDecodeError:
+        record = json.loads(comment)
+        json.dumps(record, ensure_ascii=False).encode()  # Half a surrogate pair cannot be written or printed.
+    except (ValueError, RecursionError) as error:
+        logger.warning(
+            "The record inside %s cannot be read (%s); the video counts as one without.", path, error
+        )
         return {}
-    return record if isinstance(record, dict) else {}
+    return record
+
+
+class _FrameBuffer:
+    """Frames of one video in one array that grows, so that they never lie in memory twice.
+
+    Shapes:
+        array(): (frames, height, width, 3) uint8
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._frames = np.empty((0, 0, 0, 3), np.uint8)
+        self._count = 0
+
+    def append(self, frame: np.ndarray) -> None:
+        """Add one frame.
+
+        Raises:
+            MediaError: it has another size than the first, or does not fit in `MAX_VIDEO_BYTES`.
+        """
+        if self._count:
+            _check_size(self._path, self._frames[0], frame, self._count + 1)
+        most = MAX_VIDEO_BYTES // frame.nbytes
+        if self._count >= most:
+            raise MediaError(_too_long(self._path, self._count + 1))
+        if self._count == len(self._frames):
+            # `resize` moves pages where the system can, and copies nothing then.
+            self._frames.resize((min(self._count + self._count // 8 + 1, most), *frame.shape), refcheck=False)
+        self._frames[self._count] = frame
+        self._count += 1
+
+    def array(self) -> np.ndarray:
+        self._frames.resize((self._count, *self._frames.shape[1:]), refcheck=False)
+        return self._frames
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Whatever FFmpeg and PyAV find wrong with a file is a `MediaError`."""
+    try:
+        yield
+    except LikenessError:
+        raise
+    except MemoryError as error:
+        raise MediaError(f"{path} does not fit in memory. Cut it, or scale it down.") from error
+    except (
+        FFmpegError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OSError,
+    ) as error:
+        raise MediaError(_damaged(path, str(error))) from error
 
 
 def _encode(path: Path, frames: np.ndarray, rate: Fraction, metadata: dict[str, Any] | None) -> None:
@@ -203,8 +255,9 @@ def _open(path: Path) -> InputContainer:
         )
     if name not in _DEMUXERS:
         raise MediaError(f"{path} is not a video that is read here. Use an mp4, mov, mkv, webm or gif file.")
-    # The demuxer is forced, so that no file can talk FFmpeg into a playlist or network format.
-    return av.open(str(path), "r", format=_DEMUXERS[name])
+    # The demuxer is forced, so that no file can talk FFmpeg into a playlist or network format. Tags in another encoding
+    # than UTF-8 are no damage.
+    return av.open(str(path), "r", format=_DEMUXERS[name], metadata_errors="surrogateescape")
 
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
@@ -215,12 +268,37 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise MediaError(_damaged(path, "its codec is not known"))
-    if stream.width * stream.height > MAX_PIXELS:
-        raise MediaError(
-            f"{path} is too large ({stream.width} x {stream.height} pixels); at most "
-            f"{MAX_PIXELS // 1_000_000} megapixels a frame are read. Scale it down."
-        )
+    _check_pixels(path, stream.width, stream.height)
+    # The size in the head binds no frame: FFmpeg refuses larger ones before it takes memory for them.
+    stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     return stream
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_FRAME_PIXELS:
+        raise MediaError(
+            f"{path} is too large ({width} x {height} pixels); at most {MAX_FRAME_PIXELS // 1_000_000} megapixels a frame "
+            "are read. Scale it down."
+        )
+
+
+def _check_frame(path: Path, frame: VideoFrame, number: int) -> None:
+    if frame.is_corrupt:
+        raise MediaError(_damaged(path, f"frame {number} is corrupt"))
+    _check_pixels(path, frame.width, frame.height)
+
+
+def _check_size(path: Path, first: np.ndarray, frame: np.ndarray, number: int) -> None:
+    if frame.shape != first.shape:
+        (height, width), (first_height, first_width) = frame.shape[:2], first.shape[:2]
+        raise MediaError(
+            f"{path} changes its size: frame {number} has {width} x {height} pixels, the first {first_width} x {first_height}. "
+            "Convert it to one size."
+        )
+
+
+def _named_fps(stream: VideoStream) -> float:
+    return float(stream.average_rate or stream.guessed_rate or 0)
 
 
 def _rate(times: list[float | None], named_fps: float) -> float:
@@ -258,9 +336,17 @@ def _check_whole(
         raise MediaError(_damaged(path, f"pictures end after {end_s:.1f} of {duration_s:.1f} s"))
 
 
-def _upright(frame: VideoFrame) -> np.ndarray:
-    """Apply the turn that phones note in the file instead of turning the pixels (degrees, counterclockwise)."""
+def _to_rgb(path: Path, frame: VideoFrame, number: int) -> np.ndarray:
+    """Check a frame, and apply the turn that phones note in the file instead of turning the pixels (degrees, to the left)."""
+    _check_frame(path, frame, number)
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+
+
+def _too_long(path: Path, count: int) -> str:
+    return (
+        f"{path} has too many frames: the first {count} already take more than {MAX_VIDEO_BYTES // 10**9} GB. "
+        "Cut it, or read fewer with `max_frames`."
+    )
 
 
 def _damaged(path: Path, reason: str) -> str:

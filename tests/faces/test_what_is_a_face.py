@@ -1,0 +1,115 @@
+"""What counts as a face: turned, masked, small and compressed ones, and backgrounds that only look like one."""
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from likeness import faces, media
+from likeness.errors import NoFaceError
+
+CENTER = (224.0, 118.0)
+"""Of the astronaut's face."""
+
+
+def is_hers(face, center=CENTER):
+    left, top, right, bottom = face.box
+    return left < center[0] < right and top < center[1] < bottom
+
+
+def turned(photograph, angle_deg):
+    height, width = photograph.shape[:2]
+    matrix = cv2.getRotationMatrix2D(CENTER, angle_deg, 1.0)
+    return cv2.warpAffine(photograph, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+
+def masked(photograph):
+    """A painted surgical mask from the base of the nose to the chin."""
+    picture = photograph.copy()
+    cv2.ellipse(picture, (224, 150), (52, 42), 0, 0, 360, (180, 210, 230), -1)
+    return picture
+
+
+@pytest.mark.parametrize("orientation", [1, 5, 6, 7, 8])
+@pytest.mark.parametrize(("suffix", "quality"), [("webp", 80), ("jpg", 60)])
+def test_a_badge_is_no_second_person_however_the_picture_is_stored(
+    tmp_path, photograph, suffix, quality, orientation
+):
+    laid = {
+        1: photograph,
+        5: photograph.swapaxes(0, 1),
+        6: np.rot90(photograph, 1),
+        7: photograph[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(photograph, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"astronaut.{suffix}"
+    Image.fromarray(np.ascontiguousarray(laid)).save(path, quality=quality, exif=exif)
+    assert is_hers(faces.read_face(path))
+
+
+@pytest.mark.parametrize("angle_deg", [-45, -30, 30, 45])
+def test_a_turned_head_is_found(photograph, face, angle_deg):
+    found = faces.read_face(turned(photograph, angle_deg))
+    assert is_hers(found)
+    assert faces.compare(found, face).is_same
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        masked,
+        lambda picture: np.rot90(picture),
+        lambda picture: picture[::-1],
+        lambda picture: turned(picture, 75),
+        lambda picture: cv2.rectangle(picture.copy(), (150, 40), (300, 210), (200, 160, 140), -1),
+    ],
+    ids=["mask", "on its side", "upside down", "turned 75", "painted over"],
+)
+def test_no_patch_of_background_stands_for_a_face_that_is_not_seen(photograph, spoil):
+    """The face is found, or nothing is."""
+    picture = np.ascontiguousarray(spoil(photograph))
+    assert not faces.find_faces(picture)
+    with pytest.raises(NoFaceError, match="upright"):
+        faces.read_face(picture)
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "brick", "text", "coins"])
+def test_backgrounds_have_no_face(name):
+    picture = getattr(skimage.data, name)()
+    picture = picture if picture.ndim == 3 else np.stack([picture] * 3, axis=-1)
+    assert not faces.find_faces(picture)
+    assert not faces.find_faces(np.ascontiguousarray(picture[:, ::-1]))
+
+
+def in_a_large_picture(photograph, width, height, head_px):
+    """The astronaut among a brick wall; her head is 145 px high in the photograph."""
+    wall = np.stack([np.tile(skimage.data.brick(), (8, 8))[:height, :width]] * 3, axis=-1)
+    side = round(512 * head_px / 145)
+    top, left = height // 3, width // 2
+    wall[top : top + side, left : left + side] = media.resize(photograph, side, side)
+    scale = side / 512
+    return np.ascontiguousarray(wall), (left + CENTER[0] * scale, top + CENTER[1] * scale)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "head_px"),
+    [
+        (1800, 1350, 90),
+        *(pytest.param(4000, 3000, head_px, marks=pytest.mark.slow) for head_px in (60, 80, 100, 150)),
+    ],
+)
+def test_a_small_head_in_a_large_picture_is_found(photograph, width, height, head_px):
+    picture, center = in_a_large_picture(photograph, width, height, head_px)
+    assert is_hers(faces.read_face(picture), center)
+
+
+@pytest.mark.real
+def test_profiles_of_a_moving_head_are_found_or_nothing_is(real_folder):
+    for path in sorted((real_folder / "videos").glob("d*.mp4")):
+        frames, _ = media.sample_video(path, 6)
+        found = [faces.find_faces(frame) for frame in frames]
+        assert all(len(faces_of_one) <= 1 for faces_of_one in found)
+        assert sum(map(len, found)) >= len(frames) // 2
