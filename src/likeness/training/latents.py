@@ -28,6 +28,8 @@ def latents(
     Shapes:
         latents: (samples, latent_frames, channels, height, width) float16, scaled as the pipeline scales them
         mask: (samples, latent_frames, height, width) float16, the share of each latent pixel that is face
+        maps: (samples, latent_frames, channels, 2 * height, 2 * width) uint8, dense ground truth where it was rendered
+            (`likeness.puppets.maps`)
     """
     if parallel.rank() == 0:
         for done, total in render.build(settings, cache):
@@ -43,6 +45,8 @@ def latents(
         shard = load_file(path.with_suffix(".safetensors"))
         parts = [_encode(vae, shard["frames"][i : i + batch]) for i in range(0, len(shard["frames"]), batch)]
         tensors = {"latents": torch.cat(parts), "mask": shrink_mask(unpack_mask(shard["mask"])).half()}
+        if "maps" in shard:
+            tensors["maps"] = average_frames(shard["maps"].float()).round().byte()
         partial = target / f"{path.stem}.partial"
         save_file(tensors, partial)
         partial.rename(target / f"{path.stem}.safetensors")
@@ -55,8 +59,12 @@ def latents(
 
 def shrink_mask(mask: Tensor) -> Tensor:
     """(samples, frames, height, width) booleans to the latent grid: the first frame alone, then fours, 8x8 pixels."""
-    small = F.avg_pool2d(mask.float(), 8)
-    first, rest = small[:, :1], small[:, 1:]
+    return average_frames(F.avg_pool2d(mask.float(), 8))
+
+
+def average_frames(values: Tensor) -> Tensor:
+    """(samples, frames, ...) to (samples, latent_frames, ...): the first frame alone, then means of fours."""
+    first, rest = values[:, :1], values[:, 1:]
     if not rest.shape[1]:
         return first
     return torch.cat([first, rest.unflatten(1, (-1, 4)).mean(dim=2)], dim=1)
