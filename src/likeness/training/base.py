@@ -114,7 +114,7 @@ class BaseStage:
         self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
         self.dtype = choose_training_dtype(settings.dtype)
         self.cast = diffusion.CastParameters(self.denoiser, self.dtype)
-        self.head, self.tokens = None, None
+        self.map_head, self.head, self.tokens = head, None, None
         if head is not None and settings.map_weight:
             self.modules["map_head"] = head
             self.head = diffusion.CastParameters(head, self.dtype)
@@ -140,7 +140,7 @@ class BaseStage:
         every = settings.picture_every
         on_pictures = settings.data == "pictures" or (every > 0 and step % every == every - 1)
         name = "pictures" if on_pictures else "clips"
-        frames, more = self._frames(), 1
+        frames, more = self._frames(step), 1
         if on_pictures:
             frames, more = [0], 3 if settings.data == "clips" else 1
         elif frames is not None:
@@ -156,21 +156,22 @@ class BaseStage:
         figures = {f"{name}_loss": float(error.detach().mean())}
         weight = 1 + (settings.face_weight - 1) * mask.unsqueeze(2)
         loss = (error * (weight / weight.mean())).mean()
-        if self.head is not None and self.tokens is not None:
+        if self.map_head and self.head and self.tokens:
             maps = _at(self.data[name]["maps"][rows], frames)
             predicted = self.head(self.tokens.take(), maps.shape[1]).float()
-            map_error = (predicted - self.head.module.standardize(maps)).square().mean()
+            map_error = (predicted - self.map_head.standardize(maps)).square().mean()
             figures["map_loss"] = float(map_error.detach())
             loss = loss + settings.map_weight * map_error
         return loss, figures
 
-    def _frames(self) -> list[int] | None:
-        """Which latent frames of its clips this step sees; None for all of them."""
+    def _frames(self, step: int) -> list[int] | None:
+        """Which latent frames of its clips this step sees, the same in every process; None for all of them."""
         counts, whole = self.settings.latent_frames, self.data["clips"]["latents"].shape[1]
         if not counts:
             return None
-        count = counts[int(torch.randint(len(counts), ()))]
-        return sorted(torch.randperm(whole)[:count].tolist()) if count < whole else None
+        random = torch.Generator().manual_seed(step)
+        count = counts[int(torch.randint(len(counts), (), generator=random))]
+        return sorted(torch.randperm(whole, generator=random)[:count].tolist()) if count < whole else None
 
     def _error(
         self, clean: Tensor, ids: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
