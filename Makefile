@@ -6,9 +6,9 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -n 2 --dist worksteal
 # Two workers on two cores: threads inside each would only fight.
 export OMP_NUM_THREADS ?= 1
-# claims.py and acting.py serve the others; gpu.py wants a card (gpu.sh), ablations.py an hour of training, guidance.py a
+# claims.py, acting.py and face_quality.py serve the others; gpu.py wants a card (gpu.sh), ablations.py an hour of training, guidance.py a
 # base that has not learned guidance.
-BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py acting.py gpu.py ablations.py guidance.py),$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py acting.py face_quality.py gpu.py ablations.py guidance.py),$(sort $(wildcard benchmarks/*.py)))
 
 .PHONY: setup demo test check bench recompile
 

@@ -20,7 +20,14 @@ def true_clips(seed: int, count: int) -> list[PuppetClip]:
 
 
 def generate(
-    pipe: CogVideoXPipeline, prompts: list[str], *, seed: int, steps: int, guidance: float, batch: int
+    pipe: CogVideoXPipeline,
+    prompts: list[str],
+    *,
+    seed: int,
+    steps: int,
+    guidance: float,
+    batch: int,
+    num_frames: int | None = None,
 ) -> np.ndarray:
     """Make one clip for each prompt: (clips, frames, height, width, 3) uint8."""
     videos = []
@@ -31,6 +38,7 @@ def generate(
         ]
         output = pipe(
             part,
+            num_frames=num_frames,
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,

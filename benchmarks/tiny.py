@@ -11,9 +11,11 @@ import torch
 from acting import generate, judge, true_clips
 from claims import Benchmark
 from diffusers import CogVideoXPipeline
+from face_quality import compare, measure
 
 from likeness.errors import FaceError
 from likeness.evaluation.actions import RULES
+from likeness.evaluation.color import name_clothing
 from likeness.evaluation.identification import identify
 from likeness.faces import read_face
 from likeness.generation.presets import PRESETS
@@ -45,6 +47,83 @@ def flicker(frames: np.ndarray) -> float:
     """Mean second difference in time: what neither rests nor moves evenly."""
     values = frames.astype(np.float32)
     return float(np.abs(values[2:] - 2 * values[1:-1] + values[:-2]).mean())
+
+
+PAGE = 24
+"""Prompts and seeds on the page that nobody picks from."""
+QUALITY_FRAMES = (0, 4, 8, 12, 16)
+
+
+def measure_faces(
+    benchmark: Benchmark,
+    pipe: CogVideoXPipeline,
+    pool: ProcessPoolExecutor,
+    videos: np.ndarray,
+    truths: list[PuppetClip],
+) -> None:
+    """How whole the faces are, beside true clips through the VAE; the floor is other clips of the same people and prompts."""
+    seed, moments = benchmark.arguments().seed, [m for m in QUALITY_FRAMES if m < videos.shape[1]]
+    others = [
+        sample_clip(seed + 700_000 + number, person=truth.person, action=truth.action)
+        for number, truth in enumerate(truths)
+    ]
+    if videos.shape[1] == 1:
+        seen, true, other = (
+            videos[:, 0],
+            *([reconstruct(pipe, clip.frames[:1])[0] for clip in clips] for clips in (truths, others)),
+        )
+    else:
+        seen, true, other = (
+            [clip[moment] for clip in clips for moment in moments]
+            for clips in (
+                videos,
+                *([reconstruct(pipe, clip.frames) for clip in clips] for clips in (truths, others)),
+            )
+        )
+    ours, theirs, floor = (measure(pool, list(frames)) for frames in (seen, true, other))
+    quality, best = compare(ours, theirs), compare(floor, theirs)
+    benchmark.note("tiny.quality.true_face_rate", best.face_rate)
+    benchmark.note("tiny.quality.face_distance_floor", best.face_distance)
+    benchmark.note("tiny.quality.face_rate", quality.face_rate)
+    benchmark.note("tiny.quality.face_distance", quality.face_distance)
+    benchmark.claim("tiny.face_rate_kept", quality.face_rate / best.face_rate, ">=", 0.97)
+    benchmark.claim("tiny.detection_score_share", quality.score_share, ">=", 0.90)
+    benchmark.claim("tiny.mirror_agreement", quality.mirror_agreement, ">=", 0.85)
+    benchmark.claim("tiny.symmetry_share", quality.symmetry_share, ">=", 0.90)
+    benchmark.claim(
+        "tiny.face_distance_over_floor", quality.face_distance / max(best.face_distance, 1e-9), "<=", 2.0
+    )
+
+
+def measure_images(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoolExecutor) -> None:
+    """The faces of single images: a look at a checkpoint in a fiftieth of the time."""
+    arguments = benchmark.arguments()
+    truths = [sample_clip(arguments.seed + number, num_frames=1) for number in range(arguments.images)]
+    prompts = [truth.caption for truth in truths]
+    videos = generate(pipe, prompts, seed=arguments.seed, steps=arguments.steps, guidance=arguments.guidance,
+                      batch=arguments.batch, num_frames=1)  # fmt: skip
+    pictures = [video[0] for video in videos[:PAGE]]
+    rows = [pictures[start : start + 8] for start in range(0, len(pictures), 8)]
+    write_picture(arguments.sheet, contact_sheet(rows, cell_px=128, gap_px=2))
+    named = [name_clothing(video) == truth.clothing for video, truth in zip(videos, truths, strict=True)]
+    benchmark.note("tiny.images.clothing_right", float(np.mean(named)))
+    measure_faces(benchmark, pipe, pool, videos, truths)
+
+
+def draw_page(benchmark: Benchmark, pipe: CogVideoXPipeline) -> None:
+    """Prompts and seeds one after the other, five frames of each, nothing picked."""
+    arguments = benchmark.arguments()
+    prompts = [sample_clip(arguments.seed + 900_000 + number, num_frames=1).caption for number in range(PAGE)]
+    videos = generate(
+        pipe,
+        prompts,
+        seed=arguments.seed + 900_000,
+        steps=arguments.steps,
+        guidance=arguments.guidance,
+        batch=arguments.batch,
+    )
+    rows = [[video[moment] for moment in QUALITY_FRAMES] for video in videos]
+    write_picture(arguments.page, contact_sheet(rows, prompts))
 
 
 def measure_text(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoolExecutor) -> None:
@@ -82,6 +161,7 @@ def measure_text(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoo
     benchmark.claim("tiny.face_rate", float(np.mean([rate for rate, _, _ in judged])), ">=", 0.80)
     benchmark.claim("tiny.action_right", float(is_right.mean()), ">=", 0.75)
     benchmark.claim("tiny.clothing_right", float(np.mean(named)), ">=", 0.75)
+    measure_faces(benchmark, pipe, pool, videos, truths)
 
 
 @torch.no_grad()
@@ -137,13 +217,22 @@ def main() -> None:
     benchmark.parser.add_argument("--guidance", type=float, default=preset.guidance)
     benchmark.parser.add_argument("--batch", type=int, default=10)
     benchmark.parser.add_argument("--sheet", type=Path, default=Path("runs/benchmarks/tiny.png"))
+    benchmark.parser.add_argument("--page", type=Path, default=Path("runs/benchmarks/tiny_page.png"))
+    benchmark.parser.add_argument(
+        "--images", type=int, help="measure so many single images, and nothing else"
+    )
     arguments = benchmark.arguments()
     arguments.clips = arguments.clips or (14 if arguments.quick else 100)
     arguments.people = arguments.people or (10 if arguments.quick else 40)
     pipe = read_base(arguments.checkpoint)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        if arguments.images:
+            measure_images(benchmark, pipe, pool)
+            benchmark.finish()
+            return
         measure_vae(benchmark, pipe, pool)
         measure_text(benchmark, pipe, pool)
+    draw_page(benchmark, pipe)
     benchmark.claim(
         "tiny.loads_in_stock_diffusers", float(loads_in_stock_diffusers(arguments.checkpoint)), ">=", 1
     )

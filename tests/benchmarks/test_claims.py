@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVE_OTHERS = ("acting", "claims")
+SERVE_OTHERS = ("acting", "claims", "face_quality")
 SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SERVE_OTHERS]
 
 

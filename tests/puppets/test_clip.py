@@ -1,8 +1,21 @@
+import re
+
 import numpy as np
 import pytest
 
 from likeness.errors import ConfigError
-from likeness.puppets import ACTIONS, CLOTHING_COLORS, GROUPS, sample_clip, sample_person, sample_picture
+from likeness.puppets import (
+    ACTIONS,
+    CLOTHING_COLORS,
+    GROUPS,
+    SETTINGS,
+    sample_clip,
+    sample_person,
+    sample_picture,
+)
+from likeness.puppets.captions import describe, describe_pair, vocabulary
+from likeness.puppets.maps import CHANNELS, PARTS
+from likeness.puppets.scene import GARMENTS
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +101,42 @@ def test_bad_requests_say_what_is_possible():
         sample_clip(0, action="fly")
     with pytest.raises(ConfigError, match="16 px"):
         sample_clip(0, size_px=4)
+
+
+def test_the_vocabulary_has_every_word_of_a_sentence():
+    known = set(re.findall(r"\w+", " ".join(vocabulary())))
+    rng = np.random.default_rng(0)
+    people = [sample_person(seed) for seed in range(60)]
+    for number in range(600):
+        pair = people[number % 60], people[(number + 1) % 60]
+        action, setting = ACTIONS[number % len(ACTIONS)], SETTINGS[number % len(SETTINGS)]
+        clothing = list(CLOTHING_COLORS)[number % len(CLOTHING_COLORS)]
+        garment = GARMENTS[number % len(GARMENTS)]
+        sentence = describe(pair[0], action, clothing, garment, setting, rng)
+        sentence += " " + describe_pair(
+            pair, (action, "nod"), (f"{clothing} {garment}", "red shirt"), setting, rng
+        )
+        assert set(re.findall(r"\w+", sentence)) - {"img", "img1", "img2"} <= known
+
+
+def test_maps_tell_what_is_where(clip):
+    assert clip.maps.shape == (5, len(CHANNELS), 16, 16)
+    maps = dict(zip(CHANNELS, clip.maps[0].astype(float) / 255, strict=True))
+    coverage = sum(maps[part] for part in PARTS)
+    assert coverage.max() <= 1.02
+    face = clip.face_mask[0].reshape(16, 4, 16, 4).mean(axis=(1, 3))
+    assert np.abs(face - maps["head"] - maps["ear"] - maps["hair"] - maps["glasses"]).mean() < 0.02
+    columns = np.arange(16) * 4 + 2
+    for eye, corners in (("left_eye", (0, 1)), ("right_eye", (2, 3))):
+        where = (maps[eye].sum(axis=0) * columns).sum() / maps[eye].sum()
+        assert abs(where - clip.landmarks[0, corners, 0].mean()) < 2
+    nose = (maps["nose"].sum(axis=1) * columns).sum() / maps["nose"].sum()
+    assert abs(nose - clip.landmarks[0, 4, 1]) < 2.5
+
+
+def test_normals_and_places_tell_the_pose(clip):
+    maps = dict(zip(CHANNELS, clip.maps.astype(float).transpose(1, 0, 2, 3) / 255 * 2 - 1, strict=True))
+    nose = clip.maps[:, CHANNELS.index("nose")].astype(float)
+    facing = [(maps["normal_x"][i] * nose[i]).sum() / nose[i].sum() for i in (0, 4)]
+    assert facing[1] - facing[0] > 0.2  # It turns right.
+    assert maps["place_y"][0, 2:6].mean() > maps["place_y"][0, 10:].mean()

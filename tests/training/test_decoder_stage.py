@@ -1,9 +1,13 @@
 import json
 
 import pytest
+import torch
+from torch.testing import assert_close
 
 from likeness.backbones.tiny import VaeSettings, build_vae
 from likeness.training import vae as training
+from likeness.training.data import puppets
+from likeness.training.progress import Journal
 from likeness.training.vae import VaeRecipe
 
 SMALL = {"widths": [8, 8, 8, 8], "norm_num_groups": 2, "latent_channels": 4, "size_px": 32}
@@ -37,3 +41,16 @@ def test_a_sharpened_decoder_keeps_latents_and_their_scale(recipe, tmp_path):
     ]
     assert changed
     assert all(name.startswith("decoder") for name in changed)
+
+
+def test_latents_are_made_white_before_the_decoder_learns(recipe, tmp_path):
+    stage = recipe.stages[0].model_copy(update={"latent_noise": 0.3})
+    white = recipe.model_copy(update={"white_floor": 0.0, "stages": (stage,)})
+    target = training.run(white, tmp_path / "run", tmp_path / "cache")
+    vae = type(build_vae(recipe.model)).from_pretrained(target, torch_dtype=torch.float32)
+    assert vae.config.scaling_factor == 1.0
+    data = puppets(recipe.clips, tmp_path / "cache", Journal(tmp_path, "again"))
+    pictures = puppets(recipe.pictures, tmp_path / "cache", Journal(tmp_path, "again"))
+    mean, covariance = training.latent_statistics(vae, [pictures, data])
+    assert_close(mean, torch.zeros(4), rtol=0, atol=0.1)
+    assert_close(covariance, torch.eye(4), rtol=0, atol=0.1)

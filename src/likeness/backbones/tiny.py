@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
@@ -96,6 +97,49 @@ def build_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
         sample_width=settings.size_px,
         scaling_factor=1.0,
     )
+
+
+@torch.no_grad()
+def whiten(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor, floor: float) -> None:
+    """Change a VAE so that its latents have zero mean and, nearly, unit covariance; what it decodes stays as it was.
+
+    Diffusion adds the same noise to every direction of a latent pixel, so one with a tenth of another's deviation is
+    decided a few steps later, and faces lie in the small ones. The change of coordinates, (covariance + floor)^(-1/2) after
+    the mean, goes into the encoder's last layer and the decoder's layers that read latents. At the border of a frame, where
+    the decoder's first convolution pads with zeros, zero is another color now: train the decoder on for a little.
+
+    Shapes:
+        mean: (latent_channels,), covariance: (latent_channels, latent_channels), of the unscaled latents of one pixel
+
+    Args:
+        vae: Changed in place; its scaling factor becomes 1.
+        mean: Of the latents of data.
+        covariance: Of the same.
+        floor: Variance below which a direction is left small: about that of the encoder's noise.
+    """
+    values, vectors = torch.linalg.eigh(covariance.double())
+    roots = (values.clamp(min=0) + floor).sqrt()
+    to_white = ((vectors / roots) @ vectors.T).float()
+    from_white = ((vectors * roots) @ vectors.T).float()
+    last: Any = vae.encoder.conv_out.conv
+    channels = len(mean)
+    # The encoder's layer gives means, then log-variances; those of mixed directions are mixed as variances, roughly.
+    last.weight[:channels] = torch.einsum("ij,jcthw->icthw", to_white, last.weight[:channels])
+    last.bias[:channels] = to_white @ (last.bias[:channels] - mean)
+    last.bias[channels:] -= values.clamp(min=0).add(floor).log().mean().float()
+    for layer in _reads_latents(vae):
+        taps = layer.weight.sum(dim=(2, 3, 4))
+        layer.bias += taps @ mean
+        layer.weight.copy_(torch.einsum("ojthw,ji->oithw", layer.weight, from_white))
+    vae.register_to_config(scaling_factor=1.0)
+
+
+def _reads_latents(vae: Any) -> list[Any]:
+    norms = [part for part in vae.decoder.modules() if type(part).__name__ == "CogVideoXSpatialNorm3D"]
+    return [
+        vae.decoder.conv_in.conv,
+        *(layer.conv for norm in norms for layer in (norm.conv_y, norm.conv_b)),
+    ]
 
 
 def build_transformer(settings: TransformerSettings, text: TextSettings) -> CogVideoXTransformer3DModel:
@@ -198,11 +242,12 @@ def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def build_scheduler() -> CogVideoXDPMScheduler:
+def build_scheduler(snr_shift_scale: float = 1.0) -> CogVideoXDPMScheduler:
     """CogVideoX-5B's noise (v-prediction, zero terminal signal, trailing steps) under the solver that its authors sample with.
 
     The solver adds noise between steps, which mends what a small model got wrong in earlier ones (`benchmarks/solvers.py`
-    holds it against DDIM).
+    holds it against DDIM). Every timestep's signal over noise is divided by `snr_shift_scale`; below 1, steps are spent where
+    a frame of few latent pixels is decided.
     """
     return CogVideoXDPMScheduler(
         beta_start=0.00085,
@@ -212,18 +257,20 @@ def build_scheduler() -> CogVideoXDPMScheduler:
         set_alpha_to_one=True,
         prediction_type="v_prediction",
         rescale_betas_zero_snr=True,
-        snr_shift_scale=1.0,
+        snr_shift_scale=snr_shift_scale,
         timestep_spacing="trailing",
     )
 
 
-def assemble(vae: Any, text_encoder: Any, tokenizer: Any, transformer: Any) -> CogVideoXPipeline:
+def assemble(
+    vae: Any, text_encoder: Any, tokenizer: Any, transformer: Any, *, snr_shift_scale: float = 1.0
+) -> CogVideoXPipeline:
     pipe = CogVideoXPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
         vae=vae,
         transformer=transformer,
-        scheduler=build_scheduler(),
+        scheduler=build_scheduler(snr_shift_scale),
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe

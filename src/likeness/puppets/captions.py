@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 
-from likeness.puppets.anatomy import Person
+from likeness.puppets.anatomy import HAIR_COLORS, Person
+from likeness.puppets.scene import CLOTHING_COLORS, GARMENTS
 
 TRIGGER = "img"
 PAIR_TRIGGERS = ("img1", "img2")
@@ -178,6 +179,26 @@ def describe_pair(
             sentence = f"a video of {left} who {left_act} and {right} who {right_act}, {where}"
         if len(re.findall(r"\w+|[^\w\s]", sentence)) - len(PAIR_TRIGGERS) <= MAX_PAIR_WORDS:
             return sentence
+
+
+def vocabulary() -> list[str]:
+    """Phrases that between them hold every word of `describe` and `describe_pair` but the trigger words."""
+    acts = [
+        act.format(his=his)
+        for acts in _ACTION_WORDS.values()
+        for act in acts
+        for his in ("his", "her", "its")
+    ]
+    places = [where for options in _SETTING_WORDS.values() for where in options]
+    looks = [
+        "a bald head", "thin", "very short", "shoulder-length", "long", "hair in a bun", "afro hair", "curly hair",
+        "hair in a ponytail", "stubble", "a mustache", "a goatee", "a beard", "glasses",
+    ]  # fmt: skip
+    frame = [
+        "a close-up video of", "a video of", "an", "and", "with", "wearing", "dressed in", "who",
+        "on the left", "on the right",
+    ]  # fmt: skip
+    return [*acts, *places, *looks, *frame, *_POSSESSIVES, *HAIR_COLORS, *CLOTHING_COLORS, *GARMENTS]
 
 
 def _article(word: str) -> str:

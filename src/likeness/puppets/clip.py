@@ -26,6 +26,7 @@ class PuppetClip:
         pose_deg: (frames, 3): yaw, pitch, roll
         face_mask: (frames, height, width), True on head, ears, hair and glasses
         vertices: (vertices, 3), neutral identity in head units, fixed topology
+        maps: (frames, channels, height / 4, width / 4) uint8, dense ground truth; `maps.CHANNELS` names the channels
     """
 
     frames: NDArray[np.uint8]
@@ -38,6 +39,7 @@ class PuppetClip:
     pose_deg: NDArray[np.float32]
     face_mask: NDArray[np.bool_]
     vertices: NDArray[np.float32]
+    maps: NDArray[np.uint8]
     seed: int
 
     @property
@@ -129,14 +131,15 @@ def _film(
         side=float(rng.choice([-1, 1])),
     )
     prompt = describe(person, performance.action, clothing, garment, setting, rng)
-    frames, masks, landmarks = [], [], []
+    frames, masks, landmarks, maps = [], [], [], []
     for index in range(len(performance.tracks["zoom"])):
         picture = enlarge(backdrop)
-        part, points = actor.draw(performance.at(index), picture)
+        drawn = actor.draw(performance.at(index), picture)
         frames.append(to_frame(picture))
-        masks.append(face_mask(part))
-        landmarks.append(points)
+        masks.append(face_mask(drawn.part))
+        landmarks.append(drawn.landmarks)
+        maps.append(drawn.maps)
     return PuppetClip(
         frames=np.stack(frames), prompt=prompt, person=person, action=performance.action, clothing=clothing, setting=setting,
-        landmarks=np.stack(landmarks), pose_deg=performance.pose_deg, face_mask=np.stack(masks), vertices=body.head.vertices, seed=seed,
+        landmarks=np.stack(landmarks), pose_deg=performance.pose_deg, face_mask=np.stack(masks), vertices=body.head.vertices, maps=np.stack(maps), seed=seed,
     )  # fmt: skip

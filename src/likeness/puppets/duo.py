@@ -113,7 +113,8 @@ def _film(
         picture, points = enlarge(backdrop), np.zeros((2, 5, 2), np.float32)
         parts = {}
         for who in (1 - front, front):
-            parts[who], points[who] = actors[who].draw(performances[who].at(index), picture)
+            drawn = actors[who].draw(performances[who].at(index), picture)
+            parts[who], points[who] = drawn.part, drawn.landmarks
         faces = np.stack([face_mask(parts[who]) for who in (0, 1)])
         faces[1 - front] &= ~face_mask(parts[front])
         frames.append(to_frame(picture))

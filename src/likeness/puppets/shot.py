@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets import paint, raster
+from likeness.puppets import maps, paint, raster
 from likeness.puppets.anatomy import Person
 from likeness.puppets.dress import Part, dress, hair_line
 from likeness.puppets.scene import CLOTHING_COLORS, Light
@@ -102,6 +102,21 @@ def _mood(tracks: dict[str, float]) -> NDArray[np.float32]:
     return np.array([tracks[name] for name in names], dtype=np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The truth about one person in one drawn frame.
+
+    Shapes:
+        part: (height, width) of the enlarged picture: which part of the person covers each pixel
+        landmarks: (5, 2) in pixels of the frame
+        maps: (`maps.CHANNELS`, height / 4, width / 4) of the frame
+    """
+
+    part: NDArray[np.int8]
+    landmarks: NDArray[np.float32]
+    maps: NDArray[np.uint8]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Actor:
     """A person as they stay over a clip: body, colors, and where they stand in which light.
@@ -119,14 +134,8 @@ class Actor:
     side: float
     """Which hand waves."""
 
-    def draw(
-        self, tracks: dict[str, float], picture: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Draw over a picture from `enlarge`.
-
-        Returns:
-            Which part of the person covers each of its pixels, and the landmarks (5, 2) in pixels of the frame.
-        """
+    def draw(self, tracks: dict[str, float], picture: NDArray[np.float32]) -> Drawn:
+        """Draw over a picture from `enlarge`."""
         fine = len(picture)
         vertices, points = _pose(self.body, tracks, self.side)
         zoom, shift = self.zoom * tracks["zoom"], (self.shift[0] * fine, self.shift[1] * fine)
@@ -160,7 +169,11 @@ class Actor:
             soft,
             picture,
         )
-        return part, _project(points, zoom, shift, fine) / np.float32(_SUPER_SAMPLES)
+        return Drawn(
+            part,
+            _project(points, zoom, shift, fine) / np.float32(_SUPER_SAMPLES),
+            maps.dense_maps(part, place, normal, self.body.face, _SUPER_SAMPLES),
+        )
 
 
 def color(person: Person, clothing: str, rng: np.random.Generator) -> NDArray[np.float32]:

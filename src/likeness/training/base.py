@@ -1,6 +1,11 @@
-"""Trains the tiny transformer and its text encoder on latents of puppets: pictures first, then clips."""
+"""Trains the tiny transformer and its text encoder on latents of puppets: pictures first, then clips.
+
+What makes it learn sooner on little compute: dense ground truth predicted from a middle block (`likeness.training.maps`),
+noise levels where faces are decided, and steps on a few latent frames of a clip at their places in time.
+"""
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +18,14 @@ from torch import Tensor, nn
 from likeness import files, media
 from likeness.backbones import tiny
 from likeness.config import Settings
-from likeness.errors import WeightsError
+from likeness.errors import ConfigError, WeightsError
+from likeness.puppets.captions import vocabulary
 from likeness.runtime import choose_training_dtype
 from likeness.training import checkpoints, diffusion, guided, parallel
 from likeness.training.data import Order, Shards
 from likeness.training.latents import latents
 from likeness.training.loop import finish, finished, train
+from likeness.training.maps import MapHead, VideoTokens
 from likeness.training.progress import Journal
 from likeness.training.render import PuppetSettings
 
@@ -41,6 +48,13 @@ class BaseStageSettings(diffusion.DiffusionStageSettings):
     """While training on clips, every so many steps one on pictures; 0 for never."""
     face_weight: float = Field(default=1.0, ge=1)
     """An error on the face counts this many times as much as one elsewhere."""
+    latent_frames: tuple[int, ...] = ()
+    """Of a clip, a step takes so many latent frames, drawn anew each time from these counts; all of them if empty. Samples
+    grow in number as their frames fall, so that steps cost the same."""
+    map_weight: float = Field(default=0.0, ge=0)
+    """Weight of the error of the dense maps that a small head predicts from a block's tokens; 0 for no head."""
+    map_layer: int = Field(default=2, ge=0)
+    """The block whose tokens it reads."""
     attention_guidance: float = Field(default=0.0, ge=0)
     """Learn, in place of the data's v, what the weights at the start say with this much perturbed-attention guidance."""
     perturbed_layers: tuple[int, ...] = ()
@@ -58,6 +72,8 @@ class BaseRecipe(Settings):
     """Folder of the VAE."""
     start: Path | None = None
     """Folder of a pipeline of this shape (or of larger patches) to go on from, over the same latents; from nothing if absent."""
+    snr_shift_scale: float = Field(default=1.0, gt=0)
+    """Every timestep's signal over noise is divided by this: below 1, more steps are spent where details are decided."""
     transformer: tiny.TransformerSettings = tiny.TransformerSettings()
     text: tiny.TextSettings = tiny.TextSettings()
     pictures: PuppetSettings
@@ -74,21 +90,35 @@ class Denoiser(nn.Module):
         super().__init__()
         self.text_encoder, self.transformer = text_encoder, transformer
 
-    def forward(self, ids: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    def forward(
+        self, ids: Tensor, noisy: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
+    ) -> Tensor:
         text = self.text_encoder(ids)[0]
-        return diffusion.denoise(self.transformer, noisy, text, timesteps)
+        return diffusion.denoise(self.transformer, noisy, text, timesteps, frames)
 
 
 class BaseStage:
     """One stage of a `BaseRecipe`."""
 
-    def __init__(self, pipe: Any, settings: BaseStageSettings, data: dict[str, Shards], seed: int) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        settings: BaseStageSettings,
+        data: dict[str, Shards],
+        seed: int,
+        head: MapHead | None = None,
+    ) -> None:
         self.pipe, self.settings, self.data = pipe, settings, data
         self.denoiser = Denoiser(pipe.text_encoder, pipe.transformer).train()
         self.modules: dict[str, nn.Module] = {"denoiser": self.denoiser}
         self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
         self.dtype = choose_training_dtype(settings.dtype)
         self.cast = diffusion.CastParameters(self.denoiser, self.dtype)
+        self.map_head, self.head, self.tokens = head, None, None
+        if head is not None and settings.map_weight:
+            self.modules["map_head"] = head
+            self.head = diffusion.CastParameters(head, self.dtype)
+            self.tokens = VideoTokens(pipe.transformer.transformer_blocks[settings.map_layer])
         self.teacher = None
         # With a teacher only the transformer learns: adapters were trained to this text encoder.
         self.denoiser.text_encoder.requires_grad_(not settings.attention_guidance)
@@ -110,24 +140,52 @@ class BaseStage:
         every = settings.picture_every
         on_pictures = settings.data == "pictures" or (every > 0 and step % every == every - 1)
         name = "pictures" if on_pictures else "clips"
-        more = 3 if on_pictures and settings.data == "clips" else 1
+        frames, more = self._frames(step), 1
+        if on_pictures:
+            frames, more = [0], 3 if settings.data == "clips" else 1
+        elif frames is not None:
+            more = self.data[name]["latents"].shape[1] // len(frames)
         rows = self.orders[name].rows(step, settings.batch * more)
         ids = self.ids[name][rows]
         ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
         if settings.long_text_every and step % settings.long_text_every == settings.long_text_every - 1:
             ids = torch.cat([ids, self.padding.expand(len(ids), -1)], dim=1)
-        timesteps = diffusion.sample_timesteps(len(rows), settings.timesteps)
-        error = self._error(self.data[name]["latents"][rows].float(), ids, timesteps)
+        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alpha_bars)
+        clean, mask = (_at(self.data[name][key][rows], frames).float() for key in ("latents", "mask"))
+        error = self._error(clean, ids, timesteps, frames)
         figures = {f"{name}_loss": float(error.detach().mean())}
-        weight = 1 + (settings.face_weight - 1) * self.data[name]["mask"][rows].float().unsqueeze(2)
-        return (error * (weight / weight.mean())).mean(), figures
+        weight = 1 + (settings.face_weight - 1) * mask.unsqueeze(2)
+        loss = (error * (weight / weight.mean())).mean()
+        if self.map_head and self.head and self.tokens:
+            maps = _at(self.data[name]["maps"][rows], frames)
+            predicted = self.head(self.tokens.take(), maps.shape[1]).float()
+            map_error = (predicted - self.map_head.standardize(maps)).square().mean()
+            figures["map_loss"] = float(map_error.detach())
+            loss = loss + settings.map_weight * map_error
+        return loss, figures
 
-    def _error(self, clean: Tensor, ids: Tensor, timesteps: Tensor) -> Tensor:
+    def _frames(self, step: int) -> list[int] | None:
+        """Which latent frames of its clips this step sees, the same in every process; None for all of them."""
+        counts, whole = self.settings.latent_frames, self.data["clips"]["latents"].shape[1]
+        if not counts:
+            return None
+        random = torch.Generator().manual_seed(step)
+        count = counts[int(torch.randint(len(counts), (), generator=random))]
+        return sorted(torch.randperm(whole, generator=random)[:count].tolist()) if count < whole else None
+
+    def _error(
+        self, clean: Tensor, ids: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
+    ) -> Tensor:
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[timesteps])
         if self.teacher is not None:
             says_something = (ids[:, : self.length] != self.empty).any(dim=1)
             target = self.teacher(ids, noisy, timesteps, says_something)
-        return (self.cast(ids, noisy.to(self.dtype), timesteps).float() - target).square()
+        return (self.cast(ids, noisy.to(self.dtype), timesteps, frames).float() - target).square()
+
+    def close(self) -> None:
+        """Leave the transformer as it was found."""
+        if self.tokens is not None:
+            self.tokens.remove()
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
@@ -154,6 +212,11 @@ class BaseStage:
             rows = [list(clip[::2]) for clip in clips]
             media.write_picture(path, media.contact_sheet(rows, list(SHEET_PROMPTS), cell_px=96, gap_px=2))
         return {"unseen_loss": float(error)}
+
+
+def _at(values: Tensor, frames: Sequence[int] | None) -> Tensor:
+    """Those latent frames of (samples, frames, ...) that a step sees."""
+    return values if frames is None else values[:, list(frames)]
 
 
 def _token_ids(tokenizer: Any, shards: Shards, length: int) -> Tensor:
@@ -186,7 +249,23 @@ def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, sentences: list[str])
         checkpoints.start_from(text_encoder, recipe.start / "text_encoder")
         fit = partial(tiny.refine_patches, patch_size=recipe.transformer.patch_size)
         checkpoints.start_from(transformer, recipe.start / "transformer", fit)
-    return tiny.assemble(vae, text_encoder, tokenizer, transformer)
+    shift = recipe.snr_shift_scale
+    return tiny.assemble(vae, text_encoder, tokenizer, transformer, snr_shift_scale=shift)
+
+
+def build_map_head(recipe: BaseRecipe, data: dict[str, Shards]) -> MapHead:
+    """A new head of dense maps, which knows their mean and scale; `data` has maps."""
+    layers = {stage.map_layer for stage in recipe.stages if stage.map_weight}
+    if max(layers) >= recipe.transformer.num_layers:
+        raise ConfigError(
+            f"map_layer = {max(layers)}, but the transformer has blocks 0 to {recipe.transformer.num_layers - 1}. "
+            "Name one of them; those before the middle do best."
+        )
+    head = MapHead(
+        recipe.transformer.num_heads * recipe.transformer.head_width, recipe.transformer.patch_size
+    )
+    head.measure(data["pictures"]["maps"][:1000])
+    return head
 
 
 def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
@@ -197,15 +276,19 @@ def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
     wanted = {"unseen": recipe.unseen, "unseen_pictures": pictures_unseen}
     wanted |= {"pictures": recipe.pictures, "clips": recipe.clips}
     data = {name: latents(settings, vae, cache, journal) for name, settings in wanted.items()}
-    pipe = build(recipe, vae, [caption(fact) for shards in data.values() for fact in shards.facts])
+    # All words that captions can have, so that another set of puppets does not give another tokenizer.
+    pipe = build(recipe, vae, vocabulary())
     modules: dict[str, nn.Module] = {"denoiser": Denoiser(pipe.text_encoder, pipe.transformer)}
+    head = build_map_head(recipe, data) if any(stage.map_weight for stage in recipe.stages) else None
+    if head is not None:
+        modules["map_head"] = head
     for number, settings in enumerate(recipe.stages):
-        place = folder / settings.name
+        place, seed = folder / settings.name, recipe.seed + number
         if finished(place, modules):
             continue
-        train(
-            BaseStage(pipe, settings, data, recipe.seed + number), settings, place, seed=recipe.seed + number
-        )
+        stage = BaseStage(pipe, settings, data, seed, head)
+        train(stage, settings, place, seed=seed)
+        stage.close()
         finish(place, modules)
     target = folder / "model"
     if parallel.rank() == 0:

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from likeness.training.loop import LoopSettings
 
-Timesteps = Literal["uniform", "logit_normal"]
+Timesteps = Literal["uniform", "logit_normal", "log_snr_normal"]
 STEPS = 1000
+UNIFORM_SHARE = 0.1
+"""Of the timesteps that `log_snr_normal` draws, so many are uniform: pure noise, where sampling begins, is among them."""
 
 
 class DiffusionStageSettings(LoopSettings):
@@ -29,7 +31,12 @@ class DiffusionStageSettings(LoopSettings):
     text_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples whose sentence is empty, for guidance."""
     timesteps: Timesteps = "uniform"
-    """Which noise levels are trained how often."""
+    """Which noise levels are trained how often; `log_snr_normal` draws the logarithm of signal over noise (EDM,
+    arXiv:2206.00364) and looks up the timestep."""
+    log_snr_mean: float = 0.0
+    """Mean of the logarithm of signal over noise, with `log_snr_normal`."""
+    log_snr_std: float = Field(default=2.0, gt=0)
+    """Its standard deviation."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of activations, products and what is frozen; weights learn in float32. `auto` is bfloat16 where the processor
     multiplies it, float32 elsewhere."""
@@ -37,9 +44,14 @@ class DiffusionStageSettings(LoopSettings):
     """By the sentence, in sheets and, where a method draws its own latents, in rollouts."""
 
 
-def sample_timesteps(count: int, kind: Timesteps) -> Tensor:
-    """Timesteps of a batch; `logit_normal` favors the middle."""
-    share = torch.rand(count) if kind == "uniform" else torch.sigmoid(torch.randn(count))
+def sample_timesteps(count: int, settings: DiffusionStageSettings, alpha_bars: Tensor) -> Tensor:
+    """Timesteps of a batch, (count,), by `settings.timesteps`; `alpha_bars` (STEPS,) fall to 0."""
+    if settings.timesteps == "log_snr_normal":
+        noise_over_signal = ((1 - alpha_bars) / alpha_bars).log()  # Rises with the timestep, to infinity.
+        wanted = settings.log_snr_mean + settings.log_snr_std * torch.randn(count)
+        drawn = torch.searchsorted(noise_over_signal, -wanted).clamp(max=STEPS - 1)
+        return torch.where(torch.rand(count) < UNIFORM_SHARE, torch.randint(STEPS, (count,)), drawn)
+    share = torch.rand(count) if settings.timesteps == "uniform" else torch.sigmoid(torch.randn(count))
     return (share * STEPS).long().clamp(0, STEPS - 1)
 
 
@@ -74,22 +86,30 @@ def rope(head_width: int, grid: int, num_latent_frames: int) -> tuple[Tensor, Te
     return embedding
 
 
-def denoise(transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
-    """What a CogVideoX transformer says to square clips, with the rotary embedding of their grid.
+def denoise(
+    transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
+) -> Tensor:
+    """The v that a CogVideoX transformer predicts for square clips, with the rotary embedding of their grid.
 
     Shapes:
         noisy: (batch, frames, channels, height, width)
         text: (batch, tokens, width)
         timesteps: (batch,)
+        frames: places in time of the latent frames, where `noisy` has not all of a clip's: [0, 3] for the first and fourth
         returns: v, as `noisy`
     """
     config = transformer.config
     grid = noisy.shape[-1] // config.patch_size
+    count = noisy.shape[1] if frames is None else max(frames) + 1
+    embedding = rope(config.attention_head_dim, grid, count)
+    if frames is not None:
+        cosine, sine = (part.unflatten(0, (count, -1))[list(frames)].flatten(0, 1) for part in embedding)
+        embedding = (cosine, sine)
     return transformer(
         hidden_states=noisy,
         encoder_hidden_states=text,
         timestep=timesteps,
-        image_rotary_emb=rope(config.attention_head_dim, grid, noisy.shape[1]),
+        image_rotary_emb=embedding,
         return_dict=False,
     )[0]
 

@@ -122,7 +122,7 @@ class DuoStage(MethodStage):
         without_text = torch.rand(len(rows)) < settings.text_drop
         ids[without_text], whose[without_text] = self.sentences.empty, 0
         clean = self.pairs["latents"][rows].float()
-        timesteps = diffusion.sample_timesteps(len(rows), settings.timesteps)
+        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alpha_bars)
         alpha_bar = self.alpha_bars[timesteps]
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
         pixels = self.look(faces)[:, :, None]

@@ -28,6 +28,8 @@ def latents(
     Shapes:
         latents: (samples, latent_frames, channels, height, width) float16, scaled as the pipeline scales them
         mask: (samples, latent_frames, height, width) float16, the share of each latent pixel that is face
+        maps: (samples, latent_frames, channels, 2 * height, 2 * width) uint8, dense ground truth where it was rendered
+            (`likeness.puppets.maps`)
     """
     render_all(settings, cache, journal)
     source = render.folder(settings, cache)
@@ -51,6 +53,8 @@ def _encode_shard(vae: codec.Vae, source: Path, target: Path, index: int, batch:
     shard = read_tensors(path)
     parts = [_encode(vae, shard["frames"][i : i + batch]) for i in range(0, len(shard["frames"]), batch)]
     tensors = {"latents": torch.cat(parts), "mask": shrink_mask(unpack_mask(shard["mask"])).half()}
+    if "maps" in shard:
+        tensors["maps"] = average_frames(shard["maps"].float()).round().byte()
     checkpoints.check_finite(tensors.items(), f"Latents of {path} are not kept")
     arrays = {name: value.numpy() for name, value in tensors.items()}
     shards.write(target, index, arrays, shards.read_facts(path.with_suffix(".json")))
@@ -58,8 +62,12 @@ def _encode_shard(vae: codec.Vae, source: Path, target: Path, index: int, batch:
 
 def shrink_mask(mask: Tensor) -> Tensor:
     """(samples, frames, height, width) booleans to the latent grid: the first frame alone, then fours, 8x8 pixels."""
-    small = F.avg_pool2d(mask.float(), 8)
-    first, rest = small[:, :1], small[:, 1:]
+    return average_frames(F.avg_pool2d(mask.float(), 8))
+
+
+def average_frames(values: Tensor) -> Tensor:
+    """(samples, frames, ...) to (samples, latent_frames, ...): the first frame alone, then means of fours."""
+    first, rest = values[:, :1], values[:, 1:]
     if not rest.shape[1]:
         return first
     return torch.cat([first, rest.unflatten(1, (-1, 4)).mean(dim=2)], dim=1)

@@ -81,7 +81,7 @@ class MethodStage:
         faces = self.references(rows, 2 if every and step % every == every - 1 else 1)
         ids, mask, active = self.words(rows, faces.shape[1])
         clean = self.targets["latents"][rows].float()
-        timesteps = diffusion.sample_timesteps(len(rows), settings.timesteps)
+        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alpha_bars)
         alpha_bar = self.alpha_bars[timesteps]
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
         pixels, traits = self.look(faces), self.lesson.traits(self.data, "faces", faces)

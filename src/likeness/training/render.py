@@ -151,6 +151,8 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
         "mask": np.packbits(clip.face_mask, axis=-1),
         "landmarks": np.asarray(clip.landmarks, np.float32),
     }
+    if settings.kind in ("pictures", "clips"):
+        arrays["maps"] = clip.maps
     if settings.kind == "faces":
         from likeness.faces.geometry import crop_head
 

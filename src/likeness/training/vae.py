@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from likeness import files, media
 from likeness.backbones import codec
-from likeness.backbones.tiny import VaeSettings, build_vae
+from likeness.backbones.tiny import VaeSettings, build_vae, whiten
 from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.identity.recognizer import Recognizer, align
@@ -55,6 +55,8 @@ class VaeStageSettings(LoopSettings):
     """While training on clips, every so many steps one on pictures."""
     learns: Literal["all", "decoder"] = "all"
     """`decoder` leaves the latents as they are, so that it can follow after a transformer was trained on them."""
+    latent_noise: float = Field(default=0.0, ge=0)
+    """Latents are decoded with normal noise, of a deviation between 0 and this: a decoder has to bear a transformer's errors."""
     activation_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Weights are float32 in any case."""
     loss: VaeLossSettings = Field(default_factory=VaeLossSettings)
@@ -68,6 +70,8 @@ class VaeRecipe(Settings):
     model: VaeSettings = Field(default_factory=VaeSettings)
     start: Path | None = None
     """Folder of a VAE of this shape to go on from; from nothing if absent."""
+    white_floor: float | None = Field(default=None, ge=0)
+    """Before the first stage the latents are made white (`tiny.whiten`), with this floor; they stay as they are if absent."""
     recognizer: Path | None = None
     """Folder of a distilled recognizer, for stages whose `loss.identity` is not 0."""
     pictures: PuppetSettings
@@ -114,6 +118,9 @@ class VaeStage:
         last = settings.data == "pictures"
         mean, log_variance = codec.encode(self.vae, frames, last_tap_only=last)
         latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
+        if settings.latent_noise:
+            deviation = settings.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, dtype=latents.dtype)
+            latents = latents + deviation * torch.randn_like(latents)
         seen, frames = codec.decode(self.vae, latents, last_tap_only=last).float(), frames.float()
         loss, figures = reconstruction_loss(
             seen, frames, mask, mean.float(), log_variance.float(), settings.loss
@@ -221,6 +228,17 @@ def latent_deviation(vae: codec.Vae, shards: Shards, count: int = 200) -> float:
     return float(torch.cat(means).std())
 
 
+@torch.no_grad()
+def latent_statistics(vae: codec.Vae, parts: list[Shards], count: int = 400) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the unscaled latents of one pixel, over the first samples of each set."""
+    pixels = []
+    for shards in parts:
+        frames = to_float(shards["frames"][:count]).transpose(1, 2)
+        pixels += [codec.encode(vae, part)[0].movedim(1, -1).flatten(0, -2) for part in frames.split(8)]
+    flat = torch.cat(pixels)
+    return flat.mean(dim=0), torch.cov(flat.T)
+
+
 def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     """Train a VAE and write it to `folder/model/vae`."""
     torch.manual_seed(recipe.seed)
@@ -232,6 +250,8 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
         name: puppets(getattr(recipe, name), cache, journal, ("frames", "mask", "landmarks"))
         for name in ("pictures", "clips", "unseen")
     }
+    if recipe.white_floor is not None:
+        whiten(vae, *latent_statistics(vae, [data["pictures"], data["clips"]]), recipe.white_floor)
     recognizer = Recognizer.load(recipe.recognizer).requires_grad_(False) if recipe.recognizer else None
     for number, settings in enumerate(recipe.stages):
         place = folder / settings.name
@@ -242,7 +262,9 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
         stage = VaeStage(vae, settings, data, recipe.seed + number, recognizer)
         train(stage, settings, place, seed=recipe.seed + number)
         finish(place, {"vae": vae})
-    if recipe.start and all(settings.learns == "decoder" for settings in recipe.stages):
+    if recipe.white_floor is not None:
+        scale = 1.0
+    elif recipe.start and all(settings.learns == "decoder" for settings in recipe.stages):
         scale = type(vae).load_config(recipe.start)["scaling_factor"]  # The latents are the same.
     else:
         deviation = latent_deviation(vae, data["unseen"])
