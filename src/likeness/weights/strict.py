@@ -60,7 +60,7 @@ def refuse_differences(
         ],
         "altered": sorted(altered),
     }
-    lines = [f"  {kind} ({len(names)}): {_cut(names)}" for kind, names in problems.items() if names]
+    lines = [f"  {kind} ({len(names)}): {cut_list(names)}" for kind, names in problems.items() if names]
     if lines:
         raise WeightsError("\n".join([f"{what} does not hold the tensors that it must:", *lines, remedy]))
 
@@ -83,20 +83,20 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
         shapes |= read_file_shapes(folder / shard)
     if unlisted := shapes.keys() ^ places.keys():
         raise WeightsError(
-            f"{index} and its shards disagree on {_cut(sorted(unlisted))}. Copy or pull them again."
+            f"{index} and its shards disagree on {cut_list(sorted(unlisted))}. Copy or pull them again."
         )
     return shapes
 
 
 def read_file_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes in one safetensors file. Raises WeightsError where it is missing, cut or damaged."""
-    header, _ = _read_header(path)
+    header, *_ = read_header(path)
     return {name: tuple(record["shape"]) for name, record in header.items()}
 
 
 def tensor_checksums(path: Path) -> dict[str, str]:
     """SHA-256 of every tensor's bytes in a safetensors file."""
-    header, start = _read_header(path)
+    header, start, _ = read_header(path)
     with path.open("rb") as file:
         return {name: _digest(file, start, record["data_offsets"]) for name, record in header.items()}
 
@@ -128,26 +128,52 @@ def _altered_tensors(path: Path, known: Mapping[str, str] | None) -> list[str]:
     return [name for name in now.keys() & known.keys() if now[name] != known[name]]
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The records of a safetensors file, and where its data starts."""
-    remedy = "Copy or pull it again."
+def read_header(
+    path: Path, *, remedy: str = "Copy or pull it again."
+) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The records of a safetensors file's tensors, where its data starts, and its free text.
+
+    Raises:
+        WeightsError: The file is missing, cut or damaged. The message names it and ends with `remedy`.
+    """
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _MOST_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+            size_bytes = file.seek(0, 2)
+        text = dict(header.pop("__metadata__", None) or {})
         end = max((record["data_offsets"][1] for record in header.values()), default=0)
+        for record in header.values():
+            tuple(record["shape"])
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing. {remedy}") from error
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is no safetensors file ({error}). {remedy}") from error
-    if path.stat().st_size != 8 + length + end:
+    except (
+        OSError,
+        struct.error,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        hint = " It holds the address of a file in Git LFS, not the file." if _is_lfs_pointer(path) else ""
+        raise WeightsError(f"{path} is no safetensors file ({error}).{hint} {remedy}") from error
+    if size_bytes != 8 + length + end:
         raise WeightsError(
-            f"{path} holds {path.stat().st_size} bytes, and its header speaks of {8 + length + end}. {remedy}"
+            f"{path} holds {size_bytes} bytes, and its header speaks of {8 + length + end}. {remedy}"
         )
-    return header, 8 + length
+    return header, 8 + length, text
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    """A repository that was cloned without Git LFS holds such texts in the place of large files."""
+    try:
+        with path.open("rb") as file:
+            return file.read(40).startswith(b"version https://git-lfs")
+    except OSError:
+        return False
 
 
 def _digest(file: Any, start: int, offsets: Sequence[int]) -> str:
@@ -159,6 +185,7 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def _cut(names: Sequence[str]) -> str:
+def cut_list(names: Sequence[str]) -> str:
+    """Names for a message, the first dozen of many."""
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
