@@ -13,6 +13,7 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.weights.files import CHECKSUMS_FILE, problem_of, read_listing
+from likeness.weights.hashes import known_sha256
 
 Shapes = Mapping[str, Sequence[int]]
 """Shape of each tensor, by name."""
@@ -112,7 +113,11 @@ def altered_in(folder: Path) -> list[str]:
     record, files = read_listing(home, "Copy or pull the weights again.")
     altered = []
     for file in files:
-        if file.path.is_relative_to(folder) and file.path.is_file() and problem_of(file) is not None:
+        if (
+            file.path.is_relative_to(folder)
+            and file.path.is_file()
+            and problem_of(file, known_sha256) is not None
+        ):
             known = record.get("tensors", {}).get(file.path.relative_to(home).as_posix())
             altered += _altered_tensors(file.path, known) or [file.path.name]
     return altered

@@ -5,6 +5,7 @@ is mapped into memory, and numbers that are not finite are refused: one NaN in a
 the tensors are those of an architecture is for `weights.strict` to say.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -77,7 +78,10 @@ def read_pickle(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path} is missing. {remedy}")
     try:
-        content = _load_pickle(torch.load, path)
+        with warnings.catch_warnings():
+            # torch warns of the protocol of pickles that it did not write, and refuses them then.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            content = _load_pickle(torch.load, path)
     except UnpicklingError as problem:
         raise WeightsError(
             f"{path} is damaged, or a pickle of other things than tensors, which could run any code when it is opened: "
