@@ -74,6 +74,11 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
     """
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if single.is_file() or not index.is_file():
+        if not single.is_file() and (others := _other_formats(folder)):
+            raise WeightsError(
+                f"{single} is missing; {folder} holds {cut_list(others)} instead. Weights are read from {single.name} or its "
+                "shards alone: bring those files, or convert yours once with `save_pretrained` of diffusers or transformers."
+            )
         return read_file_shapes(single)
     try:
         places = dict(json.loads(index.read_text())["weight_map"])
@@ -87,6 +92,12 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
             f"{index} and its shards disagree on {cut_list(sorted(unlisted))}. Copy or pull them again."
         )
     return shapes
+
+
+def _other_formats(folder: Path) -> list[str]:
+    """Weights in pickles, or in a variant such as `fp16`."""
+    suffixes = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+    return sorted(path.name for path in folder.glob("*") if path.suffix in suffixes)
 
 
 def read_file_shapes(path: Path) -> dict[str, tuple[int, ...]]:
