@@ -71,7 +71,9 @@ def as_published(checkpoint, tokenizer_folder, place, scheduler="CogVideoXDDIMSc
     pipeline = load_pipeline(checkpoint, device="cpu")
     for part in ("transformer", "text_encoder"):
         shutil.rmtree(place / part)
-        getattr(pipeline, part).save_pretrained(place / part, max_shard_size="60KB")
+        module = getattr(pipeline, part)
+        size_bytes = sum(tensor.nbytes for tensor in module.state_dict().values())
+        module.save_pretrained(place / part, max_shard_size=size_bytes // 3)
         assert len(list((place / part).glob("*-of-*.safetensors"))) > 1
     config = json.loads((place / "scheduler" / "scheduler_config.json").read_text())
     (place / "scheduler" / "scheduler_config.json").write_text(
@@ -137,7 +139,9 @@ def test_a_damaged_tokenizer_is_told_without_the_other_parts(tmp_path, tokenizer
     shutil.copytree(tokenizer_folder, tmp_path / "tokenizer")
     model = tmp_path / "tokenizer" / "spiece.model"
     model.write_bytes(content) if content is not None else model.unlink()
-    with pytest.raises(WeightsError, match=r"The tokenizer at .*(cannot be read|neither spiece\.model)"):
+    with pytest.raises(
+        WeightsError, match=r"The tokenizer at .*(cannot be read|is empty|neither spiece\.model)"
+    ):
         load_tokenizer(tmp_path / "tokenizer")
 
 

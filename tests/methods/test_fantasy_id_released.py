@@ -282,7 +282,6 @@ def test_a_wrong_interval_is_named_with_every_tensor_that_does_not_fit(tmp_path,
         ({"is_train_face": False}, "`is_train_face` is False"),
         ({"is_kps": True}, "`is_kps` is true"),
         ({"cross_attn_interval": 3}, "does not divide the 4 blocks"),
-        ({"num_experts": 8}, "num_experts"),
     ],
 )
 def test_settings_that_are_not_the_published_method_are_refused(tmp_path, changes, message):

@@ -24,6 +24,13 @@ def load_tokenizer(folder: Path) -> Any:
         raise WeightsError(
             f"The tokenizer at {folder} has neither spiece.model nor tokenizer.json. Copy or pull the folder again."
         )
+    # transformers makes a tokenizer without words of an empty file, and no error.
+    if empty := [
+        path.name for path in sorted(folder.iterdir()) if path.is_file() and not path.stat().st_size
+    ]:
+        raise WeightsError(
+            f"The tokenizer at {folder} is empty: {', '.join(empty)} of 0 bytes. Copy or pull its files again."
+        )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # `tokenizers` raises plain `Exception`, and protobuf an error of its own.
