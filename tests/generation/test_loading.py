@@ -126,3 +126,14 @@ def test_a_preset_finds_its_weights_in_the_home_folder(checkpoint, monkeypatch, 
     likeness = Likeness.load("open", device="cpu")
     assert likeness.preset.name == "open"
     assert likeness.pipeline.transformer.config.num_layers == 2
+
+
+def test_an_adapter_of_nan_is_refused(adapter):
+    def poison(state):
+        name = next(name for name, tensor in state.items() if tensor.is_floating_point())
+        state[name].fill_(float("nan"))
+
+    rewrite(adapter, poison)
+    (adapter.parent / "checksums.json").unlink(missing_ok=True)
+    with pytest.raises(WeightsError, match="not finite"):
+        load_adapter(adapter)

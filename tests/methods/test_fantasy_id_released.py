@@ -282,7 +282,6 @@ def test_a_wrong_interval_is_named_with_every_tensor_that_does_not_fit(tmp_path,
         ({"is_train_face": False}, "`is_train_face` is False"),
         ({"is_kps": True}, "`is_kps` is true"),
         ({"cross_attn_interval": 3}, "does not divide the 4 blocks"),
-        ({"num_experts": 8}, "num_experts"),
     ],
 )
 def test_settings_that_are_not_the_published_method_are_refused(tmp_path, changes, message):
@@ -324,3 +323,33 @@ def test_every_tensor_but_the_encoder_and_the_mesh_has_a_published_name(loaded):
     own = {name for name in loaded[1].state_dict() if ".face_encoder." not in name}
     unnamed = {name.split(".")[-1].rstrip("_01") for name in own - published_names(loaded[1]).keys()}
     assert unnamed == {"template", "spirals", "kept", "up_indices", "up_weights"}
+
+
+def test_settings_and_tensors_that_nobody_reads_are_listed_and_ignored(tmp_path, folder, mesh, caplog):
+    place = tmp_path / "transformer"
+    place.mkdir()
+    config = json.loads((folder / "transformer" / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**config, "new_setting": 1}))
+    state = load_file(folder / "transformer" / f"{STEM}.safetensors")
+    save_file({**state, "face_stranger.weight": torch.ones(2)}, place / f"{STEM}.safetensors")
+    transformer, _ = load_published(
+        tmp_path, mesh, eva=folder / "face_encoder" / "EVA02_CLIP_L_336_psz14_s6B.pt"
+    )
+    assert "new_setting" in caplog.text
+    assert "face_stranger.weight" in caplog.text
+    assert "face_stranger.weight" not in transformer.state_dict()
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_weights_of_nan_are_refused_in_both_formats(tmp_path, folder, mesh, suffix):
+    place = tmp_path / "transformer"
+    place.mkdir()
+    (place / "config.json").write_text((folder / "transformer" / "config.json").read_text())
+    state = load_file(folder / "transformer" / f"{STEM}.safetensors")
+    state["proj_out.weight"][0] = float("nan")
+    if suffix == "bin":
+        torch.save(state, place / f"{STEM}.bin")
+    else:
+        save_file(state, place / f"{STEM}.safetensors")
+    with pytest.raises(WeightsError, match=r"not finite .* proj_out\.weight"):
+        load_published(tmp_path, mesh, eva=folder / "face_encoder" / "EVA02_CLIP_L_336_psz14_s6B.pt")

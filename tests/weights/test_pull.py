@@ -306,3 +306,38 @@ def test_a_folder_with_patterns_is_copied_whole(hub, register, tmp_path):
     pull("some", folder=origin)
     assert (weights.home() / "models" / "some" / "transformer" / "part-1.bin").read_bytes() == CONTENT
     assert not hub.asked
+
+
+def test_a_folder_takes_what_else_is_needed_from_its_own_source(hub, register, tmp_path):
+    hub.files["b.onnx"] = CONTENT[:100]
+    register(files=[file("a.onnx")], source=Url(url=f"{hub.url}/files/a.onnx"), needs=("other",))
+    register("other", files=[file("b.onnx", CONTENT[:100])], source=Url(url=f"{hub.url}/files/b.onnx"))
+    (tmp_path / "stick").mkdir()
+    (tmp_path / "stick" / "a.onnx").write_bytes(CONTENT)
+    pull("some", folder=tmp_path / "stick")
+    weights.verify("some")
+    weights.verify("other")
+    assert hub.asked == [("files/b.onnx", None)]
+
+
+@pytest.mark.parametrize("lacks", ["the other", "a shard"])
+def test_nothing_is_copied_where_something_cannot_be_had(repository, register, tmp_path, lacks):
+    register("other", files=[file("b.onnx")], source=Url(url=f"{repository.url}/files/b.onnx"))
+    some = weights.MODELS["some"]
+    register(files=some.files, source=some.source, components=some.components, needs=("other",))
+    for name, content in repository.files.items():
+        (tmp_path / "stick" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "stick" / name).write_bytes(content)
+    if lacks == "a shard":
+        (tmp_path / "stick" / "part" / "m-1.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"b\.onnx cannot be had|m-1\.safetensors is missing"):
+        pull("some", folder=tmp_path / "stick")
+    assert not list((weights.home() / "models").rglob("m-2.safetensors"))
+
+
+def test_a_hub_that_changed_is_compared_with_the_first_pull(repository):
+    pull("some")
+    (weights.locate("some") / "part" / "m-2.safetensors").unlink()
+    repository.files["part/m-2.safetensors"] = CONTENT[1:] + b"#"
+    with pytest.raises(WeightsError, match="SHA-256 differs"):
+        pull("some")

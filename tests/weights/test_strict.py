@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -101,3 +102,10 @@ def test_equal_tensors_have_equal_checksums(tmp_path):
     save_file(STATE, tmp_path / "m.safetensors")
     save_file(load_file(tmp_path / "m.safetensors"), tmp_path / "n.safetensors", metadata={"x": "y"})
     assert tensor_checksums(tmp_path / "m.safetensors") == tensor_checksums(tmp_path / "n.safetensors")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.fp16.safetensors"])
+def test_weights_in_another_format_are_named_with_what_to_do(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(WeightsError, match=rf"holds {re.escape(name)} instead.*save_pretrained"):
+        read_shapes(tmp_path, "model")

@@ -4,6 +4,7 @@ diffusers and transformers fill a tensor that a file lacks with random numbers a
 way to learn of it.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTran
 from torch import nn
 from transformers import T5Config, T5EncoderModel
 
-from likeness.errors import WeightsError
+from likeness.errors import ConfigError, WeightsError
 from likeness.weights.strict import read_shapes, refuse_differences, shapes_of
+from likeness.weights.tensors import refuse_not_finite
 
 _SHARED = ("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weight")
 """Two names of one tensor; a file may hold either or both."""
@@ -71,6 +73,51 @@ def check_pipeline(folder: Path, *, parts: Sequence[str] = PARTS) -> None:
         optional=optional,
         remedy="Copy it again, or bring it with `likeness models pull`.",
     )
+
+
+def refuse_other_pipelines(folder: Path) -> None:
+    """Stop where a diffusers folder holds another pipeline than CogVideoX's from text, whose parts may load all the same.
+
+    Raises:
+        WeightsError: `model_index.json` cannot be read or names another class.
+    """
+    path = folder / "model_index.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path} is damaged ({error!r}). Copy or pull it again.") from error
+    if found != "CogVideoXPipeline":
+        raise WeightsError(
+            f"{path} is of a `{found}`; a `CogVideoXPipeline` is needed, which makes videos from text: CogVideoX-2B, "
+            "CogVideoX-5B or CogVideoX1.5-5B. An image-to-video pipeline serves the released FantasyID alone."
+        )
+
+
+def refuse_not_finite_parts(pipeline: Any, source: str | Path, parts: Sequence[str] = PARTS) -> None:
+    """Stop where a weight of a loaded pipeline is infinite or NaN.
+
+    Raises:
+        WeightsError: The names of the tensors are listed.
+    """
+    for part in parts:
+        refuse_not_finite(getattr(pipeline, part).state_dict(), what=f"{part} of the pipeline at {source}")
+
+
+def refuse_frames(transformer: Any, frames: int) -> None:
+    """Stop where a transformer with learned positions is asked for frames that it has no positions for.
+
+    CogVideoX-5B-I2V has learned positions for `sample_frames` frames. For any other number diffusers puts sine positions
+    in their place without a word, which the weights were not trained on.
+
+    Raises:
+        ConfigError: `frames` is not `sample_frames`.
+    """
+    config = transformer.config
+    if config.get("use_learned_positional_embeddings") and frames != config["sample_frames"]:
+        raise ConfigError(
+            f"{frames} frames were asked for, and this backbone has learned positions for {config['sample_frames']} "
+            f"frames alone (CogVideoX-5B-I2V). Use `--frames {config['sample_frames']}`."
+        )
 
 
 def _from_config(kind: Any) -> Callable[[Path], nn.Module]:

@@ -12,10 +12,11 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTran
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import CogVideoXImageToVideoPipeline
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, T5EncoderModel
+from transformers import T5EncoderModel
 
-from likeness.backbones.check import check_pipeline
+from likeness.backbones.check import check_pipeline, refuse_not_finite_parts
 from likeness.backbones.load import quiet_loading
+from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
 
 
@@ -28,13 +29,14 @@ def load_image_pipeline(
         WeightsError: A part is missing or damaged, or its tensors are not those of its config.
     """
     check_pipeline(folder, parts=("vae", "text_encoder"))
+    tokenizer = load_tokenizer(folder / "tokenizer")
     # What is checked is a folder; no name reaches the network.
     here: dict[str, Any] = {"local_files_only": True}
     try:
         with quiet_loading():
             scheduler: Any = CogVideoXDPMScheduler.from_pretrained(folder / "scheduler", **here)
             pipeline = CogVideoXImageToVideoPipeline(
-                tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer", **here),
+                tokenizer=tokenizer,
                 text_encoder=T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **here),
                 vae=AutoencoderKLCogVideoX.from_pretrained(folder / "vae", torch_dtype=dtype, **here),
                 transformer=transformer,
@@ -44,4 +46,5 @@ def load_image_pipeline(
         raise WeightsError(
             f"{folder} holds no whole CogVideoX image-to-video pipeline: {error} Bring it again with `likeness models pull`."
         ) from error
+    refuse_not_finite_parts(pipeline, folder, ("vae", "text_encoder"))
     return pipeline

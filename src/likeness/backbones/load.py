@@ -11,7 +11,8 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from likeness.backbones.check import check_pipeline
+from likeness.backbones.check import check_pipeline, refuse_not_finite_parts, refuse_other_pipelines
+from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
 from likeness.runtime import choose_device, choose_dtype
 
@@ -30,21 +31,28 @@ def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool =
     """
     place = choose_device(device)
     dtype = choose_dtype("auto", place)
-    if (Path(source) / "model_index.json").is_file():
+    given: dict[str, Any] = {}
+    if is_folder := (Path(source) / "model_index.json").is_file():
+        refuse_other_pipelines(Path(source))
         check_pipeline(Path(source))
+        given["tokenizer"] = load_tokenizer(Path(source) / "tokenizer")
     try:
         with quiet_loading():
-            pipeline = _load(str(source), dtype)
+            pipeline = _load(str(source), dtype, given)
     except _UNREADABLE as error:
         raise WeightsError(
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
-    return pipeline.to(place) if is_placed else pipeline
+    if is_placed:
+        pipeline = pipeline.to(place)
+    if is_folder:
+        refuse_not_finite_parts(pipeline, source)
+    return pipeline
 
 
-def _load(source: str, dtype: torch.dtype) -> CogVideoXPipeline:
+def _load(source: str, dtype: torch.dtype, given: dict[str, Any]) -> CogVideoXPipeline:
     try:
-        return CogVideoXPipeline.from_pretrained(source, dtype=dtype, local_files_only=True)
+        return CogVideoXPipeline.from_pretrained(source, dtype=dtype, local_files_only=True, **given)
     except _UNREADABLE:
         if Path(source).is_dir():
             raise

@@ -31,7 +31,7 @@ def show_list(as_json: Json = False) -> None:
     if as_json:
         _print_json(rows)
         return
-    columns = ("name", "what for", "licence", "preset", "size", "here")
+    columns = ("name", "what for", "licence", "preset", "size", "pinned by", "here")
     _print_table(
         columns,
         [
@@ -41,6 +41,7 @@ def show_list(as_json: Json = False) -> None:
                 row["licence"],
                 row["preset"],
                 _size(row["size_bytes"]),
+                row["pinned"],
                 "yes" if row["is_here"] else "no",
             )
             for row in rows
@@ -123,6 +124,7 @@ def _entry(name: str) -> "WeightEntry":
 def _describe(name: str) -> dict[str, Any]:
     from likeness import weights
     from likeness.errors import WeightsError
+    from likeness.weights import MODELS
 
     try:
         item = weights.entry(name)
@@ -133,6 +135,7 @@ def _describe(name: str) -> dict[str, Any]:
             "licence": "unknown",
             "preset": "unknown",
             "size_bytes": 0,
+            "pinned": "",
             "source": "",
             "folder": "",
             "is_here": False,
@@ -149,6 +152,7 @@ def _describe(name: str) -> dict[str, Any]:
         "licence": item.licence,
         "preset": item.preset,
         "size_bytes": item.size_bytes,
+        "pinned": MODELS[name].pinned if name in MODELS else "checksums",
         "source": item.source.place if item.source else "ships with likeness",
         "folder": str(item.folder),
         "is_here": problem is None,

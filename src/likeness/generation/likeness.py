@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import numpy as np
 
 from likeness.adapters.regions import Area, Regions
+from likeness.backbones.check import refuse_frames
 from likeness.backbones.load import load_pipeline
 from likeness.generation.best_of import choose_best
 from likeness.generation.characters import Character
@@ -245,6 +246,7 @@ class Likeness:
         looks at a single request before it is finished, and may end it with `Rejected`.
         """
         settings = settings or self.settings()
+        refuse_frames(self.pipeline.transformer, settings.frames)
         if is_measured:  # Before minutes of work, not after them.
             people = [person for request in requests for person in request.people]
             refuse_other_engines([face for person in people for face in person])

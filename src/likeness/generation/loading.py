@@ -13,6 +13,7 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.methods.method import Method
 from likeness.weights.strict import altered_in, read_shapes, refuse_differences, shapes_of
+from likeness.weights.tensors import refuse_not_finite
 
 CLASSES: dict[str, type[Method]] = {"magic_mirror": MagicMirror, "fantasy_id": FantasyID}
 """What the names of `presets.METHODS` stand for."""
@@ -87,6 +88,7 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
         raise WeightsError(
             f"The adapter at {folder} cannot be read: {error}. Copy or train it again."
         ) from error
+    refuse_not_finite(adapter.state_dict(), what=f"The adapter at {folder}", remedy="Copy or train it again.")
     return adapter.eval()
 
 

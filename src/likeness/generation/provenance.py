@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.records import Face
-from likeness.weights import sha256_of
+from likeness.weights.hashes import known_sha256
 
 
 @cache
@@ -28,7 +28,7 @@ def describe_weights(sources: Mapping[str, str | Path]) -> dict[str, str]:
             checksums[role] = str(source)
             continue
         own = [path for path in sorted(folder.rglob("*.safetensors")) if _belongs(path, folder, role)]
-        checksums |= {f"{role}/{path.relative_to(folder).as_posix()}": sha256_of(path) for path in own}
+        checksums |= {f"{role}/{path.relative_to(folder).as_posix()}": known_sha256(path) for path in own}
     return checksums
 
 

@@ -15,6 +15,7 @@ from likeness.identity.published_mesh import MESH_FILE, read_mesh
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.fantasy_id.published import EVA_FILE, TRANSFORMERS, find_transformer, load_published
 from likeness.runtime import choose_device, choose_dtype
+from likeness.weights.hashes import known_sha256
 
 WEIGHTS, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
 """Names in the registry of weights."""
@@ -135,7 +136,5 @@ def _checksums(files: dict[str, Path]) -> dict[str, str]:
     folders = (find_transformer(home), home / "vae", home / "text_encoder")
     suffixes = {".safetensors", ".bin"}
     paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in suffixes]
-    checksums = {f"backbone/{path.relative_to(home).as_posix()}": weights.sha256_of(path) for path in paths}
-    return checksums | {
-        f"{role}/{files[role].name}": weights.sha256_of(files[role]) for role in ("mesh", "eva")
-    }
+    checksums = {f"backbone/{path.relative_to(home).as_posix()}": known_sha256(path) for path in paths}
+    return checksums | {f"{role}/{files[role].name}": known_sha256(files[role]) for role in ("mesh", "eva")}

@@ -10,13 +10,11 @@ other half, a LoRA for SDXL, has no use here and is not read.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Self
 
 import torch
 from accelerate import init_empty_weights
 from einops import rearrange
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from likeness.config import Settings
@@ -24,7 +22,8 @@ from likeness.errors import ConfigError, WeightsError
 from likeness.identity.fuse import IdentityFuse, token_of_position
 from likeness.identity.perceiver import IdentityPerceiver
 from likeness.identity.vit import ClipFeatures, DenseFeatures
-from likeness.weights.strict import altered_in, refuse_differences, shapes_of
+from likeness.weights.strict import altered_in, read_file_shapes, refuse_differences, shapes_of
+from likeness.weights.tensors import read_pickle, read_tensors, refuse_not_finite
 
 PUBLISHED_PREFIXES = {
     "vision_model.": "face_encoder.model.",
@@ -193,23 +192,13 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
         WeightsError: The file is missing, damaged, holds other things than tensors, or has other parts.
     """
     path = Path(path)
-    try:
-        parts = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    except (
-        OSError,
-        SafetensorError,
-        UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        TypeError,
-    ) as error:
-        raise WeightsError(f"PhotoMaker-V2 at {path} cannot be read: {error} {_REMEDY}") from error
+    parts = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if set(parts) != set(_PARTS):
         raise WeightsError(
             f"{path} holds the parts {', '.join(sorted(parts)) or 'none'}; PhotoMaker-V2 has {' and '.join(_PARTS)}. "
             f"{_REMEDY}"
         )
+    refuse_not_finite(parts["id_encoder"], what=f"PhotoMaker-V2 at {path}", remedy=_REMEDY)
     return parts["id_encoder"]
 
 
@@ -277,19 +266,16 @@ def _frozen_prefixes() -> tuple[str, ...]:
 
 
 def _read_pickle(path: Path) -> dict[str, dict[str, Tensor]]:
-    # Only tensors and plain containers: a pickle could run any code.
-    parts = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
-        raise ValueError("it holds no dictionary of state dicts.")
+    parts = read_pickle(path, remedy=_REMEDY)
+    if not all(isinstance(part, dict) for part in parts.values()):
+        raise WeightsError(f"{path} holds no dictionary of state dicts. {_REMEDY}")
     return parts
 
 
 def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
-    parts: dict[str, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 (it has keys, and is no mapping)
-            part, _, rest = name.partition(".")
-            tensors = parts.setdefault(part, {})
-            if part == "id_encoder":
-                tensors[rest] = file.get_tensor(name)
+    parts: dict[str, dict[str, Tensor]] = {name.partition(".")[0]: {} for name in read_file_shapes(path)}
+    for name, tensor in read_tensors(
+        path, only=lambda name: name.startswith("id_encoder."), remedy=_REMEDY
+    ).items():
+        parts["id_encoder"][name.removeprefix("id_encoder.")] = tensor
     return parts

@@ -10,12 +10,13 @@ from typing import Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from likeness.errors import WeightsError
 from likeness.files import write_atomically, write_text
 from likeness.identity.convolution import halvings
+from likeness.weights.tensors import read_tensors
 
 _PADDING = 0.25
 _MEAN_FACE = ((0.1206, 0.2137), (0.3341, 0.2291), (0.6461, 0.2290), (0.8596, 0.2135), (0.4901, 0.6278))
@@ -119,11 +120,11 @@ class Recognizer(nn.Module):
         """Read what `save` wrote, strictly, as float32."""
         try:
             config = json.loads((folder / "config.json").read_text())
-            tensors = load_file(folder / "model.safetensors")
-        except (OSError, ValueError) as error:
+            tensors = read_tensors(folder / "model.safetensors")
+            model = cls(**{**config, "widths": tuple(config["widths"])})
+            model.load_state_dict({name: value.float() for name, value in tensors.items()})
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, WeightsError) as error:
             raise WeightsError(
                 f"No recognizer at {folder} ({error}). Train one: `likeness train recipes/tiny/recognizer.toml`."
             ) from error
-        model = cls(**{**config, "widths": tuple(config["widths"])})
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
         return model

@@ -16,12 +16,12 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.files import write_atomically
 from likeness.identity.decimation import decimate
+from likeness.weights.tensors import read_arrays
 
 Vertices = NDArray[np.float32]
 Triangles = NDArray[np.int64]
@@ -115,8 +115,8 @@ class MeshTopology:
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
         try:
-            tensors = load_file(path)
-        except (OSError, SafetensorError) as error:
+            tensors = read_arrays(path)
+        except WeightsError as error:
             raise WeightsError(
                 f"No mesh topology at {path} ({error}). Build one: `MeshTopology.build(vertices, triangles).save(path)`."
             ) from error

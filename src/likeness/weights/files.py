@@ -43,10 +43,10 @@ def problem_at_a_glance(file: WeightFile) -> str | None:
     return None
 
 
-def problem_of(file: WeightFile) -> str | None:
-    """What presence, size and every byte say against a file."""
+def problem_of(file: WeightFile, sha256: Callable[[Path], str] = sha256_of) -> str | None:
+    """What presence, size and SHA-256 say against a file; by default every byte is read."""
     problem = problem_at_a_glance(file)
-    if problem is None and file.sha256 is not None and sha256_of(file.path) != file.sha256:
+    if problem is None and file.sha256 is not None and sha256(file.path) != file.sha256:
         problem = f"{file.path} is altered (its SHA-256 differs)"
     if problem is None and file.git_sha1 is not None and git_sha1_of(file.path) != file.git_sha1:
         problem = f"{file.path} is altered (its git SHA-1 differs)"

@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from likeness.errors import WeightsError
-from likeness.weights.files import CHECKSUMS_FILE, problem_of
+from likeness.weights.files import CHECKSUMS_FILE, component_problems, problem_at_a_glance, problem_of
+from likeness.weights.hashes import remember
+from likeness.weights.models import MODELS
 from likeness.weights.records import WeightEntry, WeightFile, Zip
 
 ProgressCallback = Callable[[str, int, int | None], None]
@@ -16,12 +18,8 @@ ProgressCallback = Callable[[str, int, int | None], None]
 
 def copy(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[WeightFile]:
     """Take the files from a folder: laid out as in the repository, bare, or still in their archive."""
-    if not folder.is_dir():
-        raise WeightsError(f"{folder} is no folder. Name the one that holds the files of `{item.name}`.")
-    if isinstance(item.source, Zip):
-        archive = folder / item.source.url.rsplit("/", 1)[-1]
-        if archive.is_file():
-            return unpack(item, archive, report)
+    if (archive := _archive_in(item, folder)) is not None:
+        return unpack(item, archive, report)
     wanted = {file.path.relative_to(item.folder): file for file in item.files}
     if item.components or getattr(item.source, "patterns", ()):
         # Shards have names of their own, so the whole folder comes.
@@ -30,12 +28,11 @@ def copy(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[Weig
             if path.is_file() and not any(part.startswith(".") for part in relative.parts):
                 wanted.setdefault(relative, WeightFile(path=item.folder / relative))
     wanted.pop(Path(CHECKSUMS_FILE), None)
-    found = {path: _find(folder, path) for path in wanted}
-    if absent := [str(path) for path, origin in found.items() if origin is None]:
-        raise WeightsError(f"{folder} holds no {', '.join(absent)}. `{item.name}` needs all of its files.")
+    # What an earlier pull listed and this folder does not have is no part of what comes now.
+    found = {path: origin for path in wanted if (origin := _find(folder, path)) is not None}
+    wanted = {path: wanted[path] for path in found}
     for path, file in wanted.items():
         origin = found[path]
-        assert origin is not None
         if origin.resolve() != file.path.resolve():
             file.path.parent.mkdir(parents=True, exist_ok=True)
             part = file.path.with_name(f".{file.path.name}.part")
@@ -43,6 +40,52 @@ def copy(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[Weig
             _settle(item, file, part)
         report(file.path.name, file.path.stat().st_size, file.size_bytes)
     return list(wanted.values())
+
+
+def refuse_incomplete(item: WeightEntry, folder: Path) -> None:
+    """Stop before anything is copied where a folder does not hold all files, or the disk has no room for them.
+
+    Raises:
+        WeightsError: All that is missing or of another size is listed.
+    """
+    if not folder.is_dir():
+        raise WeightsError(f"{folder} is no folder. Name the one that holds the files of `{item.name}`.")
+    if problems := missing_in(item, folder):
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise WeightsError(f"`{item.name}` needs all of its files; nothing was copied:{listed}")
+    origins = [path for path in folder.rglob("*") if path.is_file()]
+    needed = sum(path.stat().st_size for path in origins) if item.components else 0
+    place = next(parent for parent in (item.folder, *item.folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed > free and folder.resolve() != item.folder.resolve():
+        raise WeightsError(
+            f"The files of `{item.name}` hold {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at {item.folder}. "
+            "Make room, or name another place with LIKENESS_HOME."
+        )
+
+
+def missing_in(item: WeightEntry, folder: Path) -> list[str]:
+    """What a folder lacks of an entry's files, by presence and size; shards count as well."""
+    if _archive_in(item, folder) is not None:
+        return []
+    problems = []
+    for file in item.files:
+        relative = file.path.relative_to(item.folder)
+        origin = _find(folder, relative)
+        if origin is None:
+            # Shards that a listing of an earlier pull names may have other names now; the index says which.
+            if relative.as_posix() in {known.path.as_posix() for known in MODELS[item.name].files}:
+                problems.append(f"{folder} holds no {relative.as_posix()}")
+        elif problem := problem_at_a_glance(replace(file, path=origin)):
+            problems.append(problem)
+    return problems + [line for stem in item.components for line in component_problems(folder, stem)]
+
+
+def _archive_in(item: WeightEntry, folder: Path) -> Path | None:
+    if not isinstance(item.source, Zip):
+        return None
+    archive = folder / item.source.url.rsplit("/", 1)[-1]
+    return archive if archive.is_file() else None
 
 
 def _find(folder: Path, path: Path) -> Path | None:
@@ -55,6 +98,8 @@ def _settle(item: WeightEntry, file: WeightFile, part: Path) -> None:
         part.unlink(missing_ok=True)
         raise WeightsError(f"The files of `{item.name}` are not what was expected: {problem}. {item.remedy}")
     part.replace(file.path)
+    if file.sha256:
+        remember(file.path, file.sha256)
 
 
 def unpack(item: WeightEntry, archive: Path, report: ProgressCallback) -> list[WeightFile]:

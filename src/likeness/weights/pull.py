@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import WeightsError
-from likeness.weights import MODELS, PRESETS, entry, names, verify
-from likeness.weights.files import problem_of, sha256_of, write_listing
-from likeness.weights.place import ProgressCallback, copy, unpack
+from likeness.weights import MODELS, PRESETS, entry, names, verify_quickly
+from likeness.weights.files import problem_of, write_listing
+from likeness.weights.hashes import known_sha256, remember
+from likeness.weights.place import ProgressCallback, copy, missing_in, refuse_incomplete, unpack
 from likeness.weights.records import Hub, Preset, Url, WeightEntry, WeightFile, Zip
 
 _LARGEST_LEFTOVER_BYTES = 1 << 20
@@ -58,6 +59,13 @@ def pull(
         )
     item = entry(name)
     refuse_forbidden(item, preset)
+    for needed in item.needs:
+        refuse_forbidden(entry(needed), preset)
+    if folder is not None:
+        refuse_incomplete(item, folder)
+    # First what the weights need, which is small: nothing is copied in vain where it cannot be had.
+    for needed in item.needs:
+        _pull_needed(needed, preset, folder, on_progress)
     report = on_progress or (lambda _name, _done, _total: None)
     item.folder.mkdir(parents=True, exist_ok=True)
     with _only_one(item):
@@ -69,9 +77,18 @@ def pull(
             revision, downloads = _plan(item)
             files = [_fetch(download, item, report) for download in downloads]
         _write_listing(item, revision, files)
-    for needed in item.needs:
-        pull(needed, preset=preset, folder=folder, on_progress=on_progress)
-    return verify(name)
+    return verify_quickly(name)
+
+
+def _pull_needed(
+    name: str, preset: Preset, folder: Path | None, on_progress: ProgressCallback | None
+) -> None:
+    """Bring what other weights need: from the folder where that holds it, else from its own source."""
+    try:
+        verify_quickly(name)
+    except WeightsError:
+        from_folder = folder if folder is not None and not missing_in(entry(name), folder) else None
+        pull(name, preset=preset, folder=from_folder, on_progress=on_progress)
 
 
 def refuse_forbidden(item: WeightEntry, preset: str) -> None:
@@ -151,7 +168,7 @@ def _complete(file: WeightFile, sibling: Any) -> WeightFile:
 def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> WeightFile:
     """Bring one file, from where it was cut, and let it into place when every byte is right."""
     file = download.file
-    if (file.sha256 or file.git_sha1) and problem_of(file) is None:
+    if (file.sha256 or file.git_sha1) and problem_of(file, known_sha256) is None:
         report(file.path.name, file.path.stat().st_size, file.size_bytes)
         return file
     file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +183,8 @@ def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> 
             f"The download of `{item.name}` is not what was expected: {problem}. It was thrown away. {item.remedy}"
         )
     part.replace(file.path)
+    if file.sha256:
+        remember(file.path, file.sha256)
     return file
 
 
@@ -229,7 +248,7 @@ def _write_listing(item: WeightEntry, revision: str, files: list[WeightFile]) ->
         "revision": revision,
         "files": {
             file.path.relative_to(item.folder).as_posix(): {
-                "sha256": file.sha256 or sha256_of(file.path),
+                "sha256": file.sha256 or known_sha256(file.path),
                 "size_bytes": file.path.stat().st_size,
             }
             for file in files

@@ -98,5 +98,14 @@ class WeightEntry:
         return hashlib.sha256(joined.encode()).hexdigest()
 
     @property
+    def pinned(self) -> str:
+        """What a first download is held against: checksums of ours, the commit that we name, or nothing of ours."""
+        if self.source is None or all(file.sha256 or file.git_sha1 for file in self.files):
+            return "checksums"
+        if isinstance(self.source, Hub) and self.source.revision != "main":
+            return "revision"
+        return "first pull"
+
+    @property
     def is_one_file(self) -> bool:
         return len(self.files) == 1 and not self.components

@@ -13,6 +13,7 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.weights.files import CHECKSUMS_FILE, problem_of, read_listing
+from likeness.weights.hashes import known_sha256
 
 Shapes = Mapping[str, Sequence[int]]
 """Shape of each tensor, by name."""
@@ -60,7 +61,7 @@ def refuse_differences(
         ],
         "altered": sorted(altered),
     }
-    lines = [f"  {kind} ({len(names)}): {_cut(names)}" for kind, names in problems.items() if names]
+    lines = [f"  {kind} ({len(names)}): {cut_list(names)}" for kind, names in problems.items() if names]
     if lines:
         raise WeightsError("\n".join([f"{what} does not hold the tensors that it must:", *lines, remedy]))
 
@@ -73,6 +74,11 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
     """
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
     if single.is_file() or not index.is_file():
+        if not single.is_file() and (others := _other_formats(folder)):
+            raise WeightsError(
+                f"{single} is missing; {folder} holds {cut_list(others)} instead. Weights are read from {single.name} or its "
+                "shards alone: bring those files, or convert yours once with `save_pretrained` of diffusers or transformers."
+            )
         return read_file_shapes(single)
     try:
         places = dict(json.loads(index.read_text())["weight_map"])
@@ -83,20 +89,26 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
         shapes |= read_file_shapes(folder / shard)
     if unlisted := shapes.keys() ^ places.keys():
         raise WeightsError(
-            f"{index} and its shards disagree on {_cut(sorted(unlisted))}. Copy or pull them again."
+            f"{index} and its shards disagree on {cut_list(sorted(unlisted))}. Copy or pull them again."
         )
     return shapes
 
 
+def _other_formats(folder: Path) -> list[str]:
+    """Weights in pickles, or in a variant such as `fp16`."""
+    suffixes = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+    return sorted(path.name for path in folder.glob("*") if path.suffix in suffixes)
+
+
 def read_file_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes in one safetensors file. Raises WeightsError where it is missing, cut or damaged."""
-    header, _ = _read_header(path)
+    header, *_ = read_header(path)
     return {name: tuple(record["shape"]) for name, record in header.items()}
 
 
 def tensor_checksums(path: Path) -> dict[str, str]:
     """SHA-256 of every tensor's bytes in a safetensors file."""
-    header, start = _read_header(path)
+    header, start, _ = read_header(path)
     with path.open("rb") as file:
         return {name: _digest(file, start, record["data_offsets"]) for name, record in header.items()}
 
@@ -112,7 +124,11 @@ def altered_in(folder: Path) -> list[str]:
     record, files = read_listing(home, "Copy or pull the weights again.")
     altered = []
     for file in files:
-        if file.path.is_relative_to(folder) and file.path.is_file() and problem_of(file) is not None:
+        if (
+            file.path.is_relative_to(folder)
+            and file.path.is_file()
+            and problem_of(file, known_sha256) is not None
+        ):
             known = record.get("tensors", {}).get(file.path.relative_to(home).as_posix())
             altered += _altered_tensors(file.path, known) or [file.path.name]
     return altered
@@ -128,26 +144,52 @@ def _altered_tensors(path: Path, known: Mapping[str, str] | None) -> list[str]:
     return [name for name in now.keys() & known.keys() if now[name] != known[name]]
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The records of a safetensors file, and where its data starts."""
-    remedy = "Copy or pull it again."
+def read_header(
+    path: Path, *, remedy: str = "Copy or pull it again."
+) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """The records of a safetensors file's tensors, where its data starts, and its free text.
+
+    Raises:
+        WeightsError: The file is missing, cut or damaged. The message names it and ends with `remedy`.
+    """
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _MOST_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+            size_bytes = file.seek(0, 2)
+        text = dict(header.pop("__metadata__", None) or {})
         end = max((record["data_offsets"][1] for record in header.values()), default=0)
+        for record in header.values():
+            tuple(record["shape"])
     except FileNotFoundError as error:
         raise WeightsError(f"{path} is missing. {remedy}") from error
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path} is no safetensors file ({error}). {remedy}") from error
-    if path.stat().st_size != 8 + length + end:
+    except (
+        OSError,
+        struct.error,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        hint = " It holds the address of a file in Git LFS, not the file." if _is_lfs_pointer(path) else ""
+        raise WeightsError(f"{path} is no safetensors file ({error}).{hint} {remedy}") from error
+    if size_bytes != 8 + length + end:
         raise WeightsError(
-            f"{path} holds {path.stat().st_size} bytes, and its header speaks of {8 + length + end}. {remedy}"
+            f"{path} holds {size_bytes} bytes, and its header speaks of {8 + length + end}. {remedy}"
         )
-    return header, 8 + length
+    return header, 8 + length, text
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    """A repository that was cloned without Git LFS holds such texts in the place of large files."""
+    try:
+        with path.open("rb") as file:
+            return file.read(40).startswith(b"version https://git-lfs")
+    except OSError:
+        return False
 
 
 def _digest(file: Any, start: int, offsets: Sequence[int]) -> str:
@@ -159,6 +201,7 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def _cut(names: Sequence[str]) -> str:
+def cut_list(names: Sequence[str]) -> str:
+    """Names for a message, the first dozen of many."""
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -12,13 +12,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from likeness.errors import WeightsError
 from likeness.files import write_atomically, write_text
 from likeness.identity.convolution import Residual
+from likeness.weights.tensors import read_tensors
 
 
 class ShapeNetwork(nn.Module):
@@ -117,10 +117,10 @@ class ShapeNetwork(nn.Module):
         """
         try:
             config = json.loads((folder / "config.json").read_text())
-            tensors = load_file(folder / "model.safetensors")
+            tensors = read_tensors(folder / "model.safetensors")
             model = cls(**{**config, "widths": tuple(config["widths"])})
             model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, WeightsError) as error:
             raise WeightsError(
                 f"No shape network at {folder} ({error}). Train one: `likeness train recipes/tiny/shape.toml`."
             ) from error

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from likeness.config import Settings
 from likeness.errors import ConfigError, WeightsError
@@ -22,6 +21,7 @@ from likeness.files import write_atomically
 from likeness.identity.face_shape.proportions import refuse_other_topology
 from likeness.identity.face_shape.source import SHIPPED, ShapeSource
 from likeness.records import Face
+from likeness.weights.tensors import read_arrays
 
 SHAPE_NUMBERS = {
     "face_width": "face_width",
@@ -141,8 +141,8 @@ def directions(folder: Path = SHIPPED) -> dict[str, NDArray[np.float64]]:
         WeightsError: They are not here, or not those of these sliders.
     """
     try:
-        found = load_file(folder / _FILE)
-    except (OSError, SafetensorError) as error:
+        found = read_arrays(folder / _FILE)
+    except WeightsError as error:
         raise WeightsError(
             f"No directions of sliders at {folder} ({error}). `likeness train recipes/tiny/shape.toml` makes them."
         ) from error

@@ -1,11 +1,13 @@
 """The released FantasyID as it is published: one folder that holds base transformer and method in the same files.
 
 Its files are taken apart strictly, by name and shape: what a stock CogVideoX transformer has goes there, the rest to the
-method, and nothing may be left over. `save_published` puts both together again. The settings come from the folder's own
+method. What is missing or misshapen is an error; settings and tensors that neither knows are listed in a warning,
+as the published loader reads over them. `save_published` puts both together again. The settings come from the folder's own
 `config.json`; where the pictures' encoder and the mesh come from, the published code says too. No network is asked.
 """
 
 import json
+import logging
 import re
 from contextlib import nullcontext
 from inspect import signature
@@ -22,7 +24,9 @@ from likeness.identity.spirals import MeshTopology
 from likeness.methods.fantasy_id.model import FantasyID
 from likeness.methods.fantasy_id.settings import RELEASED
 from likeness.methods.fantasy_id.tensor_files import read_eva, read_parts, read_shapes
-from likeness.weights.strict import altered_in, refuse_differences, shapes_of
+from likeness.weights.strict import altered_in, cut_list, refuse_differences, shapes_of
+
+_log = logging.getLogger(__name__)
 
 TRANSFORMERS = ("transformer_ema", "transformer")
 """Folders of the transformer; the averaged weights are preferred, as in the published code."""
@@ -86,7 +90,7 @@ def read_settings(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if strange := sorted(
         name for name in config.keys() - known - set(_FACE_KEYS) if not name.startswith("_")
     ):
-        raise WeightsError(f"{path} has settings that nobody knows here: {', '.join(strange)}. {_REMEDY}")
+        _log.warning("%s has settings that are not read: %s.", path, ", ".join(strange))
     layers, interval = config.get("num_layers", 30), config.get("cross_attn_interval", 1)
     if not config.get("is_train_face"):
         raise WeightsError(
@@ -148,16 +152,19 @@ def load_published(
         dtype: What to compute in; None keeps that of the files. The vertex branch is in float32 with any.
 
     Raises:
-        WeightsError: A file is missing or damaged, or tensors are missing, extra or misshapen; all are listed.
+        WeightsError: A file is missing or damaged, or tensors are missing or misshapen; all are listed.
     """
     place = find_transformer(folder)
     transformer, method = build_empty(folder)
     names = published_names(method)
     empty = shapes_of(method.state_dict())
     expected = shapes_of(transformer.state_dict()) | {new: empty[own] for own, new in names.items()}
+    found = read_shapes(place, _REMEDY)
+    if extra := sorted(found.keys() - expected.keys()):
+        _log.warning("%s holds %d tensors that are not read: %s.", place, len(extra), cut_list(extra))
     refuse_differences(
         expected,
-        read_shapes(place, _REMEDY),
+        {name: shape for name, shape in found.items() if name in expected},
         what=f"The released FantasyID at {place}",
         altered=altered_in(place),
         remedy=f"`cross_attn_interval` is {method.config['layer_step']} in its config.json. {_REMEDY}",
@@ -168,7 +175,11 @@ def load_published(
     state |= read_eva(eva or folder / EVA_FILE, shapes_of(method.descriptor.face_encoder.state_dict()))
     for part in read_parts(place, _REMEDY):
         state |= {own_names[name]: tensor for name, tensor in part.items() if name in own_names}
-        stock = {name: _cast(tensor, dtype) for name, tensor in part.items() if name not in own_names}
+        stock = {
+            name: _cast(tensor, dtype)
+            for name, tensor in part.items()
+            if name in expected and name not in own_names
+        }
         # Not strict, because this is one file of several: the names and shapes of all were compared above.
         transformer.load_state_dict(stock, strict=False, assign=True)
     typed = {

@@ -2,24 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from likeness.errors import WeightsError
 from likeness.weights.files import component_problems
 from likeness.weights.strict import Shapes, read_file_shapes, refuse_differences, shapes_of
+from likeness.weights.tensors import read_pickle, read_tensors, refuse_not_finite
 
 STEM = "diffusion_pytorch_model"
 _EVA_REMEDY = (
     "It is EVA-CLIP's file of that name: bring it with `likeness models pull eva02-clip-l-336`, "
     "or put it there yourself."
 )
-_DAMAGE = (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError)
 
 
 def tensor_files(place: Path, remedy: str) -> list[Path]:
@@ -48,7 +44,11 @@ def read_shapes(place: Path, remedy: str) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for path in tensor_files(place, remedy):
-        here = read_file_shapes(path) if path.suffix == ".safetensors" else shapes_of(_unpickle(path, remedy))
+        here = (
+            read_file_shapes(path)
+            if path.suffix == ".safetensors"
+            else shapes_of(read_pickle(path, remedy=remedy))
+        )
         if twice := sorted(here.keys() & shapes.keys()):
             raise WeightsError(
                 f"{path} holds {len(twice)} tensors that another file in {place} holds too, {twice[0]} first. Keep the "
@@ -61,13 +61,12 @@ def read_shapes(place: Path, remedy: str) -> dict[str, tuple[int, ...]]:
 def read_parts(place: Path, remedy: str) -> Iterator[Mapping[str, Tensor]]:
     """The tensors file by file."""
     for path in tensor_files(place, remedy):
-        if path.suffix == ".bin":
-            yield _unpickle(path, remedy)
-            continue
-        try:
-            yield load_file(path)
-        except _DAMAGE as error:
-            raise WeightsError(f"{path} cannot be read: {error}. {remedy}") from error
+        if path.suffix == ".safetensors":
+            yield read_tensors(path, remedy=remedy)
+        else:
+            state = read_pickle(path, remedy=remedy)
+            refuse_not_finite(state, what=str(path), remedy=remedy)
+            yield state
 
 
 def read_eva(path: Path, expected: Shapes) -> dict[str, Tensor]:
@@ -78,7 +77,7 @@ def read_eva(path: Path, expected: Shapes) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"{path}, the encoder of the pictures, is missing. {_EVA_REMEDY}")
-    content: Any = _unpickle(path, _EVA_REMEDY)
+    content: Any = read_pickle(path, remedy=_EVA_REMEDY)
     content = next((content[key] for key in ("model", "module", "state_dict") if key in content), content)
     found = {
         name.removeprefix("module.").removeprefix("visual."): tensor
@@ -88,15 +87,5 @@ def read_eva(path: Path, expected: Shapes) -> dict[str, Tensor]:
     # The blocks behind the features that are read, and their head, are of no use here.
     used = {name: tensor for name, tensor in found.items() if name in expected}
     refuse_differences(expected, shapes_of(used), what=str(path), remedy=_EVA_REMEDY)
+    refuse_not_finite(used, what=str(path), remedy=_EVA_REMEDY)
     return {f"descriptor.face_encoder.{name}": tensor for name, tensor in used.items()}
-
-
-def _unpickle(path: Path, remedy: str) -> Mapping[str, Tensor]:
-    try:
-        # Only tensors and plain containers: a pickle could run any code.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if not isinstance(content, dict):
-            raise ValueError("it holds no dictionary of tensors.")
-    except _DAMAGE as error:
-        raise WeightsError(f"{path} cannot be read: {error} {remedy}") from error
-    return content
