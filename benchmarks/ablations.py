@@ -20,13 +20,13 @@ import numpy as np
 from claims import Benchmark
 from identity import Sitter, draw_sitter, make, write_prompt
 
-from likeness.evaluation.distributions import frechet_distance
-from likeness.evaluation.flow import measure_flow
-from likeness.evaluation.identification import Identification, identify
-from likeness.evaluation.identity import consecutive_cosines, cosines_to
+from likeness.evaluation.features.flow import measure_flow
+from likeness.evaluation.metrics.distributions import frechet_distance
+from likeness.evaluation.metrics.identity import consecutive_cosines, cosines_to
+from likeness.evaluation.puppet_checks.rank1 import Identification, identify
 from likeness.faces import find_faces, prominence
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.similarity import DETECTION_PX, frame_embeddings
+from likeness.generation.outputs.similarity import DETECTION_PX, frame_embeddings
 from likeness.puppets import sample_clip, sample_person
 
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "full": (),
         "without_norm": ("method.has_norm=false",),
         "without_face": ("method.has_face=false",),
-        "without_pictures": ('without=["pictures"]',),
+        "without_pictures": ('without=["images"]',),
     },
     "fantasy_id": {
         "full": (),
@@ -55,7 +55,7 @@ TABLE_3 = {
 Here `fd` is the Frechet distance of dlib's embeddings, to drawn clips of the same people; lower is better, and biased upwards where
 few faces are found. Of the paper's FID only the direction of a change compares with it."""
 PER_VIDEO = ("rs", "ifs", "fm")
-STAGES = ("pictures", "clips")
+STAGES = ("images", "clips")
 FPS = 8.0
 
 
@@ -125,9 +125,7 @@ def read_faces(frames: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, d
     embeddings[rows] = [face.embedding for face in faces]
     flow = measure_flow(frames, FPS, np.array(rows), np.array([face.box for face in faces]))["face_px"]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # A mean of nothing is no number, which is what is meant.
+        warnings.simplefilter("ignore", RuntimeWarning)  # A mean of nothing is no number, which is what is meant.
         return embeddings, {
             "rs": float(np.nanmean(cosines_to(embeddings, reference))),
             "ifs": float(np.nanmean(consecutive_cosines(embeddings))),
@@ -160,7 +158,7 @@ def draw_curves(arguments: argparse.Namespace, variants: Iterable[str], target: 
 
     titles = {
         "noise": "error of v in training",
-        "unseen_face_loss": "error of v on unseen faces",
+        "validation_face_loss": "error of v on validation faces",
         "identity": "identity term",
     }
     figure, axes = plt.subplots(1, len(titles), figsize=(5 * len(titles), 3.4), layout="constrained")
@@ -183,9 +181,7 @@ def main() -> None:
     benchmark.parser.add_argument("--minutes", type=float, help="of each stage of each variant; by default 8")
     benchmark.parser.add_argument("--people", type=int, help="puppets; by default 20")
     benchmark.parser.add_argument("--batch", type=int, default=10)
-    benchmark.parser.add_argument(
-        "--set", action="append", metavar="A.B=1", help="change the recipe of all variants"
-    )
+    benchmark.parser.add_argument("--set", action="append", metavar="A.B=1", help="change the recipe of all variants")
     benchmark.parser.add_argument("--folder", type=Path, default=Path("runs"), help="of runs and renders")
     arguments = benchmark.arguments()
     arguments.minutes = arguments.minutes or (0.3 if arguments.quick else 8)
@@ -201,11 +197,9 @@ def main() -> None:
         )
         for variant in variants:
             adapter = train(variant, arguments)
-            results[variant], means[variant] = found, figures = measure(
-                adapter, sitters, drawn, arguments, pool
-            )
-            losses = [value for _, value in read_curve(place(variant, arguments), "unseen_face_loss")]
-            benchmark.note(f"ablations.{variant}.unseen_face_loss", losses[-1] if losses else float("nan"))
+            results[variant], means[variant] = found, figures = measure(adapter, sitters, drawn, arguments, pool)
+            losses = [value for _, value in read_curve(place(variant, arguments), "validation_face_loss")]
+            benchmark.note(f"ablations.{variant}.validation_face_loss", losses[-1] if losses else float("nan"))
             benchmark.note(f"ablations.{variant}.face_rate", found.face_rate)
             benchmark.note(f"ablations.{variant}.found_rank1", found.found_rank1_rate)
             benchmark.note(f"ablations.{variant}.distance_ratio", found.distance_ratio)

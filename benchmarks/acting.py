@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from diffusers import CogVideoXPipeline
 
-from likeness.evaluation.actions import RULES, is_seen
-from likeness.evaluation.color import name_clothing
-from likeness.evaluation.tracking import track_face
+from likeness.evaluation.puppet_checks.actions import RULES, is_seen
+from likeness.evaluation.puppet_checks.color import name_clothing
+from likeness.evaluation.puppet_checks.face_track import track_face
 from likeness.puppets import PuppetClip, sample_clip
 
 
@@ -33,9 +33,7 @@ def generate(
     videos = []
     for start in range(0, len(prompts), batch):
         part = prompts[start : start + batch]
-        generators = [
-            torch.Generator("cpu").manual_seed(seed + start + number) for number in range(len(part))
-        ]
+        generators = [torch.Generator("cpu").manual_seed(seed + start + number) for number in range(len(part))]
         output = pipe(
             part,
             num_frames=num_frames,

@@ -9,11 +9,11 @@ from itertools import permutations
 import numpy as np
 from claims import Benchmark
 
+from likeness.app.demo import choose_puppet
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.best_of import look_step
-from likeness.generation.demo import choose_puppet
-from likeness.generation.denoise import Judge
-from likeness.generation.similarity import measure_similarity
+from likeness.generation.outputs.similarity import measure_similarity
+from likeness.generation.sampling.best_of import look_step
+from likeness.generation.sampling.sample import Judge
 
 NUM_CANDIDATES = 4
 

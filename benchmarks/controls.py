@@ -10,10 +10,10 @@ import numpy as np
 from claims import Benchmark
 from identity import draw_sitter, make, write_prompt
 
-from likeness.evaluation.identification import Identification, identify
+from likeness.evaluation.puppet_checks.rank1 import Identification, identify
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.similarity import frame_embeddings
-from likeness.media import contact_sheet, write_picture
+from likeness.generation.outputs.similarity import frame_embeddings
+from likeness.media import contact_sheet, write_image
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "by_default": {},
@@ -58,10 +58,8 @@ def main() -> None:
             found = results[name] = find(videos, requests, pool)
             for figure in ("face_rate", "rank1_rate", "found_rank1_rate", "distance_ratio"):
                 benchmark.note(f"controls.{name}.{figure}", getattr(found, figure))
-            rows = [
-                [sitter.picture, *video[::4]] for sitter, video in zip(sitters[:10], videos[:10], strict=True)
-            ]
-            write_picture(arguments.folder / f"controls_{name}.png", contact_sheet(rows))
+            rows = [[sitter.picture, *video[::4]] for sitter, video in zip(sitters[:10], videos[:10], strict=True)]
+            write_image(arguments.folder / f"controls_{name}.png", contact_sheet(rows))
     default, full = results["by_default"], results["scale_1"]
     benchmark.claim("controls.default.face_rate_gained", default.face_rate - full.face_rate, ">=", 0)
     benchmark.claim("controls.default.rank1_gained", default.rank1_rate - full.rank1_rate, ">=", 0)

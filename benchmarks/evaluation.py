@@ -19,10 +19,10 @@ from claims import Benchmark
 
 from likeness.errors import FaceError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
-from likeness.evaluation.features import DETECTION_PX
+from likeness.evaluation.features.registry import DETECTION_PX
 from likeness.faces import default_engine, find_faces, prominence, read_face
 from likeness.media import resize, write_video
-from likeness.puppets import sample_clip, sample_person, sample_picture
+from likeness.puppets import sample_clip, sample_image, sample_person
 from likeness.records import Detection, Face
 
 FPS = 8.0
@@ -87,9 +87,7 @@ def similarity_decay(path: Path, references: list[Face], _: dict[str, np.ndarray
     mean = np.mean([face.embedding for face in references], axis=0)
     found = [embedding_in(frame) for frame in frames_of(path)]
     half = len(found) // 2
-    first, last = (
-        [cosine(one, mean) for one in part if one is not None] for part in (found[:half], found[-half:])
-    )
+    first, last = ([cosine(one, mean) for one in part if one is not None] for part in (found[:half], found[-half:]))
     return mean_of(first) - mean_of(last)
 
 
@@ -161,9 +159,7 @@ def motion_score(path: Path, _: list[Face], __: dict[str, np.ndarray]) -> float:
     for frame in frames_of(path):
         if before is not None:
             flow = farneback(before, frame)
-            small = cv2.resize(
-                flow, (16, int(flow.shape[0] * (16 / flow.shape[1]))), interpolation=cv2.INTER_AREA
-            )
+            small = cv2.resize(flow, (16, int(flow.shape[0] * (16 / flow.shape[1]))), interpolation=cv2.INTER_AREA)
             means.append(small.mean())
         before = frame
     return abs(float(np.mean(means)))
@@ -206,7 +202,7 @@ def draw_references(seed: int, count: int) -> list[Face]:
     person, faces = sample_person(seed), []
     for take in range(40):
         try:
-            faces.append(read_face(sample_picture(seed + 1000 * take, person=person, size_px=256).frames[0]))
+            faces.append(read_face(sample_image(seed + 1000 * take, person=person, size_px=256).frames[0]))
         except FaceError:
             continue
         if len(faces) == count:
@@ -236,9 +232,7 @@ def main() -> None:
             )
             videos.append(Path(folder) / f"{name}.mp4")
             write_video(videos[-1], clip.frames, FPS)
-        gallery = {
-            name: np.mean([face.embedding for face in faces], axis=0) for name, faces in references.items()
-        }
+        gallery = {name: np.mean([face.embedding for face in faces], axis=0) for name, faces in references.items()}
         benchmark.note("evaluation.clips", count)
         evaluate(videos[:1], references, metrics=list(NAIVE))  # Load the models before anything is timed.
 
@@ -256,9 +250,7 @@ def main() -> None:
         two_s = time.monotonic() - start
 
     differences = [
-        abs(slow[name][video.name] - value)
-        if value is not None
-        else float(not np.isnan(slow[name][video.name]))
+        abs(slow[name][video.name] - value) if value is not None else float(not np.isnan(slow[name][video.name]))
         for video in one.videos
         for name, value in video.scores.items()
     ]

@@ -11,8 +11,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.evaluation.distributions import frechet_distance
-from likeness.evaluation.tracking import DETECTION_PX, HEAD_PX
+from likeness.evaluation.metrics.distributions import frechet_distance
+from likeness.evaluation.puppet_checks.face_track import DETECTION_PX, HEAD_PX
 from likeness.faces import HEAD_TEMPLATE, DlibEngine, fit_similarity, head_pose, prominence, warp
 from likeness.media import resize
 from likeness.records import Detection
@@ -77,9 +77,7 @@ def look(frame: NDArray[np.uint8]) -> FrameQuality:
 def symmetry(head: NDArray[np.uint8]) -> float:
     """Correlation of an aligned head's features with their mirror image; light from one side is taken out."""
     gray = head.astype(np.float64).mean(axis=2)[FACE_ROWS, FACE_COLUMNS]
-    gray = gray - gray.mean(
-        axis=0
-    )  # What is left of each column changes from brow to chin: eyes, nose, mouth.
+    gray = gray - gray.mean(axis=0)  # What is left of each column changes from brow to chin: eyes, nose, mouth.
     return float((gray * gray[:, ::-1]).mean() / max(gray.var(), 1e-9))
 
 

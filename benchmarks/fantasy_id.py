@@ -15,9 +15,9 @@ from identity import Sitter, add_options, measure_puppets
 
 from likeness.errors import WeightsError
 from likeness.faces import find_faces, prominence
-from likeness.faces.proportions import measure_landmarks, measure_mask, skin_mask
+from likeness.faces.geometry.proportions import measure_landmarks, measure_mask, skin_mask
 from likeness.generation import Likeness
-from likeness.generation.similarity import DETECTION_PX
+from likeness.generation.outputs.similarity import DETECTION_PX
 from likeness.identity.face_shape.learned import LearnedShape
 from likeness.identity.face_shape.proportions import measure
 from likeness.puppets import sample_clip, sample_person
@@ -83,9 +83,7 @@ def measure_structure(
     for title, (videos, truths) in sets.items():
         readings = list(pool.map(read_video, videos))
         for name in PROPORTIONS:
-            by_network, coarse = (
-                correlation([pair[way] for pair in readings], truths, name) for way in (0, 1)
-            )
+            by_network, coarse = (correlation([pair[way] for pair in readings], truths, name) for way in (0, 1))
             claimed[name] = by_network
             benchmark.note(f"fantasy_id.{title}.{name}_r", by_network)
             benchmark.note(f"fantasy_id.{title}.{name}_r_by_landmarks_and_skin", coarse)
@@ -99,9 +97,7 @@ def main() -> None:
     arguments = benchmark.arguments()
     arguments.people = arguments.people or (8 if arguments.quick else 40)
     try:
-        likeness = Likeness.load(
-            method="fantasy_id", backbone=arguments.checkpoint, adapter=arguments.adapter
-        )
+        likeness = Likeness.load(method="fantasy_id", backbone=arguments.checkpoint, adapter=arguments.adapter)
     except WeightsError as error:
         benchmark.note("fantasy_id.left_out", str(error))
         benchmark.finish()

@@ -16,13 +16,9 @@ from claims import Benchmark
 
 def main() -> int:
     benchmark = Benchmark("gpu", seed=0)
-    benchmark.parser.add_argument(
-        "--dry-run", action="store_true", help="tiny sizes on the CPU: does it run?"
-    )
+    benchmark.parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU: does it run?")
     benchmark.parser.add_argument("--budget-s", type=float, default=540, help="what does not fit is left out")
-    benchmark.parser.add_argument(
-        "--table", type=Path, help="write every part here as soon as it is measured"
-    )
+    benchmark.parser.add_argument("--table", type=Path, help="write every part here as soon as it is measured")
     benchmark.parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
     arguments = benchmark.arguments()
     torch.manual_seed(arguments.seed)
@@ -110,9 +106,7 @@ def state_goals(benchmark: Benchmark, table: dict[str, dict[str, Any]]) -> None:
         ("gpu.adapted_50_steps_s", 50 * adapted, "<=", 63),
     )
     for name, value, better, goal in goals:
-        word = (
-            "inconclusive" if name == "gpu.adapted_over_base" and not math.isnan(adapted) else "not measured"
-        )
+        word = "inconclusive" if name == "gpu.adapted_over_base" and not math.isnan(adapted) else "not measured"
         if not math.isnan(value):
             benchmark.claim(name, value, better, goal)
         else:

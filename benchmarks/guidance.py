@@ -14,10 +14,10 @@ from acting import generate, rates, true_clips
 from claims import Benchmark
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 
-from likeness.generation.presets import PRESETS
-from likeness.media import contact_sheet, write_picture
-from likeness.training.guided import PerturbedAttnProcessor
-from likeness.training.pairs import read_base
+from likeness.generation.loading.presets import PRESETS
+from likeness.media import contact_sheet, write_image
+from likeness.training.data.pairs import read_base
+from likeness.training.objectives.perturbed_guidance import PerturbedAttnProcessor
 from likeness.weights import CHECKPOINTS
 
 TRIED = (
@@ -76,17 +76,13 @@ def main() -> None:
         for layers, scale, guidance in TRIED:
             perturbed.choose(layers, scale)
             steps = PRESETS["tiny"].steps
-            videos = generate(
-                pipe, prompts, seed=arguments.seed, steps=steps, guidance=guidance, batch=arguments.batch
-            )
+            videos = generate(pipe, prompts, seed=arguments.seed, steps=steps, guidance=guidance, batch=arguments.batch)
             face_rate, action_right = rates(pool, videos, truths)
             name = f"guidance.blocks_{'_'.join(map(str, layers)) or 'none'}.{scale:g}.{guidance:g}"
             found[layers, scale, guidance] = face_rate
             benchmark.note(f"{name}.face_rate", face_rate)
             benchmark.note(f"{name}.action_right", action_right)
-            write_picture(
-                arguments.folder / f"{name}.png", contact_sheet([list(clip[::4]) for clip in videos])
-            )
+            write_image(arguments.folder / f"{name}.png", contact_sheet([list(clip[::4]) for clip in videos]))
     benchmark.claim("guidance.chosen.face_rate_gained", found[CHOSEN] - found[CONTROL], ">=", 0.05)
     benchmark.finish()
 

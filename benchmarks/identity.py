@@ -13,14 +13,14 @@ import numpy as np
 from claims import Benchmark
 
 from likeness.errors import FaceError
-from likeness.evaluation.color import cheek_color, skin_difference
-from likeness.evaluation.identification import identify
+from likeness.evaluation.puppet_checks.color import cheek_color, skin_difference
+from likeness.evaluation.puppet_checks.rank1 import identify
 from likeness.faces import compare, find_faces, prominence, read_face
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.presets import METHODS
-from likeness.generation.similarity import DETECTION_PX, frame_embeddings
-from likeness.media import contact_sheet, read_picture, read_video, write_picture
-from likeness.puppets import CLOTHING_COLORS, sample_person, sample_picture
+from likeness.generation.loading.presets import METHODS
+from likeness.generation.outputs.similarity import DETECTION_PX, frame_embeddings
+from likeness.media import contact_sheet, read_image, read_video, write_image
+from likeness.puppets import CLOTHING_COLORS, sample_image, sample_person
 from likeness.records import Face
 
 SCENES = (
@@ -64,7 +64,7 @@ def draw_sitter(seed: int) -> Sitter:
     """Draw a person, in the first picture in which exactly one face is found."""
     person = sample_person(seed)
     for take in range(20):
-        picture = sample_picture(seed + 1000 * take, person=person, size_px=256).frames[0]
+        picture = sample_image(seed + 1000 * take, person=person, size_px=256).frames[0]
         try:
             return Sitter(name=str(seed), group=person.group, picture=picture, face=read_face(picture))
         except FaceError:
@@ -86,16 +86,12 @@ def photographed_sitters() -> list[Sitter]:
     for name, class_word in FILMED.items():
         frame = read_video(REAL / "videos" / f"{name}.mp4")[0][0]
         sitters.append(Sitter(name=name, group=class_word, picture=frame, face=read_face(frame)))
-    group = read_picture(REAL / "group.jpg")
-    portraits = {
-        folder.name: read_face(sorted(folder.iterdir())[0]) for folder in sorted((REAL / "faces").iterdir())
-    }
+    group = read_image(REAL / "group.jpg")
+    portraits = {folder.name: read_face(sorted(folder.iterdir())[0]) for folder in sorted((REAL / "faces").iterdir())}
     for face in find_faces(group):
         name = min(portraits, key=lambda known: compare(face, portraits[known]).distance)
         if compare(face, portraits[name]).same and len(sitters) < MAX_PHOTOGRAPHS:
-            sitters.append(
-                Sitter(name=name, group="woman" if name in WOMEN else "man", picture=group, face=face)
-            )
+            sitters.append(Sitter(name=name, group="woman" if name in WOMEN else "man", picture=group, face=face))
     return sitters
 
 
@@ -112,9 +108,7 @@ def make(
 ) -> list[np.ndarray]:
     """The frames of each request's video; `choices` are changes of the preset's settings."""
     settings = likeness.settings(**choices)
-    told = (
-        ", ".join(f"{name} {value}" for name, value in choices.items() if value is not None) or "by default"
-    )
+    told = ", ".join(f"{name} {value}" for name, value in choices.items() if value is not None) or "by default"
     videos: list[np.ndarray] = []
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
@@ -211,12 +205,8 @@ def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessP
 
 def write_sheet(path: Path, sitters: list[Sitter], videos: list[np.ndarray]) -> None:
     """Reference, then frames, at most twelve people. It shows real people: look at it, do not publish it."""
-    rows = [
-        [sitter.face.crop, *video[[0, 4, 8, 12, 16]]] for sitter, video in zip(sitters, videos, strict=True)
-    ]
-    write_picture(
-        path, contact_sheet(rows[:12], [f"{sitter.group} {sitter.name}" for sitter in sitters[:12]])
-    )
+    rows = [[sitter.face.crop, *video[[0, 4, 8, 12, 16]]] for sitter, video in zip(sitters, videos, strict=True)]
+    write_image(path, contact_sheet(rows[:12], [f"{sitter.group} {sitter.name}" for sitter in sitters[:12]]))
 
 
 def add_options(benchmark: Benchmark) -> None:
@@ -224,9 +214,7 @@ def add_options(benchmark: Benchmark) -> None:
     benchmark.parser.add_argument("--checkpoint", type=Path, help="another folder of backbone and adapter")
     benchmark.parser.add_argument("--adapter", type=Path, help="another folder of the adapter alone")
     benchmark.parser.add_argument("--people", type=int, help="puppets; by default 40")
-    benchmark.parser.add_argument(
-        "--takes", type=int, choices=(1, 2), default=2, help="videos of each puppet"
-    )
+    benchmark.parser.add_argument("--takes", type=int, choices=(1, 2), default=2, help="videos of each puppet")
     benchmark.parser.add_argument("--scale", type=float, help="of the reference; by default what users get")
     benchmark.parser.add_argument("--branch", choices=("conditional", "both"), default="conditional")
     benchmark.parser.add_argument("--steps", type=int, help="of sampling; by default what users get")
@@ -241,9 +229,7 @@ def main() -> None:
     benchmark.parser.add_argument("--method", choices=METHODS, default="magic_mirror")
     arguments = benchmark.arguments()
     arguments.people = arguments.people or (8 if arguments.quick else 40)
-    likeness = Likeness.load(
-        method=arguments.method, backbone=arguments.checkpoint, adapter=arguments.adapter
-    )
+    likeness = Likeness.load(method=arguments.method, backbone=arguments.checkpoint, adapter=arguments.adapter)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         measure_photographs(benchmark, likeness, pool)
         measure_puppets(benchmark, likeness, pool)

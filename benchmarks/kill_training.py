@@ -32,7 +32,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import matplotlib.pyplot as plt  # noqa: F401  Loaded once, before trials are forked.
 
 from likeness.errors import LikenessError
-from likeness.training import checkpoints, parallel, resume, run, vae  # noqa: F401
+from likeness.training import run
+from likeness.training.base import vae  # noqa: F401
+from likeness.training.engine import checkpoints
 
 RECIPE = """
 kind = "vae"
@@ -151,9 +153,7 @@ def disturb(
             counts["disturbed"] += 1
             counts["as it should be" if is_as_it_should_be else f"WRONG exit {code}"] += 1
             (parent / "so_far.json").write_text(json.dumps(counts))
-        left = [
-            path for path in output.rglob("*") if ".likeness-write-" in path.name or "partial" in path.name
-        ]
+        left = [path for path in output.rglob("*") if ".likeness-write-" in path.name or "partial" in path.name]
         counts["left-over files"] += len(left)
         shutil.rmtree(output, ignore_errors=True)
     return counts
@@ -232,9 +232,7 @@ def start(number: int, recipe: Path, parent: Path, longest_s: float) -> Counter[
 
 
 def children(parent: int) -> list[int]:
-    found = subprocess.run(
-        ["ps", "--ppid", str(parent), "-o", "pid="], capture_output=True, text=True, check=False
-    )
+    found = subprocess.run(["ps", "--ppid", str(parent), "-o", "pid="], capture_output=True, text=True, check=False)
     return [int(line) for line in found.stdout.split()]
 
 
@@ -300,9 +298,7 @@ def fork_logged(recipe: Path, output: Path, log: Path) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
     for name, number in (("kills", 40), ("interrupts", 40), ("starts", 8), ("pairs", 10), ("disks", 10)):
         parser.add_argument(f"--{name}", type=int, default=number)
@@ -324,9 +320,7 @@ def main() -> None:
     print(f"an undisturbed run takes {longest_s:.1f} s", flush=True)
     trials = {
         "kills": lambda: disturb(told.kills, recipe, parent, meant, end_by(signal.SIGKILL, longest_s)),
-        "interrupts": lambda: disturb(
-            told.interrupts, recipe, parent, meant, end_by(signal.SIGINT, longest_s)
-        ),
+        "interrupts": lambda: disturb(told.interrupts, recipe, parent, meant, end_by(signal.SIGINT, longest_s)),
         "pairs": lambda: meet(told.pairs, recipe, parent, meant),
         "disks": lambda: fill(told.disks, recipe, parent, meant),
         "starts": lambda: start(told.starts, recipe, parent, told.longest_start_s),

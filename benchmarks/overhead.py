@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from transformers import T5Config, T5EncoderModel
 
-from likeness.adapters.hoist import Hoist
+from likeness.adapters.sampling.precompute import ModulationCache
 from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
 
 PAPER_TIME, PAPER_MEMORY = 209 / 204, 28.6 / 24.9
@@ -177,7 +177,7 @@ class Stage:
 @contextmanager
 def not_hoisted() -> Any:
     """Compute everything in the blocks, as in training."""
-    with mock.patch.object(Hoist, "suits", staticmethod(lambda _transformer: False)):
+    with mock.patch.object(ModulationCache, "suits", staticmethod(lambda _transformer: False)):
         yield
 
 
@@ -216,9 +216,7 @@ def measure_one_off(benchmark: Benchmark, stage: Stage, base: Cost, tables: Cost
     benchmark.note("one_off.tokens_tflop", tokens.flops / 1e12)
     benchmark.note("one_off.tables_tflop", tables.flops / 1e12)
     benchmark.note("one_off.tables_gb_moved", tables.moved_bytes / 1e9)
-    norms = [
-        norm.linear for block in stage.transformer.transformer_blocks for norm in (block.norm1, block.norm2)
-    ]
+    norms = [norm.linear for block in stage.transformer.transformer_blocks for norm in (block.norm1, block.norm2)]
     benchmark.note("one_off.of_which_stock_moves_in_its_steps_gb", STEPS * resident_bytes(*norms) / 1e9)
     benchmark.claim("overhead.one_off_share_of_step", (tokens.flops + tables.flops) / base.flops, "<=", 0.005)
 
@@ -230,12 +228,12 @@ def measure_memory(benchmark: Benchmark, stage: Stage) -> None:
     with stage.adapted() as mirror:
         before = resident_bytes(stage.transformer, mirror)
         count(stage.step)
-        hoist = mirror._session.hoist
+        sampling_cache = mirror._session.sampling_cache
         buffers = resident_bytes(stage.transformer, mirror) - before
-        during = before + buffers - hoist.released_bytes + hoist.table_bytes
+        during = before + buffers - sampling_cache.released_bytes + sampling_cache.table_bytes
         benchmark.note("memory.adapter_gb", (before - transformer) / 1e9)
-        benchmark.note("memory.released_gb", hoist.released_bytes / 1e9)
-        benchmark.note("memory.tables_gb", hoist.table_bytes / 1e9)
+        benchmark.note("memory.released_gb", sampling_cache.released_bytes / 1e9)
+        benchmark.note("memory.tables_gb", sampling_cache.table_bytes / 1e9)
         benchmark.note("memory.transformer_ratio", during / transformer)
     benchmark.note("memory.stock_pipeline_gb", stock / 1e9)
     benchmark.note("memory.not_hoisted_ratio", (stock - transformer + before) / stock)

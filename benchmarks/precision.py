@@ -12,10 +12,10 @@ from torch import nn
 
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import choose_training_dtype
-from likeness.training.denoiser import MethodDenoiser
-from likeness.training.diffusion import CastParameters, cast_base
-from likeness.training.optimizers import WideMuon
-from likeness.training.pairs import read_base
+from likeness.training.data.pairs import read_base
+from likeness.training.engine.optimizers import WideMuon
+from likeness.training.methods.denoiser import MethodDenoiser
+from likeness.training.objectives.diffusion import CastParameters, cast_base
 from likeness.weights import CHECKPOINTS
 
 BATCH = 12
@@ -47,9 +47,7 @@ def method_step(dtype: torch.dtype) -> Callable[[], object]:
     pixels, embeddings = torch.randn(BATCH, 1, 3, 64, 64, dtype=dtype), torch.randn(BATCH, 1, 128)
     noisy, steps = torch.randn(BATCH, 5, 16, 8, 8, dtype=dtype), torch.full((BATCH,), 500)
     active = torch.ones(BATCH, dtype=torch.bool)
-    return lambda: (
-        denoise(ids, mask, pixels, embeddings, active, noisy, steps).float().square().mean().backward()
-    )
+    return lambda: denoise(ids, mask, pixels, embeddings, active, noisy, steps).float().square().mean().backward()
 
 
 def muon_step(kind: type[torch.optim.Muon]) -> Callable[[], object]:

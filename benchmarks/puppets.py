@@ -9,14 +9,14 @@ from claims import Benchmark
 
 from likeness.faces import default_engine
 from likeness.media import resize
-from likeness.puppets import sample_clip, sample_person, sample_picture
+from likeness.puppets import sample_clip, sample_image, sample_person
 
 ENLARGED_PX = 384
 
 
 def found(seed: int) -> bool:
     """Whether dlib's HOG detector finds the face of a random 128 px render enlarged to 384 px."""
-    picture = resize(sample_picture(seed, size_px=128).frames[0], ENLARGED_PX, ENLARGED_PX)
+    picture = resize(sample_image(seed, size_px=128).frames[0], ENLARGED_PX, ENLARGED_PX)
     engine = default_engine()
     return any(detection.score >= engine.min_score for detection in engine.detect(picture))
 
@@ -25,7 +25,7 @@ def embeddings(seed: int, identity: int) -> np.ndarray:
     """Dlib's numbers of three pictures of one person, each with its own pose, light, setting and expression."""
     person, engine, rows = sample_person(seed + identity), default_engine(), []
     for take in range(3):
-        clip = sample_picture(seed + 1000 * identity + take, person=person, size_px=128)
+        clip = sample_image(seed + 1000 * identity + take, person=person, size_px=128)
         scale = ENLARGED_PX / 128
         rows.append(engine.embed(resize(clip.frames[0], ENLARGED_PX, ENLARGED_PX), clip.landmarks[0] * scale))
     return np.stack(rows)
@@ -70,9 +70,7 @@ def main() -> None:
     benchmark.claim("puppets.face_rate", rate, ">=", 0.95)
     benchmark.claim("puppets.identity_auc", area_under_curve(distances, is_same), ">=", 0.97)
     benchmark.claim("puppets.frames_per_s_64px", frames_per_second(seed, 64, num_clips), ">=", 100)
-    benchmark.claim(
-        "puppets.frames_per_s_128px", frames_per_second(seed, 128, max(4, num_clips // 4)), ">=", 35
-    )
+    benchmark.claim("puppets.frames_per_s_128px", frames_per_second(seed, 128, max(4, num_clips // 4)), ">=", 35)
     benchmark.finish()
 
 

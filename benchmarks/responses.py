@@ -24,16 +24,16 @@ from claims import Benchmark
 from scipy.stats import ConstantInputWarning, spearmanr
 
 from likeness.errors import FaceError
-from likeness.evaluation.cache import Measured, VideoInfo
-from likeness.evaluation.face_motion import motion_between_frames
-from likeness.evaluation.feature import Arrays, Footage
-from likeness.evaluation.features import FEATURES, in_order
-from likeness.evaluation.metrics import METRICS
-from likeness.evaluation.score import look
-from likeness.evaluation.view import ReferenceSet
+from likeness.evaluation.features.base import Arrays, Footage
+from likeness.evaluation.features.cache import Measured, VideoInfo
+from likeness.evaluation.features.registry import FEATURES, in_order
+from likeness.evaluation.metrics.inputs import ReferenceSet
+from likeness.evaluation.metrics.landmark_motion import motion_between_frames
+from likeness.evaluation.metrics.registry import METRICS
+from likeness.evaluation.results.score import look
 from likeness.faces import read_face
 from likeness.media import resize
-from likeness.puppets import Person, sample_clip, sample_person, sample_picture
+from likeness.puppets import Person, sample_clip, sample_image, sample_person
 from likeness.records import Face
 
 FPS = 8.0
@@ -52,9 +52,7 @@ ACTIONS = (
 )
 MEASURED_FEATURES = {"faces", "flow"}
 MEASURED = [
-    name
-    for name, metric in METRICS.items()
-    if metric.of_video is not None and set(metric.needs) <= MEASURED_FEATURES
+    name for name, metric in METRICS.items() if metric.of_video is not None and set(metric.needs) <= MEASURED_FEATURES
 ]
 EXPECTED: dict[str, dict[str, int]] = {
     "another person": {
@@ -116,7 +114,7 @@ def draw_sitter(seed: int, group: str) -> Sitter:
     for attempt in range(10):
         person, faces, pictures = sample_person(seed + 100_000 * attempt, group=group), [], []
         for take in range(12):
-            picture = sample_picture(seed + 1000 * take, person=person, size_px=256, max_yaw_deg=12).frames[0]
+            picture = sample_image(seed + 1000 * take, person=person, size_px=256, max_yaw_deg=12).frames[0]
             try:
                 faces.append(read_face(picture))
             except FaceError:
@@ -218,9 +216,7 @@ def respond(number: int, *, seed: int, num_frames: int, size_px: int) -> tuple[d
         [np.mean([face.embedding for face in one.faces], axis=0) for one in (sitter, *others)],
         dtype=np.float64,
     )
-    film = partial(
-        sample_clip, own_seed, action=ACTIONS[number % len(ACTIONS)], num_frames=num_frames, size_px=size_px
-    )
+    film = partial(sample_clip, own_seed, action=ACTIONS[number % len(ACTIONS)], num_frames=num_frames, size_px=size_px)
     clip = film(person=sitter.person)
     clips = {}
     for degree in DEGREES:
@@ -231,8 +227,7 @@ def respond(number: int, *, seed: int, num_frames: int, size_px: int) -> tuple[d
         clips["copy of the reference", degree] = copy(clip.frames, degree, sitter.picture)
     faces = find_all_faces(clips.values())
     table = {
-        key: measure(frames, found, sitter, gallery)
-        for (key, frames), found in zip(clips.items(), faces, strict=True)
+        key: measure(frames, found, sitter, gallery) for (key, frames), found in zip(clips.items(), faces, strict=True)
     }
     return table, float(np.mean(motion_between_frames(clip.landmarks))), table["freeze", 0.0]
 

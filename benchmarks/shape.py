@@ -15,9 +15,9 @@ from likeness.faces import crop_head, read_face
 from likeness.identity.face_shape.learned import LearnedShape
 from likeness.identity.face_shape.proportions import measure
 from likeness.identity.face_shape.sliders import SHAPE_NUMBERS
-from likeness.puppets import sample_person, sample_picture
+from likeness.puppets import sample_image, sample_person
 from likeness.puppets.shape import build_head
-from likeness.training.shape import errors
+from likeness.training.base.shape_network import errors
 
 VIEWS = 6
 """Pictures of each person: other pose, light, setting and expression."""
@@ -27,14 +27,14 @@ def crops_of(seed: int) -> np.ndarray:
     """Head crops (views, 128, 128, 3) of one person, by the true landmarks."""
     person, crops = sample_person(seed), []
     for take in range(VIEWS):
-        clip = sample_picture(seed + 1000 * take, person=person, size_px=128, zoom=1.0)
+        clip = sample_image(seed + 1000 * take, person=person, size_px=128, zoom=1.0)
         crops.append(crop_head(clip.frames[0], clip.landmarks[0], 128))
     return np.stack(crops)
 
 
 def detected_crop(seed: int) -> np.ndarray | None:
     """The head crop of a first reference picture, by dlib; None where it finds no single face."""
-    picture = sample_picture(seed, person=sample_person(seed), size_px=256).frames[0]
+    picture = sample_image(seed, person=sample_person(seed), size_px=256).frames[0]
     try:
         return read_face(picture).crop
     except FaceError:

@@ -8,8 +8,8 @@ from acting import generate, rates, true_clips
 from claims import Benchmark
 from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 
-from likeness.generation.presets import PRESETS
-from likeness.training.pairs import read_base
+from likeness.generation.loading.presets import PRESETS
+from likeness.training.data.pairs import read_base
 from likeness.weights import CHECKPOINTS
 
 SOLVERS = {"ddim": CogVideoXDDIMScheduler, "dpm": CogVideoXDPMScheduler}

@@ -14,15 +14,15 @@ from diffusers import CogVideoXPipeline
 from face_quality import compare, measure
 
 from likeness.errors import FaceError
-from likeness.evaluation.actions import RULES
-from likeness.evaluation.color import name_clothing
-from likeness.evaluation.identification import identify
+from likeness.evaluation.puppet_checks.actions import RULES
+from likeness.evaluation.puppet_checks.color import name_clothing
+from likeness.evaluation.puppet_checks.rank1 import identify
 from likeness.faces import read_face
-from likeness.generation.presets import PRESETS
-from likeness.generation.similarity import frame_embeddings
-from likeness.media import contact_sheet, write_picture
-from likeness.puppets import PuppetClip, sample_clip, sample_person, sample_picture
-from likeness.training.pairs import read_base
+from likeness.generation.loading.presets import PRESETS
+from likeness.generation.outputs.similarity import frame_embeddings
+from likeness.media import contact_sheet, write_image
+from likeness.puppets import PuppetClip, sample_clip, sample_image, sample_person
+from likeness.training.data.pairs import read_base
 from likeness.weights import CHECKPOINTS
 
 STOCK = """
@@ -37,9 +37,7 @@ assert not any(name.split(".")[0] == "likeness" for name in sys.modules)
 
 def loads_in_stock_diffusers(folder: Path) -> bool:
     """Whether a process that never imports this package generates with the checkpoint."""
-    done = subprocess.run(
-        [sys.executable, "-c", STOCK, str(folder)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", STOCK, str(folder)], capture_output=True, text=True, check=False)
     return done.returncode == 0
 
 
@@ -90,9 +88,7 @@ def measure_faces(
     benchmark.claim("tiny.detection_score_share", quality.score_share, ">=", 0.90)
     benchmark.claim("tiny.mirror_agreement", quality.mirror_agreement, ">=", 0.85)
     benchmark.claim("tiny.symmetry_share", quality.symmetry_share, ">=", 0.90)
-    benchmark.claim(
-        "tiny.face_distance_over_floor", quality.face_distance / max(best.face_distance, 1e-9), "<=", 2.0
-    )
+    benchmark.claim("tiny.face_distance_over_floor", quality.face_distance / max(best.face_distance, 1e-9), "<=", 2.0)
 
 
 def measure_images(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoolExecutor) -> None:
@@ -104,7 +100,7 @@ def measure_images(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessP
                       batch=arguments.batch, num_frames=1)  # fmt: skip
     pictures = [video[0] for video in videos[:PAGE]]
     rows = [pictures[start : start + 8] for start in range(0, len(pictures), 8)]
-    write_picture(arguments.sheet, contact_sheet(rows, cell_px=128, gap_px=2))
+    write_image(arguments.sheet, contact_sheet(rows, cell_px=128, gap_px=2))
     named = [name_clothing(video) == truth.clothing for video, truth in zip(videos, truths, strict=True)]
     benchmark.note("tiny.images.clothing_right", float(np.mean(named)))
     measure_faces(benchmark, pipe, pool, videos, truths)
@@ -123,7 +119,7 @@ def draw_page(benchmark: Benchmark, pipe: CogVideoXPipeline) -> None:
         batch=arguments.batch,
     )
     rows = [[video[moment] for moment in QUALITY_FRAMES] for video in videos]
-    write_picture(arguments.page, contact_sheet(rows, prompts))
+    write_image(arguments.page, contact_sheet(rows, prompts))
 
 
 def measure_text(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoolExecutor) -> None:
@@ -139,7 +135,7 @@ def measure_text(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoo
         batch=arguments.batch,
     )
     rows = [[video[index] for index in (0, 4, 8, 12, 16)] for video in videos[:21]]
-    write_picture(arguments.sheet, contact_sheet(rows, [truth.caption for truth in truths[:21]]))
+    write_image(arguments.sheet, contact_sheet(rows, [truth.caption for truth in truths[:21]]))
     judged = list(pool.map(judge, zip(videos, actions, strict=True)))
     is_right = np.array([seen for _, seen, _ in judged])
     for action in RULES:
@@ -153,9 +149,7 @@ def measure_text(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoo
         "tiny.true_clips.clothing_right",
         float(np.mean([word == truth.clothing for (_, _, word), truth in zip(own, truths, strict=True)])),
     )
-    ratio = np.mean([flicker(video) for video in videos]) / np.mean(
-        [flicker(truth.frames) for truth in truths]
-    )
+    ratio = np.mean([flicker(video) for video in videos]) / np.mean([flicker(truth.frames) for truth in truths])
     benchmark.note("tiny.flicker_over_true_clips", float(ratio))
     named = [word == truth.clothing for (_, _, word), truth in zip(judged, truths, strict=True)]
     benchmark.claim("tiny.face_rate", float(np.mean([rate for rate, _, _ in judged])), ">=", 0.80)
@@ -175,7 +169,7 @@ def reconstruct(pipe: CogVideoXPipeline, frames: np.ndarray) -> np.ndarray:
 def reference_embedding(seed: int) -> np.ndarray:
     """Read the first picture of person `seed` in which exactly one face is found."""
     for take in range(20):
-        picture = sample_picture(seed + 1000 * take, person=sample_person(seed), size_px=256).frames[0]
+        picture = sample_image(seed + 1000 * take, person=sample_person(seed), size_px=256).frames[0]
         try:
             return read_face(picture).embedding
         except FaceError:
@@ -218,9 +212,7 @@ def main() -> None:
     benchmark.parser.add_argument("--batch", type=int, default=10)
     benchmark.parser.add_argument("--sheet", type=Path, default=Path("runs/benchmarks/tiny.png"))
     benchmark.parser.add_argument("--page", type=Path, default=Path("runs/benchmarks/tiny_page.png"))
-    benchmark.parser.add_argument(
-        "--images", type=int, help="measure so many single images, and nothing else"
-    )
+    benchmark.parser.add_argument("--images", type=int, help="measure so many single images, and nothing else")
     arguments = benchmark.arguments()
     arguments.clips = arguments.clips or (14 if arguments.quick else 100)
     arguments.people = arguments.people or (10 if arguments.quick else 40)
@@ -233,9 +225,7 @@ def main() -> None:
         measure_vae(benchmark, pipe, pool)
         measure_text(benchmark, pipe, pool)
     draw_page(benchmark, pipe)
-    benchmark.claim(
-        "tiny.loads_in_stock_diffusers", float(loads_in_stock_diffusers(arguments.checkpoint)), ">=", 1
-    )
+    benchmark.claim("tiny.loads_in_stock_diffusers", float(loads_in_stock_diffusers(arguments.checkpoint)), ">=", 1)
     parts = [arguments.checkpoint / part for part in ("vae", "text_encoder", "transformer")]
     files = [path for part in parts for path in part.glob("*.safetensors")]
     size_mb = sum(path.stat().st_size for path in files) / 1e6

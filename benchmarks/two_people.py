@@ -15,8 +15,8 @@ from claims import Benchmark
 from identity import Sitter, article, draw_sitter, make
 
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.several import faces_in
-from likeness.media import contact_sheet, write_picture
+from likeness.generation.inputs.multi_person import faces_in
+from likeness.media import contact_sheet, write_image
 
 SCENES = (
     ("smiles at the camera", "nods", "in a park"),
@@ -94,7 +94,7 @@ def write_sheet(path: Path, pairs: Sequence[tuple[Sitter, Sitter]], videos: Sequ
         halves = [half for frame in video[[0, 8, 16]] for half in (frame[:, :side], frame[:, side:])]
         rows.append([pair[0].face.crop, pair[1].face.crop, *halves])
     captions = [f"{one.group}, {other.group}" for one, other in pairs]
-    write_picture(path, contact_sheet(rows[:8], captions[:8]))
+    write_image(path, contact_sheet(rows[:8], captions[:8]))
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from likeness import Likeness, read_face
+from likeness.app.demo import write_demo
 from likeness.generation import GenerationRequest
-from likeness.generation.demo import write_demo
 
 face = read_face(sys.argv[1])
 scenes = ("smiles in a park", "nods on a beach", "turns left in a library")

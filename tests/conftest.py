@@ -14,7 +14,7 @@ from likeness.records import Face, Pose
 if TYPE_CHECKING:
     from diffusers import CogVideoXPipeline
 
-    from likeness.identity.spirals import MeshTopology
+    from likeness.identity.mesh.spirals import MeshTopology
     from likeness.methods.fantasy_id import FantasyID
 
 WORDS = "a an the woman man in red sweater blue shirt smiles nods turns to left park with"
@@ -113,7 +113,7 @@ def build_fantasy_id(transformer_config: Any) -> "FantasyID":
 
 def make_topology(fine: int, coarse: int) -> "MeshTopology":
     """A mesh that is none: random vertices, and random spirals over them."""
-    from likeness.identity.spirals import MeshTopology
+    from likeness.identity.mesh.spirals import MeshTopology
 
     random = np.random.default_rng(0)
     mean = random.normal(size=(fine, 3)).astype(np.float32)

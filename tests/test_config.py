@@ -56,9 +56,7 @@ def test_a_wrong_setting_is_named_with_a_remedy(tmp_path, text, message):
 
 def test_overrides_reach_into_tables_and_lists(tmp_path):
     path = write(tmp_path, 'name = "a"\n[[stages]]\n')
-    recipe = config.read(
-        Recipe, path, ["optimizer.learning_rate=0.5", "stages.0.warmup_steps=7", "name=plain text"]
-    )
+    recipe = config.read(Recipe, path, ["optimizer.learning_rate=0.5", "stages.0.warmup_steps=7", "name=plain text"])
     assert (recipe.optimizer.learning_rate, recipe.stages[0].warmup_steps, recipe.name) == (
         0.5,
         7,

@@ -46,14 +46,7 @@ def encode(path, sizes, codec="mjpeg", pix_fmt="yuvj420p"):
 def small_gif(width, height, count):
     """Frames of one pixel on a screen of any size."""
     frame = b"\x21\xf9\x04\x04\x0a\0\0\0" + b"\x2c\0\0\0\0\x01\0\x01\0\0" + b"\x02\x02\x44\x01\0"
-    return (
-        b"GIF89a"
-        + struct.pack("<HH", width, height)
-        + b"\x80\0\0"
-        + b"\0\0\0\xff\xff\xff"
-        + frame * count
-        + b";"
-    )
+    return b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff" + frame * count + b";"
 
 
 @pytest.mark.parametrize("suffix", ["mov", "mkv"])
@@ -143,7 +136,7 @@ def test_a_comment_that_is_no_record_is_absent_without_a_word(tmp_path, caplog):
 
 def test_damaged_exif_makes_no_picture_unreadable(tmp_path, picture):
     Image.fromarray(picture).save(tmp_path / "odd.png", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + b"\xff" * 64)
-    assert np.array_equal(media.read_picture(tmp_path / "odd.png"), picture)
+    assert np.array_equal(media.read_image(tmp_path / "odd.png"), picture)
 
 
 def samples(folder, picture):
@@ -183,7 +176,7 @@ def open_all_doors(path):
     """Returns how many of the doors refused the file."""
     refused = 0
     for door in (
-        media.read_picture,
+        media.read_image,
         media.read_video,
         lambda p: media.sample_video(p, 2),
         media.read_metadata,

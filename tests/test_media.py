@@ -29,8 +29,8 @@ def difference(a, b):
     [("png", 0), ("bmp", 0), ("tiff", 0), ("jpg", 5), ("webp", 6), ("avif", 6), ("gif", 12)],
 )
 def test_common_formats_come_back(tmp_path, picture, suffix, most):
-    media.write_picture(tmp_path / f"new/picture.{suffix}", picture)
-    assert difference(media.read_picture(tmp_path / f"new/picture.{suffix}"), picture) <= most
+    media.write_image(tmp_path / f"new/picture.{suffix}", picture)
+    assert difference(media.read_image(tmp_path / f"new/picture.{suffix}"), picture) <= most
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -49,7 +49,7 @@ def test_exif_orientation_is_applied(tmp_path, picture, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(laid)).save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(media.read_picture(tmp_path / "turned.png"), picture)
+    assert np.array_equal(media.read_image(tmp_path / "turned.png"), picture)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "RGBA", "I;16", "I", "F"])
@@ -62,7 +62,7 @@ def test_every_pixel_layout_becomes_rgb(tmp_path, picture, mode):
     else:
         image = Image.fromarray(picture).convert(mode)
     image.save(tmp_path / "picture.tiff")
-    result = media.read_picture(tmp_path / "picture.tiff")
+    result = media.read_image(tmp_path / "picture.tiff")
     assert (result.shape, result.dtype) == (picture.shape, np.uint8)
     expected = picture if mode in ("CMYK", "RGBA", "P") else gray[..., None].repeat(3, axis=2)
     assert difference(result, expected) < {"1": 120, "P": 16}.get(mode, 3)
@@ -71,7 +71,7 @@ def test_every_pixel_layout_becomes_rgb(tmp_path, picture, mode):
 def test_sixteen_bit_png_keeps_its_range(tmp_path):
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    result = media.read_picture(tmp_path / "ramp.png")
+    result = media.read_image(tmp_path / "ramp.png")
     assert difference(result[..., 0], ramp / 257) < 1
 
 
@@ -79,7 +79,7 @@ def test_transparency_is_laid_over_white(tmp_path):
     pixels = np.zeros((8, 8, 4), np.uint8)
     pixels[:4, :, 3] = 255
     Image.fromarray(pixels).save(tmp_path / "alpha.png")
-    result = media.read_picture(tmp_path / "alpha.png")
+    result = media.read_image(tmp_path / "alpha.png")
     assert (result[:4] == 0).all()
     assert (result[4:] == 255).all()
 
@@ -94,8 +94,8 @@ def png_of_size(width, height):
 @pytest.fixture
 def spoiled(tmp_path, picture, frames):
     """One file of each kind that must be refused."""
-    media.write_picture(tmp_path / "whole.jpg", picture)
-    media.write_picture(tmp_path / "whole.png", picture)
+    media.write_image(tmp_path / "whole.jpg", picture)
+    media.write_image(tmp_path / "whole.png", picture)
     media.write_video(tmp_path / "video.mp4", frames, 8)
     (tmp_path / "folder").mkdir()
     (tmp_path / "zero.jpg").touch()
@@ -129,21 +129,21 @@ def spoiled(tmp_path, picture, frames):
 )
 def test_a_file_that_is_no_picture_says_what_it_is(spoiled, name, message):
     with pytest.raises(MediaError, match=message):
-        media.read_picture(spoiled / name)
+        media.read_image(spoiled / name)
 
 
 def test_heic_names_the_extra_that_reads_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
     with pytest.raises(MediaError, match=r"pip install likeness\[heic\]"):
-        media.read_picture(tmp_path / "phone.heic")
+        media.read_image(tmp_path / "phone.heic")
 
 
 def test_heic_comes_back(tmp_path, picture):
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.register_heif_opener()
     Image.fromarray(picture).save(tmp_path / "phone.heic", quality=90)
-    assert difference(media.read_picture(tmp_path / "phone.heic"), picture) < 6
+    assert difference(media.read_image(tmp_path / "phone.heic"), picture) < 6
 
 
 @pytest.mark.parametrize("brand", [b"avif", b"mif1"])
@@ -153,7 +153,7 @@ def test_avif_is_known_by_any_of_its_brands(tmp_path, picture, brand):
     assert b"avif" in data[16 : int.from_bytes(data[:4])], "avif is among the compatible brands"
     data[8:12] = brand
     (tmp_path / "brand.png").write_bytes(data)
-    assert difference(media.read_picture(tmp_path / "brand.png"), picture) < 6
+    assert difference(media.read_image(tmp_path / "brand.png"), picture) < 6
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from likeness.app import demo
 from likeness.cli import main
-from likeness.generation import demo
-from likeness.generation.presets import PRESETS
-from likeness.media import read_picture, read_video, write_picture
+from likeness.generation.loading.presets import PRESETS
+from likeness.media import read_image, read_video, write_image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,11 +40,11 @@ IN_STOCK = ("inside_diffusers",)
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     """A folder as README's reader has it: one picture of a face, and the repository's recipes."""
-    from likeness.puppets import sample_person, sample_picture
+    from likeness.puppets import sample_image, sample_person
 
     folder = tmp_path_factory.mktemp("desk")
-    portrait = sample_picture(7, person=sample_person(7, "woman"), size_px=256, max_yaw_deg=5)
-    write_picture(folder / "me.jpg", portrait.frames[0])
+    portrait = sample_image(7, person=sample_person(7, "woman"), size_px=256, max_yaw_deg=5)
+    write_image(folder / "me.jpg", portrait.frames[0])
     (folder / "runs").mkdir()
     shutil.copytree(ROOT / "examples", folder / "examples")
     return folder
@@ -60,9 +60,7 @@ def at_desk(desk, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("LIKENESS_HOME", str(desk / "home"))
     monkeypatch.setattr(sys, "argv", ["example", "me.jpg"])
-    monkeypatch.setitem(
-        PRESETS, "tiny", PRESETS["tiny"].model_copy(update={"steps": NUM_STEPS, "frames": NUM_FRAMES})
-    )
+    monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"].model_copy(update={"steps": NUM_STEPS, "frames": NUM_FRAMES}))
     monkeypatch.setattr(demo, "CANDIDATES", 1)
     return desk
 
@@ -107,7 +105,7 @@ def assert_shows_something(path, num_frames=NUM_FRAMES):
         assert frames[0].std() > 5
         assert abs(frames[0].astype(float) - frames[-1]).mean() > 0.5
     else:
-        assert read_picture(path).std() > 5
+        assert read_image(path).std() > 5
 
 
 @pytest.mark.parametrize("code", CODE, ids=["likeness", "diffusers"])
@@ -121,7 +119,7 @@ def test_python_works(code, tmp_path):
         assert len(names["clip"].similarity.distances) == NUM_FRAMES
     else:
         assert len(names["video"]) == STOCK_FRAMES
-        assert names["mirror"]._attachment is None
+        assert names["magic_mirror"]._attachment is None
 
 
 SEVERAL_VIDEOS = ("identity_scale", "same_person_many_scenes", "puppet_as_reference")

@@ -8,9 +8,7 @@ from likeness.records import Clip, Similarity
 
 
 def make_similarity(distances, cosines):
-    return Similarity(
-        distances=np.array(distances, np.float32), cosines=np.array(cosines, np.float32), threshold=0.6
-    )
+    return Similarity(distances=np.array(distances, np.float32), cosines=np.array(cosines, np.float32), threshold=0.6)
 
 
 def test_similarity_counts_frames_without_a_face_as_no_match():

@@ -182,9 +182,7 @@ def checkpointing(subject: Subject) -> float:
         text = torch.randn(1, config.max_text_seq_length, config.text_embed_dim, generator=generator)
         rope = pipe._prepare_rotary_positional_embeddings(32, 32, 1, torch.device("cpu"))
         with mirror.conditioned(person):
-            pipe.transformer(
-                video, text, torch.tensor([500]), image_rotary_emb=rope
-            ).sample.square().mean().backward()
+            pipe.transformer(video, text, torch.tensor([500]), image_rotary_emb=rope).sample.square().mean().backward()
         found.append([x.grad for x in parameters if x.grad is not None])
     return max((a - b).abs().max().item() for a, b in zip(*found, strict=True))
 

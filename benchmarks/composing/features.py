@@ -168,9 +168,7 @@ def group_offload(kind: str) -> Feature:
 def cast_by_hand(pipe: CogVideoXPipeline) -> None:
     """Round what layerwise casting stores in 8 bits."""
     for name, layer in pipe.transformer.named_modules():
-        if isinstance(layer, nn.Linear) and not any(
-            part in name for part in ("norm", "patch_embed", "proj_out")
-        ):
+        if isinstance(layer, nn.Linear) and not any(part in name for part in ("norm", "patch_embed", "proj_out")):
             for parameter in layer.parameters():
                 parameter.data = parameter.data.to(torch.float8_e4m3fn).to(parameter.dtype)
 
@@ -240,9 +238,7 @@ FEATURES = [
     Feature(name="layerwise_casting", turn_on=layerwise_casting, reference=cast_by_hand),
     Feature(name="int8", turn_on=quantize, is_before=True, reference=quantize_by_hand),
     Feature(name="regional_compile", turn_on=compile_blocks),
-    Feature(
-        name="attention_backend", turn_on=lambda pipe: pipe.transformer.set_attention_backend("_native_math")
-    ),
+    Feature(name="attention_backend", turn_on=lambda pipe: pipe.transformer.set_attention_backend("_native_math")),
 ]
 BY_NAME = {feature.name: feature for feature in FEATURES}
 PAIRS = [

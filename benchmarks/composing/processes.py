@@ -11,7 +11,7 @@ from diffusers import CogVideoXPipeline, ContextParallelConfig
 
 from composing.features import Switch, run
 from composing.subject import Subject
-from likeness.adapters.parallel import enable_context_parallel, enable_guidance_parallel
+from likeness.adapters.diffusers.parallel import enable_context_parallel, enable_guidance_parallel
 
 
 def over_processes(subject: Subject, switch: Switch, **changes: Any) -> float:
@@ -39,9 +39,7 @@ def over_processes(subject: Subject, switch: Switch, **changes: Any) -> float:
     return max((torch.from_numpy(video) - plain).abs().max().item() for video in videos)
 
 
-def _process(
-    subject: Subject, switch: Switch, rank: int, meeting: str, results: Any, changes: dict[str, Any]
-) -> None:
+def _process(subject: Subject, switch: Switch, rank: int, meeting: str, results: Any, changes: dict[str, Any]) -> None:
     warnings.simplefilter("ignore")
     # A forked process has lost the threads that OpenMP believes it has, and would wait for them.
     torch.set_num_threads(1)

@@ -9,7 +9,7 @@ import torch
 from diffusers import CogVideoXPipeline
 from torch import Tensor
 
-from likeness.generation.presets import PRESETS
+from likeness.generation.loading.presets import PRESETS
 from likeness.identity.face_shape.network import ShapeNetwork
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.fantasy_id import FantasyID
@@ -34,7 +34,7 @@ class Subject:
     mirror: Callable[[CogVideoXPipeline], Any]
     """Makes the method."""
     prompt: str
-    traits: Callable[[Any, torch.Generator], Tensor] = random_embedding
+    extra_conditioning: Callable[[Any, torch.Generator], Tensor] = random_embedding
     """What the method reads of its person beside pictures."""
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Subject:
         side = mirror.config.image_size_px
         with torch.no_grad():
             pixels = torch.rand(1, 1, 3, side, side, generator=generator) * 2 - 1
-            return mirror.encode_tensors(pixels, self.traits(mirror, generator))
+            return mirror.encode_tensors(pixels, self.extra_conditioning(mirror, generator))
 
     def sample(self, pipe: CogVideoXPipeline, mirror: Any = None, **changes: Any) -> Tensor:
         """Sample with the identity, or the stock pipeline where there is no `mirror`."""
@@ -80,7 +80,7 @@ def tiny_subject(seed: int, method: str = "magic_mirror") -> Subject:
     return Subject(
         pipe=pipe,
         mirror=lambda _pipe: kinds[method].from_pretrained(folder / method),
-        traits=random_embedding if method == "magic_mirror" else lambda _mirror, _generator: head[None],
+        extra_conditioning=random_embedding if method == "magic_mirror" else lambda _mirror, _generator: head[None],
         prompt="a woman img in a red sweater smiles",
         seed=seed,
         options={"guidance_scale": 2.0},

@@ -118,9 +118,7 @@ def make_identity(mirror: MagicMirror, like: Tensor) -> MagicMirrorIdentity:
     """One person whose tokens are random: what reads faces is no part of a step."""
     tokens = mirror.config["tokens_per_reference"]
     projection = next(m for m in mirror.norm_projection.modules() if isinstance(m, nn.Linear))
-    id_tokens = torch.randn(
-        1, tokens, projection.in_features // tokens
-    )  # CAN's projection reads all of x_id.
+    id_tokens = torch.randn(1, tokens, projection.in_features // tokens)  # CAN's projection reads all of x_id.
     face_tokens = torch.randn(1, mirror.config["face_tokens"], mirror.config["width"])
     return MagicMirrorIdentity(id_tokens=id_tokens.to(like), face_tokens=face_tokens.to(like))
 

@@ -57,9 +57,7 @@ class SmallDecoder(nn.Module):
         self.first = nn.Conv2d(16, width, 3, padding=1)
         self.stages = nn.Sequential(
             *(
-                nn.Sequential(
-                    *(PastBlock(widths[i]) for _ in range(3)), Grow(widths[i], widths[i + 1], times)
-                )
+                nn.Sequential(*(PastBlock(widths[i]) for _ in range(3)), Grow(widths[i], widths[i + 1], times))
                 for i, times in enumerate((1, 2, 2))
             )
         )

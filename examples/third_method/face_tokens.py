@@ -12,13 +12,13 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from likeness.adapters.attach import transformer_sizes
-from likeness.adapters.injection import InjectionLayer, KeptKeys, wrap
+from likeness.adapters.blocks.fantasy_id import InjectionLayer, KVCache, wrap
+from likeness.adapters.diffusers.attach import transformer_sizes
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
 from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
-from likeness.training.lessons import Lesson
+from likeness.training.methods.spec import MethodTrainingSpec
 
 
 class FaceTokens(Method):
@@ -71,9 +71,7 @@ class FaceTokens(Method):
         standard = ((embedding - self.mean) / self.spread).to(self.reader[0].weight)
         return PersonTokens(face_tokens=self.reader(standard).flatten(1, 2))
 
-    def tokenize(
-        self, prompts: Sequence[str], tokenizer: Any, *, num_references: Any, max_length: int
-    ) -> PromptTokens:
+    def tokenize(self, prompts: Sequence[str], tokenizer: Any, *, num_references: Any, max_length: int) -> PromptTokens:
         """The person is not in the prompt: only the trigger word leaves it."""
         del num_references
         return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=TRIGGER)
@@ -85,11 +83,11 @@ class FaceTokens(Method):
     def _wrap(self, block: Any, layer: nn.Module | None, number: int) -> Any:
         return wrap(block, layer, number)
 
-    def _keeper(self, transformer: Any) -> KeptKeys:
-        return KeptKeys(transformer)
+    def _keeper(self, transformer: Any) -> KVCache:
+        return KVCache(transformer)
 
 
-class FaceTokensLesson(Lesson):
+class FaceTokensLesson(MethodTrainingSpec):
     """It reads the embedding of every picture, and wants to know their mean and spread first."""
 
     def __init__(self) -> None:
@@ -101,5 +99,5 @@ class FaceTokensLesson(Lesson):
             method.mean.copy_(embeddings.mean(dim=0))
             method.spread.copy_(embeddings.std(dim=0))
 
-    def traits(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor:
+    def extra_conditioning(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor:
         return data[source]["embedding"][faces]

@@ -7,9 +7,9 @@ from pathlib import Path
 from face_tokens import FaceTokens, FaceTokensLesson
 
 from likeness import Likeness, config, read_face
-from likeness.puppets import sample_person, sample_picture
-from likeness.training.method_settings import MethodRecipe
-from likeness.training.methods import train_method
+from likeness.puppets import sample_image, sample_person
+from likeness.training.methods.settings import MethodRecipe
+from likeness.training.methods.train import train_method
 from likeness.weights import CHECKPOINTS
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     folder = train_method(recipe, Path("runs/face_tokens"), Path("runs/cache"), FaceTokensLesson())
 
     person = sample_person(11, "man")
-    portrait = sample_picture(11, person=person, size_px=256, max_yaw_deg=5).frames[0]
+    portrait = sample_image(11, person=person, size_px=256, max_yaw_deg=5).frames[0]
     likeness = Likeness.load(method=FaceTokens, adapter=folder)
     clip = likeness.generate("a man img smiles at the camera in a park", faces=read_face(portrait), seed=7)
     clip.save("runs/face_tokens.mp4")

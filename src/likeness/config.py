@@ -103,9 +103,7 @@ def load(kind: type[T], path: str | Path) -> T:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))["settings"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"{path} holds no saved settings ({error!r}). Name the JSON file of a run."
-        ) from error
+        raise ConfigError(f"{path} holds no saved settings ({error!r}). Name the JSON file of a run.") from error
     return build(kind, values, where=path.name)
 
 

@@ -249,14 +249,10 @@ def _acquire(file: IO[str], path: Path, wait_s: float, busy: str) -> None:
             if time.monotonic() >= until_s:
                 file.seek(0)
                 owner = file.read().strip()
-                raise LockedError(
-                    busy.format(owner=f"process {owner}" if owner else "another process")
-                ) from None
+                raise LockedError(busy.format(owner=f"process {owner}" if owner else "another process")) from None
             time.sleep(0.1)
         except OSError as error:
-            _LOG.warning(
-                "%s cannot be locked (%s). Start one process at a time.", path, error.strerror or error
-            )
+            _LOG.warning("%s cannot be locked (%s). Start one process at a time.", path, error.strerror or error)
             return
     with contextlib.suppress(OSError):  # On a full disk the lock holds all the same.
         file.truncate(0)

@@ -200,7 +200,7 @@ class Clip:
         `overwrite=False` refuses to replace a clip of that name. What is not a clip's record is never replaced by one.
         """
         # The one upward import of this layer: a record that cannot save itself would surprise its user.
-        from likeness.generation.saving import save_clip
+        from likeness.generation.outputs.save import save_clip
 
         return save_clip(self, path, enlarge=enlarge, overwrite=overwrite)
 

@@ -230,9 +230,7 @@ def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = No
         blocks = number * (unblocked + 2 * (sizes.block + sizes.layer))
         parts, host = (vae + encoding, vae + blocks + denoising, vae + decoding), everything - vae
     encoded, denoised, decoded = (CONTEXT_BYTES + part for part in parts)
-    return PeakMemory(
-        plan=plan, text_bytes=encoded, denoise_bytes=denoised, decode_bytes=decoded, host_bytes=host
-    )
+    return PeakMemory(plan=plan, text_bytes=encoded, denoise_bytes=denoised, decode_bytes=decoded, host_bytes=host)
 
 
 def denoise_activations(sizes: ModelSizes, clip: ClipSize) -> int:
@@ -286,9 +284,7 @@ def choose_plan(card_bytes: float, sizes: ModelSizes, clip: ClipSize | None = No
     )
 
 
-def next_smaller(
-    prediction: PeakMemory, sizes: ModelSizes, clip: ClipSize | None = None
-) -> PeakMemory | None:
+def next_smaller(prediction: PeakMemory, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory | None:
     """The first plan after that of `prediction` that needs less; None where there is none."""
     later = predict_all(sizes, clip)[PLANS.index(prediction.plan) + 1 :]
     return next((other for other in later if other.peak_bytes < prediction.peak_bytes), None)

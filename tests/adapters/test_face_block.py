@@ -7,7 +7,7 @@ import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch.testing import assert_close
 
-from likeness.adapters.block import CONDITION_KEY, FaceBlock, FaceCondition, FaceLayer
+from likeness.adapters.blocks.magic_mirror import CONDITION_KEY, FaceBlock, FaceCondition, FaceLayer
 from likeness.errors import ConfigError
 
 HEADS, HEAD_WIDTH, TIME, IDENTITY = 2, 4, 5, 3
@@ -127,9 +127,7 @@ def naive_block(block, video, text, time, rope, condition, scale=1.0):
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.4])
-@pytest.mark.parametrize(
-    ("has_rope", "tolerance"), [(False, 1e-10), (True, 1e-6)]
-)  # diffusers rotates in float32
+@pytest.mark.parametrize(("has_rope", "tolerance"), [(False, 1e-10), (True, 1e-6)])  # diffusers rotates in float32
 def test_block_matches_the_paper_written_as_loops(scale, has_rope, tolerance):
     block, condition = make_block(), make_condition(scale=scale)
     x, text, time, rope = make_inputs()

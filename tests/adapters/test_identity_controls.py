@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from likeness.adapters.controls import IdentityControls
+from likeness.adapters.conditioning.controls import IdentityControls
 from likeness.errors import ConfigError
 
 

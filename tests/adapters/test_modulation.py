@@ -3,7 +3,7 @@ import torch
 from diffusers.models.normalization import CogVideoXLayerNormZero
 from torch.testing import assert_close
 
-from likeness.adapters.modulation import ConditionedNorm, FaceModulation, modulate
+from likeness.adapters.blocks.modulation import ConditionedNorm, FaceModulation, modulate
 
 WIDTH, TIME, IDENTITY = 6, 4, 3
 
@@ -60,9 +60,7 @@ def test_shift_and_gate_leave_every_scale_alone():
 def test_without_time_the_factors_are_constant_for_a_person():
     layer = randomize(make_norm(reads_time=False))
     identity = torch.randn(1, IDENTITY).double()
-    first, second = (
-        layer(identity, torch.randn(1, TIME).double(), torch.randn(1, WIDTH).double()) for _ in "ab"
-    )
+    first, second = (layer(identity, torch.randn(1, TIME).double(), torch.randn(1, WIDTH).double()) for _ in "ab")
     assert torch.equal(first[0], second[0])
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likeness.adapters.regions import Regions, lay_out
+from likeness.adapters.conditioning.regions import Regions, lay_out
 from likeness.errors import ConfigError
 
 GRID = (1, 1, 4)
@@ -38,7 +38,7 @@ def test_faces_meet_their_own_region_and_word_and_nothing_else_of_their_kind():
 
 
 def test_across_weighs_video_between_regions_and_a_scale_the_faces():
-    bias = places(Regions(across=0.25)).bias(2, 0.5, torch.zeros(1), order="tvf")[0, 0].exp()
+    bias = places(Regions(cross_region_weight=0.25)).bias(2, 0.5, torch.zeros(1), order="tvf")[0, 0].exp()
     assert_close(bias[4], torch.tensor([1, 1, 1, 0, 1, 1, 0.25, 0.25, 0.5, 0]))
     assert places().base_bias([0], torch.zeros(1)) is None
 
@@ -53,7 +53,7 @@ def test_factors_go_to_whom_they_belong_and_shared_words_get_the_mean():
 def test_what_cannot_be_is_told():
     with pytest.raises(ConfigError, match="left half"):
         Regions(areas=((0.5, 0, 0.5, 1),))
-    with pytest.raises(ConfigError, match="`across` is 2"):
-        Regions(across=2)
+    with pytest.raises(ConfigError, match="`cross_region_weight` is 2"):
+        Regions(cross_region_weight=2)
     with pytest.raises(ConfigError, match="needs strips"):
         Regions(areas=((0, 0, 1, 1),), own_positions=True)

@@ -6,7 +6,7 @@ from survey import PEOPLE, SYSTEMS, make_study
 
 from likeness.app.study.answers import AnswerStore
 from likeness.app.study.manifest import Study
-from likeness.media import write_picture, write_video
+from likeness.media import write_image, write_video
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +15,7 @@ def material(tmp_path_factory):
     root = tmp_path_factory.mktemp("material")
     random = np.random.default_rng(0)
     for number, person in enumerate(PEOPLE):
-        write_picture(root / "references" / f"{person}.jpg", random.integers(0, 256, (40, 40, 3), np.uint8))
+        write_image(root / "references" / f"{person}.jpg", random.integers(0, 256, (40, 40, 3), np.uint8))
         for system in SYSTEMS:
             frames = random.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
             record = {"prompt": f"a person img number {number} waves", "settings": {"method": system}}

@@ -20,9 +20,7 @@ def make_study(material, folder, questions="magic_mirror", **options) -> Study:
 def message(study, rater, trial, rating=5, *, key=None, seconds=4.0, position=0) -> AnswerMessage:
     """An answer; at an attention check the one asked for, unless a rating is given."""
     names = study.questionnaire.names
-    ratings = (
-        dict.fromkeys(names, rating) if isinstance(rating, int) else dict(zip(names, rating, strict=True))
-    )
+    ratings = dict.fromkeys(names, rating) if isinstance(rating, int) else dict(zip(names, rating, strict=True))
     return AnswerMessage(
         key=key or uuid.uuid4().hex,
         rater=rater,
@@ -39,11 +37,7 @@ def answer_all(study, store, rater, rate, *, is_careful=True) -> None:
     for position, trial in enumerate(study.plans[store.begin(rater)]):
         if trial in study.check_by_id:
             expected = study.check_by_id[trial].expected
-            rating = (
-                expected
-                if is_careful
-                else study.questionnaire.lowest + (expected == study.questionnaire.lowest)
-            )
+            rating = expected if is_careful else study.questionnaire.lowest + (expected == study.questionnaire.lowest)
         else:
             rating = rate(study.item_by_id[trial])
         store.add(message(study, rater, trial, rating, position=position))

@@ -8,16 +8,16 @@ from numpy.testing import assert_allclose
 
 from likeness.app.bench.create import create_bench
 from likeness.app.bench.manifest import Bench, run_lock
+from likeness.app.bench.protocols import Protocol
 from likeness.app.bench.report import clustered, make_bench_report, write_bench_page
 from likeness.app.bench.run import run_bench, score_bench
 from likeness.cli import main
 from likeness.errors import ConfigError, FaceError, LockedError
-from likeness.evaluation.people import read_cases
-from likeness.evaluation.protocols import Protocol
+from likeness.evaluation.inputs.reference_matching import read_cases
 from likeness.generation import Likeness
-from likeness.generation.settings import GenerationSettings
-from likeness.media import write_picture, write_video
-from likeness.puppets import sample_person, sample_picture
+from likeness.generation.inputs.settings import GenerationSettings
+from likeness.media import write_image, write_video
+from likeness.puppets import sample_image, sample_person
 from likeness.records import Clip
 
 SMALL = {"max_references": 1, "lists": ("puppets",), "prompts_per_identity": 2, "title": "t", "source": "s"}
@@ -28,8 +28,8 @@ SENTENCES = '[[prompts]]\ngroups = ["woman"]\ntexts = ["{who} nods", "{who} smil
 def pictures(tmp_path_factory):
     """One drawn man in a folder of his group, and beside him a picture of nobody."""
     folder = tmp_path_factory.mktemp("pictures")
-    portrait = sample_picture(7, person=sample_person(7, "woman"), size_px=256, max_yaw_deg=5).frames[0]
-    write_picture(folder / "woman" / "anna" / "a.png", portrait)
+    portrait = sample_image(7, person=sample_person(7, "woman"), size_px=256, max_yaw_deg=5).frames[0]
+    write_image(folder / "woman" / "anna" / "a.png", portrait)
     return folder
 
 
@@ -69,7 +69,7 @@ def test_other_systems_read_the_cases_in_the_layout_of_opens2v(bench):
 
 def test_pictures_without_a_face_are_listed_or_left_out(pictures, tmp_path):
     folder = shutil.copytree(pictures, tmp_path / "pictures")
-    write_picture(folder / "woman" / "wall.png", np.full((200, 200, 3), 90, np.uint8))
+    write_image(folder / "woman" / "wall.png", np.full((200, 200, 3), 90, np.uint8))
     protocol = Protocol(**SMALL, groups={"woman": 1})
     with pytest.raises(FaceError, match=r"1 pictures cannot be references:\n.*wall\.png.*\n.*--skip-bad"):
         create_bench(tmp_path / "bench", "own", protocol, folder)
@@ -97,7 +97,7 @@ def test_unusable_folders_are_refused(pictures, tmp_path, bench):
 
 def test_changed_pictures_are_noticed(bench):
     path = bench / "references" / "anna" / "1.png"
-    write_picture(path, np.zeros((9, 9, 3), np.uint8))
+    write_image(path, np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(ConfigError, match="another file than when"):
         Bench.load(bench)
     path.unlink()
@@ -174,12 +174,7 @@ def test_two_drawn_people_from_create_to_report(tmp_path, capsys):
     assert set(report["means"]) == {"with", "without"}
     assert report["counts"]["with"]["face_rate"] == 4
     study = ["study", "create", *(f"{n}={folder}/runs/{n}/videos" for n in ("with", "without"))]
-    assert (
-        main(
-            [*study, "--references", folder, "--manifest", f"{folder}/cases.json", "-o", str(tmp_path / "s")]
-        )
-        == 0
-    )
+    assert main([*study, "--references", folder, "--manifest", f"{folder}/cases.json", "-o", str(tmp_path / "s")]) == 0
 
 
 def test_what_lies_in_the_folder_of_a_new_benchmark_is_never_removed(pictures, tmp_path):
@@ -223,7 +218,7 @@ def test_a_run_is_called_as_a_folder_can_be(bench, name):
 
 
 def test_a_run_with_a_bad_video_says_so(bench, capsys):
-    frames = sample_picture(7, person=sample_person(7, "woman"), size_px=96).frames.repeat(2, axis=0)
+    frames = sample_image(7, person=sample_person(7, "woman"), size_px=96).frames.repeat(2, axis=0)
     videos = bench / "runs" / "mine" / "videos"
     write_video(videos / "anna_1.mp4", frames, 8)
     (videos / "anna_2.mp4").write_bytes(b"no video")
@@ -297,6 +292,4 @@ def test_vertices_of_some_people_or_of_a_wrong_kind_are_refused(pictures, tmp_pa
 
 def test_only_one_process_makes_a_run(bench):
     with run_lock(bench, "a"), pytest.raises(LockedError, match="is used by process"):
-        run_bench(
-            bench, FlameModel(), system="a", settings=GenerationSettings(steps=1, guidance=1.0, frames=1)
-        )
+        run_bench(bench, FlameModel(), system="a", settings=GenerationSettings(steps=1, guidance=1.0, frames=1))

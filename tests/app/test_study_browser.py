@@ -24,9 +24,7 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="no browser driver: pip install playwright"
-    )
+    playwright = pytest.importorskip("playwright.sync_api", reason="no browser driver: pip install playwright")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no browser: install chromium")
@@ -107,12 +105,7 @@ def test_a_served_survey_from_start_to_thanks(folder, server, page):
     assert rows >= len(answers)
     assert sorted(a.position for a in answers) == list(range(len(answers)))
     assert make_report(study, answers).raters.used == (answers[0].rater,)
-    leaks = [
-        url
-        for url in page.asked
-        for word in (*SYSTEMS, *PEOPLE)
-        if word in url.rpartition(str(server.port))[2]
-    ]
+    leaks = [url for url in page.asked for word in (*SYSTEMS, *PEOPLE) if word in url.rpartition(str(server.port))[2]]
     assert not leaks
     assert all(url.startswith(f"http://127.0.0.1:{server.port}/") for url in page.asked)
     assert not [fault for fault in page.faults if "ERR_CONNECTION" not in fault]

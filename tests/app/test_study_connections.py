@@ -15,9 +15,7 @@ pytest.importorskip("fastapi", reason="the web framework is not installed: pip i
 from likeness.app.study import connections
 
 HALF = b"GET /api/health HTTP/1.1\r\nHost: x\r\n"
-HALF_BODY = (
-    b"POST /api/answers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
-)
+HALF_BODY = b"POST /api/answers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
 
 
 @pytest.fixture

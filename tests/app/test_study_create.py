@@ -10,7 +10,7 @@ from likeness.app.study.manifest import SITE, Study
 from likeness.app.study.pairing import pair_videos, read_systems
 from likeness.app.study.questions import FOLDER, read_questionnaire
 from likeness.errors import ConfigError
-from likeness.evaluation.people import find_people, plain
+from likeness.evaluation.inputs.reference_matching import find_people, plain
 from likeness.media import read_metadata, read_video
 
 
@@ -154,6 +154,4 @@ def test_unusable_input_is_refused(material, tmp_path, shared_study):
 def test_questions_about_a_sentence_need_one(material, tmp_path):
     sets = pair_videos(read_systems([str(material / SYSTEMS[0])]), material / "references")
     with pytest.raises(ConfigError, match="`text_alignment` needs the sentence"):
-        create_study(
-            tmp_path / "s", [replace(one, prompt=None) for one in sets], read_questionnaire("magic_mirror")
-        )
+        create_study(tmp_path / "s", [replace(one, prompt=None) for one in sets], read_questionnaire("magic_mirror"))

@@ -16,9 +16,7 @@ def answered(study, store):
     """Three careful raters, a careless one who would turn the result around, and one who left at once."""
     for number in range(3):
         answer_all(study, store, f"careful-{number}", lambda item: 8 if item.system == "ourmethod" else 4)
-    answer_all(
-        study, store, "careless-1", lambda item: 1 if item.system == "ourmethod" else 10, is_careful=False
-    )
+    answer_all(study, store, "careless-1", lambda item: 1 if item.system == "ourmethod" else 10, is_careful=False)
     store.begin("visitor-1")
     store.add(message(study, "visitor-1", study.items[0].id, 1))
     return store.newest()

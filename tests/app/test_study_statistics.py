@@ -39,9 +39,7 @@ def naive_alpha(table):
     units = [unit[np.isfinite(unit)] for unit in table.T]
     units = [unit for unit in units if len(unit) > 1]
     values = np.concatenate(units)
-    observed = sum(((a - b) ** 2) / (len(unit) - 1) for unit in units for a, b in product(unit, unit)) / len(
-        values
-    )
+    observed = sum(((a - b) ** 2) / (len(unit) - 1) for unit in units for a, b in product(unit, unit)) / len(values)
     expected = sum((a - b) ** 2 for a, b in product(values, values)) / (len(values) * (len(values) - 1))
     return 1 - observed / expected
 

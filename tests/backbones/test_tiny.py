@@ -71,9 +71,7 @@ def test_the_checksums_name_every_file(pipe, tmp_path, monkeypatch):
 
 
 def transformer_of(patch_size):
-    settings = tiny.TransformerSettings(
-        num_heads=1, head_width=16, num_layers=1, time_width=16, patch_size=patch_size
-    )
+    settings = tiny.TransformerSettings(num_heads=1, head_width=16, num_layers=1, time_width=16, patch_size=patch_size)
     return tiny.build_transformer(settings, tiny.TextSettings(width=32))
 
 

@@ -76,9 +76,7 @@ def as_published(checkpoint, tokenizer_folder, place, scheduler="CogVideoXDDIMSc
         module.save_pretrained(place / part, max_shard_size=size_bytes // 3)
         assert len(list((place / part).glob("*-of-*.safetensors"))) > 1
     config = json.loads((place / "scheduler" / "scheduler_config.json").read_text())
-    (place / "scheduler" / "scheduler_config.json").write_text(
-        json.dumps(config | {"_class_name": scheduler})
-    )
+    (place / "scheduler" / "scheduler_config.json").write_text(json.dumps(config | {"_class_name": scheduler}))
     index = {
         "_class_name": "CogVideoXPipeline",
         "_diffusers_version": "0.30.0.dev0",
@@ -139,9 +137,7 @@ def test_a_damaged_tokenizer_is_told_without_the_other_parts(tmp_path, tokenizer
     shutil.copytree(tokenizer_folder, tmp_path / "tokenizer")
     model = tmp_path / "tokenizer" / "spiece.model"
     model.write_bytes(content) if content is not None else model.unlink()
-    with pytest.raises(
-        WeightsError, match=r"The tokenizer at .*(cannot be read|is empty|neither spiece\.model)"
-    ):
+    with pytest.raises(WeightsError, match=r"The tokenizer at .*(cannot be read|is empty|neither spiece\.model)"):
         load_tokenizer(tmp_path / "tokenizer")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.puppets import sample_picture
+from likeness.puppets import sample_image
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +20,7 @@ def face_quality(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [sample_picture(seed, size_px=128, max_yaw_deg=3).frames[0] for seed in range(8)]
+    return [sample_image(seed, size_px=128, max_yaw_deg=3).frames[0] for seed in range(8)]
 
 
 def broken(picture):

@@ -24,9 +24,7 @@ def on_gpu(monkeypatch):
 
 def run(tmp_path, *words, **environment):
     settings = os.environ | {"PYTHON": sys.executable, "OUT": str(tmp_path), "WHEELS": str(tmp_path / "none")}
-    return subprocess.run(
-        [SCRIPT, *words], env=settings | environment, capture_output=True, text=True, check=False
-    )
+    return subprocess.run([SCRIPT, *words], env=settings | environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.skipif(shutil.which("timeout") is None, reason="coreutils are not here")
@@ -105,10 +103,7 @@ def test_a_part_that_fails_or_takes_too_long_does_not_stop_the_others(tmp_path):
     table.run("slow", hang, deadline_s=0.2)
     table.run("good", lambda: {"seconds": 1.0}, deadline_s=1)
     table.run("too long", lambda: {"seconds": 1.0}, deadline_s=1000)
-    states = {
-        name: part["state"]
-        for name, part in json.loads((tmp_path / "table.json").read_text())["parts"].items()
-    }
+    states = {name: part["state"] for name, part in json.loads((tmp_path / "table.json").read_text())["parts"].items()}
     assert states == {"broken": "failed", "slow": "failed", "good": "measured", "too long": "not measured"}
     assert table.parts["broken"]["why"] == "RuntimeError: no such kernel"
     assert "longer than" in table.parts["slow"]["why"]

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from likeness.cli import main
-from likeness.media import read_picture, read_video, write_picture
+from likeness.media import read_image, read_video, write_image
 
 CONSENT = "Ana agreed by e-mail on 3 May 2026."
 
@@ -12,7 +12,7 @@ CONSENT = "Ana agreed by e-mail on 3 May 2026."
 def photograph(tmp_path_factory):
     data = pytest.importorskip("skimage.data")
     path = tmp_path_factory.mktemp("photograph") / "astronaut.png"
-    write_picture(path, data.astronaut()[:300, 100:400])
+    write_image(path, data.astronaut()[:300, 100:400])
     return path
 
 
@@ -35,7 +35,7 @@ def test_a_character_is_added_listed_shown_and_removed(photograph, tmp_path, cap
     picture = tmp_path / "ana.png"
     assert main(["character", "show", "ana", "--picture", str(picture)]) == 0
     assert f"consent: {CONSENT}" in capsys.readouterr().out
-    assert read_picture(picture).std() > 5
+    assert read_image(picture).std() > 5
     assert main(["character", "remove", "ana"]) == 0
     assert main(["character", "list"]) == 0
     assert "No character is saved" in capsys.readouterr().out
@@ -66,9 +66,9 @@ def test_bad_words_are_refused_before_a_picture_is_read(tmp_path, capsys):
 def test_pictures_that_are_far_apart_are_told(face_of, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("one.png", "two.png"):
-        write_picture(tmp_path / name, face_of(0).crop)
+        write_image(tmp_path / name, face_of(0).crop)
     faces = iter([face_of(0), face_of(1)])
-    monkeypatch.setattr("likeness.generation.characters.read_face", lambda *_, **__: next(faces))
+    monkeypatch.setattr("likeness.generation.inputs.people.characters.read_face", lambda *_, **__: next(faces))
     assert add("one.png", "--face", "two.png") == 0
     assert "as different people are" in capsys.readouterr().err
 
@@ -86,7 +86,7 @@ def test_a_saved_character_makes_a_picture_and_a_story(photograph, checkpoint, t
     assert record["settings"]["character"]["name"] == "ana"
     assert len(record["settings"]["best_of"]["candidates"]) == 2
     assert CONSENT not in json.dumps(record)
-    assert read_picture(output).shape == (256, 256, 3)
+    assert read_image(output).shape == (256, 256, 3)
     assert json.loads(output.with_suffix(".json").read_text())["settings"] == record["settings"]
 
     (tmp_path / "walk.toml").write_text('frames = 9\nsteps = 2\n[[shots]]\nprompt = "a woman img nods"')

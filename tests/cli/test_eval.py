@@ -8,7 +8,7 @@ import pytest
 from likeness.cli import main
 from likeness.errors import FileWriteError
 from likeness.evaluation import evaluate as module
-from likeness.media import read_picture, write_picture, write_video
+from likeness.media import read_image, write_image, write_video
 from likeness.puppets import sample_clip, sample_person
 
 QUICK = "average_id_similarity,id_distance,face_rate,rank1_rate"
@@ -23,7 +23,7 @@ def tree(tmp_path_factory):
         for name, seed in (("ann", 0), ("bob", 2))
     }
     for name, frames in clips.items():
-        write_picture(folder / "people" / f"{name}.png", np.repeat(np.repeat(frames[0], 4, 0), 4, 1))
+        write_image(folder / "people" / f"{name}.png", np.repeat(np.repeat(frames[0], 4, 0), 4, 1))
         write_video(folder / "right" / f"{name}_park.mp4", frames, 8)
     write_video(folder / "wrong" / "ann_park.mp4", clips["bob"], 8)
     write_video(folder / "wrong" / "bob_park.mp4", clips["ann"], 8)
@@ -160,7 +160,7 @@ def test_control_characters_and_markup_in_names_and_prompts_are_shown_as_text(tr
 
 
 def test_figures_are_printed_where_the_disk_refuses_the_files(run, capsys, monkeypatch):
-    from likeness.evaluation import export
+    from likeness.evaluation.report import export
 
     def refuse(*_, **__):
         raise FileWriteError("videos.parquet cannot be written: No space left on device.")
@@ -174,8 +174,8 @@ def test_figures_are_printed_where_the_disk_refuses_the_files(run, capsys, monke
 
 
 def test_a_group_picture_is_a_reference_with_pick(tree, tmp_path, capsys):
-    ann, bob = (read_picture(tree / "people" / f"{name}.png") for name in ("ann", "bob"))
-    write_picture(tmp_path / "people" / "ann.png", np.concatenate([bob, ann], axis=1))
+    ann, bob = (read_image(tree / "people" / f"{name}.png") for name in ("ann", "bob"))
+    write_image(tmp_path / "people" / "ann.png", np.concatenate([bob, ann], axis=1))
     words = [
         "eval",
         str(tree / "right" / "ann_park.mp4"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likeness.media import write_picture, write_video
+from likeness.media import write_image, write_video
 from likeness.puppets import sample_clip, sample_person
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def entries(output: Path) -> set[Path]:
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     frames = sample_clip(0, person=sample_person(0), num_frames=9, size_px=96).frames
-    write_picture(folder / "people" / "ann.png", np.repeat(np.repeat(frames[0], 4, 0), 4, 1))
+    write_image(folder / "people" / "ann.png", np.repeat(np.repeat(frames[0], 4, 0), 4, 1))
     for number in range(NUM_VIDEOS):
         clip = sample_clip(number, person=sample_person(0), num_frames=9, size_px=96)
         write_video(folder / "system" / f"ann_{number}.mp4", clip.frames, 8)
@@ -58,9 +58,7 @@ def test_kill_9_loses_no_measured_video(folder, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in entries(tmp_path)}
     assert not (tmp_path / "evaluation.json").exists()
 
-    again = subprocess.run(
-        command(folder, tmp_path, "--workers", "2"), capture_output=True, text=True, check=False
-    )
+    again = subprocess.run(command(folder, tmp_path, "--workers", "2"), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     alone = subprocess.run(command(folder, tmp_path / "alone"), capture_output=True, text=True, check=False)

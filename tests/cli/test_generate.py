@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from likeness.cli import main
-from likeness.media import read_metadata, read_video, write_picture
+from likeness.media import read_metadata, read_video, write_image
 
 PROMPT = "a woman img in a red sweater nods"
 
@@ -15,7 +15,7 @@ PROMPT = "a woman img in a red sweater nods"
 def photograph(tmp_path_factory):
     data = pytest.importorskip("skimage.data")
     path = tmp_path_factory.mktemp("photograph") / "astronaut.png"
-    write_picture(path, data.astronaut()[:300, 100:400])
+    write_image(path, data.astronaut()[:300, 100:400])
     return path
 
 

@@ -17,7 +17,7 @@ from test_calls import *  # noqa: F403
 from test_fantasy_id import make_fantasy, octahedron
 from test_features import *  # noqa: F403
 
-from likeness.identity.spirals import MeshTopology
+from likeness.identity.mesh.spirals import MeshTopology
 
 pytestmark = [
     pytest.mark.slow,

@@ -162,9 +162,7 @@ def test_a_chosen_backend_runs_all_attention(subject, monkeypatch, with_identity
     with attention_backend("native"), torch.no_grad(), context:
         transformer.set_attention_backend("_native_math")
         transformer(**miniature.make_inputs())
-    assert len(calls) == (
-        4 + 2 * 2 if with_identity else 4
-    )  # adapted blocks: both rows' own, and to the face
+    assert len(calls) == (4 + 2 * 2 if with_identity else 4)  # adapted blocks: both rows' own, and to the face
     assert not others
     assert len(seen) == len(calls)  # none went past the dispatch
 

@@ -3,7 +3,7 @@
 import pytest
 from composing.processes import PROCESSES, context_parallel, over_processes
 
-from likeness.adapters.parallel import (
+from likeness.adapters.diffusers.parallel import (
     disable_guidance_parallel,
     enable_context_parallel,
     enable_guidance_parallel,

@@ -30,17 +30,11 @@ def main() -> None:
     verb.add_argument("--prompt", default="None")
     verb.add_argument("--prompt_file")
     args = parser.parse_args()
-    words = [
-        f"--{name} {value}" for name, value in vars(args).items() if value is not None and name != "ngpus"
-    ]
+    words = [f"--{name} {value}" for name, value in vars(args).items() if value is not None and name != "ngpus"]
     # Through a shell, by the name `python`, and without a look at the exit code: as the real one does.
-    told = subprocess.run(
-        f"python {Path(__file__).resolve()} MEASURE {' '.join(words)}", shell=True, check=False
-    )
+    told = subprocess.run(f"python {Path(__file__).resolve()} MEASURE {' '.join(words)}", shell=True, check=False)
     if told.returncode:
-        sys.stderr.write(
-            "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n=====\nexitcode: 1\n"
-        )
+        sys.stderr.write("torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n=====\nexitcode: 1\n")
 
 
 def measure(words: list[str]) -> None:
@@ -53,9 +47,7 @@ def measure(words: list[str]) -> None:
     if "prompt_file" in args:
         given = json.loads(Path(args["prompt_file"]).read_text())
         assert isinstance(given, dict)
-        assert set(found) <= set(given), (
-            "The prompts for the following videos are not found in the prompt file"
-        )
+        assert set(found) <= set(given), "The prompts for the following videos are not found in the prompt file"
         prompts = given
     name = f"results_{time.strftime('%Y-%m-%d-%H:%M:%S')}"
     info = [{"prompt_en": prompts[v], "dimension": [dimension], "video_list": [v]} for v in found]
@@ -75,9 +67,7 @@ def measure(words: list[str]) -> None:
     if dimension == "imaging_quality":
         for row in rows:
             row["video_results"] *= 100
-    if (
-        wrong == "rows"
-    ):  # What its functions write for each dimension: more keys, and whether there is motion.
+    if wrong == "rows":  # What its functions write for each dimension: more keys, and whether there is motion.
         for row in rows:
             if dimension == "background_consistency":
                 row |= {"video_sim": 15 * row["video_results"], "cnt_per_video": 15}

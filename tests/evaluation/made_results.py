@@ -1,12 +1,10 @@
 """Results of evaluations that never were."""
 
-from likeness.evaluation.results import EvaluationResult, MetricRecord, SystemResult, VideoResult, summarize
+from likeness.evaluation.results.records import EvaluationResult, MetricRecord, SystemResult, VideoResult, summarize
 
 
 def record(name, direction="higher", level="video"):
-    return MetricRecord(
-        name=name, title=name, unit="1", direction=direction, level=level, averaged="", source="here"
-    )
+    return MetricRecord(name=name, title=name, unit="1", direction=direction, level=level, averaged="", source="here")
 
 
 def make_result(scores, metrics, failed=()):
@@ -35,9 +33,7 @@ def make_result(scores, metrics, failed=()):
             num_videos=len(by_name),
             num_failed=sum(place[0] == system for place in failed),
             scores={
-                metric.name: summarize(
-                    [video.scores.get(metric.name) for video in videos if video.system == system]
-                )
+                metric.name: summarize([video.scores.get(metric.name) for video in videos if video.system == system])
                 for metric in metrics
             },
         )

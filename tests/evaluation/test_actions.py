@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from likeness.errors import ConfigError
-from likeness.evaluation.actions import RULES, change, excursions, is_seen
-from likeness.evaluation.color import name_clothing
-from likeness.evaluation.tracking import FaceTrack, overlap, track_face
+from likeness.evaluation.puppet_checks.actions import RULES, change, excursions, is_seen
+from likeness.evaluation.puppet_checks.color import name_clothing
+from likeness.evaluation.puppet_checks.face_track import FaceTrack, overlap, track_face
 from likeness.faces import head_pose
 from likeness.puppets import sample_clip
 
@@ -62,9 +62,7 @@ def test_change_is_last_less_first_and_skips_missing_frames():
 
 def test_excursions_are_split_at_turning_points():
     there_and_back = np.concatenate([np.linspace(0, 10, 6), np.linspace(9, 2, 6)])
-    assert excursions(there_and_back, 3) == pytest.approx(
-        [7, -5.6]
-    )  # The median of three rounds the peak off.
+    assert excursions(there_and_back, 3) == pytest.approx([7, -5.6])  # The median of three rounds the peak off.
     assert excursions(np.linspace(0, 10, 8), 3) == pytest.approx([10 - 2 * 10 / 7])
     assert excursions(np.zeros(8), 3) == []
 

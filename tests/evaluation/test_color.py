@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from likeness.evaluation.color import cheek_color, clothing_color, skin_difference, to_encoded, to_linear
-from likeness.puppets import sample_person, sample_picture
+from likeness.evaluation.puppet_checks.color import cheek_color, clothing_color, skin_difference, to_encoded, to_linear
+from likeness.puppets import sample_image, sample_person
 
 
 def test_linear_light_and_back():
@@ -30,12 +30,10 @@ def test_two_pictures_of_a_puppet_have_nearer_skin_than_two_puppets():
     colors = []
     for seed in range(4):
         person = sample_person(seed)
-        takes = [sample_picture(10 * seed + take, person=person, size_px=128) for take in range(2)]
+        takes = [sample_image(10 * seed + take, person=person, size_px=128) for take in range(2)]
         colors.append([cheek_color(take.frames[0], take.landmarks[0]) for take in takes])
     same = np.median([skin_difference(*pair) for pair in colors])
-    other = np.median(
-        [skin_difference(colors[a][0], colors[b][1]) for a in range(4) for b in range(4) if a != b]
-    )
+    other = np.median([skin_difference(colors[a][0], colors[b][1]) for a in range(4) for b in range(4) if a != b])
     assert same < other
     assert same < 12
 

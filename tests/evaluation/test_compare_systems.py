@@ -5,8 +5,8 @@ import pytest
 from made_results import make_result, record
 from numpy.testing import assert_allclose
 
-from likeness.evaluation.compare import compare_systems
-from likeness.evaluation.statistics import are_enough, correct, groups_of, mean_estimate, sign_flip_test
+from likeness.evaluation.results.compare_systems import compare_systems
+from likeness.evaluation.results.statistics import are_enough, correct, groups_of, mean_estimate, sign_flip_test
 
 
 def naive_p(differences):

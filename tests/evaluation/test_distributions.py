@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from likeness.evaluation.distributions import frechet_distance, inception_score, mean_squared_distance
+from likeness.evaluation.metrics.distributions import frechet_distance, inception_score, mean_squared_distance
 
 
 def test_frechet_distance_of_a_set_to_itself_is_zero():

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from likeness.errors import ConfigError, FaceError, WeightsError
-from likeness.evaluation import engines as module
-from likeness.evaluation.cache import FeatureCache
-from likeness.evaluation.engines import check_weights, choose_engines
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
-from likeness.evaluation.features import FEATURES
-from likeness.evaluation.items import read_references
-from likeness.evaluation.landmarks import landmarks_at, overlap
-from likeness.faces import EYE_CENTERS, DlibEngine, choose
-from likeness.media import write_picture, write_video
+from likeness.evaluation.features.cache import FeatureCache
+from likeness.evaluation.features.landmarks import landmarks_at, overlap
+from likeness.evaluation.features.registry import FEATURES
+from likeness.evaluation.inputs import engines as module
+from likeness.evaluation.inputs.engines import check_weights, choose_engines
+from likeness.evaluation.inputs.videos import read_references
+from likeness.faces import EYE_CENTERS, DlibEngine
+from likeness.faces.engines import registry as choose
+from likeness.media import write_image, write_video
 from likeness.puppets import sample_clip, sample_person
 from likeness.records import Detection
 
@@ -37,9 +38,7 @@ class PaperPoints(DlibEngine):
         left, top, right, bottom = found.box
         side = np.array([right - left, bottom - top])
         points = np.array([left, top]) + np.clip(EYE_CENTERS.template, 0, 1) * side
-        return Detection(
-            box=found.box, landmarks=points.astype(np.float32), score=found.score, layout=EYE_CENTERS.name
-        )
+        return Detection(box=found.box, landmarks=points.astype(np.float32), score=found.score, layout=EYE_CENTERS.name)
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def paper_points(monkeypatch):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     frames = sample_clip(0, person=sample_person(0), action="tilt", num_frames=2, size_px=96).frames
-    write_picture(folder / "ann.png", np.repeat(np.repeat(frames[0], 4, 0), 4, 1))
+    write_image(folder / "ann.png", np.repeat(np.repeat(frames[0], 4, 0), 4, 1))
     write_video(folder / "ann.mp4", frames, 8)
     return folder
 

@@ -12,14 +12,14 @@ import pytest
 
 from likeness.errors import ConfigError, FaceError, MediaError
 from likeness.evaluation import evaluate as module
-from likeness.evaluation.cache import FeatureCache, VideoInfo
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
-from likeness.evaluation.feature import Footage, comparable
-from likeness.evaluation.features import FEATURES, in_order
-from likeness.evaluation.items import VideoItem, settle
-from likeness.evaluation.metrics import METRICS, select, why_left_out
-from likeness.evaluation.results import load, summarize
-from likeness.evaluation.view import ReferenceSet, choose_faces, first_face
+from likeness.evaluation.features.base import Footage, comparable
+from likeness.evaluation.features.cache import FeatureCache, VideoInfo
+from likeness.evaluation.features.registry import FEATURES, in_order
+from likeness.evaluation.inputs.videos import VideoItem, resolve_items
+from likeness.evaluation.metrics.inputs import ReferenceSet, choose_faces, first_face
+from likeness.evaluation.metrics.registry import METRICS, select, why_left_out
+from likeness.evaluation.results.records import load, summarize
 from likeness.faces import find_faces
 from likeness.media import write_video
 from likeness.puppets import sample_clip, sample_person
@@ -138,8 +138,7 @@ def test_what_was_measured_is_not_measured_again(videos, references, cache, resu
     assert done == [(1, 2), (2, 2)]
     assert again.videos[0].scores["fm_inter"] == video_of(result, "ann_park").scores["fm_inter"]
     assert (
-        again.videos[0].scores["average_id_similarity"]
-        != video_of(result, "ann_park").scores["average_id_similarity"]
+        again.videos[0].scores["average_id_similarity"] != video_of(result, "ann_park").scores["average_id_similarity"]
     )
 
 
@@ -202,9 +201,7 @@ def test_one_frame_is_enough(clips, references, tmp_path):
     (video,) = evaluate([tmp_path / "ann.mp4"], references).videos
     assert video.num_frames == 1
     assert video.scores["average_id_similarity"] > 0.95
-    assert all(
-        video.scores[name] is None for name in ("fm_inter", "face_flow", "motion_score", "similarity_decay")
-    )
+    assert all(video.scores[name] is None for name in ("fm_inter", "face_flow", "motion_score", "similarity_decay"))
 
 
 @pytest.mark.slow
@@ -253,7 +250,7 @@ def test_a_second_person_is_counted_and_the_rule_says_who_is_measured(videos, re
 
 
 def items_of(names: Iterable[str], references) -> list[str | None]:
-    return [item.identity for item in settle(list(names), references, None)]
+    return [item.identity for item in resolve_items(list(names), references, None)]
 
 
 def test_videos_find_their_identity_by_the_longest_name():
@@ -262,14 +259,14 @@ def test_videos_find_their_identity_by_the_longest_name():
     with pytest.raises(ConfigError, match="belongs to nobody"):
         items_of(["amyx.mp4"], references)
     with pytest.raises(ConfigError, match="no reference"):
-        settle([VideoItem(path="a.mp4", identity="zoe")], references, None)
+        resolve_items([VideoItem(path="a.mp4", identity="zoe")], references, None)
 
 
 def test_names_are_unique_in_a_system_alone():
     pair = [VideoItem(path="one/amy.mp4"), VideoItem(path="two/amy.mp4")]
     with pytest.raises(ConfigError, match="Two videos"):
-        settle(pair, None, None)
-    systems = settle([pair[0], replace(pair[1], system="other")], None, {"amy": "a woman smiles"})
+        resolve_items(pair, None, None)
+    systems = resolve_items([pair[0], replace(pair[1], system="other")], None, {"amy": "a woman smiles"})
     assert [(item.system, item.prompt) for item in systems] == [
         ("other", "a woman smiles"),
         ("videos", "a woman smiles"),
@@ -311,9 +308,7 @@ def test_a_metric_says_what_it_lacks(tmp_path, monkeypatch):
     assert why_left_out(metrics["fm_ref"], has_prompts=False, has_pictures=True) is None
     reason = why_left_out(metrics["dynamic_degree"], has_prompts=False, has_pictures=True)
     assert "likeness models pull raft" in reason
-    assert "no prompts" in why_left_out(
-        metrics["text_video_consistency"], has_prompts=False, has_pictures=True
-    )
+    assert "no prompts" in why_left_out(metrics["text_video_consistency"], has_prompts=False, has_pictures=True)
 
 
 def test_means_are_over_the_figures_that_exist():
@@ -350,9 +345,7 @@ def test_of_a_variable_frame_rate_the_times_of_the_frames_count(tmp_path):
         stream.options = {"x264-params": "bframes=0"}
         stream.codec_context.time_base = Fraction(1, 30)
         for place in (0, 1, 2, 20, 40, 59):
-            frame = av.VideoFrame.from_ndarray(
-                np.full((64, 64, 3), 4 * place, dtype=np.uint8), format="rgb24"
-            )
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 4 * place, dtype=np.uint8), format="rgb24")
             frame.pts, frame.time_base = place, Fraction(1, 30)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -2,10 +2,10 @@ import os
 
 import pytest
 
-from likeness.evaluation import people
-from likeness.evaluation.folders import find_videos, is_hidden
-from likeness.evaluation.manifest import read_request
-from likeness.evaluation.people import find_people, find_prompt, plain
+from likeness.evaluation.inputs import reference_matching
+from likeness.evaluation.inputs.folders import find_videos, is_hidden
+from likeness.evaluation.inputs.manifest import read_request
+from likeness.evaluation.inputs.reference_matching import find_people, find_prompt, plain
 from likeness.identity.prompt import TRIGGER
 
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(20)
@@ -92,9 +92,7 @@ def test_a_request_tells_what_it_leaves_out_and_which_links_lead_elsewhere(tmp_p
     assert f"ann.mp4 -> {tmp_path}/elsewhere.mp4" in note
 
 
-@pytest.mark.parametrize(
-    "record", [RecursionError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), KeyError("x")]
-)
+@pytest.mark.parametrize("record", [RecursionError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), KeyError("x")])
 def test_a_record_that_cannot_be_read_is_no_prompt(monkeypatch, tmp_path, record):
     def refuse(_):
         raise record
@@ -114,4 +112,4 @@ def test_half_a_surrogate_pair_becomes_text():
 
 
 def test_the_trigger_word_is_that_of_prompts():
-    assert people.TRIGGER == TRIGGER
+    assert reference_matching.TRIGGER == TRIGGER

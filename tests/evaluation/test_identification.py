@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from likeness.evaluation.identification import identify
+from likeness.evaluation.puppet_checks.rank1 import identify
 
 
 def test_frames_at_their_own_reference_are_all_found():
@@ -41,8 +41,6 @@ def test_no_face_at_all_is_no_error():
 
 def test_random_frames_are_at_chance():
     random = np.random.default_rng(0)
-    result = identify(
-        random.normal(size=(4000, 16)), random.integers(40, size=4000), random.normal(size=(40, 16))
-    )
+    result = identify(random.normal(size=(4000, 16)), random.integers(40, size=4000), random.normal(size=(40, 16)))
     assert result.rank1_rate == pytest.approx(1 / 40, abs=0.01)
     assert result.distance_ratio == pytest.approx(1, abs=0.02)

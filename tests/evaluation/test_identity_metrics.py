@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_views import make_references, make_view
 
-from likeness.evaluation.identity import (
+from likeness.evaluation.metrics.identity import (
     consecutive_cosines,
     copy_gap,
     cosines_to,
@@ -16,7 +16,7 @@ from likeness.evaluation.identity import (
     pair_cosines,
     rank1_rates,
 )
-from likeness.evaluation.metrics import METRICS
+from likeness.evaluation.metrics.registry import METRICS
 
 NAN = [math.nan, math.nan]
 
@@ -26,9 +26,7 @@ def value(name, view):
 
 
 def naive_cosine(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(
-        sum(x * x for x in a) * sum(y * y for y in b)
-    )
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
 
 
 def test_average_id_similarity_by_hand():
@@ -81,9 +79,7 @@ def test_rank1_needs_others():
 
 def test_decay_is_first_half_less_second():
     assert decay(np.array([1.0, 0.9, 0.8, 0.7])) == pytest.approx(0.95 - 0.75)
-    assert decay(np.array([1.0, 0.9, 0.2, 0.8, 0.7])) == pytest.approx(
-        0.95 - 0.75
-    )  # The middle is in neither.
+    assert decay(np.array([1.0, 0.9, 0.2, 0.8, 0.7])) == pytest.approx(0.95 - 0.75)  # The middle is in neither.
     assert decay(np.array([1.0, np.nan, np.nan, 0.7])) == pytest.approx(0.3)
     assert math.isnan(decay(np.array([1.0, 0.9, np.nan, np.nan])))
     assert math.isnan(decay(np.array([1.0])))
@@ -130,9 +126,7 @@ def test_matches_naive_loops():
     assert mean_found(cosines_to(embeddings, mean)) == pytest.approx(
         np.mean([naive_cosine(row, mean) for row in found])
     )
-    assert mean_all(cosines_to(embeddings, mean)) == pytest.approx(
-        sum(naive_cosine(row, mean) for row in found) / 9
-    )
+    assert mean_all(cosines_to(embeddings, mean)) == pytest.approx(sum(naive_cosine(row, mean) for row in found) / 9)
     pairs = [[naive_cosine(row, reference) for reference in references] for row in found]
     assert mean_found(pair_cosines(embeddings, references)) == pytest.approx(np.mean(pairs))
     gaps = [max(row) - (sum(row) - max(row)) / 2 for row in pairs]

@@ -8,10 +8,10 @@ import pytest
 
 from likeness.errors import FileWriteError, WeightsError
 from likeness.evaluation import evaluate as module
-from likeness.evaluation import score as scoring
-from likeness.evaluation.cache import FeatureCache, Measured, VideoInfo
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate, measure_video
-from likeness.evaluation.results import SkippedFile, load
+from likeness.evaluation.features.cache import FeatureCache, Measured, VideoInfo
+from likeness.evaluation.results import score as scoring
+from likeness.evaluation.results.records import SkippedFile, load
 from likeness.evaluation.workers import measure_in_processes
 from likeness.media import write_video
 
@@ -85,7 +85,7 @@ def test_a_full_disk_is_told_by_the_cache(folder, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("likeness.evaluation.cache.np.savez", refuse)
+    monkeypatch.setattr("likeness.evaluation.features.cache.np.savez", refuse)
     with pytest.raises(FileWriteError, match=r"No space left on device\. Free space"):
         measure_video(str(folder / "good.mp4"), ("faces",), tmp_path)
 

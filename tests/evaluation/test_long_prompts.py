@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from likeness.app.bench.long_prompts import make_template, read_long_prompts
+from likeness.app.bench.protocols import build_cases, fill, read_prompts, read_protocol, with_prompts
 from likeness.errors import ConfigError
-from likeness.evaluation.long_prompts import make_template, read_long_prompts
-from likeness.evaluation.protocols import build_cases, fill, read_prompts, read_protocol, with_prompts
 from likeness.identity.prompt import split_prompt
 
 LINES = [
@@ -41,10 +41,7 @@ def test_prompts_of_one_person_are_kept_in_their_order(folder):
     assert len(found.templates) == 8
     assert [line for line, _ in found.left_out] == [9, 10, 11, 12]
     filled = [fill(text, group) for text, groups in found.templates for group in sorted(groups)]
-    assert (
-        "A calm elderly man img, dressed in linen, walks on a beach. Their face is lit by the low sun."
-        in filled
-    )
+    assert "A calm elderly man img, dressed in linen, walks on a beach. Their face is lit by the low sun." in filled
     assert "An elderly woman img in a green scarf stands in a market. They smile." in filled
     assert "A man img on a scooter rides through a town." in filled
     assert "A bearded man img in his fifties, wearing a wool coat, reads a map." in filled
@@ -81,9 +78,7 @@ def test_other_lines_are_left_out_with_a_reason(line, why):
 def test_a_protocol_takes_them(folder):
     path = folder / "all_dimension_longer.txt"
     protocol, notes = with_prompts(read_protocol("magic_mirror"), [path])
-    assert notes == [
-        f"{path}: 8 prompts are used, 4 left out (first: line 9, it may show several people (`group`))"
-    ]
+    assert notes == [f"{path}: 8 prompts are used, 4 left out (first: line 9, it may show several people (`group`))"]
     assert protocol.source.endswith("with the prompts of all_dimension_longer.txt")
     cases = build_cases(protocol, {"w": "woman", "e": "elderly woman", "b": "baby"})
     assert len(cases) == 12
@@ -112,9 +107,7 @@ def test_face_enhanced_prompts_say_where_the_face_is():
     for text, groups in texts:
         for group in groups:
             filled = fill(text, group)
-            assert re.search(
-                r"\b(his|her|its|their) (whole )?(face|head|chin|forehead|brows|hair)\b", filled.lower()
-            )
+            assert re.search(r"\b(his|her|its|their) (whole )?(face|head|chin|forehead|brows|hair)\b", filled.lower())
             assert 25 <= len(filled.split()) <= 80
             assert not re.search(r"[.?!] [a-z]", filled)
     for group in protocol.groups:
@@ -150,8 +143,6 @@ def test_absurd_numbers_are_refused_before_anything_is_made(tmp_path, change):
         "lists": '["faces"]',
     }
     name, _, value = change.partition(" = ")
-    (tmp_path / "own.toml").write_text(
-        "\n".join(f"{key} = {text}" for key, text in (base | {name: value}).items())
-    )
+    (tmp_path / "own.toml").write_text("\n".join(f"{key} = {text}" for key, text in (base | {name: value}).items()))
     with pytest.raises(ConfigError, match=f"`{name}` is {value}.*less than or equal"):
         read_protocol(str(tmp_path / "own.toml"))

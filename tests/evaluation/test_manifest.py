@@ -4,8 +4,8 @@ import pytest
 from made_videos import frames_of
 
 from likeness.errors import ConfigError
-from likeness.evaluation.manifest import read_prompts, read_request, read_rows
-from likeness.evaluation.people import find_people, match_person, plain
+from likeness.evaluation.inputs.manifest import read_prompts, read_request, read_rows
+from likeness.evaluation.inputs.reference_matching import find_people, match_person, plain
 from likeness.media import write_video
 
 
@@ -214,9 +214,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
 
 def test_a_manifest_of_absent_files_and_unknown_people_is_told_at_once(tree):
     rows = [{"video": "gone.mp4", "identity": "bob"}, {"video": "ours/bob.mp4", "identity": "carl"}]
-    rows.append(
-        {"video": "theirs/bob.mp4", "name": "x", "references": ["people/none.png"], "identity": "bob"}
-    )
+    rows.append({"video": "theirs/bob.mp4", "name": "x", "references": ["people/none.png"], "identity": "bob"})
     (tree / "m.json").write_text(json.dumps(rows))
     with pytest.raises(ConfigError) as caught:
         read_request([str(tree / "m.json")], tree / "people")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from likeness.evaluation import features
-from likeness.evaluation.feature import Footage
+from likeness.evaluation.features import registry as features
+from likeness.evaluation.features.base import Footage
 from likeness.puppets import sample_clip, sample_person
 
 

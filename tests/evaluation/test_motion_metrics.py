@@ -5,16 +5,8 @@ import numpy as np
 import pytest
 from made_views import SQUARE, SQUARE_SIZE, make_references, make_view
 
-from likeness.evaluation.face_motion import (
-    frame_motion_between_frames,
-    frame_motion_from_reference,
-    motion_between_frames,
-    motion_from_reference,
-    normalize,
-    sizes,
-)
-from likeness.evaluation.farneback import FARNEBACK
-from likeness.evaluation.flow import (
+from likeness.evaluation.features.farneback import FARNEBACK
+from likeness.evaluation.features.flow import (
     dynamic_threshold_px,
     is_dynamic,
     mean_in_box,
@@ -23,7 +15,15 @@ from likeness.evaluation.flow import (
     signed_mean,
     top_mean,
 )
-from likeness.evaluation.metrics import METRICS
+from likeness.evaluation.metrics.landmark_motion import (
+    frame_motion_between_frames,
+    frame_motion_from_reference,
+    motion_between_frames,
+    motion_from_reference,
+    normalize,
+    sizes,
+)
+from likeness.evaluation.metrics.registry import METRICS
 
 
 def turned(points, degrees):

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from likeness.errors import WeightsError
-from likeness.evaluation.networks import load
-from likeness.evaluation.networks.inception import Inception, resize_as_tensorflow
-from likeness.evaluation.networks.raft import Raft, correlate, enlarge, grid, look_up, pad_to_eight
-from likeness.evaluation.networks.viclip import (
+from likeness.evaluation.features.networks import load
+from likeness.evaluation.features.networks.inception import Inception, resize_as_tensorflow
+from likeness.evaluation.features.networks.raft import Raft, correlate, enlarge, grid, look_up, pad_to_eight
+from likeness.evaluation.features.networks.viclip import (
     ViClip,
     VisionEncoder,
     middle_frames,
@@ -135,9 +135,7 @@ def test_prepared_frames_are_the_middle_of_the_picture_in_clip_colors():
     frames[:, :, 65:] = 255
     video = prepare(frames)
     assert video.shape == (1, 3, 8, 224, 224)
-    assert video[0, 0].flatten().unique().tolist() == pytest.approx(
-        [(128 / 255 - 0.48145466) / 0.26862954], abs=1e-4
-    )
+    assert video[0, 0].flatten().unique().tolist() == pytest.approx([(128 / 255 - 0.48145466) / 0.26862954], abs=1e-4)
 
 
 @pytest.fixture
@@ -145,10 +143,7 @@ def vocabulary(tmp_path):
     """CLIP's file with three merges that mean something and the rest that never happen."""
     rare = [chr(number) for number in range(161, 324) if number != 173]
     pairs = [
-        f"{first} {second}{end}"
-        for end in ("", "</w>")
-        for first in rare
-        for second in rare + list("abcdefgh" * 20)
+        f"{first} {second}{end}" for end in ("", "</w>") for first in rare for second in rare + list("abcdefgh" * 20)
     ]
     merges = ["l o", "lo w</w>", "e r</w>", *dict.fromkeys(pairs)][: 49152 - 256 - 2]
     assert len(merges) == 49152 - 256 - 2
@@ -200,12 +195,7 @@ def test_a_file_that_is_no_torch_file_is_refused(tmp_path):
 def test_raft_loads_what_its_authors_saved(tmp_path):
     torch.manual_seed(0)
     saved = Raft()
-    torch.save(
-        {f"module.{name}": tensor for name, tensor in saved.state_dict().items()}, tmp_path / "raft.pth"
-    )
-    state = {
-        name.removeprefix("module."): tensor
-        for name, tensor in load.read_state(tmp_path / "raft.pth").items()
-    }
+    torch.save({f"module.{name}": tensor for name, tensor in saved.state_dict().items()}, tmp_path / "raft.pth")
+    state = {name.removeprefix("module."): tensor for name, tensor in load.read_state(tmp_path / "raft.pth").items()}
     loaded = load.ready(Raft(), state, "raft")
     assert all(torch.equal(tensor, saved.state_dict()[name]) for name, tensor in loaded.state_dict().items())

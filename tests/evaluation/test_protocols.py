@@ -2,8 +2,7 @@ from collections import Counter
 
 import pytest
 
-from likeness.errors import ConfigError
-from likeness.evaluation.protocols import (
+from likeness.app.bench.protocols import (
     FOLDER,
     GROUPS,
     build_cases,
@@ -14,6 +13,7 @@ from likeness.evaluation.protocols import (
     read_prompts,
     read_protocol,
 )
+from likeness.errors import ConfigError
 from likeness.identity.prompt import split_prompt
 from likeness.puppets import GROUPS as PUPPET_GROUPS
 
@@ -24,9 +24,7 @@ def full(name):
     """As many people as the protocol wants."""
     protocol = read_protocol(name)
     groups = protocol.groups or {"person": protocol.identities}
-    return protocol, {
-        f"{group}_{n}".replace(" ", "_"): group for group, count in groups.items() for n in range(count)
-    }
+    return protocol, {f"{group}_{n}".replace(" ", "_"): group for group, count in groups.items() for n in range(count)}
 
 
 def test_groups_are_those_of_puppets():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_views import make_references, make_view
 
-from likeness.evaluation.metrics import METRICS
+from likeness.evaluation.metrics.registry import METRICS
 
 WIDTH = 6
 
@@ -66,9 +66,7 @@ def test_ifs_is_the_mean_over_neighbors_that_both_have_a_face(views):
 def test_facesim_arc_clips_each_frame_at_nothing(views):
     for view in views:
         rows, first = view.features["arcface"]["embedding"], view.references.arrays["arcface"][0]
-        places = [
-            int(place * (len(rows) - 1) / 31) for place in range(32)
-        ]  # The frames that OpenS2V looks at.
+        places = [int(place * (len(rows) - 1) / 31) for place in range(32)]  # The frames that OpenS2V looks at.
         scores = [max(0.0, naive_cosine(rows[n], first)) for n in places if not math.isnan(rows[n][0])]
         assert of_video("facesim_arc", view) == pytest.approx(sum(scores) / len(scores))
 

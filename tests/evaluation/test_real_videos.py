@@ -41,9 +41,9 @@ def videos(real_folder):
 def photographs(real_folder):
     """(people, photographs, 128): embeddings."""
     people = sorted(path for path in (real_folder / "faces").iterdir() if path.is_dir())
-    return np.stack(
-        [[read_face(path).embedding for path in sorted(one.glob("*.png"))] for one in people]
-    ).astype(np.float64)
+    return np.stack([[read_face(path).embedding for path in sorted(one.glob("*.png"))] for one in people]).astype(
+        np.float64
+    )
 
 
 def test_people_in_real_videos_stay_themselves(videos):
@@ -81,7 +81,5 @@ def test_five_photographs_of_a_person_score_above_other_peoples(photographs):
             others = np.linalg.norm(np.delete(means, person, axis=0) - row, axis=1)
             if own >= others.min():
                 exceptions.append((person, number, float(own), float(others.min())))
-    logger.info(
-        "exceptions among %d photographs: %s", photographs.shape[0] * photographs.shape[1], exceptions
-    )
+    logger.info("exceptions among %d photographs: %s", photographs.shape[0] * photographs.shape[1], exceptions)
     assert not exceptions

@@ -11,11 +11,11 @@ from made_videos import frames_of
 from test_compare_systems import make_result, record
 
 from likeness.app.study.figures import read_figures
-from likeness.evaluation.charts import curves, distribution
-from likeness.evaluation.export import publish
-from likeness.evaluation.results import load
-from likeness.evaluation.strips import rank_videos
-from likeness.media import write_picture, write_video
+from likeness.evaluation.report.charts import curves, distribution
+from likeness.evaluation.report.export import publish
+from likeness.evaluation.report.strips import rank_videos
+from likeness.evaluation.results.records import load
+from likeness.media import write_image, write_video
 
 METRICS = [record("match_rate"), record("id_distance", "lower"), record("inception_score", level="system")]
 
@@ -26,9 +26,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     names = [f"{letter}<b>_park" for letter in "abcdefg"]
     scores = {
-        system: {
-            name: {"match_rate": number / 10 + shift, "id_distance": 0.5} for number, name in enumerate(names)
-        }
+        system: {name: {"match_rate": number / 10 + shift, "id_distance": 0.5} for number, name in enumerate(names)}
         for system, shift in (("ours", 0.3), ("theirs & co", 0.0))
     }
     scores["ours"][names[2]]["match_rate"] = None
@@ -40,7 +38,7 @@ def made(tmp_path_factory):
             object.__setattr__(video, "frames", {"cosine": [0.9, None], "num_faces": [1.0, 0.0]})
         if video.name != names[0]:
             write_video(path, frames_of(2, 32, 32), 8)
-    write_picture(folder / "a.png", frames_of(1)[0])
+    write_image(folder / "a.png", frames_of(1)[0])
     references = dict.fromkeys("abcdefg", (folder / "a.png",))
     publish(folder / "out", result, references, title="Ours & <theirs>")
     return result, folder / "out"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from test_motion_metrics import texture
 
-from likeness.evaluation.flow import measure_flow
-from likeness.evaluation.stabilized_flow import camera_motion
+from likeness.evaluation.features.flow import measure_flow
+from likeness.evaluation.features.stabilized_flow import camera_motion
 
 SIZE, FACE, LEFT, TOP = 256, 64, 96, 70
 
@@ -25,9 +25,7 @@ def scene(*, head_px=0.0, mouth_px=0.0, background=None):
     face = soft_noise(FACE, 2)
     rows, columns = np.meshgrid(np.arange(FACE), np.arange(FACE), indexing="ij")
     opened = np.where(rows > FACE // 2, rows - mouth_px, rows).astype(np.float32)
-    face = cv2.remap(
-        face, columns.astype(np.float32), opened, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    face = cv2.remap(face, columns.astype(np.float32), opened, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     move = np.array([[1, 0, SIZE // 2 + LEFT + head_px], [0, 1, SIZE // 2 + TOP]], dtype=np.float64)
     size = (2 * SIZE, 2 * SIZE)
     mask = cv2.warpAffine(np.ones_like(face), move, size, flags=cv2.INTER_LINEAR)

@@ -12,8 +12,8 @@ import pytest
 from test_compare_systems import make_result, record
 
 from likeness.errors import ConfigError, ResourceError
-from likeness.evaluation.vbench import DEFAULT, DIMENSIONS, add_vbench, run_vbench
-from likeness.evaluation.vbench_environment import _READY, environment, executable, set_up
+from likeness.evaluation.vbench.environment import _READY, environment, executable, set_up
+from likeness.evaluation.vbench.run import DEFAULT, DIMENSIONS, add_vbench, run_vbench
 
 FAKE = Path(__file__).with_name("fake_vbench.py")
 

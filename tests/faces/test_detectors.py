@@ -3,7 +3,7 @@ import pytest
 from onnx_models import EDGES, POINTS, SECOND_ANCHOR, Graph, save_recognizer, save_scrfd, save_yunet
 
 from likeness.errors import WeightsError
-from likeness.faces.detectors import Scrfd, YuNet, keep_best, letterbox
+from likeness.faces.engines.detectors import Scrfd, YuNet, keep_best, letterbox
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -50,9 +50,7 @@ def around(column, row, stride, share=1.0):
     return (x - left, y - top, x + right, y + bottom), POINTS * stride * share + (x, y)
 
 
-@pytest.mark.parametrize(
-    ("stride", "color", "share"), [(8, RED, 1.0), (16, GREEN, SECOND_ANCHOR), (32, BLUE, 1.0)]
-)
+@pytest.mark.parametrize(("stride", "color", "share"), [(8, RED, 1.0), (16, GREEN, SECOND_ANCHOR), (32, BLUE, 1.0)])
 def test_scrfd_decodes_each_stride_and_anchor(scrfd, stride, color, share):
     (found,) = scrfd.detect(paint(black(), 9, 5, stride, color))
     box, landmarks = around(9, 5, stride, share)

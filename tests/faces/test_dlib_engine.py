@@ -2,7 +2,7 @@ import dlib
 import numpy as np
 
 from likeness import faces
-from likeness.faces.dlib_engine import _CHIP_POINTS, DlibEngine, load_detector
+from likeness.faces.engines.dlib_engine import _CHIP_POINTS, DlibEngine, load_detector
 
 
 def dlib_shape(engine, picture, detection):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from likeness.errors import FaceError, MediaError, NoFaceError, SmallFaceError
-from likeness.faces import film
-from likeness.faces.film import find_people, read_film
+from likeness.faces import video_faces
+from likeness.faces.video_faces import find_people, read_film
 from likeness.media import sample_video, write_video
 from likeness.records import Pose
 
@@ -30,7 +30,7 @@ def shown(monkeypatch, face_of):
                 faces.append(dataclasses.replace(face, box=box, source=source))
             return faces
 
-        monkeypatch.setattr(film, "find_faces", find)
+        monkeypatch.setattr(video_faces, "find_faces", find)
 
     return show
 
@@ -90,7 +90,7 @@ def test_views_that_differ_most_are_chosen(monkeypatch, face_of, video):
         pose = Pose(yaw_deg=float(next(angles)), pitch_deg=0.0, roll_deg=0.0)
         return [dataclasses.replace(face_of(1), pose=pose, source=source)]
 
-    monkeypatch.setattr(film, "find_faces", find)
+    monkeypatch.setattr(video_faces, "find_faces", find)
     yaws = [face.pose.yaw_deg for face in read_film(video)]
     assert abs(yaws[0]) == min(map(abs, yaws))
     assert len(yaws) >= 4
@@ -124,7 +124,7 @@ def filmed(real_folder):
 def test_a_real_video_gives_views_of_one_person(filmed, monkeypatch):
     from likeness.faces import compare
 
-    monkeypatch.setattr(film, "NUM_FRAMES", 12)
+    monkeypatch.setattr(video_faces, "NUM_FRAMES", 12)
     path = next(path for path in filmed if path.stem == "d12")
     first, *others = read_film(path)
     assert len(others) >= 3

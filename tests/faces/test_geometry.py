@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from likeness.errors import ConfigError, FaceError
-from likeness.faces import EYE_CENTERS, EYE_CORNERS, LAYOUTS, geometry, layout_named, layouts
+from likeness.faces import EYE_CENTERS, EYE_CORNERS, LAYOUTS, layout_named
+from likeness.faces.geometry import align as geometry
+from likeness.faces.geometry import layouts
 from likeness.records import Pose
 
 
@@ -21,9 +23,7 @@ def project(yaw_deg, pitch_deg, roll_deg, *, distance_cm=60.0, layout=EYE_CORNER
 def test_fit_finds_the_similarity_that_was_applied():
     points = np.random.default_rng(0).normal(size=(5, 2))
     matrix = similarity_matrix(33, 1.7, (4, -9))
-    np.testing.assert_allclose(
-        geometry.fit_similarity(points, geometry.apply(matrix, points)), matrix, atol=1e-12
-    )
+    np.testing.assert_allclose(geometry.fit_similarity(points, geometry.apply(matrix, points)), matrix, atol=1e-12)
 
 
 def test_fit_matches_least_squares_on_noisy_points():
@@ -141,16 +141,12 @@ def test_the_head_crop_is_the_same_whichever_points_an_engine_finds():
             geometry.fit_similarity(points[layout.name], layout.template * 224) for layout in LAYOUTS.values()
         )
         here = points["eye corners"]
-        assert np.abs(geometry.apply(corners, here) - geometry.apply(centers, here)).max() < 1.5, (
-            "of 224 pixels"
-        )
+        assert np.abs(geometry.apply(corners, here) - geometry.apply(centers, here)).max() < 1.5, "of 224 pixels"
 
 
 def test_the_template_of_eye_centers_is_the_mean_head_on_the_template_of_eye_corners():
     onto = geometry.fit_similarity(EYE_CORNERS.head_points[:, :2], EYE_CORNERS.template)
-    np.testing.assert_allclose(
-        geometry.apply(onto, EYE_CENTERS.head_points[:, :2]), EYE_CENTERS.template, atol=1e-4
-    )
+    np.testing.assert_allclose(geometry.apply(onto, EYE_CENTERS.head_points[:, :2]), EYE_CENTERS.template, atol=1e-4)
 
 
 def test_a_heads_own_layout_is_never_refused_and_another_mostly_is():
@@ -186,8 +182,6 @@ def test_a_shrinking_warp_reads_only_the_blocks_that_it_needs_and_gives_the_same
     tiles = picture[: height * block, : width * block].reshape(height, block, width, block, 3)
     coarse = tiles.mean(axis=(1, 3)).astype(np.float32)
     shift = np.array([[block, 0, (block - 1) / 2], [0, block, (block - 1) / 2], [0, 0, 1]])
-    whole = geometry.warp(
-        coarse, matrix @ shift, 64
-    )  # No longer shrinks, so reads the averaged picture as it is.
+    whole = geometry.warp(coarse, matrix @ shift, 64)  # No longer shrinks, so reads the averaged picture as it is.
     assert block > 1
     assert np.array_equal(geometry.warp(picture, matrix, 64), whole)

@@ -8,8 +8,9 @@ from onnx_models import block_means, save_recognizer, save_scrfd, save_yunet
 from likeness import faces, media
 from likeness.cli import main
 from likeness.errors import ConfigError, FaceError, NoFaceError, ResourceError, WeightsError
-from likeness.faces import choose, onnx_engine
-from likeness.faces.onnx_engine import CHIP_POINTS, OnnxEngine
+from likeness.faces.engines import onnx_engine
+from likeness.faces.engines import registry as choose
+from likeness.faces.engines.onnx_engine import CHIP_POINTS, OnnxEngine
 
 NAMES = tuple(onnx_engine.PARTS)
 AT = CHIP_POINTS + np.array([60, 40])
@@ -72,9 +73,7 @@ def test_a_turned_and_larger_face_gives_the_same_chip(engine_of, noise):
     assert engine.embed(doubled, points) == pytest.approx(engine.embed(noise, AT), abs=5e-3)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.estimate. is deprecated:FutureWarning"
-)  # Of scikit-image, in insightface.
+@pytest.mark.filterwarnings("ignore:.estimate. is deprecated:FutureWarning")  # Of scikit-image, in insightface.
 def test_the_chip_matches_insightface(noise):
     face_align = pytest.importorskip("insightface.utils.face_align")
     angle = np.deg2rad(17)
@@ -114,9 +113,9 @@ def test_a_picture_becomes_a_face_with_an_engine_named(engine_of, portrait, monk
     assert face.box[0] == pytest.approx(10.5 * 32 - np.e * 16, abs=1e-2)
     assert abs(face.pose.roll_deg) < 1
     assert abs(face.pose.yaw_deg) < 1
-    eyes = faces.geometry.apply(
-        faces.fit_similarity(face.landmarks, faces.EYE_CENTERS.template * 224), face.landmarks
-    )[:2]
+    eyes = faces.geometry.apply(faces.fit_similarity(face.landmarks, faces.EYE_CENTERS.template * 224), face.landmarks)[
+        :2
+    ]
     assert np.abs(eyes[:, 1] - 0.4547 * 224).max() < 12
 
 
@@ -244,7 +243,7 @@ def test_the_environment_names_the_default_engine(monkeypatch):
 def test_compare_takes_an_engine_by_name(engine_of, portrait, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(choose, "OnnxEngine", engine_of)
     choose._build.cache_clear()
-    media.write_picture(tmp_path / "a.png", portrait)
+    media.write_image(tmp_path / "a.png", portrait)
     picture = str(tmp_path / "a.png")
     assert main(["compare", picture, picture, "--engine", "open/sface"]) == 0
     assert capsys.readouterr().out == "same person: cosine 1.000 > 0.363\n"

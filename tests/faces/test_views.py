@@ -23,9 +23,7 @@ def test_choice_matches_farthest_points_written_as_loops():
         expected.append(
             max(
                 rest,
-                key=lambda number: min(
-                    np.linalg.norm(weighted[number] - weighted[other]) for other in expected
-                ),
+                key=lambda number: min(np.linalg.norm(weighted[number] - weighted[other]) for other in expected),
             )
         )
     assert choose_views(poses_of(angles)) == expected

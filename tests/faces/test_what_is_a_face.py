@@ -33,9 +33,7 @@ def masked(photograph):
 
 @pytest.mark.parametrize("orientation", [1, 5, 6, 7, 8])
 @pytest.mark.parametrize(("suffix", "quality"), [("webp", 80), ("jpg", 60)])
-def test_a_badge_is_no_second_person_however_the_picture_is_stored(
-    tmp_path, photograph, suffix, quality, orientation
-):
+def test_a_badge_is_no_second_person_however_the_picture_is_stored(tmp_path, photograph, suffix, quality, orientation):
     laid = {
         1: photograph,
         5: photograph.swapaxes(0, 1),

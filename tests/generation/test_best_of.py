@@ -6,9 +6,9 @@ from numpy.testing import assert_array_equal
 
 from likeness.errors import ConfigError
 from likeness.generation import GenerationRequest
-from likeness.generation.best_of import look_step
-from likeness.generation.denoise import Judge, Rejected, denoise
-from likeness.generation.search import MAX_SEED
+from likeness.generation.sampling.best_of import look_step
+from likeness.generation.sampling.sample import Judge, Rejected, denoise
+from likeness.generation.sampling.search import MAX_SEED
 from likeness.records import Similarity
 
 PROMPT = "a woman img in a red sweater nods"

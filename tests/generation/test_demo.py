@@ -3,9 +3,9 @@ import re
 import numpy as np
 import pytest
 
-from likeness.generation.demo import choose_alike, choose_puppet, write_demo
-from likeness.generation.presets import find_preset
-from likeness.generation.settings import resolve_settings
+from likeness.app.demo import choose_alike, choose_puppet, write_demo
+from likeness.generation.inputs.settings import resolve_settings
+from likeness.generation.loading.presets import find_preset
 from likeness.records import Clip, Similarity
 
 

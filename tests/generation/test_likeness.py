@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 
 from likeness.errors import ConfigError, FaceError, PromptError, WeightsError
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.presets import PRESETS
+from likeness.generation.loading.presets import PRESETS
 from likeness.media import read_metadata, read_video
 
 PROMPT = "a woman img in a red sweater nods"
@@ -68,7 +68,7 @@ def test_the_face_changes_the_video(either, face_of):
 
 def test_a_reference_that_never_acts_is_the_stock_pipeline(either, face):
     stock = either.generate(PROMPT, face, identity_scale=0, steps=2, frames=1).frames
-    # Neither of two steps lies wholly behind six tenths of them.
+    # Neither of two steps lies wholly behind split_modulation tenths of them.
     late = either.generate(PROMPT, face, identity_start=0.6, steps=2, frames=1)
     assert_array_equal(late.frames, stock)
     assert late.settings["identity_start"] == 0.6
@@ -93,9 +93,7 @@ def test_a_batch_makes_what_single_calls_make(either, face_of):
 
 def test_a_second_reference_changes_the_video(either, face_of):
     both = [face_of(0), face_of(1)]
-    assert (
-        either.generate(PROMPT, both, **FEW).frames != either.generate(PROMPT, both[0], **FEW).frames
-    ).any()
+    assert (either.generate(PROMPT, both, **FEW).frames != either.generate(PROMPT, both[0], **FEW).frames).any()
 
 
 def test_progress_counts_every_step(likeness, face):
@@ -138,9 +136,7 @@ def test_no_face_is_refused(likeness):
 def test_references_of_another_engine_are_refused_before_any_step(likeness, face):
     steps = []
     with pytest.raises(FaceError, match="do not compare"):
-        likeness.generate(
-            PROMPT, replace(face, engine="other"), on_step=lambda *now: steps.append(now), **FAST
-        )
+        likeness.generate(PROMPT, replace(face, engine="other"), on_step=lambda *now: steps.append(now), **FAST)
     assert not steps
 
 
@@ -172,8 +168,6 @@ def test_absent_adapter_is_told_before_a_backbone_is_fetched(monkeypatch):
 def test_damaged_adapter_is_told(checkpoint, tmp_path):
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
         content = (checkpoint / "magic_mirror" / name).read_bytes()
-        (tmp_path / name).write_bytes(
-            content[: len(content) // 2] if name.endswith("safetensors") else content
-        )
+        (tmp_path / name).write_bytes(content[: len(content) // 2] if name.endswith("safetensors") else content)
     with pytest.raises(WeightsError, match="Copy or pull it again"):
         Likeness.load(backbone=checkpoint, adapter=tmp_path)

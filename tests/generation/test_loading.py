@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.likeness import Likeness
-from likeness.generation.loading import load_adapter, locate_backbone
-from likeness.generation.presets import PRESETS
+from likeness.generation.loading.load import load_adapter, locate_backbone
+from likeness.generation.loading.presets import PRESETS
 from likeness.methods.fantasy_id import FantasyID
 from likeness.weights import write_checksums
 
@@ -37,9 +37,7 @@ def test_an_adapter_comes_back_as_it_was_saved(adapter):
 
 
 def test_an_adapter_of_another_method_is_refused_with_the_option(checkpoint):
-    with pytest.raises(
-        WeightsError, match=r"is of FantasyID, not of MagicMirror\. Use `--method fantasy_id`"
-    ):
+    with pytest.raises(WeightsError, match=r"is of FantasyID, not of MagicMirror\. Use `--method fantasy_id`"):
         load_adapter(checkpoint / "fantasy_id")
     assert type(load_adapter(checkpoint / "fantasy_id", "fantasy_id")).__name__ == "FantasyID"
 

@@ -8,7 +8,7 @@ import torch
 
 from likeness.errors import SamplingError
 from likeness.generation import Likeness
-from likeness.generation.denoise import to_bytes
+from likeness.generation.sampling.sample import to_bytes
 
 PROMPT = "a woman img in a red sweater nods"
 FEW = {"steps": 4, "frames": 1}

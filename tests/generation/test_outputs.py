@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from likeness.app import demo
 from likeness.errors import ConfigError, FileWriteError, LikenessError, MediaError
-from likeness.generation import demo, folders
-from likeness.generation.outputs import check_enlarged, check_file, check_output, check_picture
-from likeness.generation.saving import read_clip, save_or_rescue
-from likeness.media import read_picture, write_picture, write_video
+from likeness.generation.outputs import folders
+from likeness.generation.outputs.destinations import check_enlarged, check_file, check_output, check_picture
+from likeness.generation.outputs.save import read_clip, save_or_rescue
+from likeness.media import read_image, write_image, write_video
 from likeness.records import Clip
 
 
@@ -118,7 +119,7 @@ def test_pictures_have_a_pictures_suffix(tmp_path):
 
 def test_a_jpeg_holds_its_record(tmp_path):
     path = make_clip().save(tmp_path / "clip.jpg")
-    assert read_picture(path).shape == (256, 256, 3)
+    assert read_image(path).shape == (256, 256, 3)
     with Image.open(path) as picture:
         assert picture.format == "JPEG"
         assert json.loads(picture.info["comment"]) == json.loads(path.with_suffix(".json").read_text())
@@ -138,13 +139,13 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from pathlib import Path
-from likeness.media import write_picture, write_video
+from likeness.media import write_image, write_video
 from likeness.errors import FileWriteError
 noise = np.random.default_rng(0).integers(0, 256, (9, 256, 256, 3), dtype=np.uint8)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 path = Path(sys.argv[1])
 try:
-    write_video(path, noise, 8.0) if path.suffix == ".mp4" else write_picture(path, noise[0])
+    write_video(path, noise, 8.0) if path.suffix == ".mp4" else write_image(path, noise[0])
 except FileWriteError as error:
     print(error)
 """
@@ -154,9 +155,7 @@ except FileWriteError as error:
 def test_a_disk_without_room_leaves_what_was_there(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"before")
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True)
     assert f"{path} cannot be written: File too large" in done.stdout
     assert contents(tmp_path) == {Path(name): b"before"}
 
@@ -183,7 +182,7 @@ def test_a_clip_is_not_lost_where_its_name_was_taken_while_it_was_made(tmp_path)
 
 def test_it_is_said_where_a_clip_could_be_saved_nowhere(monkeypatch):
     monkeypatch.setattr(
-        "likeness.generation.saving.save_clip",
+        "likeness.generation.outputs.save.save_clip",
         lambda *_, **__: (_ for _ in ()).throw(FileWriteError("Full.")),
     )
     with pytest.raises(FileWriteError, match="saved nowhere else"):
@@ -208,11 +207,11 @@ def test_a_record_that_likeness_did_not_write_is_refused(tmp_path, change):
 
 
 def test_pages_escape_what_comes_from_records(tmp_path):
-    from likeness.generation.report import ReportItem, write_report
+    from likeness.generation.outputs.page import ReportItem, write_report
 
     evil = "<script>alert(1)</script>"
     clip = replace(make_clip(2, seed=evil, style=evil, method=evil), prompt=evil)
-    write_picture(tmp_path / "a.png", clip.frames[0])
+    write_image(tmp_path / "a.png", clip.frames[0])
     item = ReportItem(clip=clip, video=tmp_path / "a.mp4", person=evil, references=(), name=evil)
     write_report(
         tmp_path / "report.html",

@@ -13,7 +13,7 @@ from transformers import T5Config, T5EncoderModel
 
 from likeness.errors import ConfigError, ResourceError
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.plan import Card, CardMemory, apply_plan, find_card, measure_sizes, release
+from likeness.generation.sampling.memory_plan import Card, CardMemory, apply_plan, find_card, measure_sizes, release
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, PLANS, choose_plan, predict_all
 
@@ -128,9 +128,7 @@ class FullCard:
         monkeypatch.setattr(pipeline.scheduler, "step", fail)
 
 
-def test_out_of_memory_goes_one_plan_down_with_a_message_and_the_same_seed(
-    fresh, plain, film, monkeypatch, caplog
-):
+def test_out_of_memory_goes_one_plan_down_with_a_message_and_the_same_seed(fresh, plain, film, monkeypatch, caplog):
     memory = plan_memory(fresh, PLANS[0])
     assert memory.prediction.plan is PLANS[0]
     FullCard(monkeypatch, fresh.pipeline, times=1)
@@ -201,9 +199,7 @@ def test_sizes_count_every_parameter_once(either):
     sizes = measure_sizes(either.pipeline, either.method)
     models = (either.pipeline.transformer, either.pipeline.text_encoder, either.pipeline.vae, either.method)
     unique = {id(p): p.numel() for model in models for p in model.parameters()}
-    assert sizes.transformer + sizes.layers + sizes.readers + sizes.text_encoder + sizes.vae == sum(
-        unique.values()
-    )
+    assert sizes.transformer + sizes.layers + sizes.readers + sizes.text_encoder + sizes.vae == sum(unique.values())
     assert sizes.bytes_per_number == 4
 
 

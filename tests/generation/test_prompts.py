@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from likeness.errors import ConfigError, PromptError
-from likeness.generation.prompts import (
+from likeness.generation.inputs.prompts import (
     add_style,
     check_negative_prompt,
     check_prompt,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from likeness import Likeness
 from likeness.backbones import tiny
 from likeness.errors import ConfigError, WeightsError
-from likeness.generation.released import find_files, is_published
+from likeness.generation.loading.released_fantasy_id import find_files, is_published
 from likeness.identity.face_shape.mean_head import PITCH_DEG, MeanHeadShape
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
@@ -35,9 +35,7 @@ def folder(tmp_path_factory):
     tiny.build_text_encoder(text, tokenizer).save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     tiny.build_scheduler().save_pretrained(folder / "scheduler")
-    save_file(
-        released.draw_all(released.published_shapes(folder)), place / "diffusion_pytorch_model.safetensors"
-    )
+    save_file(released.draw_all(released.published_shapes(folder)), place / "diffusion_pytorch_model.safetensors")
     released.write_eva(folder, build_empty(folder)[1])
     released.write_mesh(folder / "transform.pkl")
     return folder
@@ -129,8 +127,8 @@ def test_a_published_folder_is_known_by_its_config(folder, tmp_path):
 
 
 def test_the_doctor_names_the_command_for_the_released_weights(monkeypatch, tmp_path):
-    from likeness.generation import doctor
-    from likeness.generation.presets import find_preset
+    from likeness.app import doctor
+    from likeness.generation.loading.presets import find_preset
 
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
     machine = {"gpus": [{"memory_bytes": 80e9}]}

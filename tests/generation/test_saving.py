@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from likeness.errors import ConfigError, MediaError
-from likeness.generation.saving import read_clip
-from likeness.media import read_picture, read_video, write_video
+from likeness.generation.outputs.save import read_clip
+from likeness.media import read_image, read_video, write_video
 from likeness.records import Clip, Similarity
 
 
@@ -37,7 +37,7 @@ def test_shrinking_is_refused(tmp_path):
 def test_one_frame_becomes_a_picture_with_its_record(tmp_path):
     clip = replace(make_clip(64), frames=make_clip(64).frames[:1])
     path = clip.save(tmp_path / "clip.png")
-    assert read_picture(path).shape == (256, 256, 3)
+    assert read_image(path).shape == (256, 256, 3)
     record = json.loads(path.with_suffix(".json").read_text())
     with Image.open(path) as picture:
         assert json.loads(picture.info["comment"]) == record

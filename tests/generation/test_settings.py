@@ -1,8 +1,8 @@
 import pytest
 
 from likeness.errors import ConfigError, PromptError
-from likeness.generation.presets import find_preset
-from likeness.generation.settings import read_blocks, resolve_settings
+from likeness.generation.inputs.settings import read_blocks, resolve_settings
+from likeness.generation.loading.presets import find_preset
 
 
 def resolve(**chosen):

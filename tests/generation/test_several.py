@@ -3,9 +3,9 @@ import pytest
 from likeness.errors import ConfigError, FaceError, PromptError
 from likeness.faces import read_face
 from likeness.generation import GenerationRequest
-from likeness.generation.prompts import check_prompt, place_trigger
-from likeness.generation.several import areas_of, faces_in, measure, stand_in_strips
-from likeness.puppets import sample_duo, sample_person, sample_picture
+from likeness.generation.inputs.multi_person import areas_of, assign_regions, faces_in, measure
+from likeness.generation.inputs.prompts import check_prompt, place_trigger
+from likeness.puppets import sample_image, sample_person, sample_two_person_clip
 
 BOTH = "a man img1 nods and a woman img2 smiles"
 HALVES = [(0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)]
@@ -28,9 +28,7 @@ def test_two_people_stand_side_by_side_and_each_is_measured(likeness, face_of, t
 
 
 def test_numbers_of_people_and_of_triggers_have_to_agree(likeness, face_of):
-    with pytest.raises(
-        PromptError, match=r"names 1 person, but faces of 2.*Try: \"a man img1 nods and a woman img2"
-    ):
+    with pytest.raises(PromptError, match=r"names 1 person, but faces of 2.*Try: \"a man img1 nods and a woman img2"):
         likeness.generate("a man img nods and a woman smiles", [[face_of(0)], [face_of(1)]])
     with pytest.raises(PromptError, match=r"names 2 people, but only one is expected"):
         likeness.generate(BOTH, [face_of(0)])
@@ -51,7 +49,7 @@ def test_a_better_sentence_is_proposed_for_two():
 def test_who_is_named_first_is_expected_at_the_left(face_of):
     assert areas_of(request(face_of)) == HALVES
     assert areas_of(request(face_of, "a woman img2 smiles at a man img1")) == HALVES[::-1]
-    free = stand_in_strips(request(face_of), own_positions=False)
+    free = assign_regions(request(face_of), own_positions=False)
     assert free.regions is not None
     assert free.regions.across == 1
 
@@ -62,14 +60,14 @@ def test_each_is_held_against_their_own_reference():
     for seed in range(20, 40):
         person = sample_person(seed)
         try:
-            faces.append(read_face(sample_picture(seed, person=person, size_px=256).frames[0]))
+            faces.append(read_face(sample_image(seed, person=person, size_px=256).frames[0]))
         except FaceError:
             continue
         people.append(person)
         if len(people) == 2:
             break
     for seed in range(12):
-        frames = sample_duo(
+        frames = sample_two_person_clip(
             seed, people=(people[0], people[1]), actions=("look", "smile"), num_frames=1
         ).frames
         if None not in faces_in(frames[0], HALVES):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from likeness.errors import ConfigError, WeightsError
-from likeness.generation.shapes import check_shape
+from likeness.generation.sampling.shape_control import check_shape
 from likeness.identity.face_shape.sliders import FaceShape
 
 WIDE = FaceShape(jaw=1.0)

@@ -7,15 +7,12 @@ from likeness.errors import FaceError
 from likeness.faces import read_face
 from likeness.generation import measure_similarity
 from likeness.media import resize
-from likeness.puppets import sample_clip, sample_person, sample_picture
+from likeness.puppets import sample_clip, sample_image, sample_person
 
 
 @pytest.fixture(scope="module")
 def references():
-    return {
-        seed: read_face(sample_picture(seed, person=sample_person(seed), size_px=256).frames[0])
-        for seed in (0, 3)
-    }
+    return {seed: read_face(sample_image(seed, person=sample_person(seed), size_px=256).frames[0]) for seed in (0, 3)}
 
 
 def test_own_clip_is_nearer_than_anothers(references):
@@ -28,7 +25,7 @@ def test_own_clip_is_nearer_than_anothers(references):
 
 
 def test_frames_without_a_face_count_against_the_face_rate_alone(references):
-    face = sample_picture(0, person=sample_person(0), size_px=256).frames[0]
+    face = sample_image(0, person=sample_person(0), size_px=256).frames[0]
     frames = np.stack([resize(face, 64, 64), np.zeros((64, 64, 3), dtype=np.uint8)])
     similarity = measure_similarity(frames, [references[0]])
     assert similarity.face_rate == 0.5
@@ -37,7 +34,7 @@ def test_frames_without_a_face_count_against_the_face_rate_alone(references):
 
 
 def test_a_picture_matches_itself(references):
-    picture = sample_picture(0, person=sample_person(0), size_px=256).frames
+    picture = sample_image(0, person=sample_person(0), size_px=256).frames
     similarity = measure_similarity(picture, [references[0]])
     assert similarity.mean_distance < 0.2
     assert similarity.match_rate == 1

@@ -13,7 +13,7 @@ from likeness.generation.slider_sheet import IN_FRAMES, draw_sheet, measure_fram
 from likeness.identity.face_shape.puppet import PuppetShape
 from likeness.identity.face_shape.sliders import SHAPE_NUMBERS, FaceShape
 from likeness.media import resize
-from likeness.puppets import sample_person, sample_picture
+from likeness.puppets import sample_image, sample_person
 
 PROMPT = "a woman img in a red sweater nods"
 QUICK = {"steps": 1, "frames": 1}
@@ -72,7 +72,7 @@ def test_the_sheet_shows_every_setting_of_every_person(fantasy, face_of):
 
 
 def test_frames_are_measured_as_their_landmarks_say():
-    clip = sample_picture(51, person=sample_person(11), size_px=128)
+    clip = sample_image(51, person=sample_person(11), size_px=128)
     frame = resize(clip.frames[0], 384, 384)
     assert find_faces(frame)
     points = clip.landmarks[0]
@@ -86,7 +86,7 @@ def test_frames_are_measured_as_their_landmarks_say():
 
 
 def test_the_command_line_has_the_sliders(checkpoint, tmp_path, capsys, monkeypatch, face):
-    monkeypatch.setattr("likeness.generation.references._read", lambda *_: [face])
+    monkeypatch.setattr("likeness.generation.inputs.people.references._read", lambda *_: [face])
     (tmp_path / "face.png").write_bytes(b"not read here")
     words = [
         "generate",

@@ -4,7 +4,7 @@ from diffusers import CogVideoXDDIMScheduler
 
 from likeness.backbones.tiny import build_scheduler
 from likeness.errors import ConfigError
-from likeness.generation.denoise import check_steps
+from likeness.generation.sampling.sample import check_steps
 
 
 def sample(steps: int) -> float:
@@ -20,9 +20,7 @@ def sample(steps: int) -> float:
         # No network was taught what lies before timestep 0.
         velocity = (keep.sqrt() * latents - seen) / (1 - keep).sqrt() if timestep >= 0 else clean
         back = scheduler.timesteps[place - 1] if place else None
-        latents, before = scheduler.step(
-            velocity, before, timestep, back, latents, generator=random, return_dict=False
-        )
+        latents, before = scheduler.step(velocity, before, timestep, back, latents, generator=random, return_dict=False)
     return float((latents - clean).abs().max())
 
 

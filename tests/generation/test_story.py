@@ -9,10 +9,10 @@ import pytest
 from likeness.errors import ConfigError, LockedError, PromptError
 from likeness.files import lock
 from likeness.generation import Character, read_story
-from likeness.generation.presets import find_preset
-from likeness.generation.stories import build_story, decide_shots
-from likeness.generation.telling import LOCK, _finished
-from likeness.media import read_picture, read_video
+from likeness.generation.loading.presets import find_preset
+from likeness.generation.stories.render import LOCK, _finished
+from likeness.generation.stories.story_file import build_story, decide_shots
+from likeness.media import read_image, read_video
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "story.toml"
 SHOTS = [
@@ -60,7 +60,7 @@ def test_a_story_leaves_shots_one_video_sheet_plot_and_page(folder):
     assert joined.shape == (18, 256, 256, 3)
     assert fps == 8
     for name in ("contact_sheet.png", "similarity.png", "reference_1.png"):
-        assert read_picture(folder / name).std() > 5
+        assert read_image(folder / name).std() > 5
     page = (folder / "report.html").read_text()
     assert page.count("<video") == 3
     assert "Shot 2: a woman img smiles, in the style of park" in page

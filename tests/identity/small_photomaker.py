@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from likeness.identity.photomaker import PhotoMakerEncoder, PhotoMakerSettings
+from likeness.identity.encoders.photomaker import PhotoMakerEncoder, PhotoMakerSettings
 
 SMALL = PhotoMakerSettings(
     encoder_width=16,

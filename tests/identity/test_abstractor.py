@@ -4,7 +4,7 @@ from torch.nn.functional import conv2d
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError
-from likeness.identity.abstractor import Abstractor, Bottleneck
+from likeness.identity.encoders.abstractor import Abstractor, Bottleneck
 
 
 def make(**changes) -> Abstractor:
@@ -35,9 +35,7 @@ def naive_bottleneck(block, x):
     shortcut = x
     if block.downsample is not None:
         shortcut = naive_norm(block.downsample.bn, conv2d(x, block.downsample.conv.weight))
-    x = swish(
-        naive_norm(block.conv1.bn, torch.einsum("oi,biyx->boyx", block.conv1.conv.weight[..., 0, 0], x))
-    )
+    x = swish(naive_norm(block.conv1.bn, torch.einsum("oi,biyx->boyx", block.conv1.conv.weight[..., 0, 0], x)))
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
     depthwise = torch.zeros_like(x)
     for y in range(3):
@@ -80,9 +78,7 @@ def test_without_neighbors_each_token_sees_the_patches_of_its_own_place():
     for block in (layer.net[0].b1, layer.net[2].b1):
         torch.nn.init.zeros_(block.se.fc2.weight)
         weight = block.conv2.conv.weight.data
-        weight.copy_(
-            weight * torch.zeros(3, 3).index_put_((torch.tensor(1), torch.tensor(1)), torch.tensor(1.0))
-        )
+        weight.copy_(weight * torch.zeros(3, 3).index_put_((torch.tensor(1), torch.tensor(1)), torch.tensor(1.0)))
     features = torch.randn(1, 64, 8).double().requires_grad_()
     for token, (top, left) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
         (gradient,) = torch.autograd.grad(layer(features)[0, token].square().sum(), features)

@@ -44,9 +44,7 @@ def naive_conv(conv, x, stride):
     kernel = conv.weight.shape[-1]
     padded = torch.nn.functional.pad(x, (kernel // 2, kernel // 2))
     starts = range(0, padded.shape[-1] - kernel + 1, stride)
-    steps = [
-        torch.einsum("oik,bik->bo", conv.weight, padded[..., start : start + kernel]) for start in starts
-    ]
+    steps = [torch.einsum("oik,bik->bo", conv.weight, padded[..., start : start + kernel]) for start in starts]
     return torch.stack(steps, dim=-1) + conv.bias[:, None]
 
 
@@ -60,9 +58,7 @@ def naive_normed(layer, x, stride):
     return x * torch.tanh(torch.log1p(x.exp()))
 
 
-@pytest.mark.parametrize(
-    ("strides", "length"), [((1, 1, 1, 1), 21), ((4, 4, 2, 2), 1)], ids=["kept", "strided"]
-)
+@pytest.mark.parametrize(("strides", "length"), [((1, 1, 1, 1), 21), ((4, 4, 2, 2), 1)], ids=["kept", "strided"])
 def test_residual_convolutions_match_equation_f6_as_loops(strides, length):
     torch.manual_seed(0)
     layer = ResConv1D(4, (4, 8, 8, 16), strides=strides, num_groups=2).double()

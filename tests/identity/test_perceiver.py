@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError
-from likeness.identity.perceiver import FacePerceiver, IdentityPerceiver, LatentAttention, Resampler
+from likeness.identity.encoders.perceiver import FacePerceiver, IdentityPerceiver, LatentAttention, Resampler
 
 
 def layer_norm(x, norm):
@@ -77,9 +77,7 @@ def test_identity_perceiver_is_equation_4_with_the_recognizer_as_query():
 
 def test_face_perceiver_is_equation_3_with_learned_queries():
     torch.manual_seed(0)
-    perceiver = FacePerceiver(
-        8, output_width=10, feature_width=6, depth=1, head_width=4, num_tokens=3
-    ).double()
+    perceiver = FacePerceiver(8, output_width=10, feature_width=6, depth=1, head_width=4, num_tokens=3).double()
     features = torch.randn(2, 7, 6).double()
     rows = [naive_resampler(perceiver.resampler, perceiver.query, f) for f in features]
     expected = torch.stack([row @ perceiver.project.weight.T + perceiver.project.bias for row in rows])
@@ -102,9 +100,7 @@ def test_names_and_sizes_are_those_of_photomaker_v2():
     names = perceiver.state_dict().keys()
     assert {"token_proj.0.weight", "token_proj.2.bias", "token_norm.weight"} <= names
     resampler = "perceiver_resampler."
-    assert {
-        resampler + name for name in ("proj_in.bias", "layers.3.0.to_kv.weight", "layers.0.1.1.weight")
-    } <= names
+    assert {resampler + name for name in ("proj_in.bias", "layers.3.0.to_kv.weight", "layers.0.1.1.weight")} <= names
 
 
 def test_head_width_that_does_not_divide_is_refused():

@@ -9,11 +9,7 @@ from small_photomaker import LORA, SMALL, make_encoder, write_published
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError, WeightsError
-from likeness.identity.photomaker import (
-    PhotoMakerEncoder,
-    PhotoMakerFuse,
-    read_published,
-)
+from likeness.identity.encoders.photomaker import PhotoMakerEncoder, PhotoMakerFuse, read_published
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +138,7 @@ class Dangerous:
         return print, ("code ran",)
 
 
-@pytest.mark.parametrize(
-    "content", [Dangerous(), {"id_encoder": {}}, [1], {"id_encoder": 3, "lora_weights": {}}]
-)
+@pytest.mark.parametrize("content", [Dangerous(), {"id_encoder": {}}, [1], {"id_encoder": 3, "lora_weights": {}}])
 def test_other_pickles_are_refused_and_run_nothing(tmp_path, capsys, content):
     path = tmp_path / "other.bin"
     torch.save(content, path)
@@ -189,9 +183,7 @@ def test_every_reference_gives_two_tokens_and_nothing_is_averaged(encoder):
 def test_the_embedding_enters_raw(encoder):
     pixels, embedding = people()
     with torch.no_grad():
-        assert not torch.allclose(
-            encoder(pixels, 2 * embedding).id_tokens, encoder(pixels, embedding).id_tokens
-        )
+        assert not torch.allclose(encoder(pixels, 2 * embedding).id_tokens, encoder(pixels, embedding).id_tokens)
 
 
 def test_embeddings_of_another_engine_are_refused(encoder):

@@ -12,18 +12,14 @@ WORDS = ["a", "woman", "elderly", "police", "man", "waves", "reading", "at", "th
 def sentencepiece_like() -> PreTrainedTokenizerFast:
     """Pieces with T5's word mark: known words whole, others in letters, punctuation apart."""
     pieces = ["\u2581" + word for word in WORDS] + ["\u2581", "\u2581offi", "cer", ",", "."]
-    pieces += list("abcdefghijklmnopqrstuvwxyz") + [
-        "\u2581" + letter for letter in "bcdefghijklmnopqrstuvwxyz"
-    ]
+    pieces += list("abcdefghijklmnopqrstuvwxyz") + ["\u2581" + letter for letter in "bcdefghijklmnopqrstuvwxyz"]
     scored = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     scored += [(piece, -10.0 + 2 * len(piece)) for piece in dict.fromkeys(pieces)]
     tokenizer = Tokenizer(models.Unigram(scored, unk_id=2))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def word_level() -> PreTrainedTokenizerFast:
@@ -33,9 +29,7 @@ def word_level() -> PreTrainedTokenizerFast:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 @pytest.fixture(params=[sentencepiece_like, word_level], ids=["pieces", "words"])
@@ -146,9 +140,7 @@ def test_two_people_are_bound_to_their_own_words():
     assert word_level().convert_ids_to_tokens(tokens.ids[0, :12].tolist()) == [
         "a", "man", "man", "waves", "at", "the", "woman", "woman", "woman", ",", "reading", "</s>",
     ]  # fmt: skip
-    swapped = tokenize_prompts(
-        ["a woman img2 waves at the man img1"], word_level(), num_copies=[1, 1], max_length=9
-    )
+    swapped = tokenize_prompts(["a woman img2 waves at the man img1"], word_level(), num_copies=[1, 1], max_length=9)
     assert swapped.whose[0].tolist() == [0, 2, 0, 0, 0, 1, 0, 0, 0]
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from likeness import weights
 from likeness.errors import ConfigError, NoFaceError, ResourceError, WeightsError
-from likeness.faces import mesh_points
-from likeness.faces.geometry import rotation
+from likeness.faces.geometry import mesh_points
+from likeness.faces.geometry.align import rotation
 from likeness.identity.face_shape import flame_check, load_source
 from likeness.identity.face_shape.beside import BesideShape, find_vertices
 from likeness.identity.face_shape.flame import FlameShape
@@ -20,7 +20,7 @@ from likeness.identity.face_shape.mean_head import CENTER_M, JOINT_M, PITCH_DEG,
 from likeness.identity.face_shape.mediapipe import ANCHORS, MediaPipeShape, fit_space_similarity, remove_pose
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.face_shape.puppet import PuppetShape
-from likeness.identity.published_mesh import read_template
+from likeness.identity.mesh.published_mesh import read_template
 from likeness.puppets import sample_person
 from likeness.puppets.shape import build_head
 from likeness.records import Pose
@@ -355,9 +355,7 @@ def test_posed_heads_pass_the_check(vertices, pose):
 
 
 def turned(face, **angles):
-    return dataclasses.replace(
-        face, pose=Pose(**{"yaw_deg": 0.0, "pitch_deg": 5.0, "roll_deg": 0.0, **angles})
-    )
+    return dataclasses.replace(face, pose=Pose(**{"yaw_deg": 0.0, "pitch_deg": 5.0, "roll_deg": 0.0, **angles}))
 
 
 def test_the_mean_head_is_turned_about_flames_joint(face_of, vertices):
@@ -369,9 +367,7 @@ def test_the_mean_head_is_turned_about_flames_joint(face_of, vertices):
     nose = flame_check.NOSE
     right = head([turned(face_of(0), yaw_deg=20.0)])[nose] - head([turned(face_of(0))])[nose]
     assert right[0] > 0.02  # A nose that points to the picture's right.
-    assert (
-        plain([turned(face_of(0))])[nose, 1] - head([turned(face_of(0))])[nose, 1] > 0.02
-    )  # Down, by 21 degrees.
+    assert plain([turned(face_of(0))])[nose, 1] - head([turned(face_of(0))])[nose, 1] > 0.02  # Down, by 21 degrees.
     tilted = plain([turned(face_of(0), roll_deg=90.0)])  # Clockwise: the crown goes to the right.
     assert tilted[flame_check.CROWN, 0] > 0.1
     assert np.allclose(tilted[:, 2], plain([turned(face_of(0))])[:, 2], atol=1e-6)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from likeness.identity.shapes import puppet_topology
-from likeness.identity.vertices import VertexEncoder
+from likeness.identity.mesh.puppet_topology import puppet_topology
+from likeness.identity.mesh.vertices import VertexEncoder
 from likeness.puppets import sample_clip
 
 

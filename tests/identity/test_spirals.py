@@ -5,8 +5,8 @@ import pytest
 from meshes import sheet, sphere
 
 from likeness.errors import ConfigError, WeightsError
-from likeness.identity.decimation import decimate
-from likeness.identity.spirals import MeshTopology, place_on_surface, spiral_sequences
+from likeness.identity.mesh.decimation import decimate
+from likeness.identity.mesh.spirals import MeshTopology, place_on_surface, spiral_sequences
 
 
 def neighbors_of(triangles, vertex):

@@ -7,8 +7,8 @@ from meshes import sphere
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError
-from likeness.identity.spirals import MeshTopology
-from likeness.identity.vertices import SpiralConv, VertexEncoder, depth_code, upsample
+from likeness.identity.mesh.spirals import MeshTopology
+from likeness.identity.mesh.vertices import SpiralConv, VertexEncoder, depth_code, upsample
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +53,7 @@ def test_encoder_matches_equation_f4_written_as_loops(topology):
     depth = people[..., 2]  # the unit sphere fills [-1, 1] already
     for level, layer in enumerate(encoder.convolutions):
         rows = [
-            layer.layer(torch.cat([x[:, v] for v in spiral], dim=-1))
-            for spiral in topology.spirals[level].tolist()
+            layer.layer(torch.cat([x[:, v] for v in spiral], dim=-1)) for spiral in topology.spirals[level].tolist()
         ]
         kept = topology.kept[level].tolist()
         x = torch.stack([torch.where(row > 0, row, row.exp() - 1) for row in rows], dim=1)[:, kept]

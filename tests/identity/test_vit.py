@@ -5,7 +5,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError
-from likeness.identity.vit import CLIP_MEAN, CLIP_STD, ClipFeatures, SmallFeatures, resize
+from likeness.identity.encoders.vit import CLIP_MEAN, CLIP_STD, ClipFeatures, SmallFeatures, resize
 
 
 def test_small_features_are_the_outputs_of_the_last_two_blocks():

@@ -26,9 +26,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def make_transformer(num_layers=4) -> CogVideoXTransformer3DModel:
@@ -123,6 +121,4 @@ def make_inputs(batch=2):
 
 def random_identity(mirror, batch=2, references=1):
     torch.manual_seed(6)
-    return mirror.encode_tensors(
-        torch.rand(batch, references, 3, 16, 16) * 2 - 1, torch.randn(batch, references, 128)
-    )
+    return mirror.encode_tensors(torch.rand(batch, references, 3, 16, 16) * 2 - 1, torch.randn(batch, references, 128))

@@ -22,10 +22,10 @@ from miniature import (
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from likeness.adapters.injection import InjectionLayer
+from likeness.adapters.blocks.fantasy_id import InjectionLayer
 from likeness.errors import ConfigError, PromptError
+from likeness.identity.mesh.spirals import MeshTopology
 from likeness.identity.reference import stack_heads
-from likeness.identity.spirals import MeshTopology
 from likeness.methods.fantasy_id import FantasyID, FantasyIdentity
 
 SMALL = {
@@ -73,9 +73,7 @@ def make_fantasy(transformer, topology, *, is_trained=True, **changes) -> Fantas
 
 
 def make_shape(topology, seed=0):
-    return topology.vertices[0] + np.random.default_rng(seed).normal(scale=0.1, size=(66, 3)).astype(
-        np.float32
-    )
+    return topology.vertices[0] + np.random.default_rng(seed).normal(scale=0.1, size=(66, 3)).astype(np.float32)
 
 
 def random_identity(fantasy, topology, batch=2, references=1):
@@ -185,9 +183,7 @@ def test_whole_transformer_adds_equation_2_behind_every_block(transformer, topol
 def test_identity_is_read_and_projected_once_for_a_whole_video(pipe, fantasy, topology, monkeypatch):
     calls = []
     plain = InjectionLayer.keys_and_values
-    monkeypatch.setattr(
-        InjectionLayer, "keys_and_values", lambda layer, x: (calls.append(layer), plain(layer, x))[1]
-    )
+    monkeypatch.setattr(InjectionLayer, "keys_and_values", lambda layer, x: (calls.append(layer), plain(layer, x))[1])
     with fantasy.identity(fantasy.encode([make_face()], vertices=make_shape(topology))):
         sample(pipe, num_inference_steps=3, **fantasy.prompt(CLEAN))
     assert len(calls) == len(set(map(id, calls))) == 4

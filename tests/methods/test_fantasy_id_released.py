@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError, WeightsError
-from likeness.identity.halfedges import walked_rings
-from likeness.identity.published_mesh import read_mesh
+from likeness.identity.mesh.halfedges import walked_rings
+from likeness.identity.mesh.published_mesh import read_mesh
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.fantasy_id.published import build_empty, load_published, published_names, save_published
@@ -101,9 +101,7 @@ def test_an_injection_matches_the_published_code(loaded, golden):
     layer = loaded[1].layers["2"]
     context = torch.cat([golden["face_abstractor"], golden["vertex_reducer"]], dim=1)
     keys, values = layer.keys_and_values(context)
-    added = layer(
-        released.draw("input.hidden", (2, 36, 192)), *(x.expand(2, -1, -1, -1) for x in (keys, values)), None
-    )
+    added = layer(released.draw("input.hidden", (2, 36, 192)), *(x.expand(2, -1, -1, -1) for x in (keys, values)), None)
     assert_close(added, golden["layer_attention"], **CLOSE)
 
 
@@ -184,16 +182,12 @@ def test_names_and_sizes_are_the_published_ones(tmp_path, interval, layers):
     for name, shape in added.items():
         numbers[".".join(name.split(".")[: 1 + name.startswith("layer_attention")])] += int(np.prod(shape))
     assert numbers["layer_attention.0"] == 20_981_760
-    listed = json.loads(
-        (Path(__file__).parents[1] / "golden" / "fantasy_id_released_tensors.json").read_text()
-    )
+    listed = json.loads((Path(__file__).parents[1] / "golden" / "fantasy_id_released_tensors.json").read_text())
     assert len(listed) == 1100
     own = "layer_attention.{i}."
     expected = {name: tuple(shape) for name, shape in listed.items() if not name.startswith(own)}
     for number in range(layers):
-        expected |= {
-            name.format(i=number): tuple(shape) for name, shape in listed.items() if name.startswith(own)
-        }
+        expected |= {name.format(i=number): tuple(shape) for name, shape in listed.items() if name.startswith(own)}
     assert added == expected
     rounded = {name: round(number / 1e6, 3) for name, number in numbers.items()}
     assert rounded["face_abstractor"] == 144.213
@@ -216,9 +210,7 @@ def test_every_published_layout_loads_and_saves_back_identical(tmp_path, folder,
     state = load_file(folder / "transformer" / f"{STEM}.safetensors")
     place = released.write_config(tmp_path)
     write_layout(place, state, layout)
-    transformer, method = load_published(
-        tmp_path, mesh, eva=folder / "face_encoder" / "EVA02_CLIP_L_336_psz14_s6B.pt"
-    )
+    transformer, method = load_published(tmp_path, mesh, eva=folder / "face_encoder" / "EVA02_CLIP_L_336_psz14_s6B.pt")
     back = save_published(tmp_path / "back", transformer, method)
     again = load_file(back / f"{STEM}.safetensors")
     assert again.keys() == state.keys()
@@ -332,9 +324,7 @@ def test_settings_and_tensors_that_nobody_reads_are_listed_and_ignored(tmp_path,
     (place / "config.json").write_text(json.dumps({**config, "new_setting": 1}))
     state = load_file(folder / "transformer" / f"{STEM}.safetensors")
     save_file({**state, "face_stranger.weight": torch.ones(2)}, place / f"{STEM}.safetensors")
-    transformer, _ = load_published(
-        tmp_path, mesh, eva=folder / "face_encoder" / "EVA02_CLIP_L_336_psz14_s6B.pt"
-    )
+    transformer, _ = load_published(tmp_path, mesh, eva=folder / "face_encoder" / "EVA02_CLIP_L_336_psz14_s6B.pt")
     assert "new_setting" in caplog.text
     assert "face_stranger.weight" in caplog.text
     assert "face_stranger.weight" not in transformer.state_dict()

@@ -119,11 +119,7 @@ def gradients(transformer, mirror, active):
     with mirror.conditioned(identity, active=active):
         prediction = transformer(**inputs).sample
     prediction.square().mean().backward()  # outside the context, as a training loop may do
-    return {
-        name: parameter.grad.clone()
-        for name, parameter in mirror.named_parameters()
-        if parameter.grad is not None
-    }
+    return {name: parameter.grad.clone() for name, parameter in mirror.named_parameters() if parameter.grad is not None}
 
 
 @pytest.mark.parametrize("active", [None, torch.tensor([True, False, True])], ids=["all rows", "some rows"])
@@ -155,9 +151,7 @@ def test_each_row_has_its_own_identity(transformer):
         alone = MagicMirrorIdentity(
             id_tokens=identity.id_tokens[row : row + 1], face_tokens=identity.face_tokens[row : row + 1]
         )
-        one = {
-            name: value[row : row + 1] if torch.is_tensor(value) else value for name, value in inputs.items()
-        }
+        one = {name: value[row : row + 1] if torch.is_tensor(value) else value for name, value in inputs.items()}
         with mirror.conditioned(alone):
             assert_close(transformer(**one).sample, together[row : row + 1], rtol=1e-4, atol=1e-5)
 

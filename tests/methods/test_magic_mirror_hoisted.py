@@ -16,7 +16,7 @@ from miniature import (
 from torch import nn
 from torch.testing import assert_close
 
-from likeness.adapters.hoist import Hoist, Tabulated
+from likeness.adapters.sampling.precompute import CachedLinear, ModulationCache
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 
 
@@ -25,7 +25,7 @@ def plainly(monkeypatch):
     """Switch the hoisting off: the adapter computes all of it in the blocks, as in training."""
 
     def switch():
-        monkeypatch.setattr(Hoist, "suits", staticmethod(lambda _transformer: False))
+        monkeypatch.setattr(ModulationCache, "suits", staticmethod(lambda _transformer: False))
 
     return switch
 
@@ -98,9 +98,7 @@ def test_each_identity_and_each_scale_has_tables_of_its_own(pipe, mirror):
 
 def linears(pipe):
     return [
-        norm.linear
-        for block in pipe.transformer.transformer_blocks
-        for norm in (block.base.norm1, block.base.norm2)
+        norm.linear for block in pipe.transformer.transformer_blocks for norm in (block.base.norm1, block.base.norm2)
     ]
 
 
@@ -110,17 +108,17 @@ def test_weights_that_tables_replace_leave_while_sampling_and_come_back(pipe, mi
     seen = []
 
     def look(_pipe, _step, _timestep, tensors):
-        hoist = mirror._session.hoist
-        assert all(isinstance(linear, Tabulated) for linear in linears(pipe))
+        sampling_cache = mirror._session.sampling_cache
+        assert all(isinstance(linear, CachedLinear) for linear in linears(pipe))
         assert pipe.transformer.state_dict().keys() == before.keys()
-        seen.append((hoist.released_bytes, hoist.table_bytes))
+        seen.append((sampling_cache.released_bytes, sampling_cache.table_bytes))
         return tensors
 
     with mirror.identity([make_face()]):
         encoded = mirror.prompt(PROMPT)
         sample(pipe, **encoded, callback_on_step_end=look)
         mirror.prompt(PROMPT)  # needs the weights again
-        assert not mirror._session.hoist.released_bytes
+        assert not mirror._session.sampling_cache.released_bytes
         sample(pipe, **encoded, callback_on_step_end=look)
     released, tables = seen[0]
     owned = sum(parameter.numel() * 4 for parameter in mirror.parameters())
@@ -201,13 +199,11 @@ def test_a_window_suits_the_first_block_cache(pipe, mirror):
 def test_inference_mode_leaves_parameters_that_can_learn(pipe, mirror):
     with torch.inference_mode(), mirror.identity(mirror.encode([make_face()])):
         sample(pipe, **mirror.prompt(PROMPT))
-    assert not any(
-        parameter.is_inference() for parameter in (*mirror.parameters(), *pipe.transformer.parameters())
-    )
+    assert not any(parameter.is_inference() for parameter in (*mirror.parameters(), *pipe.transformer.parameters()))
 
 
 def test_another_transformer_is_not_touched(pipe, mirror):
     other = make_transformer()
     with mirror.identity([make_face()]):
         sample(pipe, **mirror.prompt(PROMPT))
-        assert not any(isinstance(module, Tabulated) for module in other.modules())
+        assert not any(isinstance(module, CachedLinear) for module in other.modules())

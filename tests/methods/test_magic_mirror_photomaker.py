@@ -6,7 +6,7 @@ from small_photomaker import LORA, SMALL, make_encoder, write_published
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError, WeightsError
-from likeness.identity.photomaker import PhotoMakerEncoder, fill_from_photomaker
+from likeness.identity.encoders.photomaker import PhotoMakerEncoder, fill_from_photomaker
 from likeness.methods.magic_mirror import MagicMirror
 
 

@@ -80,7 +80,5 @@ def test_prompts_that_only_look_like_guidance_are_refused(pipe, mirror):
 
 def test_embeddings_of_another_width_are_refused(mirror):
     face = replace(make_face(), embedding=np.zeros(512, dtype=np.float32), engine="arcface")
-    with pytest.raises(
-        ConfigError, match="read by `arcface`, has 512 numbers; the adapter was trained on 128"
-    ):
+    with pytest.raises(ConfigError, match="read by `arcface`, has 512 numbers; the adapter was trained on 128"):
         mirror.encode([make_face(), face])

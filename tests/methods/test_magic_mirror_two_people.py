@@ -3,7 +3,7 @@ import torch
 from miniature import PROMPT, make_face, make_mirror, sample
 from torch.testing import assert_close
 
-from likeness.adapters.regions import Regions
+from likeness.adapters.conditioning.regions import Regions
 from likeness.errors import ConfigError, PromptError
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 
@@ -57,9 +57,7 @@ def test_kept_apart_a_face_reaches_its_own_strip_alone(pipe):
 def test_strips_follow_the_order_of_mention(pipe, mirror):
     faces = [[make_face(0)], [make_face(1)]]
     mentioned = wide(pipe, mirror, faces, "a woman img2 waves at a man img1")
-    placed = wide(
-        pipe, mirror, faces, "a woman img2 waves at a man img1", regions=Regions(areas=(RIGHT, LEFT))
-    )
+    placed = wide(pipe, mirror, faces, "a woman img2 waves at a man img1", regions=Regions(areas=(RIGHT, LEFT)))
     assert torch.equal(mentioned, placed)
     assert not torch.equal(mentioned, wide(pipe, mirror, faces, regions=Regions(areas=(LEFT, RIGHT))))
 

@@ -41,9 +41,7 @@ def video(method, pipe, faces, **controls):
 
 
 def test_method_and_training_take_less_than_150_lines():
-    lines = [
-        line for name in ("face_tokens", "train") for line in (FOLDER / f"{name}.py").read_text().splitlines()
-    ]
+    lines = [line for name in ("face_tokens", "train") for line in (FOLDER / f"{name}.py").read_text().splitlines()]
     assert len(lines) < MAX_LINES
 
 
@@ -68,7 +66,7 @@ def test_another_person_a_second_picture_and_controls_change_the_video(method, p
 
 
 def test_it_comes_back_as_it_was_saved(module, method, pipe, tmp_path):
-    from likeness.generation.loading import load_adapter
+    from likeness.generation.loading.load import load_adapter
 
     expected = video(method.attach(pipe), pipe, make_face())
     method.save_pretrained(tmp_path)
@@ -80,10 +78,10 @@ def test_it_comes_back_as_it_was_saved(module, method, pipe, tmp_path):
 def test_training_reaches_every_parameter_that_can_learn_at_first(module, method, pipe):
     method.attach(pipe).trainable_parameters()
     data = {"faces": {"embedding": torch.randn(6, 128)}}
-    lesson = module.FaceTokensLesson()
-    lesson.prepare(method, data, is_new=True)
+    method_spec = module.FaceTokensLesson()
+    method_spec.prepare(method, data, is_new=True)
     assert_close(method.mean, data["faces"]["embedding"].mean(dim=0))
-    identity = method.encode_tensors(None, lesson.traits(data, "faces", torch.tensor([[0, 1], [2, 3]])))
+    identity = method.encode_tensors(None, method_spec.traits(data, "faces", torch.tensor([[0, 1], [2, 3]])))
     assert identity.face_tokens.shape == (2, 8, 16)
     noisy, text = torch.randn(2, 3, 4, 4, 4), torch.randn(2, 12, 16)
     with method.conditioned(identity, active=torch.ones(2, dtype=torch.bool)):
@@ -101,8 +99,8 @@ def test_the_worked_example_runs(monkeypatch, tmp_path):
         "faces.count=8",
         "faces.people=4",
         "faces.shard=8",
-        "unseen.count=8",
-        "unseen.people=4",
+        "validation.count=8",
+        "validation.people=4",
         "stages.0.steps=3",
     ]
     monkeypatch.setattr(sys, "argv", ["train.py", *few, "stages.0.batch=4"])

@@ -10,11 +10,11 @@ from likeness.puppets import (
     GROUPS,
     SETTINGS,
     sample_clip,
+    sample_image,
     sample_person,
-    sample_picture,
 )
 from likeness.puppets.captions import describe, describe_pair, vocabulary
-from likeness.puppets.maps import CHANNELS, PARTS
+from likeness.puppets.rendering.maps import CHANNELS, PARTS
 from likeness.puppets.scene import GARMENTS
 
 
@@ -52,7 +52,7 @@ def test_landmarks_lie_on_the_face(clip):
 
 
 def test_landmark_order_is_that_of_the_picture():
-    points = sample_picture(2, max_yaw_deg=5).landmarks[0]
+    points = sample_image(2, max_yaw_deg=5).landmarks[0]
     assert (np.diff(points[:4, 0]) > 0).all()
     assert points[4, 1] > points[:4, 1].max()
 
@@ -65,9 +65,7 @@ def test_vertices_depend_on_the_person_alone():
 
 
 def test_tilting_the_head_clockwise_lowers_the_right_eye():
-    clip = next(
-        c for c in (sample_clip(s, action="tilt", num_frames=9) for s in range(9)) if c.pose_deg[-1, 2] > 8
-    )
+    clip = next(c for c in (sample_clip(s, action="tilt", num_frames=9) for s in range(9)) if c.pose_deg[-1, 2] > 8)
     left, right = clip.landmarks[-1, :2, 1].mean(), clip.landmarks[-1, 2:4, 1].mean()
     assert right > left
 
@@ -113,9 +111,7 @@ def test_the_vocabulary_has_every_word_of_a_sentence():
         clothing = list(CLOTHING_COLORS)[number % len(CLOTHING_COLORS)]
         garment = GARMENTS[number % len(GARMENTS)]
         sentence = describe(pair[0], action, clothing, garment, setting, rng)
-        sentence += " " + describe_pair(
-            pair, (action, "nod"), (f"{clothing} {garment}", "red shirt"), setting, rng
-        )
+        sentence += " " + describe_pair(pair, (action, "nod"), (f"{clothing} {garment}", "red shirt"), setting, rng)
         assert set(re.findall(r"\w+", sentence)) - {"img", "img1", "img2"} <= known
 
 

@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 
 from likeness.errors import ConfigError
-from likeness.puppets import sample_clip, sample_duo, sample_person
+from likeness.puppets import sample_clip, sample_person, sample_two_person_clip
 from likeness.puppets.captions import MAX_PAIR_WORDS
 
 
 @pytest.fixture(scope="module")
 def duo():
-    return sample_duo(5, num_frames=3)
+    return sample_two_person_clip(5, num_frames=3)
 
 
 def test_a_seed_is_a_clip_bit_for_bit(duo):
-    again = sample_duo(5, num_frames=3)
+    again = sample_two_person_clip(5, num_frames=3)
     assert np.array_equal(duo.frames, again.frames)
     assert duo.prompt == again.prompt
 
@@ -34,7 +34,7 @@ def test_each_head_is_in_its_half_and_no_pixel_is_of_both(duo):
 
 def test_heads_are_as_large_as_in_clips_of_one():
     people = (sample_person(1), sample_person(2))
-    duo = sample_duo(3, people=people, actions=("look", "look"), num_frames=1)
+    duo = sample_two_person_clip(3, people=people, actions=("look", "look"), num_frames=1)
     for who, person in enumerate(people):
         alone = sample_clip(3, person=person, action="look", num_frames=1).face_mask.sum()
         assert 0.7 < duo.face_masks[0, who].sum() / alone < 1.4
@@ -42,7 +42,7 @@ def test_heads_are_as_large_as_in_clips_of_one():
 
 def test_sentences_name_both_from_left_to_right_and_stay_short():
     for seed in range(15):
-        duo = sample_duo(seed, num_frames=1, size_px=16)
+        duo = sample_two_person_clip(seed, num_frames=1, size_px=16)
         first, second = (duo.prompt.index(f"{duo.people[n].group} img{n + 1}") for n in (0, 1))
         assert first < second
         assert "img" not in duo.caption
@@ -51,6 +51,6 @@ def test_sentences_name_both_from_left_to_right_and_stay_short():
 
 def test_bad_requests_say_what_is_possible():
     with pytest.raises(ConfigError, match="turn_left"):
-        sample_duo(0, actions=("look", "fly"))
+        sample_two_person_clip(0, actions=("look", "fly"))
     with pytest.raises(ConfigError, match="16 px"):
-        sample_duo(0, size_px=4)
+        sample_two_person_clip(0, size_px=4)

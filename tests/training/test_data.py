@@ -7,34 +7,34 @@ from torch.testing import assert_close
 
 from likeness.backbones import tiny
 from likeness.errors import CheckpointError, ConfigError
-from likeness.training import render
-from likeness.training.data import Order, Shards, nudged, to_bytes, to_float, unpack_mask
-from likeness.training.latents import latents, shrink_mask
-from likeness.training.progress import Journal
+from likeness.training.data import render_puppets
+from likeness.training.data.datasets import Order, Shards, jitter_landmarks, to_bytes, to_float, unpack_mask
+from likeness.training.data.latents import latents, shrink_mask
+from likeness.training.engine.logging import Journal
 
 
-def small(**changes) -> render.PuppetSettings:
+def small(**changes) -> render_puppets.PuppetSettings:
     values = {"kind": "clips", "count": 3, "people": 2, "size_px": 32, "num_frames": 5, "shard": 2}
-    return render.PuppetSettings(**{**values, **changes})
+    return render_puppets.PuppetSettings(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
-    assert list(render.build(small(), folder, processes=0))[-1] == (2, 2)
+    assert list(render_puppets.build(small(), folder, processes=0))[-1] == (2, 2)
     return folder
 
 
 def test_a_build_that_was_stopped_goes_on(cache):
-    folder = render.folder(small(), cache)
+    folder = render_puppets.folder(small(), cache)
     before = Shards.read(folder)["frames"]
     (folder / "00001.json").unlink()
-    assert list(render.build(small(), cache, processes=0)) == [(1, 2), (2, 2)]
+    assert list(render_puppets.build(small(), cache, processes=0)) == [(1, 2), (2, 2)]
     assert torch.equal(Shards.read(folder)["frames"], before)
 
 
 def test_samples_hold_frames_masks_landmarks_and_facts(cache):
-    shards = Shards.read(render.folder(small(), cache))
+    shards = Shards.read(render_puppets.folder(small(), cache))
     assert shards["frames"].shape == (3, 5, 32, 32, 3)
     mask = unpack_mask(shards["mask"])
     assert mask.shape == (3, 5, 32, 32)
@@ -47,29 +47,29 @@ def test_samples_hold_frames_masks_landmarks_and_facts(cache):
 @pytest.mark.parametrize("name", ["00001.safetensors", "00001.json"])
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda _: b"", lambda _: b"[]"])
 def test_a_damaged_shard_is_told_and_made_again(cache, name, damage):
-    path = render.folder(small(), cache) / name
+    path = render_puppets.folder(small(), cache) / name
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     with pytest.raises(CheckpointError, match=r"Delete|samples"):
         Shards.read(path.parent, count=3)
-    assert list(render.build(small(), cache, processes=0)) == [(1, 2), (2, 2)]
+    assert list(render_puppets.build(small(), cache, processes=0)) == [(1, 2), (2, 2)]
     assert path.read_bytes() == whole
 
 
 def test_builders_of_one_folder_take_turns_and_leave_nothing_else(tmp_path):
     settings = small(count=4, shard=1, num_frames=1)
-    folder = render.folder(settings, tmp_path)
+    folder = render_puppets.folder(settings, tmp_path)
     folder.mkdir()
     (folder / "00000.partial").write_bytes(b"of an earlier version")
     with ThreadPoolExecutor(3) as pool:
-        built = list(pool.map(lambda _: list(render.build(settings, tmp_path, processes=0)), range(3)))
+        built = list(pool.map(lambda _: list(render_puppets.build(settings, tmp_path, processes=0)), range(3)))
     assert [steps[-1] for steps in built] == [(4, 4)] * 3
     assert sorted(len(steps) for steps in built) == [1, 1, 5]  # One drew, the others found it done.
     assert len(list(folder.iterdir())) == 2 * 4 + 2  # and the settings and the lock
 
 
 def test_other_settings_lie_elsewhere(cache):
-    assert render.folder(small(), cache) != render.folder(small(seed=1), cache)
+    assert render_puppets.folder(small(), cache) != render_puppets.folder(small(seed=1), cache)
 
 
 def test_no_shards_is_an_error(tmp_path):
@@ -84,7 +84,7 @@ def test_clips_become_scaled_latents_and_masks_once(cache, tmp_path):
     shards = latents(small(), vae, cache, journal)
     assert shards["latents"].shape == (3, 2, 16, 4, 4)
     assert shards["mask"].shape == (3, 2, 4, 4)
-    frames = to_float(Shards.read(render.folder(small(), cache))["frames"]).transpose(1, 2)
+    frames = to_float(Shards.read(render_puppets.folder(small(), cache))["frames"]).transpose(1, 2)
     exact = vae.encode(frames).latent_dist.mode().transpose(1, 2) * vae.config.scaling_factor
     assert (shards["latents"].float() - exact).abs().max() < 0.05
     again = latents(small(), vae, cache, journal)
@@ -116,7 +116,7 @@ def test_bytes_survive_the_way_to_floats_and_back():
 def test_nudged_landmarks_keep_the_shape_of_the_face():
     torch.manual_seed(0)
     points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]]).expand(500, 5, 2)
-    moved = nudged(points, shift=0.05, scale=0.05)
+    moved = jitter_landmarks(points, shift=0.05, scale=0.05)
     steps = (moved - points).mean(dim=1)
     assert_close(steps.std(dim=0), torch.full((2,), 0.05 * 20), rtol=0.1, atol=0.0)
     width = moved[:, 3, 0] - moved[:, 0, 0]

@@ -5,10 +5,10 @@ import torch
 from torch.testing import assert_close
 
 from likeness.backbones.tiny import VaeSettings, build_vae
-from likeness.training import vae as training
-from likeness.training.data import puppets
-from likeness.training.progress import Journal
-from likeness.training.vae import VaeRecipe
+from likeness.training.base import vae as training
+from likeness.training.base.vae import VaeRecipe
+from likeness.training.data.datasets import puppets
+from likeness.training.engine.logging import Journal
 
 SMALL = {"widths": [8, 8, 8, 8], "norm_num_groups": 2, "latent_channels": 4, "size_px": 32}
 
@@ -23,7 +23,7 @@ def recipe(tmp_path_factory):
     renders = {"kind": "clips", "count": 2, "people": 2, "size_px": 32, "num_frames": 9, "shard": 2}
     return VaeRecipe.model_validate({
         "kind": "vae", "model": SMALL, "start": start,
-        "pictures": renders | {"kind": "pictures"}, "clips": renders, "unseen": renders | {"seed": 5},
+        "images": renders | {"kind": "images"}, "clips": renders, "validation": renders | {"seed": 5},
         "stages": [{"name": "decoder", "data": "clips", "learns": "decoder", "num_frames": 9, "steps": 1, "batch": 1}],
     })  # fmt: skip
 
@@ -31,9 +31,7 @@ def recipe(tmp_path_factory):
 def test_a_sharpened_decoder_keeps_latents_and_their_scale(recipe, tmp_path):
     target = training.run(recipe, tmp_path / "run", tmp_path / "cache")
     assert json.loads((target / "config.json").read_text())["scaling_factor"] == 0.123
-    before, after = (
-        type(build_vae(recipe.model)).from_pretrained(folder) for folder in (recipe.start, target)
-    )
+    before, after = (type(build_vae(recipe.model)).from_pretrained(folder) for folder in (recipe.start, target))
     changed = [
         name
         for name, value in after.state_dict().items()
@@ -50,7 +48,7 @@ def test_latents_are_made_white_before_the_decoder_learns(recipe, tmp_path):
     vae = type(build_vae(recipe.model)).from_pretrained(target, torch_dtype=torch.float32)
     assert vae.config.scaling_factor == 1.0
     data = puppets(recipe.clips, tmp_path / "cache", Journal(tmp_path, "again"))
-    pictures = puppets(recipe.pictures, tmp_path / "cache", Journal(tmp_path, "again"))
+    pictures = puppets(recipe.images, tmp_path / "cache", Journal(tmp_path, "again"))
     mean, covariance = training.latent_statistics(vae, [pictures, data])
     assert_close(mean, torch.zeros(4), rtol=0, atol=0.1)
     assert_close(covariance, torch.eye(4), rtol=0, atol=0.1)

@@ -9,10 +9,10 @@ import torch
 from likeness.methods.fantasy_id import FantasyID
 from likeness.puppets import sample_person
 from likeness.puppets.anatomy import SHAPE_NUMBERS
-from likeness.training.data import Shards
-from likeness.training.descriptor import DescriptorSettings, DescriptorStage, known_of_puppets
-from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe
-from likeness.training.render import PEOPLE_SEED, PuppetSettings
+from likeness.training.data.datasets import Shards
+from likeness.training.data.render_puppets import PEOPLE_SEED, PuppetSettings
+from likeness.training.methods.descriptor import DescriptorSettings, DescriptorStage, known_of_puppets
+from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec
 
 PEOPLE, LOOKS = 12, 2
 SETTINGS = PuppetSettings(kind="faces", count=PEOPLE * LOOKS, people=PEOPLE, seed=5)
@@ -43,15 +43,15 @@ def subject(topology_of):
     faces, heads = make_faces(), torch.randn(PEOPLE, 30, 3)
     return method, {
         "faces": faces,
-        "unseen": faces,
-        "heads": dict.fromkeys(("faces", "unseen"), lambda rows: heads[rows[:, 0] % PEOPLE]),
+        "validation": faces,
+        "heads": dict.fromkeys(("faces", "validation"), lambda rows: heads[rows[:, 0] % PEOPLE]),
     }
 
 
-def lesson_of(**settings) -> FantasyLesson:
+def lesson_of(**settings) -> FantasyIDTrainingSpec:
     descriptor = DescriptorSettings(batch=PEOPLE, checkpoint_minutes=9, **settings)
-    return FantasyLesson(
-        FantasyRecipe.model_construct(views=6, descriptor=descriptor, seed=0, faces=SETTINGS, unseen=SETTINGS)
+    return FantasyIDTrainingSpec(
+        FantasyIDRecipe.model_construct(views=6, descriptor=descriptor, seed=0, faces=SETTINGS, validation=SETTINGS)
     )
 
 
@@ -69,14 +69,14 @@ def test_what_is_known_of_a_row_is_its_own_persons():
 
 def test_a_descriptor_learns_to_tell_what_is_known(subject, tmp_path):
     method, data = subject
-    lesson = lesson_of(steps=80, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
-    known = {name: known_of_puppets(SETTINGS, data[name]) for name in ("faces", "unseen")}
-    stage = DescriptorStage(method.descriptor, lesson, lesson.recipe.descriptor, data, known, 0)
+    method_spec = lesson_of(steps=80, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
+    known = {name: known_of_puppets(SETTINGS, data[name]) for name in ("faces", "validation")}
+    stage = DescriptorStage(method.descriptor, method_spec, method_spec.recipe.descriptor, data, known, 0)
     stage.loss(0)[0].backward()
     silent = [name for name, p in method.descriptor.named_parameters() if p.grad is None]
     assert not silent
     assert stage.sheet(tmp_path / "before.png")["unseen_r2"] < 0.1
-    lesson.begin(method, data, tmp_path)
+    method_spec.begin(method, data, tmp_path)
     lines = (tmp_path / "descriptor" / "log.jsonl").read_text().splitlines()
     figures = [json.loads(line) for line in lines if "unseen_r2" in line]
     assert figures[-1]["unseen_r2"] > 0.6
@@ -85,10 +85,10 @@ def test_a_descriptor_learns_to_tell_what_is_known(subject, tmp_path):
 
 def stage_of(subject, **settings) -> DescriptorStage:
     method, data = subject
-    lesson = lesson_of(steps=1, **settings)
-    known = {name: known_of_puppets(SETTINGS, data[name]) for name in ("faces", "unseen")}
+    method_spec = lesson_of(steps=1, **settings)
+    known = {name: known_of_puppets(SETTINGS, data[name]) for name in ("faces", "validation")}
     torch.manual_seed(3)
-    return DescriptorStage(method.descriptor, lesson, lesson.recipe.descriptor, data, known, 0)
+    return DescriptorStage(method.descriptor, method_spec, method_spec.recipe.descriptor, data, known, 0)
 
 
 def test_who_comes_with_anothers_head_is_to_tell_that_heads_shape_and_no_embedding(subject):
@@ -115,7 +115,7 @@ def test_who_comes_with_anothers_head_is_to_tell_that_heads_shape_and_no_embeddi
 def test_without_vertices_no_heads_are_swapped(subject):
     method, data = subject
     method = FantasyID.from_config(method.config, has_vertices=False)
-    stage = stage_of((method, {name: data[name] for name in ("faces", "unseen")}), shape_swap=1.0)
+    stage = stage_of((method, {name: data[name] for name in ("faces", "validation")}), shape_swap=1.0)
     stage.read = lambda source, rows, **_: (stage.wanted[source][rows],) * 2
     assert float(stage.loss(0)[0]) == 0
 
@@ -135,32 +135,32 @@ def test_faces_are_asked_before_the_fusion_where_that_has_a_weight(subject):
 
 def test_a_finished_stage_is_read_and_not_trained_again(subject, tmp_path):
     method, data = subject
-    lesson = lesson_of(steps=1)
-    lesson.begin(method, data, tmp_path)
+    method_spec = lesson_of(steps=1)
+    method_spec.begin(method, data, tmp_path)
     trained = {name: value.clone() for name, value in method.descriptor.state_dict().items()}
     for parameter in method.descriptor.parameters():
         torch.nn.init.zeros_(parameter)
-    lesson.begin(method, data, tmp_path)
+    method_spec.begin(method, data, tmp_path)
     for name, value in method.descriptor.state_dict().items():
         torch.testing.assert_close(value, trained[name], msg=name)
 
 
 def test_without_the_stage_nothing_is_trained(subject, tmp_path):
     method, data = subject
-    FantasyLesson(FantasyRecipe.model_construct(views=6)).begin(method, data, tmp_path)
+    FantasyIDTrainingSpec(FantasyIDRecipe.model_construct(views=6)).begin(method, data, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_descriptor_that_was_brought_goes_on(subject, tmp_path):
     method, data = subject
-    recipe = FantasyRecipe.model_construct(
+    recipe = FantasyIDRecipe.model_construct(
         views=6,
         start=tmp_path,
         descriptor=DescriptorSettings(steps=1),
         faces=SETTINGS,
-        unseen=SETTINGS,
+        validation=SETTINGS,
         seed=0,
     )
     before = {name: value.clone() for name, value in method.descriptor.named_parameters()}
-    FantasyLesson(recipe).begin(method, data, tmp_path / "run")
+    FantasyIDTrainingSpec(recipe).begin(method, data, tmp_path / "run")
     assert any(not torch.equal(value, before[name]) for name, value in method.descriptor.named_parameters())

@@ -3,7 +3,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from likeness.backbones.tiny import build_scheduler
-from likeness.training import diffusion
+from likeness.training.objectives import diffusion
 
 
 def test_error_of_v_is_the_weighted_error_of_x0():
@@ -15,9 +15,7 @@ def test_error_of_v_is_the_weighted_error_of_x0():
     noisy, velocity = diffusion.add_noise(clean, noise, alpha_bar)
     seen = diffusion.clean_from(noisy, guess, alpha_bar)
     weight = (1 / (1 - alpha_bar)).view(-1, 1, 1, 1, 1)
-    assert_close(
-        (weight * (seen - clean).square()).mean(), (guess - velocity).square().mean(), rtol=1e-12, atol=0
-    )
+    assert_close((weight * (seen - clean).square()).mean(), (guess - velocity).square().mean(), rtol=1e-12, atol=0)
 
 
 def test_noise_and_v_are_the_schedulers():

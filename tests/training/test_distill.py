@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from likeness.errors import WeightsError
-from likeness.identity.recognizer import Recognizer
-from likeness.training.data import Shards
-from likeness.training.distill import DistillStage, DistillStageSettings, agreement, separation
+from likeness.identity.encoders.recognizer import Recognizer
+from likeness.training.base.recognizer import DistillStage, DistillStageSettings, agreement, separation
+from likeness.training.data.datasets import Shards
 
 
 def test_a_copy_agrees_fully_and_noise_does_not():
@@ -39,7 +39,7 @@ def test_it_learns_and_reports(tmp_path):
     tensors = {"frames": torch.randint(256, (8, 1, 128, 128, 3), dtype=torch.uint8), "landmarks": points}
     shards = Shards({**tensors, "embedding": torch.randn(8, 8)}, [{"person": row // 2} for row in range(8)])
     settings = DistillStageSettings(name="s", steps=1, batch=4)
-    stage = DistillStage(Recognizer(8, (8, 8, 8), 32), settings, {"faces": shards, "unseen": shards}, 0)
+    stage = DistillStage(Recognizer(8, (8, 8, 8), 32), settings, {"faces": shards, "validation": shards}, 0)
     loss, figures = stage.loss(0)
     loss.backward()
     assert -1 <= figures["cosine"] <= 1

@@ -3,14 +3,14 @@ import pytest
 import torch
 
 from likeness.errors import ConfigError
-from likeness.identity.recognizer import Recognizer
-from likeness.puppets import sample_duo
-from likeness.training.base import caption
-from likeness.training.data import Shards, unpack_mask
-from likeness.training.duos import SHEET_PROMPTS, DuosRecipe, DuoStage, draw
-from likeness.training.method_settings import MethodStageSettings
-from likeness.training.mirror import MirrorLesson
-from likeness.training.render import PuppetSettings, build, folder
+from likeness.identity.encoders.recognizer import Recognizer
+from likeness.puppets import sample_two_person_clip
+from likeness.training.base.transformer import caption
+from likeness.training.data.datasets import Shards, unpack_mask
+from likeness.training.data.render_puppets import PuppetSettings, build, folder
+from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
+from likeness.training.methods.settings import MethodStageSettings
+from likeness.training.methods.two_person import SHEET_PROMPTS, TwoPersonRecipe, TwoPersonStage, draw
 
 ALONE, PROMPT = "a woman img nods in a park", "a woman img1 nods and a man img2 smiles in a park"
 SMALL = {"encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "face_width": 16, "head_width": 16,
@@ -36,36 +36,34 @@ def make_data() -> dict:
         return Shards(tensors, facts)
 
     return {
-        "faces": Shards(faces, facts), "unseen": Shards(faces, facts), "clips": targets(8, facts),
-        "unseen_clips": targets(8, facts), "duos": targets(16, pairs),
-        "landmarks": {"clips": points.expand(8, 5, 2), "duos": both},
+        "faces": Shards(faces, facts), "validation": Shards(faces, facts), "clips": targets(8, facts),
+        "validation_clips": targets(8, facts), "two_person": targets(16, pairs),
+        "landmarks": {"clips": points.expand(8, 5, 2), "two_person": both},
     }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def stage(frozen_pipe):
     pipe = frozen_pipe([ALONE, PROMPT, *SHEET_PROMPTS])
-    lesson = MirrorLesson()
-    method = lesson.build(pipe.transformer.config, SMALL)
+    method_spec = MagicMirrorTrainingSpec()
+    method = method_spec.build(pipe.transformer.config, SMALL)
     method.attach(pipe).trainable_parameters()
-    settings = MethodStageSettings(
-        name="s", steps=1, batch=4, data="clips", dtype="float32", min_alpha_bar=0.0
-    )
+    settings = MethodStageSettings(name="s", steps=1, batch=4, data="clips", dtype="float32", min_alpha_bar=0.0)
     recognizer = Recognizer(128, (8, 8, 8), 32).requires_grad_(False)
-    recipe = DuosRecipe.model_construct(across=0.0, single_every=3)
-    return DuoStage(pipe, method, lesson, recognizer, settings, make_data(), 0, recipe=recipe)
+    recipe = TwoPersonRecipe.model_construct(cross_region_weight=0.0, single_every=3)
+    return TwoPersonStage(pipe, method, method_spec, recognizer, settings, make_data(), 0, recipe=recipe)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"mentor_scale": 1.0}, {"rollout_samples": 1}, {"attention_guidance": 1.0, "perturbed_layers": (0,)}],
+    [{"teacher_scale": 1.0}, {"rollout_samples": 1}, {"attention_guidance": 1.0, "perturbed_layers": (0,)}],
     ids=lambda changes: next(iter(changes)),
 )
 def test_what_steps_on_pairs_do_not_know_is_refused(stage, changes):
     settings = stage.settings.model_copy(update=changes)
-    parts = (stage.pipe, stage.method, stage.lesson, stage.recognizer, settings, stage.data, 0)
+    parts = (stage.pipe, stage.method, stage.method_spec, stage.recognizer, settings, stage.data, 0)
     with pytest.raises(ConfigError, match=f"has {next(iter(changes))}, which"):
-        DuoStage(*parts, recipe=stage.recipe)
+        TwoPersonStage(*parts, recipe=stage.recipe)
 
 
 def test_two_people_teach_the_method_and_every_third_step_is_of_one(stage):
@@ -90,7 +88,7 @@ def test_a_sheet_of_pairs_is_drawn(stage, tmp_path):
 
 
 def test_renders_of_two_hold_what_the_stage_reads(tmp_path):
-    settings = PuppetSettings(kind="duos", count=2, people=3, num_frames=1, seed=1)
+    settings = PuppetSettings(kind="two_person", count=2, people=3, num_frames=1, seed=1)
     list(build(settings, tmp_path, processes=0))
     shards = Shards.read(folder(settings, tmp_path))
     assert shards["frames"].shape == (2, 1, 64, 128, 3)
@@ -98,6 +96,6 @@ def test_renders_of_two_hold_what_the_stage_reads(tmp_path):
     assert unpack_mask(shards["mask"]).shape == (2, 1, 64, 128)
     assert [fact["people"] for fact in shards.facts] == [[0, 1], [1, 2]]
     assert "img" not in caption(shards.facts[0])
-    assert sample_duo(1, num_frames=1, size_px=16).caption == caption(
-        {"prompt": sample_duo(1, num_frames=1, size_px=16).prompt}
+    assert sample_two_person_clip(1, num_frames=1, size_px=16).caption == caption(
+        {"prompt": sample_two_person_clip(1, num_frames=1, size_px=16).prompt}
     )

@@ -1,18 +1,19 @@
 import pytest
 
 from likeness.errors import ConfigError
-from likeness.training import estimate, recipes
+from likeness.training import recipes
+from likeness.training.engine import estimate
 
-SMALL = {"kind": "pictures", "count": 4, "people": 4, "size_px": 32}
-STAGE = {"name": "a", "data": "pictures", "batch": 4, "steps": 10}
+SMALL = {"kind": "images", "count": 4, "people": 4, "size_px": 32}
+STAGE = {"name": "a", "data": "images", "batch": 4, "steps": 10}
 
 
 def recipe(**changes):
     values = {
         "kind": "vae",
-        "pictures": SMALL,
+        "images": SMALL,
         "clips": SMALL | {"kind": "clips"},
-        "unseen": SMALL,
+        "validation": SMALL,
         "stages": [STAGE],
     }
     return recipes.build(values | changes, where="test")
@@ -21,7 +22,7 @@ def recipe(**changes):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"pictures": SMALL | {"count": 10**12}}, r"the disk of .* are free"),
+        ({"images": SMALL | {"count": 10**12}}, r"the disk of .* are free"),
         ({"stages": [STAGE | {"batch": 10**12}]}, r"`stages\.0\.batch`.*memory"),
         ({"stages": [STAGE | {"steps": 10**15}]}, r"11,574,074\.1 days of training"),
         ({"stages": [STAGE | {"steps": None, "minutes": 1e12}]}, "days of training"),
@@ -56,12 +57,12 @@ def test_processes_without_a_sample_in_every_step_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"pictures": SMALL | {"size_px": 0}},
-        {"pictures": SMALL | {"size_px": 10**6}},
-        {"pictures": SMALL | {"shard": 0}},
+        {"images": SMALL | {"size_px": 0}},
+        {"images": SMALL | {"size_px": 10**6}},
+        {"images": SMALL | {"shard": 0}},
         {"clips": SMALL | {"num_frames": 0}},
         {"stages": [STAGE | {"minutes": float("inf")}]},
-        {"stages": [STAGE | {"picture_every": 0}]},
+        {"stages": [STAGE | {"image_every": 0}]},
         *(
             {"stages": [STAGE | {"name": name}]}
             for name in ("../../x", "/tmp/x", "a/b", "", ".", "model", "x" * 300, "a\0")

@@ -1,4 +1,4 @@
-"""FantasyID's lesson: where heads and face encoders come from, and the recipe that ships."""
+"""FantasyID's method_spec: where heads and face encoders come from, and the recipe that ships."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ import torch
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError, WeightsError
+from likeness.identity.encoders.recognizer import Recognizer
+from likeness.identity.encoders.vit import SmallFeatures
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
-from likeness.identity.recognizer import Recognizer
-from likeness.identity.vit import SmallFeatures
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training import recipes
-from likeness.training.data import Shards
-from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe, exact_heads, load_stem
-from likeness.training.render import PuppetSettings
-from likeness.training.shape import heads_of
+from likeness.training.base.shape_network import heads_of
+from likeness.training.data.datasets import Shards
+from likeness.training.data.render_puppets import PuppetSettings
+from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec, exact_heads, load_stem
 
 SHIPPED = Path(__file__).parents[2] / "recipes" / "tiny" / "fantasy_id.toml"
 
@@ -32,12 +32,10 @@ def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
     mean, basis = principal_shapes(heads.numpy(), 2)
     network.set_basis(torch.from_numpy(mean), torch.from_numpy(basis))
     network.save(tmp_path)
-    recipe = FantasyRecipe.model_construct(
-        views=6, shape=tmp_path, faces=settings, unseen=settings, stem=None
-    )
+    recipe = FantasyIDRecipe.model_construct(views=6, shape=tmp_path, faces=settings, validation=settings, stem=None)
     method = FantasyID(width=32, num_layers=1, num_vertices=(2562, 40), vertex_widths=(16,))
-    data = {"faces": shards, "unseen": shards}
-    FantasyLesson(recipe).prepare(method, data, is_new=False)
+    data = {"faces": shards, "validation": shards}
+    FantasyIDTrainingSpec(recipe).prepare(method, data, is_new=False)
     read = ShapeNetwork.load(tmp_path).read
     expected = [read(crops[pair].numpy()) for pair in faces]  # As `generate` has them.
     assert_close(data["heads"]["faces"](faces).numpy(), np.stack(expected), atol=1e-5, rtol=0)

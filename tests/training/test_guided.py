@@ -3,10 +3,10 @@ import torch
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError
-from likeness.training import diffusion
-from likeness.training.base import BaseStage, BaseStageSettings, Denoiser
-from likeness.training.data import Shards
-from likeness.training.guided import GuidedTeacher
+from likeness.training.base.transformer import BaseStage, BaseStageSettings, Denoiser
+from likeness.training.data.datasets import Shards
+from likeness.training.objectives import diffusion
+from likeness.training.objectives.perturbed_guidance import GuidedTeacher
 
 SENTENCE = "a woman nods in a park"
 
@@ -74,10 +74,10 @@ def test_a_student_nears_its_guided_teacher_and_leaves_the_text_encoder(pipe):
     facts = [{"prompt": SENTENCE}] * 8
     tensors = {"latents": torch.randn(8, 1, 16, 8, 8).half(), "mask": torch.ones(8, 1, 8, 8).half()}
     settings = BaseStageSettings(
-        name="s", steps=40, batch=8, data="pictures", dtype="float32", attention_guidance=2.0,
+        name="s", steps=40, batch=8, data="images", dtype="float32", attention_guidance=2.0,
         perturbed_layers=(0, 1), long_text_every=2,
     )  # fmt: skip
-    stage = BaseStage(pipe, settings, {"pictures": Shards(tensors, facts)}, seed=0)
+    stage = BaseStage(pipe, settings, {"images": Shards(tensors, facts)}, seed=0)
     learning = [parameter for parameter in stage.denoiser.parameters() if parameter.requires_grad]
     assert not any(parameter.requires_grad for parameter in pipe.text_encoder.parameters())
     optimizer = torch.optim.Adam(learning, lr=2e-3)
@@ -98,8 +98,8 @@ def test_the_text_encoder_learns_again_where_no_teacher_is(pipe):
         0.0,
     ):  # An uninterrupted run builds both stages, one that goes on after the first only the second.
         settings = BaseStageSettings(
-            name="s", steps=1, data="pictures", attention_guidance=guidance, perturbed_layers=(0,)
+            name="s", steps=1, data="images", attention_guidance=guidance, perturbed_layers=(0,)
         )
-        BaseStage(pipe, settings, {"pictures": shards}, seed=0)
+        BaseStage(pipe, settings, {"images": shards}, seed=0)
         assert all(p.requires_grad is not bool(guidance) for p in pipe.text_encoder.parameters())
     pipe.text_encoder.requires_grad_(False)

@@ -11,10 +11,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from likeness.errors import CheckpointError, FileWriteError
-from likeness.training import checkpoints, loop
-from likeness.training.checkpoints import DivergedError
-from likeness.training.loop import FINISHED, InterruptedRunError, LoopSettings, finish, finished, train
-from likeness.training.optimizers import OptimizerSettings
+from likeness.training.engine import checkpoints, loop
+from likeness.training.engine.checkpoints import DivergedError
+from likeness.training.engine.loop import FINISHED, InterruptedRunError, LoopSettings, finish, finished, train
+from likeness.training.engine.optimizers import OptimizerSettings
 
 
 class Line:
@@ -121,9 +121,7 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
         checkpoints.save_file = save_then_die
         checkpoints.save(folder, 2, {{"model": {{"w": torch.zeros(4)}}, "more": {{"w": torch.zeros(4)}}}}, {{"seed": 0}})
     """)
-    done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2  # the complete one, and the remains of the other
     (last,) = checkpoints.complete(tmp_path)

@@ -4,10 +4,11 @@ import torch
 
 from likeness.backbones import tiny
 from likeness.errors import ConfigError
-from likeness.puppets.maps import CHANNELS
-from likeness.training import base, diffusion
-from likeness.training.data import Shards
-from likeness.training.maps import MapHead, VideoTokens
+from likeness.puppets.rendering.maps import CHANNELS
+from likeness.training.base import transformer
+from likeness.training.data.datasets import Shards
+from likeness.training.objectives import diffusion
+from likeness.training.objectives.dense_maps import MapHead, VideoTokens
 
 SENTENCES = ["a man nods", "a woman nods"]
 
@@ -34,17 +35,17 @@ def shards(frames, count=6):
 
 
 def stage(pipe, head, **settings):
-    data = {"pictures": shards(1), "clips": shards(5), "unseen": shards(5), "unseen_pictures": shards(1)}
-    head.measure(data["pictures"]["maps"])
+    data = {"images": shards(1), "clips": shards(5), "validation": shards(5), "validation_images": shards(1)}
+    head.measure(data["images"]["maps"])
     settings = {"map_weight": 0.5, "map_layer": 0, "long_text_every": 0, **settings}
-    return base.BaseStage(
-        pipe, base.BaseStageSettings(name="s", steps=1, batch=4, **settings), data, seed=0, head=head
+    return transformer.BaseStage(
+        pipe, transformer.BaseStageSettings(name="s", steps=1, batch=4, **settings), data, seed=0, head=head
     )
 
 
 def test_a_block_learns_what_is_where(pipe):
     head = MapHead(32, 1)
-    one = stage(pipe, head, data="pictures", timesteps="log_snr_normal", log_snr_mean=4.0)
+    one = stage(pipe, head, data="images", timesteps="log_snr_normal", log_snr_mean=4.0)
     parameters = [p for module in one.modules.values() for p in module.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     errors = []
@@ -58,11 +59,11 @@ def test_a_block_learns_what_is_where(pipe):
 
 
 def test_the_head_reaches_the_block_before_it_and_none_after(pipe):
-    one = stage(pipe, MapHead(32, 1), data="pictures")
+    one = stage(pipe, MapHead(32, 1), data="images")
     with torch.no_grad():
         for parameter in pipe.transformer.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
-    clean, ids = one.data["pictures"]["latents"][:2].float(), one.ids["pictures"][:2]
+    clean, ids = one.data["images"]["latents"][:2].float(), one.ids["images"][:2]
     one._error(clean, ids, torch.tensor([10, 20]))
     one.head(one.tokens.take(), 1).square().mean().backward()
     first, second = pipe.transformer.transformer_blocks
@@ -96,9 +97,7 @@ def test_frames_of_a_clip_keep_their_places_in_time(pipe):
 def test_steps_see_so_many_latent_frames_as_they_should(pipe):
     one = stage(pipe, MapHead(32, 1), data="clips", latent_frames=(1, 3))
     seen = []
-    pipe.transformer.patch_embed.register_forward_pre_hook(
-        lambda _, inputs: seen.append(tuple(inputs[1].shape[:2]))
-    )
+    pipe.transformer.patch_embed.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[1].shape[:2])))
     for step in range(12):
         one.loss(step)
     assert set(seen) == {(20, 1), (4, 3)}
@@ -107,7 +106,7 @@ def test_steps_see_so_many_latent_frames_as_they_should(pipe):
 def test_signal_over_noise_is_drawn_as_wanted():
     alpha_bars = tiny.build_scheduler(0.4).alphas_cumprod.float()
     settings = diffusion.DiffusionStageSettings(
-        name="s", steps=1, data="pictures", timesteps="log_snr_normal", log_snr_mean=1.0, log_snr_std=0.5
+        name="s", steps=1, data="images", timesteps="log_snr_normal", log_snr_mean=1.0, log_snr_std=0.5
     )
     torch.manual_seed(0)
     timesteps = diffusion.sample_timesteps(4000, settings, alpha_bars)
@@ -121,13 +120,13 @@ def test_a_shifted_schedule_ends_in_pure_noise_too():
 
 
 def test_a_block_that_is_not_there_is_refused():
-    settings = {"kind": "pictures", "count": 1, "people": 1}
-    recipe = base.BaseRecipe(
-        kind="base", vae="vae", pictures=settings, clips=settings, unseen=settings,
-        stages=[{"name": "s", "data": "pictures", "steps": 1, "map_weight": 1.0, "map_layer": 6}],
+    settings = {"kind": "images", "count": 1, "people": 1}
+    recipe = transformer.BaseRecipe(
+        kind="base", vae="vae", pictures=settings, clips=settings, validation=settings,
+        stages=[{"name": "s", "data": "images", "steps": 1, "map_weight": 1.0, "map_layer": 6}],
     )  # fmt: skip
     with pytest.raises(ConfigError, match="map_layer = 6"):
-        base.build_map_head(recipe, {"pictures": shards(1)})
+        transformer.build_map_head(recipe, {"images": shards(1)})
 
 
 def test_tokens_are_forgotten_when_taken(pipe):

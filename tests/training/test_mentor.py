@@ -1,4 +1,4 @@
-"""What a mentor says is what Magic Mirror says in a pipeline of its own."""
+"""What a teacher says is what Magic Mirror says in a pipeline of its own."""
 
 import pytest
 import torch
@@ -6,10 +6,10 @@ from torch.testing import assert_close
 
 from likeness.errors import WeightsError
 from likeness.methods.magic_mirror import MagicMirror
-from likeness.training import diffusion
-from likeness.training.data import Shards
-from likeness.training.mentor import Mentor
-from likeness.training.pairs import read_base
+from likeness.training.data.datasets import Shards
+from likeness.training.data.pairs import read_base
+from likeness.training.objectives import diffusion
+from likeness.training.objectives.distillation import DistillationTeacher
 
 SENTENCE = "a woman img nods in a park"
 
@@ -20,21 +20,21 @@ def data():
     return {"faces": Shards({"embedding": torch.randn(3, 128)}, facts), "clips": Shards({}, facts)}
 
 
-def say(mentor, noisy, *, is_silent, active):
+def say(teacher, noisy, *, is_unconditional, active):
     rows = torch.arange(3)
     torch.manual_seed(0)
     pixels = torch.rand(3, 1, 3, 64, 64) * 2 - 1
-    told = {"is_silent": torch.tensor(is_silent), "active": torch.tensor(active), "noisy": noisy}
-    return pixels, mentor(rows, rows[:, None], pixels, **told, timesteps=torch.tensor([100, 500, 900]))
+    told = {"is_unconditional": torch.tensor(is_unconditional), "active": torch.tensor(active), "noisy": noisy}
+    return pixels, teacher(rows, rows[:, None], pixels, **told, timesteps=torch.tensor([100, 500, 900]))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_a_mentor_is_magic_mirror_at_its_strength(checkpoint, data, scale):
     adapter = checkpoint / "magic_mirror"
-    mentor = Mentor(checkpoint, adapter, data, "clips", scale=scale, dtype=torch.float32)
+    teacher = DistillationTeacher(checkpoint, adapter, data, "clips", scale=scale, dtype=torch.float32)
     noisy = torch.randn(3, 5, 16, 8, 8)
     silent, active = [False, True, False], [True, True, False]
-    pixels, said = say(mentor, noisy, is_silent=silent, active=active)
+    pixels, said = say(teacher, noisy, is_unconditional=silent, active=active)
     pipe = read_base(checkpoint)
     method = MagicMirror.from_pretrained(adapter, torch_dtype=torch.float32).attach(pipe)
     length = pipe.transformer.config.max_text_seq_length
@@ -53,8 +53,8 @@ def test_strength_and_silence_change_what_it_says(checkpoint, data):
     noisy = torch.randn(3, 5, 16, 8, 8)
     said = {
         (scale, silent): say(
-            Mentor(checkpoint, checkpoint / "magic_mirror", data, "clips", scale=scale, dtype=torch.float32),
-            noisy, is_silent=[silent] * 3, active=[True] * 3,
+            DistillationTeacher(checkpoint, checkpoint / "magic_mirror", data, "clips", scale=scale, dtype=torch.float32),
+            noisy, is_unconditional=[silent] * 3, active=[True] * 3,
         )[1]
         for scale in (0.5, 1.0)
         for silent in (False, True)
@@ -65,4 +65,4 @@ def test_strength_and_silence_change_what_it_says(checkpoint, data):
 
 def test_a_missing_mentor_is_told(checkpoint, data, tmp_path):
     with pytest.raises(WeightsError, match="Name a trained Magic Mirror"):
-        Mentor(checkpoint, tmp_path, data, "clips", scale=1.0, dtype=torch.float32)
+        DistillationTeacher(checkpoint, tmp_path, data, "clips", scale=1.0, dtype=torch.float32)

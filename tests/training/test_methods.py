@@ -8,24 +8,25 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from likeness.adapters.attention import FaceAddedAttnProcessor
+from likeness.adapters.blocks.attention import FaceAddedAttnProcessor
 from likeness.errors import ConfigError
-from likeness.identity.recognizer import Recognizer, contrast
+from likeness.identity.encoders.recognizer import Recognizer, contrast
 from likeness.methods.fantasy_id import FantasyID
-from likeness.training import method_stage, methods
-from likeness.training.base import Denoiser
-from likeness.training.data import Shards
-from likeness.training.denoiser import MethodDenoiser
-from likeness.training.diffusion import tokenize
-from likeness.training.fantasy_id import FantasyLesson, FantasyRecipe
-from likeness.training.guided import GuidedTeacher, MethodGuidance
-from likeness.training.loop import InterruptedRunError
-from likeness.training.method_settings import MethodStageSettings
-from likeness.training.method_stage import MethodStage
-from likeness.training.methods import train_method
-from likeness.training.mirror import MirrorLesson
-from likeness.training.rollout import draw_own
-from likeness.training.unseen import SHEET_PROMPTS
+from likeness.training.base.transformer import Denoiser
+from likeness.training.data.datasets import Shards
+from likeness.training.engine.loop import InterruptedRunError
+from likeness.training.methods import stage as method_stage
+from likeness.training.methods import train as methods
+from likeness.training.methods.denoiser import MethodDenoiser
+from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec
+from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
+from likeness.training.methods.settings import MethodStageSettings
+from likeness.training.methods.stage import MethodStage
+from likeness.training.methods.train import train_method
+from likeness.training.methods.validation import SHEET_PROMPTS
+from likeness.training.objectives.diffusion import tokenize
+from likeness.training.objectives.on_policy import sample_on_policy
+from likeness.training.objectives.perturbed_guidance import GuidedTeacher, MethodGuidance
 
 PROMPT = "a woman img in a red sweater nods in a park"
 
@@ -38,29 +39,29 @@ FANTASY = VIT | {
 }  # fmt: skip
 
 
-def fantasy_lesson(views: int = 6) -> FantasyLesson:
-    return FantasyLesson(FantasyRecipe.model_construct(views=views))
+def fantasy_lesson(views: int = 6) -> FantasyIDTrainingSpec:
+    return FantasyIDTrainingSpec(FantasyIDRecipe.model_construct(views=views))
 
 
 HEADS = torch.randn(4, 30, 3, generator=torch.Generator().manual_seed(0))
-LESSONS = {"mirror": (MirrorLesson(), MIRROR), "fantasy_id": (fantasy_lesson(), FANTASY)}
+LESSONS = {"magic_mirror": (MagicMirrorTrainingSpec(), MIRROR), "fantasy_id": (fantasy_lesson(), FANTASY)}
 
 
 def build(name, frozen_pipe, topology_of):
-    """Make a pipeline, a lesson, and its method, which is not attached."""
+    """Make a pipeline, a method_spec, and its method, which is not attached."""
     pipe = frozen_pipe([PROMPT, *SHEET_PROMPTS])
-    lesson, sizes = LESSONS[name]
-    method = lesson.build(pipe.transformer.config, sizes)
+    method_spec, sizes = LESSONS[name]
+    method = method_spec.build(pipe.transformer.config, sizes)
     if isinstance(method, FantasyID):
         method.set_topology(topology_of(30, 8))
-    return pipe, method, lesson
+    return pipe, method, method_spec
 
 
 @pytest.fixture(scope="module", params=LESSONS)
 def parts(request, topology_of, frozen_pipe):
-    pipe, method, lesson = build(request.param, frozen_pipe, topology_of)
+    pipe, method, method_spec = build(request.param, frozen_pipe, topology_of)
     method.attach(pipe).trainable_parameters()
-    return pipe, method, lesson, Recognizer(128, (8, 8, 8), 32).requires_grad_(False)
+    return pipe, method, method_spec, Recognizer(128, (8, 8, 8), 32).requires_grad_(False)
 
 
 def make_data() -> dict:
@@ -81,21 +82,21 @@ def make_data() -> dict:
         return Shards(tensors, facts)
 
     return {
-        "faces": Shards(faces, facts), "unseen": Shards(faces, facts), "pictures": targets(1), "clips": targets(5),
-        "unseen_pictures": targets(1), "unseen_clips": targets(5),
-        "landmarks": {"pictures": points, "clips": points},
-        "heads": dict.fromkeys(("faces", "unseen"), lambda faces: HEADS[faces[:, 0] % 4]),
+        "faces": Shards(faces, facts), "validation": Shards(faces, facts), "images": targets(1), "clips": targets(5),
+        "validation_images": targets(1), "validation_clips": targets(5),
+        "landmarks": {"images": points, "clips": points},
+        "heads": dict.fromkeys(("faces", "validation"), lambda faces: HEADS[faces[:, 0] % 4]),
     }  # fmt: skip
 
 
-def make_stage(parts, lesson=None, **changes) -> MethodStage:
-    values = {"name": "s", "steps": 1, "batch": 4, "data": "pictures", **changes}
+def make_stage(parts, method_spec=None, **changes) -> MethodStage:
+    values = {"name": "s", "steps": 1, "batch": 4, "data": "images", **changes}
     pipe, method, own, recognizer = parts
     settings = MethodStageSettings(**values)
-    return MethodStage(pipe, method, lesson or own, recognizer, settings, make_data(), 0)
+    return MethodStage(pipe, method, method_spec or own, recognizer, settings, make_data(), 0)
 
 
-@pytest.mark.parametrize(("data", "dtype"), [("pictures", "bfloat16"), ("clips", "float32")])
+@pytest.mark.parametrize(("data", "dtype"), [("images", "bfloat16"), ("clips", "float32")])
 def test_the_loss_reaches_the_method_and_nothing_of_the_base(parts, data, dtype):
     torch.manual_seed(0)
     stage = make_stage(
@@ -103,14 +104,14 @@ def test_the_loss_reaches_the_method_and_nothing_of_the_base(parts, data, dtype)
     )
     loss, figures = stage.loss(3)
     loss.backward()
-    pipe, method, lesson, _ = parts
+    pipe, method, method_spec, _ = parts
     reached = {name for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}
     method.zero_grad()
     stage.set_base_dtype(torch.float32)
     assert figures["identity"] > 0
     # Last layers of zero let nothing behind them learn in the first step.
-    first = {"mirror": ("conditioned_norm", "fuse_module"), "fantasy_id": ("layer_model.output",)}[
-        lesson.name
+    first = {"magic_mirror": ("conditioned_norm", "fuse_module"), "fantasy_id": ("layer_model.output",)}[
+        method_spec.name
     ]
     assert all(any(part in name for name in reached) for part in first)
     assert all(p.grad is None for p in pipe.transformer.transformer_blocks[0].base.parameters())
@@ -244,20 +245,20 @@ def test_a_mentors_v_takes_the_place_of_the_datas(parts):
         told.append((rows, faces, pixels, others))
         return torch.full_like(others["noisy"], 20.0)
 
-    stage.mentor = say
+    stage.teacher = say
     torch.manual_seed(1)
     _, figures = stage.loss(0)
     assert 300 < figures["noise"] < 500
     ((rows, faces, pixels, others),) = told
     assert (faces[:, 0] % 4 == rows % 4).all()
-    assert 0 < others["is_silent"].sum() < len(rows)
+    assert 0 < others["is_unconditional"].sum() < len(rows)
     assert pixels.shape == (4, 1, 3, *pixels.shape[3:])
 
 
 def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatch):
     stage = make_stage(
         parts, data="clips", dtype="float32", text_drop=0.5, identity_weight=0.0, identity_samples=0, rollout_samples=2,
-        rollout_steps=1, mentor_scale=1.0, rollout_mentor=0.5, guidance=3.0,
+        rollout_steps=1, teacher_scale=1.0, on_policy_distillation_weight=0.5, guidance=3.0,
     )  # fmt: skip
     told, drawn, meant = [], [], []
 
@@ -265,8 +266,10 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatc
         told.append((rows, faces, pixels, others))
         return torch.full_like(others["noisy"], 20.0)
 
-    stage.mentor = say
-    monkeypatch.setattr(method_stage, "draw_own", lambda *asked: drawn.append(draw_own(*asked)) or drawn[-1])
+    stage.teacher = say
+    monkeypatch.setattr(
+        method_stage, "sample_on_policy", lambda *asked: drawn.append(sample_on_policy(*asked)) or drawn[-1]
+    )
     stage.cast.register_forward_hook(lambda _module, _inputs, v: meant.append(v))
     errors = iter((0.0, 1.0))  # Of the data's latents nothing is to be learned.
     stage.weigh = lambda _rows, error: next(errors) * error.mean()
@@ -280,7 +283,7 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatc
     (everybody, faces, pixels, others), (few, few_faces, few_pixels, own) = told
     for part, whole in ((few, everybody), (few_faces, faces), (few_pixels, pixels)):
         assert torch.equal(part, whole[1:3])
-    assert torch.equal(own["is_silent"], others["is_silent"][1:3])
+    assert torch.equal(own["is_unconditional"], others["is_unconditional"][1:3])
     assert own["active"].all()
     ((noisy, ends),) = drawn
     assert torch.equal(own["noisy"], noisy)
@@ -296,13 +299,13 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatc
 @pytest.fixture(params=LESSONS)
 def apart(request, frozen_pipe, topology_of):
     """Make what `build` makes; nothing of the method is left at zero, so that everything is heard."""
-    pipe, method, lesson = build(request.param, frozen_pipe, topology_of)
+    pipe, method, method_spec = build(request.param, frozen_pipe, topology_of)
     for parameter in method.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    return pipe, method, lesson
+    return pipe, method, method_spec
 
 
-def told(pipe, method, lesson, *, is_active):
+def told(pipe, method, method_spec, *, is_active):
     """Write the inputs of a denoiser, two samples."""
     stage_data = make_data()
     tokens = method.tokenize([PROMPT] * 2, pipe.tokenizer, num_references=1, max_length=32)
@@ -311,12 +314,12 @@ def told(pipe, method, lesson, *, is_active):
         ids = tokenize(pipe.tokenizer, [PROMPT.replace(" img", "")] * 2, 32)
         mask = torch.zeros_like(mask)
     pixels = torch.randn(2, 1, 3, 64, 64)
-    traits = lesson.traits(stage_data, "faces", torch.tensor([[0], [1]]))
+    extra_conditioning = method_spec.extra_conditioning(stage_data, "faces", torch.tensor([[0], [1]]))
     return (
         ids,
         mask,
         pixels,
-        traits,
+        extra_conditioning,
         torch.full((2,), is_active),
         torch.randn(2, 2, 16, 8, 8),
         torch.tensor([300, 700]),
@@ -324,8 +327,8 @@ def told(pipe, method, lesson, *, is_active):
 
 
 def test_guidance_of_rows_without_anybody_is_the_bases(apart):
-    pipe, method, lesson = apart
-    inputs = told(pipe, method, lesson, is_active=False)
+    pipe, method, method_spec = apart
+    inputs = told(pipe, method, method_spec, is_active=False)
     guidance = MethodGuidance(pipe, method, layers=[0, 1], dtype=torch.float32)
     denoiser = Denoiser(pipe.text_encoder, pipe.transformer)
     base = inputs[0], inputs[-2], inputs[-1]
@@ -336,13 +339,13 @@ def test_guidance_of_rows_without_anybody_is_the_bases(apart):
 
 
 def test_nobody_is_read_where_nobody_is_meant(apart, monkeypatch):
-    pipe, method, lesson = apart
+    pipe, method, method_spec = apart
     method.attach(pipe)
-    denoiser, inputs = MethodDenoiser(pipe, method), told(pipe, method, lesson, is_active=False)
-    ids, mask, pixels, traits, active, noisy, steps = inputs
+    denoiser, inputs = MethodDenoiser(pipe, method), told(pipe, method, method_spec, is_active=False)
+    ids, mask, pixels, extra_conditioning, active, noisy, steps = inputs
     assert not active.any()
     with torch.no_grad():
-        one = denoiser(ids, mask, pixels, traits, torch.tensor([False, True]), noisy, steps)
+        one = denoiser(ids, mask, pixels, extra_conditioning, torch.tensor([False, True]), noisy, steps)
         monkeypatch.setattr(method, "encode_tensors", None)
         alone = denoiser(*inputs)
     assert_close(alone[0], one[0])
@@ -350,8 +353,8 @@ def test_nobody_is_read_where_nobody_is_meant(apart, monkeypatch):
 
 
 def test_guidance_sees_the_person(apart, monkeypatch):
-    pipe, method, lesson = apart
-    inputs = told(pipe, method, lesson, is_active=True)
+    pipe, method, method_spec = apart
+    inputs = told(pipe, method, method_spec, is_active=True)
     guidance = MethodGuidance(pipe, method, layers=[0], dtype=torch.float32)(*inputs)
     method.attach(pipe)
     denoiser = MethodDenoiser(pipe, method)
@@ -379,16 +382,16 @@ GUIDED = MethodStageSettings(
 )  # fmt: skip
 
 
-def recipe_of(folder, **changes) -> FantasyRecipe:
+def recipe_of(folder, **changes) -> FantasyIDRecipe:
     values = {
         "without": (), "base": folder / "guided", "recognizer": folder, "seed": 0, "method": {}, "faces": None, "clips": None,
-        "unseen": None, "descriptor": None, "start": None, "unguided": folder / "base", "teacher": folder / "teacher",
+        "validation": None, "descriptor": None, "start": None, "unguided": folder / "base", "guidance_teacher": folder / "guidance_teacher",
         "stages": (GUIDED,), **changes,
     }  # fmt: skip
-    return FantasyRecipe.model_construct(**values)
+    return FantasyIDRecipe.model_construct(**values)
 
 
-@pytest.mark.parametrize("absent", ["unguided", "teacher"])
+@pytest.mark.parametrize("absent", ["unguided", "guidance_teacher"])
 def test_guidance_without_the_base_before_it_is_refused(tmp_path, parts, absent):
     with pytest.raises(ConfigError, match=f"`{absent}`"):
         train_method(recipe_of(tmp_path, **{absent: None}), tmp_path, tmp_path, parts[2])
@@ -398,11 +401,11 @@ def test_guidance_without_the_base_before_it_is_refused(tmp_path, parts, absent)
     ("changes", "complaint"),
     [
         ({"rollout_samples": 1, "identity_weight": 0.0}, "identity_weight"),
-        ({"rollout_mentor": 1.0, "mentor_scale": 1.0}, "rollout_samples"),
-        ({"rollout_mentor": 1.0, "rollout_samples": 1}, "mentor_scale"),
+        ({"on_policy_distillation_weight": 1.0, "teacher_scale": 1.0}, "rollout_samples"),
+        ({"on_policy_distillation_weight": 1.0, "rollout_samples": 1}, "teacher_scale"),
         ({"identity_contrast": 0.1, "identity_weight": 0.0}, "identity_weight"),
         ({"attention_guidance": 0.5}, "perturbed_layers"),
-        ({"attention_guidance": 0.5, "perturbed_layers": (1,), "mentor_scale": 1.0}, "guided already"),
+        ({"attention_guidance": 0.5, "perturbed_layers": (1,), "teacher_scale": 1.0}, "guided already"),
         ({"rollout_to": (20, 90)}, "rollout_to"),
         ({"rollout_to": (0.01, 0.5)}, "rollout_from"),
     ],
@@ -412,10 +415,10 @@ def test_settings_that_would_do_nothing_are_refused(changes, complaint):
         MethodStageSettings(name="s", steps=1, data="clips", **changes)
 
 
-@pytest.mark.parametrize("apart", ["mirror"], indirect=True)
+@pytest.mark.parametrize("apart", ["magic_mirror"], indirect=True)
 def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, tmp_path, monkeypatch):
-    pipe, method, lesson = apart
-    method.save_pretrained(tmp_path / "teacher")
+    pipe, method, method_spec = apart
+    method.save_pretrained(tmp_path / "guidance_teacher")
     read = []
 
     def read_base(folder):
@@ -426,28 +429,30 @@ def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, t
     monkeypatch.setattr(methods, "read_base", read_base)
     monkeypatch.setattr(methods, "read_data", lambda *_: dict(data))
     monkeypatch.setattr(Recognizer, "load", lambda _: recognizer)
-    monkeypatch.setattr(lesson, "prepare", lambda *_, **__: None)
-    monkeypatch.setattr(lesson, "build", lambda *_: copy.deepcopy(method))
+    monkeypatch.setattr(method_spec, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(method_spec, "build", lambda *_: copy.deepcopy(method))
     monkeypatch.setattr(MethodStage, "sheet", lambda *_: {})
     drawn = []
-    monkeypatch.setattr(method_stage, "draw_own", lambda *told: (drawn.append(told), draw_own(*told))[1])
+    monkeypatch.setattr(
+        method_stage, "sample_on_policy", lambda *told: (drawn.append(told), sample_on_policy(*told))[1]
+    )
     recipe = recipe_of(tmp_path)
-    whole = train_method(recipe, tmp_path / "whole", tmp_path, lesson)
+    whole = train_method(recipe, tmp_path / "whole", tmp_path, method_spec)
     with monkeypatch.context() as once:
         once.setattr(methods, "train", partial(methods.train, after_steps=1))
         with pytest.raises(InterruptedRunError):
-            train_method(recipe, tmp_path / "parted", tmp_path, lesson)
-    parted = train_method(recipe, tmp_path / "parted", tmp_path, lesson)
+            train_method(recipe, tmp_path / "parted", tmp_path, method_spec)
+    parted = train_method(recipe, tmp_path / "parted", tmp_path, method_spec)
     assert read == ["guided", "base"] * 3
     name = "diffusion_pytorch_model.safetensors"
-    before, after, again = (load_file(folder / name) for folder in (tmp_path / "teacher", whole, parted))
+    before, after, again = (load_file(folder / name) for folder in (tmp_path / "guidance_teacher", whole, parted))
     assert any(not torch.equal(before[key].half(), after[key].half()) for key in before)
     for key, value in after.items():
         assert torch.equal(value, again[key]), key
     assert len(drawn) == 4  # Two steps, twice.
 
 
-@pytest.mark.parametrize("apart", ["mirror"], indirect=True)
+@pytest.mark.parametrize("apart", ["magic_mirror"], indirect=True)
 def test_a_teacher_keeps_its_numbers_of_embeddings_whole(apart):
     pipe, method, _ = apart
     method.standardize_embeddings(torch.randn(64, 128) * 0.1 + 0.123456)
@@ -459,14 +464,14 @@ def test_a_teacher_keeps_its_numbers_of_embeddings_whole(apart):
 def test_dropping_leaves_plain_or_empty_sentences(parts):
     stage = make_stage(parts, text_drop=0.0, identity_drop=1.0, both_drop=0.0, dtype="float32")
     rows = torch.arange(4)
-    ids, mask, active = stage.words(rows, 1)
+    ids, mask, active = stage.sample_conditions(rows, 1)
     assert torch.equal(ids, stage.sentences.plain[rows])
     assert not mask.any()
     assert not active.any()
     stage = make_stage(parts, text_drop=0.0, identity_drop=0.0, both_drop=0.0, dtype="float32")
-    ids, mask, active = stage.words(rows, 2)
+    ids, mask, active = stage.sample_conditions(rows, 2)
     assert active.all()
-    if stage.lesson.name == "mirror":
+    if stage.method_spec.name == "magic_mirror":
         assert (mask.sum(dim=1) == 4).all()
         assert not torch.equal(ids, stage.sentences.plain[rows])
     else:
@@ -485,7 +490,7 @@ def test_a_sheet_of_unseen_people_is_drawn(parts, tmp_path):
     stage = make_stage(parts, dtype="bfloat16")
     figures = stage.sheet(tmp_path / "sheet.png")
     assert figures == stage.sheet(tmp_path / "again.png")  # Another loss would say that something is random.
-    assert figures["unseen_face_loss"] > 0
+    assert figures["validation_face_loss"] > 0
     stage.set_base_dtype(torch.float32)
     torch.backends.cuda.enable_flash_sdp(True)
     assert (tmp_path / "sheet.png").stat().st_size > 1000
@@ -494,17 +499,17 @@ def test_a_sheet_of_unseen_people_is_drawn(parts, tmp_path):
 def test_what_is_read_beside_pictures_belongs_to_the_person(parts):
     stage = make_stage(parts, dtype="float32")
     faces = torch.tensor([[5, 1], [2, 6]])
-    traits = stage.lesson.traits(stage.data, "faces", faces)
-    is_mirror = stage.lesson.name == "mirror"
-    assert torch.equal(traits, stage.data["faces"]["embedding"][faces] if is_mirror else HEADS[[1, 2]])
+    extra_conditioning = stage.method_spec.extra_conditioning(stage.data, "faces", faces)
+    is_mirror = stage.method_spec.name == "magic_mirror"
+    assert torch.equal(extra_conditioning, stage.data["faces"]["embedding"][faces] if is_mirror else HEADS[[1, 2]])
 
 
 @pytest.mark.parametrize("parts", ["fantasy_id"], indirect=True)
 def test_without_the_collection_a_picture_is_its_own_reference(parts):
-    stage = make_stage(parts, lesson=fantasy_lesson(views=1), self_reference=0.0, dtype="float32")
+    stage = make_stage(parts, method_spec=fantasy_lesson(views=1), self_reference=0.0, dtype="float32")
     rows = torch.arange(8)
     assert torch.equal(stage.references(rows, 2), rows[:, None].expand(8, 2))
-    stage = make_stage(parts, lesson=fantasy_lesson(views=1), data="clips", dtype="float32")
+    stage = make_stage(parts, method_spec=fantasy_lesson(views=1), data="clips", dtype="float32")
     chosen = stage.references(rows, 2)
     assert torch.equal(chosen[:4], chosen[4:])
     assert (chosen % 4 == (rows % 4)[:, None]).all()
@@ -567,14 +572,12 @@ def test_a_person_is_read_once_a_step(parts, monkeypatch):
         rollout_samples=3,
     )
     read, encode = [], method.encode_tensors
-    monkeypatch.setattr(
-        method, "encode_tensors", lambda *inputs: read.append(len(inputs[0])) or encode(*inputs)
-    )
+    monkeypatch.setattr(method, "encode_tensors", lambda *inputs: read.append(len(inputs[0])) or encode(*inputs))
     stage.loss(0)
     assert read == [4]
 
 
 def test_a_setting_that_the_method_does_not_know_is_told(parts):
-    pipe, _, lesson, _ = parts
+    pipe, _, method_spec, _ = parts
     with pytest.raises(ConfigError, match="does not know"):
-        lesson.build(pipe.transformer.config, {"no_such_setting": 1})
+        method_spec.build(pipe.transformer.config, {"no_such_setting": 1})

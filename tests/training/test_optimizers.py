@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from likeness.training import checkpoints
-from likeness.training.optimizers import Optimizers, OptimizerSettings, WideMuon, orthogonalize
+from likeness.training.engine import checkpoints
+from likeness.training.engine.optimizers import Optimizers, OptimizerSettings, WideMuon, orthogonalize
 
 SETTINGS = OptimizerSettings(kind="muon", kernels=True, warmup_steps=0, max_grad_norm=1e9)
 
@@ -53,9 +53,7 @@ def test_first_and_last_convolutions_are_not_muons(kernels):
     ]
     assert (torch.Size([6, 108]) in taken) == kernels
     assert torch.Size([4, 27]) not in taken
-    assert [p.ndim for p in optimizers.parts["adamw"].param_groups[0]["params"]] == (
-        [5] if kernels else [5, 5]
-    )
+    assert [p.ndim for p in optimizers.parts["adamw"].param_groups[0]["params"]] == ([5] if kernels else [5, 5])
 
 
 def test_kernels_go_on_from_what_was_saved():
@@ -74,9 +72,7 @@ def test_kernels_go_on_from_what_was_saved():
 
 
 def test_wide_muon_goes_where_torchs_goes():
-    begin = [
-        torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((8, 8), (24, 6), (5, 20))
-    ]
+    begin = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((8, 8), (24, 6), (5, 20))]
     ends, states = [], []
     for kind in (torch.optim.Muon, WideMuon):
         parameters = [nn.Parameter(matrix.clone()) for matrix in begin]

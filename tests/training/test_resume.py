@@ -4,19 +4,20 @@ import pytest
 import torch
 
 from likeness.errors import CheckpointError, WeightsError
-from likeness.training import checkpoints, recipes, resume
-from likeness.training.loop import FINISHED
+from likeness.training import recipes
+from likeness.training.engine import checkpoints, resume
+from likeness.training.engine.loop import FINISHED
 
-SMALL = {"kind": "pictures", "count": 4, "people": 4, "size_px": 32}
+SMALL = {"kind": "images", "count": 4, "people": 4, "size_px": 32}
 
 
 def recipe(**changes):
-    stage = {"data": "pictures", "batch": 2, "steps": 10}
+    stage = {"data": "images", "batch": 2, "steps": 10}
     values = {
         "kind": "vae",
-        "pictures": dict(SMALL),
+        "images": dict(SMALL),
         "clips": SMALL | {"kind": "clips", "num_frames": 9},
-        "unseen": SMALL | {"seed": 90},
+        "validation": SMALL | {"seed": 90},
         "stages": [stage | {"name": "first"}, stage | {"name": "second"}],
     }
     for name, value in changes.items():
@@ -51,7 +52,7 @@ def recorded(folder):
 def test_a_run_without_a_checkpoint_may_become_another(tmp_path):
     assert resume.begin(recipe(), tmp_path)
     assert resume.begin(recipe(pictures__seed=3, stages__0__steps=3), tmp_path)
-    assert recorded(tmp_path)["pictures"]["seed"] == 3
+    assert recorded(tmp_path)["images"]["seed"] == 3
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,9 @@ def test_other_files_in_a_folder_that_a_recipe_names_are_seen_and_another_path_t
 
 
 def test_puppets_drawn_in_another_way_are_seen(begun, monkeypatch):
-    monkeypatch.setattr("likeness.training.render.digest", lambda settings: f"other {settings.kind}")
+    monkeypatch.setattr(
+        "likeness.training.data.datasets.render_puppets.digest", lambda settings: f"other {settings.kind}"
+    )
     with pytest.raises(CheckpointError, match="drawn in another way"):
         resume.begin(recipe(), begun)
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likeness.training.diffusion import add_noise
-from likeness.training.rollout import roll_out, timestep_of
+from likeness.training.objectives.diffusion import add_noise
+from likeness.training.objectives.on_policy import roll_out, timestep_of
 
 ALPHA_BARS = torch.linspace(0.99, 0.01, 1000)
 
@@ -34,9 +34,7 @@ def test_every_step_hears_what_the_one_before_has_drawn():
         heard.append(latents)
         return torch.ones_like(latents)
 
-    roll_out(
-        denoise, torch.zeros(1, 1, 1, 1, 1), torch.tensor([800]), torch.tensor([200]), ALPHA_BARS, steps=3
-    )
+    roll_out(denoise, torch.zeros(1, 1, 1, 1, 1), torch.tensor([800]), torch.tensor([200]), ALPHA_BARS, steps=3)
     assert len({float(latents.sum()) for latents in heard}) == 3
 
 

@@ -12,13 +12,14 @@ import pytest
 
 from likeness import files
 from likeness.errors import CheckpointError, ConfigError, FileWriteError, LockedError, ResourceError
-from likeness.training import parallel, resume, run
-from likeness.training.loop import InterruptedRunError
+from likeness.training import run
+from likeness.training.engine import distributed, resume
+from likeness.training.engine.loop import InterruptedRunError
 
 RECIPE = """
 kind = "vae"
-[pictures]
-kind = "pictures"
+[images]
+kind = "images"
 count = 2
 people = 2
 size_px = 32
@@ -27,14 +28,14 @@ kind = "clips"
 count = 2
 people = 2
 size_px = 32
-[unseen]
+[validation]
 kind = "clips"
 count = 2
 people = 2
 size_px = 32
 [[stages]]
-name = "pictures"
-data = "pictures"
+name = "images"
+data = "images"
 steps = 5
 batch = 2
 """
@@ -54,8 +55,8 @@ def trained(monkeypatch):
 
     def train(settings, folder):
         done.append(settings)
-        (folder / "pictures").mkdir(exist_ok=True)
-        (folder / "pictures" / "finished.safetensors").write_bytes(b"")
+        (folder / "images").mkdir(exist_ok=True)
+        (folder / "images" / "finished.safetensors").write_bytes(b"")
         (folder / "model" / "vae").mkdir(parents=True, exist_ok=True)
         return folder / "model" / "vae"
 
@@ -68,7 +69,7 @@ def test_a_complete_run_is_not_trained_again_and_other_data_are_refused(recipe, 
     assert run.train(recipe, output=tmp_path / "a", processes=1) == target == tmp_path / "a" / "model" / "vae"
     before = (tmp_path / "a" / resume.RECORD).read_text()
     with pytest.raises(CheckpointError, match=r"pictures\.seed"):
-        run.train(recipe, overrides=["pictures.seed=3"], output=tmp_path / "a", processes=1)
+        run.train(recipe, overrides=["images.seed=3"], output=tmp_path / "a", processes=1)
     assert (tmp_path / "a" / resume.RECORD).read_text() == before
     assert len(trained) == 1
 
@@ -124,8 +125,8 @@ def test_a_full_disk_anywhere_is_told_and_other_errors_are_not_taken_for_one(rec
 @pytest.mark.usefixtures("trained")
 def test_processes_do_not_outnumber_a_batch(recipe, tmp_path, monkeypatch):
     asked = []
-    together = parallel.together
-    monkeypatch.setattr(parallel, "together", lambda count: asked.append(count) or together(1))
+    together = distributed.together
+    monkeypatch.setattr(distributed, "together", lambda count: asked.append(count) or together(1))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     run.train(recipe, output=tmp_path / "a")
     assert asked == [2]
@@ -138,7 +139,7 @@ def test_a_peer_that_ends_before_all_have_met_ends_the_others_at_once(monkeypatc
     began_s = time.monotonic()
     with (
         pytest.raises(ResourceError, match=r"(?s)process 1 ended with code 2.*No such command"),
-        parallel.together(2),
+        distributed.together(2),
     ):
         pytest.fail("nobody was there to begin with")
     assert time.monotonic() - began_s < 60
@@ -149,7 +150,7 @@ def test_peers_do_not_run_modules_of_the_working_directory(monkeypatch, tmp_path
     (tmp_path / "random.py").write_text("from pathlib import Path\nPath('was_run').touch()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["likeness", "nonsense"])
-    with pytest.raises(ResourceError), parallel.together(2):
+    with pytest.raises(ResourceError), distributed.together(2):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["random.py"]
 
@@ -164,7 +165,7 @@ def test_workers_that_draw_do_not_run_modules_of_the_working_directory(tmp_path)
         from pathlib import Path
         from likeness.training import render
         if __name__ == "__main__":
-            settings = render.PuppetSettings(kind="pictures", count=1, people=1, size_px=16)
+            settings = render.PuppetSettings(kind="images", count=1, people=1, size_px=16)
             print(list(render.build(settings, Path("cache"), processes=1)))
         """)
     )
@@ -195,12 +196,8 @@ def test_the_rest_ends_when_one_of_two_is_killed(tmp_path, who):
         """)
     )
     beside = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\nif 'LIKENESS_RANK' in os.environ:\n    import both\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, env=beside, text=True
-    ) as first:
+    (tmp_path / "sitecustomize.py").write_text("import os\nif 'LIKENESS_RANK' in os.environ:\n    import both\n")
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=beside, text=True) as first:
         assert first.stdout.readline() == "joined 0\n"
         listed = subprocess.run(
             ["ps", "--ppid", str(first.pid), "-o", "pid="], capture_output=True, text=True, check=True

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from likeness.errors import WeightsError
-from likeness.training.ship import ship
+from likeness.training.export import export_checkpoint
 
 
 @pytest.fixture
@@ -16,11 +16,9 @@ def runs(tmp_path):
 
 
 def test_parts_lie_where_they_are_looked_for(runs, tmp_path):
-    listing = ship(runs, tmp_path / "tiny")
+    listing = export_checkpoint(runs, tmp_path / "tiny")
     assert json.loads((tmp_path / "tiny" / "config.json").read_text()) == {"name": "base"}
-    assert json.loads((tmp_path / "tiny" / "magic_mirror" / "config.json").read_text()) == {
-        "name": "magic_mirror"
-    }
+    assert json.loads((tmp_path / "tiny" / "magic_mirror" / "config.json").read_text()) == {"name": "magic_mirror"}
     files = json.loads(listing.read_text())["files"]
     parts = {"magic_mirror/config.json", "recognizer/config.json", "shape/config.json"}
     assert set(files) == {"config.json", *parts}
@@ -29,7 +27,7 @@ def test_parts_lie_where_they_are_looked_for(runs, tmp_path):
 def test_what_was_there_is_replaced(runs, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "old.txt").write_text("old")
-    ship(runs, tmp_path / "tiny")
+    export_checkpoint(runs, tmp_path / "tiny")
     assert not (tmp_path / "tiny" / "old.txt").exists()
 
 
@@ -39,29 +37,29 @@ def test_an_unfinished_run_is_named_and_nothing_is_lost(runs, tmp_path):
     (runs / "recognizer" / "model" / "config.json").unlink()
     (runs / "recognizer" / "model").rmdir()
     with pytest.raises(WeightsError, match="recognizer"):
-        ship(runs, tmp_path / "tiny")
+        export_checkpoint(runs, tmp_path / "tiny")
     assert (tmp_path / "tiny" / "old.txt").exists()
 
 
 def test_what_knows_nothing_of_the_base_stays_where_it_was_not_trained_anew(runs, tmp_path):
-    ship(runs, tmp_path / "tiny")
+    export_checkpoint(runs, tmp_path / "tiny")
     for name in ("shape", "magic_mirror"):
         (runs / name).rename(runs / f"old_{name}")
     with pytest.raises(WeightsError, match="magic_mirror") as caught:
-        ship(runs, tmp_path / "tiny")
+        export_checkpoint(runs, tmp_path / "tiny")
     assert "shape" not in str(caught.value)
     (runs / "old_magic_mirror").rename(runs / "magic_mirror")
-    ship(runs, tmp_path / "tiny")
+    export_checkpoint(runs, tmp_path / "tiny")
     assert json.loads((tmp_path / "tiny" / "shape" / "config.json").read_text()) == {"name": "shape"}
 
 
 def test_fantasy_id_is_shipped_where_it_was_trained(runs, tmp_path):
-    ship(runs, tmp_path / "tiny")
+    export_checkpoint(runs, tmp_path / "tiny")
     assert not (tmp_path / "tiny" / "fantasy_id").exists()
     model = runs / "fantasy_id" / "model"
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
-    listing = ship(runs, tmp_path / "tiny")
+    listing = export_checkpoint(runs, tmp_path / "tiny")
     assert (tmp_path / "tiny" / "fantasy_id" / "config.json").is_file()
     assert "fantasy_id/config.json" in json.loads(listing.read_text())["files"]
 
@@ -77,17 +75,17 @@ def add(runs, name, over=None):
 def test_what_goes_on_from_a_run_replaces_it(runs, tmp_path):
     add(runs, "base_guided")
     add(runs, "magic_mirror_more", over="base_guided")
-    ship(runs, tmp_path / "tiny")
+    export_checkpoint(runs, tmp_path / "tiny")
     for folder, name in ((".", "base_guided"), ("magic_mirror", "magic_mirror_more")):
         config = json.loads((tmp_path / "tiny" / folder / "config.json").read_text())
         assert config == {"name": name}
 
 
 def test_an_adapter_over_another_base_is_refused_and_nothing_is_lost(runs, tmp_path):
-    ship(runs, tmp_path / "tiny")
+    export_checkpoint(runs, tmp_path / "tiny")
     add(runs, "magic_mirror_more", over="base")
-    ship(runs, tmp_path / "tiny")
+    export_checkpoint(runs, tmp_path / "tiny")
     add(runs, "base_guided")
     with pytest.raises(WeightsError, match=r"magic_mirror_more.* was trained over runs/base/model"):
-        ship(runs, tmp_path / "tiny")
+        export_checkpoint(runs, tmp_path / "tiny")
     assert json.loads((tmp_path / "tiny" / "config.json").read_text()) == {"name": "base"}

@@ -3,7 +3,8 @@ import torch
 
 from likeness.backbones import tiny
 from likeness.errors import CheckpointError, WeightsError
-from likeness.training import checkpoints, render
+from likeness.training.data import render_puppets
+from likeness.training.engine import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,9 @@ def test_tokenizers_are_read_back(tokenizer, tmp_path):
 
 
 def test_shards_of_another_renderer_are_not_reused(tmp_path, monkeypatch):
-    settings = render.PuppetSettings(kind="pictures", count=1, people=1)
-    before = render.folder(settings, tmp_path)
+    settings = render_puppets.PuppetSettings(kind="images", count=1, people=1)
+    before = render_puppets.folder(settings, tmp_path)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "paint.py").write_text("another way to paint")
     monkeypatch.setattr("likeness.puppets.__file__", str(tmp_path / "elsewhere" / "__init__.py"))
-    assert render.folder(settings, tmp_path) != before
+    assert render_puppets.folder(settings, tmp_path) != before

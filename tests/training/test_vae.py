@@ -1,9 +1,9 @@
 import torch
 
 from likeness.backbones import tiny
-from likeness.identity.recognizer import Recognizer, align
-from likeness.training.data import Shards
-from likeness.training.vae import VaeStage, VaeStageSettings
+from likeness.identity.encoders.recognizer import Recognizer, align
+from likeness.training.base.vae import VaeStage, VaeStageSettings
+from likeness.training.data.datasets import Shards
 
 
 def make_stage(**changes) -> VaeStage:
@@ -19,11 +19,9 @@ def make_stage(**changes) -> VaeStage:
         }
         return Shards(tensors, [{}] * 4)
 
-    data = {"pictures": shards(1), "clips": shards(9), "unseen": shards(17)}
+    data = {"images": shards(1), "clips": shards(9), "validation": shards(17)}
     values = {"name": "s", "steps": 1, "batch": 2, "data": "clips", **changes}
-    return VaeStage(
-        vae, VaeStageSettings(**values), data, 0, Recognizer(8, (4, 4, 4), 32).requires_grad_(False)
-    )
+    return VaeStage(vae, VaeStageSettings(**values), data, 0, Recognizer(8, (4, 4, 4), 32).requires_grad_(False))
 
 
 def test_a_decoder_stage_leaves_the_encoder_alone():
@@ -36,7 +34,7 @@ def test_a_decoder_stage_leaves_the_encoder_alone():
 
 
 def test_a_sheet_tells_psnr(tmp_path):
-    figures = make_stage(data="pictures").sheet(tmp_path / "sheet.png")
+    figures = make_stage(data="images").sheet(tmp_path / "sheet.png")
     assert 0 < figures["psnr_db"] < 20
 
 

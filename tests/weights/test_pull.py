@@ -26,9 +26,7 @@ def file(path, content=CONTENT, **changes):
 @pytest.fixture
 def register(monkeypatch):
     def put(name="some", *, files, source, preset="open", **more):
-        item = WeightEntry(
-            name=name, preset=preset, licence="Some-1.0", files=tuple(files), source=source, **more
-        )
+        item = WeightEntry(name=name, preset=preset, licence="Some-1.0", files=tuple(files), source=source, **more)
         monkeypatch.setitem(weights.MODELS, name, item)
         return item
 

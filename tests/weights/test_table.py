@@ -7,7 +7,7 @@ import pytest
 
 from likeness import weights
 from likeness.errors import WeightsError
-from likeness.generation.presets import PRESETS
+from likeness.generation.loading.presets import PRESETS
 from likeness.weights import MODELS, Hub
 
 NEEDED = {

@@ -70,9 +70,7 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path):
 
 
 def test_a_pointer_of_git_lfs_is_called_one(tmp_path):
-    (tmp_path / "x.safetensors").write_text(
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
-    )
+    (tmp_path / "x.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(WeightsError, match="Git LFS, not the file"):
         read_tensors(tmp_path / "x.safetensors")
 

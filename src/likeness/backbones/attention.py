@@ -41,9 +41,7 @@ class DispatchedAttnProcessor:
         assert attn.to_v is not None
         assert attn.to_out is not None
         if attention_mask is not None:
-            raise ConfigError(
-                "CogVideoX attends without a mask, but one was given. Leave `attention_mask` out."
-            )
+            raise ConfigError("CogVideoX attends without a mask, but one was given. Leave `attention_mask` out.")
         text_tokens = encoder_hidden_states.shape[1]
         x = cat([encoder_hidden_states, hidden_states], dim=1)
         query, key, value = (

@@ -216,14 +216,10 @@ def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
 
     As in T5, padding is 0, the end of a text is 1, and nothing is put before a text.
     """
-    pieces = pre_tokenizers.Sequence(
-        [pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)]
-    )
+    pieces = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)])
     words = {piece for text in sentences for piece, _ in pieces.pre_tokenize_str(text.lower())}
     letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
-    order = dict.fromkeys(
-        [PAD, END, UNKNOWN, *letters, *(f"##{letter}" for letter in letters), *sorted(words)]
-    )
+    order = dict.fromkeys([PAD, END, UNKNOWN, *letters, *(f"##{letter}" for letter in letters), *sorted(words)])
     vocabulary = {piece: number for number, piece in enumerate(order)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.Sequence(

@@ -25,9 +25,7 @@ def load_tokenizer(folder: Path) -> Any:
             f"The tokenizer at {folder} has neither spiece.model nor tokenizer.json. Copy or pull the folder again."
         )
     # transformers makes a tokenizer without words of an empty file, and no error.
-    if empty := [
-        path.name for path in sorted(folder.iterdir()) if path.is_file() and not path.stat().st_size
-    ]:
+    if empty := [path.name for path in sorted(folder.iterdir()) if path.is_file() and not path.stat().st_size]:
         raise WeightsError(
             f"The tokenizer at {folder} is empty: {', '.join(empty)} of 0 bytes. Copy or pull its files again."
         )

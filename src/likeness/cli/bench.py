@@ -39,14 +39,12 @@ def create(
     allow_fewer: Annotated[
         bool, typer.Option("--allow-fewer", help="Go on with fewer people than the protocol wants.")
     ] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out pictures without a usable face.")
-    ] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures without a usable face.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a benchmark: references, sentences, seeds."""
+    from likeness.app.bench.protocols import read_protocol, with_prompts
     from likeness.cli.progress import spinner
-    from likeness.evaluation.protocols import read_protocol, with_prompts
 
     recipe = read_protocol(protocol)
     if prompts:
@@ -56,9 +54,7 @@ def create(
     with spinner("Reading the faces", is_quiet=as_json):
         from likeness.app.bench.create import create_bench
 
-        bench = create_bench(
-            output, protocol, recipe, pictures, seed=seed, allow_fewer=allow_fewer, skip_bad=skip_bad
-        )
+        bench = create_bench(output, protocol, recipe, pictures, seed=seed, allow_fewer=allow_fewer, skip_bad=skip_bad)
     if as_json:
         import json
 
@@ -108,9 +104,7 @@ def run(
 
 def score(
     bench: Folder,
-    name: Annotated[
-        str, typer.Argument(help="A folder in `runs/` of the benchmark, videos in its `videos/`.")
-    ],
+    name: Annotated[str, typer.Argument(help="A folder in `runs/` of the benchmark, videos in its `videos/`.")],
     as_json: AsJson = False,
 ) -> None:
     """Measure the videos of any system: put them into BENCH/runs/NAME/videos, named after the cases."""

@@ -12,9 +12,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing els
 
 
 def register(app: typer.Typer) -> None:
-    family = typer.Typer(
-        name="character", help="Save people once and use them again by name.", no_args_is_help=True
-    )
+    family = typer.Typer(name="character", help="Save people once and use them again by name.", no_args_is_help=True)
     family.command()(add)
     family.command("list")(list_names)
     family.command()(show)
@@ -25,9 +23,7 @@ def register(app: typer.Typer) -> None:
 def add(
     name: Annotated[str, typer.Argument(help="What to call the person.")],
     face: Annotated[list[Path], typer.Option(help="Picture of the person; repeat it for more pictures.")],
-    consent: Annotated[
-        str, typer.Option(help="Who agreed to be shown, when and for what. It stays in the file.")
-    ],
+    consent: Annotated[str, typer.Option(help="Who agreed to be shown, when and for what. It stays in the file.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A .safetensors file elsewhere, instead of by name.")
     ] = None,
@@ -41,13 +37,13 @@ def add(
     as_json: _Json = False,
 ) -> None:
     """Read pictures of one person and save them as a character."""
-    from likeness.generation.character_files import character_file, check_character
-    from likeness.generation.inputs import check_person
+    from likeness.generation.inputs.character_files import character_file, check_character
+    from likeness.generation.inputs.people import check_person
 
     check_character(name, consent)
     target = character_file(name, output, replace=replace)
     check_person(face, None)
-    from likeness.generation.characters import Character
+    from likeness.generation.inputs.characters import Character
 
     character = Character.create(name, face, consent=consent, pick=pick)
     path = character.save(target, replace=replace)
@@ -66,7 +62,7 @@ def add(
 def list_names(as_json: _Json = False) -> None:
     """List the saved characters."""
     from likeness.errors import CharacterError
-    from likeness.generation.characters import Character, character_folder, character_names, find_character
+    from likeness.generation.inputs.characters import Character, character_folder, character_names, find_character
 
     rows = []
     for name in character_names():
@@ -87,24 +83,22 @@ def list_names(as_json: _Json = False) -> None:
 
 def show(
     character: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A saved character, or any file.")],
-    picture: Annotated[
-        Path | None, typer.Option(help="Write its references side by side to this .png.")
-    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Write its references side by side to this .png.")] = None,
     overwrite: Overwrite = False,
     as_json: _Json = False,
 ) -> None:
     """Say what is known of a character: its references, engine and consent note."""
     if picture is not None:
-        from likeness.generation.outputs import check_picture
+        from likeness.generation.outputs.destinations import check_picture
 
         check_picture(picture, overwrite=overwrite)
-    from likeness.generation.characters import Character, find_character
+    from likeness.generation.inputs.characters import Character, find_character
 
     loaded = Character.load(character)
     if picture is not None:
-        from likeness.media import contact_sheet, write_picture
+        from likeness.media import contact_sheet, write_image
 
-        write_picture(picture, contact_sheet([[face.crop for face in loaded.faces]], cell_px=224))
+        write_image(picture, contact_sheet([[face.crop for face in loaded.faces]], cell_px=224))
     facts = {"file": str(find_character(character)), **loaded.to_dict()}
     if as_json:
         _print_json(facts)
@@ -116,7 +110,7 @@ def show(
 
 def remove(name: Annotated[str, typer.Argument(help="A saved character.")]) -> None:
     """Delete a saved character, its consent note included."""
-    from likeness.generation.character_files import remove_character
+    from likeness.generation.inputs.character_files import remove_character
 
     say(f"{remove_character(name)} is deleted.")
 

@@ -40,9 +40,7 @@ def compare(
         inspect(picture, expected="a picture")
     from likeness import faces
 
-    result = faces.compare(
-        faces.read_face(a, pick=pick, engine=engine), faces.read_face(b, pick=pick, engine=engine)
-    )
+    result = faces.compare(faces.read_face(a, pick=pick, engine=engine), faces.read_face(b, pick=pick, engine=engine))
     if as_json:
         import json
         from dataclasses import asdict
@@ -55,6 +53,4 @@ def compare(
         say(f"{verdict}: cosine {result.cosine:.3f} {sign} {result.min_cosine:.3f}")
         return
     sign = "<" if result.is_same else ">="
-    say(
-        f"{verdict}: distance {result.distance:.3f} {sign} {result.threshold:.2f}, cosine {result.cosine:.3f}"
-    )
+    say(f"{verdict}: distance {result.distance:.3f} {sign} {result.threshold:.2f}, cosine {result.cosine:.3f}")

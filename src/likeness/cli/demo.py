@@ -14,15 +14,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for videos and page.")] = Path(
-        "runs/demo"
-    ),
-    seed: Annotated[
-        int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same machine: same videos.")
-    ] = 7,
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Denoising steps; more take longer.")
-    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for videos and page.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same machine: same videos.")] = 7,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; more take longer.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another folder of the tiny backbone.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
     overwrite: Overwrite = False,
@@ -31,13 +25,13 @@ def demo(
     """Make videos of a drawn and of a photographed person, and a page that shows them."""
     from likeness.cli.generate import check_folders, describe, load
     from likeness.cli.progress import progress, spinner
-    from likeness.generation.folders import check_demo_folder
+    from likeness.generation.outputs.folders import check_demo_folder
 
     check_demo_folder(output, overwrite=overwrite)
     check_folders(backbone, adapter)
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load("tiny", "magic_mirror", backbone=backbone, adapter=adapter)
-        from likeness.generation.demo import run_demo
+        from likeness.app.demo import run_demo
     with progress("Making the videos", is_quiet=as_json) as on_step:
         made = run_demo(likeness, output, seed=seed, steps=steps, on_step=on_step)
     page = output / "report.html"

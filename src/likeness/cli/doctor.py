@@ -24,7 +24,7 @@ def doctor(
     from likeness.cli.progress import spinner
 
     with spinner("Looking around", is_quiet=as_json):
-        from likeness.generation.doctor import examine
+        from likeness.app.doctor import examine
 
         found = examine(memory_gb)
     if as_json:
@@ -85,9 +85,7 @@ def _print_plans(console: "Console", found: dict[str, Any]) -> None:
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> "Table":
     from rich.table import Table
 
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.show_header = any(columns)
     for column in columns:
         table.add_column(column)

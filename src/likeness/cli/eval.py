@@ -10,10 +10,10 @@ import typer
 from likeness.cli.terminal import printable, say
 
 if TYPE_CHECKING:
-    from likeness.evaluation.compare import Comparison
     from likeness.evaluation.evaluate import EvaluationSettings
-    from likeness.evaluation.manifest import Request
-    from likeness.evaluation.results import EvaluationResult, VideoResult
+    from likeness.evaluation.inputs.manifest import Request
+    from likeness.evaluation.results.compare_systems import Comparison
+    from likeness.evaluation.results.records import EvaluationResult, VideoResult
 
 _REJECTED, _MISSING = 3, 4
 
@@ -33,9 +33,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder of pictures, NAME.jpg or NAME/*.jpg; or cases in JSON.")
     ] = None,
     prompts: Annotated[Path | None, typer.Option(help="Sentences by video name: JSON, TOML or CSV.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
-        "runs/evaluation"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path("runs/evaluation"),
     first_face: Annotated[
         bool, typer.Option("--first-face", help="Hold each video against its own first face.")
     ] = False,
@@ -59,9 +57,7 @@ def evaluate(
     ] = None,
     pick: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", min=1, help="Where a reference shows several faces, take the Nth from the left."
-        ),
+        typer.Option(metavar="N", min=1, help="Where a reference shows several faces, take the Nth from the left."),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that measure videos.")] = 1,
     face: Annotated[
@@ -69,9 +65,7 @@ def evaluate(
     ] = "prominent",
     title: Annotated[str, typer.Option(help="Headline of the page.")] = "Evaluation",
     vbench: Annotated[bool, typer.Option("--vbench", help="Run the real VBench as well (GPU).")] = False,
-    vbench_dimensions: Annotated[
-        str | None, typer.Option(help="VBench's dimensions, separated by commas.")
-    ] = None,
+    vbench_dimensions: Annotated[str | None, typer.Option(help="VBench's dimensions, separated by commas.")] = None,
     vbench_setup: Annotated[
         bool, typer.Option("--vbench-setup", help="Make VBench's environment, and nothing else.")
     ] = False,
@@ -89,13 +83,11 @@ def evaluate(
             "own first face; one of the two."
         )
     from likeness.app.folders import check_folder
-    from likeness.evaluation.manifest import read_request
-    from likeness.evaluation.results import RESULTS
+    from likeness.evaluation.inputs.manifest import read_request
+    from likeness.evaluation.results.records import RESULTS
 
     if pick is not None and first_face:
-        raise ConfigError(
-            "`--pick` chooses a face of references, and `--first-face` has none. Leave one of them out."
-        )
+        raise ConfigError("`--pick` chooses a face of references, and `--first-face` has none. Leave one of them out.")
     request = read_request(videos or [], references, prompts, against_first_face=first_face)
     settings = _settings(
         workers=workers,
@@ -122,8 +114,8 @@ def _settings(**values: object) -> "EvaluationSettings":
     from pydantic import ValidationError
 
     from likeness.errors import ConfigError
-    from likeness.evaluation.engines import check_weights, choose_engines
     from likeness.evaluation.evaluate import MAX_WORKERS, EvaluationSettings
+    from likeness.evaluation.inputs.engines import check_weights, choose_engines
 
     try:
         settings = EvaluationSettings.model_validate(values)
@@ -139,7 +131,7 @@ def _settings(**values: object) -> "EvaluationSettings":
 
 
 def _metrics(words: str | None) -> list[str] | None:
-    from likeness.evaluation.metrics import select
+    from likeness.evaluation.metrics.registry import select
 
     names = None if words is None else _words(words, "--metrics")
     select(names)
@@ -155,19 +147,15 @@ def _measure(
     from likeness.evaluation.evaluate import evaluate as run
 
     with progress("Measuring videos", last="Scoring", is_quiet=is_quiet) as on_progress:
-        result = run(
-            request.items, request.references, metrics=metrics, settings=settings, on_progress=on_progress
-        )
+        result = run(request.items, request.references, metrics=metrics, settings=settings, on_progress=on_progress)
     return replace(result, skipped=request.skipped, notes=request.notes)
 
 
-def _publish(
-    result: "EvaluationResult", request: "Request", output: Path, title: str, *, as_json: bool
-) -> None:
+def _publish(result: "EvaluationResult", request: "Request", output: Path, title: str, *, as_json: bool) -> None:
     """Write the files and print the figures. Where the disk refuses, the figures are printed all the same."""
     from likeness.errors import FileWriteError, LockedError
-    from likeness.evaluation.compare import compare_systems
-    from likeness.evaluation.export import publish
+    from likeness.evaluation.report.export import publish
+    from likeness.evaluation.results.compare_systems import compare_systems
 
     refusal = None
     try:
@@ -187,7 +175,7 @@ def _publish(
 
 def _tell_skipped(request: "Request") -> None:
     """Files that are not taken, a line for each reason."""
-    from likeness.evaluation.people import shorten
+    from likeness.evaluation.inputs.reference_matching import shorten
 
     for note in request.notes:
         say(f"likeness: {note}", stream=sys.stderr)
@@ -200,8 +188,8 @@ def _tell_skipped(request: "Request") -> None:
 
 def _dimensions(words: str | None) -> list[str]:
     """What VBench is to measure. Whatever is missing for it is told before anything is measured."""
-    from likeness.evaluation.vbench import DEFAULT, check_dimensions
-    from likeness.evaluation.vbench_environment import environment, executable
+    from likeness.evaluation.vbench.environment import environment, executable
+    from likeness.evaluation.vbench.run import DEFAULT, check_dimensions
 
     dimensions = list(DEFAULT) if words is None else _words(words, "--vbench-dimensions")
     check_dimensions(dimensions)
@@ -214,9 +202,7 @@ def _words(told: str, option: str) -> list[str]:
 
     words = [word.strip() for word in told.split(",") if word.strip()]
     if not words:
-        raise ConfigError(
-            f"`{option}` is `{told}`, which names nothing. Name one or more, separated by commas."
-        )
+        raise ConfigError(f"`{option}` is `{told}`, which names nothing. Name one or more, separated by commas.")
     return words
 
 
@@ -224,8 +210,8 @@ def _run_vbench(
     result: "EvaluationResult", output: Path, dimensions: list[str], *, is_quiet: bool
 ) -> "EvaluationResult":
     from likeness.cli.progress import progress
-    from likeness.evaluation.vbench import add_vbench, run_vbench
-    from likeness.evaluation.vbench_environment import environment, executable
+    from likeness.evaluation.vbench.environment import environment, executable
+    from likeness.evaluation.vbench.run import add_vbench, run_vbench
 
     with progress("VBench", last="VBench", is_quiet=is_quiet) as on_dimension:
         found = run_vbench(
@@ -241,7 +227,7 @@ def _run_vbench(
 def _set_up_vbench(*, as_json: bool) -> None:
     import json
 
-    from likeness.evaluation.vbench_environment import environment, set_up
+    from likeness.evaluation.vbench.environment import environment, set_up
 
     command = set_up(environment(), (lambda _: None) if as_json else print)
     if as_json:
@@ -251,7 +237,7 @@ def _set_up_vbench(*, as_json: bool) -> None:
 
 
 def _print_table(result: "EvaluationResult", comparison: "Comparison") -> None:
-    from likeness.evaluation.report import show
+    from likeness.evaluation.report.page import show
 
     names = [system.name for system in result.systems]
     rows = [["", *(printable(name, lines=False) for name in names)]]
@@ -290,7 +276,7 @@ def _print_json(result: "EvaluationResult", comparison: "Comparison", output: Pa
 
 def _leave(result: "EvaluationResult", *, is_quiet: bool) -> None:
     """One bad video loses no other's results, but the exit code tells of it."""
-    from likeness.evaluation.vbench import PREFIX
+    from likeness.evaluation.vbench.run import PREFIX
 
     tell_failed(result.videos, is_quiet=is_quiet)
     if any(file.is_video for file in result.skipped):

@@ -13,8 +13,8 @@ from likeness.cli.terminal import say
 
 if TYPE_CHECKING:
     from likeness.generation import Likeness
-    from likeness.generation.references import Person
-    from likeness.generation.settings import Choices, GenerationSettings
+    from likeness.generation.inputs.references import Person
+    from likeness.generation.inputs.settings import Choices, GenerationSettings
     from likeness.identity.face_shape.sliders import FaceShape
     from likeness.records import Clip
 
@@ -28,14 +28,10 @@ _Face = Annotated[
     list[Path] | None,
     typer.Option(help="Picture or short video of the person; repeat it for more pictures of them."),
 ]
-_Character = Annotated[
-    str | None, typer.Option(metavar="NAME|FILE", help="A saved character instead of pictures.")
-]
+_Character = Annotated[str | None, typer.Option(metavar="NAME|FILE", help="A saved character instead of pictures.")]
 _SecondFace = Annotated[
     list[Path] | None,
-    typer.Option(
-        help='Picture of a second person, who is "img2" in the prompt beside "img1"; repeat it for more.'
-    ),
+    typer.Option(help='Picture of a second person, who is "img2" in the prompt beside "img1"; repeat it for more.'),
 ]
 _SecondCharacter = Annotated[
     str | None, typer.Option(metavar="NAME|FILE", help="A saved character as the second person.")
@@ -60,9 +56,7 @@ _Scale = Annotated[
 ]
 _Start = Annotated[float, typer.Option(help="Share of the steps before the face acts.")]
 _End = Annotated[float, typer.Option(help="Share of the steps after which it acts no more.")]
-_Blocks = Annotated[
-    str | None, typer.Option(metavar="0-20", help="Blocks in which the face acts: 0-20, or 0,2,4.")
-]
+_Blocks = Annotated[str | None, typer.Option(metavar="0-20", help="Blocks in which the face acts: 0-20, or 0,2,4.")]
 _Branch = Annotated[
     Literal["conditional", "both"] | None,
     typer.Option(help="Branch of guidance that sees the face; by default as the method was trained."),
@@ -75,9 +69,7 @@ _Pick = Annotated[
 ]
 _SecondPick = Annotated[
     int | None,
-    typer.Option(
-        metavar="N", min=1, help="Where a picture of --second-face shows several faces, take the Nth."
-    ),
+    typer.Option(metavar="N", min=1, help="Where a picture of --second-face shows several faces, take the Nth."),
 ]
 _Enlarge = Annotated[
     int | None,
@@ -98,9 +90,7 @@ _Shape = Annotated[
 
 
 def _slider(what: str) -> Any:
-    return typer.Option(
-        min=-3, max=3, metavar="-3..3", help=f"{what}, in standard deviations from the person's."
-    )
+    return typer.Option(min=-3, max=3, metavar="-3..3", help=f"{what}, in standard deviations from the person's.")
 
 
 _FaceWidth = Annotated[float, _slider("Width of the face")]
@@ -188,7 +178,7 @@ def generate(
             on_step=on_step,
             **choices,
         )
-    from likeness.generation.saving import save_or_rescue
+    from likeness.generation.outputs.save import save_or_rescue
 
     save_or_rescue(clip, output, enlarge=enlarge, overwrite=overwrite)
     say(_to_json(clip, output) if as_json else f"{output}: {describe(clip)}")
@@ -206,7 +196,7 @@ class NamedPerson:
     def check(self) -> None:
         """Refuse what can be refused without reading a picture."""
         from likeness.errors import ConfigError
-        from likeness.generation.inputs import check_person
+        from likeness.generation.inputs.people import check_person
 
         check_person(self.faces or (), self.character)
         if self.pick is not None and self.character:
@@ -217,7 +207,7 @@ class NamedPerson:
     def read(self) -> "Person":
         """Read the pictures, or load the character."""
         from likeness.errors import ManyFacesError
-        from likeness.generation.references import choose_person
+        from likeness.generation.inputs.references import choose_person
 
         try:
             return choose_person(self.faces or (), self.character, pick=self.pick)
@@ -241,14 +231,14 @@ def _check(
     faces: Sequence[Path] = (),
 ) -> "tuple[Path, GenerationSettings]":
     """Refuse what cannot be made before anything is loaded, and say where the result goes."""
-    from likeness.generation.prompts import check_prompt
+    from likeness.generation.inputs.prompts import check_prompt
 
     check_prompt(prompt, num_people, method=method)
-    from likeness.generation.outputs import check_enlarged, check_output
-    from likeness.generation.presets import METHODS, find_preset, known
-    from likeness.generation.search import Search
-    from likeness.generation.settings import resolve_settings
-    from likeness.generation.shapes import check_shape
+    from likeness.generation.inputs.settings import resolve_settings
+    from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.generation.outputs.destinations import check_enlarged, check_output
+    from likeness.generation.sampling.search import Search
+    from likeness.generation.sampling.shape_control import check_shape
 
     settings = resolve_settings(find_preset(preset), dict(choices))
     known("method", method, METHODS)
@@ -322,7 +312,7 @@ def load(
 
 def describe(clip: "Clip") -> str:
     """One line about a clip."""
-    from likeness.generation.similarity import describe_similarity
+    from likeness.generation.outputs.similarity import describe_similarity
 
     length = "a picture" if len(clip.frames) == 1 else f"{clip.duration_s:.1f} s"
     made_by = f"{clip.settings['method']}, seed {clip.settings['seed']}"

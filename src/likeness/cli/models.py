@@ -97,9 +97,7 @@ def check(
         _print_json(rows)
     else:
         columns = ("name", "files", "checked by checksum", "state")
-        _print_table(
-            columns, [(row["name"], str(row["files"]), str(row["checked"]), row["state"]) for row in rows]
-        )
+        _print_table(columns, [(row["name"], str(row["files"]), str(row["checked"]), row["state"]) for row in rows])
     if problems := [row["problem"] for row in rows if row["problem"]]:
         raise WeightsError("\n".join(problems))
 

@@ -26,23 +26,21 @@ def puppets(
     seed: Annotated[int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same people.")] = 0,
     people: Annotated[int, typer.Option(min=1, max=200, help="Rows of the sheet.")] = 8,
     group: Annotated[str | None, typer.Option(help="Only this group, such as woman or elderly man.")] = None,
-    action: Annotated[
-        str | None, typer.Option(help="What they do, such as nod; by default all sorts.")
-    ] = None,
+    action: Annotated[str | None, typer.Option(help="What they do, such as nod; by default all sorts.")] = None,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of one side.")] = 128,
     frames: Annotated[int, typer.Option(min=1, max=257, help="Frames of a clip.")] = 17,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw people who do not exist: a sheet of several, or one clip."""
     from likeness.errors import ConfigError
-    from likeness.generation.outputs import PICTURES, VIDEO, check_file
+    from likeness.generation.outputs.destinations import PICTURES, VIDEO, check_file
 
     suffix = output.suffix.lower()
     if suffix not in (*PICTURES, VIDEO):
         raise ConfigError(f"`{output}` ends in neither .png nor .mp4; give one for a sheet or a clip.")
     check_file(output, overwrite=overwrite)
-    from likeness.generation.presets import known
-    from likeness.media import contact_sheet, resize, write_picture, write_video
+    from likeness.generation.loading.presets import known
+    from likeness.media import contact_sheet, resize, write_image, write_video
     from likeness.puppets import ACTIONS, GROUPS, sample_clip, sample_person
 
     if group is not None:
@@ -64,5 +62,5 @@ def puppets(
         clip = draw(number, 17)
         rows.append([resize(clip.frames[index], CELL_PX, CELL_PX) for index in (0, 3, 6, 8, 11, 14, 16)])
         prompts.append(clip.prompt)
-    write_picture(output, contact_sheet(rows, prompts, cell_px=CELL_PX))
+    write_image(output, contact_sheet(rows, prompts, cell_px=CELL_PX))
     say(f"{output}: {people} people")

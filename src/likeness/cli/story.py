@@ -45,9 +45,9 @@ def story(
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
     from likeness.cli.generate import NamedPerson, check_folders, load
     from likeness.cli.progress import progress, spinner
-    from likeness.generation.folders import check_story_folder
-    from likeness.generation.presets import METHODS, find_preset, known
-    from likeness.generation.stories import decide_shots, read_story
+    from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.generation.outputs.folders import check_story_folder
+    from likeness.generation.stories.story_file import decide_shots, read_story
 
     read = read_story(file, overrides or ())
     decide_shots(read, find_preset(preset))
@@ -70,7 +70,7 @@ def story(
 
         say(json.dumps({"folder": str(told.video.parent), **told.to_dict()}))
         return
-    from likeness.generation.similarity import describe_similarity
+    from likeness.generation.outputs.similarity import describe_similarity
 
     for number, shot in enumerate(told.shots, start=1):
         state = "kept" if shot.is_kept else "made"

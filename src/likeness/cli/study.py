@@ -12,9 +12,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and
 
 
 def register(app: typer.Typer) -> None:
-    family = typer.Typer(
-        no_args_is_help=True, help="Ask people about videos, blind, and sum up what they say."
-    )
+    family = typer.Typer(no_args_is_help=True, help="Ask people about videos, blind, and sum up what they say.")
     for verb in (create, serve, merge, report):
         family.command()(verb)
     app.add_typer(family, name="study")
@@ -33,9 +31,7 @@ def create(
     manifest: Annotated[
         Path | None, typer.Option(help="JSON of pictures and prompt for each video (OpenS2V's layout).")
     ] = None,
-    per_rater: Annotated[
-        int | None, typer.Option(min=1, help="Videos that one rater sees; all by default.")
-    ] = None,
+    per_rater: Annotated[int | None, typer.Option(min=1, help="Videos that one rater sees; all by default.")] = None,
     checks: Annotated[int, typer.Option(min=0, max=20, help="Attention checks for each rater.")] = 2,
     seed: Annotated[
         int | None,
@@ -64,11 +60,7 @@ def create(
     if as_json:
         import json
 
-        print(
-            json.dumps(
-                {"study": str(output), "key": study.key, "videos": len(study.items), "per_rater": shown}
-            )
-        )
+        print(json.dumps({"study": str(output), "key": study.key, "videos": len(study.items), "per_rater": shown}))
         return
     print(
         f"{output}: {len(study.items)} videos of {len(study.systems)} systems, {shown} pages for each rater. "
@@ -79,9 +71,7 @@ def create(
 def serve(
     study: Folder,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where browsers find it.")] = 8000,
-    host: Annotated[
-        str, typer.Option(help="0.0.0.0 lets other machines in; put TLS in front of it.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in; put TLS in front of it.")] = "127.0.0.1",
 ) -> None:
     """Serve a survey and keep the answers, until interrupted."""
     from importlib.util import find_spec
@@ -158,8 +148,7 @@ def report(
         return
     for system in loaded.systems:
         cells = [
-            f"{name} {made.ratings[name][system].mean.value:.2f}"
-            for name in (*loaded.questionnaire.names, OVERALL)
+            f"{name} {made.ratings[name][system].mean.value:.2f}" for name in (*loaded.questionnaire.names, OVERALL)
         ]
         print(f"{printable(system)}: {', '.join(cells)}")
     raters = made.raters

@@ -35,10 +35,4 @@ def _is_obeyed(one: str) -> bool:
 
 def _escape(one: str) -> str:
     number = ord(one)
-    return (
-        f"\\x{number:02x}"
-        if number < 0x100
-        else f"\\u{number:04x}"
-        if number < 0x10000
-        else f"\\U{number:08x}"
-    )
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -31,15 +31,15 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from likeness.errors import FileWriteError, LikenessError, WeightsError
-from likeness.evaluation.cache import FeatureCache, Measured, VideoInfo
-from likeness.evaluation.engines import Engines, check_weights, choose_engines
-from likeness.evaluation.feature import Arrays, Footage
-from likeness.evaluation.features import FEATURES, in_order
-from likeness.evaluation.items import References, VideoItem, read_references, settle
-from likeness.evaluation.metrics import select, why_left_out
-from likeness.evaluation.results import EvaluationResult
-from likeness.evaluation.score import score
-from likeness.evaluation.view import WhichFace
+from likeness.evaluation.features.base import Arrays, Footage
+from likeness.evaluation.features.cache import FeatureCache, Measured, VideoInfo
+from likeness.evaluation.features.registry import FEATURES, in_order
+from likeness.evaluation.inputs.engines import Engines, check_weights, choose_engines
+from likeness.evaluation.inputs.videos import References, VideoItem, read_references, resolve_items
+from likeness.evaluation.metrics.inputs import WhichFace
+from likeness.evaluation.metrics.registry import select, why_left_out
+from likeness.evaluation.results.records import EvaluationResult
+from likeness.evaluation.results.score import score
 from likeness.evaluation.workers import measure_in_processes
 from likeness.media import read_video
 from likeness.weights import sha256_of
@@ -107,7 +107,7 @@ def evaluate(
     engines = choose_engines(settings.engine, settings.landmark_engine)
     chosen = select(metrics)
     check_weights(engines)
-    items = settle(videos, references, prompts)
+    items = resolve_items(videos, references, prompts)
     has_prompts = any(item.prompt is not None for item in items)
     reasons = {
         metric.name: why_left_out(metric, has_prompts=has_prompts, has_pictures=references is not None)
@@ -118,9 +118,7 @@ def evaluate(
     needed = in_order({feature for metric in kept for feature in metric.needs} | always)
     cache = FeatureCache(settings.cache)
     sets = (
-        None
-        if references is None
-        else read_references(references, needed, cache, engines=engines, pick=settings.pick)
+        None if references is None else read_references(references, needed, cache, engines=engines, pick=settings.pick)
     )
     measured = measure(items, needed, settings, on_progress)
     return score(
@@ -150,9 +148,7 @@ def measure(
     return measured
 
 
-def measure_video(
-    path: str, features: Sequence[str], folder: Path | None, engines: Engines | None = None
-) -> Measured:
+def measure_video(path: str, features: Sequence[str], folder: Path | None, engines: Engines | None = None) -> Measured:
     """Measure one file, decoding it once and only if something is missing. Whatever is wrong with it is its `error`.
 
     Raises:

@@ -10,15 +10,13 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
 
-from likeness.evaluation.cache import Measured
+from likeness.evaluation.features.cache import Measured
 
 Measure = Callable[[str], Measured]
 """Measures the file at a path. It can be pickled."""
 
 
-def measure_in_processes(
-    measure: Measure, paths: Sequence[str], workers: int
-) -> Iterator[tuple[str, Measured]]:
+def measure_in_processes(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, Measured]]:
     """Measure files, each as soon as a process is free.
 
     A process that is killed (by a decoder's fault, or for want of memory) takes the whole pool with it. Files that may have

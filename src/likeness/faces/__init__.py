@@ -1,11 +1,11 @@
 """Picture to `Face`: detect, five landmarks, head pose, aligned crop, embedding. Not for identity tokens."""
 
-from likeness.faces.choose import ENGINE_NAMES, default_engine, load_engine
-from likeness.faces.dlib_engine import DlibEngine
-from likeness.faces.engines import FaceEngine, Search, distances
-from likeness.faces.geometry import HEAD_TEMPLATE, crop_head, fit_similarity, head_pose, warp
-from likeness.faces.layouts import EYE_CENTERS, EYE_CORNERS, LAYOUTS, Layout, layout_named
-from likeness.faces.onnx_engine import OnnxEngine
+from likeness.faces.engines.base import FaceEngine, Search, distances
+from likeness.faces.engines.dlib_engine import DlibEngine
+from likeness.faces.engines.onnx_engine import OnnxEngine
+from likeness.faces.engines.registry import ENGINE_NAMES, default_engine, load_engine
+from likeness.faces.geometry.align import HEAD_TEMPLATE, crop_head, fit_similarity, head_pose, warp
+from likeness.faces.geometry.layouts import EYE_CENTERS, EYE_CORNERS, LAYOUTS, LandmarkLayout, layout_named
 from likeness.faces.read import MIN_SIDE_PX, compare, find_faces, prominence, read_face
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "MIN_SIDE_PX",
     "DlibEngine",
     "FaceEngine",
-    "Layout",
+    "LandmarkLayout",
     "OnnxEngine",
     "Search",
     "compare",

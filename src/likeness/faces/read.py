@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
-from likeness.faces.choose import resolve
-from likeness.faces.engines import FaceEngine, Search, distances, rescale
-from likeness.faces.geometry import crop_head, head_pose
-from likeness.media import read_picture, resize
+from likeness.faces.engines.base import FaceEngine, Search, distances, rescale
+from likeness.faces.engines.registry import resolve
+from likeness.faces.geometry.align import crop_head, head_pose
+from likeness.media import read_image, resize
 from likeness.records import Comparison, Detection, Face
 
 MIN_SIDE_PX = 40
@@ -112,11 +112,9 @@ def prominence(face: Face | Detection) -> float:
 
 def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
     if not isinstance(picture, np.ndarray):
-        return str(picture), read_picture(picture)
+        return str(picture), read_image(picture)
     if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8 or not picture.size:
-        raise MediaError(
-            f"The picture is {picture.dtype} {picture.shape}; uint8 (height, width, 3) is needed."
-        )
+        raise MediaError(f"The picture is {picture.dtype} {picture.shape}; uint8 (height, width, 3) is needed.")
     return "the picture given", picture
 
 

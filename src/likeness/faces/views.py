@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError, NoFaceError
-from likeness.faces.choose import resolve
-from likeness.faces.engines import FaceEngine, distances
+from likeness.faces.engines.base import FaceEngine, distances
+from likeness.faces.engines.registry import resolve
 from likeness.faces.read import find_faces, prominence
 from likeness.records import Face, Pose
 
@@ -99,9 +99,7 @@ def read_views(
     return choose_faces(_same_person(faces), num_views, min_difference_deg=min_difference_deg)
 
 
-def choose_faces(
-    faces: Sequence[Face], num_views: int = NUM_VIEWS, *, min_difference_deg: float = 4.0
-) -> list[Face]:
+def choose_faces(faces: Sequence[Face], num_views: int = NUM_VIEWS, *, min_difference_deg: float = 4.0) -> list[Face]:
     """Choose the faces of one person whose poses differ most, the sharper among equals; the most frontal is the first."""
     chosen = choose_views(
         [face.pose for face in faces],
@@ -115,9 +113,7 @@ def choose_faces(
 def _same_person(faces: list[Face]) -> list[Face]:
     """Keep the faces of whoever is seen most often."""
     embeddings = np.stack([face.embedding for face in faces])
-    is_same = np.stack(
-        [distances(embeddings, face.embedding, face.metric) < face.threshold for face in faces]
-    )
+    is_same = np.stack([distances(embeddings, face.embedding, face.metric) < face.threshold for face in faces])
     return [faces[number] for number in np.flatnonzero(is_same[is_same.sum(axis=1).argmax()])]
 
 

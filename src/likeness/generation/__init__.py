@@ -7,34 +7,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from likeness.generation.characters import Character as Character
+    from likeness.generation.inputs.characters import Character as Character
+    from likeness.generation.inputs.references import read_faces as read_faces
     from likeness.generation.likeness import GenerationRequest as GenerationRequest
     from likeness.generation.likeness import GenerationSettings as GenerationSettings
     from likeness.generation.likeness import Likeness as Likeness
-    from likeness.generation.presets import PRESETS as PRESETS
-    from likeness.generation.presets import Preset as Preset
-    from likeness.generation.references import read_faces as read_faces
-    from likeness.generation.report import ReportItem as ReportItem
-    from likeness.generation.report import write_report as write_report
-    from likeness.generation.saving import save_clip as save_clip
-    from likeness.generation.similarity import measure_similarity as measure_similarity
-    from likeness.generation.stories import Story as Story
-    from likeness.generation.stories import read_story as read_story
+    from likeness.generation.loading.presets import PRESETS as PRESETS
+    from likeness.generation.loading.presets import Preset as Preset
+    from likeness.generation.outputs.page import ReportItem as ReportItem
+    from likeness.generation.outputs.page import write_report as write_report
+    from likeness.generation.outputs.save import save_clip as save_clip
+    from likeness.generation.outputs.similarity import measure_similarity as measure_similarity
+    from likeness.generation.stories.story_file import Story as Story
+    from likeness.generation.stories.story_file import read_story as read_story
 
 _HOME = {
-    "Character": "characters",
+    "Character": "inputs.characters",
     "GenerationRequest": "likeness",
     "GenerationSettings": "likeness",
     "Likeness": "likeness",
-    "PRESETS": "presets",
-    "Preset": "presets",
-    "ReportItem": "report",
-    "Story": "stories",
-    "measure_similarity": "similarity",
-    "read_faces": "references",
-    "read_story": "stories",
-    "save_clip": "saving",
-    "write_report": "report",
+    "PRESETS": "loading.presets",
+    "Preset": "loading.presets",
+    "ReportItem": "outputs.page",
+    "Story": "stories.story_file",
+    "measure_similarity": "outputs.similarity",
+    "read_faces": "inputs.references",
+    "read_story": "stories.story_file",
+    "save_clip": "outputs.save",
+    "write_report": "outputs.page",
 }
 
 

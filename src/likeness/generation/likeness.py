@@ -11,32 +11,32 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
-from likeness.adapters.regions import Area, Regions
+from likeness.adapters.conditioning.regions import Area, Regions
 from likeness.backbones.check import refuse_frames
 from likeness.backbones.load import load_pipeline
-from likeness.generation.best_of import choose_best
-from likeness.generation.characters import Character
-from likeness.generation.denoise import GenerationRequest, Judge, StepCallback, check_steps, denoise
-from likeness.generation.loading import adapter_folder, load_adapter, locate_backbone
-from likeness.generation.outputs import check_enlarged
-from likeness.generation.plan import CardMemory, find_card
-from likeness.generation.presets import METHODS, Preset, find_preset, known
-from likeness.generation.prompts import add_style, check_prompt
-from likeness.generation.provenance import describe_reference, describe_software, describe_weights
-from likeness.generation.references import Person
-from likeness.generation.released import open_released, uses_released
-from likeness.generation.search import Search
-from likeness.generation.settings import Choices, GenerationSettings, resolve_settings
-from likeness.generation.several import People, measure, part_people, read_people, stand_in_strips
-from likeness.generation.shapes import reading_shapes
-from likeness.generation.similarity import refuse_other_engines
+from likeness.generation.inputs.characters import Character
+from likeness.generation.inputs.multi_person import People, assign_regions, measure, part_people, read_people
+from likeness.generation.inputs.prompts import add_style, check_prompt
+from likeness.generation.inputs.references import Person
+from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
+from likeness.generation.loading.load import adapter_folder, load_adapter, locate_backbone
+from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
+from likeness.generation.loading.released_fantasy_id import open_released, uses_released
+from likeness.generation.outputs.destinations import check_enlarged
+from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
+from likeness.generation.outputs.similarity import refuse_other_engines
+from likeness.generation.sampling.best_of import choose_best
+from likeness.generation.sampling.memory_plan import CardMemory, find_card
+from likeness.generation.sampling.sample import GenerationRequest, Judge, StepCallback, check_steps, denoise
+from likeness.generation.sampling.search import Search
+from likeness.generation.sampling.shape_control import reading_shapes
 from likeness.methods.method import Method
 from likeness.records import Clip
 from likeness.weights import verify
 
 if TYPE_CHECKING:
-    from likeness.generation.stories import Story
-    from likeness.generation.telling import StoryCallback, Told
+    from likeness.generation.stories.render import StoryCallback, StoryResult
+    from likeness.generation.stories.story_file import Story
 
 __all__ = ["GenerationRequest", "GenerationSettings", "Likeness", "StepCallback"]
 
@@ -106,9 +106,7 @@ class Likeness:
         return cls._attached(pipeline, mirror, chosen, checksums, card=card)
 
     @classmethod
-    def _attached(
-        cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, card: Any
-    ) -> Self:
+    def _attached(cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, card: Any) -> Self:
         """Attach a method, and plan for the memory of a card where there is one."""
         method.attach(pipeline)
         made = cls(pipeline, method, preset, checksums)
@@ -162,7 +160,7 @@ class Likeness:
             others=tuple(others),
             regions=None if regions is None else Regions(areas=tuple(tuple(area) for area in regions)),  # pyright: ignore[reportArgumentType]
         )
-        request = stand_in_strips(request, self.preset.stands_apart)
+        request = assign_regions(request, self.preset.stands_apart)
         if search.is_needed:
             return choose_best(self, request, settings, search, on_step=on_step)
         return self.generate_many([request], settings, on_step=on_step)[0]
@@ -187,9 +185,7 @@ class Likeness:
             PromptError: It is too long.
         """
         limit = self.pipeline.transformer.config.max_text_seq_length
-        self.method.tokenize(
-            [prompt], self.pipeline.tokenizer, num_references=num_references, max_length=limit
-        )
+        self.method.tokenize([prompt], self.pipeline.tokenizer, num_references=num_references, max_length=limit)
 
     def check_enlarged(self, frames: int, enlarge: int | None, *, num_people: int = 1) -> None:
         """Refuse to enlarge clips beyond what can be held and shown, before they are made.
@@ -212,7 +208,7 @@ class Likeness:
         on_step: StepCallback | None = None,
         on_shot: "StoryCallback | None" = None,
         overwrite: bool = True,
-    ) -> "Told":
+    ) -> "StoryResult":
         """Make the shots of a story file and join them; finished shots in `folder` are kept.
 
         Args:
@@ -227,9 +223,9 @@ class Likeness:
             ConfigError: The story is not usable as it is, and the message names the shot; or files would be replaced.
             LockedError: Another process makes a story in that folder.
         """
-        from likeness.generation.telling import tell
+        from likeness.generation.stories.render import render_story
 
-        return tell(self, story, Path(folder), faces, on_step=on_step, on_shot=on_shot, overwrite=overwrite)
+        return render_story(self, story, Path(folder), faces, on_step=on_step, on_shot=on_shot, overwrite=overwrite)
 
     def generate_many(
         self,
@@ -251,9 +247,7 @@ class Likeness:
             people = [person for request in requests for person in request.people]
             refuse_other_engines([face for person in people for face in person])
         requests = [
-            stand_in_strips(
-                replace(request, prompt=add_style(request.prompt, settings.style)), self.preset.stands_apart
-            )
+            assign_regions(replace(request, prompt=add_style(request.prompt, settings.style)), self.preset.stands_apart)
             for request in requests
         ]
 
@@ -281,9 +275,7 @@ class Likeness:
             )
         return clips
 
-    def _record(
-        self, request: GenerationRequest, settings: GenerationSettings, frames: np.ndarray
-    ) -> dict[str, Any]:
+    def _record(self, request: GenerationRequest, settings: GenerationSettings, frames: np.ndarray) -> dict[str, Any]:
         return {
             "seed": request.seed,
             **settings.model_dump(),

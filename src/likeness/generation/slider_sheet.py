@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
 from likeness.faces import find_faces, prominence
-from likeness.faces.proportions import measure_landmarks, measure_mask, skin_mask
-from likeness.generation.settings import Choices
-from likeness.generation.shapes import reads_shapes
-from likeness.generation.similarity import DETECTION_PX
+from likeness.faces.geometry.proportions import measure_landmarks, measure_mask, skin_mask
+from likeness.generation.inputs.settings import Choices
+from likeness.generation.outputs.similarity import DETECTION_PX
+from likeness.generation.sampling.shape_control import reads_shapes
 from likeness.identity.face_shape import load_source
 from likeness.identity.face_shape.draw import draw_head
 from likeness.identity.face_shape.proportions import measure
@@ -114,9 +114,7 @@ def rises(values: Sequence[float]) -> float:
     return float((np.diff(values) > 0).mean())
 
 
-def draw_sheet(
-    people: Sequence[tuple[Face, Sequence[SliderStep]]], *, cell_px: int = 128
-) -> NDArray[np.uint8]:
+def draw_sheet(people: Sequence[tuple[Face, Sequence[SliderStep]]], *, cell_px: int = 128) -> NDArray[np.uint8]:
     """Lay out two rows a person: the reference and a frame at each setting, and under them the heads that were encoded."""
     rows, labels = [], []
     for face, steps in people:

@@ -38,9 +38,7 @@ class FusionLayer(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width)
-        )
+        self.feed_forward = nn.Sequential(nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = rearrange(

@@ -107,9 +107,7 @@ def _check_triggers(prompt: str, numbers: list[str], trigger: str) -> None:
     for number in dict.fromkeys(numbers):
         if (count := numbers.count(number)) > 1:
             advice = _example(trigger) if number == "" else _example(trigger, max(2, len(set(numbers))))
-            raise PromptError(
-                f'The prompt "{prompt}" has the trigger word `{trigger}{number}` {count} times. {advice}'
-            )
+            raise PromptError(f'The prompt "{prompt}" has the trigger word `{trigger}{number}` {count} times. {advice}')
     expected = [""] if numbers == [""] else [str(number + 1) for number in range(max(2, len(numbers)))]
     if missing := [number for number in expected if number not in numbers]:
         alone = f"One person alone is marked by `{trigger}`. " if len(numbers) == 1 else ""
@@ -180,9 +178,7 @@ def tokenize_prompts(
     return PromptTokens(ids=ids, whose=whose)
 
 
-def tokenize_clean(
-    prompts: Sequence[str], tokenizer: Any, *, max_length: int, trigger: str = TRIGGER
-) -> PromptTokens:
+def tokenize_clean(prompts: Sequence[str], tokenizer: Any, *, max_length: int, trigger: str = TRIGGER) -> PromptTokens:
     """Tokenize prompts for a method that writes nothing into them; a trigger word may stand there and is left out.
 
     Raises:

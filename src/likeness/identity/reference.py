@@ -13,9 +13,7 @@ FaceInput = Face | str | Path
 """What a reference may be given as."""
 
 
-def read_references(
-    faces: FaceInput | Sequence[FaceInput], *, embedding_width: int
-) -> tuple[np.ndarray, np.ndarray]:
+def read_references(faces: FaceInput | Sequence[FaceInput], *, embedding_width: int) -> tuple[np.ndarray, np.ndarray]:
     """Read every reference and stack what encoders need.
 
     Shapes:

@@ -31,9 +31,7 @@ class PersonTokens:
     def rows(self, index: Tensor) -> Self:
         """Those of the given rows, (rows,) int64."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(
-            self, **{name: value[index] for name, value in values.items() if torch.is_tensor(value)}
-        )
+        return replace(self, **{name: value[index] for name, value in values.items() if torch.is_tensor(value)})
 
     def expand(self, batch: int) -> Self:
         """Repeat one person for `batch` prompts."""

@@ -4,7 +4,7 @@ Everything inside is uint8 RGB, height first. Whatever comes from a user passes 
 it should be is a `MediaError` that says what it is instead, before anything large is decoded.
 """
 
-from likeness.media.pictures import MAX_PIXELS, read_picture, resize, write_picture
+from likeness.media.pictures import MAX_PIXELS, read_image, resize, write_image
 from likeness.media.sheets import contact_sheet
 from likeness.media.video import (
     check_video_path,
@@ -20,11 +20,11 @@ __all__ = [
     "check_video_path",
     "contact_sheet",
     "is_video",
+    "read_image",
     "read_metadata",
-    "read_picture",
     "read_video",
     "resize",
     "sample_video",
-    "write_picture",
+    "write_image",
     "write_video",
 ]

@@ -28,7 +28,7 @@ _STRIP_PX = 256
 """Rows that are converted at a time where the conversion takes several times the picture's memory."""
 
 
-def read_picture(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path) -> np.ndarray:
     """Read any common picture as upright RGB.
 
     Orientation (EXIF) is applied, color profiles are brought to sRGB, transparency is laid over white, the first
@@ -44,9 +44,7 @@ def read_picture(path: str | Path) -> np.ndarray:
     path = Path(path)
     kind, name = inspect(path, expected="a picture")
     if kind == "video":
-        raise MediaError(
-            f"{path} is a video ({name}), a picture is needed. Save one frame of it as JPEG or PNG."
-        )
+        raise MediaError(f"{path} is a video ({name}), a picture is needed. Save one frame of it as JPEG or PNG.")
     if kind != "picture":
         raise MediaError(f"{path} is not a picture. Use one of {', '.join((*_FORMATS, _HEIF))}.")
     if name == _HEIF:
@@ -60,15 +58,13 @@ def read_picture(path: str | Path) -> np.ndarray:
                 raise MediaError(_too_large(path, f"{width} x {height} pixels"))
             try:
                 image.load()
-            except (
-                Exception
-            ) as error:  # Decoders share no class of errors, and damage reaches any line of them.
+            except Exception as error:  # Decoders share no class of errors, and damage reaches any line of them.
                 raise MediaError(_damaged(path, name)) from error
             _turn_upright(image, path)
             return _to_rgb(image)
 
 
-def write_picture(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
+def write_image(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
     """Write (height, width, 3) uint8 as the suffix of `path` says. Parent folders are made.
 
     `metadata` lies as JSON in the `comment` of a PNG, and in that of a JPEG where it is shorter than `MAX_COMMENT_BYTES`;
@@ -191,9 +187,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _too_large(path: Path, size: str) -> str:
-    return (
-        f"{path} is too large ({size}); at most {MAX_PIXELS // 1_000_000} megapixels are read. Scale it down."
-    )
+    return f"{path} is too large ({size}); at most {MAX_PIXELS // 1_000_000} megapixels are read. Scale it down."
 
 
 def _damaged(path: Path, name: str) -> str:

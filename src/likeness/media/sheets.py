@@ -33,9 +33,7 @@ def contact_sheet(
         (height, width, 3) uint8.
     """
     if not rows or not any(len(row) for row in rows):
-        raise MediaError(
-            "A contact sheet was asked for without pictures. Give at least one row with one picture."
-        )
+        raise MediaError("A contact sheet was asked for without pictures. Give at least one row with one picture.")
     if labels is not None and len(labels) != len(rows):
         raise MediaError(f"{len(labels)} labels were given for {len(rows)} rows. Give one for each.")
     left = label_px if labels is not None else 0
@@ -58,9 +56,7 @@ def _fit(picture: np.ndarray, cell_px: int) -> np.ndarray:
     return resize(picture, max(1, round(width * scale)), max(1, round(height * scale)))
 
 
-def _draw_labels(
-    sheet: np.ndarray, labels: Sequence[str], pitch: int, gap_px: int, label_px: int
-) -> np.ndarray:
+def _draw_labels(sheet: np.ndarray, labels: Sequence[str], pitch: int, gap_px: int, label_px: int) -> np.ndarray:
     image = Image.fromarray(sheet)
     pen = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=_LABEL_FONT_PX)

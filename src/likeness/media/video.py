@@ -36,9 +36,7 @@ _BT601 = 6
 """The color matrix by which FFmpeg turns RGB into YUV where nothing else is said."""
 
 
-def write_video(
-    path: str | Path, frames: np.ndarray, fps: float, metadata: dict[str, Any] | None = None
-) -> None:
+def write_video(path: str | Path, frames: np.ndarray, fps: float, metadata: dict[str, Any] | None = None) -> None:
     """Write (frames, height, width, 3) uint8 as H.264. Parent folders are made; odd sizes gain one edge pixel.
 
     `metadata` lies as JSON in the `comment` tag of the file. The file appears only once it is whole.
@@ -50,9 +48,7 @@ def write_video(
     path = Path(path)
     check_video_path(path)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-        raise MediaError(
-            f"Frames are {frames.dtype} {frames.shape}; uint8 (frames, height, width, 3) is needed."
-        )
+        raise MediaError(f"Frames are {frames.dtype} {frames.shape}; uint8 (frames, height, width, 3) is needed.")
     if not fps > 0:
         raise MediaError(f"`fps` is {fps}; a number above 0 is needed.")
     _, height, width, _ = frames.shape
@@ -69,9 +65,7 @@ def check_video_path(path: Path) -> None:
         MediaError: the suffix is not .mp4, or a folder has that name.
     """
     if path.suffix.lower() != ".mp4":
-        raise MediaError(
-            f"{path} cannot be written as video: its suffix is {path.suffix or 'missing'}. Use .mp4."
-        )
+        raise MediaError(f"{path} cannot be written as video: its suffix is {path.suffix or 'missing'}. Use .mp4.")
     if path.is_dir():
         raise MediaError(f"{path} cannot be written as video: it is a folder. Name a file inside it.")
 
@@ -166,9 +160,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         record = json.loads(comment)
         json.dumps(record, ensure_ascii=False).encode()  # Half a surrogate pair cannot be written or printed.
     except (ValueError, RecursionError) as error:
-        logger.warning(
-            "The record inside %s cannot be read (%s); the video counts as one without.", path, error
-        )
+        logger.warning("The record inside %s cannot be read (%s); the video counts as one without.", path, error)
         return {}
     return record
 
@@ -241,18 +233,14 @@ def _encode(path: Path, frames: np.ndarray, rate: Fraction, metadata: dict[str, 
         stream.color_primaries = stream.color_trc = stream.colorspace = _BT601
         stream.options = {"crf": "12", "preset": "medium", "flags": "+bitexact", "x264-params": "threads=1"}
         for picture in frames:
-            container.mux(
-                stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"))
-            )
+            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
         container.mux(stream.encode())
 
 
 def _open(path: Path) -> InputContainer:
     kind, name = inspect(path, expected="a video")
     if kind == "picture" and name not in _DEMUXERS:
-        raise MediaError(
-            f"{path} is a picture ({name}), a video is needed. Use an mp4, mov, mkv, webm or gif file."
-        )
+        raise MediaError(f"{path} is a picture ({name}), a video is needed. Use an mp4, mov, mkv, webm or gif file.")
     if name not in _DEMUXERS:
         raise MediaError(f"{path} is not a video that is read here. Use an mp4, mov, mkv, webm or gif file.")
     # The demuxer is forced, so that no file can talk FFmpeg into a playlist or network format. Tags in another encoding
@@ -262,9 +250,7 @@ def _open(path: Path) -> InputContainer:
 
 def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     if not container.streams.video:
-        raise MediaError(
-            f"{path} has no picture track: it is sound alone, or damaged or truncated. Use another file."
-        )
+        raise MediaError(f"{path} has no picture track: it is sound alone, or damaged or truncated. Use another file.")
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise MediaError(_damaged(path, "its codec is not known"))
@@ -310,9 +296,7 @@ def _rate(times: list[float | None], named_fps: float) -> float:
     return named_fps if abs(measured_fps - named_fps) <= _STEADY * named_fps else measured_fps
 
 
-def _check_whole(
-    path: Path, container: InputContainer, stream: VideoStream, times: list[float | None]
-) -> None:
+def _check_whole(path: Path, container: InputContainer, stream: VideoStream, times: list[float | None]) -> None:
     """Refuse a file that was cut: decoders end quietly where it ends, and figures would be those of its beginning."""
     size_bytes = path.stat().st_size
     if (told_bytes := matroska_bytes(path)) is not None and size_bytes < told_bytes:

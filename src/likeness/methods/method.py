@@ -17,21 +17,15 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBloc
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
-from likeness.adapters.attach import (
-    Attachment,
-    attach,
-    detach,
-    is_unconditional_process,
-    refuse_other_sizes,
-)
-from likeness.adapters.compose import resting_device
-from likeness.adapters.condition import FaceCondition
-from likeness.adapters.controls import Branch, IdentityControls
-from likeness.adapters.regions import Regions
-from likeness.adapters.session import Keeper, Session
-from likeness.adapters.wrapper import AdaptedBlock
+from likeness.adapters.blocks.base import AdaptedBlock
+from likeness.adapters.conditioning.condition import FaceCondition
+from likeness.adapters.conditioning.controls import Branch, IdentityControls
+from likeness.adapters.conditioning.regions import Regions
+from likeness.adapters.conditioning.session import SamplingCache, Session
+from likeness.adapters.diffusers.attach import Attachment, attach, detach, is_unconditional_process, refuse_other_sizes
+from likeness.adapters.diffusers.compatibility import resting_device
 from likeness.errors import ConfigError
-from likeness.identity.people import People, Weights, weights_of
+from likeness.identity.cache import IdentityCache, Weights, weights_of
 from likeness.identity.prompt import PromptTokens, check_fits
 from likeness.identity.reference import FaceInput
 from likeness.identity.tokens import PersonTokens
@@ -54,11 +48,11 @@ class Method(ModelMixin, ConfigMixin):
         self._attachment: Attachment | None = None
         self._pipe: CogVideoXPipeline | None = None
         self._session: Session | None = None
-        self._people = People()
+        self._people = IdentityCache()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the transformer behind when the adapter is copied (for a moving average) or pickled."""
-        nothing = {"_attachment": None, "_pipe": None, "_session": None, "_people": People()}
+        nothing = {"_attachment": None, "_pipe": None, "_session": None, "_people": IdentityCache()}
         return {**self.__dict__, **nothing}
 
     def encode(self, faces: FaceInput | Sequence[FaceInput]) -> Any:
@@ -97,7 +91,7 @@ class Method(ModelMixin, ConfigMixin):
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> AdaptedBlock[Any]:
         raise NotImplementedError
 
-    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> Keeper:
+    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> SamplingCache:
         """Make what sampling keeps of one identity."""
         raise NotImplementedError
 
@@ -122,7 +116,7 @@ class Method(ModelMixin, ConfigMixin):
         """Read a person, unless these very arrays were read before by the same weights."""
         if self._session is not None:
             self._session.renew(self._session.num_prompts)
-        key = People.key(*arrays)
+        key = IdentityCache.key(*arrays)
         known: Any = self._people.find(key, self._weights())
         if known is not None:
             return known
@@ -287,7 +281,7 @@ class Method(ModelMixin, ConfigMixin):
             acting=controls.acting(map(int, self.layers), self.config["num_layers"]),
             num_prompts=len(identity),
             whose=whose,
-            hoist=self._keeper(self._attachment.transformer) if active is None else None,
+            sampling_cache=self._keeper(self._attachment.transformer) if active is None else None,
         )
         try:
             yield

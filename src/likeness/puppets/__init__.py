@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from numba.core import config
 
 try:
-    import_module("likeness.puppets.raster")
+    import_module("likeness.puppets.rendering.raster")
 except RuntimeError as error:
     # Numba refuses to compile where it can write neither beside the source nor in the home folder.
     if "no locator available" not in str(error):
@@ -22,10 +22,10 @@ except RuntimeError as error:
     )
 
 from likeness.puppets.anatomy import GROUPS, IDENTITY_NUMBERS, NUM_IDENTITY, Person, sample_person
-from likeness.puppets.clip import FPS, PuppetClip, sample_clip, sample_picture
-from likeness.puppets.duo import DuoClip, sample_duo
+from likeness.puppets.clip import FPS, PuppetClip, sample_clip, sample_image
 from likeness.puppets.performance import ACTIONS
 from likeness.puppets.scene import CLOTHING_COLORS, SETTINGS
+from likeness.puppets.two_person import TwoPersonClip, sample_two_person_clip
 
 __all__ = [
     "ACTIONS",
@@ -35,11 +35,11 @@ __all__ = [
     "IDENTITY_NUMBERS",
     "NUM_IDENTITY",
     "SETTINGS",
-    "DuoClip",
     "Person",
     "PuppetClip",
+    "TwoPersonClip",
     "sample_clip",
-    "sample_duo",
+    "sample_image",
     "sample_person",
-    "sample_picture",
+    "sample_two_person_clip",
 ]

@@ -122,9 +122,7 @@ class Person:
     @property
     def hair_color_name(self) -> str:
         """The nearest name in `HAIR_COLORS`."""
-        return min(
-            HAIR_COLORS, key=lambda name: float(np.abs(np.array(HAIR_COLORS[name]) - self.hair_color).sum())
-        )
+        return min(HAIR_COLORS, key=lambda name: float(np.abs(np.array(HAIR_COLORS[name]) - self.hair_color).sum()))
 
 
 # Each group: the mean of some shape numbers, in standard deviations.

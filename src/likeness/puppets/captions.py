@@ -103,9 +103,7 @@ def look_words(person: Person) -> list[str]:
     return words
 
 
-def describe(
-    person: Person, action: str, clothing: str, garment: str, setting: str, rng: np.random.Generator
-) -> str:
+def describe(person: Person, action: str, clothing: str, garment: str, setting: str, rng: np.random.Generator) -> str:
     """A sentence for a clip.
 
     Returns:
@@ -115,9 +113,7 @@ def describe(
     def choose(options: tuple[str, ...]) -> str:
         return options[int(rng.integers(len(options)))]
 
-    wear = choose(
-        ("in {a} {color} {garment}", "wearing {a} {color} {garment}", "dressed in {a} {color} {garment}")
-    )
+    wear = choose(("in {a} {color} {garment}", "wearing {a} {color} {garment}", "dressed in {a} {color} {garment}"))
     wear = wear.format(a=_article(clothing), color=clothing, garment=garment)
     act = choose(_ACTION_WORDS[action]).format(his=_POSSESSIVES[person.group])
     where = choose(_SETTING_WORDS[setting])
@@ -183,12 +179,7 @@ def describe_pair(
 
 def vocabulary() -> list[str]:
     """Phrases that between them hold every word of `describe` and `describe_pair` but the trigger words."""
-    acts = [
-        act.format(his=his)
-        for acts in _ACTION_WORDS.values()
-        for act in acts
-        for his in ("his", "her", "its")
-    ]
+    acts = [act.format(his=his) for acts in _ACTION_WORDS.values() for act in acts for his in ("his", "her", "its")]
     places = [where for options in _SETTING_WORDS.values() for where in options]
     looks = [
         "a bald head", "thin", "very short", "shoulder-length", "long", "hair in a bun", "afro hair", "curly hair",

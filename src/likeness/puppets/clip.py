@@ -84,7 +84,7 @@ def sample_clip(
     return _film(seed, person, performance, size_px, rng)
 
 
-def sample_picture(
+def sample_image(
     seed: int,
     *,
     person: Person | None = None,
@@ -109,9 +109,7 @@ def sample_picture(
     return _film(seed, person, performance, size_px, rng)
 
 
-def _film(
-    seed: int, person: Person, performance: Performance, size_px: int, rng: np.random.Generator
-) -> PuppetClip:
+def _film(seed: int, person: Person, performance: Performance, size_px: int, rng: np.random.Generator) -> PuppetClip:
     clothing, garment = (
         list(CLOTHING_COLORS)[rng.integers(len(CLOTHING_COLORS))],
         GARMENTS[rng.integers(len(GARMENTS))],

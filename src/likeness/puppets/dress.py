@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.puppets.anatomy import Person
-from likeness.puppets.mesh import Mesh, ellipsoid, join, sheet_triangles, tube
-from likeness.puppets.raster import (
+from likeness.puppets.rendering.mesh import Mesh, ellipsoid, join, sheet_triangles, tube
+from likeness.puppets.rendering.raster import (
     EAR,
     GLASSES,
     HAIR,
@@ -97,9 +97,7 @@ def _hair(person: Person, head: HeadShape) -> list[Part]:
         thickness -= 0.03
     line = hair_line(person)
     inside = hair_inside_each(rest, line)
-    thickness = np.where(
-        thickness > 0.03, 0.03 + (thickness - 0.03) * np.clip(inside / 0.22, 0, 1) ** 0.6, thickness
-    )
+    thickness = np.where(thickness > 0.03, 0.03 + (thickness - 0.03) * np.clip(inside / 0.22, 0, 1) ** 0.6, thickness)
     cap = _part(
         HAIR,
         "head",
@@ -144,11 +142,7 @@ def _loose_hair(person: Person, head: HeadShape) -> list[Part]:
     x = np.sin(around) * ((width + 0.05) * swell * close + wave)
     z = np.cos(around) * (0.92 * swell * close + wave) - 0.06
     sheet = np.stack([x, height, z], axis=-1).reshape(-1, 3).astype(np.float32)
-    rest = (
-        np.stack([np.sin(around) * 0.8, height, np.cos(around) * 0.8], axis=-1)
-        .reshape(-1, 3)
-        .astype(np.float32)
-    )
+    rest = np.stack([np.sin(around) * 0.8, height, np.cos(around) * 0.8], axis=-1).reshape(-1, 3).astype(np.float32)
     return [_part(HAIR_SHEET, "head", (sheet, sheet_triangles(rows, columns)), rest)]
 
 

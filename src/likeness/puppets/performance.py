@@ -31,9 +31,7 @@ class Performance:
     @property
     def pose_deg(self) -> NDArray[np.float32]:
         """(frames, 3): yaw, pitch, roll."""
-        return np.stack([self.tracks[name] for name in ("yaw_deg", "pitch_deg", "roll_deg")], axis=1).astype(
-            np.float32
-        )
+        return np.stack([self.tracks[name] for name in ("yaw_deg", "pitch_deg", "roll_deg")], axis=1).astype(np.float32)
 
     def at(self, frame: int) -> dict[str, float]:
         """All tracks in one frame."""

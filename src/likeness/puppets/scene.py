@@ -39,9 +39,7 @@ def sample_light(rng: np.random.Generator) -> Light:
     return Light(direction.astype(np.float32), key.astype(np.float32), ambient.astype(np.float32))
 
 
-def draw_setting(
-    name: str, size_px: int, rng: np.random.Generator, *, width_px: int | None = None
-) -> Picture:
+def draw_setting(name: str, size_px: int, rng: np.random.Generator, *, width_px: int | None = None) -> Picture:
     """Draw a setting, slightly out of focus, (height, width, 3) in [0, 1]; a wider one is stretched."""
     columns, rows = np.linspace(0, 1, width_px or size_px), np.linspace(0, 1, size_px)
     y, x = np.meshgrid(rows, columns, indexing="ij")
@@ -82,25 +80,19 @@ def _park(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
         _blend((0.10, 0.34, 0.10), (0.24, 0.50, 0.18), np.sin(x * 31) * np.sin(y * 27) * 0.5 + 0.5),
         picture,
     )
-    return np.where(
-        (y > 0.72)[..., None], _blend((0.38, 0.62, 0.22), (0.30, 0.52, 0.18), (y - 0.72) * 4), picture
-    )
+    return np.where((y > 0.72)[..., None], _blend((0.38, 0.62, 0.22), (0.30, 0.52, 0.18), (y - 0.72) * 4), picture)
 
 
 def _beach(x: Picture, y: Picture, _rng: np.random.Generator) -> Picture:
     picture = _blend((0.36, 0.66, 0.95), (0.84, 0.93, 0.98), y * 2.1)
-    picture = np.where(
-        (y > 0.46)[..., None], _blend((0.08, 0.42, 0.62), (0.20, 0.62, 0.70), (y - 0.46) * 4), picture
-    )
+    picture = np.where((y > 0.46)[..., None], _blend((0.08, 0.42, 0.62), (0.20, 0.62, 0.70), (y - 0.46) * 4), picture)
     return _where(y > 0.70 + 0.02 * np.sin(x * 12), (0.90, 0.80, 0.58), picture)
 
 
 def _street(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
     picture = _blend((0.62, 0.74, 0.88), (0.85, 0.88, 0.92), y)
     shift = rng.uniform(0, 1)
-    for index, tone in enumerate(
-        ((0.55, 0.42, 0.36), (0.46, 0.46, 0.52), (0.66, 0.58, 0.46), (0.40, 0.36, 0.40))
-    ):
+    for index, tone in enumerate(((0.55, 0.42, 0.36), (0.46, 0.46, 0.52), (0.66, 0.58, 0.46), (0.40, 0.36, 0.40))):
         left = (index * 0.32 + shift) % 1.28 - 0.28
         inside = (x > left) & (x < left + 0.30) & (y > 0.12 + 0.12 * ((index * 7 + 3) % 4) / 3)
         window = (np.sin((x - left) * 62) > 0.1) & (np.sin(y * 48) > 0.1)
@@ -135,9 +127,7 @@ def _brick_wall(x: Picture, y: Picture, _rng: np.random.Generator) -> Picture:
 
 
 def _living_room(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
-    picture = np.ones((*x.shape, 3)) * rng.choice(
-        [[0.84, 0.78, 0.68], [0.70, 0.76, 0.78], [0.78, 0.70, 0.70]]
-    )
+    picture = np.ones((*x.shape, 3)) * rng.choice([[0.84, 0.78, 0.68], [0.70, 0.76, 0.78], [0.78, 0.70, 0.70]])
     left = 0.05 if rng.random() < 0.5 else 0.68
     window = (x > left) & (x < left + 0.30) & (y > 0.08) & (y < 0.55)
     picture = _where(window, (0.86, 0.94, 1.0), picture)
@@ -149,9 +139,7 @@ def _living_room(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
 def _kitchen(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
     lines = (np.abs(np.sin(x * 22)) < 0.14) | (np.abs(np.sin(y * 22)) < 0.14)
     picture = _where(lines, (0.74, 0.78, 0.78), np.ones((*x.shape, 3)) * np.array([0.88, 0.92, 0.91]))
-    picture = _where(
-        y < 0.22, tuple(rng.choice([[0.50, 0.32, 0.20], [0.30, 0.46, 0.52], [0.70, 0.66, 0.58]])), picture
-    )
+    picture = _where(y < 0.22, tuple(rng.choice([[0.50, 0.32, 0.20], [0.30, 0.46, 0.52], [0.70, 0.66, 0.58]])), picture)
     return _where(y > 0.80, (0.34, 0.34, 0.36), picture)
 
 
@@ -159,18 +147,14 @@ def _mountains(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
     picture = _blend((0.40, 0.62, 0.90), (0.90, 0.92, 0.95), y * 1.8)
     far = 0.34 + 0.12 * np.abs(((x * 2.1 + rng.uniform(0, 1)) % 1) - 0.5) * 2
     near = 0.54 + 0.14 * np.abs(((x * 1.7 + rng.uniform(0, 1)) % 1) - 0.5) * 2
-    picture = np.where(
-        (y > far)[..., None], _blend((0.92, 0.94, 0.97), (0.42, 0.48, 0.58), (y - far) * 7), picture
-    )
+    picture = np.where((y > far)[..., None], _blend((0.92, 0.94, 0.97), (0.42, 0.48, 0.58), (y - far) * 7), picture)
     return _where(y > near, (0.20, 0.34, 0.26), picture)
 
 
 def _night_city(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
     picture = _blend((0.05, 0.06, 0.16), (0.16, 0.12, 0.24), y)
     for _ in range(14):
-        color = np.array(
-            [[1.0, 0.75, 0.30], [1.0, 0.45, 0.35], [0.45, 0.70, 1.0], [0.95, 0.90, 0.75]][rng.integers(4)]
-        )
+        color = np.array([[1.0, 0.75, 0.30], [1.0, 0.45, 0.35], [0.45, 0.70, 1.0], [0.95, 0.90, 0.75]][rng.integers(4)])
         spot = np.hypot(x - rng.uniform(0, 1), y - rng.uniform(0.15, 0.9))
         radius = rng.uniform(0.03, 0.08)
         picture = picture + np.clip((radius - spot) / 0.02, 0, 1)[..., None] * color * 0.55

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.puppets.anatomy import Person
-from likeness.puppets.mesh import Triangles, Vertices, head_topology
+from likeness.puppets.rendering.mesh import Triangles, Vertices, head_topology
 
 EXPRESSIONS = ("smile", "jaw", "brows")
 
@@ -110,32 +110,22 @@ class _Field:
     def bump(self, x: float, y: float, width: float, height: float) -> NDArray[np.float64]:
         return np.exp(-(((self.x - x) / width) ** 2) - ((self.y - y) / height) ** 2) * self.front
 
-    def push(
-        self, weight: NDArray[np.float64], out: float = 0.0, up: float = 0.0, forward: float = 0.0
-    ) -> None:
+    def push(self, weight: NDArray[np.float64], out: float = 0.0, up: float = 0.0, forward: float = 0.0) -> None:
         self.total[:, 0] += weight * self.side * out
         self.total[:, 1] += weight * up
         self.total[:, 2] += weight * forward
 
 
-def _features(
-    person: Person, places: dict[str, float], rest: Vertices, directions: Vertices
-) -> NDArray[np.float64]:
+def _features(person: Person, places: dict[str, float], rest: Vertices, directions: Vertices) -> NDArray[np.float64]:
     field, age = _Field(rest, directions), person["age"]
     _push_nose(person, places, field)
     eye_x, eye_y = places["eye_x"], places["eye_y"]
-    field.push(
-        field.bump(eye_x - 0.02, eye_y + 0.02, 0.17, 0.11), forward=-0.085 - 0.022 * person["eye_depth"]
-    )
+    field.push(field.bump(eye_x - 0.02, eye_y + 0.02, 0.17, 0.11), forward=-0.085 - 0.022 * person["eye_depth"])
     field.push(field.bump(eye_x, eye_y, 0.10, 0.065), forward=0.035)
     field.push(field.bump(0.25, places["brow_y"], 0.26, 0.075), forward=0.035 + 0.022 * person["brow_ridge"])
-    field.push(
-        field.bump(0.05, places["brow_y"] - 0.02, 0.09, 0.07), forward=0.02 + 0.012 * person["brow_ridge"]
-    )
+    field.push(field.bump(0.05, places["brow_y"] - 0.02, 0.09, 0.07), forward=0.02 + 0.012 * person["brow_ridge"])
     cheek_y = -0.10 + 0.04 * person["cheekbone_height"]
-    field.push(
-        field.bump(0.46, cheek_y, 0.17, 0.13), out=0.030 * person["cheekbone_width"] + 0.01, forward=0.045
-    )
+    field.push(field.bump(0.46, cheek_y, 0.17, 0.13), out=0.030 * person["cheekbone_width"] + 0.01, forward=0.045)
     field.push(field.bump(0.40, -0.40, 0.20, 0.22), out=0.030 * person["cheek_fullness"] - 0.02 * age,
                forward=0.030 * person["cheek_fullness"] - 0.05 * age)  # fmt: skip
     mouth_y, mouth_width = places["mouth_y"], places["mouth_width"]
@@ -154,9 +144,7 @@ def _features(
     field.push(chin, forward=0.06 + 0.035 * person["chin_forward"], up=-0.035 * person["chin_length"])
     field.push(field.bump(0.17, -0.82, 0.13, 0.12), out=0.035 * person["chin_width"])
     corner = np.exp(-(((field.y + 0.52) / 0.20) ** 2)) * _smoothstep(0.25, 0.55, field.x)
-    field.push(
-        corner, out=0.045 * person["jaw_width"] + 0.03 * person["jaw_corner"], up=-0.03 * person["jaw_corner"]
-    )
+    field.push(corner, out=0.045 * person["jaw_width"] + 0.03 * person["jaw_corner"], up=-0.03 * person["jaw_corner"])
     jaw = np.exp(-(((field.y + 0.72) / 0.20) ** 2)) * _smoothstep(0.08, 0.40, field.x)
     field.push(jaw, out=0.040 * person["jaw_width"])
     forehead = np.exp(-(((field.y - 0.62) / 0.22) ** 2)) * field.front
@@ -187,9 +175,7 @@ def _proportions(person: Person, vertices: NDArray[np.float64], rest: Vertices) 
     x, y, z = vertices.T
     upper, lower = _smoothstep(0.15, 0.75, rest[:, 1]), _smoothstep(0.25, -0.85, rest[:, 1])
     middle = np.exp(-((rest[:, 1] / 0.45) ** 2))
-    x = x * (
-        1 + 0.050 * person["skull_width"] * upper + 0.055 * person["face_width"] * np.maximum(middle, lower)
-    )
+    x = x * (1 + 0.050 * person["skull_width"] * upper + 0.055 * person["face_width"] * np.maximum(middle, lower))
     y = (
         y
         + 0.060 * person["skull_height"] * upper
@@ -204,9 +190,7 @@ def _expressions(places: dict[str, float], rest: Vertices, directions: Vertices)
     smile, jaw, brows = (_Field(rest, directions) for _ in EXPRESSIONS)
     smile.push(smile.bump(places["mouth_width"], mouth_y, 0.11, 0.10), out=0.055, up=0.060, forward=-0.03)
     smile.push(smile.bump(0.38, -0.18, 0.17, 0.13), out=0.02, up=0.035, forward=0.045)
-    below = _smoothstep(mouth_y - 0.006, mouth_y - 0.040, rest[:, 1]) * _smoothstep(
-        -0.15, 0.15, directions[:, 2]
-    )
+    below = _smoothstep(mouth_y - 0.006, mouth_y - 0.040, rest[:, 1]) * _smoothstep(-0.15, 0.15, directions[:, 2])
     across = np.clip(1.15 - (np.abs(rest[:, 0]) / (1.9 * places["mouth_width"])) ** 2, 0, 1)
     near = np.exp(-((np.clip(mouth_y - rest[:, 1], 0, 1) / 0.9) ** 2))
     jaw.push(below * across * near, up=-0.20, forward=-0.04)

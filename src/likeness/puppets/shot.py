@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets import maps, paint, raster
 from likeness.puppets.anatomy import Person
 from likeness.puppets.dress import Part, dress, hair_line
+from likeness.puppets.rendering import maps, paint, raster
+from likeness.puppets.rendering.shade import shade
 from likeness.puppets.scene import CLOTHING_COLORS, Light
-from likeness.puppets.shade import shade
 from likeness.puppets.shape import EXPRESSIONS, HeadShape, build_head
 
 _PIVOT = np.array([0.0, -0.75, -0.25], dtype=np.float32)
@@ -61,9 +61,7 @@ def _rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> NDArray[np.f
     return (tilt @ turn @ nod).astype(np.float32)
 
 
-def _pose(
-    body: Body, tracks: dict[str, float], side: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _pose(body: Body, tracks: dict[str, float], side: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """All vertices of one frame, (vertices, 3), and the five landmarks, (5, 3)."""
     strengths = np.array([tracks[name] for name in EXPRESSIONS], dtype=np.float32)
     face = body.head.vertices + np.tensordot(strengths, body.head.expressions, axes=1)
@@ -92,9 +90,7 @@ def _project(
     scale = _HEAD_SIZE * size_px * zoom * distance / (distance - points[:, 2:3])
     center = np.array([0.5 * size_px + shift_px[0], 0.40 * size_px + shift_px[1]], dtype=np.float32)
     offset = np.array([0.0, 0.12], dtype=np.float32)
-    return (center + (points[:, :2] - offset) * np.array([1, -1], dtype=np.float32) * scale).astype(
-        np.float32
-    )
+    return (center + (points[:, :2] - offset) * np.array([1, -1], dtype=np.float32) * scale).astype(np.float32)
 
 
 def _mood(tracks: dict[str, float]) -> NDArray[np.float32]:
@@ -179,9 +175,7 @@ class Actor:
 def color(person: Person, clothing: str, rng: np.random.Generator) -> NDArray[np.float32]:
     """The colors of an `Actor`, those of the cloth with some chance."""
     cloth = np.array(CLOTHING_COLORS[clothing]) * rng.uniform(0.9, 1.08)
-    frame_tone = (
-        np.array([0.06, 0.06, 0.07]) if person["glasses_tone"] < 0.6 else np.array([0.42, 0.24, 0.12])
-    )
+    frame_tone = np.array([0.06, 0.06, 0.07]) if person["glasses_tone"] < 0.6 else np.array([0.42, 0.24, 0.12])
     return np.stack([person.hair_color, cloth, frame_tone, person.skin]).astype(np.float32)
 
 

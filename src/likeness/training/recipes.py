@@ -22,20 +22,20 @@ def build(values: dict[str, Any], *, where: str) -> config.Settings:
 
 
 def _kinds() -> dict[str, type[config.Settings]]:
-    from likeness.training.base import BaseRecipe
-    from likeness.training.distill import DistillRecipe
-    from likeness.training.duos import DuosRecipe
-    from likeness.training.fantasy_id import FantasyRecipe
-    from likeness.training.mirror import MirrorRecipe
-    from likeness.training.shape import ShapeRecipe
-    from likeness.training.vae import VaeRecipe
+    from likeness.training.base.recognizer import DistillRecipe
+    from likeness.training.base.shape_network import ShapeRecipe
+    from likeness.training.base.transformer import BaseRecipe
+    from likeness.training.base.vae import VaeRecipe
+    from likeness.training.methods.fantasy_id import FantasyIDRecipe
+    from likeness.training.methods.magic_mirror import MagicMirrorRecipe
+    from likeness.training.methods.two_person import TwoPersonRecipe
 
     return {
         "vae": VaeRecipe,
         "base": BaseRecipe,
         "distill": DistillRecipe,
-        "mirror": MirrorRecipe,
-        "duos": DuosRecipe,
-        "fantasy_id": FantasyRecipe,
+        "magic_mirror": MagicMirrorRecipe,
+        "two_person": TwoPersonRecipe,
+        "fantasy_id": FantasyIDRecipe,
         "shape": ShapeRecipe,
     }

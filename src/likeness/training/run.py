@@ -22,9 +22,7 @@ MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "-1"
 
 def keep_memory() -> None:
     """Start this process again with an allocator that keeps its memory; without effect where it already does."""
-    if sys.platform.startswith("linux") and any(
-        os.environ.get(name) != value for name, value in MALLOC.items()
-    ):
+    if sys.platform.startswith("linux") and any(os.environ.get(name) != value for name, value in MALLOC.items()):
         os.environ.update(MALLOC)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
@@ -51,17 +49,18 @@ def train(
     """
     folder = output or Path("runs") / recipe.stem
     with _stoppable(folder):
-        from likeness.training import parallel, recipes  # They take seconds, in which Ctrl-C may come too.
+        from likeness.training import recipes  # They take seconds, in which Ctrl-C may come too.
+        from likeness.training.engine import distributed
 
-        if parallel.is_peer():  # The first process has checked everything, and holds the lock.
-            with parallel.together(0):
+        if distributed.is_peer():  # The first process has checked everything, and holds the lock.
+            with distributed.together(0):
                 return _run(_recorded(folder), folder)
         return _train_locked(recipes.read(recipe, overrides), folder, processes)
 
 
 def _train_locked(settings: Any, folder: Path, processes: int | None) -> Path:
     from likeness import files
-    from likeness.training import checkpoints, estimate, parallel, resume
+    from likeness.training.engine import checkpoints, distributed, estimate, resume
 
     most = estimate.smallest_share(settings)
     processes = min(os.cpu_count() or 1, 8, most) if processes is None else processes
@@ -72,7 +71,7 @@ def _train_locked(settings: Any, folder: Path, processes: int | None) -> Path:
     with files.lock(folder / ".lock", busy=busy):
         if not resume.begin(settings, folder):
             return _made(folder)
-        with files.reported(folder, full_disk_alone=True), parallel.together(processes):
+        with files.reported(folder, full_disk_alone=True), distributed.together(processes):
             target = _run(settings, folder)
         checkpoints.check_exported(target)
         resume.complete(folder)
@@ -80,12 +79,13 @@ def _train_locked(settings: Any, folder: Path, processes: int | None) -> Path:
 
 
 def _run(settings: Any, folder: Path) -> Path:
-    stages = importlib.import_module(f"likeness.training.{settings.kind}")
+    stages = importlib.import_module(type(settings).__module__)
     return stages.run(settings, folder, folder.parent / "cache")
 
 
 def _recorded(folder: Path) -> Any:
-    from likeness.training import recipes, resume
+    from likeness.training import recipes
+    from likeness.training.engine import resume
 
     record = resume.read(folder)
     assert record is not None
@@ -110,7 +110,7 @@ def _stoppable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        from likeness.training.loop import InterruptedRunError
+        from likeness.training.engine.loop import InterruptedRunError
 
         raise InterruptedRunError(
             f"Stopped. {folder} keeps its last checkpoint and all data that were made; the same command goes on from there."

@@ -168,9 +168,7 @@ def _bundled_entry(folder: Path) -> WeightEntry:
 def _dlib_entry(name: str, file: str, sha256: str, size_bytes: int) -> WeightEntry:
     # Found, not imported: importing that package needs `pkg_resources`, which setuptools no longer has.
     spec = importlib.util.find_spec(_DLIB_PACKAGE)
-    package = (
-        Path(spec.origin).parent if spec is not None and spec.origin is not None else Path(_DLIB_PACKAGE)
-    )
+    package = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path(_DLIB_PACKAGE)
     return WeightEntry(
         name=name,
         preset="tiny",

@@ -69,9 +69,7 @@ def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: Preset
     record = {
         "licence": licence,
         "preset": preset,
-        "files": {
-            names[file]: {"sha256": sha256_of(file), "size_bytes": file.stat().st_size} for file in paths
-        },
+        "files": {names[file]: {"sha256": sha256_of(file), "size_bytes": file.stat().st_size} for file in paths},
         "tensors": {names[file]: tensor_checksums(file) for file in paths if file.suffix == ".safetensors"},
     }
     return write_listing(folder, record)
@@ -101,9 +99,7 @@ def read_listing(folder: Path, remedy: str) -> tuple[dict[str, Any], tuple[Weigh
     except FileNotFoundError as error:
         raise WeightsError(f"{listing} is missing; it lists what the weights must be. {remedy}") from error
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{listing} is damaged ({error!r}); it lists what the weights must be. {remedy}"
-        ) from error
+        raise WeightsError(f"{listing} is damaged ({error!r}); it lists what the weights must be. {remedy}") from error
 
 
 def component_problems(folder: Path, stem: str) -> list[str]:

@@ -49,9 +49,7 @@ def _cogvideox(
         purpose="video backbone",
         preset=preset,
         licence=licence,
-        source=Hub(
-            repository=repository, revision=revision, patterns=("model_index.json", "LICENSE*", "*/*")
-        ),
+        source=Hub(repository=repository, revision=revision, patterns=("model_index.json", "LICENSE*", "*/*")),
         files=_PIPELINE_FILES,
         components=(
             "text_encoder/model",
@@ -93,12 +91,8 @@ _ALL = (
         # Apache-2.0 by itself, but useless without the embeddings it was trained on, and those are InsightFace's.
         preset="research",
         licence="Apache-2.0; trained on InsightFace's buffalo_l embeddings, which are non-commercial",
-        source=Hub(
-            repository="TencentARC/PhotoMaker-V2", revision="f5a1e5155dc02166253fa7e29d13519f5ba22eac"
-        ),
-        files=(
-            _file("photomaker-v2.bin", "0eeac57d7e09b95cee670a18e0d939ff303dd6f76d317c950bf584c6c9bdb8f5"),
-        ),
+        source=Hub(repository="TencentARC/PhotoMaker-V2", revision="f5a1e5155dc02166253fa7e29d13519f5ba22eac"),
+        files=(_file("photomaker-v2.bin", "0eeac57d7e09b95cee670a18e0d939ff303dd6f76d317c950bf584c6c9bdb8f5"),),
         about_bytes=1_800_000_000,
     ),
     WeightEntry(
@@ -193,9 +187,7 @@ _ALL = (
             url="https://github.com/madebyollin/taehv/raw/1f14a568f24bf8811e0a0ac601613e04fc1581e8/"
             "safetensors/taecvx.safetensors"
         ),
-        files=(
-            WeightFile(path=Path("taecvx.safetensors"), git_sha1="64e2fd755c9356db4c5c1e24d4a67135640a1085"),
-        ),
+        files=(WeightFile(path=Path("taecvx.safetensors"), git_sha1="64e2fd755c9356db4c5c1e24d4a67135640a1085"),),
         about_bytes=19_600_000,
     ),
     WeightEntry(
@@ -226,9 +218,7 @@ _ALL = (
         purpose="CLIP's vocabulary, for the prompts of the metric overall consistency",
         preset="open",
         licence="MIT",
-        source=Url(
-            url="https://raw.githubusercontent.com/openai/CLIP/main/clip/bpe_simple_vocab_16e6.txt.gz"
-        ),
+        source=Url(url="https://raw.githubusercontent.com/openai/CLIP/main/clip/bpe_simple_vocab_16e6.txt.gz"),
         files=(
             _file(
                 "bpe_simple_vocab_16e6.txt.gz",
@@ -281,11 +271,7 @@ _ALL = (
             url="https://github.com/Fantasy-AMAP/fantasy-id/raw/c4290929b77ae2fd838440e1a4004331abfd8705/"
             "assets/transform.pkl"
         ),
-        files=(
-            _file(
-                "transform.pkl", "e8dcbc25e8c22fd35b9465c5bdee4c474d08c69047b17ee22dbd01c4858a212e", 873_404
-            ),
-        ),
+        files=(_file("transform.pkl", "e8dcbc25e8c22fd35b9465c5bdee4c474d08c69047b17ee22dbd01c4858a212e", 873_404),),
     ),
     WeightEntry(
         name="eva02-clip-l-336",

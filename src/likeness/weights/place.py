@@ -111,9 +111,7 @@ def unpack(item: WeightEntry, archive: Path, report: ProgressCallback) -> list[W
             members = {Path(info.filename).name: info for info in opened.infolist() if not info.is_dir()}
             absent = [file.path.name for file in item.files if file.path.name not in members]
             if absent:
-                raise WeightsError(
-                    f"{archive} holds no {', '.join(absent)}. Get the archive that {item.name} names."
-                )
+                raise WeightsError(f"{archive} holds no {', '.join(absent)}. Get the archive that {item.name} names.")
             for file in item.files:
                 part = file.path.with_name(f".{file.path.name}.part")
                 with opened.open(members[file.path.name]) as packed, part.open("wb") as target:

@@ -80,9 +80,7 @@ def pull(
     return verify_quickly(name)
 
 
-def _pull_needed(
-    name: str, preset: Preset, folder: Path | None, on_progress: ProgressCallback | None
-) -> None:
+def _pull_needed(name: str, preset: Preset, folder: Path | None, on_progress: ProgressCallback | None) -> None:
     """Bring what other weights need: from the folder where that holds it, else from its own source."""
     try:
         verify_quickly(name)
@@ -130,9 +128,7 @@ def _plan_hub(item: WeightEntry, source: Hub) -> tuple[str, list[_Download]]:
     # Read here and not at import, so that a mirror can be named at any time.
     endpoint = os.environ.get("HF_ENDPOINT")
     with _network_errors(item, f"the list of files of {source.repository}"):
-        info = HfApi(endpoint=endpoint).model_info(
-            source.repository, revision=source.revision, files_metadata=True
-        )
+        info = HfApi(endpoint=endpoint).model_info(source.repository, revision=source.revision, files_metadata=True)
     listed = {file.path.relative_to(item.folder).as_posix(): file for file in item.files}
     offered = {sibling.rfilename: sibling for sibling in info.siblings or []}
     required = {file.path.as_posix() for file in MODELS[item.name].files}

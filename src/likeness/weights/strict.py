@@ -88,9 +88,7 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
     for shard in sorted(set(places.values())):
         shapes |= read_file_shapes(folder / shard)
     if unlisted := shapes.keys() ^ places.keys():
-        raise WeightsError(
-            f"{index} and its shards disagree on {cut_list(sorted(unlisted))}. Copy or pull them again."
-        )
+        raise WeightsError(f"{index} and its shards disagree on {cut_list(sorted(unlisted))}. Copy or pull them again.")
     return shapes
 
 
@@ -124,11 +122,7 @@ def altered_in(folder: Path) -> list[str]:
     record, files = read_listing(home, "Copy or pull the weights again.")
     altered = []
     for file in files:
-        if (
-            file.path.is_relative_to(folder)
-            and file.path.is_file()
-            and problem_of(file, known_sha256) is not None
-        ):
+        if file.path.is_relative_to(folder) and file.path.is_file() and problem_of(file, known_sha256) is not None:
             known = record.get("tensors", {}).get(file.path.relative_to(home).as_posix())
             altered += _altered_tensors(file.path, known) or [file.path.name]
     return altered
@@ -144,9 +138,7 @@ def _altered_tensors(path: Path, known: Mapping[str, str] | None) -> list[str]:
     return [name for name in now.keys() & known.keys() if now[name] != known[name]]
 
 
-def read_header(
-    path: Path, *, remedy: str = "Copy or pull it again."
-) -> tuple[dict[str, Any], int, dict[str, str]]:
+def read_header(path: Path, *, remedy: str = "Copy or pull it again.") -> tuple[dict[str, Any], int, dict[str, str]]:
     """The records of a safetensors file's tensors, where its data starts, and its free text.
 
     Raises:
@@ -177,9 +169,7 @@ def read_header(
         hint = " It holds the address of a file in Git LFS, not the file." if _is_lfs_pointer(path) else ""
         raise WeightsError(f"{path} is no safetensors file ({error}).{hint} {remedy}") from error
     if size_bytes != 8 + length + end:
-        raise WeightsError(
-            f"{path} holds {size_bytes} bytes, and its header speaks of {8 + length + end}. {remedy}"
-        )
+        raise WeightsError(f"{path} holds {size_bytes} bytes, and its header speaks of {8 + length + end}. {remedy}")
     return header, 8 + length, text
 
 

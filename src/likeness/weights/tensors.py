@@ -57,9 +57,7 @@ def read_arrays(
     return _read(path, "np", only, is_finite, remedy, error)
 
 
-def read_metadata(
-    path: Path, *, remedy: str = REMEDY, error: type[LikenessError] = WeightsError
-) -> dict[str, str]:
+def read_metadata(path: Path, *, remedy: str = REMEDY, error: type[LikenessError] = WeightsError) -> dict[str, str]:
     """Read the free text in a safetensors file's header. Raises as `read_tensors` does."""
     try:
         return dict(read_header(path, remedy=remedy)[2])

@@ -7,20 +7,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, BenchIdentity
+from likeness.app.bench.protocols import ANYBODY, Protocol, build_cases, choose_people, group_of
 from likeness.app.folders import new_contents
 from likeness.errors import ConfigError, FaceError, LikenessError
-from likeness.evaluation.people import PICTURES
-from likeness.evaluation.protocols import (
-    ANYBODY,
-    Protocol,
-    build_cases,
-    choose_people,
-    group_of,
-)
+from likeness.evaluation.inputs.reference_matching import PICTURES
 from likeness.faces import find_faces, read_face
 from likeness.identity.face_shape import load_source
-from likeness.media import write_picture
-from likeness.puppets import sample_person, sample_picture
+from likeness.media import write_image
+from likeness.puppets import sample_image, sample_person
 from likeness.weights import sha256_of
 
 PUPPET_SEED = 600_000_000
@@ -59,11 +53,7 @@ def create_bench(
         FaceError: Pictures show no usable face; all of them are listed.
     """
     if protocol.draws_people != (pictures is None):
-        need = (
-            "draws its own people; leave `--pictures` out"
-            if protocol.draws_people
-            else "needs `--pictures FOLDER`"
-        )
+        need = "draws its own people; leave `--pictures` out" if protocol.draws_people else "needs `--pictures FOLDER`"
         raise ConfigError(f"The protocol `{name}` {need}.")
     with new_contents(folder, REFERENCES, manifest=MANIFEST) as draft:
         target = draft / REFERENCES
@@ -111,8 +101,7 @@ def _copy_picture(path: Path, folder: Path, number: int) -> None:
 def _check_shapes(usable: Mapping[str, tuple[str, Sequence[Path]]], chosen: Iterable[str]) -> None:
     """Refuse vertices of some people only: figures of measured and of assumed heads do not mix."""
     has = {
-        who: any(path.with_suffix(suffix).is_file() for path in usable[who][1] for suffix in SHAPES)
-        for who in chosen
+        who: any(path.with_suffix(suffix).is_file() for path in usable[who][1] for suffix in SHAPES) for who in chosen
     }
     lacking = [who for who, there in has.items() if not there]
     if lacking and len(lacking) < len(has):
@@ -208,7 +197,7 @@ def draw_people(folder: Path, protocol: Protocol, seed: int) -> dict[str, str]:
             else:
                 raise AssertionError(f"no face found in {_MOST_ATTEMPTS} drawn people of the group {group}")
             for take, picture in enumerate(portraits, start=1):
-                write_picture(folder / name / f"{take}.png", picture)
+                write_image(folder / name / f"{take}.png", picture)
             groups[name] = group
     return groups
 
@@ -216,7 +205,7 @@ def draw_people(folder: Path, protocol: Protocol, seed: int) -> dict[str, str]:
 def _draw_portraits(number: int, group: str, count: int) -> list:
     person = sample_person(number, group)
     takes = (
-        sample_picture(number + 1_000_000 * take, person=person, size_px=PUPPET_PX, max_yaw_deg=12).frames[0]
+        sample_image(number + 1_000_000 * take, person=person, size_px=PUPPET_PX, max_yaw_deg=12).frames[0]
         for take in range(2 * count)
     )
     return [picture for picture in takes if len(find_faces(picture)) == 1][:count]

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from likeness.app.folders import FileName, is_plain_name
 from likeness.config import Settings, load, save
 from likeness.errors import ConfigError
-from likeness.evaluation.people import plain
+from likeness.evaluation.inputs.reference_matching import plain
 from likeness.files import lock, write_text
 from likeness.weights import sha256_of
 
@@ -75,9 +75,7 @@ class BenchIdentity(Settings):
     def shape(self) -> str | None:
         """The vertices that stand for this person: those of the first picture that has any."""
         by_stem = {Path(name).stem: name for name in self.shapes}
-        return next(
-            (by_stem[Path(name).stem] for name in self.references if Path(name).stem in by_stem), None
-        )
+        return next((by_stem[Path(name).stem] for name in self.references if Path(name).stem in by_stem), None)
 
 
 class BenchCase(Settings):
@@ -141,17 +139,12 @@ class Bench(Settings):
 
     def reference_paths(self, folder: Path) -> dict[str, list[Path]]:
         """Pictures of each person."""
-        return {
-            one.name: [folder / REFERENCES / one.name / file for file in one.references]
-            for one in self.identities
-        }
+        return {one.name: [folder / REFERENCES / one.name / file for file in one.references] for one in self.identities}
 
     def shape_paths(self, folder: Path) -> dict[str, Path]:
         """The file of vertices of each person who has one."""
         return {
-            one.name: folder / REFERENCES / one.name / one.shape
-            for one in self.identities
-            if one.shape is not None
+            one.name: folder / REFERENCES / one.name / one.shape for one in self.identities if one.shape is not None
         }
 
     def save(self, folder: Path) -> None:
@@ -177,9 +170,7 @@ class Bench(Settings):
             ConfigError: The folder holds none, or a picture is gone or another.
         """
         if not (folder / MANIFEST).is_file():
-            raise ConfigError(
-                f"{folder} holds no benchmark ({MANIFEST}). Make one with `likeness bench create`."
-            )
+            raise ConfigError(f"{folder} holds no benchmark ({MANIFEST}). Make one with `likeness bench create`.")
         bench = load(cls, folder / MANIFEST)
         for one in bench.identities:
             for file, checksum in (one.references | one.shapes).items():

@@ -16,9 +16,9 @@ import numpy as np
 
 from likeness.app.bench.manifest import RUNS, Bench
 from likeness.errors import ConfigError
-from likeness.evaluation.results import EvaluationResult, MetricRecord, load
-from likeness.evaluation.statistics import RESAMPLES, Estimate, estimate
-from likeness.evaluation.style import STYLE
+from likeness.evaluation.report.style import STYLE
+from likeness.evaluation.results.records import EvaluationResult, MetricRecord, load
+from likeness.evaluation.results.statistics import RESAMPLES, Estimate, estimate
 from likeness.files import write_text
 
 _ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
@@ -49,8 +49,7 @@ class BenchReport:
                 "counts": {system: dict(own) for system, own in self.counts.items()},
                 "groups": self.groups,
                 "differences": [
-                    {"metric": metric, "a": a, "b": b, **asdict(value)}
-                    for metric, a, b, value in self.differences
+                    {"metric": metric, "a": a, "b": b, **asdict(value)} for metric, a, b, value in self.differences
                 ],
             }
         )
@@ -68,9 +67,7 @@ def make_bench_report(folder: Path) -> BenchReport:
         raise ConfigError(f"{folder} has no measured run. Make one with `likeness bench run {folder}`.")
     metrics = {name: metric for result in results.values() for name, metric in result.metrics.items()}
     people = {case.name: case.identity for case in bench.cases}
-    curves = {
-        system: {name: result.curve(system, name) for name in metrics} for system, result in results.items()
-    }
+    curves = {system: {name: result.curve(system, name) for name in metrics} for system, result in results.items()}
     return BenchReport(
         metrics=metrics,
         left_out={name: why for result in results.values() for name, why in result.left_out.items()},
@@ -78,9 +75,7 @@ def make_bench_report(folder: Path) -> BenchReport:
             system: {name: _mean(result, system, name, curves[system][name], people) for name in metrics}
             for system, result in results.items()
         },
-        counts={
-            system: {name: len(values) for name, values in own.items()} for system, own in curves.items()
-        },
+        counts={system: {name: len(values) for name, values in own.items()} for system, own in curves.items()},
         groups={name: _by_group(bench, {s: own[name] for s, own in curves.items()}) for name in metrics},
         differences=[
             (name, a, b, _difference(curves[a][name], curves[b][name], people))
@@ -125,9 +120,7 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
         if bench.is_complete
         else " <b>Fewer people than the protocol wants; figures do not compare with published ones.</b>"
     )
-    left_out = "".join(
-        f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in report.left_out.items()
-    )
+    left_out = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in report.left_out.items())
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(bench.title)}</title><style>{STYLE}</style></head><body>

@@ -10,13 +10,13 @@ from typing import Any
 from likeness.app.bench.manifest import Bench, BenchCase, run_folder, run_lock
 from likeness.errors import ConfigError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
-from likeness.evaluation.items import VideoItem
-from likeness.evaluation.results import EvaluationResult
+from likeness.evaluation.inputs.videos import VideoItem
+from likeness.evaluation.results.records import EvaluationResult
 from likeness.files import write_atomically, write_text
+from likeness.generation.inputs.references import read_faces
 from likeness.generation.likeness import GenerationRequest, GenerationSettings, Likeness
-from likeness.generation.references import read_faces
-from likeness.generation.saving import save_clip
-from likeness.generation.shapes import reads_shapes
+from likeness.generation.outputs.save import save_clip
+from likeness.generation.sampling.shape_control import reads_shapes
 from likeness.identity.face_shape.flame import NUM_VERTICES
 from likeness.records import Face
 
@@ -80,15 +80,11 @@ def reads_flame(likeness: Likeness) -> bool:
     return reads_shapes(method) and method.config["num_vertices"][0] == NUM_VERTICES
 
 
-def _shapes_for(
-    likeness: Likeness, settings: GenerationSettings, bench: Bench, folder: Path
-) -> dict[str, Path]:
+def _shapes_for(likeness: Likeness, settings: GenerationSettings, bench: Bench, folder: Path) -> dict[str, Path]:
     """The files of vertices that this method reads; a warning where there are some that it does not."""
     shapes = bench.shape_paths(folder)
     if shapes and settings.shape is not None:
-        _LOG.warning(
-            "`shape` is %r for everybody: the vertices beside the pictures are not used.", settings.shape
-        )
+        _LOG.warning("`shape` is %r for everybody: the vertices beside the pictures are not used.", settings.shape)
         return {}
     if shapes and not reads_flame(likeness):
         _LOG.warning(
@@ -115,9 +111,7 @@ class _People:
         return self._faces[name]
 
 
-def _make(
-    likeness: Likeness, settings: GenerationSettings, people: _People, case: BenchCase, video: Path
-) -> None:
+def _make(likeness: Likeness, settings: GenerationSettings, people: _People, case: BenchCase, video: Path) -> None:
     request = GenerationRequest(prompt=case.prompt, references=people.faces(case.identity), seed=case.seed)
     shape = people.shapes.get(case.identity)
     own = settings if shape is None else settings.model_copy(update={"shape": f"flame:{shape}"})
@@ -154,9 +148,7 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
     ]
     references = {name: list(paths) for name, paths in bench.reference_paths(folder).items()}
     with run_lock(folder, system):
-        result = evaluate(
-            items, references, settings=EvaluationSettings(cache=folder / "cache"), on_progress=on_video
-        )
+        result = evaluate(items, references, settings=EvaluationSettings(cache=folder / "cache"), on_progress=on_video)
         with write_atomically(place / "evaluation.json") as draft:
             result.save(draft)
     return result
@@ -189,9 +181,7 @@ def _agree(path: Path, ours: dict[str, Any]) -> None:
     if not other:
         return
     details = "; ".join(
-        f"`{name}` was {_short(theirs.get(name))}, now {_short(ours[name])}"
-        for name in other
-        if name != "weights"
+        f"`{name}` was {_short(theirs.get(name))}, now {_short(ours[name])}" for name in other if name != "weights"
     )
     raise ConfigError(
         f"The run {path.parent.name} began otherwise: {details or 'its weights were others'}. Go on with the same, or "

@@ -162,9 +162,7 @@ class AnswerStore:
         ratings = json.dumps(message.ratings, sort_keys=True)
         with self.together() as connection:
             if not connection.execute("SELECT 1 FROM raters WHERE rater = ?", (message.rater,)).fetchone():
-                raise UnknownRaterError(
-                    f"Rater `{message.rater}` has not begun this study. Open its page again."
-                )
+                raise UnknownRaterError(f"Rater `{message.rater}` has not begun this study. Open its page again.")
             old = connection.execute(
                 "SELECT rater, trial, ratings FROM answers WHERE key = ?", (message.key,)
             ).fetchone()
@@ -302,17 +300,13 @@ def _read_static(path: Path, study: Study) -> StaticAnswers:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as answers ({error}). Ask its rater to send it again."
-        ) from error
+        raise ConfigError(f"{path} cannot be read as answers ({error}). Ask its rater to send it again.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no answers. Name a file that the survey's page saved.")
     one = build(StaticAnswers, values, where=path.name)
     for named in (one.study, *(message.study or one.study for message in one.answers)):
         if named != study.key:
-            raise OtherStudyError(
-                f"{path} answers study {named}, this is {study.key}. Merge it into the other one."
-            )
+            raise OtherStudyError(f"{path} answers study {named}, this is {study.key}. Merge it into the other one.")
     for message in one.answers:
         if message.rater != one.rater:
             raise ConfigError(f"{path} holds answers of several raters. Ask for the file as it was saved.")

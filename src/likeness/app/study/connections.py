@@ -92,9 +92,7 @@ class LimitedProtocol(H11Protocol):
         ours = [one for one in self.connections if isinstance(one, LimitedProtocol)]
         idle = {one: since for one in ours if (since := one.idle_since_s()) is not None}
         longest = min(idle, key=lambda one: idle[one])
-        self.connections.discard(
-            longest
-        )  # Now and not when it is lost, or the next one would choose it again.
+        self.connections.discard(longest)  # Now and not when it is lost, or the next one would choose it again.
         longest.transport.abort()
 
 

@@ -22,8 +22,8 @@ from likeness.app.study.manifest import ANSWERS, MANIFEST, SITE, AttentionCheck,
 from likeness.app.study.pairing import VideoSet
 from likeness.app.study.questions import Questionnaire
 from likeness.errors import ConfigError
-from likeness.evaluation.people import plain
-from likeness.media import read_picture, read_video, resize, write_picture, write_video
+from likeness.evaluation.inputs.reference_matching import plain
+from likeness.media import read_image, read_video, resize, write_image, write_video
 from likeness.weights import sha256_of
 
 STATIC = Path(__file__).parent / "site"
@@ -148,11 +148,7 @@ def _write_page(site: Path, study: Study) -> None:
     for path in STATIC.iterdir():
         shutil.copyfile(path, site / path.name)
     index = site / "index.html"
-    page = (
-        index.read_text(encoding="utf-8")
-        .replace('.js"', f'.js?{study.key}"')
-        .replace('.css"', f'.css?{study.key}"')
-    )
+    page = index.read_text(encoding="utf-8").replace('.js"', f'.js?{study.key}"').replace('.css"', f'.css?{study.key}"')
     index.write_text(page, encoding="utf-8")
     (site / "data.js").write_text(f"window.STUDY = {json.dumps(study.public())};\n", encoding="utf-8")
 
@@ -167,10 +163,10 @@ def _write_media(folder: Path, sources: Mapping[str, Path], on_progress: Progres
             frames, fps = read_video(source)
             write_video(folder / f"{name}.mp4", frames, fps)
         else:
-            picture = read_picture(source)
+            picture = read_image(source)
             height, width = picture.shape[:2]
             scale = min(1.0, MAX_PICTURE_PX / max(height, width))
-            write_picture(
+            write_image(
                 folder / f"{name}.jpg",
                 resize(picture, max(1, round(width * scale)), max(1, round(height * scale))),
             )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError, ResourceError
-from likeness.evaluation.people import title_of
+from likeness.evaluation.inputs.reference_matching import title_of
 
 Figures = dict[str, dict[tuple[str, str], float]]
 """Metric -> (system, video) -> number."""
@@ -83,8 +83,7 @@ def _read_json(path: Path) -> list[Mapping[str, Any]]:
     if not isinstance(content, list):
         raise ValueError("it is neither a list of rows nor an evaluation with `videos`")
     return [
-        {"system": row["system"], "video": row["name"], **row["scores"]} if "scores" in row else row
-        for row in content
+        {"system": row["system"], "video": row["name"], **row["scores"]} if "scores" in row else row for row in content
     ]
 
 

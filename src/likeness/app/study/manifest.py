@@ -82,9 +82,7 @@ class Study(Settings):
         if len(set(names)) < len(names):
             raise ValueError("two videos have one neutral name")
         if unknown := {check.like for check in self.checks} - {item.id for item in self.items}:
-            raise ValueError(
-                f"attention checks repeat videos that are not there: {', '.join(sorted(unknown))}"
-            )
+            raise ValueError(f"attention checks repeat videos that are not there: {', '.join(sorted(unknown))}")
         return self
 
     @cached_property

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from likeness.app.study.manifest import Study
 from likeness.app.study.report import OVERALL, StudyReport, SystemRating
-from likeness.evaluation.statistics import Estimate
-from likeness.evaluation.style import STYLE
+from likeness.evaluation.report.style import STYLE
+from likeness.evaluation.results.statistics import Estimate
 from likeness.files import write_text
 
 _COLORS = ("#2f6db3", "#c2571a", "#2e8b57", "#8a4fbe", "#b3385d", "#6b7280")
@@ -77,9 +77,7 @@ def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
         parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{value}</text>')
     for row, (name, rating) in enumerate(ratings.items()):
         y, color = row * _ROW_PX + 18, _COLORS[row % len(_COLORS)]
-        parts.append(
-            f'<text x="{_LEFT_PX - 14}" y="{y + 4}" text-anchor="end">{html.escape(name[:22])}</text>'
-        )
+        parts.append(f'<text x="{_LEFT_PX - 14}" y="{y + 4}" text-anchor="end">{html.escape(name[:22])}</text>')
         if not math.isfinite(rating.mean.value):
             continue
         x = place(rating.mean.value)
@@ -87,13 +85,10 @@ def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
             ends = f'x1="{place(rating.mean.low):.1f}" x2="{place(rating.mean.high):.1f}"'
             parts.append(f'<line {ends} y1="{y}" y2="{y}" stroke="{color}" stroke-width="3" opacity=".55"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="6" fill="{color}"/>')
-        parts.append(
-            f'<text x="{_WIDTH_PX - 4}" y="{y + 4}" text-anchor="end">{rating.mean.value:.2f}</text>'
-        )
+        parts.append(f'<text x="{_WIDTH_PX - 4}" y="{y + 4}" text-anchor="end">{rating.mean.value:.2f}</text>')
     label = "; ".join(f"{name} {_interval(rating.mean)}" for name, rating in ratings.items())
     return (
-        f'<svg viewBox="0 0 {_WIDTH_PX} {height}" role="img" aria-label="{html.escape(label)}">'
-        f"{''.join(parts)}</svg>"
+        f'<svg viewBox="0 0 {_WIDTH_PX} {height}" role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
     )
 
 
@@ -167,8 +162,7 @@ def _correlations(report: StudyReport, titles: dict[str, str]) -> str:
     head = "<th>metric</th><th>question</th><th>Spearman</th><th>Kendall</th><th>videos</th>"
     return (
         "<h2>Do metrics agree with people?</h2>\n"
-        '<p class="soft">Rank correlation over videos of the mean rating with each metric.</p>\n'
-        + _table(head, rows)
+        '<p class="soft">Rank correlation over videos of the mean rating with each metric.</p>\n' + _table(head, rows)
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError
-from likeness.evaluation.people import (
+from likeness.evaluation.inputs.reference_matching import (
     VIDEOS,
     files_in,
     find_people,

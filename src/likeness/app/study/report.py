@@ -21,7 +21,7 @@ from likeness.app.study.statistics import (
     weighted_means,
 )
 from likeness.errors import ConfigError
-from likeness.evaluation.statistics import Estimate, estimate
+from likeness.evaluation.results.statistics import Estimate, estimate
 
 OVERALL = "overall"
 """Mean of all questions about a video, as Magic Mirror's "Overall Preference"."""
@@ -110,9 +110,7 @@ def make_report(
             f"{len(raters.unchecked)} met none. Ask more people, or see `--allow-failed`."
         )
     tables = rating_tables(study, answers, raters.used)
-    columns = {
-        name: np.array([item.system == name for item in study.items], dtype=float) for name in study.systems
-    }
+    columns = {name: np.array([item.system == name for item in study.items], dtype=float) for name in study.systems}
     ratings: dict[str, dict[str, SystemRating]] = {}
     differences: list[Difference] = []
     for question, table in tables.items():
@@ -152,9 +150,7 @@ def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int =
     unchecked: list[str] = []
     for rater, own in by_rater.items():
         checks = [answer for answer in own if answer.trial in study.check_by_id]
-        failures = sum(
-            set(answer.ratings.values()) != {study.check_by_id[answer.trial].expected} for answer in checks
-        )
+        failures = sum(set(answer.ratings.values()) != {study.check_by_id[answer.trial].expected} for answer in checks)
         if failures > allowed_failures:
             failed.append(rater)
         elif study.checks and not checks:
@@ -214,9 +210,7 @@ def _video_rows(study: Study, tables: Mapping[str, np.ndarray]) -> list[dict[str
     return rows
 
 
-def _correlate(
-    study: Study, tables: Mapping[str, np.ndarray], figures: Figures
-) -> dict[str, dict[str, Correlation]]:
+def _correlate(study: Study, tables: Mapping[str, np.ndarray], figures: Figures) -> dict[str, dict[str, Correlation]]:
     if not figures:
         return {}
     rows = _video_rows(study, tables)

@@ -57,9 +57,7 @@ class SiteFiles(StaticFiles):
         known = Request(scope).headers.get("if-none-match", "")
         if etag in [tag.strip().removeprefix("W/") for tag in known.split(",")]:
             return Response(status_code=304, headers={"ETag": etag})
-        return FileResponse(
-            full_path, status_code=status_code, headers={"ETag": etag}, stat_result=stat_result
-        )
+        return FileResponse(full_path, status_code=status_code, headers={"ETag": etag}, stat_result=stat_result)
 
 
 @lru_cache(maxsize=4096)
@@ -77,9 +75,7 @@ def build_app(folder: Path) -> FastAPI:
     """
     study = Study.load(folder)
     if not (folder / SITE / "index.html").is_file():
-        raise ConfigError(
-            f"{folder / SITE} is gone or empty. Put it back, or create the study anew in another folder."
-        )
+        raise ConfigError(f"{folder / SITE} is gone or empty. Put it back, or create the study anew in another folder.")
     store = AnswerStore(folder, study)
     app = FastAPI(title="likeness study", docs_url=None, redoc_url=None, openapi_url=None)
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from likeness.evaluation.statistics import RESAMPLES, Estimate, estimate
+from likeness.evaluation.results.statistics import RESAMPLES, Estimate, estimate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +58,7 @@ def mean_estimate(table: np.ndarray, raters: np.ndarray, videos: np.ndarray) -> 
     return estimate(value, weighted_means(table, raters, videos))
 
 
-def krippendorff_alpha(
-    table: np.ndarray, level: Literal["nominal", "ordinal", "interval"] = "interval"
-) -> float:
+def krippendorff_alpha(table: np.ndarray, level: Literal["nominal", "ordinal", "interval"] = "interval") -> float:
     """Krippendorff's alpha, the agreement of raters: 1 is full, 0 is what chance gives.
 
     alpha = 1 - (n - 1) sum_ck o_ck d_ck / sum_ck n_c n_k d_ck, with coincidences o of the values c and k within videos
@@ -105,9 +103,7 @@ def rank_correlation(people: np.ndarray, metric: np.ndarray, *, seed: int = 0) -
     ranks = [stats.rankdata(values[drawn], axis=1) for values in (people, metric)]
     ranks = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
     scale = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
-    resampled = np.divide(
-        (ranks[0] * ranks[1]).sum(axis=1), scale, out=np.full(RESAMPLES, np.nan), where=scale > 0
-    )
+    resampled = np.divide((ranks[0] * ranks[1]).sum(axis=1), scale, out=np.full(RESAMPLES, np.nan), where=scale > 0)
     value = float(np.asarray(stats.spearmanr(people, metric))[0])
     return Correlation(
         spearman=estimate(value, resampled),

@@ -9,9 +9,7 @@ from likeness.identity.face_shape.proportions import refuse_other_topology
 _LIGHT = np.array([-0.35, 0.45, 0.82])
 
 
-def draw_head(
-    vertices: NDArray[np.floating], size_px: int = 96, *, turn_deg: float = 25.0
-) -> NDArray[np.uint8]:
+def draw_head(vertices: NDArray[np.floating], size_px: int = 96, *, turn_deg: float = 25.0) -> NDArray[np.uint8]:
     """Shade a head in the puppets' topology, turned by `turn_deg`, to (size_px, size_px, 3).
 
     Raises:
@@ -28,9 +26,7 @@ def draw_head(
     shade = (60 + 180 * np.clip(normals @ _LIGHT, 0, 1)).astype(int)
     picture = np.full((size_px, size_px, 3), 24, dtype=np.uint8)
     # Sixteenths of a pixel, which is what the filler understands.
-    places = np.rint((np.array([0.5, 0.52]) + corners[..., :2] * (0.37, -0.37)) * size_px * 16).astype(
-        np.int32
-    )
+    places = np.rint((np.array([0.5, 0.52]) + corners[..., :2] * (0.37, -0.37)) * size_px * 16).astype(np.int32)
     for number in np.argsort(corners[..., 2].mean(axis=1)):
         if normals[number, 2] > 0:
             tone = int(shade[number])

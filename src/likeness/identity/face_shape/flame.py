@@ -203,9 +203,7 @@ def _read_ply(path: Path) -> NDArray[np.float64]:
     layout = next(line[1] for line in words if line[0] == "format")
     if layout == "ascii":
         names = [name for name, _ in properties]
-        rows = np.array(
-            [line.split()[: len(names)] for line in body.decode().splitlines()[:count]], dtype=np.float64
-        )
+        rows = np.array([line.split()[: len(names)] for line in body.decode().splitlines()[:count]], dtype=np.float64)
         return rows[:, [names.index(axis) for axis in "xyz"]]
     order = {"binary_little_endian": "<", "binary_big_endian": ">"}[layout]
     rows = np.frombuffer(body, dtype=[(name, order + kind) for name, kind in properties], count=count)

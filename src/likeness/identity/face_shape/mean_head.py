@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
-from likeness.faces.geometry import rotation
+from likeness.faces.geometry.align import rotation
 from likeness.identity.face_shape.source import refuse_nobody
 from likeness.records import Face
 

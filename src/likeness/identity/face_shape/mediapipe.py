@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.faces import EYE_CENTERS, EYE_CORNERS
-from likeness.faces.mesh_points import NUM_POINTS, read_points, read_triangles
+from likeness.faces.geometry.mesh_points import NUM_POINTS, read_points, read_triangles
 from likeness.identity.face_shape.source import refuse_nobody
 from likeness.records import Face
 

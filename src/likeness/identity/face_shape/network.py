@@ -1,6 +1,6 @@
 """Reads a neutral head from head crops: a small convolutional network over a PCA basis of puppets' shapes.
 
-It answers in the puppets' topology (`identity/shapes.py`), whatever the pose and expression of the pictures. It knows
+It answers in the puppets' topology (`identity/mesh/puppet_topology.py`), whatever the pose and expression of the pictures. It knows
 puppets alone: on photographs it gives plausible heads, and nothing here says how near they come.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from likeness.errors import WeightsError
 from likeness.files import write_atomically, write_text
-from likeness.identity.convolution import Residual
+from likeness.identity.encoders.convolution import Residual
 from likeness.weights.tensors import read_tensors
 
 
@@ -56,9 +56,7 @@ class ShapeNetwork(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
         for level, (narrow, wide) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
-            layers += (
-                [Residual(wide)] if level else []
-            )  # Large maps would cost most and tell least of a whole head.
+            layers += [Residual(wide)] if level else []  # Large maps would cost most and tell least of a whole head.
         side = size_px // 2 ** len(widths)
         layers += [
             nn.Flatten(),

@@ -75,7 +75,7 @@ def load_source(name: str, *, template: NDArray[np.floating] | None = None) -> S
         return BesideShape()
     if kind == "mean_head":
         from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch
-        from likeness.identity.published_mesh import MESH_FILE, read_template
+        from likeness.identity.mesh.published_mesh import MESH_FILE, read_template
 
         pitch_deg = read_pitch(rest)
         if template is None:

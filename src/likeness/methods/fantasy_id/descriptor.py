@@ -9,11 +9,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from likeness.errors import ConfigError
-from likeness.identity.abstractor import Abstractor
+from likeness.identity.encoders.abstractor import Abstractor
+from likeness.identity.encoders.perceiver import FacePerceiver
+from likeness.identity.encoders.vit import ClipFeatures, SmallFeatures
 from likeness.identity.fusion import FusionTransformer, ResConv1D
-from likeness.identity.perceiver import FacePerceiver
-from likeness.identity.vertices import VertexEncoder
-from likeness.identity.vit import ClipFeatures, SmallFeatures
+from likeness.identity.mesh.vertices import VertexEncoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +70,7 @@ class Descriptor(nn.Module):
 
     def __init__(self, sizes: DescriptorSizes) -> None:
         super().__init__()
-        features = (
-            partial(SmallFeatures, stem_widths=sizes.encoder_stem) if sizes.encoder == "vit" else ClipFeatures
-        )
+        features = partial(SmallFeatures, stem_widths=sizes.encoder_stem) if sizes.encoder == "vit" else ClipFeatures
         self.face_encoder = features(
             sizes.encoder_width,
             depth=sizes.encoder_depth,
@@ -103,9 +101,7 @@ class Descriptor(nn.Module):
             nn.Linear(sizes.face_width, sizes.face_width), nn.GELU(), nn.Linear(sizes.face_width, width)
         )
         self.vertex_encoder = (
-            VertexEncoder(
-                sizes.vertex_widths, num_vertices=sizes.num_vertices, spiral_length=sizes.spiral_length
-            )
+            VertexEncoder(sizes.vertex_widths, num_vertices=sizes.num_vertices, spiral_length=sizes.spiral_length)
             if sizes.has_vertices
             else None
         )

@@ -17,15 +17,15 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from likeness.adapters.attach import transformer_sizes
-from likeness.adapters.controls import Branch
-from likeness.adapters.injection import InjectionBlock, InjectionLayer, KeptKeys, wrap
+from likeness.adapters.blocks.fantasy_id import InjectionBlock, InjectionLayer, KVCache, wrap
+from likeness.adapters.conditioning.controls import Branch
+from likeness.adapters.diffusers.attach import transformer_sizes
 from likeness.errors import ConfigError
-from likeness.faces.ffhq import place_on_ffhq
+from likeness.faces.geometry.ffhq import place_on_ffhq
 from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
+from likeness.identity.mesh.spirals import MeshTopology
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
 from likeness.identity.reference import FaceInput, read_faces, stack_heads
-from likeness.identity.spirals import MeshTopology
 from likeness.identity.tokens import PersonTokens
 from likeness.media.pictures import to_image
 from likeness.methods.fantasy_id.descriptor import Descriptor, DescriptorSizes
@@ -235,9 +235,7 @@ class FantasyID(Method):
         del num_references
         return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=self.trigger)
 
-    def fuse(
-        self, prompt_embeds: Tensor, mask: Tensor, identity: PersonTokens, *, scale: float = 1.0
-    ) -> Tensor:
+    def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: PersonTokens, *, scale: float = 1.0) -> Tensor:
         """Nothing of the person is in the prompt: it comes back as it is."""
         del mask, identity, scale
         return prompt_embeds
@@ -269,8 +267,8 @@ class FantasyID(Method):
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(device=self.device, dtype=next(self.layers.parameters()).dtype)
 
-    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> KeptKeys:
-        return KeptKeys(transformer)
+    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> KVCache:
+        return KVCache(transformer)
 
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> InjectionBlock:
         return wrap(block, layer, number)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from likeness.errors import WeightsError
-from likeness.identity.spirals import MeshTopology
+from likeness.identity.mesh.spirals import MeshTopology
 from likeness.methods.fantasy_id.model import FantasyID
 from likeness.methods.fantasy_id.settings import RELEASED
 from likeness.methods.fantasy_id.tensor_files import read_eva, read_parts, read_shapes
@@ -68,9 +68,7 @@ def find_transformer(folder: Path) -> Path:
     """
     place = next((folder / name for name in TRANSFORMERS if (folder / name / "config.json").is_file()), None)
     if place is None:
-        raise WeightsError(
-            f"{folder} has neither transformer_ema/config.json nor transformer/config.json. {_REMEDY}"
-        )
+        raise WeightsError(f"{folder} has neither transformer_ema/config.json nor transformer/config.json. {_REMEDY}")
     return place
 
 
@@ -87,9 +85,7 @@ def read_settings(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise WeightsError(f"{path} cannot be read: {error}. {_REMEDY}") from error
     known = signature(CogVideoXTransformer3DModel.__init__).parameters
     base = {name: value for name, value in config.items() if name in known}
-    if strange := sorted(
-        name for name in config.keys() - known - set(_FACE_KEYS) if not name.startswith("_")
-    ):
+    if strange := sorted(name for name in config.keys() - known - set(_FACE_KEYS) if not name.startswith("_")):
         _log.warning("%s has settings that are not read: %s.", path, ", ".join(strange))
     layers, interval = config.get("num_layers", 30), config.get("cross_attn_interval", 1)
     if not config.get("is_train_face"):
@@ -176,9 +172,7 @@ def load_published(
     for part in read_parts(place, _REMEDY):
         state |= {own_names[name]: tensor for name, tensor in part.items() if name in own_names}
         stock = {
-            name: _cast(tensor, dtype)
-            for name, tensor in part.items()
-            if name in expected and name not in own_names
+            name: _cast(tensor, dtype) for name, tensor in part.items() if name in expected and name not in own_names
         }
         # Not strict, because this is one file of several: the names and shapes of all were compared above.
         transformer.load_state_dict(stock, strict=False, assign=True)

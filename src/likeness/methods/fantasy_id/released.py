@@ -11,11 +11,11 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from likeness.errors import ConfigError
-from likeness.identity.abstractor import Abstractor
-from likeness.identity.eva import EvaFeatures
+from likeness.identity.encoders.abstractor import Abstractor
+from likeness.identity.encoders.eva import EvaFeatures
 from likeness.identity.fusion import ResConv1D
+from likeness.identity.mesh.vertex_decoder import VertexDecoder
 from likeness.identity.tokens import PersonTokens
-from likeness.identity.vertex_decoder import VertexDecoder
 from likeness.methods.fantasy_id.descriptor import DescriptorSizes
 
 NUM_SCALES, LAYERS_PER_SCALE = 5, 2
@@ -66,8 +66,7 @@ class LastAbstractor(nn.Module):
         self.latents = nn.Parameter(torch.zeros(1, NUM_QUERIES, width))
         self.proj_out = nn.Parameter(width**-0.5 * torch.randn(width, sizes.context_width))
         self.layers = nn.ModuleList(
-            nn.ModuleList([_abstractor(sizes), _feed_forward(width)])
-            for _ in range(NUM_SCALES * LAYERS_PER_SCALE)
+            nn.ModuleList([_abstractor(sizes), _feed_forward(width)]) for _ in range(NUM_SCALES * LAYERS_PER_SCALE)
         )
         for scale in range(NUM_SCALES):
             self.add_module(f"mapping_{scale}", _mapping(width, width, width))

@@ -44,11 +44,7 @@ def read_shapes(place: Path, remedy: str) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for path in tensor_files(place, remedy):
-        here = (
-            read_file_shapes(path)
-            if path.suffix == ".safetensors"
-            else shapes_of(read_pickle(path, remedy=remedy))
-        )
+        here = read_file_shapes(path) if path.suffix == ".safetensors" else shapes_of(read_pickle(path, remedy=remedy))
         if twice := sorted(here.keys() & shapes.keys()):
             raise WeightsError(
                 f"{path} holds {len(twice)} tensors that another file in {place} holds too, {twice[0]} first. Keep the "

@@ -1,4 +1,4 @@
-"""People as Magic Mirror's layers see them (arXiv:2501.03931v1)."""
+"""IdentityCache as Magic Mirror's layers see them (arXiv:2501.03931v1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class MagicMirrorIdentity(PersonTokens):
             return people[0]
         if any(person.sizes for person in people) or len({len(person) for person in people}) != 1:
             raise ConfigError(
-                "People are joined one by one, and all for the same prompts; "
+                "IdentityCache are joined one by one, and all for the same prompts; "
                 f"{[(person.num_people, len(person)) for person in people]} (people, prompts) were given."
             )
         return cls(

@@ -15,15 +15,15 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBloc
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from likeness.adapters.attach import transformer_sizes
-from likeness.adapters.block import FaceBlock, FaceLayer
-from likeness.adapters.hoist import Hoist
-from likeness.adapters.modulation import NormFactors
+from likeness.adapters.blocks.magic_mirror import FaceBlock, FaceLayer
+from likeness.adapters.blocks.modulation import NormFactors
+from likeness.adapters.diffusers.attach import transformer_sizes
+from likeness.adapters.sampling.precompute import ModulationCache
+from likeness.identity.encoders.perceiver import FacePerceiver, IdentityPerceiver
+from likeness.identity.encoders.vit import ClipFeatures, SmallFeatures
 from likeness.identity.fuse import IdentityFuse
-from likeness.identity.perceiver import FacePerceiver, IdentityPerceiver
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
 from likeness.identity.reference import FaceInput, read_references
-from likeness.identity.vit import ClipFeatures, SmallFeatures
 from likeness.methods.magic_mirror.identity import MagicMirrorIdentity
 from likeness.methods.magic_mirror.settings import COGVIDEOX_5B, PAPER
 from likeness.methods.method import Method
@@ -139,9 +139,7 @@ class MagicMirror(Method):
             else None
         )
         self.fuse_module = IdentityFuse(text_width, identity_width)
-        self.norm_projection = (
-            nn.Linear(tokens_per_reference * identity_width, norm_width) if has_norm else None
-        )
+        self.norm_projection = nn.Linear(tokens_per_reference * identity_width, norm_width) if has_norm else None
         self.layers = nn.ModuleDict(
             {
                 str(number): FaceLayer(
@@ -237,13 +235,9 @@ class MagicMirror(Method):
         """
         counts = (num_references,) if isinstance(num_references, int) else num_references
         num_copies = [max(1, count * self.tokens_per_reference) for count in counts]
-        return tokenize_prompts(
-            prompts, tokenizer, num_copies=num_copies, max_length=max_length, trigger=self.trigger
-        )
+        return tokenize_prompts(prompts, tokenizer, num_copies=num_copies, max_length=max_length, trigger=self.trigger)
 
-    def fuse(
-        self, prompt_embeds: Tensor, mask: Tensor, identity: MagicMirrorIdentity, *, scale: float = 1.0
-    ) -> Tensor:
+    def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: MagicMirrorIdentity, *, scale: float = 1.0) -> Tensor:
         """Write every person into their class word (Eq. 4). Rows whose mask is empty come back as they were.
 
         `mask` tells whose class word stands where: True or 1 for the first person, then 2, and so on.
@@ -269,8 +263,8 @@ class MagicMirror(Method):
         counts = [tokens.shape[1] // self.tokens_per_reference for tokens in identity.people]
         return counts[0] if len(counts) == 1 else counts
 
-    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> Hoist:
-        return Hoist(transformer, self)
+    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> ModulationCache:
+        return ModulationCache(transformer, self)
 
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> FaceBlock:
         assert layer is None or isinstance(layer, FaceLayer)

@@ -1,0 +1,1 @@
+"""Adapted transformer blocks and their layers."""

@@ -1,0 +1,1 @@
+"""What a forward pass is conditioned on: controls, people, regions."""

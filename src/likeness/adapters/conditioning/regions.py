@@ -1,0 +1,242 @@
+"""Several people in one video: who has which part of the picture and which words, and what that does to attention.
+
+`Regions` is what a user sets. `RegionMasks` is the same for one forward pass, laid out over its tokens: a face is seen by the
+video of its own region and by its own class word, and sees nothing else of its kind. With one person there is neither.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from einops import rearrange
+from torch import Tensor
+
+from likeness.errors import ConfigError
+
+Area = tuple[float, float, float, float]
+"""Left, top, right, bottom, as shares of the picture."""
+Grid = tuple[int, int, int]
+"""Frames, rows and columns of the video's tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Regions:
+    """Where people are in the picture, and how much their parts of it have to do with each other.
+
+    Raises:
+        ConfigError: An area is not inside the picture, or a weight is out of range.
+
+    Example:
+        Regions(areas=((0, 0, 0.5, 1), (0.5, 0, 1, 1)))
+    """
+
+    areas: tuple[Area, ...] | None = None
+    """One for each person, in the order of their numbers. None makes upright strips of one width, from left to right in
+    the order in which the prompt names people."""
+    cross_region_weight: float = 1.0
+    """How much the video of one region heeds that of another: 1 as the base does, 0 not at all."""
+    own_positions: bool = False
+    """Count positions anew in every strip, for a base that knows frames of a strip's size. Needs strips."""
+
+    def __post_init__(self) -> None:
+        for area in self.areas or ():
+            left, top, right, bottom = area
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise ConfigError(
+                    f"A region is {area}; shares of the picture with 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
+                    "are expected. The left half is (0, 0, 0.5, 1)."
+                )
+        if not 0 <= self.cross_region_weight <= 1:
+            raise ConfigError(
+                f"`cross_region_weight` is {self.cross_region_weight}; it must be between 0 (apart) and 1 (as the base)."
+            )
+        if self.own_positions and self.areas is not None:
+            raise ConfigError("`own_positions` needs strips, but `areas` are given. Leave one of the two out.")
+
+    def check(self, num_people: int) -> None:
+        """Raise ConfigError unless there is one area for each person."""
+        if self.areas is not None and len(self.areas) != num_people:
+            raise ConfigError(
+                f"{len(self.areas)} regions were given for {num_people} people. Give one for each, or none."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class RegionMasks:
+    """Whose every token of a pass is.
+
+    Shapes:
+        video: (batch, people, video_tokens): how far a place of the video is in whose region; at most 1 in all
+        words: (batch, people, text_tokens): 1 where a word names that person
+    """
+
+    video: Tensor
+    words: Tensor
+    cross_region_weight: float = 1.0
+    kept: dict[Any, Any] = field(default_factory=dict)
+    """What was made of these before."""
+
+    @property
+    def num_people(self) -> int:
+        return self.video.shape[1]
+
+    def take(self, rows: Sequence[int]) -> "RegionMasks":
+        """Select rows; they are counted round where there are more than here."""
+        key = ("rows", *rows)
+        if key not in self.kept:
+            index = torch.tensor(rows, device=self.video.device) % len(self.video)
+            self.kept[key] = RegionMasks(
+                video=self.video[index], words=self.words[index], cross_region_weight=self.cross_region_weight
+            )
+        return self.kept[key]
+
+    def spread(self, factors: Tensor) -> list[Tensor]:
+        """Give every token the factors of its person, and the mean of all people's where it is nobody's.
+
+        Shapes:
+            factors: (batch, people, 6 width): shift, scale, gate of the video, then of the text
+            returns: three of (batch, video_tokens, width), then three of (batch, text_tokens, width)
+        """
+        video, text = (
+            (shares + (1 - shares.sum(dim=1, keepdim=True)) / self.num_people).transpose(1, 2).to(factors)
+            for shares in (self.video, self.words)
+        )
+        parts = factors.chunk(6, dim=-1)
+        return [*(video @ part for part in parts[:3]), *(text @ part for part in parts[3:])]
+
+    def bias(self, face_tokens: int, scale: float, like: Tensor, *, order: str) -> Tensor:
+        """What is added to the logits of the joint attention.
+
+        Args:
+            face_tokens: Of all people together.
+            scale: Weight of the faces' keys.
+            like: Whose dtype and device is meant.
+            order: Of the streams: "tfv" or "tvf".
+
+        Shapes:
+            returns: (batch, 1, tokens, tokens)
+        """
+        key = ("bias", face_tokens, scale, like.dtype, like.device, order)
+        if key not in self.kept:
+            whose = {"t": self.words, "f": self._faces(face_tokens), "v": self.video}
+            rows = [torch.cat([self._attention_weight(a + b, whose) for b in order], dim=2) for a in order]
+            weights = torch.cat(rows, dim=1)
+            lengths = [whose[name].shape[2] for name in order]
+            weights.split(lengths, dim=2)[order.index("f")].mul_(scale)
+            self.kept[key] = weights.log().to(like)[:, None]
+        return self.kept[key]
+
+    def base_bias(self, rows: Sequence[int], like: Tensor) -> Tensor | None:
+        """The same in a frozen block, over text and video; None where the base's own attention is meant."""
+        if self.cross_region_weight == 1:
+            return None
+        key = ("base", *rows, like.dtype, like.device)
+        if key not in self.kept:
+            mine = self.take(rows)
+            text, video = mine.words.shape[2], mine.video.shape[2]
+            weights = mine.video.new_ones(len(mine.video), text + video, text + video)
+            weights[:, text:, text:] = mine._attention_weight("vv", {"v": mine.video})
+            self.kept[key] = weights.log().to(like)[:, None]
+        return self.kept[key]
+
+    def readers(self, face_tokens: int, like: Tensor, *, order: str) -> list[Tensor]:
+        """How far each token reads each person's face in the cross-attention: for each (batch, tokens, 1)."""
+        key = ("readers", face_tokens, like.dtype, like.device, order)
+        if key not in self.kept:
+            nobody = (1 - self.words.sum(dim=1, keepdim=True)) / self.num_people
+            whose = {"t": self.words + nobody, "f": self._faces(face_tokens), "v": self.video}
+            weights = torch.cat([whose[name] for name in order], dim=2).to(like)
+            self.kept[key] = list(weights[..., None].unbind(1))
+        return self.kept[key]
+
+    def _faces(self, face_tokens: int) -> Tensor:
+        """(batch, people, face_tokens): the tokens of one person stand behind those of the one before."""
+        each = torch.eye(self.num_people, device=self.video.device, dtype=self.video.dtype)
+        each = each.repeat_interleave(face_tokens // self.num_people, dim=1)
+        return each.expand(len(self.video), -1, -1)
+
+    def _attention_weight(self, pair: str, whose: dict[str, Tensor]) -> Tensor:
+        """How far tokens of one stream heed those of another: (batch, tokens, tokens), 1 for fully."""
+        first, second = whose[pair[0]], whose[pair[1]]
+        same = first.transpose(1, 2) @ second
+        if pair == "tt":
+            return torch.ones_like(same)
+        free1, free2 = 1 - first.sum(dim=1)[:, :, None], 1 - second.sum(dim=1)[:, None, :]
+        if pair == "vv":  # the background belongs to all
+            return self.cross_region_weight + (1 - self.cross_region_weight) * (
+                same + 1 - (1 - free1) * (1 - free2)
+            ).clamp(max=1)
+        if "f" not in pair:
+            return (same + 1 - (1 - free1) * (1 - free2)).clamp(max=1)
+        return same + (free1 if pair[0] == "t" else 0) + (free2 if pair[1] == "t" else 0)
+
+
+def lay_out(regions: Regions, whose: Tensor | None, grid: Grid, *, rows: int, text_tokens: int, num_people: int,
+            device: torch.device) -> RegionMasks:  # fmt: skip
+    """Lay regions out over the tokens of a pass.
+
+    Args:
+        regions: Where people are.
+        whose: (prompts, text_tokens): whose class word each word is; None where nobody knows.
+        grid: Frames, rows and columns of the video's tokens.
+        rows: Identities of the pass.
+        text_tokens: Length of the text.
+        num_people: In each row.
+        device: Where the pass runs.
+    """
+    regions.check(num_people)
+    words = torch.zeros(rows, num_people, text_tokens)
+    order = torch.arange(num_people).expand(rows, -1)
+    if whose is not None:
+        whose = whose.cpu().repeat_interleave(rows // len(whose), dim=0)
+        numbers = torch.arange(1, num_people + 1)[None, :, None]
+        words[:, :, : whose.shape[1]] = (whose[:, None] == numbers).float()
+        is_named = (words.sum(dim=2) > 0).all(dim=1, keepdim=True)
+        order = torch.where(is_named, words.argmax(dim=2).argsort(dim=1).argsort(dim=1), order)
+    areas = [regions.areas or [_strip(int(place), num_people) for place in row] for row in order]
+    video = torch.stack([torch.stack([_cover(area, grid) for area in row]) for row in areas])
+    video = video / video.sum(dim=1, keepdim=True).clamp(min=1)  # where regions overlap they share
+    return RegionMasks(video=video.to(device), words=words.to(device), cross_region_weight=regions.cross_region_weight)
+
+
+def _strip(place: int, count: int) -> Area:
+    return (place / count, 0.0, (place + 1) / count, 1.0)
+
+
+def _cover(area: Area, grid: Grid) -> Tensor:
+    """(video_tokens,): how much of each token is inside an area."""
+    frames, height, width = grid
+    left, top, right, bottom = area
+
+    def overlap(low: float, high: float, count: int) -> Tensor:
+        edges = torch.arange(count + 1, dtype=torch.float64) / count
+        return (edges[1:].clamp(max=high) - edges[:-1].clamp(min=low)).clamp(min=0) * count
+
+    cells = overlap(top, bottom, height)[:, None] * overlap(left, right, width)
+    return cells.round(decimals=6).float().flatten().repeat(frames)
+
+
+def own_positions(config: Any, grid: Grid, num_people: int, like: tuple[Tensor, Tensor] | None) -> Any:
+    """The rotary embedding of a row of frames, each with the positions that a frame of the base's own size has.
+
+    Raises:
+        ConfigError: The video is not as wide as that many frames of the base, or the base has no rotary embedding.
+    """
+    side = config.patch_size
+    height, width = config.sample_height // side, config.sample_width // side
+    if like is None or grid[1:] != (height, num_people * width):
+        raise ConfigError(
+            f"`own_positions` is for {num_people} people in a video of {num_people} of the base's frames side by side, "
+            f"{num_people * width} x {height} tokens with rotary positions; this one has {grid[2]} x {grid[1]}. "
+            "Make it so wide, or leave `own_positions` out."
+        )
+    one: Any = get_3d_rotary_pos_embed(config.attention_head_dim, ((0, 0), (height, width)), (height, width), grid[0])
+    return tuple(
+        rearrange(
+            rearrange(part, "(f y x) d -> f y x d", f=grid[0], y=height).repeat(1, 1, num_people, 1),
+            "f y x d -> (f y x) d",
+        ).to(given)
+        for part, given in zip(one, like, strict=True)
+    )

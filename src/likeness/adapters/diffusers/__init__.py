@@ -1,0 +1,1 @@
+"""Attaches adapters to diffusers models and keeps diffusers' features working on them."""

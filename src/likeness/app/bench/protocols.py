@@ -1,0 +1,281 @@
+"""Benchmark protocols: how many people of which groups, how many pictures, which sentences. TOML files in `prompts/`.
+
+A protocol is a recipe over one's own pictures. The papers' counts and categories are kept; their pictures and sentences
+are not copied: the sentences in `prompts/lists/` were written for this project. What a paper leaves open is said in the
+protocol's file. Nothing here reads a picture or makes a video.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from likeness.app.bench.long_prompts import SUFFIX, read_long_prompts
+from likeness.config import Settings, read
+from likeness.errors import ConfigError
+from likeness.generation.loading.presets import known
+from likeness.identity.prompt import TRIGGER
+
+FOLDER = Path(__file__).parent / "prompts"
+MAX_COUNT = 10_000
+"""People, sentences for each, and videos of a set: far more than any published protocol, and few enough to be made."""
+MAX_REFERENCES = 100
+ANYBODY = "person"
+"""The group of people whose group nobody named."""
+GROUPS = ("man", "woman", "elderly man", "elderly woman", "boy", "girl", "baby")
+_PRONOUNS = {"man": "his", "elderly man": "his", "boy": "his", "baby": "its", ANYBODY: "their"}
+
+
+class PromptSet(Settings):
+    """Sentences of one list, each given to one person."""
+
+    prefix: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    """Begins the names of its videos."""
+    list: str
+    """File in `prompts/lists/`, or a path."""
+    count: int = Field(ge=1, le=MAX_COUNT)
+    """How many of its sentences are used."""
+
+
+class Protocol(Settings):
+    """A benchmark's recipe."""
+
+    title: str
+    """For people to read."""
+    source: str
+    """The publication that it follows, and its counts."""
+    groups: dict[str, Annotated[int, Field(ge=0, le=MAX_COUNT)]] = Field(default_factory=dict)
+    """People of each group; empty where the protocol does not ask for groups."""
+    identities: int = Field(default=0, ge=0, le=MAX_COUNT)
+    """People, where the protocol does not ask for groups."""
+    max_references: int = Field(ge=1, le=MAX_REFERENCES)
+    """Pictures of one person; a person with more keeps the first."""
+    lists: tuple[str, ...] = ()
+    """Lists (names or paths) from which each person gets sentences that fit their group."""
+    prompts_per_identity: int = Field(default=0, ge=0, le=MAX_COUNT)
+    """Sentences for each person."""
+    sets: tuple[PromptSet, ...] = ()
+    """Instead of that: sentences that each get one person."""
+    draws_people: bool = False
+    """The people are puppets; no pictures are needed."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        unknown = set(self.groups) - set(GROUPS)
+        if unknown:
+            raise ValueError(f"unknown groups {', '.join(sorted(unknown))}; known: {', '.join(GROUPS)}")
+        if bool(self.groups) == bool(self.identities):
+            raise ValueError("either `groups` or `identities` is needed, and not both")
+        if bool(self.sets) == bool(self.lists and self.prompts_per_identity):
+            raise ValueError("either `sets`, or `lists` and `prompts_per_identity` are needed, and not both")
+        return self
+
+    @property
+    def num_identities(self) -> int:
+        return sum(self.groups.values()) or self.identities
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Case:
+    """One video to be made."""
+
+    name: str
+    """File name without suffix."""
+    identity: str
+    prompt: str
+    """With the trigger word after the word for the person."""
+
+
+def protocol_names() -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def read_protocol(name: str) -> Protocol:
+    """Read a shipped protocol by name, or one's own TOML file by path.
+
+    Raises:
+        ConfigError: There is neither, or the file is no protocol.
+    """
+    if Path(name).suffix == ".toml":
+        return read(Protocol, name)
+    return read(Protocol, FOLDER / f"{known('protocol', name, protocol_names())}.toml")
+
+
+def with_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, list[str]]:
+    """Put other sentences in the place of a protocol's own; those for babies stay, whom no published list shows.
+
+    Args:
+        protocol: One that gives sentences to people, not people to sentences.
+        files: Lists in TOML, or text files with one prompt a line.
+
+    Returns:
+        The protocol, and a line about each file of which prompts were left out.
+
+    Raises:
+        ConfigError: The protocol has sets of its own, or a file is no list of prompts.
+    """
+    if protocol.sets:
+        raise ConfigError(
+            "This protocol says which sentences are used how often. Give `--prompts` with one that does not, such as "
+            "`magic_mirror`."
+        )
+    notes = []
+    for path in files:
+        read_prompts(str(path))
+        if path.suffix == SUFFIX:
+            found = read_long_prompts(path)
+            line, why = found.left_out[0] if found.left_out else (0, "")
+            first = f" (first: line {line}, {why})" if found.left_out else ""
+            notes.append(f"{path}: {len(found.templates)} prompts are used, {len(found.left_out)} left out{first}")
+    kept = tuple(name for name in protocol.lists if name == "babies")
+    names = ", ".join(path.name for path in files)
+    update = {
+        "lists": (*map(str, files), *kept),
+        "source": f"{protocol.source}; with the prompts of {names}",
+    }
+    return protocol.model_copy(update=update), notes
+
+
+class _Sentences(Settings):
+    """Sentences for the same groups."""
+
+    groups: tuple[str, ...]
+    """Whom they fit; `person` is anybody whose group is unknown."""
+    texts: tuple[str, ...]
+    """With `{who}` for the person, `{his}` for the pronoun; `{Who}` and `{His}` begin a sentence."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for text in self.texts:
+            try:
+                filled = fill(text, ANYBODY)
+            except (KeyError, ValueError, IndexError, AttributeError) as error:
+                raise ValueError(f"{text!r} has other fields than {{who}}, {{his}}, {{Who}} and {{His}}") from error
+            if not filled.isprintable():
+                raise ValueError(f"{text!r} holds control characters")
+            if len(re.findall(rf"\b{TRIGGER}\d*\b", filled)) != 1:
+                raise ValueError(f"{text!r} names the person ({{who}}) not exactly once")
+        return self
+
+
+class _PromptList(Settings):
+    """A file of sentences."""
+
+    prompts: tuple[_Sentences, ...]
+    """Blocks, in order."""
+
+
+@cache
+def read_prompts(name: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Read a list, shipped or one's own by path: templates, and the groups that each fits.
+
+    A list of one's own is TOML, or a text file with one prompt a line, such as VBench's long prompts (`long_prompts`).
+
+    Raises:
+        ConfigError: There is no such list.
+    """
+    if name.endswith(SUFFIX):
+        return read_long_prompts(name).templates
+    shipped = tuple(sorted(path.stem for path in (FOLDER / "lists").glob("*.toml")))
+    path = Path(name) if name.endswith(".toml") else FOLDER / "lists" / f"{known('list', name, shipped)}.toml"
+    blocks = read(_PromptList, path).prompts
+    return tuple((text, frozenset(block.groups)) for block in blocks for text in block.texts)
+
+
+def fill(template: str, group: str) -> str:
+    """Put a person into a sentence: "{who} nods {his} head" becomes "an elderly man img nods his head"."""
+    article = "an" if group[0] in "aeiou" else "a"
+    who, his = f"{article} {group} {TRIGGER}", _PRONOUNS.get(group, "her")
+    return template.format(who=who, Who=who.capitalize(), group=group, his=his, His=his.capitalize())
+
+
+def build_cases(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
+    """Deal sentences to people, in turn, so that no sentence is used twice before all are used once.
+
+    Args:
+        protocol: The recipe.
+        groups: Group of each person, in their order.
+
+    Raises:
+        ConfigError: No sentence fits somebody's group, or nobody fits a sentence.
+    """
+    return _by_set(protocol, groups) if protocol.sets else _by_identity(protocol, groups)
+
+
+def _by_identity(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
+    pool = [entry for name in protocol.lists for entry in read_prompts(name)]
+    dealt: dict[str, int] = {}
+    cases = []
+    for identity, group in groups.items():
+        fitting = [text for text, fits in pool if group in fits]
+        if not fitting:
+            raise ConfigError(
+                f"No sentence of {', '.join(protocol.lists)} is for a {group} (`{identity}`). Leave them out, or put "
+                "their pictures into the folder of another group."
+            )
+        start = dealt.get(group, 0)
+        dealt[group] = start + protocol.prompts_per_identity
+        cases += [
+            Case(
+                name=f"{identity}_{number + 1}",
+                identity=identity,
+                prompt=fill(fitting[(start + number) % len(fitting)], group),
+            )
+            for number in range(protocol.prompts_per_identity)
+        ]
+    return cases
+
+
+def _by_set(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
+    uses = dict.fromkeys(groups, 0)
+    cases = []
+    for one in protocol.sets:
+        for number, (text, fits) in enumerate(read_prompts(one.list)[: one.count], start=1):
+            # Who was used least, so that everybody appears about as often; the first of several.
+            who = min((name for name in groups if groups[name] in fits), key=lambda n: uses[n], default=None)
+            if who is None:
+                continue  # A group that is missing was told, and allowed, when people were counted.
+            uses[who] += 1
+            cases.append(Case(name=f"{one.prefix}_{number}", identity=who, prompt=fill(text, groups[who])))
+    if not cases:
+        raise ConfigError("Nobody fits any sentence of this protocol. Give pictures of other groups.")
+    return cases
+
+
+def choose_people(protocol: Protocol, groups: Mapping[str, str], *, allow_fewer: bool = False) -> dict[str, str]:
+    """Take as many people of each group as the protocol wants, in their order.
+
+    Raises:
+        ConfigError: There are fewer, and `allow_fewer` is not given; or nobody is left.
+    """
+    wanted = protocol.groups or {"": protocol.identities}
+    chosen: dict[str, str] = {}
+    lacking: list[str] = []
+    for group, count in wanted.items():
+        own = [name for name, theirs in groups.items() if not group or theirs == group]
+        chosen |= {name: groups[name] for name in own[:count]}
+        if len(own) < count:
+            lacking.append(f"{len(own)} of {count} {group or 'people'}")
+    if lacking and not allow_fewer:
+        raise ConfigError(
+            f"The protocol wants {protocol.num_identities} people, and there are {len(groups)}: "
+            f"{', '.join(lacking)}. Add pictures{_layout(protocol)}, or go on with `--allow-fewer`; figures of fewer "
+            "people do not compare with published ones."
+        )
+    if not chosen:
+        raise ConfigError(f"Nobody is left for this protocol. Add pictures{_layout(protocol)}.")
+    return chosen
+
+
+def _layout(protocol: Protocol) -> str:
+    return " as `GROUP/NAME/*.jpg` or `GROUP/NAME.jpg`" if protocol.groups else " as `NAME/*.jpg` or `NAME.jpg`"
+
+
+def group_of(folder: str, known_groups: Sequence[str] = GROUPS) -> str | None:
+    """The group that a folder's name means; `elderly_man` and `elderly-man` too."""
+    name = folder.lower().replace("_", " ").replace("-", " ")
+    return name if name in known_groups else None

@@ -1,0 +1,144 @@
+"""What this machine can run: cores, memory, GPU, versions, weights, and which preset works with which method."""
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import WeightsError
+from likeness.generation.loading.presets import METHODS, PRESETS, Preset
+from likeness.generation.loading.released_fantasy_id import WEIGHTS, find_files, uses_released
+from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, describe_machine, predict_all
+from likeness.weights import entry, locate, names, verify
+
+PACKAGES = ("likeness", "torch", "diffusers", "transformers", "numpy", "av", "dlib-bin", "numba")
+SIZES = {"open": COGVIDEOX_2B, "research": COGVIDEOX_5B}
+"""Presets that need a card. Tiny runs on anything."""
+
+
+def examine(memory_gb: float | None = None) -> dict[str, Any]:
+    """Look at the machine, the packages and the weights. JSON-able.
+
+    Args:
+        memory_gb: Plan for a card of this much memory instead of the one that is here.
+    """
+    machine = describe_machine() | {"num_usable_cores": num_usable_cores()}
+    weights = describe_weights()
+    own_gb = card_gb(machine)
+    return {
+        "card_gb": memory_gb or own_gb,
+        "plans": [row for preset in SIZES for row in describe_plans(preset, memory_gb or own_gb)],
+        "machine": machine,
+        "versions": {name: _version(name) for name in PACKAGES},
+        "weights": weights,
+        "runs": [describe_run(preset, method, machine, weights) for preset in PRESETS.values() for method in METHODS],
+    }
+
+
+def num_usable_cores() -> int:
+    """Cores that this process may use, which a container often limits."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_weights() -> list[dict[str, Any]]:
+    """Name, preset, licence, size and state of all weights that ship or are installed, every byte checked."""
+    rows = []
+    for name in names():
+        row: dict[str, Any] = {"name": name, "preset": "tiny", "licence": "unknown", "size_bytes": 0}
+        try:
+            item = entry(name)
+            row |= {"preset": item.preset, "licence": item.licence, "size_bytes": item.size_bytes}
+            verify(name)
+        except WeightsError as error:
+            rows.append(row | {"state": "damaged", "problem": str(error)})
+        else:
+            rows.append(row | {"state": "verified", "problem": None})
+    return rows
+
+
+def card_gb(machine: dict[str, Any]) -> float:
+    """Memory of the largest card here; 0 where there is none."""
+    return max((gpu["memory_bytes"] / 1e9 for gpu in machine["gpus"]), default=0.0)
+
+
+def describe_plans(preset: str, memory_gb: float) -> list[dict[str, Any]]:
+    """Every memory plan of a preset, with its predicted peak, and which one a card of `memory_gb` gets."""
+    predictions = predict_all(SIZES[preset])
+    first = next((each for each in predictions if each.fits(memory_gb * 1e9)), None)
+    return [
+        {
+            "preset": preset,
+            "plan": each.plan.name,
+            "sentence": each.plan.sentence,
+            "text_gb": each.text_bytes / 1e9,
+            "denoise_gb": each.denoise_bytes / 1e9,
+            "decode_gb": each.decode_bytes / 1e9,
+            "peak_gb": each.peak_bytes / 1e9,
+            "card_gb": each.peak_bytes * HEADROOM / 1e9,
+            "host_gb": each.host_bytes / 1e9,
+            "is_chosen": each is first,
+        }
+        for each in predictions
+    ]
+
+
+def describe_run(preset: Preset, method: str, machine: dict[str, Any], weights: list[dict[str, Any]]) -> dict[str, Any]:
+    """Say whether `preset` with `method` runs here, and if not, the first thing that is missing."""
+    row = {
+        "preset": preset.name,
+        "method": method,
+        "backbone": preset.backbone_name,
+        "licence": preset.licence,
+    }
+    damaged = [item["name"] for item in weights if item["preset"] == preset.name and item["state"] != "verified"]
+    memory_gb = card_gb(machine)
+    needed_gb = _least_gb(preset.name)
+    if damaged:
+        reason = f"weights not whole: {', '.join(damaged)}"
+    elif preset.is_bundled and not (Path(preset.backbone) / method).is_dir():
+        reason = f"no weights at {Path(preset.backbone) / method}"
+    elif memory_gb < needed_gb:
+        reason = f"needs a GPU with about {needed_gb:.0f} GB, here is {f'{memory_gb:.0f} GB' if memory_gb else 'none'}"
+    elif uses_released(preset, method, None, None):
+        reason = _problem_of_released()
+        if reason is None:
+            return row | {"can_run": True, "reason": "ready"}
+    elif not preset.is_bundled and not _is_here(preset):
+        reason = f"its weights are not here; `likeness models pull {preset.weights}` brings them"
+    elif not preset.is_bundled:
+        reason = f"no adapter for {preset.backbone_name} is published; train one and name it with --adapter"
+    else:
+        return row | {"can_run": True, "reason": "ready"}
+    return row | {"can_run": False, "reason": reason}
+
+
+def _problem_of_released() -> str | None:
+    try:
+        find_files()
+    except WeightsError:
+        return f"its weights are not here; `likeness models pull {WEIGHTS} --preset research` brings them"
+    return None
+
+
+def _least_gb(preset: str) -> float:
+    """The smallest card that a plan of this preset fits."""
+    if preset not in SIZES:
+        return 0.0
+    return min(each.peak_bytes for each in predict_all(SIZES[preset])) * HEADROOM / 1e9
+
+
+def _is_here(preset: Preset) -> bool:
+    try:
+        locate(preset.weights)
+    except WeightsError:
+        return False
+    return True
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

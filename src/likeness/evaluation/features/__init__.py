@@ -1,0 +1,1 @@
+"""Arrays measured on the pixels of one video, shared by all metrics."""

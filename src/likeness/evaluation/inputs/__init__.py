@@ -1,0 +1,1 @@
+"""What is evaluated: videos, manifests, reference images."""

@@ -1,0 +1,147 @@
+"""Which files of a folder are videos or pictures, and why the others are left out. Nothing is left out in silence."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from likeness.errors import ConfigError, MediaError
+from likeness.evaluation.results.records import SkippedFile
+
+VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".gif")
+"""Suffixes of the formats that are read. A file of another name that holds such a video is taken as well."""
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_OTHER_VIDEOS = (".avi", ".m4v", ".mpg", ".mpeg", ".m2ts", ".ts", ".wmv", ".flv", ".ogv", ".3gp", ".y4m")
+"""Taken too: those that cannot be read count as failed videos instead of vanishing from the count."""
+_SOUNDS = (".m4a", ".mp3", ".aac", ".wav", ".ogg", ".oga", ".flac", ".opus")
+_ANIMATED_WEBP = 0x02
+"""Bit of the flags in a WebP's VP8X chunk (RFC 9649, section 2.7)."""
+
+
+def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of some kinds that are not hidden, sorted by name.
+
+    Raises:
+        ConfigError: The folder cannot be listed.
+    """
+    return [
+        path for path in entries(folder) if path.suffix.lower() in suffixes and not is_hidden(path) and path.is_file()
+    ]
+
+
+def entries(folder: Path) -> list[Path]:
+    """Everything in a folder, sorted by name.
+
+    Raises:
+        ConfigError: The folder cannot be listed.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be listed: {error.strerror}. Name a folder that you may read.") from error
+
+
+def is_hidden(path: Path) -> bool:
+    """Names with a dot in front, among them the `._` files that macOS writes beside others on foreign disks."""
+    return path.name.startswith(".")
+
+
+def find_videos(folder: Path) -> tuple[list[Path], list[SkippedFile]]:
+    """Videos of a folder, sorted by name, and what else is in it.
+
+    A file is a video by its suffix or by its first bytes. One that cannot be read is among the videos: it has no figures
+    and is counted as failed.
+
+    Raises:
+        ConfigError: The folder cannot be listed.
+    """
+    return _split(entries(folder), _why_no_video)
+
+
+def find_skipped_pictures(folder: Path) -> list[SkippedFile]:
+    """What `people.find_people` does not take from a folder of pictures and its folders.
+
+    Raises:
+        ConfigError: A folder cannot be listed.
+    """
+    inner = [path for path in entries(folder) if path.is_dir() and not is_hidden(path)]
+    own = [path for path in entries(folder) if path not in inner]
+    _, skipped = _split([*own, *(path for each in inner for path in entries(each))], _why_no_picture)
+    return skipped
+
+
+def links_elsewhere(folder: Path, videos: Iterable[Path]) -> list[Path]:
+    """Those that are links to files outside of the folder: their pictures come into the page."""
+    root = folder.resolve()
+    return [path for path in videos if path.is_symlink() and not path.resolve().is_relative_to(root)]
+
+
+def _split(
+    paths: Iterable[Path], why_not: Callable[[Path], tuple[str, bool] | None]
+) -> tuple[list[Path], list[SkippedFile]]:
+    taken, skipped = [], []
+    for path in paths:
+        found = _why_never(path) or why_not(path)
+        if found is None:
+            taken.append(path)
+        else:
+            reason, is_video = found
+            skipped.append(SkippedFile(path=show_path(path), reason=reason, is_video=is_video))
+    return taken, skipped
+
+
+def show_path(path: Path) -> str:
+    """A path as text; bytes that are no UTF-8 are shown as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _why_never(path: Path) -> tuple[str, bool] | None:
+    looks_like_video = path.suffix.lower() in (*VIDEOS, *_OTHER_VIDEOS)
+    if path.name.startswith("._"):
+        return "hidden file of macOS, which holds attributes and no pictures", False
+    if is_hidden(path):
+        return "hidden file", False
+    if path.is_dir():
+        return "a folder; name it as a system of its own to evaluate what is in it", False
+    if path.is_symlink() and not path.exists():
+        return "a link to a file that is not there", looks_like_video
+    if not path.is_file():
+        return "no regular file", looks_like_video
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it", looks_like_video
+    return None
+
+
+def _why_no_video(path: Path) -> tuple[str, bool] | None:
+    suffix = path.suffix.lower()
+    if suffix in VIDEOS or suffix in _OTHER_VIDEOS:
+        return None
+    if suffix in _SOUNDS:
+        return "sound", False
+    try:
+        kind, name = _inspect(path)
+    except MediaError:  # Empty, or not to be opened.
+        return f"not a video ({suffix or 'no suffix'})", False
+    if kind == "video" or _is_animated_webp(path):
+        return None
+    return (f"a picture ({name or suffix})" if kind == "picture" else f"not a video ({suffix})"), False
+
+
+def _why_no_picture(path: Path) -> tuple[str, bool] | None:
+    suffix = path.suffix.lower()
+    if suffix in PICTURES:
+        return None
+    return f"not a picture that is read here ({suffix or 'no suffix'}; {', '.join(PICTURES)} are)", False
+
+
+def _inspect(path: Path) -> tuple[str, str]:
+    from likeness.media.guard import inspect  # It brings PyAV and OpenCV.
+
+    return inspect(path, expected="a video")
+
+
+def _is_animated_webp(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(21)
+    return len(head) == 21 and head[8:16] == b"WEBPVP8X" and bool(head[20] & _ANIMATED_WEBP)

@@ -1,0 +1,54 @@
+"""What a metric is. Which there are stands in `metrics`; what their numbers mean in docs/metrics.md."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from likeness.evaluation.metrics.inputs import MetricInputs
+from likeness.evaluation.results.records import Direction, MetricRecord
+
+MAGIC_MIRROR = "Magic Mirror, arXiv:2501.03931"
+FANTASY_ID = "FantasyID, arXiv:2502.13995"
+VBENCH = "VBench, arXiv:2311.17982, and its code"
+OPENS2V = "OpenS2V-Nexus, its code"
+CONSISID = "ConsisID, its code"
+EVALCRAFTER = "EvalCrafter, its code"
+HERE = "this project"
+
+FACES = "frames with a face"
+FRAMES = "all frames"
+FACE_PAIRS = "pairs of consecutive frames with a face in both"
+PAIRS = "all pairs of consecutive frames"
+SET = "the set"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A number read from one video's view, or from the views of all videos of a system. NaN: it does not exist."""
+
+    name: str
+    title: str
+    unit: str
+    direction: Direction
+    averaged: str
+    source: str
+    needs: tuple[str, ...]
+    """Features, by their names in `features.FEATURES`."""
+    of_video: Callable[[MetricInputs], float] | None = None
+    of_system: Callable[[Sequence[MetricInputs]], float] | None = None
+    needs_pictures: bool = False
+    """Reference pictures must be given; else the video's own first face will do."""
+    needs_prompt: bool = False
+    version: int = 1
+
+    @property
+    def record(self) -> MetricRecord:
+        return MetricRecord(
+            name=self.name,
+            title=self.title,
+            unit=self.unit,
+            direction=self.direction,
+            level="system" if self.of_video is None else "video",
+            averaged=self.averaged,
+            source=self.source,
+            version=self.version,
+        )

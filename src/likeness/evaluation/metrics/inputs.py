@@ -1,0 +1,154 @@
+"""One video as its metrics see it: the chosen face of each frame, the references, the shared features.
+
+Which face counts where a frame shows several is a setting. `prominent` takes the one with the most score times area,
+frame by frame, as OpenS2V takes the largest. `nearest` takes the one nearest to the mean reference: it follows one
+person among others, and flatters, because it chooses by what is measured. `several_faces_rate` says how often the
+choice mattered.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from likeness.evaluation.features.base import Arrays, Features, comparable
+from likeness.evaluation.features.landmarks import landmarks_at
+from likeness.records import Metric
+
+WhichFace = Literal["prominent", "nearest"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ReferenceSet:
+    """The references of one identity.
+
+    Shapes:
+        embeddings: (references, embedding_width), `comparable`
+        landmarks: (references, 5, 2) px
+    """
+
+    embeddings: np.ndarray
+    landmarks: np.ndarray
+    arrays: Mapping[str, np.ndarray]
+    """Embeddings and features of further networks, by feature; one row a reference."""
+    metric: Metric = "distance"
+    """How the engine takes distances."""
+    sizes_px: np.ndarray | None = None
+    """(references, 2): width and height of each picture, NaN where it is not known."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(embedding_width,): the mean embedding, `comparable` again."""
+        return comparable(self.embeddings.mean(axis=0, dtype=np.float64), self.metric)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MetricInputs:
+    """What metrics read.
+
+    Shapes:
+        embeddings: (frames, embedding_width) float64, the chosen face; NaN where there is none
+        landmarks: (frames, 5, 2) float64 px, likewise; by the landmark engine, which may miss faces that the other finds
+        rows: (frames,) int, the chosen face's row in the arrays of `faces`; -1 where there is none
+        num_faces: (frames,) int
+        gallery: (people, embedding_width), the mean reference of every identity
+    """
+
+    features: Features
+    references: ReferenceSet
+    embeddings: np.ndarray
+    landmarks: np.ndarray
+    rows: np.ndarray
+    num_faces: np.ndarray
+    gallery: np.ndarray
+    person: int | None
+    """Row of the gallery that is right; None where the gallery has no other."""
+    threshold: float
+    fps: float
+    height_px: int
+    width_px: int
+    text: np.ndarray | None = None
+    """Embedding of the prompt, by the network of `features["viclip"]`."""
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.rows)
+
+    @property
+    def has_face(self) -> np.ndarray:
+        """(frames,) bool."""
+        return self.rows >= 0
+
+
+def choose_faces(faces: Arrays, num_frames: int, which: WhichFace, reference: np.ndarray) -> np.ndarray:
+    """The row of the face that counts in each frame, -1 where there is none.
+
+    Shapes:
+        reference: (embedding_width,), needed for `nearest`
+        returns: (frames,) int
+    """
+    rows = np.full(num_frames, -1, dtype=np.int64)
+    is_nearest = which == "nearest"
+    worth = -np.linalg.norm(faces["embedding"] - reference, axis=1) if is_nearest else faces["prominence"]
+    for row, frame in enumerate(faces["frame"]):
+        if rows[frame] < 0 or worth[row] > worth[rows[frame]]:
+            rows[frame] = row
+    return rows
+
+
+def first_face(
+    faces: Arrays,
+    metric: Metric = "distance",
+    *,
+    detections: Arrays | None = None,
+    size_px: tuple[int, int] | None = None,
+) -> ReferenceSet:
+    """The most prominent face of the first frame that has one, as the reference of its own video.
+
+    Args:
+        faces: Arrays of the feature `faces`.
+        metric: How the engine takes distances.
+        detections: Arrays of the feature `landmarks`, where another engine finds them.
+        size_px: Width and height of the frames.
+
+    Without any face it is nobody, NaN: there is no frame to be held against it, and figures over all frames are those of
+    a video that shows nobody.
+    """
+    sizes_px = None if size_px is None else np.array([size_px], dtype=np.float64)
+    if not len(faces["frame"]):
+        return ReferenceSet(
+            embeddings=np.full((1, *faces["embedding"].shape[1:]), np.nan, dtype=np.float32),
+            landmarks=np.full((1, *faces["landmarks"].shape[1:]), np.nan, dtype=np.float32),
+            arrays={},
+            metric=metric,
+            sizes_px=sizes_px,
+        )
+    first = faces["frame"][0]
+    rows = np.flatnonzero(faces["frame"] == first)
+    row = rows[faces["prominence"][rows].argmax()]
+    landmarks = faces["landmarks"][row : row + 1]
+    if detections is not None:
+        boxes = np.full((first + 1, 4), np.nan)
+        boxes[first] = faces["box"][row]
+        landmarks = landmarks_at(boxes, detections)[first:]
+    return ReferenceSet(
+        embeddings=faces["embedding"][row : row + 1],
+        landmarks=landmarks,
+        arrays={},
+        metric=metric,
+        sizes_px=sizes_px,
+    )
+
+
+def pick_rows(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """`values[rows]` as float64, NaN where a row is -1."""
+    picked = np.full((len(rows), *values.shape[1:]), np.nan)
+    picked[rows >= 0] = values[rows[rows >= 0]]
+    return picked
+
+
+def gallery_of(references: Mapping[str, ReferenceSet]) -> tuple[Sequence[str], np.ndarray]:
+    """Names and mean embeddings of all identities, sorted by name."""
+    names = sorted(references)
+    return names, np.stack([references[name].mean for name in names]) if names else np.zeros((0, 0))

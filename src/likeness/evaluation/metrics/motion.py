@@ -1,0 +1,186 @@
+"""The metrics of motion: of the face, by landmarks and by flow, and of the whole picture."""
+
+import numpy as np
+
+from likeness.evaluation.features.flow import dynamic_threshold_px, is_dynamic
+from likeness.evaluation.metrics.base import FACE_PAIRS, FACES, FANTASY_ID, HERE, MAGIC_MIRROR, OPENS2V, PAIRS, Metric
+from likeness.evaluation.metrics.identity import mean_found
+from likeness.evaluation.metrics.inputs import MetricInputs, pick_rows
+from likeness.evaluation.metrics.landmark_motion import (
+    frame_motion_between_frames,
+    frame_motion_from_reference,
+    largest,
+    motion_between_frames,
+    motion_from_reference,
+)
+
+SAMPLED = "pairs at about 8 frames a second"
+
+
+def face_flow(view: MetricInputs, array: str = "face_px") -> np.ndarray:
+    """Mean flow in the chosen face's box to the next frame, in pixels.
+
+    Args:
+        view: The video.
+        array: Which of the flow's arrays of faces: whole, or without motion of the crop or of the camera.
+
+    Shapes:
+        returns: (frames,), NaN where there is no face, and in the last frame
+    """
+    return pick_rows(view.features["flow"][array], view.rows)
+
+
+def relative_face_flow(view: MetricInputs, array: str = "face_px") -> np.ndarray:
+    """`face_flow` in percent of the width of the face's box, so that the size of the video does not count."""
+    boxes = pick_rows(view.features["faces"]["box"], view.rows)
+    return 100 * face_flow(view, array) / (boxes[:, 2] - boxes[:, 0])
+
+
+def _frame_motion_from_reference(view: MetricInputs) -> float:
+    sizes_px = view.references.sizes_px
+    if sizes_px is None:
+        return float("nan")
+    own_px = np.array([view.width_px, view.height_px])
+    return mean_found(frame_motion_from_reference(view.landmarks, own_px, view.references.landmarks, sizes_px))
+
+
+def _largest_frame_motion(view: MetricInputs) -> float:
+    return largest(frame_motion_between_frames(view.landmarks, np.array([view.width_px, view.height_px])))
+
+
+def dynamic(view: MetricInputs, feature: str) -> float:
+    """VBench's verdict on the flow of `feature`: 1 or 0, NaN where there is no pair."""
+    fast_px = view.features[feature]["fast_px"]
+    if not len(fast_px):
+        return float("nan")
+    threshold_px = dynamic_threshold_px(view.height_px, view.width_px, view.fps)
+    return float(is_dynamic(fast_px, threshold_px, len(fast_px) + 1))
+
+
+def _motion_score(view: MetricInputs) -> float:
+    signed_px = view.features["flow"]["signed_px"]
+    return abs(float(signed_px.mean())) if len(signed_px) else float("nan")
+
+
+MOTION_METRICS = (
+    Metric(
+        name="fm_ref",
+        title="FM_ref",
+        unit="face sizes",
+        direction="higher",
+        averaged=FACES,
+        source=MAGIC_MIRROR,
+        needs=("faces",),
+        of_video=lambda view: mean_found(motion_from_reference(view.landmarks, view.references.landmarks)),
+    ),
+    Metric(
+        name="fm_inter",
+        title="FM_inter",
+        unit="face sizes",
+        direction="higher",
+        averaged=f"the largest of the {FACE_PAIRS}",
+        source=MAGIC_MIRROR,
+        needs=("faces",),
+        of_video=lambda view: largest(motion_between_frames(view.landmarks)),
+    ),
+    Metric(
+        name="fm_inter_mean",
+        title="FM_inter, mean",
+        unit="face sizes",
+        direction="higher",
+        averaged=FACE_PAIRS,
+        source=HERE,
+        needs=("faces",),
+        of_video=lambda view: mean_found(motion_between_frames(view.landmarks)),
+    ),
+    Metric(
+        name="fm_ref_frame",
+        title="FM_ref, coordinates of the frame",
+        unit="frame sizes",
+        direction="higher",
+        averaged=FACES,
+        source=f"{MAGIC_MIRROR}, its normalization",
+        needs=("faces",),
+        of_video=_frame_motion_from_reference,
+    ),
+    Metric(
+        name="fm_inter_frame",
+        title="FM_inter, coordinates of the frame",
+        unit="longer sides of the frame",
+        direction="higher",
+        averaged=f"the largest of the {FACE_PAIRS}",
+        source=f"{MAGIC_MIRROR}, its normalization",
+        needs=("faces",),
+        of_video=_largest_frame_motion,
+    ),
+    Metric(
+        name="face_flow",
+        title="FM, Farneback on the face",
+        unit="px a frame",
+        direction="higher",
+        averaged=f"{FACES}, to the next frame",
+        source=FANTASY_ID,
+        needs=("faces", "flow"),
+        of_video=lambda view: mean_found(face_flow(view)),
+    ),
+    Metric(
+        name="face_flow_relative",
+        title="FM in face widths",
+        unit="% of the face's width a frame",
+        direction="higher",
+        averaged=f"{FACES}, to the next frame",
+        source=HERE,
+        needs=("faces", "flow"),
+        of_video=lambda view: mean_found(relative_face_flow(view)),
+    ),
+    Metric(
+        name="face_flow_crop",
+        title="FM of the cropped face",
+        unit="% of the face's width a frame",
+        direction="higher",
+        averaged=f"{FACES}, to the next frame",
+        source=f"{FANTASY_ID}, faces cropped as in its section 4.1",
+        needs=("faces", "flow"),
+        of_video=lambda view: mean_found(relative_face_flow(view, "face_crop_px")),
+    ),
+    Metric(
+        name="face_flow_camera",
+        title="FM without the camera's motion",
+        unit="% of the face's width a frame",
+        direction="higher",
+        averaged=f"{FACES} whose background tells the camera's motion, to the next frame",
+        source=HERE,
+        needs=("faces", "flow"),
+        of_video=lambda view: mean_found(relative_face_flow(view, "face_camera_px")),
+    ),
+    Metric(
+        name="dynamic_degree_farneback",
+        title="Dynamic degree by Farneback, not VBench's",
+        unit="share",
+        direction="higher",
+        averaged=SAMPLED,
+        source=HERE,
+        needs=("flow",),
+        of_video=lambda view: dynamic(view, "flow"),
+    ),
+    Metric(
+        name="fast_flow_farneback",
+        title="Fastest 5 % of the flow, Farneback",
+        unit="px a frame",
+        direction="neither",
+        averaged=SAMPLED,
+        source=HERE,
+        needs=("flow",),
+        of_video=lambda view: mean_found(view.features["flow"]["fast_px"]),
+    ),
+    Metric(
+        name="motion_score",
+        title="Motion score",
+        unit="px a frame",
+        direction="higher",
+        averaged=PAIRS,
+        source=OPENS2V,
+        needs=("flow",),
+        of_video=_motion_score,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Pages, charts and exported tables of an evaluation."""

@@ -1,0 +1,260 @@
+"""An evaluation as one page: figures with intervals, systems compared, distributions, curves, worst and best clips.
+
+Pictures and plots are inside the page; it can be moved and sent as it is. No script, font or style comes from elsewhere.
+"""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from likeness.evaluation.report.charts import color_of, curves, distribution, span_of
+from likeness.evaluation.report.strips import clips
+from likeness.evaluation.report.style import STYLE
+from likeness.evaluation.results.compare_systems import ALPHA, CORRECTION, Comparison, Difference
+from likeness.evaluation.results.records import EvaluationResult, MetricRecord
+from likeness.evaluation.results.statistics import Estimate
+from likeness.files import write_text
+
+OPEN_DISTRIBUTIONS = 6
+"""Plots of further metrics are folded."""
+MAX_PANELS = 60
+"""Curves of further videos are in the JSON and the Parquet."""
+_ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
+_CURVE = "cosine"
+_MORE_STYLE = """
+td.soft, tbody th { white-space: normal; min-width: 7rem } details { margin-top: 1rem } summary { cursor: pointer; color: var(--soft) }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .8rem; margin-top: 1rem }
+.panels .card { padding: .6rem .7rem } .panels p, .strip p { margin: 0 0 .3rem; font-size: .84rem; overflow-wrap: anywhere }
+.strip { margin: .8rem 0 } .strip img { display: block; max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
+.key { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin: 0 .35em 0 .9em }
+.grid .card h3 { display: flex; justify-content: space-between; gap: 1rem } .grid .card h3 span { font-weight: 400 }
+li { margin: .25rem 0; max-width: 60rem; overflow-wrap: anywhere }
+"""
+
+
+def write_report(
+    path: Path,
+    result: EvaluationResult,
+    comparison: Comparison,
+    references: Mapping[str, Sequence[Path]] | None = None,
+    *,
+    title: str = "Evaluation",
+) -> Path:
+    """Write the page.
+
+    Args:
+        path: The page.
+        result: What was measured.
+        comparison: What `compare_systems` said of it.
+        references: Pictures of each identity, shown before the clips.
+        title: Its headline.
+    """
+    page = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title><style>{STYLE}{_MORE_STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1>
+{_lead(result)}
+{_failures(result)}
+{_skipped(result)}
+<h2>Figures</h2>
+<p class="soft">Means over videos, with 95 % bootstrap intervals over {comparison.resampled}. Arrows say which way is better;
+a count follows where not every video has the figure.</p>
+{_means(result, comparison)}
+{_differences(result, comparison)}
+<h2>Distributions</h2>
+<p class="soft">A dot is a video; boxes reach from the first to the third quartile, the line is the median.</p>
+{_distributions(result)}
+{_curves(result)}
+<h2>Worst and best clips</h2>
+{clips(result, references or {})}
+{_left_out(result)}
+<h2>How it was measured</h2>
+{_settings(result)}
+</body></html>
+"""
+    write_text(path, page)
+    return path
+
+
+def show(value: Estimate, *, sign: str = "") -> str:
+    """A number with its interval, for tables."""
+    if not math.isfinite(value.value):
+        return "no figure"
+    if not math.isfinite(value.low):
+        return f"{value.value:{sign}.3f}"
+    return f"{value.value:{sign}.3f} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
+
+
+def _lead(result: EvaluationResult) -> str:
+    people = {video.identity for video in result.videos} - {None}
+    against = f"{len(people)} people" if people else "each against its own first face"
+    names = ", ".join(f"{html.escape(one.name)} ({one.num_videos})" for one in result.systems)
+    threshold = result.settings.get("threshold")
+    engine, points = (result.settings.get(name) for name in ("engine", "landmark_engine"))
+    if points and points != engine:
+        names += f". Similarity by {html.escape(str(engine))}, landmarks by {html.escape(str(points))}"
+    line = f" (the engine's line between one person and two is a distance of {threshold})" if threshold else ""
+    return (
+        f"<p><b>{len(result.videos)} videos</b>, {against}. Systems: {names}.</p>"
+        '<p class="soft">Read identity figures together: cosines of unrelated people are high too, so look at distance'
+        f"{line}, match rate and rank-1 beside them; figures over frames with a face leave out the frames that lost it, so "
+        "look at the face rate. A frozen copy of the reference picture scores well on identity alone; its motion does not.</p>"
+    )
+
+
+def _failures(result: EvaluationResult) -> str:
+    failed = [video for video in result.videos if video.error is not None]
+    if not failed:
+        return ""
+    rows = "".join(
+        f"<li><b>{html.escape(video.system)} / {html.escape(video.name)}</b>: {html.escape(str(video.error))}</li>"
+        for video in failed
+    )
+    return f"<h2>Videos without figures</h2><p>They are in no mean below.</p><ul>{rows}</ul>"
+
+
+def _skipped(result: EvaluationResult) -> str:
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in result.notes)
+    rows = "".join(f"<li><b>{html.escape(file.path)}</b>: {html.escape(file.reason)}</li>" for file in result.skipped)
+    listed = (
+        f"<h2>Files left out</h2><details><summary>{len(result.skipped)} files</summary><ul>{rows}</ul></details>"
+        if rows
+        else ""
+    )
+    return (f"<ul>{notes}</ul>" if notes else "") + listed
+
+
+def _means(result: EvaluationResult, comparison: Comparison) -> str:
+    head = "".join(f"<th>{html.escape(system.name)}</th>" for system in result.systems)
+    rows = []
+    for metric in result.metrics.values():
+        cells = []
+        for system in result.systems:
+            count, whole = system.scores[metric.name].num_videos, system.num_videos - system.num_failed
+            note = f' <span class="soft">({count} of {whole})</span>' if count < whole else ""
+            cells.append(f"<td>{show(comparison.means[system.name][metric.name])}{note}</td>")
+        rows.append(
+            f'<tr><th scope="row" title="{html.escape(metric.name)}; {html.escape(metric.source)}">{_title(metric)}</th>'
+            f'{"".join(cells)}<td class="soft">{html.escape(metric.unit)}</td>'
+            f'<td class="soft">{html.escape(metric.averaged)}</td></tr>'
+        )
+    return _table(f"<th>metric</th>{head}<th>unit</th><th>over</th>", "".join(rows))
+
+
+def _differences(result: EvaluationResult, comparison: Comparison) -> str:
+    if len(result.systems) < 2:
+        return ""
+    lonely = "".join(
+        f"<li>{html.escape(system)} alone has {len(names)} videos by these names: {html.escape(', '.join(names[:5]))}"
+        f"{' and more' if len(names) > 5 else ''}</li>"
+        for system, names in comparison.only_in.items()
+        if names
+    )
+    if not comparison.differences:
+        return (
+            "<h2>Systems compared</h2><p>No two systems have videos of the same name, so nothing is paired.</p>"
+            f"<ul>{lonely}</ul>"
+        )
+    rows = "".join(_difference_row(row, result.metrics[row.metric]) for row in comparison.differences)
+    head = (
+        "<th>systems</th><th>metric</th><th>difference</th><th>pairs</th><th>p</th><th>p corrected</th><th>better</th>"
+    )
+    return (
+        "<h2>Systems compared</h2>"
+        '<p class="soft">First less second over the videos that both have, with 95 % intervals; p by a sign-flip '
+        f"permutation test over {comparison.resampled}, corrected by {CORRECTION}. Bold: corrected p below {ALPHA:.2g}. "
+        "With fewer than six people or pairs no difference can reach that.</p>"
+        f"{_table(head, rows)}{f'<ul>{lonely}</ul>' if lonely else ''}"
+    )
+
+
+def _difference_row(row: Difference, metric: MetricRecord) -> str:
+    text = show(row.difference, sign="+")
+    pairs = str(row.num_pairs) if row.num_pairs == row.num_common else f"{row.num_pairs} of {row.num_common}"
+    better = html.escape(row.better) if row.better else ""
+    return (
+        f'<tr><th scope="row">{html.escape(row.a)} less {html.escape(row.b)}</th><td>{_title(metric)}</td>'
+        f"<td>{f'<b>{text}</b>' if row.is_significant else text}</td><td>{pairs}</td>"
+        f"<td>{_p_value(row.p_value)}</td><td>{_p_value(row.p_corrected)}</td><td>{better}</td></tr>"
+    )
+
+
+def _distributions(result: EvaluationResult) -> str:
+    cards = []
+    for metric in result.metrics.values():
+        if metric.level != "video":
+            continue
+        values = {system.name: list(result.curve(system.name, metric.name).values()) for system in result.systems}
+        cards.append(
+            f'<section class="card"><h3>{_title(metric)} <span class="soft">{html.escape(metric.unit)}</span></h3>'
+            f"{distribution(values, metric.title)}</section>"
+        )
+    more = cards[OPEN_DISTRIBUTIONS:]
+    folded = (
+        f'<details><summary>{len(more)} more metrics</summary><div class="grid">{"".join(more)}</div></details>'
+        if more
+        else ""
+    )
+    return f'<div class="grid">{"".join(cards[:OPEN_DISTRIBUTIONS])}</div>{folded}'
+
+
+def _curves(result: EvaluationResult) -> str:
+    places = {system.name: place for place, system in enumerate(result.systems)}
+    by_name: dict[str, dict[str, tuple[int, Sequence[float | None]]]] = {}
+    for video in result.videos:
+        if _CURVE in video.frames:
+            lines = by_name.setdefault(video.name, {})
+            lines[video.system] = (places[video.system], video.frames[_CURVE])
+    if not by_name:
+        return ""
+    found = [value for lines in by_name.values() for _, line in lines.values() for value in line if value is not None]
+    span = span_of(found)
+    panels = "".join(
+        f'<section class="card"><p>{html.escape(name)}</p>{curves(lines, f"{name}: similarity by frame", span)}</section>'
+        for name, lines in list(by_name.items())[:MAX_PANELS]
+    )
+    keys = "".join(
+        f'<span class="key" style="background:{color_of(place)}"></span>{html.escape(name)}'
+        for name, place in places.items()
+    )
+    rest = len(by_name) - MAX_PANELS
+    note = f" {rest} more are in the JSON and the Parquet." if rest > 0 else ""
+    return (
+        "<h2>Similarity by frame</h2>"
+        f'<p class="soft">Cosine to the mean reference; gaps are frames without a face.{note} {keys}</p>'
+        f'<div class="panels">{panels}</div>'
+    )
+
+
+def _left_out(result: EvaluationResult) -> str:
+    if not result.left_out:
+        return ""
+    rows = "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(why)}</li>" for name, why in result.left_out.items())
+    return f"<h2>Not measured</h2><ul>{rows}</ul>"
+
+
+def _settings(result: EvaluationResult) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(str(value))}</td></tr>"
+        for name, value in result.settings.items()
+        if name != "num_references"
+    )
+    counts = result.settings.get("num_references") or {}
+    if counts:
+        rows += f"<tr><td>references</td><td>{sum(counts.values())} pictures of {len(counts)} people</td></tr>"
+    return _table("<th>setting</th><th>value</th>", rows)
+
+
+def _title(metric: MetricRecord) -> str:
+    return f"{html.escape(metric.title)} {_ARROWS[metric.direction]}".strip()
+
+
+def _p_value(value: float) -> str:
+    if not math.isfinite(value):
+        return ""
+    return "&lt; 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _table(head: str, rows: str) -> str:
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'

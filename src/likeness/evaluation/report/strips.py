@@ -1,0 +1,84 @@
+"""The clips at both ends of an evaluation, as strips of frames inside the page."""
+
+import html
+import logging
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from likeness.errors import LikenessError
+from likeness.evaluation.results.records import EvaluationResult, MetricRecord, VideoResult
+from likeness.generation.outputs.page import inline
+from likeness.media import contact_sheet, read_image, read_video, write_image
+
+logger = logging.getLogger(__name__)
+
+RANKED_BY = ("average_id_similarity_all", "average_id_similarity", "match_rate")
+"""What orders worst and best clips: the first that was measured; else the first metric of videos with a direction."""
+CLIPS_A_SIDE = 3
+_STRIP_FRAMES = 7
+_CELL_PX = 112
+
+
+def clips(result: EvaluationResult, references: Mapping[str, Sequence[Path]]) -> str:
+    """The worst and the best of each system; with few videos each appears once."""
+    parts = []
+    with tempfile.TemporaryDirectory(prefix="likeness-") as folder:
+        for system in result.systems:
+            metric, ranked = rank_videos(result, system.name)
+            count = min(CLIPS_A_SIDE, math.ceil(len(ranked) / 2))
+            sides = {"worst": ranked[:count], "best": ranked[count:][::-1][:count]}
+            by = f", by {html.escape(metric.title)}" if metric else ""
+            parts.append(f"<h3>{html.escape(system.name)}{by}</h3>")
+            for side, videos in sides.items():
+                parts += [_strip(video, side, metric, references, Path(folder)) for video in videos]
+    return "\n".join(parts)
+
+
+def _strip(
+    video: VideoResult,
+    side: str,
+    metric: MetricRecord | None,
+    references: Mapping[str, Sequence[Path]],
+    folder: Path,
+) -> str:
+    score = video.scores.get(metric.name) if metric else None
+    value = "" if metric is None else f": {'no figure' if score is None else format(score, '.3f')}"
+    caption = f"<p><b>{side}</b>{value} &middot; {html.escape(video.name)}"
+    caption += f' <span class="soft">{html.escape(video.prompt)}</span></p>' if video.prompt else "</p>"
+    try:
+        frames, _ = read_video(video.path)
+        chosen = np.linspace(0, len(frames) - 1, min(_STRIP_FRAMES, len(frames))).round().astype(int)
+        pictures = [read_image(path) for path in list(references.get(video.identity or "", ()))[:1]]
+        sheet = contact_sheet([[*pictures, *frames[chosen]]], cell_px=_CELL_PX)
+        place = folder / "strip.jpg"
+        write_image(place, sheet)
+    except LikenessError as error:  # It was there when it was measured; what was measured still stands.
+        return f'<div class="strip">{caption}<p class="soft">{html.escape(str(error))}</p></div>'
+    except Exception as error:  # A strip that cannot be drawn must not cost the page.
+        logger.debug("%s", video.path, exc_info=True)
+        reason = f"{video.path} cannot be shown ({type(error).__name__}: {error})."
+        return f'<div class="strip">{caption}<p class="soft">{html.escape(reason)}</p></div>'
+    told = "the reference, then " if pictures else ""
+    alt = f"{told}{len(chosen)} frames of {video.name}"
+    return f'<div class="strip">{caption}<img src="{inline(place)}" alt="{html.escape(alt)}"></div>'
+
+
+def rank_videos(result: EvaluationResult, system: str) -> tuple[MetricRecord | None, list[VideoResult]]:
+    """A system's videos from worst to best, and by what; those without the figure come first."""
+    of_videos = {name: metric for name, metric in result.metrics.items() if metric.level == "video"}
+    ordered = [metric for metric in of_videos.values() if metric.direction != "neither"]
+    chosen = next((of_videos[name] for name in RANKED_BY if name in of_videos), ordered[0] if ordered else None)
+    own = [video for video in result.videos if video.system == system and video.error is None]
+    if chosen is None:
+        return None, own
+    sign = 1.0 if chosen.direction == "higher" else -1.0
+
+    def worth(video: VideoResult) -> float:
+        score = video.scores.get(chosen.name)
+        return -math.inf if score is None else sign * score
+
+    return chosen, sorted(own, key=worth)

@@ -1,0 +1,1 @@
+"""Scores, records, statistics and comparisons of systems."""

@@ -1,0 +1,196 @@
+"""From features and references to records: the views of all videos, their numbers, and the means of each system."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from likeness.errors import LikenessError
+from likeness.evaluation.features.cache import Measured
+from likeness.evaluation.features.landmarks import landmarks_at
+from likeness.evaluation.features.networks.features import embed_prompt
+from likeness.evaluation.inputs.engines import Engines, choose_engines
+from likeness.evaluation.inputs.video_item import VideoItem
+from likeness.evaluation.metrics.base import Metric
+from likeness.evaluation.metrics.identity import consecutive_cosines, cosines_to, distances_to
+from likeness.evaluation.metrics.inputs import (
+    MetricInputs,
+    ReferenceSet,
+    WhichFace,
+    choose_faces,
+    first_face,
+    gallery_of,
+    pick_rows,
+)
+from likeness.evaluation.metrics.landmark_motion import motion_between_frames, motion_from_reference
+from likeness.evaluation.metrics.motion import face_flow, relative_face_flow
+from likeness.evaluation.results.records import (
+    EvaluationResult,
+    Summary,
+    SystemResult,
+    VideoResult,
+    plain,
+    plain_curve,
+    summarize,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def score(
+    items: Sequence[VideoItem],
+    measured: Sequence[Measured],
+    references: Mapping[str, ReferenceSet] | None,
+    *,
+    metrics: Sequence[Metric],
+    left_out: Mapping[str, str],
+    which_face: WhichFace,
+    engines: Engines,
+) -> EvaluationResult:
+    """Score every video, then every system. Arguments as `evaluate` makes them."""
+    names, gallery = gallery_of(references or {})
+    views: list[MetricInputs | None] = []
+    videos = []
+    for item, known in zip(items, measured, strict=True):
+        own = None if references is None or item.identity is None else references[item.identity]
+        person = names.index(item.identity) if item.identity is not None else None
+        try:
+            view = None
+            if known.features is not None:
+                reads_text = item.prompt is not None and "viclip" in known.features
+                text = embed_prompt(item.prompt or "") if reads_text else None
+                view = look(known, own, gallery, person, which_face, text, engines=engines)
+            result = _video_result(item, known, view, metrics)
+        except LikenessError:
+            raise
+        except Exception as error:  # One video must not end the evaluation of the others.
+            logger.debug("%s", item.path, exc_info=True)
+            reason = (
+                f"{item.path}: its figures cannot be computed ({type(error).__name__}: {error}); please report this."
+            )
+            view = None
+            result = _video_result(item, replace(known, error=reason, features=None), None, metrics)
+        views.append(view)
+        videos.append(result)
+    return EvaluationResult(
+        metrics={metric.name: metric.record for metric in metrics},
+        left_out=left_out,
+        videos=tuple(videos),
+        systems=tuple(_system_result(name, videos, views, metrics) for name in dict.fromkeys(v.system for v in videos)),
+        settings={
+            "which_face": which_face,
+            "references": "first face of the video" if references is None else "pictures",
+            "num_references": {name: len(own.embeddings) for name, own in (references or {}).items()},
+            "engine": engines.identity,
+            "landmark_engine": engines.landmarks,
+            "landmarks": ", ".join(engines.landmark_engine.layout.landmark_names),
+            "threshold": engines.identity_engine.threshold,
+        },
+    )
+
+
+def look(
+    known: Measured,
+    references: ReferenceSet | None,
+    gallery: np.ndarray,
+    person: int | None,
+    which_face: WhichFace,
+    text: np.ndarray | None = None,
+    *,
+    engines: Engines | None = None,
+) -> MetricInputs:
+    """One video's view. Without `references` its own first face is the reference, without `engines` the default one measured."""
+    assert known.features is not None
+    assert known.info is not None
+    faces = known.features["faces"]
+    engine = (engines or choose_engines()).identity_engine
+    detections = known.features.get("landmarks")
+    if references is None:
+        size_px = (known.info.width_px, known.info.height_px)
+        references = first_face(faces, engine.metric, detections=detections, size_px=size_px)
+    rows = choose_faces(faces, known.info.num_frames, which_face, references.mean)
+    return MetricInputs(
+        features=known.features,
+        references=references,
+        embeddings=pick_rows(faces["embedding"], rows),
+        landmarks=pick_rows(faces["landmarks"], rows)
+        if detections is None
+        else landmarks_at(pick_rows(faces["box"], rows), detections),
+        rows=rows,
+        num_faces=np.bincount(faces["frame"], minlength=known.info.num_frames),
+        gallery=gallery,
+        person=person if len(gallery) > 1 else None,
+        threshold=engine.threshold,
+        fps=known.info.fps,
+        height_px=known.info.height_px,
+        width_px=known.info.width_px,
+        text=text,
+    )
+
+
+def curves(view: MetricInputs) -> dict[str, list[float | None]]:
+    """What a video's frames show one by one; curves of pairs stand at the first frame and end with None."""
+    values: dict[str, np.ndarray] = {"num_faces": view.num_faces}
+    values["fm_inter"] = _to_frames(motion_between_frames(view.landmarks), view.num_frames)
+    values["interframe_cosine"] = _to_frames(consecutive_cosines(view.embeddings), view.num_frames)
+    values["cosine"] = cosines_to(view.embeddings, view.references.mean)
+    values["distance"] = distances_to(view.embeddings, view.references.mean)
+    values["fm_ref"] = motion_from_reference(view.landmarks, view.references.landmarks)
+    if "flow" in view.features:
+        values["face_flow"] = face_flow(view)
+        values["face_flow_crop"] = relative_face_flow(view, "face_crop_px")
+        values["face_flow_camera"] = relative_face_flow(view, "face_camera_px")
+        values["flow_px"] = _to_frames(view.features["flow"]["magnitude_px"], view.num_frames)
+    return {name: plain_curve(curve) for name, curve in values.items()}
+
+
+def _to_frames(pairs: np.ndarray, num_frames: int) -> np.ndarray:
+    return np.concatenate([pairs, np.full(num_frames - len(pairs), np.nan)])
+
+
+def _video_result(
+    item: VideoItem, known: Measured, view: MetricInputs | None, metrics: Sequence[Metric]
+) -> VideoResult:
+    scores: dict[str, float | None] = {}
+    for metric in metrics:
+        if metric.of_video is None or view is None:
+            continue
+        lacks = metric.needs_prompt and view.text is None
+        scores[metric.name] = None if lacks else plain(metric.of_video(view))
+    size: dict[str, Any] = {"num_frames": 0, "fps": 0.0, "width_px": 0, "height_px": 0}
+    if known.info is not None:
+        size = {name: getattr(known.info, name) for name in size}
+    return VideoResult(
+        name=item.title,
+        path=str(item.path),
+        system=item.system,
+        identity=item.identity,
+        prompt=item.prompt,
+        sha256=known.sha256,
+        scores=scores,
+        frames={} if view is None else curves(view),
+        error=known.error,
+        **size,
+    )
+
+
+def _system_result(
+    name: str, videos: Sequence[VideoResult], views: Sequence[MetricInputs | None], metrics: Sequence[Metric]
+) -> SystemResult:
+    own = [place for place, video in enumerate(videos) if video.system == name]
+    seen = [view for place in own if (view := views[place]) is not None]
+    scores: dict[str, Summary] = {}
+    for metric in metrics:
+        if metric.of_system is None:
+            scores[metric.name] = summarize([videos[place].scores.get(metric.name) for place in own])
+        else:
+            value = plain(metric.of_system(seen)) if seen else None
+            scores[metric.name] = Summary(mean=value, standard_deviation=None, num_videos=len(seen))
+    return SystemResult(
+        name=name,
+        num_videos=len(own),
+        num_failed=sum(videos[place].error is not None for place in own),
+        scores=scores,
+    )

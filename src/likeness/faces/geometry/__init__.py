@@ -1,0 +1,1 @@
+"""Landmark layouts, alignment, head pose and proportions."""

@@ -1,0 +1,1 @@
+"""What a video is made from: prompt, settings, reference faces, characters."""

@@ -1,0 +1,30 @@
+"""Who is to be shown, as a user names them: looked at before a face engine or a model is imported."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from likeness.errors import ConfigError
+from likeness.generation.inputs.character_files import find_character
+from likeness.media.guard import inspect
+
+
+def check_person(faces: Sequence[str | Path], character: str | Path | None) -> None:
+    """Refuse to have both pictures and a character, or neither, and pictures that are not there.
+
+    Raises:
+        ConfigError: Both were named, or neither, or there is no such character.
+        MediaError: A file is missing, empty or a folder.
+    """
+    if faces and character:
+        raise ConfigError(
+            f"Pictures and the character `{character}` were given, but one person is shown. Give one of both."
+        )
+    if not faces and not character:
+        raise ConfigError(
+            "No face was given; at least one picture of the person is needed. Use `--face me.jpg`, or a saved "
+            "`--character`."
+        )
+    if character:
+        find_character(character)
+    for face in faces:
+        inspect(Path(face), expected="a picture or a video of a face")

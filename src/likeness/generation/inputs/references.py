@@ -1,0 +1,63 @@
+"""The reference: whatever a user has of a face becomes a tuple of `Face`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from likeness.errors import ConfigError
+from likeness.faces import read_face
+from likeness.faces.video_faces import read_film
+from likeness.generation.inputs.characters import Character
+from likeness.generation.inputs.people import check_person
+from likeness.media import is_video
+from likeness.records import Face
+
+FacePicture = str | Path | np.ndarray | Face
+"""What a face may be given as; a file may also be a short video, which gives several."""
+Person = FacePicture | Sequence[FacePicture] | Character
+"""What a person may be given as: one or several pictures or videos, or a saved character."""
+
+
+def read_faces(faces: Person, *, pick: int | None = None) -> tuple[Face, ...]:
+    """Read every picture as a face, and every short video as the views of a face that differ most.
+
+    The faces of a character were read when it was made.
+
+    Raises:
+        ConfigError: There is no picture.
+        MediaError: A file cannot be read, or a video is too short.
+        FaceError: A picture or video shows no usable face, or several and `pick` is None.
+    """
+    if isinstance(faces, Character):
+        return faces.faces
+    if isinstance(faces, (str, Path, np.ndarray, Face)):
+        faces = [faces]
+    if not faces:
+        raise ConfigError(
+            "No face was given; at least one picture of the person is needed. Use `--face me.jpg`, or a saved "
+            "`--character`."
+        )
+    return tuple(face for given in faces for face in _read(given, pick))
+
+
+def choose_person(faces: Sequence[str | Path], character: str | Path | None, *, pick: int | None = None) -> Person:
+    """Read the pictures or load the character: whichever a user named.
+
+    Raises:
+        ConfigError: Both were named, or neither.
+        MediaError: A file is not there, or cannot be read.
+        FaceError: A picture or video shows no usable face, or several and `pick` is None.
+    """
+    check_person(faces, character)
+    if character:
+        return Character.load(character)
+    return read_faces(list(faces), pick=pick)
+
+
+def _read(given: FacePicture, pick: int | None) -> list[Face]:
+    if isinstance(given, Face):
+        return [given]
+    if isinstance(given, (str, Path)) and is_video(given):
+        return read_film(given, pick=pick)
+    return [read_face(given, pick=pick)]

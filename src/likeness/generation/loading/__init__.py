@@ -1,0 +1,1 @@
+"""Loads a base pipeline and a method: presets, files, published checkpoints."""

@@ -1,0 +1,134 @@
+"""The released FantasyID from its folder: the image-to-video base with the method on it, and what is missing of both."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from likeness import weights
+from likeness.backbones.image_to_video import load_image_pipeline
+from likeness.errors import WeightsError
+from likeness.generation.loading.presets import Preset
+from likeness.identity.face_shape.mean_head import MeanHeadShape
+from likeness.identity.mesh.published_mesh import MESH_FILE, read_mesh
+from likeness.methods.fantasy_id import FantasyID
+from likeness.methods.fantasy_id.published import EVA_FILE, TRANSFORMERS, find_transformer, load_published
+from likeness.runtime import choose_device, choose_dtype
+from likeness.weights.hashes import known_sha256
+
+WEIGHTS, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
+"""Names in the registry of weights."""
+
+
+def uses_released(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> bool:
+    """Whether a request means the released weights.
+
+    They are what `fantasy_id` is with the preset `research`, unless an adapter is named or lies in the backbone's folder;
+    and what a published folder named as the backbone holds.
+    """
+    if method != "fantasy_id" or adapter is not None:
+        return False
+    if backbone is not None:
+        return is_published(Path(backbone))
+    return preset.name == "research" and not (Path(preset.backbone) / method).is_dir()
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds a transformer with FantasyID's published settings."""
+    place = next((folder / name for name in TRANSFORMERS if (folder / name / "config.json").is_file()), None)
+    try:
+        return place is not None and "is_train_face" in json.loads((place / "config.json").read_text())
+    except (OSError, ValueError, TypeError):
+        return False  # The pipeline's own loader says what is wrong with it.
+
+
+def open_released(
+    preset: Preset, backbone: str | Path | None, *, device: str, is_placed: bool
+) -> tuple[Any, FantasyID, Preset, dict[str, str]]:
+    """Load what `uses_released` found.
+
+    Returns:
+        The pipeline, the method, the preset under the weights' own name and licence, and checksums for the record.
+    """
+    files = find_files(None if backbone is None else Path(backbone))
+    pipeline, method = load_released(files, device=choose_device(device), is_placed=is_placed)
+    licence = weights.MODELS[WEIGHTS].licence
+    own = {
+        "weights": WEIGHTS,
+        "backbone_name": "CogVideoX-5B-I2V, as FantasyID was released",
+        "licence": licence,
+    }
+    return pipeline, method, preset.model_copy(update=own), _checksums(files)
+
+
+def find_files(folder: Path | None = None) -> dict[str, Path]:
+    """Where everything lies that the released profile is loaded from.
+
+    Args:
+        folder: The published folder, where it is not that of `likeness models pull`.
+
+    Raises:
+        WeightsError: Something is missing; the message names all of it, and the commands that bring it.
+    """
+    home = folder or weights.entry(WEIGHTS).folder
+    mesh, eva = (
+        next(
+            (place for place in (home / name, weights.entry(other).folder / name.name) if place.is_file()),
+            None,
+        )
+        for name, other in ((MESH_FILE, MESH), (EVA_FILE, EVA))
+    )
+    parts = [
+        (
+            any((home / name / "config.json").is_file() for name in TRANSFORMERS),
+            f"{home}/transformer",
+            WEIGHTS,
+        ),
+        *(
+            ((home / name).is_file(), str(home / name), WEIGHTS)
+            for name in ("vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
+        ),
+        ((home / "tokenizer").is_dir(), str(home / "tokenizer"), WEIGHTS),
+        (mesh is not None, str(home / MESH_FILE), MESH),
+        (eva is not None, str(home / EVA_FILE), EVA),
+    ]
+    missing = [(path, name) for is_here, path, name in parts if not is_here]
+    if missing:
+        listed = "".join(f"\n  {path} is missing (weights `{name}`)" for path, name in missing)
+        commands = dict.fromkeys(
+            f"`likeness models pull {name} --preset {weights.MODELS[name].preset}`" for _, name in missing
+        )
+        raise WeightsError(
+            f"The released FantasyID is not whole:{listed}\nRun {' and '.join(commands)}, or put the files there yourself."
+        )
+    assert mesh is not None
+    assert eva is not None
+    return {"backbone": home, "mesh": mesh, "eva": eva}
+
+
+def load_released(files: dict[str, Path], *, device: torch.device, is_placed: bool = True) -> tuple[Any, FantasyID]:
+    """Load base and method strictly; they are not attached yet.
+
+    Args:
+        files: What `find_files` found.
+        device: Where it will compute, which decides the dtype.
+        is_placed: Move it there. If not, it waits in the machine's memory for a plan of what goes where.
+
+    Raises:
+        WeightsError: A file is damaged, or its tensors are not those of the published architecture.
+    """
+    dtype = choose_dtype("auto", device)
+    transformer, method = load_published(files["backbone"], read_mesh(files["mesh"]), eva=files["eva"], dtype=dtype)
+    pipeline = load_image_pipeline(files["backbone"], transformer, dtype=dtype)
+    method.shape_source = MeanHeadShape(method.descriptor.vertex_encoder.template.float().cpu().numpy())
+    return (pipeline.to(device) if is_placed else pipeline), method
+
+
+def _checksums(files: dict[str, Path]) -> dict[str, str]:
+    home = files["backbone"]
+    folders = (find_transformer(home), home / "vae", home / "text_encoder")
+    suffixes = {".safetensors", ".bin"}
+    paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in suffixes]
+    checksums = {f"backbone/{path.relative_to(home).as_posix()}": known_sha256(path) for path in paths}
+    return checksums | {f"{role}/{files[role].name}": known_sha256(files[role]) for role in ("mesh", "eva")}

@@ -1,0 +1,1 @@
+"""What a video leaves behind: files, records, similarity, plots, pages."""

@@ -1,0 +1,194 @@
+"""Where results go: checked before anything is imported that takes seconds, and again before anything is replaced.
+
+One rule holds for every verb. What is there already is not replaced unless `overwrite` is set. The record beside a
+clip is `NAME.json`; a JSON file that is no such record, or that is the record of another clip with the same name, is
+never replaced: `smile.png` and `smile.mp4` cannot share `smile.json`.
+"""
+
+import json
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from likeness.errors import ConfigError, FileWriteError, MediaError
+
+PICTURES = (".png", ".jpg", ".jpeg")
+"""What a clip of one frame may be saved as."""
+VIDEO = ".mp4"
+MAX_SHOWN_BYTES = 1_000_000_000
+"""Most memory that the enlarged frames of a clip may take."""
+MAX_SHOWN_PX = 8192
+"""Longest side of an enlarged frame."""
+MAX_RECORD_BYTES = 50_000_000
+"""What is larger is not read to find out whether it is a record."""
+
+
+def record_file(path: Path) -> Path:
+    """Where the record of the clip at `path` lies."""
+    return path.with_suffix(".json")
+
+
+def check_output(path: Path, num_frames: int, *, overwrite: bool = False) -> None:
+    """Refuse what a clip of so many frames could not be saved as, before it is made.
+
+    Raises:
+        ConfigError: Several frames were to become one picture, or something is there that must not be replaced.
+        MediaError: The suffix is another, or a folder has that name.
+        FileWriteError: Nothing can be written there.
+    """
+    suffix = path.suffix.lower()
+    if suffix in PICTURES and num_frames != 1:
+        raise ConfigError(
+            f"{path} is a picture, but `frames` is {num_frames}. Use `--frames 1` for a picture, or a name that ends in .mp4."
+        )
+    if suffix not in (*PICTURES, VIDEO):
+        possible = f".mp4, or for a picture {' or '.join(PICTURES)}" if num_frames == 1 else ".mp4"
+        raise MediaError(
+            f"{path} cannot be written as {'picture or video' if num_frames == 1 else 'video'}: its suffix is "
+            f"{path.suffix or 'missing'}. Use {possible}."
+        )
+    check_file(path, overwrite=overwrite)
+    check_record(path, overwrite=overwrite)
+
+
+def check_file(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse to write a file where it is not possible or would replace another.
+
+    Raises:
+        ConfigError: Something has that name and `overwrite` is False.
+        MediaError: A folder has that name.
+        FileWriteError: Nothing can be written there.
+    """
+    check_place(path.parent)
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise FileWriteError(f"{path} cannot be written: {error.strerror}. Choose another name.") from error
+    if path.is_dir():
+        raise MediaError(f"{path} cannot be written: it is a folder. Name a file inside it.")
+    if not overwrite:
+        raise ConfigError(f"{path} is there already. Choose another name, or replace it with `--overwrite`.")
+
+
+def check_picture(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse to write a picture where it is not possible, or would replace another file.
+
+    Raises:
+        ConfigError: Something has that name and `overwrite` is False.
+        MediaError: The suffix is no picture's, or a folder has that name.
+        FileWriteError: Nothing can be written there.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise MediaError(
+            f"{path} cannot be written as a picture: its suffix is {path.suffix or 'missing'}. Use {' or '.join(PICTURES)}."
+        )
+    check_file(path, overwrite=overwrite)
+
+
+def check_record(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse to write the record of the clip at `path` where something else would be replaced.
+
+    Raises:
+        ConfigError: A file has that name and `overwrite` is False, it is no record, or it is that of another clip.
+        MediaError: A folder has that name.
+    """
+    record = record_file(path)
+    if record.is_dir():
+        raise MediaError(
+            f"{record}, the record of {path.name}, cannot be written: it is a folder. Choose another name."
+        )
+    if not record.exists() and not record.is_symlink():
+        return
+    other = next((one for one in _siblings(path) if one.exists()), None)
+    if other is not None:
+        raise ConfigError(
+            f"{record} is the record of {other.name}, and would become that of {path.name}. Choose another name."
+        )
+    if not is_record(record):
+        raise ConfigError(
+            f"{record} would be replaced by the record of {path.name}, and holds something else. Choose another name."
+        )
+    if not overwrite:
+        raise ConfigError(
+            f"{record}, the record of a clip, is there already. Choose another name, or replace it with `--overwrite`."
+        )
+
+
+def is_record(path: Path) -> bool:
+    """Whether a file is the record of a clip, as `Clip.save` writes it."""
+    try:
+        if path.stat().st_size > MAX_RECORD_BYTES:
+            return False
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and {"prompt", "settings", "num_frames", "enlarged"} <= record.keys()
+
+
+def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool = False) -> None:
+    """Refuse a folder in which files of these names cannot be written, or would replace others.
+
+    Raises:
+        ConfigError: A file has one of the names and `overwrite` is False.
+        MediaError: A folder has one of the names.
+        FileWriteError: The folder is none, or cannot be written to.
+    """
+    check_place(folder)
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            raise MediaError(f"{path} is a folder, and a file is to be written there. Choose another `--output`.")
+        if not overwrite and (path.exists() or path.is_symlink()):
+            raise ConfigError(f"{path} is there already. Choose another folder, or replace it with `--overwrite`.")
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder that is not there and cannot be made, or in which no file can be made. Nothing is left there.
+
+    Raises:
+        FileWriteError: It is so.
+    """
+    place = folder
+    try:
+        while not place.exists() and place != place.parent:
+            if place.is_symlink():
+                raise FileNotFoundError(2, f"{place} is a link to nothing", str(place))
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"0")
+    except OSError as error:
+        raise FileWriteError(
+            f"Nothing can be written to {folder}: {error.strerror or error}. Choose a folder with room that you may "
+            "write to."
+        ) from error
+
+
+def check_enlarged(shape: Sequence[int], factor: int) -> None:
+    """Refuse to enlarge frames beyond what can be held and shown.
+
+    Args:
+        shape: (frames, height, width) of the clip, in pixels.
+        factor: How many times larger each side becomes.
+
+    Raises:
+        ConfigError: It is no whole number from 1, or too large; the message says how large a clip it would make.
+    """
+    frames, height, width = shape
+    if factor < 1:
+        raise ConfigError(f"`enlarge` is {factor}; a whole number from 1 is needed.")
+    most = min(MAX_SHOWN_PX // max(height, width), math.isqrt(MAX_SHOWN_BYTES // (3 * frames * height * width)))
+    if factor <= max(1, most):
+        return
+    raise ConfigError(
+        f"`enlarge` is {factor}: {frames} frames of {factor * width} x {factor * height} pixels, "
+        f"{3 * frames * height * width * factor**2 / 1e9:.1f} GB; at most {MAX_SHOWN_PX} pixels a side and "
+        f"{MAX_SHOWN_BYTES / 1e9:.0f} GB are made. Use {max(1, most)} or less."
+    )
+
+
+def _siblings(path: Path) -> list[Path]:
+    """Clips that would have the same record."""
+    return [path.with_suffix(suffix) for suffix in (*PICTURES, VIDEO) if suffix != path.suffix.lower()]

@@ -1,0 +1,1 @@
+"""Runs the diffusers pipeline with an identity: sampling, memory plan, best of several seeds."""

@@ -1,0 +1,254 @@
+"""The stock denoising loop with an identity on, and a look at what it is about to become.
+
+The loop is the pipeline's own. A `Judge` sees the first frame as it would be if the loop ended now, and may end it:
+that costs one decoded frame and saves the remaining steps and the decoding of the video.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
+from torch import Tensor
+
+from likeness.adapters.conditioning.regions import Regions
+from likeness.errors import ConfigError, SamplingError
+from likeness.generation.inputs.settings import GenerationSettings
+from likeness.methods.method import Method
+from likeness.records import Face
+
+StepCallback = Callable[[int, int], None]
+"""Called after each denoising step with the number of steps done and of all steps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRequest:
+    """One clip of a batch."""
+
+    prompt: str
+    references: tuple[Face, ...]
+    seed: int = 0
+    character: dict[str, Any] | None = None
+    """What `Character.describe` says, where the references are those of one."""
+    others: tuple[tuple[Face, ...], ...] = ()
+    """References of the second person and those after, where several are shown."""
+    regions: Regions | None = None
+    """Where several people are."""
+
+    @property
+    def people(self) -> tuple[tuple[Face, ...], ...]:
+        """References of everyone, in the order of their numbers."""
+        return (self.references, *self.others)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judge:
+    """Looks at a clip before it is finished."""
+
+    step: int
+    """After this many steps."""
+    keeps: Callable[[np.ndarray], bool]
+    """Given (height, width, 3) uint8, the expected first frame: whether to go on."""
+
+
+class Rejected(Exception):  # noqa: N818 - it is a verdict, not an error
+    """A judge ended the loop."""
+
+
+def denoise(
+    pipeline: Any,
+    method: Method,
+    requests: Sequence[GenerationRequest],
+    settings: GenerationSettings,
+    *,
+    on_step: StepCallback | None = None,
+    judge: Judge | None = None,
+) -> np.ndarray:
+    """Make the frames of every request.
+
+    Shapes:
+        returns: (batch, frames, height, width, 3) uint8
+
+    Raises:
+        ConfigError: The pipeline's scheduler does not end in so many steps.
+        SamplingError: Latents or pixels are not finite.
+        Rejected: The judge did not want it. Only single requests are judged.
+    """
+    assert judge is None or len(requests) == 1
+    check_steps(pipeline.scheduler, settings.steps)
+    before: Tensor | None = None
+
+    def report(_pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        nonlocal before
+        refuse_not_finite(tensors["latents"], f"step {step + 1} of {settings.steps}")
+        if on_step is not None:
+            on_step(step + 1, settings.steps)
+        if judge is not None and step + 1 == judge.step:
+            assert before is not None
+            frame = expect_frame(pipeline, before, tensors.pop("noise_pred"), timestep, settings.frames)
+            if not judge.keeps(frame):
+                raise Rejected
+        before = tensors["latents"]
+        return tensors
+
+    # Noise is drawn on the CPU, so that a seed means the same on every device.
+    generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
+    identity = _encode(method, requests)
+    controls = {**settings.identity_controls(), "regions": requests[0].regions}
+    try:
+        with (
+            torch.no_grad(),
+            method.identity(identity, **controls),
+            _seeing(pipeline, judge),
+        ):
+            prompts = [request.prompt for request in requests]
+            embeddings = method.prompt(prompts, negative_prompt=settings.negative_prompt)
+            videos = pipeline(
+                **embeddings,
+                **method.pipeline_arguments(identity),
+                **picture_size(pipeline, requests),
+                num_frames=settings.frames,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance,
+                generator=generators,
+                callback_on_step_end=report,
+                callback_on_step_end_tensor_inputs=["latents"] if judge is None else ["latents", "noise_pred"],
+                output_type="np",
+            ).frames
+    except (Rejected, SamplingError):
+        # What the pipeline does when it ends by itself.
+        pipeline._current_timestep = None
+        pipeline.maybe_free_model_hooks()
+        raise
+    return to_bytes(np.asarray(videos))
+
+
+def refuse_not_finite(latents: Tensor, when: str) -> None:
+    """Stop at latents with infinities or NaN: every step after them, and the video, would be nothing but those.
+
+    Raises:
+        SamplingError: There are some.
+    """
+    if not torch.isfinite(latents).all():
+        raise SamplingError(_not_finite(when))
+
+
+def _not_finite(when: str) -> str:
+    return (
+        f"The model gave numbers that are not finite in {when}, so there is no video. Weights may be damaged (`likeness "
+        "models check` checks those that are here), or numbers too large for their dtype: try a smaller `identity_scale` or "
+        "`guidance`."
+    )
+
+
+def check_steps(scheduler: Any, steps: int) -> None:
+    """Refuse numbers of steps in which CogVideoX's schedulers go astray.
+
+    The DPM solver takes 1000 // steps for the length of every step. Where the true length is rounded up, its last one ends
+    at timestep 0 in place of no noise, and its correction by the step before, meant for steps of like length in
+    log-SNR, is several times the step itself: faces fall apart. And where 1000 / steps is rounded down, both schedulers can
+    list one timestep too many, -1, which is pure noise again.
+
+    Raises:
+        ConfigError: It is such a number.
+    """
+    if not isinstance(scheduler, CogVideoXDPMScheduler | CogVideoXDDIMScheduler):
+        return
+    own: Any = type(scheduler).from_config(scheduler.config)
+    if _ends(own, steps):
+        return
+    below = next((n for n in range(steps, 0, -1) if _ends(own, n)), None)
+    above = next((n for n in range(steps, own.config.num_train_timesteps) if _ends(own, n)), None)
+    near = " or ".join(str(n) for n in (below, above) if n is not None)
+    raise ConfigError(
+        f"`steps` is {steps}, in which the backbone's scheduler does not come to an end without noise. Take {near}."
+    )
+
+
+def _ends(scheduler: Any, steps: int) -> bool:
+    scheduler.set_timesteps(steps)
+    last = int(scheduler.timesteps[-1])
+    if last < 0 or len(scheduler.timesteps) != steps:
+        return False
+    return isinstance(scheduler, CogVideoXDDIMScheduler) or last < scheduler.config.num_train_timesteps // steps
+
+
+def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
+    people = [
+        method.encode_people(request.people) if request.others else method.encode(request.references)
+        for request in requests
+    ]
+    return type(people[0]).stack(people)
+
+
+def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[str, int]:
+    """Height and width for the pipeline's call, where they are not the backbone's own."""
+    first = requests[0]
+    if any((len(one.people), one.regions) != (len(first.people), first.regions) for one in requests):
+        raise ConfigError(
+            "Clips of one batch show the same number of people in the same regions. Make them one by one."
+        )
+    if first.regions is None or not first.regions.own_positions:
+        return {}
+    config, factor = pipeline.transformer.config, pipeline.vae_scale_factor_spatial
+    return {
+        "height": config.sample_height * factor,
+        "width": len(first.people) * config.sample_width * factor,
+    }
+
+
+def to_bytes(pictures: np.ndarray) -> np.ndarray:
+    """Bring pixels in [0, 1] to uint8.
+
+    Raises:
+        SamplingError: Some are not finite.
+    """
+    if not np.isfinite(pictures).all():
+        raise SamplingError(_not_finite("decoding"))
+    return (pictures * 255).round().astype(np.uint8)
+
+
+@torch.no_grad()
+def expect_frame(pipeline: Any, latents: Tensor, prediction: Tensor, timestep: Tensor, num_frames: int) -> np.ndarray:
+    """Decode the first frame of the video that the model expects at this step.
+
+    Shapes:
+        latents: (1, frames, channels, height, width): before the step
+        prediction: of the same shape: the model's guided output
+        returns: (height, width, 3) uint8
+    """
+    scheduler = pipeline.scheduler
+    kept = scheduler.alphas_cumprod.to(prediction.device, prediction.dtype)[timestep]
+    signal, noise = kept.sqrt(), (1 - kept).sqrt()
+    kind = scheduler.config.prediction_type
+    if kind == "v_prediction":
+        clean = signal * latents - noise * prediction
+    elif kind == "epsilon":
+        clean = (latents - noise * prediction) / signal
+    else:
+        raise ConfigError(
+            f"The scheduler predicts `{kind}`; candidates are judged early for v_prediction and epsilon. "
+            "Use another scheduler, or `best_of=1`."
+        )
+    # CogVideoX 1.5 puts padding before the first frame.
+    first = latents.shape[1] - ((num_frames - 1) // pipeline.vae_scale_factor_temporal + 1)
+    video = pipeline.decode_latents(clean[:, first : first + 1].to(latents.dtype))
+    return to_bytes(pipeline.video_processor.postprocess_video(video=video, output_type="np")[0, 0])
+
+
+@contextmanager
+def _seeing(pipeline: Any, judge: Judge | None) -> Iterator[None]:
+    """Let the callback see the model's output, which is not among what pipelines show by default."""
+    if judge is None:
+        yield
+        return
+    shown = pipeline._callback_tensor_inputs
+    pipeline._callback_tensor_inputs = [*shown, "noise_pred"]
+    try:
+        yield
+    finally:
+        del pipeline._callback_tensor_inputs  # the class's own list shows again

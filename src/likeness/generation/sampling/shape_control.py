@@ -1,0 +1,104 @@
+"""The shape of a face while a clip is made: which source reads it, and how the sliders move it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from likeness.errors import ConfigError, WeightsError
+from likeness.identity.face_shape import load_source
+from likeness.identity.face_shape.beside import SUFFIXES, find_vertices
+from likeness.identity.face_shape.flame import FlameShape, what_to_put
+from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch
+from likeness.identity.face_shape.sliders import FaceShape, MovedShape
+
+if TYPE_CHECKING:
+    from likeness.generation.inputs.settings import GenerationSettings
+
+
+METHODS_WITH_SHAPE = ("fantasy_id", "FantasyID")
+"""Names and classes of the methods that read a face's shape."""
+_OTHER_TOPOLOGIES = ("flame", "beside", "mean_head", "mediapipe")
+
+
+def check_shape(
+    shape: str | None, sliders: FaceShape | None = None, *, method: str | type, faces: Sequence[Path] = ()
+) -> None:
+    """Refuse a source of shapes that cannot work, before any model is loaded. Files of vertices are read and checked.
+
+    Args:
+        shape: What `--shape` says.
+        sliders: Those that were set.
+        method: Name or class of the method.
+        faces: The pictures, where they are files.
+
+    Raises:
+        ConfigError: The method reads no shapes, no source has that name, or its file holds no head as the method wants it.
+        WeightsError: A file is not here.
+    """
+    is_moved = sliders is not None and not sliders.is_neutral
+    name = method if isinstance(method, str) else method.__name__
+    if name not in METHODS_WITH_SHAPE:
+        # A method of one's own may read shapes; it is asked once it is loaded.
+        if isinstance(method, str) and (shape is not None or is_moved):
+            raise _refuse(shape, name)
+        return
+    if shape is None:
+        return
+    kind, _, rest = shape.partition(":")
+    if is_moved and kind in _OTHER_TOPOLOGIES:
+        raise ConfigError(
+            f"A slider of the face's shape was set, and `{shape}` gives heads of another topology than sliders move. Leave the "
+            "sliders out, or use `--shape learned`."
+        )
+    if kind == "mean_head":
+        MeanHeadShape(np.zeros((0, 3)), pitch_deg=read_pitch(rest))  # The head itself comes with the weights.
+    elif kind == "beside" and not rest:
+        if faces and (found := next(filter(None, map(find_vertices, faces)), None)) is not None:
+            FlameShape(found)
+        elif faces:
+            wanted = " or ".join(Path(faces[0]).with_suffix(suffix).name for suffix in SUFFIXES)
+            raise WeightsError(f"No vertices lie beside {faces[0]}: {wanted} is missing. {what_to_put()}")
+    elif kind != "learned":  # Its network is loaded with torch, and ships.
+        load_source(shape)
+
+
+def _refuse(shape: str | None, method: str) -> ConfigError:
+    given = f"`shape` is {shape!r}" if shape is not None else "A slider of the face's shape was set"
+    return ConfigError(f"{given}, but {method} reads no shape of a face. Use `--method fantasy_id`, or leave it out.")
+
+
+def reads_shapes(method: Any) -> bool:
+    """Whether a method encodes vertices: it has a `shape_source`, and was not built without the shape branch."""
+    return hasattr(method, "shape_source") and bool(method.config.get("has_vertices", True))
+
+
+@contextmanager
+def reading_shapes(method: Any, settings: "GenerationSettings") -> Iterator[None]:
+    """Let the method read shapes as `settings` say, and as before afterwards.
+
+    Where they name no source, the method keeps its own, and one without takes `learned`.
+
+    Raises:
+        ConfigError: The method reads no shapes, but a source or a slider was given; or no source has that name.
+        WeightsError: What the source needs is not here.
+    """
+    sliders = settings.face_shape or FaceShape()
+    if not reads_shapes(method):
+        if settings.shape is not None or not sliders.is_neutral:
+            raise _refuse(settings.shape, type(method).__name__)
+        yield
+        return
+    before = method.shape_source
+    if settings.shape is None and before is not None:
+        source = before
+    else:
+        own = before.template if isinstance(before, MeanHeadShape) else None
+        source = load_source(settings.shape or "learned", template=own)
+    method.shape_source = source if sliders.is_neutral else MovedShape(source, sliders)
+    try:
+        yield
+    finally:
+        method.shape_source = before

@@ -1,0 +1,1 @@
+"""Several shots in one video: the story file, its rendering, its page."""

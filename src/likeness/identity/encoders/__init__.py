@@ -1,0 +1,1 @@
+"""Networks that read a face image or an embedding."""

@@ -1,0 +1,128 @@
+"""A small differentiable stand-in for dlib's recognizer, for the identity loss. It measures nothing that is reported.
+
+It sees a face through the window that dlib cuts out (the five landmarks at the places of dlib's mean face, a quarter
+of padding around) and answers with dlib's 128 numbers, as far as it has learned them.
+"""
+
+import json
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from likeness.errors import WeightsError
+from likeness.files import write_atomically, write_text
+from likeness.identity.encoders.convolution import halvings
+from likeness.weights.tensors import read_tensors
+
+_PADDING = 0.25
+_MEAN_FACE = ((0.1206, 0.2137), (0.3341, 0.2291), (0.6461, 0.2290), (0.8596, 0.2135), (0.4901, 0.6278))
+"""dlib's five points, in the order of this package: image-left eye outer and inner, image-right inner and outer, nose."""
+
+
+def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
+    """Cut faces out, differentiable in the pictures.
+
+    Shapes:
+        pictures: (batch, channels, height, width)
+        landmarks: (batch, 5, 2) px
+        returns: (batch, channels, size_px, size_px)
+    """
+    template = (torch.tensor(_MEAN_FACE) + _PADDING) / (1 + 2 * _PADDING)
+    unit = torch.view_as_complex(2 * template - 1)  # The sampler's crop runs from -1 to 1.
+    size = torch.tensor([pictures.shape[-1], pictures.shape[-2]])
+    points = torch.view_as_complex((2 * (landmarks.float() + 0.5) / size - 1).contiguous())
+    centered = unit - unit.mean()
+    # Least squares over similarities: place = turn * unit + shift, in complex numbers.
+    turn = (centered.conj() * (points - points.mean(dim=1, keepdim=True))).sum(dim=1) / centered.abs().square().sum()
+    shift = points.mean(dim=1) - turn * unit.mean()
+    rows = [
+        torch.stack([turn.real, -turn.imag, shift.real], -1),
+        torch.stack([turn.imag, turn.real, shift.imag], -1),
+    ]
+    grid = F.affine_grid(
+        torch.stack(rows, dim=1), [len(pictures), pictures.shape[1], size_px, size_px], align_corners=False
+    )
+    return F.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
+
+
+def contrast(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """How badly each row of `found` is told by its cosine from the rows of `told` that it does not belong to.
+
+    InfoNCE (arXiv:1807.03748v2, Eq. 4) with exp(cosine / temperature) as its density ratio. Two rows of one person count
+    as two people.
+
+    Shapes:
+        found, told: (batch, embedding_width)
+        returns: (), the mean; log(batch) where nothing is told apart
+    """
+    cosines = F.normalize(found, dim=1) @ F.normalize(told, dim=1).T
+    return F.cross_entropy(cosines / temperature, torch.arange(len(told)))
+
+
+class Recognizer(nn.Module):
+    """A convolutional network from an aligned face to standardized embedding numbers.
+
+    Shapes:
+        faces: (batch, 3, size_px, size_px) in [-1, 1]
+        returns: (batch, embedding_width), each number less its mean over people, divided by its spread
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, embedding_width: int = 128, widths: tuple[int, ...] = (24, 48, 96, 160), size_px: int = 64
+    ) -> None:
+        super().__init__()
+        self.config = {"embedding_width": embedding_width, "widths": list(widths), "size_px": size_px}
+        self.size_px = size_px
+        self.register_buffer("mean", torch.zeros(embedding_width))
+        self.register_buffer("spread", torch.ones(embedding_width))
+        layers = halvings((*widths, widths[-1]))
+        side = size_px // 2 ** (len(widths) + 1)
+        layers += [
+            nn.Flatten(),
+            nn.Linear(widths[-1] * side * side, 512),
+            nn.GELU(),
+            nn.Linear(512, embedding_width),
+        ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        return self.layers(faces)
+
+    def embed(self, pictures: Tensor, landmarks: Tensor) -> Tensor:
+        """Dlib's numbers of pictures (batch, 3, height, width) in [-1, 1] with known landmarks."""
+        return self(align(pictures, landmarks, self.size_px)) * self.spread + self.mean
+
+    def measure(self, embeddings: Tensor) -> None:
+        """Take the mean and the spread of each number from (count, embedding_width) examples."""
+        self.mean.copy_(embeddings.mean(dim=0))
+        self.spread.copy_(embeddings.std(dim=0).clamp(min=1e-6))
+
+    def standardize(self, embedding: Tensor) -> Tensor:
+        return (embedding - self.mean) / self.spread
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and float16 weights."""
+        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
+        with write_atomically(folder / "model.safetensors") as draft:
+            save_file({name: value.half() for name, value in self.state_dict().items()}, draft)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote, strictly, as float32."""
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            tensors = read_tensors(folder / "model.safetensors")
+            model = cls(**{**config, "widths": tuple(config["widths"])})
+            model.load_state_dict({name: value.float() for name, value in tensors.items()})
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, WeightsError) as error:
+            raise WeightsError(
+                f"No recognizer at {folder} ({error}). Train one: `likeness train recipes/tiny/recognizer.toml`."
+            ) from error
+        return model

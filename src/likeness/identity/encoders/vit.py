@@ -1,0 +1,143 @@
+"""F_face: dense features of a face picture, as the outputs of the last two blocks of a vision transformer.
+
+Two extractors with one result: `SmallFeatures` is a ViT of our own that trains with the method; `ClipFeatures` is
+transformers' CLIP vision tower. tau_id reads the last block, tau_face the penultimate one (Magic Mirror,
+arXiv:2501.03931v1, A.5), so one pass serves both. Pictures come in [-1, 1] and in any size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, scaled_dot_product_attention
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+from likeness.errors import ConfigError
+from likeness.identity.encoders.convolution import halvings
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenseFeatures:
+    """What both perceivers read.
+
+    Shapes:
+        last, penultimate: (batch, tokens, width), class token first
+    """
+
+    last: Tensor
+    penultimate: Tensor
+
+
+def resize(pixels: Tensor, size_px: int, *, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
+    """Bring square pictures to `size_px`, smoothed when they shrink."""
+    if pixels.shape[-1] == pixels.shape[-2] == size_px:
+        return pixels
+    size = (size_px, size_px)  # A CPU resizes no bfloat16.
+    resized = interpolate(pixels.float(), size=size, mode=mode, antialias=True, align_corners=False)
+    return resized.clamp(-1, 1).to(pixels) if mode == "bicubic" else resized.to(pixels)
+
+
+class TransformerLayer(nn.Module):
+    """A pre-norm transformer block without masks.
+
+    Shapes:
+        x: (batch, tokens, width)
+        returns: (batch, tokens, width)
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(width)
+        self.to_qkv = nn.Linear(width, 3 * width)
+        self.to_out = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = rearrange(
+            self.to_qkv(self.norm1(x)), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.num_heads
+        )
+        mixed = scaled_dot_product_attention(query, key, value)
+        x = x + self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
+        return x + self.feed_forward(self.norm2(x))
+
+
+class SmallFeatures(nn.Module):
+    """A small ViT that learns with the method.
+
+    With `stem_widths`, patches are read by the convolutions that `Recognizer` begins with, in the place of one linear
+    layer (early convolutions, arXiv:2106.14881v3): as many halvings of the picture as there are widths.
+
+    Shapes:
+        pixels: (batch, 3, height, width) in [-1, 1]
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        depth: int,
+        num_heads: int,
+        image_size_px: int,
+        patch_size_px: int,
+        stem_widths: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.image_size_px = image_size_px
+        num_patches = (image_size_px // patch_size_px) ** 2
+        if stem_widths:
+            if patch_size_px != 2 ** len(stem_widths):
+                raise ConfigError(
+                    f"A stem of {len(stem_widths)} widths makes patches of {2 ** len(stem_widths)} px, not of {patch_size_px}. "
+                    "Give one width for each halving."
+                )
+            self.patch_embed = nn.Sequential(*halvings(stem_widths), nn.Conv2d(stem_widths[-1], width, 1))
+        else:
+            self.patch_embed = nn.Conv2d(3, width, patch_size_px, stride=patch_size_px)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(0.02 * torch.randn(1, 1 + num_patches, width))
+        self.layers = nn.ModuleList(TransformerLayer(width, num_heads) for _ in range(depth))
+
+    def forward(self, pixels: Tensor) -> DenseFeatures:
+        patches = rearrange(self.patch_embed(resize(pixels, self.image_size_px)), "b w y x -> b (y x) w")
+        x = torch.cat([self.class_token.expand(len(patches), -1, -1), patches], dim=1) + self.position
+        for layer in self.layers[:-1]:
+            x = layer(x)
+        return DenseFeatures(last=self.layers[-1](x), penultimate=x)
+
+
+class ClipFeatures(nn.Module):
+    """CLIP's vision tower. Neither output passes its final LayerNorm, as in PhotoMaker-V2.
+
+    Shapes:
+        pixels: (batch, 3, height, width) in [-1, 1]
+    """
+
+    def __init__(self, width: int, *, depth: int, num_heads: int, image_size_px: int, patch_size_px: int) -> None:
+        super().__init__()
+        self.image_size_px = image_size_px
+        self.model = CLIPVisionModel(
+            CLIPVisionConfig(
+                hidden_size=width,
+                intermediate_size=4 * width,
+                num_hidden_layers=depth,
+                num_attention_heads=num_heads,
+                image_size=image_size_px,
+                patch_size=patch_size_px,
+            )
+        )
+
+    def forward(self, pixels: Tensor) -> DenseFeatures:
+        mean = pixels.new_tensor(CLIP_MEAN)[:, None, None]
+        std = pixels.new_tensor(CLIP_STD)[:, None, None]
+        # Bicubic and clipped, as CLIP's own preprocessing does it.
+        pixels = ((resize(pixels, self.image_size_px, mode="bicubic") + 1) / 2 - mean) / std
+        hidden = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states
+        return DenseFeatures(last=hidden[-1], penultimate=hidden[-2])

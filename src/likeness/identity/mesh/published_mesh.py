@@ -1,0 +1,116 @@
+"""The mesh of the released FantasyID, `transform.pkl`: FLAME's head at several levels, and the ways between them.
+
+It comes as a pickle, which could run any code; here nothing is built of it but arrays. FLAME's licence covers it, so it
+does not ship.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likeness.errors import WeightsError
+from likeness.identity.mesh.halfedges import walked_spirals
+from likeness.identity.mesh.spirals import MeshTopology
+
+MESH_FILE = Path("transform.pkl")
+_REMEDY = "Bring it again with `likeness models pull fantasyid-mesh --preset research`."
+
+
+class _SparseMatrix:
+    """Stands for scipy's compressed columns: shape, data, indices and pointers arrive as attributes."""
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Builds arrays and compressed columns, and refuses every other name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        top = module.split(".")[0]
+        if top == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if top == "numpy" and name == "_reconstruct":
+            return np.ndarray.__reduce__(np.empty(0))[0]
+        if module.startswith("scipy.sparse") and name == "csc_matrix":
+            return _SparseMatrix
+        if (module, name) == ("_codecs", "encode"):
+            return lambda text, encoding: text.encode(encoding)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
+
+
+def read_template(path: Path) -> NDArray[np.float32]:
+    """The finest mesh alone, (vertices, 3): FLAME's mean head.
+
+    Raises:
+        WeightsError: It is missing, damaged, or holds something else.
+    """
+    try:
+        vertices = np.asarray(_load(path)["vertices"][0], np.float32)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise WeightsError(f"{path} does not hold a mesh ({error!r}). {_REMEDY}") from error
+    if vertices.ndim != 2 or vertices.shape[1] != 3 or not np.isfinite(vertices).all():
+        raise WeightsError(f"{path} holds vertices of shape {vertices.shape}, not (vertices, 3). {_REMEDY}")
+    return vertices
+
+
+def _load(path: Path) -> Any:
+    try:
+        return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        raise WeightsError(f"The mesh at {path} cannot be read: {error}. {_REMEDY}") from error
+
+
+def read_mesh(path: Path, *, levels: int = 3, spiral_length: int = 9) -> MeshTopology:
+    """Read the published mesh: its finest levels, and spirals as the published code computes them.
+
+    Raises:
+        WeightsError: It is missing, damaged, or holds something else.
+    """
+    try:
+        content = _load(path)
+        vertices = [np.asarray(each, np.float64) for each in content["vertices"]][:levels]
+        triangles = [np.asarray(each).astype(np.int64) for each in content["face"]][:levels]
+        kept = [_selected(each) for each in content["down_transform"][: levels - 1]]
+        ups = [_three_a_row(each) for each in content["up_transform"][: levels - 1]]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise WeightsError(f"{path} does not hold a mesh at {levels} levels ({error!r}). {_REMEDY}") from error
+    return MeshTopology(
+        vertices=tuple(each.astype(np.float32) for each in vertices),
+        triangles=tuple(triangles),
+        spirals=tuple(
+            walked_spirals(points, faces, spiral_length) for points, faces in zip(vertices, triangles, strict=True)
+        ),
+        kept=tuple(kept),
+        up_indices=tuple(indices for indices, _ in ups),
+        up_weights=tuple(weights for _, weights in ups),
+    )
+
+
+def _columns(matrix: Any) -> tuple[tuple[int, int], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Shape, rows, columns and values of compressed columns."""
+    counts = np.diff(matrix.indptr)
+    columns = np.repeat(np.arange(len(counts)), counts)
+    return tuple(matrix._shape), np.asarray(matrix.indices), columns, np.asarray(matrix.data)
+
+
+def _selected(matrix: Any) -> NDArray[np.int64]:
+    """Which fine vertex each coarse one is: the way down selects, and does not mix."""
+    (coarse, _), rows, columns, values = _columns(matrix)
+    if not np.array_equal(np.sort(rows), np.arange(coarse)) or not (values == 1).all():
+        raise ValueError("its way to coarser levels does not select one vertex for each")
+    kept = np.empty(coarse, np.int64)
+    kept[rows] = columns
+    return kept
+
+
+def _three_a_row(matrix: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Corners and shares of each fine vertex; the published shares reach beyond their triangle in places."""
+    (fine, _), rows, columns, values = _columns(matrix)
+    indices, weights = np.zeros((fine, 3), np.int64), np.zeros((fine, 3), np.float32)
+    order = np.argsort(rows, kind="stable")
+    places = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])
+    indices[rows[order], places] = columns[order]
+    weights[rows[order], places] = values[order]
+    return indices, weights

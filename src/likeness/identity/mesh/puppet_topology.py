@@ -1,0 +1,20 @@
+"""The puppets' head as a mesh for shape encoders: the topology that tiny's FantasyID is trained on."""
+
+from functools import cache
+
+import numpy as np
+
+from likeness.identity.mesh.spirals import MeshTopology
+
+
+@cache
+def puppet_topology(num_people: int = 60, *, factors: tuple[int, ...] = (4, 4)) -> MeshTopology:
+    """Build the mesh from the mean of the first `num_people` puppets, in some seconds; `factors` as `MeshTopology.build`.
+
+    Coarser meshes keep the vertices that shape needs most, and a head without features needs few on its face.
+    """
+    from likeness.puppets import sample_person  # numba loads only where puppets are used
+    from likeness.puppets.shape import build_head
+
+    heads = [build_head(sample_person(seed)) for seed in range(num_people)]
+    return MeshTopology.build(np.mean([head.vertices for head in heads], axis=0), heads[0].triangles, factors=factors)

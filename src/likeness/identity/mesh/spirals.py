@@ -1,0 +1,257 @@
+"""What SpiralNet++ (arXiv:1911.05856v1) needs of a mesh: spirals, and ways down to coarser meshes and up again.
+
+Everything is computed once from any triangle mesh and stored as safetensors. Down-sampling is quadric edge collapse
+that keeps one end of each edge, so every coarse vertex is a vertex of the finer mesh; up-sampling takes each fine vertex
+from the nearest triangle of the coarser mesh, by barycentric weights. The layers that read them are in `vertices.py`.
+
+Deviation: a spiral starts at the neighbor that lies highest in the mesh, not at an arbitrary one, so that a weight
+means the same direction at every vertex (docs/papers/fantasy_id.md, row 5).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from likeness.errors import ConfigError, WeightsError
+from likeness.files import write_atomically
+from likeness.identity.mesh.decimation import decimate
+from likeness.weights.tensors import read_arrays
+
+Vertices = NDArray[np.float32]
+Triangles = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MeshTopology:
+    """A fixed mesh at several levels, finest first.
+
+    Shapes:
+        vertices: per level (vertices, 3), of the mean shape
+        triangles: per level (triangles, 3)
+        spirals: per level (vertices, spiral_length); each begins with its own vertex
+        kept: per step down (coarse_vertices,), which vertices of the finer level stay
+        up_indices, up_weights: per step up (fine_vertices, 3), corners of a coarse triangle and their shares
+    """
+
+    vertices: tuple[Vertices, ...]
+    triangles: tuple[Triangles, ...]
+    spirals: tuple[NDArray[np.int64], ...]
+    kept: tuple[NDArray[np.int64], ...]
+    up_indices: tuple[NDArray[np.int64], ...]
+    up_weights: tuple[Vertices, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Vertices at each level."""
+        return tuple(len(level) for level in self.vertices)
+
+    @property
+    def spiral_length(self) -> int:
+        return self.spirals[0].shape[1]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the finest level's triangles: vertices of one topology fit no other."""
+        return hashlib.sha256(self.triangles[0].tobytes()).hexdigest()
+
+    @classmethod
+    def build(
+        cls,
+        vertices: NDArray[np.floating],
+        triangles: NDArray[np.integer],
+        *,
+        factors: Sequence[int] = (4, 4),
+        spiral_length: int = 9,
+    ) -> Self:
+        """Compute all of it from a mesh, in seconds for 5,000 vertices.
+
+        Args:
+            vertices: (vertices, 3), of the mean shape.
+            triangles: (triangles, 3).
+            factors: How many times fewer vertices each coarser level has, rounded up.
+            spiral_length: Vertices in a spiral, its center included.
+
+        Raises:
+            ConfigError: The mesh is malformed, or cannot be made as coarse as that.
+        """
+        levels = [(np.asarray(vertices, dtype=np.float64), np.asarray(triangles, dtype=np.int64))]
+        _refuse_malformed(*levels[0])
+        kept, indices, weights = [], [], []
+        for factor in factors:
+            fine, faces = levels[-1]
+            stay, coarse_faces = decimate(fine, faces, -(-len(fine) // factor))
+            coarse = fine[stay]
+            corners, shares = place_on_surface(fine, coarse, coarse_faces)
+            levels.append((coarse, coarse_faces))
+            kept.append(stay)
+            indices.append(corners)
+            weights.append(shares.astype(np.float32))
+        return cls(
+            vertices=tuple(level.astype(np.float32) for level, _ in levels),
+            triangles=tuple(faces for _, faces in levels),
+            spirals=tuple(spiral_sequences(*level, spiral_length) for level in levels),
+            kept=tuple(kept),
+            up_indices=tuple(indices),
+            up_weights=tuple(weights),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file."""
+        tensors = {
+            f"{name}.{level}": np.ascontiguousarray(array)
+            for name in self.__dataclass_fields__
+            for level, array in enumerate(getattr(self, name))
+        }
+        with write_atomically(path) as draft:
+            save_file(tensors, draft)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        try:
+            tensors = read_arrays(path)
+        except WeightsError as error:
+            raise WeightsError(
+                f"No mesh topology at {path} ({error}). Build one: `MeshTopology.build(vertices, triangles).save(path)`."
+            ) from error
+        names = cls.__dataclass_fields__
+        parts = {
+            name: tuple(tensors[f"{name}.{level}"] for level in range(len(tensors)) if f"{name}.{level}" in tensors)
+            for name in names
+        }
+        if any(not parts[name] for name in names) or sum(map(len, parts.values())) != len(tensors):
+            raise WeightsError(
+                f"{path} holds {', '.join(sorted(tensors))}, which are not the parts of a mesh topology. Build it anew."
+            )
+        return cls(**parts)
+
+
+def spiral_sequences(vertices: NDArray[np.floating], triangles: NDArray[np.integer], length: int) -> NDArray[np.int64]:
+    """For each vertex itself, then its neighbors ring by ring, each ring in the direction of the triangles.
+
+    Where a part of the mesh has too few vertices, the nearest of the others follow.
+
+    Shapes:
+        returns: (vertices, length)
+
+    Raises:
+        ConfigError: The whole mesh has fewer vertices than a spiral.
+    """
+    if length > len(vertices):
+        raise ConfigError(
+            f"A spiral of {length} vertices does not fit on a mesh of {len(vertices)}. Take a shorter one or fewer levels."
+        )
+    around = _ordered_neighbors(triangles, len(vertices))
+    spirals = np.empty((len(vertices), length), dtype=np.int64)
+    for center in range(len(vertices)):
+        first = _begin_highest(around[center], vertices)
+        spiral, seen = [center, *first], {center, *first}
+        at = 1
+        while len(spiral) < length and at < len(spiral):
+            # Go around each vertex of the ring, beginning behind the one that the spiral came from.
+            ring = around[spiral[at]]
+            inner = next((place for place, vertex in enumerate(ring) if vertex in seen), 0)
+            for vertex in ring[inner:] + ring[:inner]:
+                if vertex not in seen:
+                    seen.add(vertex)
+                    spiral.append(vertex)
+            at += 1
+        if len(spiral) < length:
+            distances = np.linalg.norm(vertices - vertices[center], axis=1)
+            spiral += [vertex for vertex in np.argsort(distances, kind="stable") if vertex not in seen]
+        spirals[center] = spiral[:length]
+    return spirals
+
+
+def place_on_surface(
+    points: NDArray[np.floating], vertices: NDArray[np.floating], triangles: NDArray[np.integer]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find the nearest point of a surface for each of `points`.
+
+    Shapes:
+        points: (points, 3)
+        returns: corners of its triangle (points, 3), and their shares (points, 3), which are >= 0 and sum to 1
+    """
+    points = np.asarray(points, dtype=np.float64)
+    corners = np.asarray(vertices, dtype=np.float64)[triangles]  # (triangles, 3, 3)
+    indices = np.empty((len(points), 3), dtype=np.int64)
+    weights = np.empty((len(points), 3))
+    for start in range(0, len(points), 256):
+        part = points[start : start + 256]
+        shares = _nearest_shares(part[:, None], corners[None])  # (part, triangles, 3)
+        distances = np.linalg.norm(part[:, None] - np.einsum("ptc,tcx->ptx", shares, corners), axis=-1)
+        nearest = distances.argmin(axis=1)
+        indices[start : start + 256] = triangles[nearest]
+        weights[start : start + 256] = shares[np.arange(len(part)), nearest]
+    return indices, weights
+
+
+def _nearest_shares(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Barycentric shares of the nearest point of each triangle: inside it, or on the nearest of its edges."""
+    first, second, third = (corners[:, :, number] for number in range(3))
+    edge1, edge2, to_point = second - first, third - first, points - first
+    d11, d12, d22 = ((a * b).sum(-1) for a, b in ((edge1, edge1), (edge1, edge2), (edge2, edge2)))
+    p1, p2 = (to_point * edge1).sum(-1), (to_point * edge2).sum(-1)
+    area = np.maximum(d11 * d22 - d12 * d12, 1e-30)
+    v, w = (d22 * p1 - d12 * p2) / area, (d11 * p2 - d12 * p1) / area
+    best = np.stack([1 - v - w, v, w], axis=-1)
+    is_inside = (best >= 0).all(axis=-1)
+    least = np.where(is_inside, -1.0, np.inf)  # Inside, no edge is nearer.
+    for start, stop in ((0, 1), (1, 2), (2, 0)):
+        origin, edge = corners[:, :, start], corners[:, :, stop] - corners[:, :, start]
+        along = ((points - origin) * edge).sum(-1) / np.maximum((edge * edge).sum(-1), 1e-30)
+        along = np.clip(along, 0, 1)
+        distance = np.linalg.norm(points - origin - along[..., None] * edge, axis=-1)
+        shares = np.zeros_like(best)
+        shares[..., start], shares[..., stop] = 1 - along, along
+        best = np.where((distance < least)[..., None], shares, best)
+        least = np.minimum(distance, least)
+    return best
+
+
+def _ordered_neighbors(triangles: NDArray[np.integer], num_vertices: int) -> list[list[int]]:
+    """Neighbors of each vertex in the direction of its triangles; on a border they begin at its open end."""
+    following: list[dict[int, int]] = [{} for _ in range(num_vertices)]
+    for a, b, c in triangles.tolist():
+        following[a][b], following[b][c], following[c][a] = c, a, b
+    around = []
+    for steps in following:
+        starts = [vertex for vertex in steps if vertex not in steps.values()] or list(steps)[:1]
+        ring: list[int] = []
+        left = dict(steps)
+        while starts or left:
+            vertex: int | None = starts.pop() if starts else next(iter(left))
+            while vertex is not None and vertex not in ring:
+                ring.append(vertex)
+                vertex = left.pop(vertex, None)
+            left = {key: value for key, value in left.items() if key not in ring}
+        around.append(ring)
+    return around
+
+
+def _begin_highest(ring: list[int], vertices: NDArray[np.floating]) -> list[int]:
+    if not ring:
+        return []
+    start = max(range(len(ring)), key=lambda place: (vertices[ring[place], 1], -ring[place]))
+    return ring[start:] + ring[:start]
+
+
+def _refuse_malformed(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> None:
+    is_mesh = (
+        vertices.ndim == triangles.ndim == 2
+        and vertices.shape[1] == triangles.shape[1] == 3
+        and len(triangles) > 0
+        and np.array_equal(np.unique(triangles), np.arange(len(vertices)))
+        and bool(np.isfinite(vertices).all())
+    )
+    if not is_mesh:
+        raise ConfigError(
+            f"Vertices {vertices.shape} and triangles {triangles.shape} are no mesh: (vertices, 3) finite numbers and "
+            "(triangles, 3) that use every vertex were expected. Check the file that they come from."
+        )

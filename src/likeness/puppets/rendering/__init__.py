@@ -1,0 +1,1 @@
+"""The software renderer of puppets."""

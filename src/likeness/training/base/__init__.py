@@ -1,0 +1,1 @@
+"""Trains the tiny base models: VAE, transformer, recognizer, shape network."""

@@ -1,0 +1,276 @@
+"""Trains the tiny VAE: on images, where 3-D convolutions are 2-D ones, then on clips.
+
+On images only the last temporal tap of each kernel learns, so the clip stage starts from a codec that treats a
+clip frame by frame and only has to learn what happens between frames.
+"""
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from likeness import files, media
+from likeness.backbones import codec
+from likeness.backbones.tiny import VaeSettings, build_vae, whiten
+from likeness.config import Settings
+from likeness.errors import ConfigError
+from likeness.identity.encoders.recognizer import Recognizer, align
+from likeness.runtime import choose_training_dtype
+from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to_float, unpack_mask
+from likeness.training.data.render_puppets import PuppetSettings
+from likeness.training.engine import checkpoints, distributed
+from likeness.training.engine.checkpoints import DivergedError
+from likeness.training.engine.logging import Journal
+from likeness.training.engine.loop import LoopSettings, finish, finished, train
+
+
+class VaeLossSettings(Settings):
+    """What a reconstruction is judged by. Pixels are in [-1, 1]."""
+
+    face: float = Field(default=5.0, ge=1)
+    """A face pixel counts this many times as much as another."""
+    squared: float = 1.0
+    """Weight of the squared error beside the absolute one."""
+    edges: float = 1.0
+    """Weight of the absolute error of differences between neighboring pixels: sharpness."""
+    motion: float = 0.5
+    """Weight of the absolute error of differences between frames."""
+    identity: float = 0.0
+    """Weight of the squared error of standardized embeddings, by the recipe's recognizer, of one frame a sample."""
+    divergence: float = 3e-4
+    """Weight of the mean divergence of a latent number from the normal distribution."""
+
+
+class VaeStageSettings(LoopSettings):
+    """One stage of the VAE."""
+
+    data: Literal["images", "clips"]
+    """What it learns from."""
+    num_frames: int = Field(default=9, gt=0)
+    """Frames of a clip that one sample takes, 1 + a multiple of 8."""
+    image_every: int = Field(default=6, ge=1)
+    """While training on clips, every so many steps one on images."""
+    learns: Literal["all", "decoder"] = "all"
+    """`decoder` leaves the latents as they are, so that it can follow after a transformer was trained on them."""
+    latent_noise: float = Field(default=0.0, ge=0)
+    """Latents are decoded with normal noise, of a deviation between 0 and this: a decoder has to bear a transformer's errors."""
+    activation_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Weights are float32 in any case."""
+    loss: VaeLossSettings = Field(default_factory=VaeLossSettings)
+
+
+class VaeRecipe(Settings):
+    """A VAE from nothing."""
+
+    kind: Literal["vae"]
+    seed: int = 0
+    model: VaeSettings = Field(default_factory=VaeSettings)
+    start: Path | None = None
+    """Folder of a VAE of this shape to go on from; from nothing if absent."""
+    white_floor: float | None = Field(default=None, ge=0)
+    """Before the first stage the latents are made white (`tiny.whiten`), with this floor; they stay as they are if absent."""
+    recognizer: Path | None = None
+    """Folder of a distilled recognizer, for stages whose `loss.identity` is not 0."""
+    images: PuppetSettings
+    clips: PuppetSettings
+    validation: PuppetSettings
+    """Clips that no step sees; sheets and figures come from them."""
+    stages: tuple[VaeStageSettings, ...] = Field(min_length=1)
+
+
+class VaeStage:
+    """One stage of a `VaeRecipe`."""
+
+    def __init__(
+        self,
+        vae: codec.Vae,
+        settings: VaeStageSettings,
+        data: dict[str, Shards],
+        seed: int,
+        recognizer: Recognizer | None = None,
+    ) -> None:
+        if settings.loss.identity and recognizer is None:
+            raise ConfigError(f"Stage `{settings.name}` has an identity loss; give the recipe a `recognizer`.")
+        self.recognizer = recognizer
+        self.vae, self.settings, self.data = vae.train(), settings, data
+        vae.requires_grad_(True)
+        vae.encoder.requires_grad_(settings.learns == "all")
+        self.modules: dict[str, nn.Module] = {"vae": vae}
+        self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
+        self.dtype = choose_training_dtype(settings.activation_dtype)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        settings = self.settings
+        on_images = settings.data == "images" or step % settings.image_every == settings.image_every - 1
+        frames, mask, landmarks = self._batch("images" if on_images else "clips", step)
+        frames = frames.transpose(1, 2).to(self.dtype)  # (batch, channels, frames, height, width)
+        if on_images:
+            frames = frames[:, :, 0].contiguous(memory_format=torch.channels_last).unsqueeze(2)
+        else:
+            frames = frames.contiguous(memory_format=torch.channels_last_3d)
+        last = settings.data == "images"
+        mean, log_variance = codec.encode(self.vae, frames, last_tap_only=last)
+        latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
+        if settings.latent_noise:
+            deviation = settings.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, dtype=latents.dtype)
+            latents = latents + deviation * torch.randn_like(latents)
+        seen, frames = codec.decode(self.vae, latents, last_tap_only=last).float(), frames.float()
+        loss, figures = reconstruction_loss(seen, frames, mask, mean.float(), log_variance.float(), settings.loss)
+        if settings.loss.identity:
+            error = self.identity_error(seen, frames, landmarks)
+            loss, figures["identity"] = loss + settings.loss.identity * error, float(error.detach())
+        return loss, figures
+
+    def identity_error(self, seen: Tensor, frames: Tensor, landmarks: Tensor) -> Tensor:
+        """How far embeddings move by reconstruction, on one frame of each sample."""
+        assert self.recognizer is not None
+        rows, moments = torch.arange(len(seen)), torch.randint(seen.shape[2], (len(seen),))
+        points, size_px = landmarks[rows, moments], self.recognizer.size_px
+        ours, theirs = (self.recognizer(align(x[rows, :, moments], points, size_px)) for x in (seen, frames))
+        return (ours - theirs).square().mean()
+
+    def _batch(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        shards = self.data[name]
+        size = self.settings.batch
+        if name == "images" and self.settings.data == "clips":
+            size *= self.settings.num_frames // 2
+        rows = self.orders[name].rows(step, size)
+        frames, mask, landmarks = (shards[key][rows] for key in ("frames", "mask", "landmarks"))
+        if name == "clips":
+            starts = torch.randint(frames.shape[1] - self.settings.num_frames + 1, (1,))
+            window = slice(int(starts), int(starts) + self.settings.num_frames)
+            frames, mask, landmarks = frames[:, window], mask[:, window], landmarks[:, window]
+        frames, mask = to_float(frames), unpack_mask(mask)
+        if float(torch.rand(())) < 0.5:
+            frames, mask = frames.flip(-1), mask.flip(-1)
+            mirrored = torch.stack([frames.shape[-1] - 1 - landmarks[..., 0], landmarks[..., 1]], dim=-1)
+            landmarks = mirrored[..., [3, 2, 1, 0, 4], :]
+        return frames, mask, landmarks
+
+    @torch.no_grad()
+    def sheet(self, path: Path) -> dict[str, float]:
+        """Rows of frames and below them their reconstructions; PSNR of validation clips, by the stock code."""
+        clips = self.data["validation"]
+        on_images = self.settings.data == "images"
+        frames = to_float(clips["frames"][:24]).transpose(1, 2)
+        if on_images:
+            frames = frames[:, :, 8:9]
+        seen = reconstruct(self.vae, frames)
+        mask = unpack_mask(clips["mask"][:24])[:, 8:9] if on_images else unpack_mask(clips["mask"][:24])
+        figures = {"psnr_db": psnr_db(seen, frames), "face_psnr_db": psnr_db(seen, frames, mask.unsqueeze(1))}
+        if on_images:
+            pairs = [(frames[row : row + 12, :, 0], seen[row : row + 12, :, 0]) for row in (0, 12)]
+        else:
+            pairs = [
+                (frames[row].transpose(0, 1)[::2], seen[row].transpose(0, 1)[::2]) for row in range(min(4, len(frames)))
+            ]
+        rows = [list(to_bytes(images)) for pair in pairs for images in pair]
+        media.write_image(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
+        return figures
+
+
+def reconstruction_loss(
+    seen: Tensor, frames: Tensor, mask: Tensor, mean: Tensor, log_variance: Tensor, settings: VaeLossSettings
+) -> tuple[Tensor, dict[str, float]]:
+    """The loss of reconstructions and its parts.
+
+    Shapes:
+        seen, frames: (batch, channels, frames, height, width)
+        mask: (batch, frames, height, width), true on the face
+        mean, log_variance: (batch, latent_channels, latent_frames, height, width)
+    """
+    weight = 1 + (settings.face - 1) * mask.unsqueeze(1).float()
+    weight = weight / weight.mean()
+    error = seen - frames
+    absolute = (weight * error.abs()).mean()
+    squared = (weight * error.square()).mean()
+    across, down = error.diff(dim=-1), error.diff(dim=-2)
+    edges = (weight[..., 1:] * across.abs()).mean() + (weight[..., 1:, :] * down.abs()).mean()
+    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
+    loss = absolute + settings.squared * squared + settings.edges * edges + settings.divergence * divergence
+    figures = {"absolute": absolute, "edges": edges, "divergence": divergence}
+    if frames.shape[2] > 1 and settings.motion:
+        motion = (weight[:, :, 1:] * error.diff(dim=2).abs()).mean()
+        loss = loss + settings.motion * motion
+        figures["motion"] = motion
+    return loss, {name: float(value.detach()) for name, value in figures.items()}
+
+
+@torch.no_grad()
+def reconstruct(vae: codec.Vae, frames: Tensor, *, batch: int = 8) -> Tensor:
+    """Frames there and back through the stock `encode` and `decode`: (batch, channels, frames, height, width)."""
+    parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in frames.split(batch)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def psnr_db(seen: Tensor, frames: Tensor, mask: Tensor | None = None) -> float:
+    """Peak signal to noise ratio of pixels in [-1, 1], over the mask if one is given."""
+    error = (seen - frames).square()
+    mean = error.mean() if mask is None else (error * mask).sum() / (mask.expand_as(error).sum())
+    return float(10 * torch.log10(4 / mean))
+
+
+def latent_deviation(vae: codec.Vae, shards: Shards, count: int = 200) -> float:
+    """Standard deviation of latents of clips, whose inverse is the VAE's scaling factor."""
+    with torch.no_grad():
+        frames = to_float(shards["frames"][:count]).transpose(1, 2)
+        means = [codec.encode(vae, part)[0] for part in frames.split(8)]
+    return float(torch.cat(means).std())
+
+
+@torch.no_grad()
+def latent_statistics(vae: codec.Vae, parts: list[Shards], count: int = 400) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the unscaled latents of one pixel, over the first samples of each set."""
+    pixels = []
+    for shards in parts:
+        frames = to_float(shards["frames"][:count]).transpose(1, 2)
+        pixels += [codec.encode(vae, part)[0].movedim(1, -1).flatten(0, -2) for part in frames.split(8)]
+    flat = torch.cat(pixels)
+    return flat.mean(dim=0), torch.cov(flat.T)
+
+
+def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
+    """Train a VAE and write it to `folder/model/vae`."""
+    torch.manual_seed(recipe.seed)
+    vae: codec.Vae = build_vae(recipe.model)
+    if recipe.start:
+        checkpoints.start_from(vae, recipe.start)
+    journal = Journal(folder, "vae")
+    data = {
+        name: puppets(getattr(recipe, name), cache, journal, ("frames", "mask", "landmarks"))
+        for name in ("images", "clips", "validation")
+    }
+    if recipe.white_floor is not None:
+        whiten(vae, *latent_statistics(vae, [data["images"], data["clips"]]), recipe.white_floor)
+    recognizer = Recognizer.load(recipe.recognizer).requires_grad_(False) if recipe.recognizer else None
+    for number, settings in enumerate(recipe.stages):
+        place = folder / settings.name
+        if finished(place, {"vae": vae}):
+            continue
+        if settings.data == "images":
+            codec.leave_only_last_tap(vae)
+        stage = VaeStage(vae, settings, data, recipe.seed + number, recognizer)
+        train(stage, settings, place, seed=recipe.seed + number)
+        finish(place, {"vae": vae})
+    if recipe.white_floor is not None:
+        scale = 1.0
+    elif recipe.start and all(settings.learns == "decoder" for settings in recipe.stages):
+        scale = type(vae).load_config(recipe.start)["scaling_factor"]  # The latents are the same.
+    else:
+        deviation = latent_deviation(vae, data["validation"])
+        if not (math.isfinite(deviation) and deviation > 0):
+            raise DivergedError(
+                f"{folder} has no scaling factor: the standard deviation of its latents is {deviation}. Train again with a lower "
+                "learning rate, with another `--output`."
+            )
+        scale = round(1 / deviation, 5)
+    vae.register_to_config(scaling_factor=scale)
+    target = folder / "model" / "vae"
+    if distributed.rank() == 0:
+        with files.write_atomically(target, replaces_folder=True) as draft:
+            vae.half().save_pretrained(draft)
+    journal.say(f"vae written to {target}, scaling factor {vae.config.scaling_factor}")
+    return target

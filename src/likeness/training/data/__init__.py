@@ -1,0 +1,1 @@
+"""Training data: rendered puppets, shards, latents, pairs of references and targets."""

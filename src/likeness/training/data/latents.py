@@ -1,0 +1,88 @@
+"""Clips as latents on disk, so that a transformer never waits for a VAE."""
+
+import hashlib
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from likeness.backbones import codec
+from likeness.runtime import choose_training_dtype
+from likeness.training.data import render_puppets, shards
+from likeness.training.data.datasets import Shards, read_tensors, render_all, to_float, unpack_mask
+from likeness.training.engine import checkpoints, distributed
+from likeness.training.engine.logging import Journal
+
+
+def latents(
+    settings: render_puppets.PuppetSettings,
+    vae: codec.Vae,
+    cache: Path,
+    journal: Journal,
+    *,
+    batch: int = 16,
+) -> Shards:
+    """Render and encode what is missing of a set, then read it.
+
+    Shapes:
+        latents: (samples, latent_frames, channels, height, width) float16, scaled as the pipeline scales them
+        mask: (samples, latent_frames, height, width) float16, the share of each latent pixel that is face
+        maps: (samples, latent_frames, channels, 2 * height, 2 * width) uint8, dense ground truth where it was rendered
+            (`likeness.puppets.maps`)
+    """
+    render_all(settings, cache, journal)
+    source = render_puppets.folder(settings, cache)
+    target = cache / f"{source.name}_{_fingerprint(vae)}"
+    total = -(-settings.count // settings.shard)
+    with ExitStack() as stack:
+        if distributed.rank() == 0:
+            stack.enter_context(shards.building(target))
+        distributed.wait()
+        for index in range(distributed.rank(), total, distributed.world()):
+            if shards.is_complete(target, index, render_puppets.samples_in(settings, index)):
+                continue
+            _encode_shard(vae, source, target, index, batch)
+            journal.say(f"encoding {settings.kind}: {index + 1} of {total} shards")
+        distributed.wait()
+    return Shards.read(target, count=settings.count)
+
+
+def _encode_shard(vae: codec.Vae, source: Path, target: Path, index: int, batch: int) -> None:
+    path = source / f"{index:05d}.safetensors"
+    shard = read_tensors(path)
+    parts = [_encode(vae, shard["frames"][i : i + batch]) for i in range(0, len(shard["frames"]), batch)]
+    tensors = {"latents": torch.cat(parts), "mask": shrink_mask(unpack_mask(shard["mask"])).half()}
+    if "maps" in shard:
+        tensors["maps"] = average_frames(shard["maps"].float()).round().byte()
+    checkpoints.check_finite(tensors.items(), f"Latents of {path} are not kept")
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    shards.write(target, index, arrays, shards.read_facts(path.with_suffix(".json")))
+
+
+def shrink_mask(mask: Tensor) -> Tensor:
+    """(samples, frames, height, width) booleans to the latent grid: the first frame alone, then fours, 8x8 pixels."""
+    return average_frames(F.avg_pool2d(mask.float(), 8))
+
+
+def average_frames(values: Tensor) -> Tensor:
+    """(samples, frames, ...) to (samples, latent_frames, ...): the first frame alone, then means of fours."""
+    first, rest = values[:, :1], values[:, 1:]
+    if not rest.shape[1]:
+        return first
+    return torch.cat([first, rest.unflatten(1, (-1, 4)).mean(dim=2)], dim=1)
+
+
+@torch.no_grad()
+def _encode(vae: codec.Vae, frames: Tensor) -> Tensor:
+    pixels = to_float(frames).transpose(1, 2).to(choose_training_dtype("auto"))
+    mean, _ = codec.encode(vae, pixels)
+    return (mean.float() * vae.config.scaling_factor).transpose(1, 2).half().contiguous()
+
+
+def _fingerprint(vae: codec.Vae) -> str:
+    digest = hashlib.sha256(repr(vae.config.scaling_factor).encode())
+    for value in vae.encoder.state_dict().values():
+        digest.update(value.half().numpy().tobytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,183 @@
+"""What a recipe needs at the least, refused before anything starts where no machine like this one can give it.
+
+Estimates are lower bounds: data as they lie on disk and in memory, weights with their optimizer, a millisecond a step.
+What they let through may still be too much.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from likeness.config import Settings
+from likeness.errors import ConfigError
+from likeness.training.data import render_puppets, shards
+from likeness.training.engine.loop import LoopSettings
+from likeness.training.engine.resume import stages_of
+
+_S_A_MEGAPIXEL = 1.5
+"""Seconds of one core that a megapixel of puppets takes (7 ms for a frame of 64 px); no machine is ten times as fast."""
+_S_A_STEP = 1e-3
+_BYTES_A_PROCESS = 300e6
+_WIDEST = 65_536
+"""No layer, vocabulary or count of layers of a model here is near it."""
+_LONGEST_S = 365 * 86_400.0
+_SAMPLE_ARRAYS = 4
+"""At least so many float32 numbers a step holds for each number of its input: itself, noise, output, gradient."""
+
+
+def check(recipe: Settings, cache: Path, *, processes: int) -> None:
+    """Refuse a recipe that asks for more than there is.
+
+    Args:
+        recipe: Of any kind.
+        cache: Where its data will lie.
+        processes: How many are to train together.
+
+    Raises:
+        ConfigError: What is asked for, how much of what it needs at least, and what there is.
+    """
+    stages = stages_of(recipe)
+    names = [stage.name.lower() for stage in stages.values()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"Stages need names of their own: `{'`, `'.join(twice)}` is there twice. Rename one.")
+    sets = {name: value for name, value in recipe if isinstance(value, render_puppets.PuppetSettings)}
+    memory_bytes = _memory_bytes()
+    _check_processes(processes, smallest_share(recipe), memory_bytes)
+    _check_model(recipe, memory_bytes)
+    _check_disk(sets, cache)
+    needed = sum(_bytes_of(settings, settings.count) for settings in sets.values())
+    if needed > memory_bytes:
+        sizes = ", ".join(f"{name} {_size(_bytes_of(s, s.count))}" for name, s in sets.items())
+        raise ConfigError(
+            f"The data need at least {_size(needed)} of memory ({sizes}), this machine has {_size(memory_bytes)}. Lower `count`, "
+            "`size_px` or `num_frames`."
+        )
+    for where, stage in stages.items():
+        _check_stage(where, stage, sets, memory_bytes)
+    _check_time(sets, stages, cache)
+
+
+def smallest_share(recipe: Settings) -> int:
+    """The most processes that can train together, each with a sample in every step."""
+    halves = 2 if "single_every" in type(recipe).model_fields else 1  # Steps on two people have half as many samples.
+    return max(1, min(stage.batch for stage in stages_of(recipe).values()) // halves)
+
+
+def _check_processes(processes: int, most: int, memory_bytes: float) -> None:
+    if processes > most:
+        raise ConfigError(
+            f"{processes} processes cannot share a batch that gives {most} of them a sample each. Use `--processes {most}` or "
+            "less, or a larger `batch`."
+        )
+    if (needed := processes * _BYTES_A_PROCESS) > memory_bytes:
+        raise ConfigError(
+            f"{processes} processes need at least {_size(needed)} of memory, this machine has {_size(memory_bytes)}. "
+            "Use fewer `--processes`."
+        )
+
+
+def _check_model(recipe: Settings, memory_bytes: float) -> None:
+    for name in ("model", "transformer", "text", "network", "method", "widths", "basis_people"):
+        for where, number in _integers(getattr(recipe, name, None), name):
+            # A square matrix of that width, its gradient, two moments and the average, in float32.
+            needed = 20.0 * number * number
+            if number > _WIDEST or needed > memory_bytes:
+                raise ConfigError(
+                    f"`{where}` is {number}: at most {_WIDEST} is possible, and a layer so wide needs {_size(needed)} of memory "
+                    f"at the least, where this machine has {_size(memory_bytes)}. Lower it."
+                )
+
+
+def _check_disk(sets: dict[str, render_puppets.PuppetSettings], cache: Path) -> None:
+    missing = sum(_bytes_of(s, s.count) for s in sets.values() if not _is_there(s, cache))
+    place = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    if missing > free:
+        raise ConfigError(
+            f"The data need at least {_size(missing)} on the disk of {cache}, {_size(free)} are free. Lower `count`, `size_px` "
+            "or `num_frames`, free space, or choose another `--output`."
+        )
+
+
+def _check_stage(
+    where: str,
+    stage: LoopSettings,
+    sets: dict[str, render_puppets.PuppetSettings],
+    memory_bytes: float,
+) -> None:
+    smallest = min((s for s in sets.values()), key=lambda s: _bytes_of(s, 1), default=None)
+    if smallest is None:
+        return
+    # Latents are the smallest form of a sample: a 64th of its pixels and a quarter of its frames, in 16 channels.
+    pixels = smallest.size_px**2 * (1 if smallest.kind in ("images", "faces") else smallest.num_frames)
+    needed = 4.0 * _SAMPLE_ARRAYS * stage.batch * pixels / 64 * 16 / 4
+    if needed > memory_bytes:
+        raise ConfigError(
+            f"`{where}.batch` is {stage.batch}: a step needs at least {_size(needed)} of memory, this machine has "
+            f"{_size(memory_bytes)}. Lower it."
+        )
+
+
+def _check_time(sets: dict[str, render_puppets.PuppetSettings], stages: dict[str, LoopSettings], cache: Path) -> None:
+    cores = os.cpu_count() or 1
+    megapixels = sum(_bytes_of(s, s.count) / 3e6 for s in sets.values() if not _is_there(s, cache))
+    drawing_s = megapixels * _S_A_MEGAPIXEL / 10 / cores
+    training_s = 0.0
+    for stage in stages.values():
+        ends = [] if stage.steps is None else [stage.steps * _S_A_STEP]
+        ends += [] if stage.minutes is None else [60 * stage.minutes]
+        training_s += min(ends)
+    if drawing_s + training_s > _LONGEST_S:
+        raise ConfigError(
+            f"This recipe takes at least {_days(drawing_s)} of drawing puppets and {_days(training_s)} of training. Lower "
+            "`count`, `steps` or `minutes`."
+        )
+
+
+def _is_there(settings: render_puppets.PuppetSettings, cache: Path) -> bool:
+    """Are the first and the last shard there? What is in between is looked at when it is needed."""
+    target, last = render_puppets.folder(settings, cache), (settings.count - 1) // settings.shard
+    return all(shards.is_complete(target, i, render_puppets.samples_in(settings, i)) for i in {0, last})
+
+
+def _bytes_of(settings: render_puppets.PuppetSettings, count: int) -> float:
+    frames = 1 if settings.kind in ("images", "faces") else settings.num_frames
+    wide = 2 if settings.kind == "two_person" else 1
+    return 3.0 * count * frames * wide * settings.size_px**2
+
+
+def _memory_bytes() -> float:
+    """Of the machine, or of the container where it has less."""
+    found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    with contextlib.suppress(OSError, ValueError):  # No such file, or "max".
+        found.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(found)
+
+
+def _integers(value: Any, name: str) -> Iterator[tuple[str, int]]:
+    if isinstance(value, Settings):
+        value = value.model_dump()
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _integers(inner, f"{name}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _integers(inner, f"{name}.{number}")
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, value
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.0f} PB" if count < 1e9 else f"{count:.1e} PB"
+
+
+def _days(seconds: float) -> str:
+    days = seconds / 86_400
+    return f"{days:,.1f} days" if days < 1e9 else f"{days:.1e} days"

@@ -1,0 +1,212 @@
+"""Which parameters learn, how fast, and what the slow-moving average of them is."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from likeness.config import Settings
+from likeness.runtime import choose_training_dtype
+
+
+class OptimizerSettings(Settings):
+    """AdamW, or Muon for the hidden matrices and AdamW for everything else."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    """`muon` takes the hidden matrices and leaves vectors, embeddings and, unless `kernels`, kernels to AdamW."""
+    kernels: bool = False
+    """Muon takes the kernels of hidden convolutions as well, each as a matrix of outputs by inputs and taps."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak rate of AdamW."""
+    muon_learning_rate: float = Field(default=2e-3, gt=0)
+    """Peak rate of Muon, in AdamW's units (its updates are rescaled to the size of AdamW's)."""
+    final_fraction: float = Field(default=0.02, ge=0, le=1)
+    """The cosine ends at this fraction of the peak."""
+    warmup_steps: int = Field(default=100, ge=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay of matrices."""
+    beta2: float = Field(default=0.99, gt=0, lt=1)
+    """AdamW's memory of squared gradients."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this global norm."""
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    """Decay a step of the average that is sampled from and shipped; shorter at the start of training."""
+
+
+class Optimizers:
+    """The optimizers of one stage behind one `step`."""
+
+    def __init__(self, modules: dict[str, nn.Module], settings: OptimizerSettings) -> None:
+        self.settings = settings
+        named = [
+            (f"{prefix}.{name}", parameter)
+            for prefix, module in modules.items()
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        ]
+        self.parameters = [parameter for _, parameter in named]
+        taken = [p for name, p in named if settings.kind == "muon" and _is_muons(name, p, settings)]
+        self.kernels = [(p, nn.Parameter(p.detach().flatten(1).clone())) for p in taken if p.ndim > 2]
+        """Kernels that Muon takes, and each as the matrix that it takes."""
+        matrices = [*(p for p in taken if p.ndim == 2), *(matrix for _, matrix in self.kernels)]
+        ids = {id(p) for p in taken}
+        rest = [p for p in self.parameters if id(p) not in ids]
+        self.parts: dict[str, torch.optim.Optimizer] = {
+            "adamw": torch.optim.AdamW(
+                [
+                    {"params": [p for p in rest if p.ndim > 1], "weight_decay": settings.weight_decay},
+                    {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+                ],
+                lr=settings.learning_rate,
+                betas=(0.9, settings.beta2),
+                fused=True,
+            )
+        }
+        if matrices:
+            is_able = choose_training_dtype("auto") == torch.bfloat16
+            self.parts["muon"] = (torch.optim.Muon if is_able else WideMuon)(
+                matrices,
+                lr=settings.muon_learning_rate,
+                weight_decay=settings.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+
+    def gradients(self) -> list[Tensor]:
+        """Of every parameter, zeros where a step did not reach one, so that processes agree on their number."""
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
+    def step(self, *, step: int, progress: float) -> float:
+        """Clip, update, clear; return the norm of the gradients before clipping. One that is not finite updates nothing."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        if not math.isfinite(float(norm)):
+            return float(norm)
+        factor = rate_factor(self.settings, step=step, progress=progress)
+        peaks = {"adamw": self.settings.learning_rate, "muon": self.settings.muon_learning_rate}
+        for name, part in self.parts.items():
+            for group in part.param_groups:
+                group["lr"] = peaks[name] * factor
+        self._fill_matrices()
+        for part in self.parts.values():
+            part.step()
+            part.zero_grad()
+        self._empty_matrices()
+        return float(norm)
+
+    @torch.no_grad()
+    def _fill_matrices(self) -> None:
+        for kernel, matrix in self.kernels:
+            assert kernel.grad is not None
+            matrix.copy_(kernel.flatten(1))
+            matrix.grad = kernel.grad.flatten(1)
+
+    @torch.no_grad()
+    def _empty_matrices(self) -> None:
+        for kernel, matrix in self.kernels:
+            kernel.copy_(matrix.view(kernel.shape))
+            kernel.grad = None
+
+
+class WideMuon(torch.optim.Muon):
+    """Torch's Muon in float32.
+
+    That one makes updates orthogonal in bfloat16, whatever the parameters are, which takes seventeen times as long on
+    one that does not multiply it (`benchmarks/precision.py`).
+    """
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        assert closure is None
+        for group in self.param_groups:
+            assert group["adjust_lr_fn"] == "match_rms_adamw"
+            momentum = group["momentum"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                average = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
+                update = parameter.grad.lerp(average, momentum) if group["nesterov"] else average
+                update = orthogonalize(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+                rate = group["lr"] * 0.2 * max(parameter.shape) ** 0.5  # "match_rms_adamw"
+                parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+
+
+def orthogonalize(matrix: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
+    """The nearest orthogonal matrix, roughly: Newton and Schulz's iteration of fifth order, as Muon has it.
+
+    Shapes:
+        matrix: (rows, columns)
+        returns: as `matrix`; singular values between about 0.5 and 1.2
+    """
+    a, b, c = coefficients
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if is_tall else matrix) / matrix.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if is_tall else x
+
+
+def rate_factor(settings: OptimizerSettings, *, step: int, progress: float) -> float:
+    """Linear warm-up in steps, then a cosine over `progress`, which runs from 0 to 1."""
+    warm = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    return warm * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
+
+
+class MovingAverage:
+    """An exponential moving average of parameters, warmed up so that early values do not linger."""
+
+    def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
+        self.decay = decay
+        self.names = [
+            (prefix, name) for prefix, m in modules.items() for name, p in m.named_parameters() if p.requires_grad
+        ]
+        self.sources = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.values = [p.detach().clone() for p in self.sources]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (step + 1) / (step + 10))
+        for value, source in zip(self.values, self.sources, strict=True):
+            value.lerp_(source, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange the averages and the parameters; a second call puts them back."""
+        for value, source in zip(self.values, self.sources, strict=True):
+            kept = source.detach().clone()
+            source.copy_(value)
+            value.copy_(kept)
+
+    def pack(self) -> dict[str, Tensor]:
+        return {f"{prefix}.{name}": value for (prefix, name), value in zip(self.names, self.values, strict=True)}
+
+    @torch.no_grad()
+    def unpack(self, packed: dict[str, Tensor]) -> None:
+        """Put back what `pack` gave; a KeyError or ValueError if it is of another model."""
+        for (prefix, name), value in zip(self.names, self.values, strict=True):
+            kept = packed[f"{prefix}.{name}"]
+            if kept.shape != value.shape:
+                raise ValueError(f"the average of {prefix}.{name} is of another shape")
+            value.copy_(kept)
+
+
+def freeze(modules: Iterable[nn.Module]) -> None:
+    for module in modules:
+        module.requires_grad_(False).eval()
+
+
+def _is_muons(name: str, parameter: nn.Parameter, settings: OptimizerSettings) -> bool:
+    outer = ("shared", "embed", "patch_embed", "proj_out", "relative_attention_bias", "queries", "position")
+    outer = (*outer, "conv_in", "conv_out")
+    hidden = parameter.ndim == 2 or (settings.kernels and parameter.ndim > 2)
+    return hidden and not any(word in name for word in outer)

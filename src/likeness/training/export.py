@@ -1,0 +1,95 @@
+"""Puts trained parts together as the checkpoint that the package carries. Run it after all recipes of `recipes/tiny`.
+
+python -m likeness.training.export
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from likeness import files, weights
+from likeness.errors import WeightsError
+
+NEWEST = {
+    "base": ("base_guided", "base"),
+    "magic_mirror": ("magic_mirror_rollout", "magic_mirror_more", "magic_mirror"),
+    "fantasy_id": ("fantasy_id_mentored", "fantasy_id"),
+    "recognizer": ("recognizer",),
+    "shape": ("shape",),
+}
+"""For each part the runs that give it, by the names of their recipes: the first that is there is taken."""
+DECODERS = ("decoder_more", "decoder")
+"""Runs whose VAE replaces the base's: the latents are the same."""
+OPTIONAL = ("fantasy_id",)
+"""Shipped where there is such a run. What shipped before is left out: it was trained over another base."""
+INDEPENDENT = ("recognizer", "shape")
+"""Those that know nothing of the base: what ships already stays where there is no newer run."""
+
+
+def export_checkpoint(runs: Path, target: Path) -> Path:
+    """Copy each run's model into `target` and list the checksums of all files.
+
+    Args:
+        runs: Folder of the runs, named as their recipes.
+        target: The checkpoint; what was there is replaced.
+
+    Returns:
+        The list of checksums.
+
+    Raises:
+        WeightsError: A run has not finished, or an adapter was trained over another base than the one that ships.
+    """
+    models = {part: _newest(runs, names) for part, names in NEWEST.items()}
+    for part in INDEPENDENT:
+        if not models[part].is_dir() and (target / part).is_dir():
+            models[part] = target / part
+    absent = [str(folder) for part, folder in models.items() if part not in OPTIONAL and not folder.is_dir()]
+    if absent:
+        raise WeightsError(
+            f"Not trained yet: {', '.join(absent)}. Run `likeness train` with recipes/tiny/*.toml first."
+        )
+    base = models.pop("base")
+    models = {part: folder for part, folder in models.items() if folder.is_dir()}
+    for folder in models.values():
+        _refuse_other_base(folder, base)
+    sharpened = _newest(runs, DECODERS) / "vae"
+    with files.write_atomically(target, replaces_folder=True) as draft:
+        shutil.copytree(base, draft)
+        for part, folder in models.items():
+            shutil.copytree(folder, draft / part)
+        if sharpened.is_dir():
+            shutil.rmtree(draft / "vae")
+            shutil.copytree(sharpened, draft / "vae")
+        weights.write_checksums(draft)
+    return target / weights.CHECKSUMS_FILE
+
+
+def _newest(runs: Path, names: tuple[str, ...]) -> Path:
+    """The model of the first run that has one, of the last if none has."""
+    models = [runs / name / "model" for name in names]
+    return next((folder for folder in models if folder.is_dir()), models[-1])
+
+
+def _refuse_other_base(model: Path, base: Path) -> None:
+    recipe = model.with_name("recipe.json")
+    if not recipe.is_file():
+        return
+    over = json.loads(recipe.read_text())["settings"].get("base")
+    if over is not None and Path(over).parent.name != base.parent.name:
+        raise WeightsError(
+            f"{model} was trained over {over}, and {base} ships. Train the recipe that goes on over {base.parent.name}, "
+            f"or move {base.parent} away."
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the checkpoint that ships from finished runs.")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--target", type=Path, default=weights.CHECKPOINTS / "tiny")
+    arguments = parser.parse_args()
+    export_checkpoint(arguments.runs, arguments.target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Trains identity methods over a frozen base."""

@@ -1,0 +1,36 @@
+"""Trains Magic Mirror (arXiv:2501.03931v1), as the paper does: an image stage, then a video stage."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from likeness.methods.magic_mirror import MagicMirror
+from likeness.training.methods.settings import MethodRecipe
+from likeness.training.methods.spec import MethodTrainingSpec
+from likeness.training.methods.train import train_method
+
+
+class MagicMirrorRecipe(MethodRecipe):
+    """Magic Mirror over a trained base."""
+
+    kind: Literal["magic_mirror"]
+
+
+class MagicMirrorTrainingSpec(MethodTrainingSpec):
+    """Magic Mirror reads the embedding of every image."""
+
+    def __init__(self) -> None:
+        super().__init__("magic_mirror", MagicMirror)
+
+    def prepare(self, method: Any, data: dict[str, Any], *, is_new: bool) -> None:
+        if is_new:
+            method.standardize_embeddings(data["faces"]["embedding"])
+
+    def extra_conditioning(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor:
+        return data[source]["embedding"][faces]
+
+
+def run(recipe: MagicMirrorRecipe, folder: Path, cache: Path) -> Path:
+    """Train the method and write its adapter to `folder/model`."""
+    return train_method(recipe, folder, cache, MagicMirrorTrainingSpec())

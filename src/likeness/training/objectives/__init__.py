@@ -1,0 +1,1 @@
+"""Loss functions and the teachers that give their targets."""

@@ -1,0 +1,79 @@
+"""Representation alignment with a perfect teacher: a middle block learns from noisy latents what is where.
+
+REPA (arXiv:2410.06940v1) draws the features of a middle block towards those of a pretrained encoder of the clean image.
+Puppets know more than any encoder: parts, normals, places on the head and features of the face, exactly
+(`likeness.puppets.maps`). A small head predicts them from the block's tokens; it learns beside the denoiser and does not
+ship.
+"""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from likeness.puppets.rendering.maps import CHANNELS
+
+CELLS = 2
+"""Cells of the maps across a latent pixel."""
+_LEAST_STD = 0.02
+
+
+class MapHead(nn.Module):
+    """Predicts dense maps, each channel freed of its mean and scale, from the video tokens of a block."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int, patch_size: int) -> None:
+        super().__init__()
+        self.cells = CELLS * patch_size
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 2 * width)
+        self.proj_out = nn.Linear(2 * width, len(CHANNELS) * self.cells**2)
+        self.register_buffer("mean", torch.zeros(len(CHANNELS), 1, 1))
+        self.register_buffer("std", torch.ones(len(CHANNELS), 1, 1))
+
+    def measure(self, maps: Tensor) -> None:
+        """Take mean and scale from some maps (samples, frames, channels, height, width), uint8."""
+        values = maps.float() / 255
+        self.mean.copy_(values.mean(dim=(0, 1, 3, 4)).view(-1, 1, 1))
+        self.std.copy_(values.std(dim=(0, 1, 3, 4)).clamp(min=_LEAST_STD).view(-1, 1, 1))
+
+    def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
+        """From tokens to standardized maps.
+
+        Shapes:
+            tokens: (batch, frames * rows * columns, width), of square frames
+            returns: (batch, frames, channels, rows * cells, columns * cells)
+        """
+        values = self.proj_out(nn.functional.silu(self.up(self.norm(tokens))))
+        rows = round((tokens.shape[1] // num_frames) ** 0.5)
+        return rearrange(
+            values, "b (f h w) (c y x) -> b f c (h y) (w x)", f=num_frames, h=rows, y=self.cells, x=self.cells
+        )
+
+    def standardize(self, maps: Tensor) -> Tensor:
+        """Maps (..., channels, height, width) as uint8 to what `forward` predicts."""
+        return (maps.float() / 255 - self.mean) / self.std
+
+
+class VideoTokens:
+    """Keeps the video tokens that a block of a CogVideoX transformer returned last."""
+
+    def __init__(self, block: nn.Module) -> None:
+        self.last: Tensor | None = None
+        self.handle = block.register_forward_hook(self._keep)
+
+    def _keep(self, block: nn.Module, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:
+        del block, inputs
+        self.last = outputs[0]
+
+    def take(self) -> Tensor:
+        """The tokens, which are then forgotten so that nothing holds on to the graph."""
+        tokens, self.last = self.last, None
+        assert tokens is not None, "the transformer has not run"
+        return tokens
+
+    def remove(self) -> None:
+        self.handle.remove()

@@ -1,0 +1,167 @@
+"""What every diffusion stage shares: noise, the loss on v, pieces of text, and sampling for sheets.
+
+CogVideoX predicts v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 under zero terminal SNR. Its trainers weight the
+error of x0 by 1 / (1 - alpha_bar); that is the plain squared error of v, which is what is computed here.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from pydantic import Field
+from torch import Tensor, nn
+
+from likeness.training.engine.loop import LoopSettings
+
+Timesteps = Literal["uniform", "logit_normal", "log_snr_normal"]
+STEPS = 1000
+UNIFORM_SHARE = 0.1
+"""Of the timesteps that `log_snr_normal` draws, so many are uniform: pure noise, where sampling begins, is among them."""
+
+
+class DiffusionStageSettings(LoopSettings):
+    """What every stage that learns v says."""
+
+    data: Literal["images", "clips"]
+    """What it learns from."""
+    text_drop: float = Field(default=0.1, ge=0, le=1)
+    """Share of samples whose sentence is empty, for guidance."""
+    timesteps: Timesteps = "uniform"
+    """Which noise levels are trained how often; `log_snr_normal` draws the logarithm of signal over noise (EDM,
+    arXiv:2206.00364) and looks up the timestep."""
+    log_snr_mean: float = 0.0
+    """Mean of the logarithm of signal over noise, with `log_snr_normal`."""
+    log_snr_std: float = Field(default=2.0, gt=0)
+    """Its standard deviation."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of activations, products and what is frozen; weights learn in float32. `auto` is bfloat16 where the processor
+    multiplies it, float32 elsewhere."""
+    guidance: float = 5.0
+    """By the sentence, in sheets and, where a method draws its own latents, in rollouts."""
+
+
+def sample_timesteps(count: int, settings: DiffusionStageSettings, alpha_bars: Tensor) -> Tensor:
+    """Timesteps of a batch, (count,), by `settings.timesteps`; `alpha_bars` (STEPS,) fall to 0."""
+    if settings.timesteps == "log_snr_normal":
+        noise_over_signal = ((1 - alpha_bars) / alpha_bars).log()  # Rises with the timestep, to infinity.
+        wanted = settings.log_snr_mean + settings.log_snr_std * torch.randn(count)
+        drawn = torch.searchsorted(noise_over_signal, -wanted).clamp(max=STEPS - 1)
+        return torch.where(torch.rand(count) < UNIFORM_SHARE, torch.randint(STEPS, (count,)), drawn)
+    share = torch.rand(count) if settings.timesteps == "uniform" else torch.sigmoid(torch.randn(count))
+    return (share * STEPS).long().clamp(0, STEPS - 1)
+
+
+def add_noise(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """The noisy latents and the v that leads back; `alpha_bar` has one number a sample."""
+    keep, blur = _roots(alpha_bar, clean)
+    return keep * clean + blur * noise, keep * noise - blur * clean
+
+
+def clean_from(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x0 as the model sees it."""
+    keep, blur = _roots(alpha_bar, noisy)
+    return keep * noisy - blur * velocity
+
+
+def noise_from(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The noise as the model sees it."""
+    keep, blur = _roots(alpha_bar, noisy)
+    return keep * velocity + blur * noisy
+
+
+def _roots(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    shaped = alpha_bar.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+    return shaped.sqrt(), (1 - shaped).sqrt()
+
+
+@cache
+def rope(head_width: int, grid: int, num_latent_frames: int) -> tuple[Tensor, Tensor]:
+    """The rotary embedding of a square clip, as the stock pipeline prepares it."""
+    corners = ((0, 0), (grid, grid))
+    embedding: Any = get_3d_rotary_pos_embed(head_width, corners, (grid, grid), num_latent_frames)
+    return embedding
+
+
+def denoise(
+    transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
+) -> Tensor:
+    """The v that a CogVideoX transformer predicts for square clips, with the rotary embedding of their grid.
+
+    Shapes:
+        noisy: (batch, frames, channels, height, width)
+        text: (batch, tokens, width)
+        timesteps: (batch,)
+        frames: places in time of the latent frames, where `noisy` has not all of a clip's: [0, 3] for the first and fourth
+        returns: v, as `noisy`
+    """
+    config = transformer.config
+    grid = noisy.shape[-1] // config.patch_size
+    count = noisy.shape[1] if frames is None else max(frames) + 1
+    embedding = rope(config.attention_head_dim, grid, count)
+    if frames is not None:
+        cosine, sine = (part.unflatten(0, (count, -1))[list(frames)].flatten(0, 1) for part in embedding)
+        embedding = (cosine, sine)
+    return transformer(
+        hidden_states=noisy,
+        encoder_hidden_states=text,
+        timestep=timesteps,
+        image_rotary_emb=embedding,
+        return_dict=False,
+    )[0]
+
+
+def tokenize(tokenizer: Any, sentences: Sequence[str], length: int) -> Tensor:
+    """Padded token ids, as the stock pipeline makes them: (sentences, length)."""
+    padded = tokenizer(list(sentences), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return padded.input_ids
+
+
+class CastParameters(nn.Module):
+    """Runs a module in another dtype while its parameters, and their gradients, stay as they are.
+
+    Those under a name of `wide` stay in float32.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, *, wide: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.module, self.dtype, self.wide = module, dtype, frozenset(wide)
+        if dtype == torch.bfloat16:
+            # The fused attention of a CPU takes four times as long in bfloat16 as plain products do.
+            torch.backends.cuda.enable_flash_sdp(False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        cast = {
+            name: p.to(self.dtype)
+            for name, p in self.module.named_parameters()
+            if self.wide.isdisjoint(name.split("."))
+        }
+        return torch.func.functional_call(self.module, cast, args, kwargs)
+
+
+def cast_base(transformer: nn.Module, method: nn.Module, dtype: torch.dtype) -> None:
+    """Cast what a transformer has of its own, and nothing of the method that it wears."""
+    worn = {id(parameter) for parameter in method.parameters()}
+    for parameter in transformer.parameters():
+        if id(parameter) not in worn:
+            parameter.data = parameter.data.to(dtype)
+
+
+@torch.no_grad()
+def sample(
+    pipe: CogVideoXPipeline, *, num_frames: int, seed: int, guidance: float, steps: int = 20, **prompt: Any
+) -> list[np.ndarray]:
+    """Clips from a pipeline as bytes, one a prompt: (frames, height, width, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    output: Any = pipe(
+        **prompt,
+        num_frames=num_frames,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        generator=generator,
+        output_type="np",
+    )
+    return [(clip * 255).round().astype(np.uint8) for clip in output.frames]
