@@ -15,8 +15,9 @@ def latents_by_step(pipe, **prompt):
         return tensors
 
     pipe(
-        height=32, width=32, num_frames=9, num_inference_steps=STEPS, guidance_scale=6.0, max_sequence_length=TEXT_TOKENS,
-        generator=torch.Generator().manual_seed(0), output_type="latent", callback_on_step_end=keep,
+        height=32, width=32, num_frames=9, num_inference_steps=STEPS, guidance_scale=6.0,
+        max_sequence_length=TEXT_TOKENS, generator=torch.Generator().manual_seed(0), output_type="latent",
+        callback_on_step_end=keep,
         **{name: value for name, value in prompt.items() if name != "max_sequence_length"},
     )  # fmt: skip
     return steps

@@ -25,7 +25,7 @@ def plainly(monkeypatch):
     """Switch the hoisting off: the adapter computes all of it in the blocks, as in training."""
 
     def switch():
-        monkeypatch.setattr(ModulationCache, "suits", staticmethod(lambda _transformer: False))
+        monkeypatch.setattr(ModulationCache, "is_applicable", lambda _self: False)
 
     return switch
 
@@ -180,7 +180,8 @@ def test_caches_that_halve_the_batch_find_the_conditional_rows(pipe, mirror):
         encoded = mirror.prompt(PROMPT)
         pipe.transformer.enable_cache(
             FasterCacheConfig(
-                spatial_attention_block_skip_range=2, is_guidance_distilled=False, current_timestep_callback=lambda: int(pipe.current_timestep),
+                spatial_attention_block_skip_range=2, is_guidance_distilled=False,
+                current_timestep_callback=lambda: int(pipe.current_timestep),
                 tensor_format="BFCHW",
                 unconditional_batch_skip_range=2, unconditional_batch_timestep_skip_range=(-1, 1000),
             )
