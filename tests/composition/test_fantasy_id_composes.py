@@ -51,7 +51,7 @@ def subject():
     return Subject(
         pipe=miniature.make_pipe,
         mirror=lambda pipe: make_fantasy(pipe.transformer, TOPOLOGY),
-        traits=random_head,
+        extra_conditioning=random_head,
         prompt=miniature.PROMPT,
         options={"height": 32, "width": 32, "num_frames": 9},
     )

@@ -98,7 +98,7 @@ def test_blocks_that_are_not_named_are_stock_bit_for_bit(transformer):
         ({"branch": "none"}, "must be one of conditional, both"),
         ({"blocks": [1]}, "names 1, which is not adapted; those are 0, 2"),
         ({"blocks": [9]}, "names 9; the transformer has blocks 0 to 3"),
-        ({"scale": -1.0}, "must be 0 or more"),
+        ({"scale": -1.0}, "must be a finite number from 0"),
     ],
 )
 def test_controls_out_of_range_are_refused(mirror, controls, message):

@@ -171,7 +171,7 @@ def test_no_factor_is_computed_inside_the_loop(pipe, mirror):
     with mirror.identity([make_face()]):
         sample(pipe, **mirror.prompt(PROMPT), callback_on_step_end=look)
     assert "Linear" in per_step[0]
-    assert set(per_step[1]) == {"FaceAddedAttention"}
+    assert set(per_step[1]) == {"PackedFaceAttention"}
 
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # diffusers' own call

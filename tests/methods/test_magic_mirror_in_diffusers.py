@@ -46,7 +46,7 @@ def test_group_offload_of_diffusers_changes_nothing(transformer, kind):
         assert torch.equal(transformer(**inputs).sample, plain)
 
 
-@pytest.mark.usefixtures("magic_mirror")
+@pytest.mark.usefixtures("mirror")
 def test_fused_projections_are_refused_instead_of_dropping_the_face(pipe):
     with pytest.raises(ValueError, match="not supported"):
         pipe.transformer.fuse_qkv_projections()

@@ -85,7 +85,7 @@ class ModulationCache:
         self.blocks: list[FaceBlock] = list(transformer.transformer_blocks)  # pyright: ignore[reportAttributeAccessIssue]
         self._tables: dict[Key, dict[int, BlockTables | tuple[Tensor, Tensor]]] = {}
         self._complete: set[Key] = set()
-        self._faces: dict[tuple[int, int], tuple[Tensor, Tensor] | tuple[None, None]] = {}
+        self._keys_values: dict[tuple[int, int], tuple[Tensor, Tensor] | tuple[None, None]] = {}
         self._released: OffloadedParameters | None = None
         self._key: Key | None = None
         """Of the current pass; None where rows have different timesteps."""
@@ -187,7 +187,7 @@ class ModulationCache:
             block.tables = None
         self._tables.clear()
         self._complete.clear()
-        self._faces.clear()
+        self._keys_values.clear()
 
     def _can_release(self) -> bool:
         """Whether weights may be offloaded: not under diffusers' own offload, and not where they are quantized."""
@@ -262,9 +262,9 @@ class ModulationCache:
         """Return K and V of a block. A pass may adapt all rows or half of them, so both are cached."""
         assert block.layer is not None
         key = (block.number, len(face))
-        if key not in self._faces:
-            self._faces[key] = block.layer.attention.keys_and_values(block.base.attn1, face)
-        return self._faces[key]
+        if key not in self._keys_values:
+            self._keys_values[key] = block.layer.attention.keys_and_values(block.base.attn1, face)
+        return self._keys_values[key]
 
     def _release(self) -> None:
         """Offload the weights that the tables replace."""
