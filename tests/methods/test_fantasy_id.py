@@ -177,7 +177,7 @@ def test_whole_transformer_adds_equation_2_behind_every_block(transformer, topol
     assert list(fantasy.layers) == ["0", "1", "2", "3"]
     with fantasy.conditioned(identity):
         assert_close(transformer(**inputs).sample, expected)
-        with torch.no_grad():  # keys and values are kept
+        with torch.no_grad():  # keys and values are cached
             assert_close(transformer(**inputs).sample, expected)
             assert_close(transformer(**inputs).sample, expected)
 
