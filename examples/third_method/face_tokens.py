@@ -1,7 +1,7 @@
 """A third method in one file: a face's embedding as a few tokens that every block reads.
 
-That is IP-Adapter (arXiv:2308.06721v1) with a recognizer's embedding in the place of CLIP's, on a video transformer. It
-is here to show what a method has to say (docs/add_a_method.md), not to be the best one.
+It is IP-Adapter (arXiv:2308.06721v1) with a recognizer's embedding instead of CLIP's, on a video transformer. It shows
+what a method has to implement (docs/add_a_method.md) and is not tuned for quality.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from likeness.adapters.blocks.fantasy_id import InjectionLayer, KVCache, wrap
+from likeness.adapters.blocks.fantasy_id import InjectionLayer, wrap
 from likeness.adapters.diffusers.attach import transformer_sizes
+from likeness.adapters.sampling.kv_cache import KVCache
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
 from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.tokens import PersonTokens
@@ -58,21 +59,21 @@ class FaceTokens(Method):
         return {"width": sizes["width"], "num_layers": sizes["num_layers"], **changes}
 
     def encode(self, faces: FaceInput | Sequence[FaceInput]) -> PersonTokens:
-        """One person, from one or more pictures."""
+        """Encode one person from one or more pictures."""
         embedding = np.stack([face.embedding for face in read_faces(faces)])
 
-        def read() -> PersonTokens:
+        def encode() -> PersonTokens:
             return self.encode_tensors(None, torch.from_numpy(embedding).to(self.mean)[None])
 
-        return self._read_once([embedding], read)
+        return self._encode_cached([embedding], encode)
 
     def encode_tensors(self, _pixels: Tensor | None, embedding: Tensor) -> PersonTokens:
-        """People with gradients; embeddings are (batch, references, embedding_width)."""
+        """Encode a batch with gradients; `embedding` is (batch, references, embedding_width)."""
         standard = ((embedding - self.mean) / self.spread).to(self.reader[0].weight)
         return PersonTokens(face_tokens=self.reader(standard).flatten(1, 2))
 
     def tokenize(self, prompts: Sequence[str], tokenizer: Any, *, num_references: Any, max_length: int) -> PromptTokens:
-        """The person is not in the prompt: only the trigger word leaves it."""
+        """Return token ids without the trigger word: this method does not use the prompt."""
         del num_references
         return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=TRIGGER)
 
@@ -83,12 +84,13 @@ class FaceTokens(Method):
     def _wrap(self, block: Any, layer: nn.Module | None, number: int) -> Any:
         return wrap(block, layer, number)
 
-    def _keeper(self, transformer: Any) -> KVCache:
-        return KVCache(transformer)
+    def _make_sampling_cache(self, transformer: Any) -> KVCache:
+        del transformer
+        return KVCache()
 
 
-class FaceTokensLesson(MethodTrainingSpec):
-    """It reads the embedding of every picture, and wants to know their mean and spread first."""
+class FaceTokensTrainingSpec(MethodTrainingSpec):
+    """The method reads embeddings, and standardizes them by the mean and standard deviation of the training set."""
 
     def __init__(self) -> None:
         super().__init__("face_tokens", FaceTokens)

@@ -1,13 +1,16 @@
 """The adapted block against Fig. 4 and Eqs. 5 to 7, written from the paper with loops, in float64."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch.testing import assert_close
 
-from likeness.adapters.blocks.magic_mirror import CONDITION_KEY, FaceBlock, FaceCondition, FaceLayer
+from likeness.adapters.blocks.magic_mirror import FaceBlock, FaceLayer
+from likeness.adapters.conditioning.condition import CONDITION_KEY, BatchLayout, FaceCondition
+from likeness.adapters.conditioning.controls import IdentityControls
 from likeness.errors import ConfigError
 
 HEADS, HEAD_WIDTH, TIME, IDENTITY = 2, 4, 5, 3
@@ -34,10 +37,11 @@ def make_inputs(batch=1):
     return *(torch.randn(batch, *shape).double() for shape in shapes), (angles.cos(), angles.sin())
 
 
-def make_condition(batch=1, **options) -> FaceCondition:
+def make_condition(batch=1, *, active=None, **controls) -> FaceCondition:
     torch.manual_seed(3)
     identity, face = torch.randn(batch, IDENTITY).double(), torch.randn(batch, FACE, WIDTH).double()
-    return FaceCondition(identity=identity, face=face, text_tokens=TEXT, **options)
+    layout = BatchLayout(num_identities=batch, text_tokens=TEXT, active=active)
+    return FaceCondition(identity=identity, face=face, layout=layout, controls=IdentityControls(**controls))
 
 
 def run(block, inputs, condition):
@@ -161,21 +165,19 @@ def test_untrained_layer_differs_from_the_base_by_the_face_keys_alone():
     block.layer.attention.to_k_face.weight.data.normal_()
     assert torch.equal(run(block, inputs, condition)[0], first)
     without_face = make_block(is_trained=False, has_face=False)
-    empty = FaceCondition(identity=condition.identity, face=condition.face[:, :0], text_tokens=TEXT)
+    empty = replace(condition, face=condition.face[:, :0])
     assert_close(run(without_face, inputs, empty)[0], without_face.base(*inputs)[0])
 
 
 def test_rows_without_identity_are_the_base_bit_for_bit():
     block, inputs = make_block(), make_inputs(batch=3)
-    condition = make_condition(batch=3, active=torch.tensor([True, False, True]))
+    condition = make_condition(batch=3, active=(True, False, True))
     video, text = run(block, inputs, condition)
     stock = block.base(*(x[1:2] for x in inputs[:3]), inputs[3])
     assert torch.equal(video[1:2], stock[0])
     assert torch.equal(text[1:2, :TEXT], stock[1])
     for row in (0, 2):
-        alone = FaceCondition(
-            identity=condition.identity[row : row + 1], face=condition.face[row : row + 1], text_tokens=TEXT
-        )
+        alone = condition.take([row])
         expected = run(block, (*(x[row : row + 1] for x in inputs[:3]), inputs[3]), alone)
         assert_close(video[row : row + 1], expected[0])
         assert_close(text[row : row + 1], expected[1])

@@ -2,33 +2,33 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likeness.adapters.conditioning.regions import Regions, lay_out
+from likeness.adapters.conditioning.regions import Regions, build_region_masks
 from likeness.errors import ConfigError
 
 GRID = (1, 1, 4)
-WHOSE = torch.tensor([[0, 1, 0, 2]])
+PERSON_INDEX = torch.tensor([[0, 1, 0, 2]])
 
 
-def places(regions=None, whose=WHOSE, rows=1):
+def masks(regions=None, person_index=PERSON_INDEX, rows=1):
     regions = regions or Regions()
-    return lay_out(
-        regions, whose, GRID, rows=rows, text_tokens=4, num_people=2, device=torch.device("cpu")
+    return build_region_masks(
+        regions, person_index, GRID, rows=rows, text_tokens=4, num_people=2, device=torch.device("cpu")
     )  # fmt: skip
 
 
 def test_strips_go_to_people_in_order_of_mention():
-    assert places().video[0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
-    assert places(whose=torch.tensor([[0, 2, 1, 0]])).video[0].tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
-    assert places(whose=None).video[0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert masks().video[0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert masks(person_index=torch.tensor([[0, 2, 1, 0]])).video[0].tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
+    assert masks(person_index=None).video[0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
 
 
 def test_overlapping_areas_share_and_the_background_is_nobodys():
-    mixed = places(Regions(areas=((0, 0, 0.5, 1), (0.25, 0, 0.625, 1)))).video[0]
+    mixed = masks(Regions(areas=((0, 0, 0.5, 1), (0.25, 0, 0.625, 1)))).video[0]
     assert_close(mixed, torch.tensor([[1, 0.5, 0, 0], [0, 0.5, 0.5, 0]]))
 
 
 def test_faces_meet_their_own_region_and_word_and_nothing_else_of_their_kind():
-    bias = places().bias(2, 1.0, torch.zeros(1), order="tfv")[0, 0].exp()
+    bias = masks().attention_bias(2, 1.0, torch.zeros(1), order="tfv")[0, 0].exp()
     text, face, video = range(4), (4, 5), range(6, 10)
     assert bias[face[0]].tolist() == [1, 1, 1, 0, 1, 0, 1, 1, 0, 0]
     assert bias[face[1]].tolist() == [1, 0, 1, 1, 0, 1, 0, 0, 1, 1]
@@ -38,14 +38,14 @@ def test_faces_meet_their_own_region_and_word_and_nothing_else_of_their_kind():
 
 
 def test_across_weighs_video_between_regions_and_a_scale_the_faces():
-    bias = places(Regions(cross_region_weight=0.25)).bias(2, 0.5, torch.zeros(1), order="tvf")[0, 0].exp()
+    bias = masks(Regions(cross_region_weight=0.25)).attention_bias(2, 0.5, torch.zeros(1), order="tvf")[0, 0].exp()
     assert_close(bias[4], torch.tensor([1, 1, 1, 0, 1, 1, 0.25, 0.25, 0.5, 0]))
-    assert places().base_bias([0], torch.zeros(1)) is None
+    assert masks().stock_attention_bias([0], torch.zeros(1)) is None
 
 
 def test_factors_go_to_whom_they_belong_and_shared_words_get_the_mean():
     factors = torch.stack([torch.zeros(6), torch.ones(6)])[None]
-    shift, *_, text_gate = places().spread(factors)
+    shift, *_, text_gate = masks().factors_per_token(factors)
     assert shift[0, :, 0].tolist() == [0, 0, 1, 1]
     assert text_gate[0, :, 0].tolist() == [0.5, 0, 0.5, 1]
 

@@ -12,8 +12,8 @@ BOUNDS = {
     "pyramid_attention_broadcast": 0.09,
     "fastercache": 0.13,
 }
-"""How far a cache may take an adapted video, as a share of how far the identity does: with random weights that is more than
-twice the video's own size, and differs from method to method."""
+"""How far a cache may take an adapted video, as a share of how far the identity does: with random weights that is more
+than twice the video's own size, and differs from method to method."""
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*(meshgrid|indexing argument)")
 
 
@@ -35,16 +35,16 @@ def test_a_detached_method_leaves_the_stock_cache_bit_for_bit(subject, name):
     ["first_block_cache", *[pytest.param(name, marks=pytest.mark.slow) for name in CACHES[1:]]],
 )
 def test_a_window_of_steps_and_a_cache_go_together(subject, name):
-    """An identity that begins or ends in between never meets what the cache kept of other shapes."""
+    """An identity that begins or ends in between never gets cached values of other shapes."""
     pipe = subject.pipe()
     mirror = subject.mirror(pipe).attach(pipe)
     person = subject.identity(mirror)
 
     def sample():
         with mirror.identity(person, start=0.3, end=0.8):
-            told = mirror.prompt(subject.prompt)
+            prompts = mirror.prompt(subject.prompt)
             generator = torch.Generator().manual_seed(0)
-            return pipe(**told, **subject.options, num_inference_steps=4, generator=generator,
+            return pipe(**prompts, **subject.options, num_inference_steps=4, generator=generator,
                         output_type="latent").frames  # fmt: skip
 
     plain = sample()

@@ -26,7 +26,8 @@ pytestmark = [
 ]
 # These look into Magic Mirror by name; test_fantasy_id.py has checkpointing, copies and backends.
 for name in ("sequential_offload_lets_go_of_the_adapter", "checkpointing_goes_with_lora",
-             "a_chosen_backend_runs_all_attention", "agrees_with_the_plain_run", "blocks_compile_one_by_one_without_a_graph_break"):  # fmt: skip
+             "a_chosen_backend_runs_all_attention", "agrees_with_the_plain_run",
+             "blocks_compile_one_by_one_without_a_graph_break"):  # fmt: skip
     del globals()[f"test_{name}"]
 
 
@@ -50,7 +51,7 @@ def subject():
     return Subject(
         pipe=miniature.make_pipe,
         mirror=lambda pipe: make_fantasy(pipe.transformer, TOPOLOGY),
-        traits=random_head,
+        extra_conditioning=random_head,
         prompt=miniature.PROMPT,
         options={"height": 32, "width": 32, "num_frames": 9},
     )

@@ -1,7 +1,8 @@
 """The released FantasyID at small size, with weights drawn by name, so that another program can draw the same.
 
-`tests/golden/fantasy_id_released.safetensors` holds what the published code (commit c429092, its fixed sizes replaced by
-those below, timm 1.0.31, OpenMesh 1.2.1) computed once with these very weights and inputs, and the mesh that it read.
+`tests/golden/fantasy_id_released.safetensors` holds what the published code (commit c429092, its fixed sizes replaced
+by those below, timm 1.0.31, OpenMesh 1.2.1) computed once with these very weights and inputs, and the mesh that it
+read.
 """
 
 import json

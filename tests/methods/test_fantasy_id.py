@@ -29,9 +29,10 @@ from likeness.identity.reference import stack_heads
 from likeness.methods.fantasy_id import FantasyID, FantasyIdentity
 
 SMALL = {
-    "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "image_size_px": 32, "patch_size_px": 4, "downsampling": 4,
-    "abstractor_hidden_width": 8, "face_width": 16, "num_vertices": (66, 17, 5), "vertex_widths": (8, 16),
-    "spiral_length": 5, "fusion_depth": 1, "fusion_heads": 2, "context_width": 16, "injection_width": 16, "head_width": 8,
+    "encoder_width": 16, "encoder_depth": 1, "encoder_heads": 2, "image_size_px": 32, "patch_size_px": 4,
+    "downsampling": 4, "abstractor_hidden_width": 8, "face_width": 16, "num_vertices": (66, 17, 5),
+    "vertex_widths": (8, 16), "spiral_length": 5, "fusion_depth": 1, "fusion_heads": 2, "context_width": 16,
+    "injection_width": 16, "head_width": 8,
 }  # fmt: skip
 
 
@@ -43,7 +44,8 @@ def topology():
 
 def octahedron():
     """66 vertices on a sphere."""
-    points = [np.array(point, float) for point in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))]  # fmt: skip
+    corners = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
+    points = [np.array(corner, float) for corner in corners]
     faces = [(0, 2, 4), (2, 1, 4), (1, 3, 4), (3, 0, 4), (2, 0, 5), (1, 2, 5), (3, 1, 5), (0, 3, 5)]
     for _ in range(2):
         finer = []
@@ -175,7 +177,7 @@ def test_whole_transformer_adds_equation_2_behind_every_block(transformer, topol
     assert list(fantasy.layers) == ["0", "1", "2", "3"]
     with fantasy.conditioned(identity):
         assert_close(transformer(**inputs).sample, expected)
-        with torch.no_grad():  # keys and values are kept
+        with torch.no_grad():  # keys and values are cached
             assert_close(transformer(**inputs).sample, expected)
             assert_close(transformer(**inputs).sample, expected)
 

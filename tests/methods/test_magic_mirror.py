@@ -190,7 +190,7 @@ def test_misuse_says_what_to_do(pipe, mirror):
         make_mirror(pipe.transformer).attach(make_transformer(num_layers=6))
     with mirror.identity([make_face()], scale=1.0), pytest.raises(ConfigError, match="batch of 3"):
         pipe.transformer(**make_inputs(batch=3))
-    with pytest.raises(ConfigError, match="must be 0 or more"), mirror.identity([make_face()], scale=-1.0):
+    with pytest.raises(ConfigError, match="must be a finite number from 0"), mirror.identity([make_face()], scale=-1.0):
         pass
     pair = MagicMirrorIdentity.stack([mirror.encode([make_face()])] * 2)
     with mirror.identity(pair), pytest.raises(ConfigError, match="3 prompts were given for 2 identities"):

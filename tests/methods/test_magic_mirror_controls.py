@@ -15,8 +15,9 @@ def latents_by_step(pipe, **prompt):
         return tensors
 
     pipe(
-        height=32, width=32, num_frames=9, num_inference_steps=STEPS, guidance_scale=6.0, max_sequence_length=TEXT_TOKENS,
-        generator=torch.Generator().manual_seed(0), output_type="latent", callback_on_step_end=keep,
+        height=32, width=32, num_frames=9, num_inference_steps=STEPS, guidance_scale=6.0,
+        max_sequence_length=TEXT_TOKENS, generator=torch.Generator().manual_seed(0), output_type="latent",
+        callback_on_step_end=keep,
         **{name: value for name, value in prompt.items() if name != "max_sequence_length"},
     )  # fmt: skip
     return steps
@@ -97,7 +98,7 @@ def test_blocks_that_are_not_named_are_stock_bit_for_bit(transformer):
         ({"branch": "none"}, "must be one of conditional, both"),
         ({"blocks": [1]}, "names 1, which is not adapted; those are 0, 2"),
         ({"blocks": [9]}, "names 9; the transformer has blocks 0 to 3"),
-        ({"scale": -1.0}, "must be 0 or more"),
+        ({"scale": -1.0}, "must be a finite number from 0"),
     ],
 )
 def test_controls_out_of_range_are_refused(mirror, controls, message):

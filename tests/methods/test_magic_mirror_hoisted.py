@@ -1,4 +1,4 @@
-"""What leaves the denoising loop: the same videos, weights that leave and come back, nothing computed twice."""
+"""The sampling cache: the same videos, weights that are offloaded and restored, nothing computed twice."""
 
 import pytest
 import torch
@@ -21,11 +21,11 @@ from likeness.methods.magic_mirror import MagicMirrorIdentity
 
 
 @pytest.fixture
-def plainly(monkeypatch):
-    """Switch the hoisting off: the adapter computes all of it in the blocks, as in training."""
+def disable_cache(monkeypatch):
+    """Disable the sampling cache: blocks compute everything, as in training."""
 
     def switch():
-        monkeypatch.setattr(ModulationCache, "suits", staticmethod(lambda _transformer: False))
+        monkeypatch.setattr(ModulationCache, "is_applicable", lambda _self: False)
 
     return switch
 
@@ -43,21 +43,23 @@ CONTROLS = [
 @pytest.mark.parametrize("controls", CONTROLS, ids=str)
 @pytest.mark.parametrize("guidance_scale", [1.0, 6.0], ids=["unguided", "guided"])
 @pytest.mark.parametrize("people", [1, 2])
-def test_videos_agree_with_and_without_the_hoisting(pipe, mirror, plainly, controls, guidance_scale, people):
+def test_videos_agree_with_and_without_the_sampling_cache(
+    pipe, mirror, disable_cache, controls, guidance_scale, people
+):
     identity = MagicMirrorIdentity.stack([mirror.encode([make_face(seed)]) for seed in range(people)])
 
     def video():
         with mirror.identity(identity, **controls):
             return sample(pipe, **mirror.prompt([PROMPT] * people), guidance_scale=guidance_scale)
 
-    hoisted = video()
-    plainly()
-    assert_close(hoisted, video(), rtol=1e-5, atol=1e-5)
+    cached = video()
+    disable_cache()
+    assert_close(cached, video(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"has_face": False}, {"has_norm": False}, {"reinjects_face": True},
                                      {"norm_reads_time": False}, {"norm_factors": "shift+gate"}], ids=str)  # fmt: skip
-def test_variants_agree_with_and_without_the_hoisting(transformer, changes):
+def test_variants_agree_with_and_without_the_sampling_cache(transformer, changes):
     mirror = make_mirror(transformer, **changes).attach(transformer)
     identity, inputs = random_identity(mirror, batch=1), make_inputs(batch=2)
     with mirror.conditioned(identity):
@@ -75,8 +77,8 @@ def test_rows_with_different_timesteps_are_never_mixed_up(transformer):
         for timestep in ([100, 100], [100, 900], [900, 100], [100, 100]):
             given = {**inputs, "timestep": torch.tensor(timestep)}
             with torch.no_grad():
-                hoisted = transformer(**given).sample
-            assert_close(hoisted, transformer(**given).sample.detach(), rtol=1e-5, atol=1e-5)
+                cached = transformer(**given).sample
+            assert_close(cached, transformer(**given).sample.detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_each_identity_and_each_scale_has_tables_of_its_own(pipe, mirror):
@@ -171,7 +173,7 @@ def test_no_factor_is_computed_inside_the_loop(pipe, mirror):
     with mirror.identity([make_face()]):
         sample(pipe, **mirror.prompt(PROMPT), callback_on_step_end=look)
     assert "Linear" in per_step[0]
-    assert set(per_step[1]) == {"FaceAddedAttention"}
+    assert set(per_step[1]) == {"PackedFaceAttention"}
 
 
 @pytest.mark.filterwarnings("ignore:torch.meshgrid")  # diffusers' own call
@@ -180,7 +182,8 @@ def test_caches_that_halve_the_batch_find_the_conditional_rows(pipe, mirror):
         encoded = mirror.prompt(PROMPT)
         pipe.transformer.enable_cache(
             FasterCacheConfig(
-                spatial_attention_block_skip_range=2, is_guidance_distilled=False, current_timestep_callback=lambda: int(pipe.current_timestep),
+                spatial_attention_block_skip_range=2, is_guidance_distilled=False,
+                current_timestep_callback=lambda: int(pipe.current_timestep),
                 tensor_format="BFCHW",
                 unconditional_batch_skip_range=2, unconditional_batch_timestep_skip_range=(-1, 1000),
             )

@@ -3,6 +3,7 @@ import torch
 from diffusers import FirstBlockCacheConfig, MagCacheConfig
 from miniature import PROMPT, make_face, make_inputs, make_mirror, random_identity, sample
 
+from likeness.backbones.attention import use_dispatch
 from likeness.errors import ConfigError
 
 
@@ -46,7 +47,7 @@ def test_group_offload_of_diffusers_changes_nothing(transformer, kind):
         assert torch.equal(transformer(**inputs).sample, plain)
 
 
-@pytest.mark.usefixtures("magic_mirror")
+@pytest.mark.usefixtures("mirror")
 def test_fused_projections_are_refused_instead_of_dropping_the_face(pipe):
     with pytest.raises(ValueError, match="not supported"):
         pipe.transformer.fuse_qkv_projections()
@@ -54,5 +55,14 @@ def test_fused_projections_are_refused_instead_of_dropping_the_face(pipe):
 
 def test_attention_backend_reaches_the_adapted_layers(pipe, mirror):
     pipe.transformer.set_attention_backend("native")
-    backends = [layer.attention.processor._attention_backend for layer in mirror.layers.values()]
-    assert all(backend == "native" for backend in backends)
+    attentions = [module for layer in mirror.layers.values() for module in (layer.attention, layer.packed_attention)]
+    assert all(attention.processor._attention_backend == "native" for attention in attentions)
+
+
+@pytest.mark.parametrize("is_dispatched", [True, False])
+def test_detach_restores_the_processors_that_attach_found(transformer, is_dispatched):
+    if is_dispatched:
+        use_dispatch(transformer)
+    before = list(transformer.attn_processors.values())
+    make_mirror(transformer).attach(transformer).detach()
+    assert all(a is b for a, b in zip(transformer.attn_processors.values(), before, strict=True))

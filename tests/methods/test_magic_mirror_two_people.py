@@ -9,7 +9,7 @@ from likeness.methods.magic_mirror import MagicMirrorIdentity
 
 BOTH = "a man img1 waves at a woman img2"
 LEFT, RIGHT = (0, 0, 0.5, 1), (0.5, 0, 1, 1)
-APART = Regions(across=0.0, own_positions=True)
+APART = Regions(cross_region_weight=0.0, own_positions=True)
 
 
 def wide(pipe, mirror, faces, prompt=BOTH, *, width=64, steps=2, guidance=6.0, **controls):
@@ -31,11 +31,11 @@ def test_one_person_in_a_list_is_that_person_bit_for_bit(pipe, mirror):
 
 @pytest.mark.parametrize("branch", ["conditional", "both"])
 @pytest.mark.parametrize("regions", [None, APART, Regions(areas=((0, 0, 0.6, 1), (0.5, 0.2, 0.9, 1)))])
-def test_what_is_kept_while_sampling_agrees_with_the_figure(pipe, mirror, regions, branch):
+def test_the_sampling_cache_agrees_with_the_figure(pipe, mirror, regions, branch):
     people = [[make_face(0)], [make_face(1), make_face(2)]]
-    kept = wide(pipe, mirror, people, regions=regions, branch=branch)
-    mirror._keeper = lambda _transformer: None
-    assert_close(kept, wide(pipe, mirror, people, regions=regions, branch=branch), atol=2e-5, rtol=1e-4)
+    cached = wide(pipe, mirror, people, regions=regions, branch=branch)
+    mirror._make_sampling_cache = lambda _transformer: None
+    assert_close(cached, wide(pipe, mirror, people, regions=regions, branch=branch), atol=2e-5, rtol=1e-4)
 
 
 def test_kept_apart_a_face_reaches_its_own_strip_alone(pipe):

@@ -1,1 +1,1 @@
-"""From identity tokens to the inside of a frozen transformer: modulation, attention, block, attach."""
+"""Layers that condition a frozen transformer on identity tokens, and their attachment to diffusers models."""

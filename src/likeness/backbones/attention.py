@@ -1,16 +1,17 @@
-"""The stock CogVideoX attention through diffusers' dispatch, with fewer passes over memory.
+"""The stock CogVideoX attention through diffusers' attention dispatch.
 
-The stock processor calls PyTorch's attention directly, so `set_attention_backend` does nothing for it. This one is the
-same arithmetic, keeps tokens in the layout (batch, tokens, heads, head_width) from the projection to the output, which
-spares two transposed copies, and lets a backend be chosen.
+The stock processor calls PyTorch's attention directly, so `set_attention_backend` and context parallelism have no
+effect on it. This one runs the same operations in the same order, bit for bit, but leaves the attention itself to the
+dispatch. It has no weights.
 """
 
 from typing import Any
 
+import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention, CogVideoXAttnProcessor2_0
 from diffusers.models.embeddings import apply_rotary_emb
-from torch import Tensor, cat, nn
+from torch import Tensor, nn
 
 from likeness.errors import ConfigError
 
@@ -18,16 +19,23 @@ Rope = tuple[Tensor, Tensor]
 
 
 class DispatchedAttnProcessor:
-    """Joint attention of text and video of a stock block, through diffusers' attention dispatch.
+    """Joint attention of text and video of a stock block.
+
+    Args:
+        stock: The processor that this one replaces.
 
     Shapes:
         hidden_states: (batch, video_tokens, width)
         encoder_hidden_states: (batch, text_tokens, width)
-        returns: both, after attention
+        image_rotary_emb: cosines and sines, each (video_tokens, head_width)
+        returns: both states after attention
     """
 
     _attention_backend: Any = None
     _parallel_config: Any = None
+
+    def __init__(self, stock: CogVideoXAttnProcessor2_0) -> None:
+        self.stock = stock
 
     def __call__(
         self,
@@ -37,61 +45,72 @@ class DispatchedAttnProcessor:
         attention_mask: Tensor | None = None,
         image_rotary_emb: Rope | None = None,
     ) -> tuple[Tensor, Tensor]:
+        num_text = encoder_hidden_states.shape[1]
+        joint = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         assert attn.to_k is not None
         assert attn.to_v is not None
         assert attn.to_out is not None
-        if attention_mask is not None:
-            raise ConfigError("CogVideoX attends without a mask, but one was given. Leave `attention_mask` out.")
-        text_tokens = encoder_hidden_states.shape[1]
-        x = cat([encoder_hidden_states, hidden_states], dim=1)
         query, key, value = (
-            layer(x).unflatten(-1, (attn.heads, -1))  # (batch, tokens, heads, head_width)
-            for layer in (attn.to_q, attn.to_k, attn.to_v)
-        )
+            layer(joint).unflatten(-1, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v)
+        )  # (batch, heads, tokens, head_width)
         query = query if attn.norm_q is None else attn.norm_q(query)
         key = key if attn.norm_k is None else attn.norm_k(key)
         if image_rotary_emb is not None:
-            query, key = (_rotate(x, image_rotary_emb, text_tokens) for x in (query, key))
+            query, key = (_rotate(x, image_rotary_emb, num_text) for x in (query, key))
         mixed = dispatch_attention_fn(
-            query, key, value, backend=self._attention_backend, parallel_config=self._parallel_config
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+            attn_mask=attention_mask,  # Stock blocks pass none; regions of several people do.
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
         )
-        x = attn.to_out[1](attn.to_out[0](mixed.flatten(2)))
-        return x[:, text_tokens:], x[:, :text_tokens]
+        mixed = attn.to_out[1](attn.to_out[0](mixed.flatten(2)))
+        text, video = mixed.split([num_text, mixed.shape[1] - num_text], dim=1)
+        return video, text
+
+
+def dispatch(attention: Attention) -> bool:
+    """Replace the stock processor of one module and return True; other processors (a LoRA's, fused) stay."""
+    stock: Any = attention.processor
+    if type(stock) is not CogVideoXAttnProcessor2_0:
+        return False
+    vars(attention)["processor"] = DispatchedAttnProcessor(stock)
+    return True
+
+
+def undo_dispatch(attention: Attention) -> None:
+    """Undo `dispatch`."""
+    if isinstance(attention.processor, DispatchedAttnProcessor):
+        vars(attention)["processor"] = attention.processor.stock
 
 
 def use_dispatch(transformer: nn.Module) -> int:
-    """Give every stock attention of `transformer` the processor of this file, and return their number.
+    """Replace every stock processor of `transformer`, and return their number.
 
-    Processors of others (a LoRA's, fused ones) are left as they are. `transformer.set_attention_backend(name)` then
-    works on all of them; the result is the same up to the rounding of another kernel.
+    `transformer.set_attention_backend(name)` then works on all of them. With the default backend the result has the
+    same bits.
 
     Raises:
-        ConfigError: There is no stock attention left to give it to.
+        ConfigError: No attention has the stock processor.
     """
-    stock = [
-        module
-        for module in transformer.modules()
-        if isinstance(module, Attention) and type(module.processor) is CogVideoXAttnProcessor2_0
-    ]
-    if not stock:
+    count = sum(dispatch(module) for module in transformer.modules() if isinstance(module, Attention))
+    if not count:
         raise ConfigError(
             "No attention of this transformer is CogVideoX's stock one. Give a CogVideoX transformer, once."
         )
-    for attention in stock:
-        attention.set_processor(DispatchedAttnProcessor())  # pyright: ignore[reportArgumentType]
-    return len(stock)
+    return count
 
 
 def use_stock(transformer: nn.Module) -> None:
     """Undo `use_dispatch`."""
     for module in transformer.modules():
-        if isinstance(module, Attention) and type(module.processor) is DispatchedAttnProcessor:
-            module.set_processor(CogVideoXAttnProcessor2_0())  # pyright: ignore[reportArgumentType]
+        if isinstance(module, Attention):
+            undo_dispatch(module)
 
 
-def _rotate(x: Tensor, rope: Rope, text_tokens: int) -> Tensor:
-    """Rotate the video's positions in place: text has none. The norm before it keeps its input, not this output."""
-    rotated = apply_rotary_emb(x[:, text_tokens:], rope, sequence_dim=1)  # pyright: ignore[reportArgumentType]
+def _rotate(x: Tensor, rope: Rope, num_text: int) -> Tensor:
+    """Rotate the positions of the video. The text has none."""
+    rotated = apply_rotary_emb(x[:, :, num_text:], rope)  # pyright: ignore[reportArgumentType]
     assert isinstance(rotated, Tensor)
-    x[:, text_tokens:] = rotated
-    return x
+    return torch.cat([x[:, :, :num_text], rotated], dim=2)

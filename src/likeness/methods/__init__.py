@@ -1,1 +1,1 @@
-"""One paper, one file: each method composes identity blocks and adapters into something to attach."""
+"""Methods. Each combines encoders of `identity` and blocks of `adapters` into a model that attaches to a pipeline."""

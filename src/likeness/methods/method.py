@@ -1,8 +1,8 @@
-"""What every method does in the same way: attach, detach, hold an identity on, encode prompts, remember who was read.
+"""Base class of all methods: attach, detach, the identity context, prompts, and the cache of encoded people.
 
-A method is a class with its own readers and layers that derives from `Method` and says four things: how it wraps a block
-(`_wrap`), how it reads a person (`encode`), how it tokenizes a prompt (`tokenize`), and what it writes into it (`fuse`). It is
-a diffusers model, so that `from_pretrained` and `save_pretrained` work; it holds no weights of the base.
+A method derives from `Method`, adds encoders and layers, and implements `encode` (a person), `tokenize` (a prompt),
+`fuse` (the person into the prompt), `_wrap` (the adapted block) and `_make_sampling_cache`. It is a diffusers model, so
+that `from_pretrained` and `save_pretrained` work. It holds no weights of the base.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +18,13 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
 from likeness.adapters.blocks.base import AdaptedBlock
-from likeness.adapters.conditioning.condition import FaceCondition
+from likeness.adapters.conditioning.condition import FaceCondition, SamplingCache
 from likeness.adapters.conditioning.controls import Branch, IdentityControls
-from likeness.adapters.conditioning.regions import Regions
-from likeness.adapters.conditioning.session import SamplingCache, Session
-from likeness.adapters.diffusers.attach import Attachment, attach, detach, is_unconditional_process, refuse_other_sizes
-from likeness.adapters.diffusers.compatibility import resting_device
+from likeness.adapters.conditioning.pipeline_call import is_unconditional_process
+from likeness.adapters.conditioning.regions import Grid, Regions
+from likeness.adapters.conditioning.session import Session
+from likeness.adapters.diffusers.attach import Attachment, attach, detach, refuse_other_sizes
+from likeness.adapters.diffusers.compatibility import adapter_device
 from likeness.errors import ConfigError
 from likeness.identity.cache import IdentityCache, Weights, weights_of
 from likeness.identity.prompt import PromptTokens, check_fits
@@ -34,36 +35,36 @@ Tokens = TypeVar("Tokens", bound=PersonTokens)
 
 
 class Method(ModelMixin, ConfigMixin):
-    """A paper's method on a CogVideoX transformer. `attach(pipe)` puts its layers on, `detach()` takes them off."""
+    """A method on a CogVideoX transformer. `attach(pipe)` adds its layers, `detach()` removes them."""
 
     layers: nn.ModuleDict
-    """Trained layers by number of their block."""
+    """Trained layers by block number."""
     frozen: tuple[str, ...]
     """Name prefixes of parameters that never train."""
     branch: Branch = "conditional"
-    """Which rows see the identity under guidance, where nobody says."""
+    """Rows that have the identity under guidance, by default."""
 
     def __init__(self) -> None:
         super().__init__()
         self._attachment: Attachment | None = None
         self._pipe: CogVideoXPipeline | None = None
         self._session: Session | None = None
-        self._people = IdentityCache()
+        self._identity_cache = IdentityCache()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the transformer behind when the adapter is copied (for a moving average) or pickled."""
-        nothing = {"_attachment": None, "_pipe": None, "_session": None, "_people": IdentityCache()}
-        return {**self.__dict__, **nothing}
+        """Drop references to the transformer when the adapter is copied (for a moving average) or pickled."""
+        empty = {"_attachment": None, "_pipe": None, "_session": None, "_identity_cache": IdentityCache()}
+        return {**self.__dict__, **empty}
 
     def encode(self, faces: FaceInput | Sequence[FaceInput]) -> Any:
         """Encode one person from one or more reference pictures (`Face` records or paths)."""
         raise NotImplementedError
 
     def encode_people(self, people: Sequence[FaceInput | Sequence[FaceInput]]) -> Any:
-        """Encode several people who are to be in one video, each from one or more pictures.
+        """Encode several people for one video, each from one or more pictures.
 
         Raises:
-            ConfigError: This method shows one person.
+            ConfigError: This method supports one person.
         """
         raise ConfigError(
             f"{type(self).__name__} shows one person, but faces of {len(people)} were given. Use Magic Mirror."
@@ -77,34 +78,34 @@ class Method(ModelMixin, ConfigMixin):
         num_references: int | Sequence[int],
         max_length: int,
     ) -> PromptTokens:
-        """Token ids without the trigger, and a mask of the places where the person stands."""
+        """Return token ids without the trigger word, and the positions of the class words."""
         raise NotImplementedError
 
     def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: Any, *, scale: float = 1.0) -> Tensor:
-        """Write the person into the prompt, where the method does that."""
+        """Add the person to the prompt embeddings; methods that do not use the prompt return them unchanged."""
         raise NotImplementedError
 
     def pipeline_arguments(self, _identity: Any) -> dict[str, Any]:
-        """What a pipeline's call needs of the people beside prompts."""
+        """Return further arguments of the pipeline call that depend on the identity."""
         return {}
 
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> AdaptedBlock[Any]:
         raise NotImplementedError
 
-    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> SamplingCache:
-        """Make what sampling keeps of one identity."""
+    def _make_sampling_cache(self, transformer: CogVideoXTransformer3DModel) -> SamplingCache | None:
+        """Return an empty sampling cache for one identity, or None to compute everything in the blocks."""
         raise NotImplementedError
 
     def _project(self, _identity: Any) -> Tensor | None:
-        """What layers are told of an identity beside its face tokens."""
+        """Return what the layers read of an identity in addition to its face tokens."""
         return None
 
-    def _references(self, _identity: Any) -> int | Sequence[int]:
-        """How many reference pictures an identity was read from, as far as prompts need to know."""
+    def _num_references(self, _identity: Any) -> int | Sequence[int]:
+        """Return the number of reference pictures of an identity, as `tokenize` needs it."""
         return 1
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Switch gradients on where `frozen` does not forbid them, and return those parameters."""
+        """Enable gradients on all parameters that are not `frozen`, and return them."""
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(not name.startswith(self.frozen))
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -112,17 +113,17 @@ class Method(ModelMixin, ConfigMixin):
     def _weights(self) -> Weights | None:
         return weights_of((*self.parameters(), *self.buffers()))
 
-    def _read_once(self, arrays: Sequence[np.ndarray], read: Callable[[], Tokens]) -> Tokens:
-        """Read a person, unless these very arrays were read before by the same weights."""
+    def _encode_cached(self, arrays: Sequence[np.ndarray], encode: Callable[[], Tokens]) -> Tokens:
+        """Encode a person, unless the same arrays were encoded before with the same weights."""
         if self._session is not None:
-            self._session.renew(self._session.num_prompts)
+            self._session.reset(self._session.num_prompts)  # Weights may be offloaded.
         key = IdentityCache.key(*arrays)
-        known: Any = self._people.find(key, self._weights())
+        known: Any = self._identity_cache.find(key, self._weights())
         if known is not None:
             return known
         with torch.no_grad():
-            identity = read()
-        self._people.keep(key, identity)
+            identity = encode()
+        self._identity_cache.keep(key, identity)
         return identity
 
     @torch.no_grad()
@@ -133,59 +134,59 @@ class Method(ModelMixin, ConfigMixin):
         negative_prompt: str = "",
         max_sequence_length: int | None = None,
     ) -> dict[str, Any]:
-        """Encode prompts with the current identity in them, as keyword arguments of the pipeline.
+        """Encode prompts with the current identity and return keyword arguments of the pipeline.
 
         At scale 0 they are the embeddings of the prompts without their trigger word.
 
         Raises:
-            ConfigError: No identity is on, or the number of prompts does not fit it.
+            ConfigError: There is no current identity, or the number of prompts differs from the identity's.
             PromptError: The trigger word is missing, doubled or misplaced, or the prompt is too long.
         """
         session, pipe = self._session, self._attached_pipe()
         if session is None:
-            raise ConfigError("No identity is on. Call `prompt` inside `with mirror.identity(faces):`.")
+            raise ConfigError("There is no identity. Call `prompt` inside `with method.identity(faces):`.")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if len(session.identity) not in (1, len(prompts)):
             raise ConfigError(
                 f"{len(prompts)} prompts were given for {len(session.identity)} identities. "
                 "Give one identity for all prompts, or one for each."
             )
-        session.renew(len(prompts))
+        session.reset(len(prompts))
         identity = session.identity.expand(len(prompts))
         max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
         scale = session.controls.scale
-        references = self._references(identity)
-        none = 0 if isinstance(references, int) else [0] * len(references)
-        references = references if scale else none
-        tokens = self.tokenize(prompts, pipe.tokenizer, num_references=references, max_length=max_length)
+        num_references = self._num_references(identity)
+        none = 0 if isinstance(num_references, int) else [0] * len(num_references)
+        num_references = num_references if scale else none
+        tokens = self.tokenize(prompts, pipe.tokenizer, num_references=num_references, max_length=max_length)
         embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
         check_fits(negative_prompt, pipe.tokenizer, max_length=max_length, what="negative prompt")
         negatives = [negative_prompt] * len(prompts)
         negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
         fused = self.fuse(embeds.to(self.device), tokens.whose, identity, scale=scale).to(negative)
-        session.name(tokens.whose)
+        session.set_person_index(tokens.whose)
         if session.controls.has_window:
             plain = self.tokenize(prompts, pipe.tokenizer, num_references=none, max_length=max_length)
             session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
         return {"prompt_embeds": fused, "negative_prompt_embeds": negative, "max_sequence_length": max_length}
 
     def attach(self, target: CogVideoXPipeline | CogVideoXTransformer3DModel) -> Self:
-        """Put the layers on a pipeline's transformer, or on a bare one, and move to its device and dtype.
+        """Attach the layers to a pipeline's transformer, or to a bare one, and move to its device and dtype.
 
         Raises:
-            ConfigError: It is attached already, the sizes differ, or a cache is on.
+            ConfigError: The method is attached already, the sizes differ, or a cache is enabled.
         """
         if self._attachment is not None:
             raise ConfigError("This adapter is attached already. Call `detach()` first.")
         transformer = target if isinstance(target, CogVideoXTransformer3DModel) else target.transformer
         refuse_other_sizes(self.config, transformer.config)
-        nn.Module.to(self, device=resting_device(transformer), dtype=transformer.dtype)
+        nn.Module.to(self, device=adapter_device(transformer), dtype=transformer.dtype)
         self._attachment = attach(transformer, self.layers, self._condition, wrap=self._wrap)
         self._pipe = None if isinstance(target, CogVideoXTransformer3DModel) else target
         return self
 
     def detach(self) -> Self:
-        """Take the layers off; the transformer is the stock one again."""
+        """Remove the layers and restore the stock transformer."""
         if self._attachment is None:
             raise ConfigError("This adapter is not attached. Call `attach(pipe)` first.")
         detach(self._attachment)
@@ -204,19 +205,19 @@ class Method(ModelMixin, ConfigMixin):
         branch: Branch | None = None,
         regions: Regions | None = None,
     ) -> Iterator[Any]:
-        """Generate as this person: what the pipeline runs inside the context sees the faces.
+        """Condition all pipeline calls inside the context on this person.
 
-        Prompts made by `prompt` share one person. With others give one identity for each, or it is an error.
+        Prompts made by `prompt` share one person. Other prompts need one identity each.
 
         Args:
-            faces: Reference pictures of one person, or what `encode` made of them. A list for each of several people,
+            faces: Reference pictures of one person, or the result of `encode`. A list for each of several people,
                 `[["ann.jpg"], ["bob.jpg"]]`, shows them in one video: "a woman img1 waves at a man img2".
-            scale: How strong the identity is; 0 is the stock pipeline, bit for bit.
-            start: Share of the sampling steps before it acts, in blocks and prompt; until then nothing but stock runs.
-            end: Share of the sampling steps after which it does not act any more.
-            blocks: Numbers of the transformer's blocks in which it acts; None for all that are adapted.
-            branch: Which rows see the identity under guidance: the conditional ones, or both; None as trained.
-            regions: Where several people are; by default in strips from left to right, as the prompt names them.
+            scale: Strength of the identity; 0 is the stock pipeline, bit for bit.
+            start: Share of the sampling steps before it is active, in blocks and prompt; they run the stock pipeline.
+            end: Share of the sampling steps after which it is inactive.
+            blocks: Numbers of the transformer's blocks in which it is active; None for all that are adapted.
+            branch: Rows that have the identity under guidance: the conditional ones, or both; None as trained.
+            regions: Regions of several people; by default strips from left to right, in the order of the prompt.
         """
         if isinstance(faces, PersonTokens):
             identity: Any = faces
@@ -241,7 +242,7 @@ class Method(ModelMixin, ConfigMixin):
         blocks: range | Sequence[int] | None = None,
         branch: Branch | None = None,
         regions: Regions | None = None,
-        whose: Tensor | None = None,
+        person_index: Tensor | None = None,
     ) -> Iterator[None]:
         """Condition every forward pass of the transformer inside the context, with gradients.
 
@@ -251,13 +252,14 @@ class Method(ModelMixin, ConfigMixin):
         Args:
             identity: One for each row.
             active: (batch,), bool. Rows where it is False go through the stock blocks.
-            scale: How strong the identity is.
-            start: Share of the sampling steps before it acts; needs a pipeline's call, which counts them.
-            end: Share of the sampling steps after which it does not act any more.
-            blocks: Numbers of the transformer's blocks in which it acts.
-            branch: Which rows see the identity under guidance in one pass; None as trained.
-            regions: Where several people are.
-            whose: (prompts, text_tokens), int64: whose class words stand where, if `prompt` is not used to say so.
+            scale: Strength of the identity.
+            start: Share of the sampling steps before it is active; needs a pipeline call, which counts steps.
+            end: Share of the sampling steps after which it is inactive.
+            blocks: Numbers of the transformer's blocks in which it is active.
+            branch: Rows that have the identity under guidance in one pass; None as trained.
+            regions: Regions of several people.
+            person_index: (prompts, text_tokens), int64: number of the person that each word names, from 1; 0 for none.
+                Needed where several people's prompts are not made by `prompt`.
         """
         if self._attachment is None:
             raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
@@ -271,36 +273,36 @@ class Method(ModelMixin, ConfigMixin):
         )
         if regions is not None:
             regions.check(identity.num_people)
-        before, weights = self._session, self._weights()
-        if before is not None:
-            before.renew(before.num_prompts)
+        outer, weights = self._session, self._weights()
+        if outer is not None:
+            outer.reset(outer.num_prompts)
         self._session = Session(
             identity=identity,
             active=active,
             controls=controls,
-            acting=controls.acting(map(int, self.layers), self.config["num_layers"]),
+            active_blocks=controls.active_blocks(map(int, self.layers), self.config["num_layers"]),
             num_prompts=len(identity),
-            whose=whose,
-            sampling_cache=self._keeper(self._attachment.transformer) if active is None else None,
+            person_index=person_index,
+            sampling_cache=self._make_sampling_cache(self._attachment.transformer) if active is None else None,
         )
         try:
             yield
         finally:
             self._session.close()
-            self._session = before
-            self._people.follow(weights, self._weights())
+            self._session = outer
+            self._identity_cache.follow(weights, self._weights())
 
-    def _condition(self, text: Tensor, timestep: Tensor) -> tuple[FaceCondition | None, Tensor]:
-        """What the transformer's next forward pass is told, and its text.
+    def _condition(self, text: Tensor, timestep: Tensor, grid: Grid) -> tuple[FaceCondition | None, Tensor]:
+        """Return the condition of the coming forward pass, and its text.
 
-        Made anew each time, so that each pass has its own graph.
+        It is made for every pass, so that each pass has its own graph.
         """
         session = self._session
-        if session is None or session.controls.scale == 0 or session.acting == frozenset():
+        if session is None or session.controls.scale == 0 or session.active_blocks == frozenset():
             return None, text
         if session.controls.branch == "conditional" and is_unconditional_process(self._pipe):
             return None, text
-        return session.condition(text, timestep, self._pipe, self._project)
+        return session.condition(text, timestep, grid, self._pipe, self._project)
 
     def _attached_pipe(self) -> CogVideoXPipeline:
         if self._pipe is None:

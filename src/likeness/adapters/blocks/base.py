@@ -1,7 +1,7 @@
-"""A frozen CogVideoX block inside a method's: what every method's block has in common.
+"""Base class of the blocks that methods put around a frozen CogVideoX block.
 
-The base block stays its child, so that offload finds it; state dicts show the base alone, under its stock names, so
-that saving the transformer stays stock. What the layers do is each method's own (`block.py`, `injection.py`).
+The frozen block stays a child module, so that offload finds it. State dicts contain the base alone, under its stock
+names, so that a saved transformer is a stock one. The methods' blocks are in `magic_mirror.py` and `fantasy_id.py`.
 """
 
 from typing import Any, Generic, TypeVar
@@ -11,14 +11,15 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBloc
 from torch import Tensor, nn
 
 from likeness.adapters.conditioning.condition import CONDITION_KEY, FaceCondition
+from likeness.adapters.conditioning.controls import ActiveBlocks
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class AdaptedBlock(nn.Module, Generic[Layer]):
-    """A frozen block, and the trained layer that acts in it; None where nothing does.
+    """A frozen block with the trained layer of a method; without one (None) where the block is not adapted.
 
-    `forward` takes the arguments of the stock block and returns its two states.
+    `forward` takes the arguments of the stock block and returns its two outputs.
     """
 
     def __init__(self, base: CogVideoXBlock, layer: Layer | None, *, number: int = 0) -> None:
@@ -31,24 +32,24 @@ class AdaptedBlock(nn.Module, Generic[Layer]):
         self.register_load_state_dict_pre_hook(_from_stock_state_dict)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Register the class: caches and layer skipping look blocks up by their exact class."""
+        """Register the class: diffusers' caches and layer skipping look blocks up by their exact class."""
         super().__init_subclass__(**options)
         states = TransformerBlockMetadata(return_hidden_states_index=0, return_encoder_hidden_states_index=1)
         TransformerBlockRegistry.register(cls, states)
 
-    def acts(self, acting: frozenset[int] | None) -> bool:
-        """Whether the identity acts here, given the blocks in which it does."""
-        return self.layer is not None and (acting is None or self.number in acting)
+    def is_active(self, active_blocks: ActiveBlocks) -> bool:
+        """Whether this block is adapted and among the active ones."""
+        return self.layer is not None and (active_blocks is None or self.number in active_blocks)
 
     @staticmethod
-    def told(attention_kwargs: dict[str, Any] | None) -> tuple[FaceCondition | None, dict[str, Any]]:
-        """Part what the method says from what is meant for the stock block."""
+    def split_kwargs(attention_kwargs: dict[str, Any] | None) -> tuple[FaceCondition | None, dict[str, Any]]:
+        """Separate the method's condition from the arguments of the stock block."""
         rest = dict(attention_kwargs or {})
         return rest.pop(CONDITION_KEY, None), rest
 
 
 def _as_stock_state_dict(_module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: Any) -> None:
-    """Show the base's weights under their stock names and none of the adapter's, so that saving stays stock."""
+    """Replace the state by the base's weights under their stock names."""
     for name in [name for name in state if name.startswith(prefix)]:
         value = state.pop(name)
         if name.startswith(f"{prefix}base."):

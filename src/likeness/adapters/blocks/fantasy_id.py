@@ -1,7 +1,7 @@
 """Identity tokens added to the video behind a frozen block: Eq. 2 of FantasyID (arXiv:2502.13995v1).
 
 Z + F_l(Attention(Z W_q, V_F W_k, V_F W_v)), each adapted layer with weights of its own. F_l's last layer
-starts at zero, so an untrained adapter is the base bit for bit. Rows without an identity get nothing added.
+starts at zero, so an untrained adapter is the base bit for bit. Nothing is added to rows without an identity.
 """
 
 from typing import Any
@@ -17,18 +17,16 @@ from torch.nn.functional import silu
 from likeness.adapters.blocks.attention import Rope
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.conditioning.condition import FaceCondition
+from likeness.adapters.conditioning.regions import Grid
 from likeness.errors import ConfigError
-
-Grid = tuple[int, int, int]
-"""Frames, rows and columns of the video's tokens."""
 
 
 class LayerModel(nn.Module):
-    """F_l: a separable convolution over each frame's tokens with a norm, beside which its input goes on as it is.
+    """F_l: a separable convolution over each frame's tokens with a norm and a residual connection.
 
     The paper calls it lightweight: 3x3 in each channel, then 1x1 between channels (docs/papers/fantasy_id.md, row 10).
-    The norm's gain and the 1x1 part start at zero: at first F_l is the attention's plain output layer, and the neighborhood
-    comes in as it is of use. A convolution and a norm that all had to pass were slower to learn the person.
+    The norm's gain and the 1x1 part start at zero, so at first F_l is the attention's plain output layer. Without the
+    residual connection the identity was learned more slowly.
 
     Shapes:
         x: (batch, tokens, width)
@@ -51,7 +49,7 @@ class LayerModel(nn.Module):
 
 
 class PlainOutput(nn.Module):
-    """In the place of F_l: the attention's own output layer, as in a plain adapter. It starts at zero."""
+    """The attention's own output layer instead of F_l (ablation). It starts at zero."""
 
     def __init__(self, width: int, output_width: int) -> None:
         super().__init__()
@@ -65,7 +63,7 @@ class PlainOutput(nn.Module):
 class InjectionLayer(nn.Module, AttentionModuleMixin):
     """The trained part of one adapted block: W_q, W_k, W_v and F_l of one layer.
 
-    Both inputs are normed first, as in the authors' released code: the states of a video transformer grow by orders
+    Both inputs are normalized first, as in the authors' released code: the states of a video transformer grow by orders
     of magnitude from layer to layer.
 
     Shapes:
@@ -88,7 +86,8 @@ class InjectionLayer(nn.Module, AttentionModuleMixin):
         super().__init__()
         if inner_width % head_width:
             raise ConfigError(
-                f"`head_width` is {head_width}, which does not divide the injection's width {inner_width}. Take another."
+                f"`head_width` is {head_width}, which does not divide the injection's width {inner_width}. "
+                "Take another."
             )
         self.num_heads = inner_width // head_width
         self.norm1 = nn.LayerNorm(context_width)
@@ -112,7 +111,7 @@ class InjectionLayer(nn.Module, AttentionModuleMixin):
 class IdentityAddedAttnProcessor:
     """The attention through diffusers' dispatch, so that attention backends apply to it.
 
-    "Added" in the name makes diffusers' `fuse_qkv_projections` refuse instead of doing nothing without a word.
+    "Added" in the name makes diffusers' `fuse_qkv_projections` raise instead of doing nothing.
     """
 
     _attention_backend: Any = None
@@ -128,37 +127,6 @@ class IdentityAddedAttnProcessor:
             parallel_config=self._parallel_config,
         )
         return mixed.flatten(2)
-
-
-class KVCache:
-    """K and V of one identity in every layer, computed once and kept while sampling.
-
-    It has the methods of `ModulationCache`: nothing else of this method depends on the identity alone.
-    """
-
-    def __init__(self, transformer: nn.Module) -> None:
-        self.transformer = transformer
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-
-    @staticmethod
-    def suits(_transformer: nn.Module) -> bool:
-        return True
-
-    def enter(self, *_told: Any) -> None:
-        """Nothing depends on the step."""
-
-    def restore(self) -> None:
-        """Forget K and V: a pass with gradients comes, or another prompt."""
-        self._kept.clear()
-
-    def close(self) -> None:
-        self._kept.clear()
-
-    @torch.no_grad()
-    def of(self, number: int, layer: InjectionLayer, context: Tensor) -> tuple[Tensor, Tensor]:
-        if number not in self._kept:
-            self._kept[number] = layer.keys_and_values(context)
-        return self._kept[number]
 
 
 class InjectionBlock(AdaptedBlock[InjectionLayer]):
@@ -179,36 +147,38 @@ class InjectionBlock(AdaptedBlock[InjectionLayer]):
         image_rotary_emb: Rope | None = None,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        condition, rest = self.told(attention_kwargs)
+        condition, rest = self.split_kwargs(attention_kwargs)
         video, text = self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
-        if condition is None or self.layer is None or not self.acts(condition.acting):
+        if condition is None or self.layer is None or not self.is_active(condition.active_blocks):
             return video, text
-        rows, stock_rows = condition.split(len(video))
-        if not rows:
+        if not condition.split(len(video))[0]:
             return video, text
-        assert condition.grid is not None
-        index = torch.tensor(rows, device=video.device)
-        keys, values = self._keys(condition, index, video)
-        z = video if not stock_rows else video[index]
-        added = self.layer(z, keys, values, condition.grid)
-        added = (added if condition.scale == 1 else condition.scale * added).to(video)
-        return (video.index_add(0, index, added) if stock_rows else video + added), text
+        if condition.sampling_cache is not None:
+            return condition.sampling_cache.run_block(self, (video, text), temb, image_rotary_emb, condition)
+        keys, values = self.layer.keys_and_values(condition.face.to(video))
+        return self.inject(video, keys, values, condition), text
 
-    def _keys(self, condition: FaceCondition, index: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V of the rows that have an identity."""
+    def inject(self, video: Tensor, keys: Tensor, values: Tensor, condition: FaceCondition) -> Tensor:
+        """Add the layer's output to the rows that have an identity.
+
+        Shapes:
+            video, returns: (batch, video_tokens, width)
+            keys, values: (identities, heads, context_tokens, head_width)
+        """
         assert self.layer is not None
-        context = condition.face.to(video)
-        if isinstance(condition.sampling_cache, KVCache):
-            keys, values = condition.sampling_cache.of(self.number, self.layer, context)
-        else:
-            keys, values = self.layer.keys_and_values(context)
-        if len(index) == len(context) and condition.active is None:
-            return keys, values
-        whose = index % len(context)
-        return keys[whose], values[whose]
+        assert condition.layout.grid is not None
+        rows, stock_rows = condition.split(len(video))
+        index = torch.tensor(rows, device=video.device)
+        if len(index) != len(keys) or condition.layout.active is not None:
+            identities = index % len(keys)
+            keys, values = keys[identities], values[identities]
+        z = video[index] if stock_rows else video
+        added = self.layer(z, keys, values, condition.layout.grid)
+        added = (added if condition.scale == 1 else condition.scale * added).to(video)
+        return video.index_add(0, index, added) if stock_rows else video + added
 
 
 def wrap(block: CogVideoXBlock, layer: nn.Module | None, number: int) -> InjectionBlock:
-    """Put an injection behind a block, or behind none of it."""
+    """Return the block with an injection behind it, or without one where `layer` is None."""
     assert layer is None or isinstance(layer, InjectionLayer)
     return InjectionBlock(block, layer, number=number)

@@ -1,8 +1,8 @@
 """One frozen CogVideoX block with Magic Mirror's adapter around it: Fig. 4 of arXiv:2501.03931v1.
 
-The face stream travels inside `encoder_hidden_states`, behind the text, from block to block. So nothing is kept
-between calls, a block still returns two tensors, and caches and gradient checkpointing see all there is. The condition
-arrives in `attention_kwargs`, for the same reason: a recomputed block gets the very condition of its first run.
+The face stream is concatenated to the text in `encoder_hidden_states` and passed from block to block. So blocks keep no
+state between calls and return two tensors, as diffusers' caches and gradient checkpointing expect. The condition comes
+in `attention_kwargs` for the same reason: a recomputed block gets the same condition as in its first run.
 """
 
 from typing import Any
@@ -13,10 +13,16 @@ from torch import Tensor, nn
 
 from likeness.adapters.blocks.attention import FaceAddedAttention, Rope
 from likeness.adapters.blocks.base import AdaptedBlock
-from likeness.adapters.blocks.modulation import ConditionedNorm, FaceModulation, NormFactors, modulate
-from likeness.adapters.conditioning.condition import CONDITION_KEY as CONDITION_KEY
-from likeness.adapters.conditioning.condition import FaceCondition as FaceCondition
-from likeness.adapters.sampling.packed_block import BlockTables, PackedLayout, run_packed, split_modulation
+from likeness.adapters.blocks.modulation import (
+    ConditionedNorm,
+    FaceModulation,
+    NormFactors,
+    modulate,
+    split_modulation,
+)
+from likeness.adapters.blocks.packed_attention import PackedFaceAttention
+from likeness.adapters.blocks.packed_layout import BlockTables
+from likeness.adapters.conditioning.condition import FaceCondition
 
 
 class FaceLayer(nn.Module):
@@ -31,7 +37,7 @@ class FaceLayer(nn.Module):
             time_width: Channels of its time embedding.
             identity_width: Channels of the projected x_id, the paper's c1.
             hidden_width: Channels inside CAN.
-            factors: What CAN predicts.
+            factors: Factors that CAN predicts.
             reads_time: Whether CAN reads t and mu1_vid.
             has_face: With the face stream and cross-attention.
             has_norm: With CAN.
@@ -39,6 +45,7 @@ class FaceLayer(nn.Module):
         super().__init__()
         self.face_norm = FaceModulation(width, time_width) if has_face else None
         self.attention = FaceAddedAttention(width, has_face=has_face)
+        self.packed_attention = PackedFaceAttention()
         self.conditioned_norm = (
             ConditionedNorm(
                 width,
@@ -54,15 +61,16 @@ class FaceLayer(nn.Module):
 
 
 class FaceBlock(AdaptedBlock[FaceLayer]):
-    """A frozen block in a conditioned transformer. Where nothing acts, it lets the face stream pass by (odd blocks).
+    """A frozen block in a conditioned transformer.
 
-    Rows without an identity go through the frozen block alone; so do all, when there is no condition.
+    A block without a layer (the odd ones) passes the face stream on unchanged. Rows without an identity go through the
+    frozen block alone, and so do all rows where there is no condition.
 
     Shapes:
         hidden_states: (batch, video_tokens, width)
         encoder_hidden_states: (batch, text_tokens [+ face_tokens], width)
         temb: (batch, time_width)
-        returns: both states; the face stands behind the text where there is a condition
+        returns: both states; with a condition the face is concatenated behind the text
     """
 
     def __init__(
@@ -75,7 +83,7 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
     ) -> None:
         super().__init__(base, layer, number=number)
         self.tables: BlockTables | None = None
-        """What this block reads in the coming pass, where `ModulationCache` has it ready."""
+        """Values of the coming pass, set by `ModulationCache`."""
         self.reinjects_face = reinjects_face
 
     def forward(
@@ -86,29 +94,30 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
         image_rotary_emb: Rope | None = None,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        condition, rest = self.told(attention_kwargs)
+        condition, rest = self.split_kwargs(attention_kwargs)
         if condition is None:
             return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
         adapted_rows, stock_rows = condition.split(len(hidden_states))
         every_row = list(range(len(hidden_states)))
         if not adapted_rows:
-            told = condition.stock_kwargs(rest, every_row, hidden_states)
-            return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, told)
+            kwargs = condition.stock_kwargs(rest, every_row, hidden_states)
+            return self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, kwargs)
 
-        text, face = self._part(encoder_hidden_states, condition)
-        if not self.acts(condition.acting):
-            told = condition.stock_kwargs(rest, every_row, hidden_states)
-            video, text = self.base(hidden_states, text, temb, image_rotary_emb, told)
+        text, face = self._split_face(encoder_hidden_states, condition)
+        if not self.is_active(condition.active_blocks):
+            kwargs = condition.stock_kwargs(rest, every_row, hidden_states)
+            video, text = self.base(hidden_states, text, temb, image_rotary_emb, kwargs)
             return video, torch.cat([text, face], dim=1)
         if condition.sampling_cache is not None:
-            return self._sample(hidden_states, (text, face), temb, image_rotary_emb, condition)
+            states = (hidden_states, text, face)
+            return condition.sampling_cache.run_block(self, states, temb, image_rotary_emb, condition)
         if not stock_rows:
             condition = condition.take(adapted_rows)
             video, text, face = self._adapted(hidden_states, text, face, temb, image_rotary_emb, condition)
             return video, torch.cat([text, face], dim=1)
 
-        told = condition.stock_kwargs(rest, stock_rows, hidden_states)
-        stock = self.base(hidden_states[stock_rows], text[stock_rows], temb[stock_rows], image_rotary_emb, told)
+        kwargs = condition.stock_kwargs(rest, stock_rows, hidden_states)
+        stock = self.base(hidden_states[stock_rows], text[stock_rows], temb[stock_rows], image_rotary_emb, kwargs)
         adapted = self._adapted(
             hidden_states[adapted_rows],
             text[adapted_rows],
@@ -122,43 +131,11 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
         video, text, face = (torch.cat(part, dim=0)[order] for part in parts)
         return video, torch.cat([text, face], dim=1)
 
-    def _sample(
-        self,
-        video: Tensor,
-        text_and_face: tuple[Tensor, Tensor],
-        time: Tensor,
-        rope: Rope | None,
-        condition: FaceCondition,
-    ) -> tuple[Tensor, Tensor]:
-        """The same without gradients, from tables."""
-        assert condition.sampling_cache is not None
-        assert self.layer is not None
-        adapted_rows, stock_rows = condition.split(len(video))
-        tables = self.tables or condition.sampling_cache.visit(self, time, condition)
-        text, face = text_and_face
-        layout = PackedLayout(
-            stock_rows=len(stock_rows),
-            adapted_rows=len(adapted_rows),
-            text_tokens=text.shape[1],
-            video_tokens=video.shape[1],
-            face_tokens=face.shape[1],
-        )
-        return run_packed(
-            self.base,
-            self.layer.attention,
-            (video, text, face),
-            rope,
-            tables.last(len(video)),
-            layout,
-            condition.scale,
-            None if condition.places is None else condition.places.take(range(len(video))),
-        )
-
-    def _part(self, encoder_hidden_states: Tensor, condition: FaceCondition) -> tuple[Tensor, Tensor]:
-        """Part text from face. The first block that runs finds no face yet and takes it from the condition."""
-        text = encoder_hidden_states[:, : condition.text_tokens]
-        face = encoder_hidden_states[:, condition.text_tokens :]
-        if not face.shape[1] or (self.reinjects_face and self.acts(condition.acting)):
+    def _split_face(self, encoder_hidden_states: Tensor, condition: FaceCondition) -> tuple[Tensor, Tensor]:
+        """Split text from face. The first block has no face behind its text yet and takes it from the condition."""
+        text = encoder_hidden_states[:, : condition.layout.text_tokens]
+        face = encoder_hidden_states[:, condition.layout.text_tokens :]
+        if not face.shape[1] or (self.reinjects_face and self.is_active(condition.active_blocks)):
             repeats = len(text) // len(condition.face)
             face = condition.face.to(text).repeat(repeats, 1, 1)
         return text, face
@@ -182,7 +159,7 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
         if layer.conditioned_norm is not None and condition.identity is not None:
             shift = factors1.chunk(6, dim=1)[0]  # mu1_vid
             added1, added2 = layer.conditioned_norm(condition.identity.to(time), time, shift)  # Eq. 6
-            if condition.num_people > 1:  # (batch, people, 6 width)
+            if condition.layout.num_people > 1:  # (batch, people, 6 width)
                 factors1, factors2 = factors1[:, None], factors2[:, None]
             factors1 = factors1 + condition.scale * added1
             factors2 = factors2 + condition.scale * added2
@@ -190,15 +167,15 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
 
         # n = 1: attention. The residual is on the stream itself, as in CogVideoX, not on the modulated input as the
         # paper writes it (docs/papers/magic_mirror.md, row 10).
-        places = condition.places
-        streams, gates = _modulated(base.norm1.norm, (text, face, video), split_modulation(factors1, places), face1)
+        masks = condition.region_masks
+        streams, gates = _modulated(base.norm1.norm, (text, face, video), split_modulation(factors1, masks), face1)
         attended = layer.attention(
-            base.attn1, streams, condition.face.to(video), rope, condition.scale, places=places
+            base.attn1, streams, condition.face.to(video), rope, condition.scale, region_masks=masks
         )  # Eq. 7
         text, face, video = _gated((text, face, video), gates, attended)
 
         # n = 2: feed-forward, the base's, for all three streams.
-        streams, gates = _modulated(base.norm2.norm, (text, face, video), split_modulation(factors2, places), face2)
+        streams, gates = _modulated(base.norm2.norm, (text, face, video), split_modulation(factors2, masks), face2)
         fed = base.ff(torch.cat(streams, dim=1)).split([x.shape[1] for x in streams], dim=1)
         text, face, video = _gated((text, face, video), gates, fed)
         return video, text, face
@@ -210,7 +187,7 @@ def _modulated(
     factors: list[Tensor],
     face_factors: Tensor | None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, Tensor]]:
-    """LN(x) (1 + sigma) + mu for each stream, and the gates for what comes back."""
+    """LN(x) (1 + sigma) + mu for each stream, and the gates of the outputs."""
     text, face, video = streams
     shift, scale, gate, text_shift, text_scale, text_gate = factors
     face_gate = None

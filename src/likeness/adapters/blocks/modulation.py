@@ -1,8 +1,8 @@
 """Modulation by identity: factors that shift, scale and gate the streams of a frozen block.
 
 `FaceModulation` is phi_face (Eq. 5) and `ConditionedNorm` is CAN, phi_cond (Eq. 6), of Magic Mirror
-(arXiv:2501.03931v1). Both end in a layer that starts at zero. Neither knows CogVideoX: any transformer whose blocks
-take (shift, scale, gate) triples can use them.
+(arXiv:2501.03931v1). Both end in a layer that starts at zero. Neither depends on CogVideoX: any transformer whose
+blocks take (shift, scale, gate) triples can use them.
 """
 
 from typing import Literal
@@ -11,6 +11,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import silu
+
+from likeness.adapters.conditioning.regions import RegionMasks
 
 NormFactors = Literal["shift+gate", "shift+scale+gate"]
 
@@ -24,10 +26,9 @@ def zero_linear(input_width: int, output_width: int) -> nn.Linear:
 
 
 class FaceModulation(nn.Module):
-    """m_face = phi_face(t, l), Eq. 5: split_modulation factors for the face stream from the time embedding.
+    """m_face = phi_face(t, l), Eq. 5: six factors for the face stream from the time embedding.
 
-    A two-layer MLP in the manner of the base's own norm modules, which begin with SiLU. There is one for each
-    adapted layer, which is how it depends on l.
+    A two-layer MLP that begins with SiLU, as the base's own norm modules do. Each adapted layer l has its own.
 
     Shapes:
         time: (batch, time_width)
@@ -45,10 +46,10 @@ class FaceModulation(nn.Module):
 
 
 class ConditionedNorm(nn.Module):
-    """m_hat = phi_cond(t, l, mu1_vid, x_id), Eq. 6: what the identity adds to the base's factors in one layer.
+    """m_hat = phi_cond(t, l, mu1_vid, x_id), Eq. 6: the identity's offsets to the base's factors in one layer.
 
-    The global projection of x_id (to the paper's c1) is shared by all layers and done before. mu1_vid, the base's
-    shift of the video, names the layer's distribution; no gradient goes back through it.
+    The global projection of x_id (to the paper's c1) is shared by all layers and computed before. mu1_vid, the base's
+    shift of the video, is the paper's identifier of the distribution; no gradient goes back through it.
 
     Shapes:
         identity: (batch, identity_width): the projected x_id; or (batch, people, identity_width)
@@ -76,9 +77,8 @@ class ConditionedNorm(nn.Module):
             identity_width: Channels of the projected identity.
             time_width: Channels of the time embedding.
             hidden_width: Channels between the two layers.
-            factors: Which factors it predicts. Without "scale", scales are left as the base has them.
-            reads_time: Read t and mu1_vid too. Without them the result is constant for a person, and could be
-                folded into a base's modulation table.
+            factors: Predicted factors. Without "scale", the base's scales are unchanged.
+            reads_time: Read t and mu1_vid too. Without them the result is constant for a person.
         """
         super().__init__()
         self.factors = factors
@@ -108,3 +108,16 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     if shift.ndim == 2:
         shift, scale = shift[:, None], scale[:, None]
     return x * (1 + scale) + shift
+
+
+def split_modulation(factors: Tensor, region_masks: RegionMasks | None) -> list[Tensor]:
+    """Split factors into shift, scale and gate of the video, then of the text.
+
+    Shapes:
+        factors: (batch, 6 width), or for several people (batch, people, 6 width)
+        returns: six of (batch, 1, width), or for several people (batch, tokens, width)
+    """
+    if factors.ndim == 2:
+        return [part[:, None] for part in factors.chunk(6, dim=1)]
+    assert region_masks is not None
+    return region_masks.factors_per_token(factors)

@@ -1,1 +1,1 @@
-"""What a forward pass is conditioned on: controls, people, regions."""
+"""The condition of a forward pass: user settings, regions of several people, and the state of an open context."""

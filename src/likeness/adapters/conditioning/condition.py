@@ -1,117 +1,152 @@
-"""What the adapted blocks are told during one forward pass of the transformer."""
+"""The condition that adapted blocks receive in one forward pass of the transformer."""
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from likeness.adapters.conditioning.controls import Branch
-from likeness.adapters.conditioning.regions import Grid, RegionMasks, Regions, lay_out
+from likeness.adapters.conditioning.controls import ActiveBlocks, Branch, IdentityControls, Steps
+from likeness.adapters.conditioning.regions import Grid, RegionMasks
 from likeness.errors import ConfigError
 
-if TYPE_CHECKING:
-    from likeness.adapters.sampling.precompute import ModulationCache
-
 CONDITION_KEY = "face_condition"
+"""Key of the condition in `attention_kwargs`."""
+
+
+class SamplingCache(Protocol):
+    """Values of one identity that are computed once and used in all sampling steps (`ModulationCache`, `KVCache`)."""
+
+    def is_applicable(self) -> bool:
+        """Whether cached values give the same result as the blocks themselves."""
+        ...
+
+    def prepare(self, condition: "FaceCondition", timestep: Tensor, steps: Steps | None, dtype: torch.dtype, /) -> None:
+        """Set up the coming pass; `steps` are all steps of the pipeline call, or None outside of one."""
+        ...
+
+    def run_block(
+        self,
+        block: Any,
+        states: tuple[Tensor, ...],
+        time: Tensor,
+        rope: tuple[Tensor, Tensor] | None,
+        condition: "FaceCondition",
+        /,
+    ) -> tuple[Tensor, Tensor]:
+        """Run the identity's part of an adapted block with cached values.
+
+        Shapes:
+            states: each (batch, tokens, width), as the block's class defines them
+            time: (batch, time_width)
+            returns: the block's two outputs
+        """
+        ...
+
+    def restore(self) -> None:
+        """Put offloaded weights back, before anything else uses them."""
+        ...
+
+    def close(self) -> None:
+        """Restore the transformer and drop all cached values."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class FaceCondition:
-    """What the adapted blocks are told during one forward pass.
+class BatchLayout:
+    """Rows and tokens of one forward pass."""
 
-    Shapes:
-        identity: (batch, identity_width): x_id after CAN's global projection; None without CAN. Where each row shows
-            several people it is (batch, people, identity_width)
-        face: (batch, face_tokens, width): x_face, of one person after the other; face_tokens may be 0
-        active: (batch,), bool: rows that have an identity; None for all
-    """
-
-    identity: Tensor | None
-    face: Tensor
-    active: Tensor | None = None
-    scale: float = 1.0
-    branch: Branch = "conditional"
-    acting: frozenset[int] | None = None
-    """Numbers of the blocks in which the identity acts; None for all that are adapted."""
-    is_guided: bool | None = None
-    """Whether the batch holds both branches of guidance; None where its size alone can tell."""
-    batch: int = 0
-    """Rows of the transformer's own call. FasterCache may halve them on the way to the blocks."""
-    sampling_cache: "ModulationCache | None" = None
-    """What was computed before, while sampling; None computes all of it in the blocks, with gradients."""
+    num_identities: int
+    """Rows of the identity tensors."""
+    num_rows: int = 0
+    """Rows of the transformer's own call. FasterCache may give the blocks half of them."""
     text_tokens: int = 0
-    """Length of the text, by which a block sees whether the face already stands behind it."""
+    """Length of the text. A block finds the face tokens behind it."""
     grid: Grid | None = None
     """Frames, rows and columns of the video's tokens."""
-    regions: Regions | None = None
-    """Where the people of a row are; None for one person."""
     num_people: int = 1
-    """In each row."""
-    whose: Tensor | None = None
-    """(prompts, text_tokens), int64: whose class word each word is; None where nobody knows."""
-    places: RegionMasks | None = None
-    """`regions` over the tokens of this pass."""
-    kept: dict[Any, RegionMasks] = field(default_factory=dict)
-    """RegionMasks of passes before."""
-    rows: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
-    """Which rows are adapted and which are not, by batch size: the same in every block."""
+    """People in each row."""
+    active: tuple[bool, ...] | None = None
+    """For each identity, whether its row is adapted; None for all."""
+    is_guided: bool | None = None
+    """Whether the batch holds both branches of guidance; None to tell by its size."""
 
-    def split(self, batch: int) -> tuple[list[int], list[int]]:
-        """Rows of a batch that are adapted, and rows that are not.
+    def split(self, batch: int, branch: Branch) -> tuple[list[int], list[int]]:
+        """Return the rows of a batch that are adapted, and the rows that are not.
 
         A batch of twice the identities is guidance in one pass: the unconditional rows, then the conditional ones.
 
         Raises:
-            ConfigError: The batch is neither as large as the identities nor twice that, or not the one of both that
-                `is_guided` asks for. Two prompts without guidance would pass for one with it.
+            ConfigError: The batch size is not one that `is_guided` allows. Without this check, two prompts without
+                guidance would pass for one prompt with guidance.
         """
-        if batch not in self.rows:
-            known = len(self.face)
-            sizes = {None: (known, 2 * known), False: (known,), True: (2 * known,)}[self.is_guided]
-            if batch not in sizes:
-                expected = {
-                    None: f"{known} or, with guidance in one pass, {2 * known} were",
-                    False: f"without guidance {known} was",
-                    True: f"with guidance in one pass {2 * known} was",
-                }[self.is_guided]
-                raise ConfigError(
-                    f"The transformer got a batch of {batch}, but the identity is for {known}: {expected} expected. "
-                    "Make the prompts with `mirror.prompt`, or give one identity for each prompt."
-                )
-            active = [True] * known if self.active is None else self.active.tolist()
-            if batch == 2 * known:
-                active = (active if self.branch == "both" else [False] * known) + active
-            adapted = [row for row, is_active in enumerate(active) if is_active]
-            stock = [row for row, is_active in enumerate(active) if not is_active]
-            self.rows[batch] = (adapted, stock)
-        return self.rows[batch]
+        known = self.num_identities
+        sizes = {None: (known, 2 * known), False: (known,), True: (2 * known,)}[self.is_guided]
+        if batch not in sizes:
+            expected = {
+                None: f"{known} or, with guidance in one pass, {2 * known} were",
+                False: f"without guidance {known} was",
+                True: f"with guidance in one pass {2 * known} was",
+            }[self.is_guided]
+            raise ConfigError(
+                f"The transformer got a batch of {batch}, but the identity is for {known}: {expected} expected. "
+                "Make the prompts with the method's `prompt`, or give one identity for each prompt."
+            )
+        active = [True] * known if self.active is None else list(self.active)
+        if batch == 2 * known:
+            active = (active if branch == "both" else [False] * known) + active
+        adapted = [row for row, is_active in enumerate(active) if is_active]
+        stock = [row for row, is_active in enumerate(active) if not is_active]
+        return adapted, stock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class FaceCondition:
+    """The condition of one forward pass.
+
+    Shapes:
+        identity: (batch, identity_width): x_id after CAN's global projection; None without CAN. With several people in
+            each row (batch, people, identity_width)
+        face: (batch, face_tokens, width): x_face, people one after the other; face_tokens may be 0
+    """
+
+    identity: Tensor | None
+    face: Tensor
+    layout: BatchLayout
+    controls: IdentityControls = field(default_factory=IdentityControls)
+    active_blocks: ActiveBlocks = None
+    """Blocks in which the identity is active in this step."""
+    region_masks: RegionMasks | None = None
+    """Regions of several people over the tokens of this pass."""
+    sampling_cache: SamplingCache | None = None
+    """Cached values for sampling; None computes everything in the blocks, with gradients."""
+
+    @property
+    def scale(self) -> float:
+        return self.controls.scale
+
+    @property
+    def has_own_positions(self) -> bool:
+        """Whether each person's strip has positions of its own."""
+        regions = self.controls.regions
+        return self.region_masks is not None and regions is not None and regions.own_positions
+
+    def split(self, batch: int) -> tuple[list[int], list[int]]:
+        """Return the rows of a batch that are adapted, and the rows that are not (`BatchLayout.split`)."""
+        return self.layout.split(batch, self.controls.branch)
 
     def take(self, rows: list[int]) -> "FaceCondition":
         """Select the identities of these rows of the transformer's batch."""
         index = torch.tensor(rows, device=self.face.device) % len(self.face)
-        identity = None if self.identity is None else self.identity[index]
-        places = None if self.places is None else self.places.take(rows)
-        return replace(self, identity=identity, face=self.face[index], places=places, active=None)
-
-    def on_grid(self, grid: Grid) -> "FaceCondition":
-        """Lay the regions of several people out over the tokens of the coming pass."""
-        if self.regions is None:
-            return replace(self, grid=grid)
-        key = (grid, self.text_tokens, len(self.face), self.face.device)
-        if key not in self.kept:
-            self.kept[key] = lay_out(
-                self.regions,
-                self.whose,
-                grid,
-                rows=len(self.face),
-                text_tokens=self.text_tokens,
-                num_people=self.num_people,
-                device=self.face.device,
-            )
-        return replace(self, grid=grid, places=self.kept[key])
+        return replace(
+            self,
+            identity=None if self.identity is None else self.identity[index],
+            face=self.face[index],
+            layout=replace(self.layout, num_identities=len(rows), active=None),
+            region_masks=None if self.region_masks is None else self.region_masks.take(rows),
+        )
 
     def stock_kwargs(self, given: dict[str, Any], rows: list[int], like: Tensor) -> dict[str, Any]:
-        """What a frozen block is told beside `given`: to keep regions apart, where that is asked for."""
-        bias = None if self.places is None else self.places.base_bias(rows, like)
-        return given if bias is None else {**given, "attention_mask": bias}
+        """Return the attention arguments of a frozen block: `given`, and a mask where regions are separated."""
+        mask = None if self.region_masks is None else self.region_masks.stock_attention_bias(rows, like)
+        return given if mask is None else {**given, "attention_mask": mask}

@@ -1,23 +1,24 @@
-"""How a person asks an identity to act: how strongly, in which steps, in which blocks, in which branch of guidance."""
+"""User settings of an identity: its scale, and the steps, blocks and guidance branch in which it is active."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
-from torch import Tensor
-
 from likeness.adapters.conditioning.regions import Regions
 from likeness.errors import ConfigError
 
 Branch = Literal["conditional", "both"]
 BRANCHES: tuple[Branch, ...] = ("conditional", "both")
+ActiveBlocks = frozenset[int] | None
+"""Numbers of the adapted blocks in which the identity is active; None for all of them."""
+Steps = Sequence[tuple[float, ActiveBlocks]]
+"""Every step of a pipeline call: its timestep and the active blocks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdentityControls:
-    """What a user sets on an identity. The defaults are as trained.
+    """User settings of an identity. The defaults are those of training.
 
     Raises:
         ConfigError: A value is out of range.
@@ -27,17 +28,17 @@ class IdentityControls:
     """
 
     scale: float = 1.0
-    """How strong it is; 0 is the stock pipeline, bit for bit."""
+    """Strength of the identity; 0 is the stock pipeline, bit for bit."""
     start: float = 0.0
-    """Share of the sampling steps before it acts, as diffusers' `control_guidance_start`."""
+    """Share of the sampling steps before it is active, as diffusers' `control_guidance_start`."""
     end: float = 1.0
-    """Share of the sampling steps after which it does not act any more, as `control_guidance_end`."""
+    """Share of the sampling steps after which it is inactive, as diffusers' `control_guidance_end`."""
     blocks: range | Sequence[int] | None = None
-    """Numbers of the transformer's blocks in which it acts; None for all that are adapted."""
+    """Numbers of the transformer's blocks in which it is active; None for all that are adapted."""
     branch: Branch = "conditional"
-    """Which rows see it under guidance: the conditional ones, or both."""
+    """Rows that have the identity under guidance: the conditional ones, or both."""
     regions: Regions | None = None
-    """Where people are, when there are several; None for strips from left to right."""
+    """Regions of several people; None for strips from left to right."""
 
     def __post_init__(self) -> None:
         if not (self.scale >= 0 and math.isfinite(self.scale)):
@@ -54,25 +55,25 @@ class IdentityControls:
 
     @property
     def has_window(self) -> bool:
-        """Whether there are steps without the identity."""
+        """Whether some steps run without the identity."""
         return self.start > 0 or self.end < 1
 
     def is_open(self, step: int, num_steps: int) -> bool:
-        """Whether the identity acts in this step, counted from 0; the rule of diffusers' ControlNet pipelines."""
+        """Whether the identity is active in this step, counted from 0; the rule of diffusers' ControlNet pipelines."""
         return not (step / num_steps < self.start or (step + 1) / num_steps > self.end)
 
-    def acting(self, adapted: Iterable[int], num_blocks: int) -> frozenset[int] | None:
-        """Return the adapted blocks that act, or None for all of them.
+    def active_blocks(self, adapted: Iterable[int], num_blocks: int) -> ActiveBlocks:
+        """Return the adapted blocks in which the identity is active, or None for all of them.
 
-        Of a range the adapted ones are taken. A block named one by one has to be adapted.
+        A range selects the adapted blocks in it. A block that is listed by number has to be adapted.
 
         Raises:
-            ConfigError: There is no such block, or it is not adapted.
+            ConfigError: A block does not exist, or it is listed and not adapted.
         """
         if self.blocks is None:
             return None
         adapted = frozenset(adapted)
-        # Stops at the first: a range may be far longer than the transformer, and than memory.
+        # Stops at the first one: a range may be longer than memory allows to list.
         beyond = next((number for number in self.blocks if not 0 <= number < num_blocks), None)
         if beyond is not None:
             raise ConfigError(
@@ -85,24 +86,3 @@ class IdentityControls:
                 "Name some of those, or give a range."
             )
         return adapted.intersection(self.blocks)
-
-
-def timesteps_of(pipe: CogVideoXPipeline | None) -> list[float] | None:
-    """Timesteps of the call that `pipe` is in; None outside of one, where nobody knows how many come."""
-    if pipe is None or getattr(pipe, "current_timestep", None) is None:
-        return None
-    return pipe.scheduler.timesteps.tolist()[-pipe.num_timesteps :]
-
-
-def current_step(timesteps: list[float] | None, timestep: Tensor) -> int:
-    """Number of the sampling step that a pipeline is in.
-
-    Raises:
-        ConfigError: The transformer runs outside of a pipeline's call, where nobody counts steps.
-    """
-    if timesteps is None:
-        raise ConfigError(
-            "The identity has a `start` or `end`, but the transformer runs outside of a pipeline's call, "
-            "where steps are not counted. Attach to a pipeline and call that, or leave both out."
-        )
-    return timesteps.index(timestep.flatten()[0].item())

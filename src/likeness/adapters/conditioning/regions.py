@@ -1,7 +1,8 @@
-"""Several people in one video: who has which part of the picture and which words, and what that does to attention.
+"""Several people in one video: the region and the words of each person, and the attention masks that follow from them.
 
-`Regions` is what a user sets. `RegionMasks` is the same for one forward pass, laid out over its tokens: a face is seen by the
-video of its own region and by its own class word, and sees nothing else of its kind. With one person there is neither.
+`Regions` is the user's setting. `RegionMasks` is the same over the tokens of one forward pass: the tokens of a face
+attend and are attended to by the video tokens of its region and by its class word, not by other faces. One person needs
+neither.
 """
 
 from collections.abc import Sequence
@@ -16,14 +17,14 @@ from torch import Tensor
 from likeness.errors import ConfigError
 
 Area = tuple[float, float, float, float]
-"""Left, top, right, bottom, as shares of the picture."""
+"""Left, top, right, bottom, as shares of the frame."""
 Grid = tuple[int, int, int]
 """Frames, rows and columns of the video's tokens."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Regions:
-    """Where people are in the picture, and how much their parts of it have to do with each other.
+    """Regions of the people in the frame, and the attention between the regions.
 
     Raises:
         ConfigError: An area is not inside the picture, or a weight is out of range.
@@ -33,12 +34,12 @@ class Regions:
     """
 
     areas: tuple[Area, ...] | None = None
-    """One for each person, in the order of their numbers. None makes upright strips of one width, from left to right in
-    the order in which the prompt names people."""
+    """One for each person, in the order of their numbers. None makes vertical strips of equal width, from left to right
+    in the order in which the prompt names people."""
     cross_region_weight: float = 1.0
-    """How much the video of one region heeds that of another: 1 as the base does, 0 not at all."""
+    """Attention weight between the video tokens of different regions: 1 as in the base, 0 for none."""
     own_positions: bool = False
-    """Count positions anew in every strip, for a base that knows frames of a strip's size. Needs strips."""
+    """Restart rotary positions in every strip, for a base trained on frames of a strip's size. Needs strips."""
 
     def __post_init__(self) -> None:
         for area in self.areas or ():
@@ -50,7 +51,8 @@ class Regions:
                 )
         if not 0 <= self.cross_region_weight <= 1:
             raise ConfigError(
-                f"`cross_region_weight` is {self.cross_region_weight}; it must be between 0 (apart) and 1 (as the base)."
+                f"`cross_region_weight` is {self.cross_region_weight}; it must be between 0 (apart) "
+                "and 1 (as the base)."
             )
         if self.own_positions and self.areas is not None:
             raise ConfigError("`own_positions` needs strips, but `areas` are given. Leave one of the two out.")
@@ -65,35 +67,35 @@ class Regions:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RegionMasks:
-    """Whose every token of a pass is.
+    """Person of every token of a pass.
 
     Shapes:
-        video: (batch, people, video_tokens): how far a place of the video is in whose region; at most 1 in all
+        video: (batch, people, video_tokens): share of each token that is in a person's region; at most 1 in all
         words: (batch, people, text_tokens): 1 where a word names that person
     """
 
     video: Tensor
     words: Tensor
     cross_region_weight: float = 1.0
-    kept: dict[Any, Any] = field(default_factory=dict)
-    """What was made of these before."""
+    derived: dict[Any, Any] = field(default_factory=dict)
+    """Cache of what the methods return: blocks ask for the same in every layer and step."""
 
     @property
     def num_people(self) -> int:
         return self.video.shape[1]
 
     def take(self, rows: Sequence[int]) -> "RegionMasks":
-        """Select rows; they are counted round where there are more than here."""
+        """Select rows, modulo the batch size."""
         key = ("rows", *rows)
-        if key not in self.kept:
+        if key not in self.derived:
             index = torch.tensor(rows, device=self.video.device) % len(self.video)
-            self.kept[key] = RegionMasks(
+            self.derived[key] = RegionMasks(
                 video=self.video[index], words=self.words[index], cross_region_weight=self.cross_region_weight
             )
-        return self.kept[key]
+        return self.derived[key]
 
-    def spread(self, factors: Tensor) -> list[Tensor]:
-        """Give every token the factors of its person, and the mean of all people's where it is nobody's.
+    def factors_per_token(self, factors: Tensor) -> list[Tensor]:
+        """Give every token the modulation factors of its person; unassigned tokens get the mean of all people's.
 
         Shapes:
             factors: (batch, people, 6 width): shift, scale, gate of the video, then of the text
@@ -106,64 +108,64 @@ class RegionMasks:
         parts = factors.chunk(6, dim=-1)
         return [*(video @ part for part in parts[:3]), *(text @ part for part in parts[3:])]
 
-    def bias(self, face_tokens: int, scale: float, like: Tensor, *, order: str) -> Tensor:
-        """What is added to the logits of the joint attention.
+    def attention_bias(self, face_tokens: int, scale: float, like: Tensor, *, order: str) -> Tensor:
+        """Return the bias that is added to the logits of the joint attention.
 
         Args:
             face_tokens: Of all people together.
             scale: Weight of the faces' keys.
-            like: Whose dtype and device is meant.
-            order: Of the streams: "tfv" or "tvf".
+            like: A tensor of the dtype and device of the result.
+            order: Of the streams: "tfv" or "tvf" (text, face, video).
 
         Shapes:
             returns: (batch, 1, tokens, tokens)
         """
         key = ("bias", face_tokens, scale, like.dtype, like.device, order)
-        if key not in self.kept:
-            whose = {"t": self.words, "f": self._faces(face_tokens), "v": self.video}
-            rows = [torch.cat([self._attention_weight(a + b, whose) for b in order], dim=2) for a in order]
+        if key not in self.derived:
+            shares = {"t": self.words, "f": self._face_shares(face_tokens), "v": self.video}
+            rows = [torch.cat([self._attention_weight(a + b, shares) for b in order], dim=2) for a in order]
             weights = torch.cat(rows, dim=1)
-            lengths = [whose[name].shape[2] for name in order]
+            lengths = [shares[name].shape[2] for name in order]
             weights.split(lengths, dim=2)[order.index("f")].mul_(scale)
-            self.kept[key] = weights.log().to(like)[:, None]
-        return self.kept[key]
+            self.derived[key] = weights.log().to(like)[:, None]
+        return self.derived[key]
 
-    def base_bias(self, rows: Sequence[int], like: Tensor) -> Tensor | None:
-        """The same in a frozen block, over text and video; None where the base's own attention is meant."""
+    def stock_attention_bias(self, rows: Sequence[int], like: Tensor) -> Tensor | None:
+        """Return the bias for a frozen block, over text and video; None where the base's own attention is used."""
         if self.cross_region_weight == 1:
             return None
         key = ("base", *rows, like.dtype, like.device)
-        if key not in self.kept:
-            mine = self.take(rows)
-            text, video = mine.words.shape[2], mine.video.shape[2]
-            weights = mine.video.new_ones(len(mine.video), text + video, text + video)
-            weights[:, text:, text:] = mine._attention_weight("vv", {"v": mine.video})
-            self.kept[key] = weights.log().to(like)[:, None]
-        return self.kept[key]
+        if key not in self.derived:
+            masks = self.take(rows)
+            text, video = masks.words.shape[2], masks.video.shape[2]
+            weights = masks.video.new_ones(len(masks.video), text + video, text + video)
+            weights[:, text:, text:] = masks._attention_weight("vv", {"v": masks.video})
+            self.derived[key] = weights.log().to(like)[:, None]
+        return self.derived[key]
 
-    def readers(self, face_tokens: int, like: Tensor, *, order: str) -> list[Tensor]:
-        """How far each token reads each person's face in the cross-attention: for each (batch, tokens, 1)."""
-        key = ("readers", face_tokens, like.dtype, like.device, order)
-        if key not in self.kept:
-            nobody = (1 - self.words.sum(dim=1, keepdim=True)) / self.num_people
-            whose = {"t": self.words + nobody, "f": self._faces(face_tokens), "v": self.video}
-            weights = torch.cat([whose[name] for name in order], dim=2).to(like)
-            self.kept[key] = list(weights[..., None].unbind(1))
-        return self.kept[key]
+    def cross_attention_weights(self, face_tokens: int, like: Tensor, *, order: str) -> list[Tensor]:
+        """Return the weight of each person's face in the cross-attention of each token: for each (batch, tokens, 1)."""
+        key = ("cross", face_tokens, like.dtype, like.device, order)
+        if key not in self.derived:
+            unassigned = (1 - self.words.sum(dim=1, keepdim=True)) / self.num_people
+            shares = {"t": self.words + unassigned, "f": self._face_shares(face_tokens), "v": self.video}
+            weights = torch.cat([shares[name] for name in order], dim=2).to(like)
+            self.derived[key] = list(weights[..., None].unbind(1))
+        return self.derived[key]
 
-    def _faces(self, face_tokens: int) -> Tensor:
-        """(batch, people, face_tokens): the tokens of one person stand behind those of the one before."""
+    def _face_shares(self, face_tokens: int) -> Tensor:
+        """(batch, people, face_tokens): 1 for the tokens of each person; people one after the other."""
         each = torch.eye(self.num_people, device=self.video.device, dtype=self.video.dtype)
         each = each.repeat_interleave(face_tokens // self.num_people, dim=1)
         return each.expand(len(self.video), -1, -1)
 
-    def _attention_weight(self, pair: str, whose: dict[str, Tensor]) -> Tensor:
-        """How far tokens of one stream heed those of another: (batch, tokens, tokens), 1 for fully."""
-        first, second = whose[pair[0]], whose[pair[1]]
+    def _attention_weight(self, pair: str, shares: dict[str, Tensor]) -> Tensor:
+        """Return the attention weight between the tokens of two streams: (batch, tokens, tokens), from 0 to 1."""
+        first, second = shares[pair[0]], shares[pair[1]]
         same = first.transpose(1, 2) @ second
         if pair == "tt":
             return torch.ones_like(same)
-        free1, free2 = 1 - first.sum(dim=1)[:, :, None], 1 - second.sum(dim=1)[:, None, :]
+        free1, free2 = 1 - first.sum(dim=1)[:, :, None], 1 - second.sum(dim=1)[:, None, :]  # unassigned share
         if pair == "vv":  # the background belongs to all
             return self.cross_region_weight + (1 - self.cross_region_weight) * (
                 same + 1 - (1 - free1) * (1 - free2)
@@ -173,31 +175,40 @@ class RegionMasks:
         return same + (free1 if pair[0] == "t" else 0) + (free2 if pair[1] == "t" else 0)
 
 
-def lay_out(regions: Regions, whose: Tensor | None, grid: Grid, *, rows: int, text_tokens: int, num_people: int,
-            device: torch.device) -> RegionMasks:  # fmt: skip
-    """Lay regions out over the tokens of a pass.
+def build_region_masks(
+    regions: Regions,
+    person_index: Tensor | None,
+    grid: Grid,
+    *,
+    rows: int,
+    text_tokens: int,
+    num_people: int,
+    device: torch.device,
+) -> RegionMasks:
+    """Build the masks of a pass.
 
     Args:
-        regions: Where people are.
-        whose: (prompts, text_tokens): whose class word each word is; None where nobody knows.
+        regions: The user's setting.
+        person_index: (prompts, text_tokens): number of the person that each word names, from 1; 0 for none. None where
+            the prompts were not made by the method.
         grid: Frames, rows and columns of the video's tokens.
         rows: Identities of the pass.
         text_tokens: Length of the text.
         num_people: In each row.
-        device: Where the pass runs.
+        device: Device of the pass.
     """
     regions.check(num_people)
     words = torch.zeros(rows, num_people, text_tokens)
     order = torch.arange(num_people).expand(rows, -1)
-    if whose is not None:
-        whose = whose.cpu().repeat_interleave(rows // len(whose), dim=0)
+    if person_index is not None:
+        person_index = person_index.cpu().repeat_interleave(rows // len(person_index), dim=0)
         numbers = torch.arange(1, num_people + 1)[None, :, None]
-        words[:, :, : whose.shape[1]] = (whose[:, None] == numbers).float()
+        words[:, :, : person_index.shape[1]] = (person_index[:, None] == numbers).float()
         is_named = (words.sum(dim=2) > 0).all(dim=1, keepdim=True)
         order = torch.where(is_named, words.argmax(dim=2).argsort(dim=1).argsort(dim=1), order)
     areas = [regions.areas or [_strip(int(place), num_people) for place in row] for row in order]
-    video = torch.stack([torch.stack([_cover(area, grid) for area in row]) for row in areas])
-    video = video / video.sum(dim=1, keepdim=True).clamp(min=1)  # where regions overlap they share
+    video = torch.stack([torch.stack([_coverage(area, grid) for area in row]) for row in areas])
+    video = video / video.sum(dim=1, keepdim=True).clamp(min=1)  # overlapping regions share their tokens
     return RegionMasks(video=video.to(device), words=words.to(device), cross_region_weight=regions.cross_region_weight)
 
 
@@ -205,8 +216,8 @@ def _strip(place: int, count: int) -> Area:
     return (place / count, 0.0, (place + 1) / count, 1.0)
 
 
-def _cover(area: Area, grid: Grid) -> Tensor:
-    """(video_tokens,): how much of each token is inside an area."""
+def _coverage(area: Area, grid: Grid) -> Tensor:
+    """(video_tokens,): the share of each token that is inside an area."""
     frames, height, width = grid
     left, top, right, bottom = area
 
@@ -219,7 +230,7 @@ def _cover(area: Area, grid: Grid) -> Tensor:
 
 
 def own_positions(config: Any, grid: Grid, num_people: int, like: tuple[Tensor, Tensor] | None) -> Any:
-    """The rotary embedding of a row of frames, each with the positions that a frame of the base's own size has.
+    """Return rotary embeddings of frames side by side, each with the positions of one frame of the base's own size.
 
     Raises:
         ConfigError: The video is not as wide as that many frames of the base, or the base has no rotary embedding.

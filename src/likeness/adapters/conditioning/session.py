@@ -1,4 +1,4 @@
-"""What is on while a person is generated, and what each forward pass is told of it."""
+"""State of an open `identity` context, from which the condition of each forward pass is made."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,14 @@ import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor
 
-from likeness.adapters.conditioning.condition import FaceCondition
-from likeness.adapters.conditioning.controls import IdentityControls, current_step, timesteps_of
-from likeness.adapters.conditioning.regions import RegionMasks, Regions
-from likeness.adapters.diffusers.attach import is_guided
-from likeness.adapters.sampling.precompute import Acting, Steps
+from likeness.adapters.conditioning.condition import BatchLayout, FaceCondition, SamplingCache
+from likeness.adapters.conditioning.controls import ActiveBlocks, IdentityControls, Steps
+from likeness.adapters.conditioning.pipeline_call import current_step, is_guided, timesteps_of
+from likeness.adapters.conditioning.regions import Grid, RegionMasks, Regions, build_region_masks
 
 
 class Person(Protocol):
-    """A person's tokens, one row for each prompt."""
+    """Tokens of a person, one row for each prompt."""
 
     @property
     def face_tokens(self) -> Tensor: ...
@@ -29,46 +28,128 @@ class Person(Protocol):
     def expand(self, batch: int) -> Any: ...
 
 
-class SamplingCache(Protocol):
-    """What sampling keeps of an identity (`ModulationCache`, `KVCache`)."""
-
-    transformer: Any
-
-    def suits(self, transformer: Any, /) -> bool: ...
-
-    def enter(self, condition: FaceCondition, timestep: Tensor, steps: Steps | None, dtype: torch.dtype, /) -> None: ...
-
-    def restore(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
 @dataclass(kw_only=True, slots=True)
 class Session:
-    """What is on while a `conditioned` or `identity` context is open."""
+    """State of an open `conditioned` or `identity` context."""
 
     identity: Person
     active: Tensor | None
     controls: IdentityControls
-    acting: Acting
-    """Numbers of the adapted blocks that act; None for all."""
+    active_blocks: ActiveBlocks
     num_prompts: int
-    sampling_cache: Any = None
-    """What sampling keeps of this identity; None where every row has a switch of its own, as in training."""
-    told: tuple[Tensor | None, Tensor] | None = None
-    """The projected x_id and x_face of every prompt, kept while sampling."""
-    whose: Tensor | None = None
-    """(prompts, text_tokens): whose class word each word of the last prompts is, for several people."""
-    places: dict[Any, RegionMasks] = field(default_factory=dict)
-    """Where several people are in passes of some size."""
+    sampling_cache: SamplingCache | None = None
+    """None where `active` is given, as in training."""
+    person_index: Tensor | None = None
+    """(prompts, text_tokens): number of the person that each word of the last prompts names, for several people."""
     prompts: tuple[Tensor, Tensor] | None = None
-    """The last prompts' embeddings with the person in them, and without, for the steps outside the window."""
+    """Embeddings of the last prompts with the person and without, for the steps outside the window."""
+    _tokens: tuple[Tensor | None, Tensor] | None = None
+    """The projected x_id and x_face of every prompt, cached while sampling."""
+    _region_masks: dict[Any, RegionMasks] = field(default_factory=dict)
+    """Masks of several people by the size of the pass."""
 
-    def without_person(self, text: Tensor) -> Tensor:
-        """Give the text of a forward pass as it is without the person, where `prompt` made it.
+    def condition(
+        self,
+        text: Tensor,
+        timestep: Tensor,
+        grid: Grid,
+        pipe: CogVideoXPipeline | None,
+        project: Callable[[Any], Tensor | None],
+    ) -> tuple[FaceCondition, Tensor]:
+        """Return the condition of the coming forward pass, and its text.
 
-        Prompts that the caller encoded come back as they are: nobody knows where the person is in them.
+        Args:
+            text: Its prompt embeddings, (batch, text_tokens, width), with the person in them.
+            timestep: (batch,).
+            grid: Frames, rows and columns of the video's tokens.
+            pipe: The pipeline that may be running.
+            project: Makes the projected x_id of an identity, with gradients where they are on.
         """
+        sampling_cache = self._usable_cache()
+        timesteps = timesteps_of(pipe) if self.sampling_cache or self.controls.has_window else None
+        active_blocks = self.active_blocks
+        if self.controls.has_window:
+            step = current_step(timesteps, timestep)
+            active_blocks = self._active_blocks_in(step, len(timesteps or ()))
+            # Outside of the window the face tokens stay in the sequence, so that diffusers' caches see constant shapes.
+            text = self._without_person(text) if active_blocks == frozenset() else text
+        identity, face = self._project(project, is_cached=sampling_cache is not None)
+        condition = FaceCondition(
+            identity=identity,
+            face=face,
+            layout=BatchLayout(
+                num_identities=len(face),
+                num_rows=len(text),
+                text_tokens=text.shape[1],
+                grid=grid,
+                num_people=self.identity.num_people,
+                active=None if self.active is None else tuple(self.active.tolist()),
+                is_guided=is_guided(pipe),
+            ),
+            controls=self.controls,
+            active_blocks=active_blocks,
+            region_masks=self._masks_on(grid, text.shape[1], face) if self.identity.num_people > 1 else None,
+            sampling_cache=sampling_cache,
+        )
+        if sampling_cache is not None:
+            sampling_cache.prepare(
+                condition, timestep, None if timesteps is None else self._steps(timesteps), text.dtype
+            )
+        return condition, text
+
+    def set_person_index(self, person_index: Tensor) -> None:
+        """Set the person that each word of the next prompts names."""
+        self.person_index = person_index
+        self._region_masks.clear()
+
+    def reset(self, num_prompts: int) -> None:
+        """Restore offloaded weights, and drop what was cached for another number of prompts."""
+        if self.sampling_cache is not None:
+            self.sampling_cache.restore()
+        if num_prompts != self.num_prompts:
+            self.close()
+            self._region_masks.clear()
+            self.num_prompts = num_prompts
+
+    def close(self) -> None:
+        """Restore the transformer and drop cached tokens."""
+        if self.sampling_cache is not None:
+            self.sampling_cache.close()
+        self._tokens = None
+
+    def _usable_cache(self) -> SamplingCache | None:
+        """Return the sampling cache where this pass may use it. Otherwise restore the weights that it has offloaded."""
+        cache = self.sampling_cache
+        if cache is None or not (torch.is_grad_enabled() or not cache.is_applicable()):
+            return cache
+        self.reset(self.num_prompts)
+        return None
+
+    def _project(self, project: Callable[[Any], Tensor | None], *, is_cached: bool) -> tuple[Tensor | None, Tensor]:
+        """Return the projected x_id and x_face of every prompt."""
+        tokens = self._tokens if is_cached else None
+        if tokens is None:
+            identity = self.identity.expand(self.num_prompts)
+            tokens = (project(identity), identity.face_tokens)
+        self._tokens = tokens if is_cached else None
+        return tokens
+
+    def _masks_on(self, grid: Grid, text_tokens: int, face: Tensor) -> RegionMasks:
+        key = (grid, text_tokens, len(face), face.device)
+        if key not in self._region_masks:
+            self._region_masks[key] = build_region_masks(
+                self.controls.regions or Regions(),
+                self.person_index,
+                grid,
+                rows=len(face),
+                text_tokens=text_tokens,
+                num_people=self.identity.num_people,
+                device=face.device,
+            )
+        return self._region_masks[key]
+
+    def _without_person(self, text: Tensor) -> Tensor:
+        """Replace the embeddings of `prompt` by those without the person; embeddings of the caller stay as they are."""
         if self.prompts is None:
             return text
         fused, plain = (embeds.to(text) for embeds in self.prompts)
@@ -77,83 +158,9 @@ class Session:
             return text
         return torch.cat([text[:rows], plain])
 
-    def acting_in(self, step: int, num_steps: int) -> Acting:
-        """Blocks that act in one step of a pipeline's call."""
-        return self.acting if self.controls.is_open(step, num_steps) else frozenset()
+    def _active_blocks_in(self, step: int, num_steps: int) -> ActiveBlocks:
+        return self.active_blocks if self.controls.is_open(step, num_steps) else frozenset()
 
-    def steps(self, timesteps: Sequence[float]) -> Steps:
-        """Every step of a pipeline's call, with the blocks that act in it."""
-        return [(float(time), self.acting_in(step, len(timesteps))) for step, time in enumerate(timesteps)]
-
-    def renew(self, num_prompts: int) -> None:
-        """Bring the weights back, and forget what was kept for another number of prompts."""
-        if self.sampling_cache is not None:
-            self.sampling_cache.restore()
-        if num_prompts != self.num_prompts:
-            self.close()
-            self.places.clear()
-            self.num_prompts = num_prompts
-
-    def name(self, whose: Tensor) -> None:
-        """Say whose class words stand where in the prompts to come."""
-        self.whose = whose
-        self.places.clear()
-
-    def close(self) -> None:
-        if self.sampling_cache is not None:
-            self.sampling_cache.close()
-        self.told = None
-
-    def condition(
-        self,
-        text: Tensor,
-        timestep: Tensor,
-        pipe: CogVideoXPipeline | None,
-        project: Callable[[Any], Tensor | None],
-    ) -> tuple[FaceCondition, Tensor]:
-        """Say what the coming forward pass is told, and its text; lay out what was computed before.
-
-        Args:
-            text: Its text, with the person in it.
-            timestep: (batch,).
-            pipe: Whose call it may be part of.
-            project: What the method's layers are told of an identity beside its face tokens, with gradients where there are any.
-        """
-        timesteps = timesteps_of(pipe) if self.sampling_cache or self.controls.has_window else None
-        acting = self.acting
-        if self.controls.has_window:
-            step = current_step(timesteps, timestep)
-            acting = self.acting_in(step, len(timesteps or ()))
-            # The face still travels along, so that caches of diffusers meet the same shapes in every step.
-            text = self.without_person(text) if acting == frozenset() else text
-        sampling_cache = self.sampling_cache
-        if sampling_cache is not None and (
-            torch.is_grad_enabled() or not sampling_cache.suits(sampling_cache.transformer)
-        ):
-            sampling_cache = None
-            self.renew(self.num_prompts)
-        told = self.told if sampling_cache is not None else None
-        if told is None:
-            identity = self.identity.expand(self.num_prompts)
-            told = (project(identity), identity.face_tokens)
-        self.told = told if sampling_cache is not None else None
-        several = self.identity.num_people > 1
-        condition = FaceCondition(
-            identity=told[0],
-            face=told[1],
-            active=self.active,
-            scale=self.controls.scale,
-            branch=self.controls.branch,
-            acting=acting,
-            is_guided=is_guided(pipe),
-            batch=len(text),
-            sampling_cache=sampling_cache,
-            text_tokens=text.shape[1],
-            regions=self.controls.regions or Regions() if several else None,
-            num_people=self.identity.num_people,
-            whose=self.whose,
-            kept=self.places,
-        )
-        if sampling_cache is not None:
-            sampling_cache.enter(condition, timestep, None if timesteps is None else self.steps(timesteps), text.dtype)
-        return condition, text
+    def _steps(self, timesteps: Sequence[float]) -> Steps:
+        """Return every step of a pipeline call with its active blocks."""
+        return [(float(time), self._active_blocks_in(step, len(timesteps))) for step, time in enumerate(timesteps)]

@@ -1,27 +1,24 @@
-"""Put a method's layers on a stock CogVideoX transformer, and take them off without a trace."""
+"""Attaches a method's layers to a stock CogVideoX transformer, and detaches them without a change to it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from diffusers.hooks.faster_cache import FasterCacheConfig
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
-from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.conditioning.condition import CONDITION_KEY, FaceCondition
-from likeness.adapters.conditioning.regions import own_positions
+from likeness.adapters.conditioning.regions import Grid, own_positions
 from likeness.adapters.diffusers.compatibility import (
-    bring_back,
     disable_diffusers_compat,
     enable_diffusers_compat,
-    guidance_part,
-    offload_along,
-    refuse_lost_weights,
-    renewed_offload,
+    offload_layers,
+    refuse_late_sequential_offload,
+    remove_layer_offload,
+    suspended_group_offload,
 )
 from likeness.errors import ConfigError
 
@@ -30,7 +27,7 @@ _FORWARD = signature(CogVideoXTransformer3DModel.forward)
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Attachment:
-    """A transformer that wears an adapter, and what takes it off again."""
+    """A transformer with attached layers, and the handle of its hook."""
 
     transformer: CogVideoXTransformer3DModel
     layers: nn.ModuleDict
@@ -38,7 +35,7 @@ class Attachment:
 
 
 def transformer_sizes(config: Any) -> dict[str, int]:
-    """What an adapter needs to know of a transformer, from its config."""
+    """Return the sizes of a transformer that an adapter depends on, from its config."""
     return {
         "width": config.num_attention_heads * config.attention_head_dim,
         "time_width": config.time_embed_dim,
@@ -48,7 +45,7 @@ def transformer_sizes(config: Any) -> dict[str, int]:
 
 
 def refuse_other_sizes(adapter_config: Any, transformer_config: Any) -> None:
-    """Raise ConfigError unless the adapter was made for a transformer of these sizes."""
+    """Raise ConfigError unless the adapter was built for a transformer of these sizes."""
     for name, size in transformer_sizes(transformer_config).items():
         if adapter_config.get(name, size) != size:
             raise ConfigError(
@@ -60,18 +57,18 @@ def refuse_other_sizes(adapter_config: Any, transformer_config: Any) -> None:
 def attach(
     transformer: CogVideoXTransformer3DModel,
     layers: nn.ModuleDict,
-    condition: Callable[[Tensor, Tensor], tuple[FaceCondition | None, Tensor]],
+    condition: Callable[[Tensor, Tensor, Grid], tuple[FaceCondition | None, Tensor]],
     *,
     wrap: Callable[[CogVideoXBlock, nn.Module | None, int], AdaptedBlock[Any]],
 ) -> Attachment:
-    """Wrap every block of `transformer`; those named in `layers` are adapted, the others let the face pass by.
+    """Wrap every block of `transformer`. Blocks with an entry in `layers` are adapted; the others pass the face on.
 
     Args:
-        transformer: A stock transformer. Quantize before, enable caches after; `docs/composition.md` has the rest.
+        transformer: A stock transformer. Quantize before, enable caches after (`docs/composition.md`).
         layers: Adapter layers by block number.
-        condition: Asked at each forward pass, with its text and timesteps, for what is on now and for the text; None
-            leaves the transformer stock.
-        wrap: Makes the method's block of a stock block, its layer or None, and its number.
+        condition: Called in each forward pass with its text, timesteps and grid of tokens. Returns the condition and
+            the text; with the condition None the transformer is the stock one.
+        wrap: Makes the method's block from a stock block, its layer or None, and its number.
 
     Raises:
         ConfigError: Something is attached already, a cache is on, or a layer has no block.
@@ -87,29 +84,28 @@ def attach(
             f"The adapter has layers for blocks {', '.join(missing)}, but the transformer has {len(blocks)} blocks. "
             "Use the adapter with the backbone that it was trained on."
         )
-    with renewed_offload(transformer):
+    with suspended_group_offload(transformer):
         for number, block in enumerate(blocks):
             assert isinstance(block, CogVideoXBlock)
             blocks[number] = wrap(block, by_number.get(number), number)
-    offload_along(transformer, layers)
+    offload_layers(transformer, layers)
     enable_diffusers_compat(transformer)
 
-    def bring_condition(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def add_condition(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = _FORWARD.bind(None, *args, **kwargs).arguments
         del given["self"]
-        now, text = condition(given["encoder_hidden_states"], given["timestep"])
+        grid = _grid_of(transformer, given["hidden_states"])
+        now, text = condition(given["encoder_hidden_states"], given["timestep"], grid)
         if now is None:
             return None
-        refuse_lost_weights(transformer)
-        grid = _grid_of(transformer, given["hidden_states"])
-        now = now.on_grid(grid)
-        if now.regions is not None and now.regions.own_positions:
-            rope = own_positions(transformer.config, grid, now.num_people, given.get("image_rotary_emb"))
+        refuse_late_sequential_offload(transformer)
+        if now.has_own_positions:
+            rope = own_positions(transformer.config, grid, now.layout.num_people, given.get("image_rotary_emb"))
             given["image_rotary_emb"] = rope
-        told = {**(given.get("attention_kwargs") or {}), CONDITION_KEY: now}
-        return (), {**given, "encoder_hidden_states": text, "attention_kwargs": told}
+        attention_kwargs = {**(given.get("attention_kwargs") or {}), CONDITION_KEY: now}
+        return (), {**given, "encoder_hidden_states": text, "attention_kwargs": attention_kwargs}
 
-    hook = transformer.register_forward_pre_hook(bring_condition, with_kwargs=True)
+    hook = transformer.register_forward_pre_hook(add_condition, with_kwargs=True)
     return Attachment(transformer=transformer, layers=layers, hook=hook)
 
 
@@ -117,39 +113,21 @@ def detach(attachment: Attachment) -> None:
     """Put the stock blocks back.
 
     Raises:
-        ConfigError: A cache is on, whose hooks sit on the adapted blocks.
+        ConfigError: A cache is on. Its hooks are on the adapted blocks.
     """
     transformer = attachment.transformer
     _refuse_cache(transformer, "detach")
-    with renewed_offload(transformer):
+    with suspended_group_offload(transformer):
         for number, block in enumerate(transformer.transformer_blocks):
             assert isinstance(block, AdaptedBlock)
             transformer.transformer_blocks[number] = block.base
     attachment.hook.remove()
-    bring_back(attachment.layers)
+    remove_layer_offload(attachment.layers)
     disable_diffusers_compat(transformer)
 
 
-def is_guided(pipe: CogVideoXPipeline | None) -> bool | None:
-    """Whether the call that `pipe` is in uses guidance in one pass.
-
-    None where nobody knows: outside of a call, and with FasterCache, which leaves out unconditional rows as it likes.
-    False where two processes share the branches (`adapters/diffusers/parallel.py`).
-    """
-    if pipe is None or getattr(pipe, "current_timestep", None) is None:
-        return None
-    if isinstance(pipe.transformer._cache_config, FasterCacheConfig):
-        return None
-    return pipe.guidance_scale > 1 and guidance_part(pipe.transformer) is None
-
-
-def is_unconditional_process(pipe: CogVideoXPipeline | None) -> bool:
-    """Whether another process runs the conditional branch of the call that `pipe` is in."""
-    return pipe is not None and guidance_part(pipe.transformer) == 0 and pipe.guidance_scale > 1
-
-
-def _grid_of(transformer: CogVideoXTransformer3DModel, latents: Tensor) -> tuple[int, int, int]:
-    """Frames, rows and columns of tokens that the latents (batch, frames, channels, height, width) are cut into."""
+def _grid_of(transformer: CogVideoXTransformer3DModel, latents: Tensor) -> Grid:
+    """Return frames, rows and columns of the tokens of latents (batch, frames, channels, height, width)."""
     frames, _, height, width = latents.shape[1:]
     side = transformer.config["patch_size"]
     return frames // (transformer.config["patch_size_t"] or 1), height // side, width // side

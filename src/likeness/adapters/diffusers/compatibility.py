@@ -1,8 +1,8 @@
-"""What an attached transformer needs so that the rest of diffusers keeps working on it.
+"""Keeps diffusers' own features working on an attached transformer.
 
-diffusers finds layers by name, by class, or by their place among the blocks; an adapted block changes all three. This
-module says where each feature has to look instead. It is no feature of its own: everything here is undone by
-`release`. `docs/composition.md` lists the features, in which order to call them, and how closely they agree.
+diffusers finds layers by name, by class, or by their index among the blocks; an adapted block changes all three. This
+module redirects each feature, and `disable_diffusers_compat` undoes all of it. `docs/composition.md` lists the
+features, the order in which to call them, and how closely the results agree.
 """
 
 from collections.abc import Iterator
@@ -24,62 +24,61 @@ from diffusers.hooks.group_offloading import (
 from diffusers.hooks.hooks import HookRegistry
 from diffusers.hooks.pyramid_attention_broadcast import PyramidAttentionBroadcastConfig
 from diffusers.hooks.taylorseer_cache import TaylorSeerCacheConfig
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock, CogVideoXTransformer3DModel
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from torch import nn
 
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.blocks.magic_mirror import FaceBlock
-from likeness.adapters.diffusers.attention_dispatch import dispatch, undo_dispatch
+from likeness.backbones.attention import dispatch, undo_dispatch
 from likeness.errors import ConfigError
 
+_DISPATCHED = "_dispatched_attention"
 _SHADOWED = ("_repeated_blocks", "_skip_layerwise_casting_patterns", "load_lora_adapter", "enable_cache")
 
 
-PART = "_guidance_part"
-
-
 def enable_diffusers_compat(transformer: CogVideoXTransformer3DModel) -> None:
-    """Tell diffusers' features about the adapted blocks of `transformer`."""
+    """Set the attributes by which diffusers' features find the adapted blocks of `transformer`."""
     settings: dict[str, Any] = vars(transformer)
-    # CogVideoX names no blocks to compile one by one.
+    # Regional compilation: stock CogVideoX lists no repeated blocks.
     settings["_repeated_blocks"] = [type(transformer.transformer_blocks[0]).__name__]
-    # The adapter is small, and its new layers are the sensitive ones: casting is for the base.
+    # Layerwise casting is for the base only: the adapter is small and sensitive to rounding.
     patterns = type(transformer)._skip_layerwise_casting_patterns or []
     settings["_skip_layerwise_casting_patterns"] = [*patterns, r"\.layer\."]
     settings["load_lora_adapter"] = MethodType(_load_lora_adapter, transformer)
     settings["enable_cache"] = MethodType(_enable_cache, transformer)
+    settings[_DISPATCHED] = []  # A processor that the user has set is not touched.
     for block in transformer.transformer_blocks:
         assert isinstance(block, AdaptedBlock)
-        dispatch(block.base)
+        if dispatch(block.base.attn1):
+            settings[_DISPATCHED].append(block.base.attn1)
 
 
 def disable_diffusers_compat(transformer: CogVideoXTransformer3DModel) -> None:
     """Undo `enable_diffusers_compat`."""
     for name in _SHADOWED:
         del vars(transformer)[name]
-    for block in transformer.transformer_blocks:
-        assert isinstance(block, CogVideoXBlock)
-        undo_dispatch(block)
+    for attention in vars(transformer).pop(_DISPATCHED):
+        undo_dispatch(attention)
 
 
 @contextmanager
 def stock_blocks(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
-    """Show the frozen blocks in their stock places, under their stock names, for a moment."""
+    """Put the frozen blocks back under their stock names while the context is open."""
     blocks = transformer.transformer_blocks
-    worn = list(blocks)
-    for number, block in enumerate(worn):
+    adapted = list(blocks)
+    for number, block in enumerate(adapted):
         assert isinstance(block, AdaptedBlock)
         blocks[number] = block.base
     try:
         yield
     finally:
-        for number, block in enumerate(worn):
+        for number, block in enumerate(adapted):
             blocks[number] = block
 
 
 @contextmanager
-def renewed_offload(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
-    """Take group offload off while blocks are exchanged, and put it on again: it groups layers by their place."""
+def suspended_group_offload(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
+    """Disable group offload while blocks are replaced, and enable it again: it groups layers by their index."""
     top = _get_top_level_group_offload_hook(transformer)
     if top is None:
         yield
@@ -91,13 +90,13 @@ def renewed_offload(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
     _apply_group_offloading(transformer, top.config)
 
 
-def resting_device(transformer: CogVideoXTransformer3DModel) -> torch.device:
-    """Where an adapter is kept: with the transformer, or on the CPU where sequential offload empties that."""
+def adapter_device(transformer: CogVideoXTransformer3DModel) -> torch.device:
+    """Return the device for the adapter's weights: the transformer's, or the CPU under sequential offload."""
     return transformer.device if _sequential_hook(transformer.proj_out) is None else torch.device("cpu")
 
 
-def offload_along(transformer: CogVideoXTransformer3DModel, layers: nn.ModuleDict) -> None:
-    """Put adapter layers under sequential offload where the transformer is under it."""
+def offload_layers(transformer: CogVideoXTransformer3DModel, layers: nn.ModuleDict) -> None:
+    """Enable sequential offload on adapter layers where the transformer has it."""
     hook = _sequential_hook(transformer.proj_out)
     if hook is not None:
         device: Any = hook.execution_device
@@ -105,16 +104,16 @@ def offload_along(transformer: CogVideoXTransformer3DModel, layers: nn.ModuleDic
             cpu_offload(layer, execution_device=device)
 
 
-def bring_back(layers: nn.ModuleDict) -> None:
-    """Undo `offload_along`."""
+def remove_layer_offload(layers: nn.ModuleDict) -> None:
+    """Undo `offload_layers`."""
     for layer in layers.values():
         remove_hook_from_module(layer, recurse=True)
 
 
-def refuse_lost_weights(transformer: CogVideoXTransformer3DModel) -> None:
-    """Raise ConfigError where sequential offload looks for the adapted blocks' weights under other names.
+def refuse_late_sequential_offload(transformer: CogVideoXTransformer3DModel) -> None:
+    """Raise ConfigError where sequential offload was enabled after `attach`.
 
-    It knows weights by their names in the state dict, and those of adapted blocks are the stock names.
+    It finds weights by their names in the state dict, and adapted blocks have the stock names there.
     """
     first = transformer.transformer_blocks[0]
     hook = _sequential_hook(first.base.norm1.linear) if isinstance(first, AdaptedBlock) else None
@@ -133,15 +132,10 @@ def _sequential_hook(module: nn.Module) -> AlignDevicesHook | None:
     return None
 
 
-def guidance_part(transformer: CogVideoXTransformer3DModel) -> int | None:
-    """Which branch of guidance this process runs: 0 the unconditional, 1 the conditional, None both."""
-    return vars(transformer).get(PART)
-
-
 def refuse_cache_over_processes(config: Any) -> None:
-    """Raise ConfigError for a cache that cannot act on a part of the tokens.
+    """Raise ConfigError for a cache that does not work on a part of the tokens.
 
-    First Block Cache looks at the tokens to decide, so processes could decide differently and wait for each other for ever.
+    First Block Cache decides by the tokens' values, so processes could decide differently and deadlock.
     """
     if config is not None and not isinstance(config, PyramidAttentionBroadcastConfig | TaylorSeerCacheConfig):
         raise ConfigError(
@@ -151,16 +145,16 @@ def refuse_cache_over_processes(config: Any) -> None:
 
 
 def _load_lora_adapter(transformer: CogVideoXTransformer3DModel, *args: Any, **kwargs: Any) -> None:
-    """Load LoRA weights, whose names are those of the stock blocks."""
+    """Load LoRA weights. They have the names of the stock blocks."""
     with stock_blocks(transformer):
         type(transformer).load_lora_adapter(transformer, *args, **kwargs)
 
 
 def _enable_cache(transformer: CogVideoXTransformer3DModel, config: Any) -> None:
-    """Switch a cache on.
+    """Enable a cache.
 
     FasterCache takes the second half of an attention's batch for the conditional rows. The frozen attention of an
-    adapted block sees the unconditional rows alone, so that attention is always computed.
+    adapted block gets the unconditional rows alone, so it is never skipped.
     """
     if transformer._parallel_config is not None:
         refuse_cache_over_processes(config)

@@ -1,8 +1,8 @@
-"""One video on several processes: its tokens split over them, or the two branches of guidance.
+"""One video on several processes: context parallelism splits its tokens, guidance parallelism the branches of guidance.
 
 Context parallelism uses diffusers' own attention over processes (`ContextParallelConfig`: Ulysses or ring) and its own
-gathering. What diffusers cannot know is the face: its tokens stand behind the text and are split like the text and the
-video, while keys of the cross-attention stay whole in every process. Every process has to start from the same noise.
+gathering. This module adds the face: its tokens, behind the text, are split like text and video, while the keys of the
+cross-attention stay whole in every process. Every process has to start from the same noise.
 """
 
 from dataclasses import replace
@@ -23,8 +23,10 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 
 from likeness.adapters.blocks.base import AdaptedBlock
-from likeness.adapters.blocks.magic_mirror import CONDITION_KEY, FaceBlock
-from likeness.adapters.diffusers.compatibility import PART, guidance_part, refuse_cache_over_processes
+from likeness.adapters.blocks.magic_mirror import FaceBlock
+from likeness.adapters.conditioning.condition import CONDITION_KEY
+from likeness.adapters.conditioning.pipeline_call import GUIDANCE_RANK, guidance_rank
+from likeness.adapters.diffusers.compatibility import refuse_cache_over_processes
 from likeness.errors import ConfigError
 
 _FORWARD = signature(CogVideoXBlock.forward)
@@ -33,18 +35,18 @@ _BATCHED = ("hidden_states", "encoder_hidden_states", "timestep", "timestep_cond
 
 
 def enable_context_parallel(transformer: CogVideoXTransformer3DModel, config: ContextParallelConfig) -> None:
-    """Split the tokens of every forward pass over the processes of `config`, each of which calls this.
+    """Split the tokens of every forward pass over the processes of `config`. Each process calls this, after `attach`.
 
-    Call it after `attach`. `transformer.enable_parallelism` is the same for models that have a plan; CogVideoX has none,
-    and that function needs an accelerator.
+    `transformer.enable_parallelism` does the same for models with a parallel plan. CogVideoX has none, and that
+    function needs an accelerator.
 
     Args:
-        transformer: One that wears a method.
+        transformer: A transformer with an attached method.
         config: Degrees and mesh. Plain Ulysses needs heads, text, face and video tokens divisible by its degree;
             `ulysses_anything=True` does not.
 
     Raises:
-        ConfigError: Nothing is attached, processes are not started, or something cannot be divided.
+        ConfigError: Nothing is attached, processes are not started, or heads or tokens cannot be divided.
     """
     _refuse_lone_process("Context parallelism")
     blocks = list(transformer.transformer_blocks)
@@ -104,7 +106,7 @@ def _set_parallel(transformer: CogVideoXTransformer3DModel, parallel: ParallelCo
 
 
 class _SplitHook(ModelHook):
-    """Give a block this process's part: of all streams before the first block, and of the positions before each."""
+    """Select this process's part of all streams in the first block, and of the rotary positions in every block."""
 
     def __init__(self, config: ContextParallelConfig, *, is_first: bool) -> None:
         super().__init__()
@@ -130,28 +132,29 @@ class _SplitHook(ModelHook):
         condition = (given["attention_kwargs"] or {}).get(CONDITION_KEY)
         if condition is None:
             return (), given
-        if condition.places is not None:
+        if condition.region_masks is not None:
             raise ConfigError(
-                "Context parallelism splits the video's tokens, but several people are kept apart by where each token is. "
+                "Context parallelism splits the video's tokens, but masks for several people need all of them. "
                 "Use guidance parallelism instead."
             )
         if self.is_first and condition.split(batch)[0]:
             text = given["encoder_hidden_states"]
             face = condition.face.to(text).repeat(batch // len(condition.face), 1, 1)
             given["encoder_hidden_states"] = torch.cat([text, self._part(face, 1, "face")], dim=1)
+        text_tokens = condition.layout.text_tokens
         if self.is_first:
-            assert num_text == condition.text_tokens
-        rank, degree = self._place()
-        local = condition.text_tokens // degree + (rank < condition.text_tokens % degree)
-        told = {**given["attention_kwargs"], CONDITION_KEY: replace(condition, text_tokens=local)}
-        return (), given | {"attention_kwargs": told}
+            assert num_text == text_tokens
+        rank, degree = self._rank_and_degree()
+        local = text_tokens // degree + (rank < text_tokens % degree)
+        condition = replace(condition, layout=replace(condition.layout, text_tokens=local))
+        return (), given | {"attention_kwargs": {**given["attention_kwargs"], CONDITION_KEY: condition}}
 
-    def _place(self) -> tuple[int, int]:
+    def _rank_and_degree(self) -> tuple[int, int]:
         mesh = self.config._flattened_mesh
         return dist.get_rank(mesh.get_group()), mesh.size()
 
     def _part(self, x: Tensor, dim: int, name: str) -> Tensor:
-        rank, degree = self._place()
+        rank, degree = self._rank_and_degree()
         is_even = not (self.config.ulysses_anything or self.config.ring_anything)
         if is_even and x.shape[dim] % degree:
             raise ConfigError(
@@ -162,7 +165,7 @@ class _SplitHook(ModelHook):
 
 
 class _GatherHook(ModelHook):
-    """Join the video of all processes before it is put together from patches."""
+    """Gather the video of all processes before the patches are joined."""
 
     def __init__(self, config: ContextParallelConfig) -> None:
         super().__init__()
@@ -179,11 +182,11 @@ def enable_guidance_parallel(pipe: CogVideoXPipeline, group: dist.ProcessGroup |
     """Run the unconditional branch in the first of two processes and the conditional one in the second.
 
     Both call this and then the pipeline, with the same arguments and noise; both get the whole video. Without guidance
-    each process computes all of it.
+    each process computes the whole video.
 
     Args:
         pipe: The pipeline; before or after `attach`.
-        group: Two processes; by default all that were started.
+        group: Two processes; all started processes by default.
 
     Raises:
         ConfigError: There are not two processes, or it is on already.
@@ -195,11 +198,11 @@ def enable_guidance_parallel(pipe: CogVideoXPipeline, group: dist.ProcessGroup |
             "Give a `group` of two."
         )
     transformer = pipe.transformer
-    if guidance_part(transformer) is not None:
+    if guidance_rank(transformer) is not None:
         raise ConfigError("Guidance parallelism is on already. Call `disable_guidance_parallel(pipe)` first.")
     rank = dist.get_rank(group)
 
-    def keep_half(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def keep_branch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if pipe.guidance_scale <= 1:
             return None
         if isinstance(transformer._cache_config, FasterCacheConfig):
@@ -207,32 +210,32 @@ def enable_guidance_parallel(pipe: CogVideoXPipeline, group: dist.ProcessGroup |
                 "FasterCache makes the unconditional branch from the conditional one, but they run in two processes. "
                 "Call `transformer.disable_cache()`, or `disable_guidance_parallel(pipe)`."
             )
-        halves = {
+        branch = {
             name: value.chunk(2)[rank] if name in _BATCHED and torch.is_tensor(value) else value
             for name, value in kwargs.items()
         }
-        return args, halves
+        return args, branch
 
     def join(_module: nn.Module, _args: Any, output: Any) -> Any:
         if pipe.guidance_scale <= 1:
             return None
-        halves = [torch.empty_like(output[0]) for _ in range(2)]
-        dist.all_gather(halves, output[0].contiguous(), group=group)
-        whole = torch.cat(halves)
+        branches = [torch.empty_like(output[0]) for _ in range(2)]
+        dist.all_gather(branches, output[0].contiguous(), group=group)
+        whole = torch.cat(branches)
         return (whole,) if isinstance(output, tuple) else type(output)(sample=whole)
 
     transformer._guidance_handles = (  # pyright: ignore[reportAttributeAccessIssue]
-        transformer.register_forward_pre_hook(keep_half, prepend=True, with_kwargs=True),
+        transformer.register_forward_pre_hook(keep_branch, prepend=True, with_kwargs=True),
         transformer.register_forward_hook(join),
     )
-    vars(transformer)[PART] = rank
+    vars(transformer)[GUIDANCE_RANK] = rank
 
 
 def disable_guidance_parallel(pipe: CogVideoXPipeline) -> None:
     """Undo `enable_guidance_parallel`."""
     for handle in vars(pipe.transformer).pop("_guidance_handles"):
         handle.remove()
-    del vars(pipe.transformer)[PART]
+    del vars(pipe.transformer)[GUIDANCE_RANK]
 
 
 def _refuse_lone_process(what: str) -> None:

@@ -1,1 +1,1 @@
-"""The adapted block as it runs while sampling, with what can be computed before the loop."""
+"""Sampling caches: values of an identity that are computed once, and the block that runs on them."""

@@ -1,139 +1,49 @@
-"""An adapted block as it runs while sampling: the figures of `block.py`, with all rows and streams in one list of tokens.
+"""An adapted block while sampling: Fig. 4 of Magic Mirror with all rows and streams in one list of tokens.
 
-`FaceBlock` is written to be read beside the paper and to be trained. Sampling repeats it a thousand times with the
-same factors, keys and values, so here they come ready made (`sampling_cache.py`), rows with and without an identity share each
-product, and sums are fused with their products. It is for passes without gradients alone.
+`FaceBlock` is written like the paper's figure and can be trained. Sampling repeats the block a thousand times with the
+same factors, keys and values. Here these are cached (`precompute.py`), rows with and without an identity share each
+product, and sums are fused with products. It runs without gradients only.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import Tensor, nn
 
-from likeness.adapters.conditioning.regions import RegionMasks
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class BlockTables:
-    """What one adapted block reads in one sampling step. One is added to every scale.
-
-    Shapes:
-        factors1, factors2: (batch, 6 width), around attention and feed-forward; the identity is in them. Where a row
-            shows several people, each has their own: (batch, people, 6 width)
-        face1, face2: (adapted_rows, 3 width); None without the face branch
-        keys, values: (adapted_rows, face_tokens, heads, head_width) of Eq. 7; None without the face branch
-    """
-
-    factors1: Tensor
-    factors2: Tensor
-    face1: Tensor | None
-    face2: Tensor | None
-    keys: Tensor | None
-    values: Tensor | None
-
-    def tensors(self) -> list[Tensor]:
-        every = (self.factors1, self.factors2, self.face1, self.face2, self.keys, self.values)
-        return [tensor for tensor in every if tensor is not None]
-
-    def last(self, batch: int) -> "BlockTables":
-        """Take the factors of the last rows: a cache may run the conditional rows alone."""
-        if len(self.factors1) == batch:
-            return self
-        names = ("factors1", "factors2", "face1", "face2", "keys", "values")
-        every: dict[str, Any] = {name: getattr(self, name) for name in names}
-        last: dict[str, Any] = {name: x if x is None else x[-batch:] for name, x in every.items()}
-        return BlockTables(**last)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackedLayout:
-    """Where everything lies in (tokens, width): stock rows as [text, video], then adapted ones as [text, video, face].
-
-    Face stands last in its row, so that with one adapted row, the last, every stream of all rows is a plain view.
-    """
-
-    stock_rows: int
-    adapted_rows: int
-    text_tokens: int
-    video_tokens: int
-    face_tokens: int
-
-    @property
-    def batch(self) -> int:
-        return self.stock_rows + self.adapted_rows
-
-    @property
-    def own_tokens(self) -> int:
-        """Tokens of a row without its face."""
-        return self.text_tokens + self.video_tokens
-
-    def pack(self, text: Tensor, face: Tensor, video: Tensor) -> Tensor:
-        """Join (batch, ...) text and video and (adapted_rows, ...) face to (tokens, width)."""
-        pieces = []
-        for row in range(self.batch):
-            pieces += [text[row], video[row]]
-            if self.face_tokens and row >= self.stock_rows:
-                pieces.append(face[row - self.stock_rows])
-        return torch.cat(pieces)
-
-    def stock(self, tokens: Tensor) -> Tensor:
-        """Rows without an identity: (stock_rows, text + video, ...)."""
-        end = self.stock_rows * self.own_tokens
-        return tokens[:end].unflatten(0, (self.stock_rows, self.own_tokens))
-
-    def adapted(self, tokens: Tensor) -> Tensor:
-        """Rows with one: (adapted_rows, text + video + face, ...)."""
-        start = self.stock_rows * self.own_tokens
-        return tokens[start:].unflatten(0, (self.adapted_rows, self.own_tokens + self.face_tokens))
-
-    def rows(self, tokens: Tensor) -> list[Tensor]:
-        """View all rows without their faces: one (batch, text + video, ...), or two where no stride fits both kinds."""
-        if self.adapted_rows == 1 or not self.face_tokens:
-            return [tokens[: self.batch * self.own_tokens].unflatten(0, (self.batch, self.own_tokens))]
-        adapted = self.adapted(tokens)[:, : self.own_tokens]
-        return [self.stock(tokens), adapted] if self.stock_rows else [adapted]
-
-    def unpack(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Split (tokens, width) into text, face and video, the inverse of `pack`."""
-        rows = self.rows(tokens)
-        whole = rows[0] if len(rows) == 1 else torch.cat(rows)
-        face = self.adapted(tokens)[:, self.own_tokens :]
-        return whole[:, : self.text_tokens], face, whole[:, self.text_tokens :]
+from likeness.adapters.blocks.magic_mirror import FaceBlock
+from likeness.adapters.blocks.modulation import split_modulation
+from likeness.adapters.blocks.packed_layout import BlockTables, PackedLayout
+from likeness.adapters.conditioning.condition import FaceCondition
 
 
 def run_packed(
-    base: CogVideoXBlock,
-    attention: nn.Module,
-    states: tuple[Tensor, Tensor, Tensor],
+    block: FaceBlock,
+    states: tuple[Tensor, ...],
     rope: tuple[Tensor, Tensor] | None,
     tables: BlockTables,
-    layout: PackedLayout,
-    scale: float,
-    places: RegionMasks | None = None,
+    condition: FaceCondition,
 ) -> tuple[Tensor, Tensor]:
-    """One adapted block over a batch: Fig. 4 of Magic Mirror, from top to bottom.
-
-    `places` are those of all rows, where a row shows several people.
+    """Run one adapted block over a batch: Fig. 4 of Magic Mirror, from top to bottom.
 
     Shapes:
         states: video, text and face, each (batch, tokens, width)
         returns: video, and text with the face behind it
     """
+    assert block.layer is not None
+    base = block.base
     video, text, every_face = states
+    layout = _layout(states, condition)
     face = every_face[layout.stock_rows :]
+    masks = None if condition.region_masks is None else condition.region_masks.take(range(layout.batch))
 
     # n = 1: attention.
-    factors = split_modulation(tables.factors1, places)
+    factors = split_modulation(tables.factors1, masks)
     tokens = _modulated(base.norm1.norm, (text, face, video), factors, tables.face1, layout)
-    attended = attention(
-        base.attn1, tokens, tables.keys, rope, scale, values=tables.values, layout=layout, places=places
+    attended = block.layer.packed_attention(
+        base.attn1, tokens, tables.keys, tables.values, rope, condition.scale, layout=layout, region_masks=masks
     )
     text, face, video = _gated((text, face, video), factors, tables.face1, layout.unpack(attended))
 
     # n = 2: feed-forward.
-    factors = split_modulation(tables.factors2, places)
+    factors = split_modulation(tables.factors2, masks)
     tokens = _modulated(base.norm2.norm, (text, face, video), factors, tables.face2, layout)
     text, face, video = _gated((text, face, video), factors, tables.face2, layout.unpack(base.ff(tokens)))
 
@@ -142,29 +52,16 @@ def run_packed(
     return video, torch.cat([text, face], dim=1)
 
 
-def split_modulation(factors: Tensor, places: RegionMasks | None) -> list[Tensor]:
-    """Shift, scale and gate of video and text: each (batch, 1, width), or for several people (batch, tokens, width)."""
-    if factors.ndim == 2:
-        return [part[:, None] for part in factors.chunk(6, dim=1)]
-    assert places is not None
-    return places.spread(factors)
-
-
-def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> None:
-    """Turn each pair of channels by the angle of its position, in place and in float32.
-
-    Shapes:
-        x: (batch, video_tokens, heads, head_width)
-        rope: cosines and sines, each (video_tokens, head_width), every angle twice
-    """
-    cos, sin = (part.to(x.device)[:, None] for part in rope)
-    whole = x.float()
-    turned = whole * cos
-    first, second = whole.unflatten(-1, (-1, 2)).unbind(-1)
-    pairs = turned.unflatten(-1, (-1, 2))
-    pairs[..., 0].addcmul_(second, sin[..., ::2], value=-1)
-    pairs[..., 1].addcmul_(first, sin[..., ::2])
-    x.copy_(turned)
+def _layout(states: tuple[Tensor, ...], condition: FaceCondition) -> PackedLayout:
+    video, text, face = states
+    adapted_rows, stock_rows = condition.split(len(video))
+    return PackedLayout(
+        stock_rows=len(stock_rows),
+        adapted_rows=len(adapted_rows),
+        text_tokens=text.shape[1],
+        video_tokens=video.shape[1],
+        face_tokens=face.shape[1],
+    )
 
 
 def _modulated(
@@ -174,6 +71,7 @@ def _modulated(
     face_factors: Tensor | None,
     layout: PackedLayout,
 ) -> Tensor:
+    """LN(x) (1 + sigma) + mu for each stream, packed. One is already added to sigma in the tables."""
     text, face, video = streams
     shift, scale, _, text_shift, text_scale, _ = factors
     text, video = torch.addcmul(text_shift, norm(text), text_scale), torch.addcmul(shift, norm(video), scale)
@@ -189,6 +87,7 @@ def _gated(
     face_factors: Tensor | None,
     outputs: tuple[Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Add each output, times its gate, to its stream."""
     text, face, video = streams
     if face_factors is not None:
         face = torch.addcmul(face, face_factors.chunk(3, dim=1)[2][:, None], outputs[1])

@@ -18,7 +18,7 @@ from likeness.identity.mesh.vertices import VertexEncoder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DescriptorSizes:
-    """What `Descriptor` is built from; `FantasyID` documents each."""
+    """Sizes of `Descriptor` and `ReleasedDescriptor`; `FantasyID` documents each."""
 
     encoder: Literal["vit", "clip", "eva"]
     encoder_width: int
@@ -47,13 +47,13 @@ class DescriptorSizes:
     def __post_init__(self) -> None:
         if self.encoder_stem and self.encoder != "vit":
             raise ConfigError(
-                f"`encoder_stem` is {tuple(self.encoder_stem)} with the encoder {self.encoder!r}, which reads patches in its own "
-                "way. Leave it out, or take the encoder 'vit'."
+                f"`encoder_stem` is {tuple(self.encoder_stem)} with the encoder {self.encoder!r}, which has its "
+                "own patch embedding. Leave it out, or take the encoder 'vit'."
             )
         if self.image_size_px % self.patch_size_px or self.patches % self.downsampling:
             raise ConfigError(
-                f"A picture of {self.image_size_px} px in patches of {self.patch_size_px} px, {self.downsampling} times "
-                "down-sampled, is no whole number of tokens. Choose sizes that divide each other."
+                f"A picture of {self.image_size_px} px in patches of {self.patch_size_px} px, {self.downsampling} "
+                "times down-sampled, is no whole number of tokens. Choose sizes that divide each other."
             )
 
 
@@ -112,14 +112,14 @@ class Descriptor(nn.Module):
         return self.describe(self.read_faces(pixels), vertices)
 
     def read_faces(self, pixels: Tensor) -> Tensor:
-        """X_F, (batch, all face tokens, C')."""
+        """Return X_F, (batch, all face tokens, C')."""
         references = pixels.shape[1]
         patches = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x")).last[:, 1:]
         x_f = self.face_projection(self.abstractor(patches))  # X_f, then X_F
         return rearrange(x_f, "(b refs) n w -> b (refs n) w", refs=references)
 
     def describe(self, x_f: Tensor, vertices: Tensor | None) -> Tensor:
-        """V_F, from what faces were read as and from vertices."""
+        """Return V_F of face tokens X_F and vertices."""
         x_v = None if self.vertex_encoder is None else self._shape_tokens(vertices).to(x_f)
         return self.reducer(self.fusion(x_v, x_f))
 
@@ -127,7 +127,7 @@ class Descriptor(nn.Module):
         assert self.vertex_encoder is not None
         if vertices is None:
             raise ConfigError(
-                "This adapter reads a face's shape, and no vertices were given. Pass `vertices`, or set "
-                "`shape_source` to something that reads them from pictures."
+                "This adapter needs a face's shape, and no vertices were given. Pass `vertices`, or set "
+                "`shape_source` to a function that estimates them from pictures."
             )
         return self.vertex_encoder(vertices)

@@ -1,8 +1,8 @@
 """FantasyID: Face Knowledge Enhanced ID-Preserving Video Generation (arXiv:2502.13995v1).
 
-A face is read as appearance (patches through the C-Abstractor: X_F) and as shape (neutral vertices through SpiralNet++:
-X_V); a transformer fuses the two into the id descriptor V_F, which every block of the video transformer reads by a
-cross-attention of its own behind it (Eq. 2). `docs/papers/fantasy_id.md` lists each symbol, where it lives, and every
+A face is encoded as appearance (patches through the C-Abstractor: X_F) and as shape (neutral vertices through
+SpiralNet++: X_V); a transformer fuses the two into the id descriptor V_F. A cross-attention behind every block of the
+video transformer attends to V_F (Eq. 2). `docs/papers/fantasy_id.md` lists each symbol with its module, and every
 deviation. Training and sampling loops are not here.
 """
 
@@ -17,9 +17,10 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from likeness.adapters.blocks.fantasy_id import InjectionBlock, InjectionLayer, KVCache, wrap
+from likeness.adapters.blocks.fantasy_id import InjectionBlock, InjectionLayer, wrap
 from likeness.adapters.conditioning.controls import Branch
 from likeness.adapters.diffusers.attach import transformer_sizes
+from likeness.adapters.sampling.kv_cache import KVCache
 from likeness.errors import ConfigError
 from likeness.faces.geometry.ffhq import place_on_ffhq
 from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
@@ -36,18 +37,18 @@ from likeness.records import Face
 
 
 class ShapeSource(Protocol):
-    """Reads one person's shape, (vertices, 3) in the adapter's topology, from their pictures.
+    """Estimates one person's shape, (vertices, 3) in the adapter's topology, from their pictures.
 
-    The paper profile wants neutral heads, the released one heads posed as in the picture, in meters.
+    The paper profile needs neutral heads; the released one needs heads posed as in the picture, in meters.
     """
 
     def __call__(self, faces: Sequence[Face], /) -> NDArray[np.floating]: ...
 
 
 class FantasyID(Method):
-    """The method: the readers of a person, and one injection layer for each block of a CogVideoX transformer.
+    """The method: the id descriptor, and one injection layer for each block of a CogVideoX transformer.
 
-    It holds no weights of the base. `attach(pipe)` puts the layers on, `detach()` takes them off.
+    It holds no weights of the base. `attach(pipe)` adds the layers, `detach()` removes them.
 
     Example:
         ```python
@@ -90,25 +91,25 @@ class FantasyID(Method):
         trigger: str = TRIGGER,
         frozen: Sequence[str] = (),
     ) -> None:
-        """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` fill in the rest.
+        """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` give the other settings.
 
         Args:
             width: Channels of the transformer's tokens.
             num_layers: Blocks of the transformer.
-            profile: "paper", what the paper describes; or "released", what the published weights were trained with
-                (`published.py` loads them).
+            profile: "paper", the model of the paper; or "released", that of the published weights (loaded by
+                `published.py`).
             layer_step: Inject behind blocks 0, layer_step, 2 layer_step, ... The paper: all.
-            encoder: What gives patch features: "vit", a small one that trains along, or "clip"; "eva" in the released
-                profile.
+            encoder: Encoder of patches: "vit", a small one that is trained with the method, or "clip"; "eva" in the
+                released profile.
             encoder_width: Its channels.
             encoder_depth: Its blocks.
             encoder_heads: Its attention heads.
-            encoder_stem: With "vit", channels of the convolutions in front of it, one for each halving of the picture down to
-                a patch. None: patches are read by one linear layer.
-            image_size_px: Side of the pictures that it reads.
+            encoder_stem: With "vit", channels of the convolutions before it, one for each halving of the picture down
+                to a patch. Empty for one linear layer.
+            image_size_px: Side of its input pictures.
             patch_size_px: Side of its patches.
-            abstractor: "convolutions" is the C-Abstractor. "queries", learned ones, are the paper's ablation (Q-Former).
-            downsampling: Patches to one face token along each side.
+            abstractor: "convolutions" is the C-Abstractor; "queries" is the paper's ablation (Q-Former).
+            downsampling: Patches for each face token along each side.
             abstractor_hidden_width: Channels of the abstractor's convolutions.
             face_width: Channels of X_f, the paper's C.
             num_vertices: Vertices of the mesh at each level, the paper's N first and N' last.
@@ -119,22 +120,39 @@ class FantasyID(Method):
             context_width: Channels of V_F.
             injection_width: Channels inside the cross-attentions.
             head_width: Channels of one of their heads.
-            has_vertices: With the shape branch. False is the paper's ablation; V_F is made of X_F alone.
-            is_layer_aware: With F_l. False is the paper's ablation: a plain output layer in its place.
-            trigger: The word that marks the class word for other methods; it is left out of prompts.
+            has_vertices: With the shape branch. False is the paper's ablation: V_F from X_F alone.
+            is_layer_aware: With F_l. False is the paper's ablation: a plain output layer.
+            trigger: The word that marks the class word for other methods; it is removed from prompts.
             frozen: Name prefixes of parameters that never train.
         """
         super().__init__()
         if profile not in ("paper", "released") or (profile == "released") != (encoder == "eva"):
             raise ConfigError(
-                f"`profile` is {profile!r} with the encoder {encoder!r}; 'paper' goes with 'vit' or 'clip', and 'released' "
-                "with 'eva'. Use those."
+                f"`profile` is {profile!r} with the encoder {encoder!r}; 'paper' goes with 'vit' or 'clip', "
+                "and 'released' with 'eva'. Use those."
             )
-        names = DescriptorSizes.__dataclass_fields__
-        given = dict(locals())
-        kind = ReleasedDescriptor if profile == "released" else Descriptor
-        self.descriptor: Any = kind(DescriptorSizes(**{name: given[name] for name in names}))
-        # The released code adds the identity to both rows of guidance.
+        sizes = DescriptorSizes(
+            encoder=encoder,
+            encoder_width=encoder_width,
+            encoder_depth=encoder_depth,
+            encoder_heads=encoder_heads,
+            encoder_stem=encoder_stem,
+            image_size_px=image_size_px,
+            patch_size_px=patch_size_px,
+            abstractor=abstractor,
+            downsampling=downsampling,
+            abstractor_hidden_width=abstractor_hidden_width,
+            face_width=face_width,
+            num_vertices=num_vertices,
+            vertex_widths=vertex_widths,
+            spiral_length=spiral_length,
+            fusion_depth=fusion_depth,
+            fusion_heads=fusion_heads,
+            context_width=context_width,
+            has_vertices=has_vertices,
+        )
+        self.descriptor: Any = (ReleasedDescriptor if profile == "released" else Descriptor)(sizes)
+        # The released code conditions both branches of guidance.
         self.branch: Branch = "both" if profile == "released" else "conditional"
         self.layers = nn.ModuleDict(
             {
@@ -151,7 +169,7 @@ class FantasyID(Method):
         self.trigger = trigger
         self.frozen = tuple(frozen)
         self.shape_source: ShapeSource | None = None
-        """What reads vertices from pictures, where `encode` is not given any."""
+        """Estimates vertices where `encode` is called without them."""
 
     @staticmethod
     def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
@@ -160,12 +178,12 @@ class FantasyID(Method):
 
     @staticmethod
     def cogvideox_5b_config(transformer_config: Any = None, **changes: Any) -> dict[str, Any]:
-        """Settings of the paper, and of the released code where the paper is silent."""
+        """Settings of the paper, and of the released code where the paper does not give them."""
         sizes = _sizes(transformer_config) if transformer_config else COGVIDEOX_5B
         return {**sizes, **PAPER, **changes}
 
     def set_topology(self, topology: MeshTopology) -> None:
-        """Tell which mesh vertices come in, before training. It is saved with the weights."""
+        """Set the topology of the vertices, before training. It is saved with the weights."""
         if self.descriptor.vertex_encoder is not None:
             self.descriptor.vertex_encoder.set_topology(topology)
 
@@ -174,12 +192,12 @@ class FantasyID(Method):
     ) -> PersonTokens:
         """Encode one person from one or more reference pictures (`Face` records or paths).
 
-        Who was encoded before by the same weights is not computed again.
+        Results are cached by the content of the pictures and the weights.
 
         Args:
             faces: The pictures.
-            vertices: (vertices, 3), the person's shape in the adapter's topology; None asks `shape_source`. For the paper profile
-                a neutral head; for the released one posed as in the picture, in meters.
+            vertices: (vertices, 3), the person's shape in the adapter's topology, as in `ShapeSource`; None to use
+                `shape_source`.
 
         Raises:
             ConfigError: There is no reference, no shape, or the shape is of another topology, unit or direction.
@@ -195,7 +213,7 @@ class FantasyID(Method):
         if self.descriptor.vertex_encoder is not None:
             arrays.append(self._shape_of(records, vertices))
 
-        def read() -> PersonTokens:
+        def encode() -> PersonTokens:
             pixels = rearrange(self._tensor(arrays[0]), "refs y x c -> 1 refs c y x") / 127.5 - 1
             shape = torch.from_numpy(arrays[1]).to(self.device)[None] if len(arrays) > 1 else None
             tokens = self.encode_tensors(pixels, shape)
@@ -203,16 +221,16 @@ class FantasyID(Method):
                 return tokens
             return ReleasedTokens(face_tokens=tokens.face_tokens, picture=torch.from_numpy(arrays[0][:1]))
 
-        return self._read_once(arrays, read)
+        return self._encode_cached(arrays, encode)
 
     def pipeline_arguments(self, identity: PersonTokens) -> dict[str, Any]:
-        """What a pipeline's call needs beside prompts: the released profile's base begins with a picture."""
+        """Return the first frame that the base of the released profile needs."""
         if not isinstance(identity, ReleasedTokens):
             return {}
         return {"image": [to_image(picture) for picture in identity.picture.cpu().numpy()]}
 
     def encode_tensors(self, pixels: Tensor, vertices: Tensor | None) -> PersonTokens:
-        """V_F of a batch of people, with gradients.
+        """Return V_F of a batch of people, with gradients.
 
         Shapes:
             pixels: (batch, references, 3, height, width) in [-1, 1]
@@ -228,15 +246,15 @@ class FantasyID(Method):
         num_references: int | Sequence[int],
         max_length: int,
     ) -> PromptTokens:
-        """Token ids without the trigger, should there be one, and an empty mask. Raises PromptError.
+        """Return token ids without the trigger word, if there is one, and no positions. Raises PromptError.
 
-        References take no room in this method's prompts.
+        References do not change this method's prompts.
         """
         del num_references
         return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=self.trigger)
 
     def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: PersonTokens, *, scale: float = 1.0) -> Tensor:
-        """Nothing of the person is in the prompt: it comes back as it is."""
+        """Return the embeddings unchanged: this method does not use the prompt."""
         del mask, identity, scale
         return prompt_embeds
 
@@ -245,20 +263,20 @@ class FantasyID(Method):
         assert encoder is not None
         if not encoder.has_topology:
             raise ConfigError(
-                "This adapter does not know the mesh of its vertices yet. Call `set_topology` before anything else."
+                "This adapter has no mesh topology for its vertices yet. Call `set_topology` before anything else."
             )
         if vertices is None:
             if self.shape_source is None:
                 raise ConfigError(
-                    "This adapter reads a face's shape, and nothing reads it from pictures. Pass `vertices` to `encode`, "
-                    "or set `shape_source`."
+                    "This adapter needs a face's shape, and nothing estimates it from pictures. Pass "
+                    "`vertices` to `encode`, or set `shape_source`."
                 )
             vertices = self.shape_source(faces)
         shape = np.asarray(vertices, dtype=np.float32)
         if shape.shape != tuple(encoder.template.shape) or not np.isfinite(shape).all():
             raise ConfigError(
                 f"Vertices have the shape {shape.shape}; {tuple(encoder.template.shape)} finite numbers were expected. "
-                "Read the shape in the topology that the adapter was trained on."
+                "Use a shape in the topology that the adapter was trained on."
             )
         if self.config["profile"] == "released" and len(shape) == NUM_VERTICES:
             check_head(shape, faces[0].source)
@@ -267,8 +285,9 @@ class FantasyID(Method):
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(device=self.device, dtype=next(self.layers.parameters()).dtype)
 
-    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> KVCache:
-        return KVCache(transformer)
+    def _make_sampling_cache(self, transformer: CogVideoXTransformer3DModel) -> KVCache:
+        del transformer
+        return KVCache()
 
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> InjectionBlock:
         return wrap(block, layer, number)

@@ -1,9 +1,8 @@
-"""The released FantasyID as it is published: one folder that holds base transformer and method in the same files.
+"""Loads and saves the released FantasyID as it is published: base transformer and method in the same files.
 
-Its files are taken apart strictly, by name and shape: what a stock CogVideoX transformer has goes there, the rest to the
-method. What is missing or misshapen is an error; settings and tensors that neither knows are listed in a warning,
-as the published loader reads over them. `save_published` puts both together again. The settings come from the folder's own
-`config.json`; where the pictures' encoder and the mesh come from, the published code says too. No network is asked.
+Tensors are assigned strictly, by name and shape: those of a stock CogVideoX transformer go to the base, the others
+to the method. A missing or misshapen tensor is an error. Unknown settings and tensors, which the published loader
+ignores, are listed in a warning. Settings come from the folder's `config.json`. Nothing is downloaded.
 """
 
 import json
@@ -29,11 +28,11 @@ from likeness.weights.strict import altered_in, cut_list, refuse_differences, sh
 _log = logging.getLogger(__name__)
 
 TRANSFORMERS = ("transformer_ema", "transformer")
-"""Folders of the transformer; the averaged weights are preferred, as in the published code."""
+"""Folders of the transformer. The averaged weights come first, as in the published code."""
 EVA_FILE = Path("face_encoder", "EVA02_CLIP_L_336_psz14_s6B.pt")
 SIZES_KEY = "face_modules"
-"""Sizes that differ from the published ones, in a config of a smaller model. The published code has them fixed."""
-_REMEDY = "Bring the weights again with `likeness models pull fantasyid --preset research`."
+"""Key of sizes that differ from the published ones (for small models); they are constants in the published code."""
+_REMEDY = "Download the weights again with `likeness models pull fantasyid --preset research`."
 _FACE_KEYS = ("is_train_face", "is_kps", "cross_attn_interval", "LFE_num_tokens", "LFE_output_dim", "LFE_heads",
               "local_face_scale", SIZES_KEY)  # fmt: skip
 _VERTEX, _SPIRAL = r"descriptor\.vertex_encoder\.", "vertex_spiral_net."
@@ -61,24 +60,24 @@ _PUBLISHED_NAMES = (
 
 
 def find_transformer(folder: Path) -> Path:
-    """The folder of the transformer's weights.
+    """Return the folder of the transformer's weights.
 
     Raises:
         WeightsError: There is none.
     """
-    place = next((folder / name for name in TRANSFORMERS if (folder / name / "config.json").is_file()), None)
-    if place is None:
+    directory = next((folder / name for name in TRANSFORMERS if (folder / name / "config.json").is_file()), None)
+    if directory is None:
         raise WeightsError(f"{folder} has neither transformer_ema/config.json nor transformer/config.json. {_REMEDY}")
-    return place
+    return directory
 
 
-def read_settings(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read what the published `config.json` asks for: settings of the stock transformer, and of the method.
+def read_settings(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the published `config.json` and return the settings of the stock transformer and of the method.
 
     Raises:
-        WeightsError: It cannot be read, or describes something that is not the published FantasyID.
+        WeightsError: It cannot be read, or it is not a config of the published FantasyID.
     """
-    path = place / "config.json"
+    path = directory / "config.json"
     try:
         config = dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
@@ -94,8 +93,8 @@ def read_settings(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     if config.get("is_kps"):
         raise WeightsError(
-            f"`is_kps` is true in {path}: those weights want the face's key points drawn into a second frame, which the "
-            "published FantasyID does not do and this version cannot. Use the published weights."
+            f"`is_kps` is true in {path}: those weights need the face's key points drawn into a second frame, which "
+            "the published FantasyID does not do and this version cannot. Use the published weights."
         )
     if not isinstance(interval, int) or interval < 1 or layers % interval:
         raise WeightsError(
@@ -114,7 +113,7 @@ def read_settings(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def published_names(method: FantasyID) -> dict[str, str]:
-    """The published name of each of the method's tensors that the published files hold, by our name."""
+    """Map names of the method's tensors to the names in the published files, for all tensors that these contain."""
     step = method.config["layer_step"]
     names = {}
     for own in method.state_dict():
@@ -127,9 +126,9 @@ def published_names(method: FantasyID) -> dict[str, str]:
 
 
 def build_empty(folder: Path) -> tuple[CogVideoXTransformer3DModel, FantasyID]:
-    """Transformer and method as the folder's `config.json` describes them; the method without memory."""
+    """Build transformer and method from the folder's `config.json`; the method on the meta device."""
     base, sizes = read_settings(find_transformer(folder))
-    # Sine tables of positions are in no file, so a base that has them is built with memory.
+    # Sine position tables are not in the files, so a base with such tables is built with memory.
     with torch.device("meta") if base.get("use_rotary_positional_embeddings") else nullcontext():
         transformer = CogVideoXTransformer3DModel(**base)
     with torch.device("meta"):
@@ -142,39 +141,39 @@ def load_published(
     """Load a published folder, strictly.
 
     Args:
-        folder: Holds `transformer_ema` or `transformer`, and `face_encoder`.
-        mesh: The mesh that was published beside the code.
-        eva: The pictures' encoder, where it is not in `folder`.
-        dtype: What to compute in; None keeps that of the files. The vertex branch is in float32 with any.
+        folder: A folder with `transformer_ema` or `transformer`, and `face_encoder`.
+        mesh: The mesh that was published with the code.
+        eva: File of the image encoder, if it is not in `folder`.
+        dtype: Of the weights; None keeps that of the files. The vertex branch is always in float32 where this is set.
 
     Raises:
         WeightsError: A file is missing or damaged, or tensors are missing or misshapen; all are listed.
     """
-    place = find_transformer(folder)
+    directory = find_transformer(folder)
     transformer, method = build_empty(folder)
     names = published_names(method)
     empty = shapes_of(method.state_dict())
     expected = shapes_of(transformer.state_dict()) | {new: empty[own] for own, new in names.items()}
-    found = read_shapes(place, _REMEDY)
+    found = read_shapes(directory, _REMEDY)
     if extra := sorted(found.keys() - expected.keys()):
-        _log.warning("%s holds %d tensors that are not read: %s.", place, len(extra), cut_list(extra))
+        _log.warning("%s holds %d tensors that are not read: %s.", directory, len(extra), cut_list(extra))
     refuse_differences(
         expected,
         {name: shape for name, shape in found.items() if name in expected},
-        what=f"The released FantasyID at {place}",
-        altered=altered_in(place),
+        what=f"The released FantasyID at {directory}",
+        altered=altered_in(directory),
         remedy=f"`cross_attn_interval` is {method.config['layer_step']} in its config.json. {_REMEDY}",
     )
     own_names = {published: own for own, published in names.items()}
     encoder = method.descriptor.vertex_encoder
     state = {f"descriptor.vertex_encoder.{name}": x for name, x in encoder.topology_state(mesh).items()}
     state |= read_eva(eva or folder / EVA_FILE, shapes_of(method.descriptor.face_encoder.state_dict()))
-    for part in read_parts(place, _REMEDY):
+    for part in read_parts(directory, _REMEDY):
         state |= {own_names[name]: tensor for name, tensor in part.items() if name in own_names}
         stock = {
             name: _cast(tensor, dtype) for name, tensor in part.items() if name in expected and name not in own_names
         }
-        # Not strict, because this is one file of several: the names and shapes of all were compared above.
+        # Not strict, because this is one file of several; names and shapes of all files were compared above.
         transformer.load_state_dict(stock, strict=False, assign=True)
     typed = {
         name: _cast(tensor, torch.float32 if dtype and ".vertex_encoder." in name else dtype)
@@ -192,8 +191,8 @@ def save_published(
     max_shard_bytes: int = 5_000_000_000,
 ) -> Path:
     """Write base and method in the published layout: `folder`/transformer, in one file or in shards with an index."""
-    place = folder / "transformer"
-    place.mkdir(parents=True, exist_ok=True)
+    directory = folder / "transformer"
+    directory.mkdir(parents=True, exist_ok=True)
     own = method.state_dict()
     state = {**transformer.state_dict(), **{new: own[old] for old, new in published_names(method).items()}}
     shards: list[dict[str, Tensor]] = [{}]
@@ -207,14 +206,14 @@ def save_published(
     stem, index = "diffusion_pytorch_model", {}
     for number, shard in enumerate(shards, start=1):
         part = "" if len(shards) == 1 else f"-{number:05d}-of-{len(shards):05d}"
-        save_file(shard, place / f"{stem}{part}.safetensors", metadata={"format": "pt"})
+        save_file(shard, directory / f"{stem}{part}.safetensors", metadata={"format": "pt"})
         index |= dict.fromkeys(shard, f"{stem}{part}.safetensors")
     if len(shards) > 1:
         total = {"total_size": sum(tensor.nbytes for tensor in state.values())}
         record = json.dumps({"metadata": total, "weight_map": index}, indent=2)
-        (place / f"{stem}.safetensors.index.json").write_text(record)
-    (place / "config.json").write_text(json.dumps(_published_config(transformer, method), indent=2) + "\n")
-    return place
+        (directory / f"{stem}.safetensors.index.json").write_text(record)
+    (directory / "config.json").write_text(json.dumps(_published_config(transformer, method), indent=2) + "\n")
+    return directory
 
 
 def _published_config(transformer: CogVideoXTransformer3DModel, method: FantasyID) -> dict[str, Any]:

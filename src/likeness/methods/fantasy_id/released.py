@@ -1,7 +1,7 @@
-"""The id descriptor of FantasyID's released profile: what the published inference code computes, quirks included.
+"""The id descriptor of FantasyID's released profile: the computation of the published inference code, quirks included.
 
-It differs from the paper in many places (docs/papers/fantasy_id.md lists them). Tensors that the published code keeps
-but never lets reach its output are kept here too, so that checkpoints go through unchanged, and are not computed.
+It differs from the paper in many places (docs/papers/fantasy_id.md lists them). Tensors that do not affect the output
+of the published code are parameters here too, so that checkpoints are saved unchanged, but they are not used.
 """
 
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from likeness.identity.tokens import PersonTokens
 from likeness.methods.fantasy_id.descriptor import DescriptorSizes
 
 NUM_SCALES, LAYERS_PER_SCALE = 5, 2
-"""Depths of the picture's encoder that are mapped, and layers that read each of them."""
+"""Depths of the image encoder that are mapped, and layers for each of them."""
 NUM_QUERIES, NUM_ID_TOKENS, ID_WIDTH = 144, 5, 1280
-"""Of the two dead inputs: learned queries, and a recognizer's embedding beside CLIP's class token."""
+"""Sizes of two unused inputs: learned queries, and a recognizer's embedding with CLIP's class token."""
 REDUCER_STRIDES = (4, 4, 2, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class ReleasedTokens(PersonTokens):
-    """A person, and the picture that the video begins with.
+    """A person, and the picture that is the first frame of the video.
 
     Shapes:
         picture: (batch, height, width, 3) uint8: the first reference's head
@@ -49,11 +49,11 @@ def _mapping(width: int, hidden_width: int, output_width: int) -> nn.Sequential:
 
 
 class LastAbstractor(nn.Module):
-    """Ten abstractors, of which the last one speaks: each overwrites what the one before it said.
+    """Ten abstractors. The output is that of the last one alone, because each overwrites the output of the one before.
 
-    The published code adds position embeddings in place. The two layers of one scale read the same tensor, so the last
-    one reads it with the embedding of the one before it added too. That is the only trace that the others leave: of the
-    144.2 million published parameters 17.7 million act.
+    The published code adds position embeddings in place. The two layers of one scale share their input, so the input of
+    the last one includes the embedding of the one before it. The others have no other effect: 17.7 million of the 144.2
+    million published parameters are used.
 
     Shapes:
         features: (batch, 1 + patches, width): the encoder's deepest features, class token first
@@ -90,7 +90,7 @@ def _abstractor(sizes: DescriptorSizes) -> Abstractor:
 
 
 def _feed_forward(width: int) -> nn.Sequential:
-    """A feed-forward without a way around it."""
+    """A feed-forward without a residual connection."""
     return nn.Sequential(
         nn.LayerNorm(width),
         nn.Linear(width, 4 * width, bias=False),
@@ -100,9 +100,9 @@ def _feed_forward(width: int) -> nn.Sequential:
 
 
 class ReleasedDescriptor(nn.Module):
-    """From a picture and posed vertices to the 115 tokens that every injection reads.
+    """From a picture and posed vertices to the 115 tokens that every injection attends to.
 
-    36 face tokens as they are, and 79 of the mesh's 5,023 vertices after they were fused with the face.
+    These are 36 face tokens, and 79 tokens of the mesh's 5,023 vertices fused with the face.
 
     Shapes:
         pixels: (batch, references, 3, height, width) in [-1, 1]: heads on FFHQ's template
@@ -137,14 +137,14 @@ class ReleasedDescriptor(nn.Module):
         return self.describe(features, vertices, references=pixels.shape[1])
 
     def describe(self, features: Tensor, vertices: Tensor | None, *, references: int = 1) -> Tensor:
-        """All of it behind the picture's encoder."""
+        """Compute the tokens from the features of the image encoder."""
         if vertices is None:
             raise ConfigError(
-                "The released weights read a head's vertices, and none were given. Pass `vertices` to `encode`; "
+                "The released weights need a head's vertices, and none were given. Pass `vertices` to `encode`; "
                 "docs/weights.md says how to make them."
             )
         face = self.abstractor(features)
-        # Several pictures are a widening of ours: their tokens stand one after another.
+        # Several pictures (not in the published code): their tokens are concatenated.
         face = rearrange(face, "(b refs) n w -> b (refs n) w", refs=references)
         shape = self.vertex_encoder(vertices, face)  # (batch, vertices, width)
         return torch.cat([face, self.reducer(shape.to(face))], dim=1)

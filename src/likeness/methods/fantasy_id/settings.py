@@ -1,4 +1,4 @@
-"""Sizes of FantasyID: those of the paper, of its released code where the paper is silent, and of the released weights.
+"""Sizes of FantasyID: the paper's, the released code's where the paper gives none, and those of the released weights.
 
 The paper is arXiv:2502.13995v1.
 """
@@ -6,7 +6,7 @@ The paper is arXiv:2502.13995v1.
 from typing import Any
 
 COGVIDEOX_5B: dict[str, Any] = {"width": 3072, "num_layers": 42}
-"""Sizes of the transformer, where none is at hand to ask."""
+"""Sizes of the transformer, for use without one."""
 
 # fmt: off
 TINY: dict[str, Any] = {
@@ -14,8 +14,8 @@ TINY: dict[str, Any] = {
     "num_vertices": (2562, 641, 161, 41), "vertex_widths": (32, 64, 128),
     "injection_width": 192,
 }
-"""Where the tiny backbone's differ from the defaults: one more step down the mesh, because on a CPU the fusion of 161
-vertices costs more than the video."""
+"""Differences of tiny from the defaults: one more level of the mesh, because on a CPU the fusion of 161 vertices takes
+longer than the video."""
 
 PAPER: dict[str, Any] = {
     "encoder": "clip", "encoder_width": 1024, "encoder_depth": 24, "encoder_heads": 16,
@@ -29,7 +29,7 @@ PAPER: dict[str, Any] = {
 
 RELEASED: dict[str, Any] = {
     "profile": "released",
-    # Of 24 blocks the last four, and of five depths the first four, never reach the output.
+    # The last four of the encoder's 24 blocks, and the first four of the five mapped depths, do not affect the output.
     "encoder": "eva", "encoder_width": 1024, "encoder_depth": 20, "encoder_heads": 16,
     "image_size_px": 336, "patch_size_px": 14, "downsampling": 4,
     "abstractor_hidden_width": 256, "face_width": 1024,

@@ -1,4 +1,4 @@
-"""Tensors of the released FantasyID's files: safetensors or torch's pickles with weights only, in one file or in many."""
+"""Reads the released FantasyID's tensors: safetensors or torch's pickles (weights only), in one file or several."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,50 +13,49 @@ from likeness.weights.tensors import read_pickle, read_tensors, refuse_not_finit
 
 STEM = "diffusion_pytorch_model"
 _EVA_REMEDY = (
-    "It is EVA-CLIP's file of that name: bring it with `likeness models pull eva02-clip-l-336`, "
-    "or put it there yourself."
+    "It is EVA-CLIP's file of that name: download it with `likeness models pull eva02-clip-l-336`, or put it there."
 )
 
 
-def tensor_files(place: Path, remedy: str) -> list[Path]:
-    """Files of a transformer, in the published code's order of preference: .bin, .safetensors, all shards there are.
+def tensor_files(directory: Path, remedy: str) -> list[Path]:
+    """Return the files of a transformer, in the published code's order of preference: .bin, .safetensors, all shards.
 
     Raises:
-        WeightsError: There are none, or the index names shards that are missing.
+        WeightsError: There are none, or shards of the index are missing.
     """
-    for single in (place / f"{STEM}.bin", place / f"{STEM}.safetensors"):
+    for single in (directory / f"{STEM}.bin", directory / f"{STEM}.safetensors"):
         if single.is_file():
             return [single]
-    index = place / f"{STEM}.safetensors.index.json"
-    if index.is_file() and (problems := component_problems(place, STEM)):
-        raise WeightsError(f"The weights in {place} are not whole: {'; '.join(problems)}. {remedy}")
-    shards = sorted(place.glob("*.safetensors")) or sorted(place.glob(f"{STEM}*.bin"))
+    index = directory / f"{STEM}.safetensors.index.json"
+    if index.is_file() and (problems := component_problems(directory, STEM)):
+        raise WeightsError(f"The weights in {directory} are not whole: {'; '.join(problems)}. {remedy}")
+    shards = sorted(directory.glob("*.safetensors")) or sorted(directory.glob(f"{STEM}*.bin"))
     if not shards:
-        raise WeightsError(f"{place} holds no {STEM}.safetensors or .bin, nor shards of it. {remedy}")
+        raise WeightsError(f"{directory} holds no {STEM}.safetensors or .bin, nor shards of it. {remedy}")
     return shards
 
 
-def read_shapes(place: Path, remedy: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all files, before memory is filled.
+def read_shapes(directory: Path, remedy: str) -> dict[str, tuple[int, ...]]:
+    """Read names and shapes of all tensors without the tensors.
 
     Raises:
-        WeightsError: A file is damaged, or two of them hold the same tensor.
+        WeightsError: A file is damaged, or two files contain the same tensor.
     """
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in tensor_files(place, remedy):
+    for path in tensor_files(directory, remedy):
         here = read_file_shapes(path) if path.suffix == ".safetensors" else shapes_of(read_pickle(path, remedy=remedy))
         if twice := sorted(here.keys() & shapes.keys()):
             raise WeightsError(
-                f"{path} holds {len(twice)} tensors that another file in {place} holds too, {twice[0]} first. Keep the "
-                "shards of one set alone."
+                f"{path} holds {len(twice)} tensors that another file in {directory} holds too, {twice[0]} first. "
+                "Keep the shards of one set only."
             )
         shapes |= here
     return shapes
 
 
-def read_parts(place: Path, remedy: str) -> Iterator[Mapping[str, Tensor]]:
-    """The tensors file by file."""
-    for path in tensor_files(place, remedy):
+def read_parts(directory: Path, remedy: str) -> Iterator[Mapping[str, Tensor]]:
+    """Read the tensors file by file."""
+    for path in tensor_files(directory, remedy):
         if path.suffix == ".safetensors":
             yield read_tensors(path, remedy=remedy)
         else:
@@ -66,10 +65,10 @@ def read_parts(place: Path, remedy: str) -> Iterator[Mapping[str, Tensor]]:
 
 
 def read_eva(path: Path, expected: Shapes) -> dict[str, Tensor]:
-    """What is read of EVA-CLIP's published file, under our names: the blocks that are built, and no text encoder.
+    """Read the blocks of EVA-CLIP's published image encoder that are used, under the method's names.
 
     Raises:
-        WeightsError: It is missing or damaged, or those tensors are not in it.
+        WeightsError: The file is missing or damaged, or tensors are missing or misshapen.
     """
     if not path.is_file():
         raise WeightsError(f"{path}, the encoder of the pictures, is missing. {_EVA_REMEDY}")
@@ -80,7 +79,7 @@ def read_eva(path: Path, expected: Shapes) -> dict[str, Tensor]:
         for name, tensor in content.items()
         if name.removeprefix("module.").startswith("visual.")
     }
-    # The blocks behind the features that are read, and their head, are of no use here.
+    # The head and the blocks behind the features are not used.
     used = {name: tensor for name, tensor in found.items() if name in expected}
     refuse_differences(expected, shapes_of(used), what=str(path), remedy=_EVA_REMEDY)
     refuse_not_finite(used, what=str(path), remedy=_EVA_REMEDY)

@@ -1,4 +1,4 @@
-"""IdentityCache as Magic Mirror's layers see them (arXiv:2501.03931v1)."""
+"""Tokens of a person in Magic Mirror (arXiv:2501.03931v1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from likeness.identity.tokens import PersonTokens
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class MagicMirrorIdentity(PersonTokens):
-    """A person, or one for each prompt, as the transformer sees them; or several people in each prompt.
+    """Tokens of one person, of one for each prompt, or of several people in each prompt.
 
     Shapes:
-        id_tokens: (batch, references * 2, identity_width): x_id, of one person after the other
+        id_tokens: (batch, references * 2, identity_width): x_id, people one after the other
         face_tokens: (batch, people * face_tokens, width): x_face, likewise
     """
 
     id_tokens: Tensor
     sizes: tuple[int, ...] = ()
-    """How many of `id_tokens` are each person's; empty for one person."""
+    """Number of `id_tokens` of each person; empty for one person."""
 
     @property
     def num_people(self) -> int:
@@ -34,16 +34,16 @@ class MagicMirrorIdentity(PersonTokens):
 
     @classmethod
     def together(cls, people: "Sequence[MagicMirrorIdentity]") -> "MagicMirrorIdentity":
-        """Show several people in one video. One alone stays as they are.
+        """Join several people for one video. A single one is returned unchanged.
 
         Raises:
-            ConfigError: One of them is several already, or they are for different numbers of prompts.
+            ConfigError: One of them already contains several people, or they are for different numbers of prompts.
         """
         if len(people) == 1:
             return people[0]
         if any(person.sizes for person in people) or len({len(person) for person in people}) != 1:
             raise ConfigError(
-                "IdentityCache are joined one by one, and all for the same prompts; "
+                "People are joined one by one, and all for the same prompts; "
                 f"{[(person.num_people, len(person)) for person in people]} (people, prompts) were given."
             )
         return cls(

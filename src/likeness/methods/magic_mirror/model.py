@@ -1,9 +1,9 @@
 """Magic Mirror: ID-Preserved Video Generation in Video Diffusion Transformers (arXiv:2501.03931v1).
 
-A face is read twice: as an identity (x_id, two tokens for each picture) and as structure (x_face). x_id is fused into
-the prompt's class word (Eq. 4) and shifts the modulation of the even layers (CAN, Eq. 6); x_face joins their attention
-as a third modality (Eqs. 5 and 7). One class serves every size of CogVideoX; `docs/papers/magic_mirror.md` lists each
-symbol, where it lives, and every deviation. Training and sampling loops are not here.
+A face is encoded twice: as an identity (x_id, two tokens for each picture) and as structure (x_face). x_id is fused
+into the prompt's class word (Eq. 4) and shifts the modulation of the even layers (CAN, Eq. 6); x_face joins their
+attention as a third modality (Eqs. 5 and 7). One class covers every size of CogVideoX. `docs/papers/magic_mirror.md`
+lists each symbol with its module, and every deviation. Training and sampling loops are not here.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ from likeness.methods.method import Method
 class MagicMirror(Method):
     """The method: perceivers, fuse, and one adapter layer for each even block of a CogVideoX transformer.
 
-    It holds no weights of the base. `attach(pipe)` puts the layers on, `detach()` takes them off.
+    It holds no weights of the base. `attach(pipe)` adds the layers, `detach()` removes them.
 
     Example:
         ```python
@@ -74,7 +74,7 @@ class MagicMirror(Method):
         trigger: str = TRIGGER,
         frozen: Sequence[str] = (),
     ) -> None:
-        """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` fill in the rest.
+        """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` give the other settings.
 
         Args:
             width: Channels of the transformer's tokens.
@@ -82,7 +82,7 @@ class MagicMirror(Method):
             text_width: Channels of the text encoder.
             num_layers: Blocks of the transformer.
             layer_step: Adapt blocks 0, layer_step, 2 layer_step, ... The paper: the even ones.
-            encoder: F_face: "vit", a small one that trains along, or "clip".
+            encoder: F_face: "vit", a small one that is trained with the method, or "clip".
             encoder_width: Channels of F_face.
             encoder_depth: Blocks of F_face.
             encoder_heads: Attention heads of F_face.
@@ -98,11 +98,11 @@ class MagicMirror(Method):
             head_width: Channels of one attention head in both perceivers.
             norm_width: Channels of CAN's global projection, the paper's c1.
             norm_hidden_width: Channels inside CAN.
-            norm_factors: What CAN predicts; "shift+gate" leaves the scales alone.
-            norm_reads_time: Whether CAN reads t and mu1_vid beside the identity.
+            norm_factors: Factors that CAN predicts; "shift+gate" leaves the base's scales unchanged.
+            norm_reads_time: Whether CAN reads t and mu1_vid in addition to the identity.
             has_norm: With CAN. False is the paper's ablation.
             has_face: With the face branch: x_face, phi_face and cross-attention. False is the paper's ablation.
-            reinjects_face: Give every adapted layer x_face anew, instead of one stream through all of them.
+            reinjects_face: Start every adapted layer with x_face, instead of one stream through all of them.
             trigger: The word that marks the class word before it.
             frozen: Name prefixes of parameters that never train.
         """
@@ -115,7 +115,7 @@ class MagicMirror(Method):
             image_size_px=image_size_px,
             patch_size_px=patch_size_px,
         )
-        # An embedding is standardized before tau_id reads it; (0, 1) leaves it raw, as PhotoMaker-V2 does.
+        # Embeddings are standardized before tau_id; (0, 1) leaves them raw, as in PhotoMaker-V2.
         self.register_buffer("embedding_mean", torch.zeros(embedding_width))
         self.register_buffer("embedding_std", torch.ones(embedding_width))
         self.identity_perceiver = IdentityPerceiver(
@@ -168,14 +168,14 @@ class MagicMirror(Method):
 
     @staticmethod
     def cogvideox_5b_config(transformer_config: Any = None, **changes: Any) -> dict[str, Any]:
-        """Settings of the paper, as far as it tells and as its parameter count suggests (reading 5)."""
+        """Settings of the paper, from its text and its parameter count (reading 5)."""
         sizes = transformer_sizes(transformer_config) if transformer_config else COGVIDEOX_5B
         return {**sizes, **PAPER, **changes}
 
     def standardize_embeddings(self, embeddings: Tensor) -> None:
-        """Measure F_id's mean and spread on (count, embedding_width) examples, before training starts.
+        """Set the mean and standard deviation of F_id from (count, embedding_width) examples, before training starts.
 
-        dlib's numbers share a large mean: unrelated people have a cosine of 0.84. Without it they differ more.
+        dlib's embeddings share a large mean: unrelated people have a cosine of 0.84.
         """
         self.embedding_mean.copy_(embeddings.mean(dim=0))
         self.embedding_std.copy_(embeddings.std(dim=0).clamp(min=1e-6))
@@ -183,26 +183,26 @@ class MagicMirror(Method):
     def encode(self, faces: FaceInput | Sequence[FaceInput]) -> MagicMirrorIdentity:
         """Encode one person from one or more reference pictures (`Face` records or paths).
 
-        Who was encoded before by the same weights is not computed again.
+        Results are cached by the content of the pictures and the weights.
 
         Raises:
             ConfigError: There is no reference, or its embedding has another width than `embedding_width`.
         """
         arrays = read_references(faces, embedding_width=len(self.embedding_mean))
 
-        def read() -> MagicMirrorIdentity:
+        def encode() -> MagicMirrorIdentity:
             crops, embedding = (torch.from_numpy(array).to(self.embedding_mean) for array in arrays)
             pixels = rearrange(crops, "refs y x c -> 1 refs c y x") / 127.5 - 1
             return self.encode_tensors(pixels, embedding[None])
 
-        return self._read_once(arrays, read)
+        return self._encode_cached(arrays, encode)
 
     def encode_people(self, people: Sequence[FaceInput | Sequence[FaceInput]]) -> MagicMirrorIdentity:
-        """Encode several people who are to be in one video, each from one or more pictures."""
+        """Encode several people for one video, each from one or more pictures."""
         return MagicMirrorIdentity.together([self.encode(faces) for faces in people])
 
     def encode_tensors(self, pixels: Tensor, embedding: Tensor) -> MagicMirrorIdentity:
-        """x_id and x_face of a batch of people, with gradients.
+        """Return x_id and x_face of a batch of people, with gradients.
 
         Shapes:
             pixels: (batch, references, 3, height, width) in [-1, 1]
@@ -228,9 +228,9 @@ class MagicMirror(Method):
         num_references: int | Sequence[int],
         max_length: int,
     ) -> PromptTokens:
-        """Token ids without triggers, and where the class word of each person stands. Raises PromptError.
+        """Return token ids without trigger words, and the positions of the class words. Raises PromptError.
 
-        With no reference the class word stays single, as in the prompt without its trigger. For several people give a
+        A class word is repeated for each token of x_id; with no reference it stays single. For several people give a
         number of references for each.
         """
         counts = (num_references,) if isinstance(num_references, int) else num_references
@@ -238,9 +238,9 @@ class MagicMirror(Method):
         return tokenize_prompts(prompts, tokenizer, num_copies=num_copies, max_length=max_length, trigger=self.trigger)
 
     def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: MagicMirrorIdentity, *, scale: float = 1.0) -> Tensor:
-        """Write every person into their class word (Eq. 4). Rows whose mask is empty come back as they were.
+        """Fuse every person into their class word (Eq. 4). Rows with an empty mask are returned unchanged.
 
-        `mask` tells whose class word stands where: True or 1 for the first person, then 2, and so on.
+        `mask` is the number of the person that each word names: True or 1 for the first person, then 2, and so on.
         """
         mask = mask.to(prompt_embeds.device)
         for number, tokens in enumerate(identity.people, start=1):
@@ -259,11 +259,11 @@ class MagicMirror(Method):
             return self.norm_projection(torch.stack(means, dim=1))
         return self.norm_projection(means[0])
 
-    def _references(self, identity: MagicMirrorIdentity) -> int | Sequence[int]:
+    def _num_references(self, identity: MagicMirrorIdentity) -> int | Sequence[int]:
         counts = [tokens.shape[1] // self.tokens_per_reference for tokens in identity.people]
         return counts[0] if len(counts) == 1 else counts
 
-    def _keeper(self, transformer: CogVideoXTransformer3DModel) -> ModulationCache:
+    def _make_sampling_cache(self, transformer: CogVideoXTransformer3DModel) -> ModulationCache:
         return ModulationCache(transformer, self)
 
     def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> FaceBlock:

@@ -1,9 +1,9 @@
-"""Settings of Magic Mirror at the paper's size, as far as it tells and as its parameter count suggests (reading 5)."""
+"""Settings of Magic Mirror at the paper's size, from its text and its parameter count (reading 5)."""
 
 from typing import Any
 
 COGVIDEOX_5B: dict[str, Any] = {"width": 3072, "time_width": 512, "text_width": 4096, "num_layers": 42}
-"""Sizes of the transformer, where none is at hand to ask."""
+"""Sizes of the transformer, for use without one."""
 
 # fmt: off
 PAPER: dict[str, Any] = {

@@ -62,7 +62,7 @@ class TwoPersonDenoiser(MethodDenoiser):
         return together(self.method, pixels, extra_conditioning)
 
     def places(self, identity: PersonTokens, mask: Tensor) -> dict[str, Any]:
-        return {} if identity.num_people == 1 else {"whose": mask, "regions": self.regions}
+        return {} if identity.num_people == 1 else {"person_index": mask, "regions": self.regions}
 
 
 def together(method: Any, pixels: Tensor, extra_conditioning: Tensor) -> MagicMirrorIdentity:
