@@ -111,7 +111,7 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
     script = textwrap.dedent(f"""
         import os, signal, torch
         from pathlib import Path
-        from likeness.training import checkpoints
+        from likeness.training.engine import checkpoints
         folder = Path({str(tmp_path)!r})
         checkpoints.save(folder, 1, {{"model": {{"w": torch.ones(4)}}}}, {{"seed": 0}})
         save_file, saved = checkpoints.save_file, []

@@ -158,8 +158,8 @@ def test_rollouts_are_of_the_very_people_whose_clips_they_are(parts):
         rollout_steps=1,
     )
     active = torch.tensor([False, True, False, True])
-    words = stage.words
-    stage.words = lambda rows, references: (*words(rows, references)[:2], active)
+    sample_conditions = stage.sample_conditions
+    stage.sample_conditions = lambda rows, references: (*sample_conditions(rows, references)[:2], active)
     given = []
     forward = stage.cast.forward
     stage.cast.forward = lambda *inputs, person=None: given.append(person) or forward(*inputs, person=person)
@@ -274,9 +274,9 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatc
     errors = iter((0.0, 1.0))  # Of the data's latents nothing is to be learned.
     stage.weigh = lambda _rows, error: next(errors) * error.mean()
     torch.manual_seed(2)
-    words = stage.words
-    stage.words = lambda rows, references: (
-        *words(rows, references)[:2],
+    sample_conditions = stage.sample_conditions
+    stage.sample_conditions = lambda rows, references: (
+        *sample_conditions(rows, references)[:2],
         torch.tensor([False, True, True, True]),
     )
     loss, figures = stage.loss(0)

@@ -51,15 +51,15 @@ def recorded(folder):
 
 def test_a_run_without_a_checkpoint_may_become_another(tmp_path):
     assert resume.begin(recipe(), tmp_path)
-    assert resume.begin(recipe(pictures__seed=3, stages__0__steps=3), tmp_path)
+    assert resume.begin(recipe(images__seed=3, stages__0__steps=3), tmp_path)
     assert recorded(tmp_path)["images"]["seed"] == 3
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"pictures__seed": 3}, r"`pictures\.seed` was 0, now it is 3"),
-        ({"pictures__people": 3}, r"`pictures\.people`"),
+        ({"images__seed": 3}, r"`images\.seed` was 0, now it is 3"),
+        ({"images__people": 3}, r"`images\.people`"),
         ({"seed": 1}, "`seed` was 0"),
         ({"model": {"widths": [8, 8, 8, 8]}}, r"`model\.widths`"),
         ({"stages__0__optimizer": {"learning_rate": 0.5}}, r"`stages\.0\.optimizer\.learning_rate`"),

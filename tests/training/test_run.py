@@ -68,7 +68,7 @@ def test_a_complete_run_is_not_trained_again_and_other_data_are_refused(recipe, 
     target = run.train(recipe, output=tmp_path / "a", processes=1)
     assert run.train(recipe, output=tmp_path / "a", processes=1) == target == tmp_path / "a" / "model" / "vae"
     before = (tmp_path / "a" / resume.RECORD).read_text()
-    with pytest.raises(CheckpointError, match=r"pictures\.seed"):
+    with pytest.raises(CheckpointError, match=r"images\.seed"):
         run.train(recipe, overrides=["images.seed=3"], output=tmp_path / "a", processes=1)
     assert (tmp_path / "a" / resume.RECORD).read_text() == before
     assert len(trained) == 1
@@ -163,10 +163,10 @@ def test_workers_that_draw_do_not_run_modules_of_the_working_directory(tmp_path)
     (tmp_path / "draw.py").write_text(
         textwrap.dedent("""
         from pathlib import Path
-        from likeness.training import render
+        from likeness.training.data import render_puppets
         if __name__ == "__main__":
-            settings = render.PuppetSettings(kind="images", count=1, people=1, size_px=16)
-            print(list(render.build(settings, Path("cache"), processes=1)))
+            settings = render_puppets.PuppetSettings(kind="images", count=1, people=1, size_px=16)
+            print(list(render_puppets.build(settings, Path("cache"), processes=1)))
         """)
     )
     done = subprocess.run(
@@ -184,14 +184,14 @@ def test_the_rest_ends_when_one_of_two_is_killed(tmp_path, who):
     script.write_text(
         textwrap.dedent("""
         import sys, time, likeness.cli
-        from likeness.training import parallel
+        from likeness.training.engine import distributed
         def body():
-            with parallel.together(2):
-                print("joined", parallel.rank(), flush=True)
+            with distributed.together(2):
+                print("joined", distributed.rank(), flush=True)
                 time.sleep(120)
         likeness.cli.main = body
         if __name__ == "__main__":
-            parallel._Peers.__init__.__globals__["sys"].argv = [__file__]
+            distributed._Peers.__init__.__globals__["sys"].argv = [__file__]
             body()
         """)
     )
