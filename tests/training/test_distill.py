@@ -4,7 +4,7 @@ import torch
 
 from likeness.errors import WeightsError
 from likeness.identity.encoders.recognizer import Recognizer
-from likeness.training.base.recognizer import DistillStage, DistillStageSettings, agreement, separation
+from likeness.training.base.recognizer import DistillStage, DistillStageSettings, agreement, verification_auc
 from likeness.training.data.datasets import Shards
 
 
@@ -20,7 +20,7 @@ def test_a_copy_agrees_fully_and_noise_does_not():
 
 def test_separation_is_the_share_of_pairs_in_the_right_order():
     distances, same = np.array([0.1, 0.4, 0.3, 0.9]), np.array([True, True, False, False])
-    assert separation(distances, same) == 0.75
+    assert verification_auc(distances, same) == 0.75
 
 
 def test_a_recognizer_survives_saving(tmp_path):

@@ -2,7 +2,7 @@ import pytest
 
 from likeness.errors import ConfigError
 from likeness.training import recipes
-from likeness.training.engine import estimate
+from likeness.training.recipes import estimate
 
 SMALL = {"kind": "images", "count": 4, "people": 4, "size_px": 32}
 STAGE = {"name": "a", "data": "images", "batch": 4, "steps": 10}

@@ -7,9 +7,12 @@ from torch.testing import assert_close
 from likeness.errors import WeightsError
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.training.data.datasets import Shards
-from likeness.training.data.pairs import read_base
+from likeness.training.base.pipelines import read_base
+from likeness.training.data.pairs import TrainingData
+from likeness.training.data.prompts import tokenize
+from likeness.training.methods.settings import MethodStageSettings
+from likeness.training.methods.train import read_teacher
 from likeness.training.objectives import diffusion
-from likeness.training.objectives.distillation import DistillationTeacher
 
 SENTENCE = "a woman img nods in a park"
 
@@ -17,7 +20,15 @@ SENTENCE = "a woman img nods in a park"
 @pytest.fixture(scope="module")
 def data():
     facts = [{"person": row, "prompt": SENTENCE, "group": "woman"} for row in range(3)]
-    return {"faces": Shards({"embedding": torch.randn(3, 128)}, facts), "clips": Shards({}, facts)}
+    faces = Shards({"embedding": torch.randn(3, 128)}, facts)
+    return TrainingData(
+        references={"train": faces}, targets={"clips": Shards({}, facts)}, validation_targets={}
+    )
+
+
+def read(checkpoint, adapter, data, scale):
+    settings = MethodStageSettings(name="s", steps=1, data="clips", teacher_scale=scale)
+    return read_teacher(checkpoint, adapter, data, settings, torch.float32)
 
 
 def say(teacher, noisy, *, is_unconditional, active):
@@ -31,7 +42,7 @@ def say(teacher, noisy, *, is_unconditional, active):
 @pytest.mark.parametrize("scale", [0.5, 1.0])
 def test_a_mentor_is_magic_mirror_at_its_strength(checkpoint, data, scale):
     adapter = checkpoint / "magic_mirror"
-    teacher = DistillationTeacher(checkpoint, adapter, data, "clips", scale=scale, dtype=torch.float32)
+    teacher = read(checkpoint, adapter, data, scale)
     noisy = torch.randn(3, 5, 16, 8, 8)
     silent, active = [False, True, False], [True, True, False]
     pixels, said = say(teacher, noisy, is_unconditional=silent, active=active)
@@ -40,9 +51,9 @@ def test_a_mentor_is_magic_mirror_at_its_strength(checkpoint, data, scale):
     length = pipe.transformer.config.max_text_seq_length
     tokens = method.tokenize([SENTENCE] * 3, pipe.tokenizer, num_references=1, max_length=length)
     ids, mask = tokens.ids.clone(), tokens.mask.clone()
-    ids[1], mask[1] = diffusion.tokenize(pipe.tokenizer, [""], length)[0], False
+    ids[1], mask[1] = tokenize(pipe.tokenizer, [""], length)[0], False
     with torch.no_grad():
-        person = method.encode_tensors(pixels, data["faces"]["embedding"][:, None])
+        person = method.encode_tensors(pixels, data.references["train"]["embedding"][:, None])
         text = method.fuse(pipe.text_encoder(ids)[0], mask, person, scale=scale)
         with method.conditioned(person, active=torch.tensor(active), scale=scale):
             expected = diffusion.denoise(pipe.transformer, noisy, text, torch.tensor([100, 500, 900]))
@@ -53,7 +64,7 @@ def test_strength_and_silence_change_what_it_says(checkpoint, data):
     noisy = torch.randn(3, 5, 16, 8, 8)
     said = {
         (scale, silent): say(
-            DistillationTeacher(checkpoint, checkpoint / "magic_mirror", data, "clips", scale=scale, dtype=torch.float32),
+            read(checkpoint, checkpoint / "magic_mirror", data, scale),
             noisy, is_unconditional=[silent] * 3, active=[True] * 3,
         )[1]
         for scale in (0.5, 1.0)
@@ -65,4 +76,4 @@ def test_strength_and_silence_change_what_it_says(checkpoint, data):
 
 def test_a_missing_mentor_is_told(checkpoint, data, tmp_path):
     with pytest.raises(WeightsError, match="Name a trained Magic Mirror"):
-        DistillationTeacher(checkpoint, tmp_path, data, "clips", scale=1.0, dtype=torch.float32)
+        read(checkpoint, tmp_path, data, 1.0)

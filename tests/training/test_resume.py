@@ -5,8 +5,9 @@ import torch
 
 from likeness.errors import CheckpointError, WeightsError
 from likeness.training import recipes
-from likeness.training.engine import checkpoints, resume
+from likeness.training.engine import checkpoints
 from likeness.training.engine.loop import FINISHED
+from likeness.training.recipes import resume
 
 SMALL = {"kind": "images", "count": 4, "people": 4, "size_px": 32}
 

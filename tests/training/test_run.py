@@ -13,7 +13,8 @@ import pytest
 from likeness import files
 from likeness.errors import CheckpointError, ConfigError, FileWriteError, LockedError, ResourceError
 from likeness.training import run
-from likeness.training.engine import distributed, resume
+from likeness.training.engine import distributed
+from likeness.training.recipes import resume
 from likeness.training.engine.loop import InterruptedRunError
 
 RECIPE = """
@@ -125,7 +126,7 @@ def test_a_full_disk_anywhere_is_told_and_other_errors_are_not_taken_for_one(rec
 @pytest.mark.usefixtures("trained")
 def test_processes_do_not_outnumber_a_batch(recipe, tmp_path, monkeypatch):
     asked = []
-    together = distributed.together
+    together = distributed.launch
     monkeypatch.setattr(distributed, "together", lambda count: asked.append(count) or together(1))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     run.train(recipe, output=tmp_path / "a")
@@ -139,7 +140,7 @@ def test_a_peer_that_ends_before_all_have_met_ends_the_others_at_once(monkeypatc
     began_s = time.monotonic()
     with (
         pytest.raises(ResourceError, match=r"(?s)process 1 ended with code 2.*No such command"),
-        distributed.together(2),
+        distributed.launch(2),
     ):
         pytest.fail("nobody was there to begin with")
     assert time.monotonic() - began_s < 60
@@ -150,7 +151,7 @@ def test_peers_do_not_run_modules_of_the_working_directory(monkeypatch, tmp_path
     (tmp_path / "random.py").write_text("from pathlib import Path\nPath('was_run').touch()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["likeness", "nonsense"])
-    with pytest.raises(ResourceError), distributed.together(2):
+    with pytest.raises(ResourceError), distributed.launch(2):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["random.py"]
 
@@ -166,7 +167,7 @@ def test_workers_that_draw_do_not_run_modules_of_the_working_directory(tmp_path)
         from likeness.training.data import render_puppets
         if __name__ == "__main__":
             settings = render_puppets.PuppetSettings(kind="images", count=1, people=1, size_px=16)
-            print(list(render_puppets.build(settings, Path("cache"), processes=1)))
+            print(list(render_puppets.render_missing(settings, Path("cache"), processes=1)))
         """)
     )
     done = subprocess.run(
@@ -186,7 +187,7 @@ def test_the_rest_ends_when_one_of_two_is_killed(tmp_path, who):
         import sys, time, likeness.cli
         from likeness.training.engine import distributed
         def body():
-            with distributed.together(2):
+            with distributed.launch(2):
                 print("joined", distributed.rank(), flush=True)
                 time.sleep(120)
         likeness.cli.main = body
