@@ -18,6 +18,7 @@ from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
 from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
+from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.methods.spec import MethodTrainingSpec
 
 
@@ -87,17 +88,17 @@ class FaceTokens(Method):
         return KVCache(transformer)
 
 
-class FaceTokensLesson(MethodTrainingSpec):
-    """It reads the embedding of every picture, and wants to know their mean and spread first."""
+class FaceTokensTrainingSpec(MethodTrainingSpec):
+    """The method reads the embedding of every reference, standardized by the mean and deviation over the training set."""
 
     def __init__(self) -> None:
         super().__init__("face_tokens", FaceTokens)
 
-    def prepare(self, method: Any, data: dict[str, Any], *, is_new: bool) -> None:
+    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
         if is_new:
-            embeddings = data["faces"]["embedding"]
+            embeddings = data.references["train"]["embedding"]
             method.mean.copy_(embeddings.mean(dim=0))
             method.spread.copy_(embeddings.std(dim=0))
 
-    def extra_conditioning(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor:
-        return data[source]["embedding"][faces]
+    def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor:
+        return data.references[split]["embedding"][rows]

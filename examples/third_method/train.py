@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from face_tokens import FaceTokens, FaceTokensLesson
+from face_tokens import FaceTokens, FaceTokensTrainingSpec
 
 from likeness import Likeness, config, read_face
 from likeness.puppets import sample_image, sample_person
@@ -17,7 +17,7 @@ def main() -> None:
     tiny = CHECKPOINTS / "tiny"
     changes = [f"base={json.dumps(str(tiny))}", f"recognizer={json.dumps(str(tiny / 'recognizer'))}"]
     recipe = config.read(MethodRecipe, Path(__file__).with_name("recipe.toml"), [*changes, *sys.argv[1:]])
-    folder = train_method(recipe, Path("runs/face_tokens"), Path("runs/cache"), FaceTokensLesson())
+    folder = train_method(recipe, Path("runs/face_tokens"), Path("runs/cache"), FaceTokensTrainingSpec())
 
     person = sample_person(11, "man")
     portrait = sample_image(11, person=person, size_px=256, max_yaw_deg=5).frames[0]

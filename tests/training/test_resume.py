@@ -115,7 +115,7 @@ def test_other_files_in_a_folder_that_a_recipe_names_are_seen_and_another_path_t
     do(run, recipe(), 0, steps=1)
     assert resume.begin(recipe(start=str(tmp_path / "there")), run)
     (tmp_path / "there" / "weights").write_bytes(b"2")
-    with pytest.raises(CheckpointError, match=r"`start`.*holds other files"):
+    with pytest.raises(CheckpointError, match=r"`start`.*has other files"):
         resume.begin(recipe(start=str(tmp_path / "there")), run)
     with pytest.raises(CheckpointError, match=r"`start` was .*, now it is None"):
         resume.begin(recipe(), run)

@@ -264,8 +264,8 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
         deviation = latent_deviation(vae, data["validation"])
         if not (math.isfinite(deviation) and deviation > 0):
             raise DivergedError(
-                f"{folder} has no scaling factor: the standard deviation of its latents is {deviation}. Train again with "
-                "a lower learning rate and another `--output`."
+                f"{folder} has no scaling factor: the standard deviation of its latents is {deviation}. Train again "
+                "with a lower learning rate and another `--output`."
             )
         scale = round(1 / deviation, 5)
     vae.register_to_config(scaling_factor=scale)
