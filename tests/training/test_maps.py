@@ -122,7 +122,7 @@ def test_a_shifted_schedule_ends_in_pure_noise_too():
 def test_a_block_that_is_not_there_is_refused():
     settings = {"kind": "images", "count": 1, "people": 1}
     recipe = transformer.BaseRecipe(
-        kind="base", vae="vae", pictures=settings, clips=settings, validation=settings,
+        kind="base", vae="vae", images=settings, clips=settings, validation=settings,
         stages=[{"name": "s", "data": "images", "steps": 1, "map_weight": 1.0, "map_layer": 6}],
     )  # fmt: skip
     with pytest.raises(ConfigError, match="map_layer = 6"):
