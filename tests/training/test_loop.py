@@ -13,7 +13,14 @@ from torch.testing import assert_close
 from likeness.errors import CheckpointError, FileWriteError
 from likeness.training.engine import checkpoints, loop
 from likeness.training.engine.checkpoints import DivergedError
-from likeness.training.engine.loop import FINISHED, InterruptedRunError, LoopSettings, load_finished, save_finished, train
+from likeness.training.engine.loop import (
+    FINISHED,
+    InterruptedRunError,
+    LoopSettings,
+    load_finished,
+    save_finished,
+    train,
+)
 from likeness.training.engine.optimizers import OptimizerSettings
 
 
@@ -119,7 +126,8 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
             save_file(tensors, path)
             os.kill(os.getpid(), signal.SIGKILL)
         checkpoints.save_file = save_then_die
-        checkpoints.save(folder, 2, {{"model": {{"w": torch.zeros(4)}}, "more": {{"w": torch.zeros(4)}}}}, {{"seed": 0}})
+        zeros = {{"w": torch.zeros(4)}}
+        checkpoints.save(folder, 2, {{"model": zeros, "more": {{"w": torch.zeros(4)}}}}, {{"seed": 0}})
     """)
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL

@@ -131,9 +131,7 @@ def test_what_the_method_has_drawn_itself_teaches_it_too(parts, monkeypatch):
     )  # fmt: skip
     asked = []
     stage.denoiser.register_forward_pre_hook(
-        lambda _, args: asked.append(
-            (args[0].timesteps.tolist(), bool(args[0].active.all()), torch.is_grad_enabled())
-        )
+        lambda _, args: asked.append((args[0].timesteps.tolist(), bool(args[0].active.all()), torch.is_grad_enabled()))
     )
     # The denoising loss would train the method too.
     monkeypatch.setattr(method_stage, "masked_mean", lambda *_: torch.zeros(()))
@@ -299,7 +297,8 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatc
     assert torch.equal(own["noisy"], noisy)
     assert torch.equal(own["timesteps"], ends)
     assert (noisy - others["noisy"][1:3]).abs().mean() > 0.1  # Not the data's.
-    assert figures["on_policy_distillation"] == pytest.approx(float((meant[-1].detach() - 20).square().mean()), rel=1e-5)
+    error = float((meant[-1].detach() - 20).square().mean())
+    assert figures["on_policy_distillation"] == pytest.approx(error, rel=1e-5)
     assert float(loss.detach()) == pytest.approx(0.5 * figures["on_policy_distillation"] * 2 / 4, rel=1e-5)
     loss.backward()
     assert any(p.grad is not None and p.grad.any() for p in parts[1].parameters())
@@ -393,9 +392,9 @@ GUIDED = MethodStageSettings(
 
 def recipe_of(folder, **changes) -> FantasyIDRecipe:
     values = {
-        "without": (), "base": folder / "guided", "recognizer": folder, "seed": 0, "method": {}, "faces": None, "clips": None,
-        "validation": None, "descriptor": None, "start": None, "unguided": folder / "base", "guidance_teacher": folder / "guidance_teacher",
-        "stages": (GUIDED,), **changes,
+        "without": (), "base": folder / "guided", "recognizer": folder, "seed": 0, "method": {}, "faces": None,
+        "clips": None, "validation": None, "descriptor": None, "start": None, "unguided": folder / "base",
+        "guidance_teacher": folder / "guidance_teacher", "stages": (GUIDED,), **changes,
     }  # fmt: skip
     return FantasyIDRecipe.model_construct(**values)
 
@@ -510,7 +509,8 @@ def test_what_is_read_beside_pictures_belongs_to_the_person(parts):
     faces = torch.tensor([[5, 1], [2, 6]])
     extra_conditioning = stage.method_spec.extra_conditioning(stage.data, "train", faces)
     is_mirror = stage.method_spec.name == "magic_mirror"
-    assert torch.equal(extra_conditioning, stage.data.references["train"]["embedding"][faces] if is_mirror else HEADS[[1, 2]])
+    embedding = stage.data.references["train"]["embedding"]
+    assert torch.equal(extra_conditioning, embedding[faces] if is_mirror else HEADS[[1, 2]])
 
 
 @pytest.mark.parametrize("parts", ["fantasy_id"], indirect=True)

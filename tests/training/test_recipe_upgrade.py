@@ -14,7 +14,7 @@ from likeness.training.recipes import resume, upgrade
 
 OLD = Path(__file__).parent / "old_recipes"
 RECIPES = Path(__file__).parents[2] / "recipes" / "tiny"
-KINDS = {"mirror": "magic_mirror", "duos": "two_person"}
+KINDS = {"mirror": "magic_mirror", "duos": "two_person", "distill": "recognizer"}
 
 
 @pytest.mark.parametrize("path", sorted(OLD.glob("*.toml")), ids=lambda path: path.stem)

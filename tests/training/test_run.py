@@ -14,8 +14,8 @@ from likeness import files
 from likeness.errors import CheckpointError, ConfigError, FileWriteError, LockedError, ResourceError
 from likeness.training import run
 from likeness.training.engine import distributed
-from likeness.training.recipes import resume
 from likeness.training.engine.loop import InterruptedRunError
+from likeness.training.recipes import resume
 
 RECIPE = """
 kind = "vae"
@@ -217,3 +217,27 @@ def test_the_record_can_be_read_as_settings_of_the_run(recipe, trained, tmp_path
     record = json.loads((tmp_path / "a" / resume.RECORD).read_text())
     assert record["complete"] is True
     assert run._recorded(tmp_path / "a") == trained[0]
+
+
+@pytest.mark.slow
+def test_processes_average_gradients_and_stop_when_the_first_is_asked_to(tmp_path):
+    script = textwrap.dedent(f"""
+        import sys, torch
+        import torch.distributed as dist
+        from pathlib import Path
+        from likeness.training.engine import distributed
+        number = int(sys.argv[1])
+        distributed._join(Path({str(tmp_path)!r}), number, 2)
+        gradients = [torch.full((2, 3), float(number)), torch.tensor([4.0 * number])]
+        print(*distributed.broadcast_stop(10.0 + number, is_stopping=number == 0))
+        distributed.sync_gradients(gradients)
+        print(gradients[0].mean().item(), gradients[1].item())
+        dist.barrier()
+        dist.destroy_process_group()
+    """)
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, str(number)], stdout=subprocess.PIPE, text=True)
+        for number in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].split() for process in started]
+    assert said == [["10.0", "True", "0.5", "2.0"]] * 2

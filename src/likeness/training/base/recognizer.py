@@ -20,7 +20,7 @@ from likeness.training.engine.logging import TrainingLogger
 from likeness.training.engine.loop import LoopSettings, load_finished, save_finished, train
 
 
-class DistillStageSettings(LoopSettings):
+class RecognizerStageSettings(LoopSettings):
     """One stage of the recognizer."""
 
     frame_px: int = Field(default=64, gt=0)
@@ -31,22 +31,24 @@ class DistillStageSettings(LoopSettings):
     """Share of samples that are blurred, for robustness to reconstructions."""
 
 
-class DistillRecipe(Settings):
+class RecognizerRecipe(Settings):
     """A new recognizer."""
 
-    kind: Literal["distill"]
+    kind: Literal["recognizer"]
     seed: int = 0
     widths: tuple[int, ...] = (24, 48, 96, 160)
     """Channels at 1/2, 1/4, ... of the resolution."""
     faces: PuppetSettings
     validation: PuppetSettings
-    stages: tuple[DistillStageSettings, ...] = Field(min_length=1)
+    stages: tuple[RecognizerStageSettings, ...] = Field(min_length=1)
 
 
-class DistillStage:
+class RecognizerStage:
     """Regression of standardized embeddings."""
 
-    def __init__(self, model: Recognizer, settings: DistillStageSettings, data: dict[str, Shards], seed: int) -> None:
+    def __init__(
+        self, model: Recognizer, settings: RecognizerStageSettings, data: dict[str, Shards], seed: int
+    ) -> None:
         self.model, self.settings, self.data = model, settings, data
         self.modules: dict[str, nn.Module] = {"recognizer": model}
         self.order = Order(len(data["faces"]), seed)
@@ -111,9 +113,9 @@ def _blur(images: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
-def run(recipe: DistillRecipe, folder: Path, cache: Path) -> Path:
+def run(recipe: RecognizerRecipe, folder: Path, cache: Path) -> Path:
     """Train a recognizer and write it, with its agreement with dlib, to `folder/model`."""
-    logger = TrainingLogger(folder, "distill")
+    logger = TrainingLogger(folder, "recognizer")
     data = {name: puppets(getattr(recipe, name), cache, logger) for name in ("faces", "validation")}
     torch.manual_seed(recipe.seed)
     model = Recognizer(data["faces"]["embedding"].shape[1], recipe.widths)
@@ -124,7 +126,7 @@ def run(recipe: DistillRecipe, folder: Path, cache: Path) -> Path:
         if load_finished(stage_folder, modules):
             continue
         train(
-            DistillStage(model, settings, data, recipe.seed + number),
+            RecognizerStage(model, settings, data, recipe.seed + number),
             settings,
             stage_folder,
             seed=recipe.seed + number,
@@ -132,7 +134,7 @@ def run(recipe: DistillRecipe, folder: Path, cache: Path) -> Path:
         save_finished(stage_folder, modules)
     target = folder / "model"
     if distributed.rank() == 0:
-        metrics = DistillStage(model, recipe.stages[-1], data, 0).sheet(target.parent / "validation.png")
+        metrics = RecognizerStage(model, recipe.stages[-1], data, 0).sheet(target.parent / "validation.png")
         with files.write_atomically(target, replaces_folder=True) as draft:
             model.save(draft)
             (draft / "agreement.json").write_text(json.dumps(metrics, indent=1) + "\n")

@@ -44,7 +44,7 @@ def build(values: dict[str, Any], *, where: str) -> config.Settings:
 
 
 def _kinds() -> dict[str, type[config.Settings]]:
-    from likeness.training.base.recognizer import DistillRecipe
+    from likeness.training.base.recognizer import RecognizerRecipe
     from likeness.training.base.shape_network import ShapeRecipe
     from likeness.training.base.transformer import BaseRecipe
     from likeness.training.base.vae import VaeRecipe
@@ -55,7 +55,7 @@ def _kinds() -> dict[str, type[config.Settings]]:
     return {
         "vae": VaeRecipe,
         "base": BaseRecipe,
-        "distill": DistillRecipe,
+        "recognizer": RecognizerRecipe,
         "magic_mirror": MagicMirrorRecipe,
         "two_person": TwoPersonRecipe,
         "fantasy_id": FantasyIDRecipe,

@@ -23,7 +23,7 @@ STAGE_KEYS = {
     "rollout_mentor": "on_policy_distillation_weight",
 }
 """Keys of a stage."""
-RECIPE_VALUES = {"kind": {"mirror": "magic_mirror", "duos": "two_person"}}
+RECIPE_VALUES = {"kind": {"mirror": "magic_mirror", "duos": "two_person", "distill": "recognizer"}}
 SET_VALUES = {"kind": {"pictures": "images", "duos": "two_person"}}
 """Values of a data set such as `[faces]`."""
 STAGE_VALUES = {"data": {"pictures": "images"}}
