@@ -89,7 +89,7 @@ class FaceTokens(Method):
 
 
 class FaceTokensTrainingSpec(MethodTrainingSpec):
-    """The method reads the embedding of every reference, standardized by the mean and deviation over the training set."""
+    """The method reads the embedding of every reference, standardized over the training set."""
 
     def __init__(self) -> None:
         super().__init__("face_tokens", FaceTokens)
