@@ -169,9 +169,10 @@ class BaseStage:
 
     def _sample_frames(self, step: int) -> list[int] | None:
         """The latent frames that a step uses, the same in all processes; None for all frames."""
-        counts, num_frames = self.settings.latent_frames, self.data["clips"]["latents"].shape[1]
+        counts = self.settings.latent_frames
         if not counts:
             return None
+        num_frames = self.data["clips"]["latents"].shape[1]
         random = torch.Generator().manual_seed(step)
         count = counts[int(torch.randint(len(counts), (), generator=random))]
         return sorted(torch.randperm(num_frames, generator=random)[:count].tolist()) if count < num_frames else None
