@@ -79,7 +79,7 @@ def render_all(settings: render_puppets.PuppetSettings, cache: Path, logger: Tra
     if distributed.rank() == 0:
         for done, total in render_puppets.render_missing(settings, cache):
             logger.info(f"rendering {settings.kind}: {done} of {total} shards")
-    distributed.wait()
+    distributed.barrier()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

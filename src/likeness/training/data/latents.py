@@ -39,13 +39,13 @@ def latents(
     with ExitStack() as stack:
         if distributed.rank() == 0:
             stack.enter_context(shards.building(target))
-        distributed.wait()
+        distributed.barrier()
         for index in range(distributed.rank(), total, distributed.world_size()):
             if shards.is_complete(target, index, render_puppets.samples_in(settings, index)):
                 continue
             _encode_shard(vae, source, target, index, batch)
             logger.info(f"encoding {settings.kind}: {index + 1} of {total} shards")
-        distributed.wait()
+        distributed.barrier()
     return Shards.read(target, count=settings.count)
 
 

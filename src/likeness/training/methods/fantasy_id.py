@@ -88,7 +88,9 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         stage_folder, modules = folder / settings.name, {"descriptor": method.descriptor}
         if load_finished(stage_folder, modules):
             return
-        attributes = {split: puppet_attributes(s, data.references[split]) for split, s in self._puppets().items()}
+        attributes: dict[Split, Tensor] = {
+            split: puppet_attributes(puppets, data.references[split]) for split, puppets in self._puppets().items()
+        }
         stage = DescriptorStage(method.descriptor, self, settings, data, attributes, self.recipe.seed)
         train(stage, settings, stage_folder, seed=self.recipe.seed)
         save_finished(stage_folder, modules)
