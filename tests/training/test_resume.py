@@ -119,7 +119,7 @@ def test_other_files_in_a_folder_that_a_recipe_names_are_seen_and_another_path_t
         resume.begin(recipe(start=str(tmp_path / "there")), run)
     with pytest.raises(CheckpointError, match=r"`start` was .*, now it is None"):
         resume.begin(recipe(), run)
-    with pytest.raises(WeightsError, match=r"`start` is .*not there"):
+    with pytest.raises(WeightsError, match=r"`start` is .*does not exist"):
         resume.begin(recipe(start=str(tmp_path / "nowhere")), run)
 
 

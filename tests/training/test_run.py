@@ -102,7 +102,7 @@ def test_a_file_in_the_place_of_the_run_is_told(recipe, trained, tmp_path):
 def test_a_signal_outside_of_the_loop_says_what_is_left(recipe, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(run, "_run", lambda *_: os.kill(os.getpid(), kind) or time.sleep(5))
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(InterruptedRunError, match="the same command goes on") as caught:
+    with pytest.raises(InterruptedRunError, match="the same command continues") as caught:
         run.train(recipe, output=tmp_path / "a", processes=1)
     assert caught.value.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) == before
