@@ -48,7 +48,7 @@ def subject(topology_of):
     return method, data
 
 
-def lesson_of(**settings) -> FantasyIDTrainingSpec:
+def spec_of(**settings) -> FantasyIDTrainingSpec:
     descriptor = DescriptorSettings(batch=PEOPLE, checkpoint_minutes=9, **settings)
     return FantasyIDTrainingSpec(
         FantasyIDRecipe.model_construct(views=6, descriptor=descriptor, seed=0, faces=SETTINGS, validation=SETTINGS)
@@ -69,7 +69,7 @@ def test_what_is_known_of_a_row_is_its_own_persons():
 
 def test_a_descriptor_learns_to_tell_what_is_known(subject, tmp_path):
     method, data = subject
-    method_spec = lesson_of(steps=80, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
+    method_spec = spec_of(steps=80, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
     known = {split: puppet_attributes(SETTINGS, faces) for split, faces in data.references.items()}
     stage = DescriptorStage(method.descriptor, method_spec, method_spec.recipe.descriptor, data, known, 0)
     stage.loss(0)[0].backward()
@@ -85,7 +85,7 @@ def test_a_descriptor_learns_to_tell_what_is_known(subject, tmp_path):
 
 def stage_of(subject, **settings) -> DescriptorStage:
     method, data = subject
-    method_spec = lesson_of(steps=1, **settings)
+    method_spec = spec_of(steps=1, **settings)
     known = {split: puppet_attributes(SETTINGS, faces) for split, faces in data.references.items()}
     torch.manual_seed(3)
     return DescriptorStage(method.descriptor, method_spec, method_spec.recipe.descriptor, data, known, 0)
@@ -136,7 +136,7 @@ def test_faces_are_asked_before_the_fusion_where_that_has_a_weight(subject):
 
 def test_a_finished_stage_is_read_and_not_trained_again(subject, tmp_path):
     method, data = subject
-    method_spec = lesson_of(steps=1)
+    method_spec = spec_of(steps=1)
     method_spec.train_first(method, data, tmp_path)
     trained = {name: value.clone() for name, value in method.descriptor.state_dict().items()}
     for parameter in method.descriptor.parameters():

@@ -1,4 +1,4 @@
-"""What a teacher says is what Magic Mirror says in a pipeline of its own."""
+"""A distillation teacher predicts what Magic Mirror predicts in a pipeline of its own."""
 
 import pytest
 import torch
@@ -29,21 +29,21 @@ def read(checkpoint, adapter, data, scale):
     return read_teacher(checkpoint, adapter, data, settings, torch.float32)
 
 
-def say(teacher, noisy, *, is_unconditional, active):
+def predict(teacher, noisy, *, is_unconditional, active):
     rows = torch.arange(3)
     torch.manual_seed(0)
     pixels = torch.rand(3, 1, 3, 64, 64) * 2 - 1
-    told = {"is_unconditional": torch.tensor(is_unconditional), "active": torch.tensor(active), "noisy": noisy}
-    return pixels, teacher(rows, rows[:, None], pixels, **told, timesteps=torch.tensor([100, 500, 900]))
+    arguments = {"is_unconditional": torch.tensor(is_unconditional), "active": torch.tensor(active), "noisy": noisy}
+    return pixels, teacher(rows, rows[:, None], pixels, **arguments, timesteps=torch.tensor([100, 500, 900]))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0])
-def test_a_mentor_is_magic_mirror_at_its_strength(checkpoint, data, scale):
+def test_a_teacher_is_magic_mirror_at_its_scale(checkpoint, data, scale):
     adapter = checkpoint / "magic_mirror"
     teacher = read(checkpoint, adapter, data, scale)
     noisy = torch.randn(3, 5, 16, 8, 8)
-    silent, active = [False, True, False], [True, True, False]
-    pixels, said = say(teacher, noisy, is_unconditional=silent, active=active)
+    is_dropped, active = [False, True, False], [True, True, False]
+    pixels, said = predict(teacher, noisy, is_unconditional=is_dropped, active=active)
     pipe = read_base(checkpoint)
     method = MagicMirror.from_pretrained(adapter, torch_dtype=torch.float32).attach(pipe)
     length = pipe.transformer.config.max_text_seq_length
@@ -58,20 +58,20 @@ def test_a_mentor_is_magic_mirror_at_its_strength(checkpoint, data, scale):
     assert_close(said, expected)
 
 
-def test_strength_and_silence_change_what_it_says(checkpoint, data):
+def test_scale_and_dropped_prompts_change_its_v(checkpoint, data):
     noisy = torch.randn(3, 5, 16, 8, 8)
     said = {
-        (scale, silent): say(
+        (scale, is_dropped): predict(
             read(checkpoint, checkpoint / "magic_mirror", data, scale),
-            noisy, is_unconditional=[silent] * 3, active=[True] * 3,
+            noisy, is_unconditional=[is_dropped] * 3, active=[True] * 3,
         )[1]
         for scale in (0.5, 1.0)
-        for silent in (False, True)
+        for is_dropped in (False, True)
     }  # fmt: skip
     assert (said[0.5, False] - said[1.0, False]).abs().max() > 1e-3
     assert (said[1.0, True] - said[1.0, False]).abs().max() > 1e-3
 
 
-def test_a_missing_mentor_is_told(checkpoint, data, tmp_path):
+def test_a_missing_teacher_is_reported(checkpoint, data, tmp_path):
     with pytest.raises(WeightsError, match="Name a trained Magic Mirror"):
         read(checkpoint, tmp_path, data, 1.0)

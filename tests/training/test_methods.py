@@ -35,32 +35,32 @@ PROMPT = "a woman img in a red sweater nods in a park"
 
 
 VIT = {"encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "face_width": 16, "head_width": 16}
-MIRROR = VIT | {"identity_width": 16, "face_tokens": 4, "norm_width": 8, "norm_hidden_width": 8}
-FANTASY = VIT | {
+MAGIC_MIRROR = VIT | {"identity_width": 16, "face_tokens": 4, "norm_width": 8, "norm_hidden_width": 8}
+FANTASY_ID = VIT | {
     "abstractor_hidden_width": 16, "num_vertices": (30, 8), "vertex_widths": (16,), "fusion_depth": 1,
     "context_width": 16, "injection_width": 16,
 }  # fmt: skip
 
 
-def fantasy_lesson(views: int = 6) -> FantasyIDTrainingSpec:
+def fantasy_spec(views: int = 6) -> FantasyIDTrainingSpec:
     return FantasyIDTrainingSpec(FantasyIDRecipe.model_construct(views=views))
 
 
 HEADS = torch.randn(4, 30, 3, generator=torch.Generator().manual_seed(0))
-LESSONS = {"magic_mirror": (MagicMirrorTrainingSpec(), MIRROR), "fantasy_id": (fantasy_lesson(), FANTASY)}
+SPECS = {"magic_mirror": (MagicMirrorTrainingSpec(), MAGIC_MIRROR), "fantasy_id": (fantasy_spec(), FANTASY_ID)}
 
 
 def build(name, frozen_pipe, topology_of):
     """Make a pipeline, a method_spec, and its method, which is not attached."""
     pipe = frozen_pipe([PROMPT, *SHEET_PROMPTS])
-    method_spec, sizes = LESSONS[name]
+    method_spec, sizes = SPECS[name]
     method = method_spec.build(pipe.transformer.config, sizes)
     if isinstance(method, FantasyID):
         method.set_topology(topology_of(30, 8))
     return pipe, method, method_spec
 
 
-@pytest.fixture(scope="module", params=LESSONS)
+@pytest.fixture(scope="module", params=SPECS)
 def parts(request, topology_of, frozen_pipe):
     pipe, method, method_spec = build(request.param, frozen_pipe, topology_of)
     method.attach(pipe).trainable_parameters()
@@ -123,7 +123,7 @@ def test_the_loss_reaches_the_method_and_nothing_of_the_base(parts, data, dtype)
     assert all(p.grad is None for p in pipe.vae.parameters())
 
 
-def test_what_the_method_has_drawn_itself_teaches_it_too(parts, monkeypatch):
+def test_on_policy_latents_train_the_method_too(parts, monkeypatch):
     torch.manual_seed(0)
     stage = make_stage(
         parts, data="clips", dtype="float32", text_drop=0.0, identity_drop=0.0, both_drop=0.0,
@@ -215,7 +215,7 @@ def test_the_others_of_a_step_count_in_the_identity_loss_where_that_is_asked_for
     assert float(losses[1]) == pytest.approx(figures["identity"] + 0.5 * figures["identity_contrast"])
 
 
-def test_guidance_is_added_where_a_sentence_says_something(parts, monkeypatch):
+def test_guidance_is_added_where_the_prompt_is_not_empty(parts, monkeypatch):
     stage = make_stage(
         parts,
         text_drop=0.5,
@@ -237,7 +237,7 @@ def test_guidance_is_added_where_a_sentence_says_something(parts, monkeypatch):
     assert 90 < figures["denoising"] - before["denoising"] < 110  # One row moved by ten, one stayed.
 
 
-def test_a_mentors_v_takes_the_place_of_the_datas(parts):
+def test_the_v_of_a_teacher_takes_the_place_of_the_datas(parts):
     stage = make_stage(
         parts,
         data="clips",
@@ -263,7 +263,7 @@ def test_a_mentors_v_takes_the_place_of_the_datas(parts):
     assert pixels.shape == (4, 1, 3, *pixels.shape[3:])
 
 
-def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatch):
+def test_a_teacher_is_evaluated_on_on_policy_latents(parts, monkeypatch):
     stage = make_stage(
         parts, data="clips", dtype="float32", text_drop=0.5, identity_weight=0.0, identity_samples=0, rollout_samples=2,
         rollout_steps=1, teacher_scale=1.0, on_policy_distillation_weight=0.5, guidance=3.0,
@@ -305,7 +305,7 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatc
     parts[1].zero_grad()
 
 
-@pytest.fixture(params=LESSONS)
+@pytest.fixture(params=SPECS)
 def apart(request, frozen_pipe, topology_of):
     """Make what `build` makes; nothing of the method is left at zero, so that everything is heard."""
     pipe, method, method_spec = build(request.param, frozen_pipe, topology_of)
@@ -314,7 +314,7 @@ def apart(request, frozen_pipe, topology_of):
     return pipe, method, method_spec
 
 
-def told(pipe, method, method_spec, *, is_active):
+def denoiser_inputs(pipe, method, method_spec, *, is_active):
     """Write the inputs of a denoiser, two samples."""
     stage_data = make_data()
     tokens = method.tokenize([PROMPT] * 2, pipe.tokenizer, num_references=1, max_length=32)
@@ -337,7 +337,7 @@ def told(pipe, method, method_spec, *, is_active):
 
 def test_guidance_of_rows_without_anybody_is_the_bases(apart):
     pipe, method, method_spec = apart
-    inputs = told(pipe, method, method_spec, is_active=False)
+    inputs = denoiser_inputs(pipe, method, method_spec, is_active=False)
     guidance = MethodGuidance(pipe, method, layers=[0, 1], dtype=torch.float32)
     denoiser = Denoiser(pipe.text_encoder, pipe.transformer)
     base = inputs.token_ids, inputs.noisy, inputs.timesteps
@@ -347,10 +347,10 @@ def test_guidance_of_rows_without_anybody_is_the_bases(apart):
     assert_close(guidance(inputs), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_nobody_is_read_where_nobody_is_meant(apart, monkeypatch):
+def test_references_are_not_encoded_without_an_identity(apart, monkeypatch):
     pipe, method, method_spec = apart
     method.attach(pipe)
-    denoiser, inputs = MethodDenoiser(pipe, method), told(pipe, method, method_spec, is_active=False)
+    denoiser, inputs = MethodDenoiser(pipe, method), denoiser_inputs(pipe, method, method_spec, is_active=False)
     assert not inputs.active.any()
     with torch.no_grad():
         one = denoiser(inputs.replace(active=torch.tensor([False, True])))
@@ -362,7 +362,7 @@ def test_nobody_is_read_where_nobody_is_meant(apart, monkeypatch):
 
 def test_guidance_sees_the_person(apart, monkeypatch):
     pipe, method, method_spec = apart
-    inputs = told(pipe, method, method_spec, is_active=True)
+    inputs = denoiser_inputs(pipe, method, method_spec, is_active=True)
     guidance = MethodGuidance(pipe, method, layers=[0], dtype=torch.float32)(inputs)
     method.attach(pipe)
     denoiser = MethodDenoiser(pipe, method)
@@ -494,7 +494,7 @@ def test_references_show_the_same_person(parts):
     assert (chosen[:, 1] != rows).all()
 
 
-def test_a_sheet_of_unseen_people_is_drawn(parts, tmp_path):
+def test_a_sheet_of_validation_people_is_drawn(parts, tmp_path):
     stage = make_stage(parts, dtype="bfloat16")
     figures = stage.sheet(tmp_path / "sheet.png")
     assert figures == stage.sheet(tmp_path / "again.png")  # Another loss would say that something is random.
@@ -504,7 +504,7 @@ def test_a_sheet_of_unseen_people_is_drawn(parts, tmp_path):
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
-def test_what_is_read_beside_pictures_belongs_to_the_person(parts):
+def test_extra_conditioning_belongs_to_the_person(parts):
     stage = make_stage(parts, dtype="float32")
     faces = torch.tensor([[5, 1], [2, 6]])
     extra_conditioning = stage.method_spec.extra_conditioning(stage.data, "train", faces)
@@ -514,11 +514,11 @@ def test_what_is_read_beside_pictures_belongs_to_the_person(parts):
 
 
 @pytest.mark.parametrize("parts", ["fantasy_id"], indirect=True)
-def test_without_the_collection_a_picture_is_its_own_reference(parts):
-    stage = make_stage(parts, method_spec=fantasy_lesson(views=1), self_reference=0.0, dtype="float32")
+def test_without_the_collection_an_image_is_its_own_reference(parts):
+    stage = make_stage(parts, method_spec=fantasy_spec(views=1), self_reference=0.0, dtype="float32")
     rows = torch.arange(8)
     assert torch.equal(stage.sample_references(rows, 2), rows[:, None].expand(8, 2))
-    stage = make_stage(parts, method_spec=fantasy_lesson(views=1), data="clips", dtype="float32")
+    stage = make_stage(parts, method_spec=fantasy_spec(views=1), data="clips", dtype="float32")
     chosen = stage.sample_references(rows, 2)
     assert torch.equal(chosen[:4], chosen[4:])
     assert (chosen % 4 == (rows % 4)[:, None]).all()
@@ -569,7 +569,7 @@ def test_what_is_frozen_takes_part_in_bfloat16_and_stays(parts):
     assert not [name for name in reached if name.startswith("descriptor.")]
 
 
-def test_a_person_is_read_once_a_step(parts, monkeypatch):
+def test_references_are_encoded_once_a_step(parts, monkeypatch):
     _, method, _, _ = parts
     stage = make_stage(
         parts,
@@ -586,7 +586,7 @@ def test_a_person_is_read_once_a_step(parts, monkeypatch):
     assert read == [4]
 
 
-def test_a_setting_that_the_method_does_not_know_is_told(parts):
+def test_a_setting_that_the_method_does_not_have_is_refused(parts):
     pipe, _, method_spec, _ = parts
     with pytest.raises(ConfigError, match="does not know"):
         method_spec.build(pipe.transformer.config, {"no_such_setting": 1})

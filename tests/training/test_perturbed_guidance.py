@@ -31,7 +31,7 @@ def teacher_of(denoiser, layers, scale=0.5):
     return GuidedTeacher(denoiser, scale=scale, layers=layers, dtype=torch.float32)
 
 
-def test_guidance_leads_away_from_attention_that_heeds_nobody(denoiser, inputs, monkeypatch):
+def test_guidance_moves_away_from_perturbed_attention(denoiser, inputs, monkeypatch):
     plain = denoiser(*inputs)
     guided = teacher_of(denoiser, [1])(*inputs, torch.tensor([True, False]))
     attention = denoiser.transformer.transformer_blocks[1].attn1

@@ -1,4 +1,4 @@
-"""FantasyID's method_spec: where heads and face encoders come from, and the recipe that ships."""
+"""FantasyID's training spec: where heads and face encoders come from, and the recipe that ships."""
 
 from pathlib import Path
 
