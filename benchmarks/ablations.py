@@ -157,7 +157,7 @@ def draw_curves(arguments: argparse.Namespace, variants: Iterable[str], target: 
     import matplotlib.pyplot as plt
 
     titles = {
-        "noise": "error of v in training",
+        "denoising": "error of v in training",
         "validation_face_loss": "error of v on validation faces",
         "identity": "identity term",
     }

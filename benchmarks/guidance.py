@@ -16,7 +16,7 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 
 from likeness.generation.loading.presets import PRESETS
 from likeness.media import contact_sheet, write_image
-from likeness.training.data.pairs import read_base
+from likeness.training.base.pipelines import read_base
 from likeness.training.objectives.perturbed_guidance import PerturbedAttnProcessor
 from likeness.weights import CHECKPOINTS
 

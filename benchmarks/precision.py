@@ -12,9 +12,9 @@ from torch import nn
 
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import choose_training_dtype
-from likeness.training.data.pairs import read_base
+from likeness.training.base.pipelines import read_base
 from likeness.training.engine.optimizers import WideMuon
-from likeness.training.methods.denoiser import MethodDenoiser
+from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
 from likeness.training.objectives.diffusion import CastParameters, cast_base
 from likeness.weights import CHECKPOINTS
 
@@ -40,14 +40,19 @@ def method_step(dtype: torch.dtype) -> Callable[[], object]:
     for parameter in method.trainable_parameters():
         nn.init.normal_(parameter, std=0.02)
     cast_base(pipe.transformer, method, dtype)
-    wide = tuple(method._keep_in_fp32_modules or ())
-    denoise = CastParameters(MethodDenoiser(pipe, method), dtype, wide=wide)
-    ids = torch.randint(3, 200, (BATCH, pipe.transformer.config.max_text_seq_length))
-    mask = torch.zeros(ids.shape, dtype=torch.bool)
-    pixels, embeddings = torch.randn(BATCH, 1, 3, 64, 64, dtype=dtype), torch.randn(BATCH, 1, 128)
-    noisy, steps = torch.randn(BATCH, 5, 16, 8, 8, dtype=dtype), torch.full((BATCH,), 500)
-    active = torch.ones(BATCH, dtype=torch.bool)
-    return lambda: denoise(ids, mask, pixels, embeddings, active, noisy, steps).float().square().mean().backward()
+    keep_float32 = tuple(method._keep_in_fp32_modules or ())
+    denoise = CastParameters(MethodDenoiser(pipe, method), dtype, keep_float32=keep_float32)
+    token_ids = torch.randint(3, 200, (BATCH, pipe.transformer.config.max_text_seq_length))
+    inputs = DenoiserInputs(
+        token_ids=token_ids,
+        class_mask=torch.zeros(token_ids.shape, dtype=torch.bool),
+        pixels=torch.randn(BATCH, 1, 3, 64, 64, dtype=dtype),
+        extra_conditioning=torch.randn(BATCH, 1, 128),
+        active=torch.ones(BATCH, dtype=torch.bool),
+        noisy=torch.randn(BATCH, 5, 16, 8, 8, dtype=dtype),
+        timesteps=torch.full((BATCH,), 500),
+    )
+    return lambda: denoise(inputs).float().square().mean().backward()
 
 
 def muon_step(kind: type[torch.optim.Muon]) -> Callable[[], object]:

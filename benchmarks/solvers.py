@@ -9,7 +9,7 @@ from claims import Benchmark
 from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 
 from likeness.generation.loading.presets import PRESETS
-from likeness.training.data.pairs import read_base
+from likeness.training.base.pipelines import read_base
 from likeness.weights import CHECKPOINTS
 
 SOLVERS = {"ddim": CogVideoXDDIMScheduler, "dpm": CogVideoXDPMScheduler}

@@ -22,7 +22,7 @@ from likeness.generation.loading.presets import PRESETS
 from likeness.generation.outputs.similarity import frame_embeddings
 from likeness.media import contact_sheet, write_image
 from likeness.puppets import PuppetClip, sample_clip, sample_image, sample_person
-from likeness.training.data.pairs import read_base
+from likeness.training.base.pipelines import read_base
 from likeness.weights import CHECKPOINTS
 
 STOCK = """

@@ -19,6 +19,7 @@ from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
 from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
+from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.methods.spec import MethodTrainingSpec
 
 
@@ -90,16 +91,16 @@ class FaceTokens(Method):
 
 
 class FaceTokensTrainingSpec(MethodTrainingSpec):
-    """The method reads embeddings, and standardizes them by the mean and standard deviation of the training set."""
+    """The method reads the embedding of every reference, standardized over the training set."""
 
     def __init__(self) -> None:
         super().__init__("face_tokens", FaceTokens)
 
-    def prepare(self, method: Any, data: dict[str, Any], *, is_new: bool) -> None:
+    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
         if is_new:
-            embeddings = data["faces"]["embedding"]
+            embeddings = data.references["train"]["embedding"]
             method.mean.copy_(embeddings.mean(dim=0))
             method.spread.copy_(embeddings.std(dim=0))
 
-    def extra_conditioning(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor:
-        return data[source]["embedding"][faces]
+    def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor:
+        return data.references[split]["embedding"][rows]

@@ -1,4 +1,4 @@
-"""Reads settings: TOML in, frozen pydantic model out, JSON beside every result. It knows no setting itself."""
+"""Reads settings from TOML into frozen pydantic models, and saves them as JSON. Defines no setting itself."""
 
 import difflib
 import json
@@ -15,7 +15,7 @@ from likeness.errors import ConfigError
 
 
 class Settings(BaseModel):
-    """What settings classes inherit: frozen, every field documented under it, unknown keys refused, numbers finite."""
+    """Base class of settings: frozen, unknown keys are errors, numbers are finite, fields are documented below them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -24,19 +24,19 @@ T = TypeVar("T", bound=BaseModel)
 
 
 def read(kind: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
-    """Read the TOML file `path` as a `kind`; each override is `a.b=value`, as `--set` takes it.
+    """Read the TOML file `path` as a `kind`; overrides have the form `a.b=value`, as for `--set`.
 
     Raises:
-        ConfigError: the file is missing or no TOML, or a setting is unknown, missing or out of range.
+        ConfigError: The file is missing or not TOML, or a setting is unknown, missing or out of range.
     """
     return build(kind, read_toml(path, overrides), where=Path(path).name)
 
 
 def read_toml(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """The values in a TOML file, with overrides laid over them. A byte-order mark, as Windows writes it, is no part of it.
+    """The values in a TOML file (with or without a byte-order mark), with overrides applied.
 
     Raises:
-        ConfigError: The file is missing or no TOML, or an override is of another form.
+        ConfigError: The file is missing or not TOML, or an override has another form.
     """
     try:
         values = parse_toml(Path(path).read_text(encoding="utf-8-sig"))
@@ -48,7 +48,7 @@ def read_toml(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """The values in a TOML text; a ValueError where it is none."""
+    """The values in a TOML text; a ValueError if it is not TOML."""
     try:
         return tomllib.loads(text)
     except RecursionError as error:
@@ -56,10 +56,10 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
-    """Make a `kind` from plain values; `where` names their origin in messages.
+    """Build a `kind` from plain values; `where` names their origin in messages.
 
     Raises:
-        ConfigError: a setting is unknown, missing or out of range; all of them are listed.
+        ConfigError: A setting is unknown, missing or out of range; all of them are listed.
     """
     try:
         return kind.model_validate(values)
@@ -68,10 +68,10 @@ def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Lay `a.b=1` and the like over nested values; the right side is a TOML value, or else plain text.
+    """Apply overrides of the form `a.b=1` to nested values; the right side is a TOML value, or else plain text.
 
     Raises:
-        ConfigError: an override is not of that form, or steps into a setting that is no table.
+        ConfigError: An override has another form, or its path leads into a setting that is not a table.
     """
     overrides = list(overrides)
     result = json.loads(json.dumps(values, default=str)) if overrides else values
@@ -79,11 +79,11 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
         path, equals, text = override.partition("=")
         names = [name.strip() for name in path.split(".")]
         if not equals or not all(names):
-            raise ConfigError(f"`{override}` is no setting. Write `name=value` or `table.name=value`.")
-        place = result
+            raise ConfigError(f"`{override}` is not a setting. Write `name=value` or `table.name=value`.")
+        table = result
         for name in names[:-1]:
-            place = _step(place, name, override)
-        _put(place, names[-1], _parse(text.strip()), override)
+            table = _step(table, name, override)
+        _put(table, names[-1], _parse(text.strip()), override)
     return result
 
 
@@ -97,36 +97,36 @@ def load(kind: type[T], path: str | Path) -> T:
     """Read what `save` wrote.
 
     Raises:
-        ConfigError: the file is missing, damaged, or of another kind.
+        ConfigError: The file is missing, damaged, or of another kind.
     """
     path = Path(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))["settings"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{path} holds no saved settings ({error!r}). Name the JSON file of a run.") from error
+        raise ConfigError(f"{path} has no saved settings ({error!r}). Name the JSON file of a run.") from error
     return build(kind, values, where=path.name)
 
 
-def _step(place: Any, name: str, override: str) -> Any:
-    if isinstance(place, list):
-        return place[_index(place, name, override)]
-    place = place.setdefault(name, {})
-    if not isinstance(place, dict | list):
-        raise ConfigError(f"`{override}`: `{name}` is {place!r}, not a table. Set `{name}` itself.")
-    return place
+def _step(table: Any, name: str, override: str) -> Any:
+    if isinstance(table, list):
+        return table[_index(table, name, override)]
+    inner = table.setdefault(name, {})
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"`{override}`: `{name}` is {inner!r}, not a table. Set `{name}` itself.")
+    return inner
 
 
-def _put(place: Any, name: str, value: Any, override: str) -> None:
-    if isinstance(place, list):
-        place[_index(place, name, override)] = value
+def _put(table: Any, name: str, value: Any, override: str) -> None:
+    if isinstance(table, list):
+        table[_index(table, name, override)] = value
     else:
-        place[name] = value
+        table[name] = value
 
 
-def _index(place: Sequence[Any], name: str, override: str) -> int:
-    known = [str(number) for number in range(len(place))]
+def _index(entries: Sequence[Any], name: str, override: str) -> int:
+    known = [str(number) for number in range(len(entries))]
     if name not in known:
-        advice = f"Use a number from 0 to {len(place) - 1}" if place else "The list is empty"
+        advice = f"Use a number from 0 to {len(entries) - 1}" if entries else "The list is empty"
         raise ConfigError(f"`{override}`: `{name}` names no entry. {advice}.")
     return int(name)
 
@@ -136,7 +136,7 @@ def _parse(text: str) -> Any:
         parsed = parse_toml(f"value = {text}")
     except ValueError:
         return text
-    return parsed["value"] if len(parsed) == 1 else text  # A line break would begin another setting.
+    return parsed["value"] if len(parsed) == 1 else text  # A line break could start another setting.
 
 
 def _explain(kind: type[BaseModel], problem: Any, where: str) -> str:
@@ -152,7 +152,7 @@ def _explain(kind: type[BaseModel], problem: Any, where: str) -> str:
 
 
 def _fields_at(kind: Any, location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the model that lies at `location` inside `kind`."""
+    """Names of the fields of the model at `location` inside `kind`."""
     models = _models_in(kind)
     for part in location:
         if isinstance(part, str):

@@ -9,6 +9,9 @@ import torch
 from miniature import PROMPT, make_face, make_pipe, sample
 from torch.testing import assert_close
 
+from likeness.training.data.datasets import Shards
+from likeness.training.data.pairs import TrainingData
+
 FOLDER = Path(__file__).parents[2] / "examples" / "third_method"
 MAX_LINES = 150
 
@@ -77,13 +80,13 @@ def test_it_comes_back_as_it_was_saved(module, method, pipe, tmp_path):
 
 def test_training_reaches_every_parameter_that_can_learn_at_first(module, method, pipe):
     method.attach(pipe).trainable_parameters()
-    data = {"faces": {"embedding": torch.randn(6, 128)}}
+    references = Shards({"embedding": torch.randn(6, 128)}, [{}] * 6)
+    data = TrainingData(references={"train": references}, targets={}, validation_targets={})
     method_spec = module.FaceTokensTrainingSpec()
     method_spec.prepare(method, data, is_new=True)
-    assert_close(method.mean, data["faces"]["embedding"].mean(dim=0))
-    identity = method.encode_tensors(
-        None, method_spec.extra_conditioning(data, "faces", torch.tensor([[0, 1], [2, 3]]))
-    )
+    assert_close(method.mean, references["embedding"].mean(dim=0))
+    embedding = method_spec.extra_conditioning(data, "train", torch.tensor([[0, 1], [2, 3]]))
+    identity = method.encode_tensors(None, embedding)
     assert identity.face_tokens.shape == (2, 8, 16)
     noisy, text = torch.randn(2, 3, 4, 4, 4), torch.randn(2, 12, 16)
     with method.conditioned(identity, active=torch.ones(2, dtype=torch.bool)):

@@ -8,9 +8,10 @@ from torch.testing import assert_close
 from likeness.backbones import tiny
 from likeness.errors import CheckpointError, ConfigError
 from likeness.training.data import render_puppets
-from likeness.training.data.datasets import Order, Shards, jitter_landmarks, to_bytes, to_float, unpack_mask
+from likeness.training.data.datasets import Order, Shards, to_bytes, to_float, unpack_mask
 from likeness.training.data.latents import latents, shrink_mask
-from likeness.training.engine.logging import Journal
+from likeness.training.engine.logging import TrainingLogger
+from likeness.training.objectives.identity_loss import jitter_landmarks
 
 
 def small(**changes) -> render_puppets.PuppetSettings:
@@ -21,7 +22,7 @@ def small(**changes) -> render_puppets.PuppetSettings:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
-    assert list(render_puppets.build(small(), folder, processes=0))[-1] == (2, 2)
+    assert list(render_puppets.render_missing(small(), folder, processes=0))[-1] == (2, 2)
     return folder
 
 
@@ -29,7 +30,7 @@ def test_a_build_that_was_stopped_goes_on(cache):
     folder = render_puppets.folder(small(), cache)
     before = Shards.read(folder)["frames"]
     (folder / "00001.json").unlink()
-    assert list(render_puppets.build(small(), cache, processes=0)) == [(1, 2), (2, 2)]
+    assert list(render_puppets.render_missing(small(), cache, processes=0)) == [(1, 2), (2, 2)]
     assert torch.equal(Shards.read(folder)["frames"], before)
 
 
@@ -52,7 +53,7 @@ def test_a_damaged_shard_is_told_and_made_again(cache, name, damage):
     path.write_bytes(damage(whole))
     with pytest.raises(CheckpointError, match=r"Delete|samples"):
         Shards.read(path.parent, count=3)
-    assert list(render_puppets.build(small(), cache, processes=0)) == [(1, 2), (2, 2)]
+    assert list(render_puppets.render_missing(small(), cache, processes=0)) == [(1, 2), (2, 2)]
     assert path.read_bytes() == whole
 
 
@@ -62,7 +63,7 @@ def test_builders_of_one_folder_take_turns_and_leave_nothing_else(tmp_path):
     folder.mkdir()
     (folder / "00000.partial").write_bytes(b"of an earlier version")
     with ThreadPoolExecutor(3) as pool:
-        built = list(pool.map(lambda _: list(render_puppets.build(settings, tmp_path, processes=0)), range(3)))
+        built = list(pool.map(lambda _: list(render_puppets.render_missing(settings, tmp_path, processes=0)), range(3)))
     assert [steps[-1] for steps in built] == [(4, 4)] * 3
     assert sorted(len(steps) for steps in built) == [1, 1, 5]  # One drew, the others found it done.
     assert len(list(folder.iterdir())) == 2 * 4 + 2  # and the settings and the lock
@@ -80,14 +81,14 @@ def test_no_shards_is_an_error(tmp_path):
 def test_clips_become_scaled_latents_and_masks_once(cache, tmp_path):
     torch.manual_seed(0)
     vae = tiny.build_vae(tiny.VaeSettings(widths=(4, 4, 4, 4), norm_num_groups=2))
-    journal = Journal(tmp_path, "test")
-    shards = latents(small(), vae, cache, journal)
+    logger = TrainingLogger(tmp_path, "test")
+    shards = latents(small(), vae, cache, logger)
     assert shards["latents"].shape == (3, 2, 16, 4, 4)
     assert shards["mask"].shape == (3, 2, 4, 4)
     frames = to_float(Shards.read(render_puppets.folder(small(), cache))["frames"]).transpose(1, 2)
     exact = vae.encode(frames).latent_dist.mode().transpose(1, 2) * vae.config.scaling_factor
     assert (shards["latents"].float() - exact).abs().max() < 0.05
-    again = latents(small(), vae, cache, journal)
+    again = latents(small(), vae, cache, logger)
     assert torch.equal(again["latents"], shards["latents"])
 
 

@@ -10,8 +10,9 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.puppets import sample_person
 from likeness.puppets.anatomy import SHAPE_NUMBERS
 from likeness.training.data.datasets import Shards
+from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PEOPLE_SEED, PuppetSettings
-from likeness.training.methods.descriptor import DescriptorSettings, DescriptorStage, known_of_puppets
+from likeness.training.methods.descriptor import DescriptorSettings, DescriptorStage, puppet_attributes
 from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec
 
 PEOPLE, LOOKS = 12, 2
@@ -41,14 +42,13 @@ def subject(topology_of):
     )  # fmt: skip
     method.set_topology(topology_of(30, 8))
     faces, heads = make_faces(), torch.randn(PEOPLE, 30, 3)
-    return method, {
-        "faces": faces,
-        "validation": faces,
-        "heads": dict.fromkeys(("faces", "validation"), lambda rows: heads[rows[:, 0] % PEOPLE]),
-    }
+    splits = ("train", "validation")
+    data = TrainingData(references=dict.fromkeys(splits, faces), targets={}, validation_targets={})
+    data.vertices = dict.fromkeys(splits, lambda rows: heads[rows[:, 0] % PEOPLE])
+    return method, data
 
 
-def lesson_of(**settings) -> FantasyIDTrainingSpec:
+def spec_of(**settings) -> FantasyIDTrainingSpec:
     descriptor = DescriptorSettings(batch=PEOPLE, checkpoint_minutes=9, **settings)
     return FantasyIDTrainingSpec(
         FantasyIDRecipe.model_construct(views=6, descriptor=descriptor, seed=0, faces=SETTINGS, validation=SETTINGS)
@@ -57,7 +57,7 @@ def lesson_of(**settings) -> FantasyIDTrainingSpec:
 
 def test_what_is_known_of_a_row_is_its_own_persons():
     faces = make_faces()
-    known = known_of_puppets(SETTINGS, faces)
+    known = puppet_attributes(SETTINGS, faces)
     person = sample_person(PEOPLE_SEED + 500_000 + 3)
     truth = [*person.numbers, *person.skin, *person.hair_color]
     assert known.shape == (PEOPLE * LOOKS, len(truth) + 128)
@@ -69,24 +69,24 @@ def test_what_is_known_of_a_row_is_its_own_persons():
 
 def test_a_descriptor_learns_to_tell_what_is_known(subject, tmp_path):
     method, data = subject
-    method_spec = lesson_of(steps=80, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
-    known = {name: known_of_puppets(SETTINGS, data[name]) for name in ("faces", "validation")}
+    method_spec = spec_of(steps=80, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
+    known = {split: puppet_attributes(SETTINGS, faces) for split, faces in data.references.items()}
     stage = DescriptorStage(method.descriptor, method_spec, method_spec.recipe.descriptor, data, known, 0)
     stage.loss(0)[0].backward()
     silent = [name for name, p in method.descriptor.named_parameters() if p.grad is None]
     assert not silent
-    assert stage.sheet(tmp_path / "before.png")["unseen_r2"] < 0.1
-    method_spec.begin(method, data, tmp_path)
+    assert stage.sheet(tmp_path / "before.png")["validation_r2"] < 0.1
+    method_spec.train_first(method, data, tmp_path)
     lines = (tmp_path / "descriptor" / "log.jsonl").read_text().splitlines()
-    figures = [json.loads(line) for line in lines if "unseen_r2" in line]
-    assert figures[-1]["unseen_r2"] > 0.6
+    figures = [json.loads(line) for line in lines if "validation_r2" in line]
+    assert figures[-1]["validation_r2"] > 0.6
     assert next((tmp_path / "descriptor" / "sheets").glob("*.png")).stat().st_size > 100
 
 
 def stage_of(subject, **settings) -> DescriptorStage:
     method, data = subject
-    method_spec = lesson_of(steps=1, **settings)
-    known = {name: known_of_puppets(SETTINGS, data[name]) for name in ("faces", "validation")}
+    method_spec = spec_of(steps=1, **settings)
+    known = {split: puppet_attributes(SETTINGS, faces) for split, faces in data.references.items()}
     torch.manual_seed(3)
     return DescriptorStage(method.descriptor, method_spec, method_spec.recipe.descriptor, data, known, 0)
 
@@ -95,28 +95,29 @@ def test_who_comes_with_anothers_head_is_to_tell_that_heads_shape_and_no_embeddi
     stage = stage_of(subject, shape_swap=1.0)
     given = {}
 
-    def read(source, rows, *, heads, **_):
-        given.update(rows=rows, heads=heads)
-        wanted = stage.wanted[source]
-        told = wanted[rows].clone()
-        told[:, :43] = wanted[heads][:, :43]
-        told[:, -128:] = 1e3  # Nobody asks.
-        return told, told
+    def predict(split, rows, *, vertex_rows, **_):
+        given.update(rows=rows, vertex_rows=vertex_rows)
+        attributes = stage.attributes[split]
+        predicted = attributes[rows].clone()
+        predicted[:, :43] = attributes[vertex_rows][:, :43]
+        predicted[:, -128:] = 1e3  # Has no weight.
+        return predicted, predicted
 
-    stage.read = read
+    stage.predict = predict
     assert len(SHAPE_NUMBERS) == 43
     assert float(stage.loss(0)[0]) == 0
-    assert torch.equal(given["heads"], given["rows"].roll(1))
+    assert torch.equal(given["vertex_rows"], given["rows"].roll(1))
     plain = stage_of(subject, shape_swap=0.0)
-    plain.read = lambda source, rows, **_: (plain.wanted[source][rows],) * 2
+    plain.predict = lambda split, rows, **_: (plain.attributes[split][rows],) * 2
     assert float(plain.loss(0)[0]) == 0
 
 
 def test_without_vertices_no_heads_are_swapped(subject):
     method, data = subject
     method = FantasyID.from_config(method.config, has_vertices=False)
-    stage = stage_of((method, {name: data[name] for name in ("faces", "validation")}), shape_swap=1.0)
-    stage.read = lambda source, rows, **_: (stage.wanted[source][rows],) * 2
+    data.vertices = {}
+    stage = stage_of((method, data), shape_swap=1.0)
+    stage.predict = lambda split, rows, **_: (stage.attributes[split][rows],) * 2
     assert float(stage.loss(0)[0]) == 0
 
 
@@ -130,24 +131,24 @@ def test_faces_are_asked_before_the_fusion_where_that_has_a_weight(subject):
         losses.append(float(loss.detach()))
     assert losses[1] == pytest.approx(losses[0] + 0.5 * figures["unexplained_by_face"], rel=1e-5)
     loss.backward()
-    assert stage.face_reader.weight.grad.abs().max() > 0
+    assert stage.face_head.weight.grad.abs().max() > 0
 
 
 def test_a_finished_stage_is_read_and_not_trained_again(subject, tmp_path):
     method, data = subject
-    method_spec = lesson_of(steps=1)
-    method_spec.begin(method, data, tmp_path)
+    method_spec = spec_of(steps=1)
+    method_spec.train_first(method, data, tmp_path)
     trained = {name: value.clone() for name, value in method.descriptor.state_dict().items()}
     for parameter in method.descriptor.parameters():
         torch.nn.init.zeros_(parameter)
-    method_spec.begin(method, data, tmp_path)
+    method_spec.train_first(method, data, tmp_path)
     for name, value in method.descriptor.state_dict().items():
         torch.testing.assert_close(value, trained[name], msg=name)
 
 
 def test_without_the_stage_nothing_is_trained(subject, tmp_path):
     method, data = subject
-    FantasyIDTrainingSpec(FantasyIDRecipe.model_construct(views=6)).begin(method, data, tmp_path)
+    FantasyIDTrainingSpec(FantasyIDRecipe.model_construct(views=6)).train_first(method, data, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -162,5 +163,5 @@ def test_a_descriptor_that_was_brought_goes_on(subject, tmp_path):
         seed=0,
     )
     before = {name: value.clone() for name, value in method.descriptor.named_parameters()}
-    FantasyIDTrainingSpec(recipe).begin(method, data, tmp_path / "run")
+    FantasyIDTrainingSpec(recipe).train_first(method, data, tmp_path / "run")
     assert any(not torch.equal(value, before[name]) for name, value in method.descriptor.named_parameters())

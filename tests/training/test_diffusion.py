@@ -13,7 +13,7 @@ def test_error_of_v_is_the_weighted_error_of_x0():
     clean, noise, guess = (torch.randn(8, 2, 3, 4, 4, dtype=torch.float64) for _ in range(3))
     alpha_bar = alpha_bars[torch.arange(100, 900, 100)]
     noisy, velocity = diffusion.add_noise(clean, noise, alpha_bar)
-    seen = diffusion.clean_from(noisy, guess, alpha_bar)
+    seen = diffusion.predict_clean(noisy, guess, alpha_bar)
     weight = (1 / (1 - alpha_bar)).view(-1, 1, 1, 1, 1)
     assert_close((weight * (seen - clean).square()).mean(), (guess - velocity).square().mean(), rtol=1e-12, atol=0)
 
@@ -25,7 +25,7 @@ def test_noise_and_v_are_the_schedulers():
     noisy, velocity = diffusion.add_noise(clean, noise, scheduler.alphas_cumprod.float()[steps])
     assert_close(noisy, scheduler.add_noise(clean, noise, steps))
     assert_close(velocity, scheduler.get_velocity(clean, noise, steps))
-    assert_close(diffusion.clean_from(noisy, velocity, scheduler.alphas_cumprod.float()[steps]), clean)
+    assert_close(diffusion.predict_clean(noisy, velocity, scheduler.alphas_cumprod.float()[steps]), clean)
 
 
 def test_the_last_step_is_pure_noise():

@@ -2,7 +2,7 @@ import pytest
 
 from likeness.errors import ConfigError
 from likeness.training import recipes
-from likeness.training.engine import estimate
+from likeness.training.recipes import estimate
 
 SMALL = {"kind": "images", "count": 4, "people": 4, "size_px": 32}
 STAGE = {"name": "a", "data": "images", "batch": 4, "steps": 10}
@@ -39,8 +39,8 @@ def test_what_no_machine_could_do_is_refused_with_an_estimate(tmp_path, changes,
 def test_data_that_memory_cannot_hold_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_memory_bytes", lambda: 2e9)
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e12}))
-    with pytest.raises(ConfigError, match=r"3\.07 GB of memory \(pictures 3\.07 GB"):
-        estimate.check(recipe(pictures=SMALL | {"count": 10**6}), tmp_path, processes=1)
+    with pytest.raises(ConfigError, match=r"3\.07 GB of memory \(images 3\.07 GB"):
+        estimate.check(recipe(images=SMALL | {"count": 10**6}), tmp_path, processes=1)
 
 
 def test_what_is_possible_passes(tmp_path):

@@ -13,7 +13,14 @@ from torch.testing import assert_close
 from likeness.errors import CheckpointError, FileWriteError
 from likeness.training.engine import checkpoints, loop
 from likeness.training.engine.checkpoints import DivergedError
-from likeness.training.engine.loop import FINISHED, InterruptedRunError, LoopSettings, finish, finished, train
+from likeness.training.engine.loop import (
+    FINISHED,
+    InterruptedRunError,
+    LoopSettings,
+    load_finished,
+    save_finished,
+    train,
+)
 from likeness.training.engine.optimizers import OptimizerSettings
 
 
@@ -101,9 +108,9 @@ def test_a_run_that_goes_on_in_another_dtype_says_so(tmp_path, monkeypatch, capl
 def test_a_finished_stage_is_loaded_as_it_was(tmp_path):
     stage, other = Line(), Line()
     nn.init.normal_(stage.model[0].weight)
-    assert not finished(tmp_path, other.modules)
-    finish(tmp_path, stage.modules)
-    assert finished(tmp_path, other.modules)
+    assert not load_finished(tmp_path, other.modules)
+    save_finished(tmp_path, stage.modules)
+    assert load_finished(tmp_path, other.modules)
     assert_close(other.model[0].weight, stage.model[0].weight)
 
 
@@ -111,7 +118,7 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
     script = textwrap.dedent(f"""
         import os, signal, torch
         from pathlib import Path
-        from likeness.training import checkpoints
+        from likeness.training.engine import checkpoints
         folder = Path({str(tmp_path)!r})
         checkpoints.save(folder, 1, {{"model": {{"w": torch.ones(4)}}}}, {{"seed": 0}})
         save_file, saved = checkpoints.save_file, []
@@ -119,7 +126,8 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
             save_file(tensors, path)
             os.kill(os.getpid(), signal.SIGKILL)
         checkpoints.save_file = save_then_die
-        checkpoints.save(folder, 2, {{"model": {{"w": torch.zeros(4)}}, "more": {{"w": torch.zeros(4)}}}}, {{"seed": 0}})
+        zeros = {{"w": torch.zeros(4)}}
+        checkpoints.save(folder, 2, {{"model": zeros, "more": {{"w": torch.zeros(4)}}}}, {{"seed": 0}})
     """)
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -164,7 +172,7 @@ def test_a_damaged_checkpoint_says_to_go_on_from_the_one_before(tmp_path, name, 
     else:
         changed = {"cut": data[: len(data) // 2], "empty": b"", "altered": data[:-1] + bytes([data[-1] ^ 1])}
         path.write_bytes(changed[damage])
-    with pytest.raises(CheckpointError, match=r"step_00000010 cannot be read .* go on from step_00000008\."):
+    with pytest.raises(CheckpointError, match=r"step_00000010 cannot be read .* continue from step_00000008\."):
         train(Line(), settings(), tmp_path, seed=0)
 
 
@@ -184,7 +192,7 @@ def test_a_checkpoint_without_checksums_must_have_all_that_is_needed(tmp_path, n
 def test_a_damaged_end_of_a_stage_says_to_delete_it(tmp_path, damage):
     (tmp_path / FINISHED).write_bytes(damage)
     with pytest.raises(CheckpointError, match=r"finished\.safetensors cannot be read .* Delete this file"):
-        finished(tmp_path, Line().modules)
+        load_finished(tmp_path, Line().modules)
 
 
 def test_a_learning_rate_that_is_much_too_high_ends_with_an_error_and_nothing_that_is_not_finite(tmp_path):
@@ -218,7 +226,7 @@ def test_nothing_that_is_not_finite_is_kept(tmp_path):
     stage = Line()
     nn.init.constant_(stage.model[0].weight, float("inf"))
     with pytest.raises(DivergedError, match=r"line\.0\.weight"):
-        finish(tmp_path, stage.modules)
+        save_finished(tmp_path, stage.modules)
     with pytest.raises(DivergedError, match=r"model\.w"):
         checkpoints.save(tmp_path / "c", 1, {"model": {"w": torch.tensor(float("nan"))}}, {})
     assert list(tmp_path.iterdir()) == []

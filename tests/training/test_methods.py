@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -14,17 +15,19 @@ from likeness.identity.encoders.recognizer import Recognizer, contrast
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training.base.transformer import Denoiser
 from likeness.training.data.datasets import Shards
+from likeness.training.data.pairs import TrainingData
+from likeness.training.data.prompts import tokenize
 from likeness.training.engine.loop import InterruptedRunError
 from likeness.training.methods import stage as method_stage
 from likeness.training.methods import train as methods
-from likeness.training.methods.denoiser import MethodDenoiser
 from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.methods.stage import MethodStage
 from likeness.training.methods.train import train_method
 from likeness.training.methods.validation import SHEET_PROMPTS
-from likeness.training.objectives.diffusion import tokenize
+from likeness.training.objectives import identity_loss
+from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
 from likeness.training.objectives.on_policy import sample_on_policy
 from likeness.training.objectives.perturbed_guidance import GuidedTeacher, MethodGuidance
 
@@ -32,39 +35,39 @@ PROMPT = "a woman img in a red sweater nods in a park"
 
 
 VIT = {"encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "face_width": 16, "head_width": 16}
-MIRROR = VIT | {"identity_width": 16, "face_tokens": 4, "norm_width": 8, "norm_hidden_width": 8}
-FANTASY = VIT | {
+MAGIC_MIRROR = VIT | {"identity_width": 16, "face_tokens": 4, "norm_width": 8, "norm_hidden_width": 8}
+FANTASY_ID = VIT | {
     "abstractor_hidden_width": 16, "num_vertices": (30, 8), "vertex_widths": (16,), "fusion_depth": 1,
     "context_width": 16, "injection_width": 16,
 }  # fmt: skip
 
 
-def fantasy_lesson(views: int = 6) -> FantasyIDTrainingSpec:
+def fantasy_spec(views: int = 6) -> FantasyIDTrainingSpec:
     return FantasyIDTrainingSpec(FantasyIDRecipe.model_construct(views=views))
 
 
 HEADS = torch.randn(4, 30, 3, generator=torch.Generator().manual_seed(0))
-LESSONS = {"magic_mirror": (MagicMirrorTrainingSpec(), MIRROR), "fantasy_id": (fantasy_lesson(), FANTASY)}
+SPECS = {"magic_mirror": (MagicMirrorTrainingSpec(), MAGIC_MIRROR), "fantasy_id": (fantasy_spec(), FANTASY_ID)}
 
 
 def build(name, frozen_pipe, topology_of):
     """Make a pipeline, a method_spec, and its method, which is not attached."""
     pipe = frozen_pipe([PROMPT, *SHEET_PROMPTS])
-    method_spec, sizes = LESSONS[name]
+    method_spec, sizes = SPECS[name]
     method = method_spec.build(pipe.transformer.config, sizes)
     if isinstance(method, FantasyID):
         method.set_topology(topology_of(30, 8))
     return pipe, method, method_spec
 
 
-@pytest.fixture(scope="module", params=LESSONS)
+@pytest.fixture(scope="module", params=SPECS)
 def parts(request, topology_of, frozen_pipe):
     pipe, method, method_spec = build(request.param, frozen_pipe, topology_of)
     method.attach(pipe).trainable_parameters()
     return pipe, method, method_spec, Recognizer(128, (8, 8, 8), 32).requires_grad_(False)
 
 
-def make_data() -> dict:
+def make_data() -> TrainingData:
     facts = [{"person": row % 4, "prompt": PROMPT, "group": "woman"} for row in range(8)]
     rng = np.random.default_rng(0)
     faces = {
@@ -78,15 +81,17 @@ def make_data() -> dict:
         tensors = {
             "latents": torch.randn(8, frames, 16, 8, 8).half(),
             "mask": torch.rand(8, frames, 8, 8).half(),
+            "landmarks": points,
         }
         return Shards(tensors, facts)
 
-    return {
-        "faces": Shards(faces, facts), "validation": Shards(faces, facts), "images": targets(1), "clips": targets(5),
-        "validation_images": targets(1), "validation_clips": targets(5),
-        "landmarks": {"images": points, "clips": points},
-        "heads": dict.fromkeys(("faces", "validation"), lambda faces: HEADS[faces[:, 0] % 4]),
-    }  # fmt: skip
+    splits = ("train", "validation")
+    return TrainingData(
+        references={split: Shards(faces, facts) for split in splits},
+        targets={"images": targets(1), "clips": targets(5)},
+        validation_targets={"images": targets(1), "clips": targets(5)},
+        vertices=dict.fromkeys(splits, lambda rows: HEADS[rows[:, 0] % 4]),
+    )
 
 
 def make_stage(parts, method_spec=None, **changes) -> MethodStage:
@@ -118,24 +123,25 @@ def test_the_loss_reaches_the_method_and_nothing_of_the_base(parts, data, dtype)
     assert all(p.grad is None for p in pipe.vae.parameters())
 
 
-def test_what_the_method_has_drawn_itself_teaches_it_too(parts):
+def test_on_policy_latents_train_the_method_too(parts, monkeypatch):
     torch.manual_seed(0)
     stage = make_stage(
         parts, data="clips", dtype="float32", text_drop=0.0, identity_drop=0.0, both_drop=0.0,
         identity_samples=0, rollout_samples=3, rollout_steps=2, guidance=1.5,
     )  # fmt: skip
     asked = []
-    stage.cast.register_forward_pre_hook(
-        lambda _, inputs: asked.append((inputs[-1].tolist(), bool(inputs[4].all()), torch.is_grad_enabled()))
+    stage.denoiser.register_forward_pre_hook(
+        lambda _, args: asked.append((args[0].timesteps.tolist(), bool(args[0].active.all()), torch.is_grad_enabled()))
     )
-    stage.weigh = lambda *_: torch.zeros(())  # The noise loss would teach as well.
+    # The denoising loss would train the method too.
+    monkeypatch.setattr(method_stage, "masked_mean", lambda *_: torch.zeros(()))
     loss, figures = stage.loss(0)
     loss.backward()
     _, method, _, _ = parts
     reached = [p.grad for p in method.parameters() if p.grad is not None and p.grad.any()]
     method.zero_grad()
     assert reached
-    assert figures["rollout"] > 0
+    assert figures["on_policy_identity"] > 0
     # One call with the data's latents, then both branches in two steps and once more where they end.
     (_, *steps) = asked
     assert len(steps) == 6
@@ -158,11 +164,10 @@ def test_rollouts_are_of_the_very_people_whose_clips_they_are(parts):
         rollout_steps=1,
     )
     active = torch.tensor([False, True, False, True])
-    words = stage.words
-    stage.words = lambda rows, references: (*words(rows, references)[:2], active)
+    sample_conditions = stage.sample_conditions
+    stage.sample_conditions = lambda rows, references: (*sample_conditions(rows, references)[:2], active)
     given = []
-    forward = stage.cast.forward
-    stage.cast.forward = lambda *inputs, person=None: given.append(person) or forward(*inputs, person=person)
+    stage.denoiser.register_forward_pre_hook(lambda _, args: given.append(args[0].identity))
     stage.loss(0)
     everybody, _, few, *_ = given
     assert torch.equal(few.face_tokens, everybody.face_tokens[[1, 3]])
@@ -170,14 +175,15 @@ def test_rollouts_are_of_the_very_people_whose_clips_they_are(parts):
 
 def test_views_of_a_face_after_the_first_are_moved_and_mirrored(parts, monkeypatch):
     ramp = torch.linspace(-1, 1, 64).expand(2, 3, 1, 64, 64)
-    monkeypatch.setattr(method_stage.codec, "decode", lambda *_: ramp)
+    monkeypatch.setattr(identity_loss.codec, "decode", lambda *_: ramp)
     stage = make_stage(parts, data="clips", dtype="float32", identity_views=3)
     seen = []
-    stage.recognizer = lambda crops: (seen.append(crops), torch.ones(len(crops), 128))[1]
-    stage.recognizer.size_px, stage.recognizer.standardize = 32, lambda embedding: embedding
+    recognizer = lambda crops: (seen.append(crops), torch.ones(len(crops), 128))[1]  # noqa: E731
+    recognizer.size_px, recognizer.standardize = 32, lambda embedding: embedding
+    stage.identity_loss.recognizer = recognizer
     torch.manual_seed(0)
-    points = stage.data["landmarks"]["clips"][:2]
-    distance, confusion = stage.identity_distance(torch.randn(2, 5, 16, 8, 8), points, -torch.ones(2, 128))
+    points = stage.targets["landmarks"][:2]
+    distance, confusion = stage.identity_loss.terms(torch.randn(2, 5, 16, 8, 8), points, -torch.ones(2, 128))
     assert confusion == 0
     assert_close(distance, torch.tensor(2.0))
     plain, mirrored, moved = seen
@@ -198,18 +204,18 @@ def test_contrast_is_the_chance_of_the_right_person_written_as_loops():
 
 def test_the_others_of_a_step_count_in_the_identity_loss_where_that_is_asked_for(parts):
     told = torch.nn.functional.normalize(torch.randn(4, 128))
-    points = make_data()["landmarks"]["clips"][:4]
+    points = make_data().targets["clips"]["landmarks"][:4]
     losses, figures = [], {}
     for weight in (0.0, 0.5):
         stage = make_stage(parts, data="clips", dtype="float32", identity_contrast=weight)
         torch.manual_seed(0)
-        losses.append(stage.person_loss("identity", torch.randn(4, 5, 16, 8, 8), points, told, figures))
+        losses.append(stage.identity_loss("identity", torch.randn(4, 5, 16, 8, 8), points, told, figures))
     assert figures["identity"] == pytest.approx(float(losses[0]))
     assert figures["identity_contrast"] > 0.2
     assert float(losses[1]) == pytest.approx(figures["identity"] + 0.5 * figures["identity_contrast"])
 
 
-def test_guidance_is_added_where_a_sentence_says_something(parts):
+def test_guidance_is_added_where_the_prompt_is_not_empty(parts, monkeypatch):
     stage = make_stage(
         parts,
         text_drop=0.5,
@@ -219,17 +225,19 @@ def test_guidance_is_added_where_a_sentence_says_something(parts):
         attention_guidance=0.5,
         perturbed_layers=(1,),
     )
-    stage.identity_distance = lambda *_: torch.zeros(2)  # A v that is far off has no picture.
-    stage.weigh = lambda _rows, error: error.flatten(1).mean(dim=1).sort().values[[0, -1]].sum()
+    stage.identity_loss.terms = lambda *_: torch.zeros(2)  # A v that is far off has no image.
+    monkeypatch.setattr(
+        method_stage, "masked_mean", lambda _, error, __: error.flatten(1).mean(dim=1).sort().values[[0, -1]].sum()
+    )
     torch.manual_seed(1)
     _, before = stage.loss(0)
-    stage.guidance = lambda *inputs: torch.full_like(inputs[-2], 20.0)
+    stage.guidance = lambda inputs: torch.full_like(inputs.noisy, 20.0)
     torch.manual_seed(1)
     _, figures = stage.loss(0)
-    assert 90 < figures["noise"] - before["noise"] < 110  # One row moved by ten, one stayed.
+    assert 90 < figures["denoising"] - before["denoising"] < 110  # One row moved by ten, one stayed.
 
 
-def test_a_mentors_v_takes_the_place_of_the_datas(parts):
+def test_the_v_of_a_teacher_takes_the_place_of_the_datas(parts):
     stage = make_stage(
         parts,
         data="clips",
@@ -248,14 +256,14 @@ def test_a_mentors_v_takes_the_place_of_the_datas(parts):
     stage.teacher = say
     torch.manual_seed(1)
     _, figures = stage.loss(0)
-    assert 300 < figures["noise"] < 500
+    assert 300 < figures["denoising"] < 500
     ((rows, faces, pixels, others),) = told
     assert (faces[:, 0] % 4 == rows % 4).all()
     assert 0 < others["is_unconditional"].sum() < len(rows)
     assert pixels.shape == (4, 1, 3, *pixels.shape[3:])
 
 
-def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatch):
+def test_a_teacher_is_evaluated_on_on_policy_latents(parts, monkeypatch):
     stage = make_stage(
         parts, data="clips", dtype="float32", text_drop=0.5, identity_weight=0.0, identity_samples=0, rollout_samples=2,
         rollout_steps=1, teacher_scale=1.0, on_policy_distillation_weight=0.5, guidance=3.0,
@@ -270,13 +278,13 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatc
     monkeypatch.setattr(
         method_stage, "sample_on_policy", lambda *asked: drawn.append(sample_on_policy(*asked)) or drawn[-1]
     )
-    stage.cast.register_forward_hook(lambda _module, _inputs, v: meant.append(v))
-    errors = iter((0.0, 1.0))  # Of the data's latents nothing is to be learned.
-    stage.weigh = lambda _rows, error: next(errors) * error.mean()
+    stage.denoiser.register_forward_hook(lambda _module, _inputs, v: meant.append(v))
+    weights = iter((0.0, 1.0))  # Nothing is learned from the data's latents.
+    monkeypatch.setattr(method_stage, "masked_mean", lambda _, error, __: next(weights) * error.mean())
     torch.manual_seed(2)
-    words = stage.words
-    stage.words = lambda rows, references: (
-        *words(rows, references)[:2],
+    sample_conditions = stage.sample_conditions
+    stage.sample_conditions = lambda rows, references: (
+        *sample_conditions(rows, references)[:2],
         torch.tensor([False, True, True, True]),
     )
     loss, figures = stage.loss(0)
@@ -289,14 +297,15 @@ def test_a_mentor_is_asked_of_what_the_method_has_drawn_itself(parts, monkeypatc
     assert torch.equal(own["noisy"], noisy)
     assert torch.equal(own["timesteps"], ends)
     assert (noisy - others["noisy"][1:3]).abs().mean() > 0.1  # Not the data's.
-    assert figures["own"] == pytest.approx(float((meant[-1].detach() - 20).square().mean()), rel=1e-5)
-    assert float(loss.detach()) == pytest.approx(0.5 * figures["own"] * 2 / 4, rel=1e-5)
+    error = float((meant[-1].detach() - 20).square().mean())
+    assert figures["on_policy_distillation"] == pytest.approx(error, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(0.5 * figures["on_policy_distillation"] * 2 / 4, rel=1e-5)
     loss.backward()
     assert any(p.grad is not None and p.grad.any() for p in parts[1].parameters())
     parts[1].zero_grad()
 
 
-@pytest.fixture(params=LESSONS)
+@pytest.fixture(params=SPECS)
 def apart(request, frozen_pipe, topology_of):
     """Make what `build` makes; nothing of the method is left at zero, so that everything is heard."""
     pipe, method, method_spec = build(request.param, frozen_pipe, topology_of)
@@ -305,7 +314,7 @@ def apart(request, frozen_pipe, topology_of):
     return pipe, method, method_spec
 
 
-def told(pipe, method, method_spec, *, is_active):
+def denoiser_inputs(pipe, method, method_spec, *, is_active):
     """Write the inputs of a denoiser, two samples."""
     stage_data = make_data()
     tokens = method.tokenize([PROMPT] * 2, pipe.tokenizer, num_references=1, max_length=32)
@@ -314,52 +323,51 @@ def told(pipe, method, method_spec, *, is_active):
         ids = tokenize(pipe.tokenizer, [PROMPT.replace(" img", "")] * 2, 32)
         mask = torch.zeros_like(mask)
     pixels = torch.randn(2, 1, 3, 64, 64)
-    extra_conditioning = method_spec.extra_conditioning(stage_data, "faces", torch.tensor([[0], [1]]))
-    return (
-        ids,
-        mask,
-        pixels,
-        extra_conditioning,
-        torch.full((2,), is_active),
-        torch.randn(2, 2, 16, 8, 8),
-        torch.tensor([300, 700]),
+    extra_conditioning = method_spec.extra_conditioning(stage_data, "train", torch.tensor([[0], [1]]))
+    return DenoiserInputs(
+        token_ids=ids,
+        class_mask=mask,
+        pixels=pixels,
+        extra_conditioning=extra_conditioning,
+        active=torch.full((2,), is_active),
+        noisy=torch.randn(2, 2, 16, 8, 8),
+        timesteps=torch.tensor([300, 700]),
     )
 
 
 def test_guidance_of_rows_without_anybody_is_the_bases(apart):
     pipe, method, method_spec = apart
-    inputs = told(pipe, method, method_spec, is_active=False)
+    inputs = denoiser_inputs(pipe, method, method_spec, is_active=False)
     guidance = MethodGuidance(pipe, method, layers=[0, 1], dtype=torch.float32)
     denoiser = Denoiser(pipe.text_encoder, pipe.transformer)
-    base = inputs[0], inputs[-2], inputs[-1]
+    base = inputs.token_ids, inputs.noisy, inputs.timesteps
     teacher = GuidedTeacher(denoiser, scale=1.0, layers=[0, 1], dtype=torch.float32)
     expected = teacher(*base, torch.tensor([True, True])) - denoiser(*base)
     assert expected.abs().max() > 1e-3
-    assert_close(guidance(*inputs), expected, atol=1e-5, rtol=1e-4)
+    assert_close(guidance(inputs), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_nobody_is_read_where_nobody_is_meant(apart, monkeypatch):
+def test_references_are_not_encoded_without_an_identity(apart, monkeypatch):
     pipe, method, method_spec = apart
     method.attach(pipe)
-    denoiser, inputs = MethodDenoiser(pipe, method), told(pipe, method, method_spec, is_active=False)
-    ids, mask, pixels, extra_conditioning, active, noisy, steps = inputs
-    assert not active.any()
+    denoiser, inputs = MethodDenoiser(pipe, method), denoiser_inputs(pipe, method, method_spec, is_active=False)
+    assert not inputs.active.any()
     with torch.no_grad():
-        one = denoiser(ids, mask, pixels, extra_conditioning, torch.tensor([False, True]), noisy, steps)
+        one = denoiser(inputs.replace(active=torch.tensor([False, True])))
         monkeypatch.setattr(method, "encode_tensors", None)
-        alone = denoiser(*inputs)
+        alone = denoiser(inputs)
     assert_close(alone[0], one[0])
     assert (alone[1] - one[1]).abs().max() > 1e-3
 
 
 def test_guidance_sees_the_person(apart, monkeypatch):
     pipe, method, method_spec = apart
-    inputs = told(pipe, method, method_spec, is_active=True)
-    guidance = MethodGuidance(pipe, method, layers=[0], dtype=torch.float32)(*inputs)
+    inputs = denoiser_inputs(pipe, method, method_spec, is_active=True)
+    guidance = MethodGuidance(pipe, method, layers=[0], dtype=torch.float32)(inputs)
     method.attach(pipe)
     denoiser = MethodDenoiser(pipe, method)
     with torch.no_grad():
-        whole = denoiser(*inputs)
+        whole = denoiser(inputs)
         base = pipe.transformer.transformer_blocks[0].base.attn1
 
         def alone(hidden_states, encoder_hidden_states, **_):
@@ -371,7 +379,7 @@ def test_guidance_sees_the_person(apart, monkeypatch):
             "_attend",
             lambda _self, _q, _k, value, **_: value.transpose(1, 2).flatten(2),
         )
-        perturbed = denoiser(*inputs)
+        perturbed = denoiser(inputs)
     assert guidance.abs().max() > 1e-4
     assert_close(guidance, whole - perturbed, atol=1e-5, rtol=1e-4)
 
@@ -384,9 +392,9 @@ GUIDED = MethodStageSettings(
 
 def recipe_of(folder, **changes) -> FantasyIDRecipe:
     values = {
-        "without": (), "base": folder / "guided", "recognizer": folder, "seed": 0, "method": {}, "faces": None, "clips": None,
-        "validation": None, "descriptor": None, "start": None, "unguided": folder / "base", "guidance_teacher": folder / "guidance_teacher",
-        "stages": (GUIDED,), **changes,
+        "without": (), "base": folder / "guided", "recognizer": folder, "seed": 0, "method": {}, "faces": None,
+        "clips": None, "validation": None, "descriptor": None, "start": None, "unguided": folder / "base",
+        "guidance_teacher": folder / "guidance_teacher", "stages": (GUIDED,), **changes,
     }  # fmt: skip
     return FantasyIDRecipe.model_construct(**values)
 
@@ -427,7 +435,7 @@ def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, t
 
     data, recognizer = make_data(), Recognizer(128, (8, 8, 8), 32)
     monkeypatch.setattr(methods, "read_base", read_base)
-    monkeypatch.setattr(methods, "read_data", lambda *_: dict(data))
+    monkeypatch.setattr(methods, "read_data", lambda *_: dataclasses.replace(data))
     monkeypatch.setattr(Recognizer, "load", lambda _: recognizer)
     monkeypatch.setattr(method_spec, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(method_spec, "build", lambda *_: copy.deepcopy(method))
@@ -465,7 +473,7 @@ def test_dropping_leaves_plain_or_empty_sentences(parts):
     stage = make_stage(parts, text_drop=0.0, identity_drop=1.0, both_drop=0.0, dtype="float32")
     rows = torch.arange(4)
     ids, mask, active = stage.sample_conditions(rows, 1)
-    assert torch.equal(ids, stage.sentences.plain[rows])
+    assert torch.equal(ids, stage.prompts.plain[rows])
     assert not mask.any()
     assert not active.any()
     stage = make_stage(parts, text_drop=0.0, identity_drop=0.0, both_drop=0.0, dtype="float32")
@@ -473,7 +481,7 @@ def test_dropping_leaves_plain_or_empty_sentences(parts):
     assert active.all()
     if stage.method_spec.name == "magic_mirror":
         assert (mask.sum(dim=1) == 4).all()
-        assert not torch.equal(ids, stage.sentences.plain[rows])
+        assert not torch.equal(ids, stage.prompts.plain[rows])
     else:
         assert not mask.any()
 
@@ -481,12 +489,12 @@ def test_dropping_leaves_plain_or_empty_sentences(parts):
 def test_references_show_the_same_person(parts):
     stage = make_stage(parts, self_reference=0.5, dtype="float32")
     rows = torch.arange(8)
-    chosen = stage.references(rows, 2)
+    chosen = stage.sample_references(rows, 2)
     assert (chosen % 4 == (rows % 4)[:, None]).all()
     assert (chosen[:, 1] != rows).all()
 
 
-def test_a_sheet_of_unseen_people_is_drawn(parts, tmp_path):
+def test_a_sheet_of_validation_people_is_drawn(parts, tmp_path):
     stage = make_stage(parts, dtype="bfloat16")
     figures = stage.sheet(tmp_path / "sheet.png")
     assert figures == stage.sheet(tmp_path / "again.png")  # Another loss would say that something is random.
@@ -496,21 +504,22 @@ def test_a_sheet_of_unseen_people_is_drawn(parts, tmp_path):
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
-def test_what_is_read_beside_pictures_belongs_to_the_person(parts):
+def test_extra_conditioning_belongs_to_the_person(parts):
     stage = make_stage(parts, dtype="float32")
     faces = torch.tensor([[5, 1], [2, 6]])
-    extra_conditioning = stage.method_spec.extra_conditioning(stage.data, "faces", faces)
+    extra_conditioning = stage.method_spec.extra_conditioning(stage.data, "train", faces)
     is_mirror = stage.method_spec.name == "magic_mirror"
-    assert torch.equal(extra_conditioning, stage.data["faces"]["embedding"][faces] if is_mirror else HEADS[[1, 2]])
+    embedding = stage.data.references["train"]["embedding"]
+    assert torch.equal(extra_conditioning, embedding[faces] if is_mirror else HEADS[[1, 2]])
 
 
 @pytest.mark.parametrize("parts", ["fantasy_id"], indirect=True)
-def test_without_the_collection_a_picture_is_its_own_reference(parts):
-    stage = make_stage(parts, method_spec=fantasy_lesson(views=1), self_reference=0.0, dtype="float32")
+def test_without_the_collection_an_image_is_its_own_reference(parts):
+    stage = make_stage(parts, method_spec=fantasy_spec(views=1), self_reference=0.0, dtype="float32")
     rows = torch.arange(8)
-    assert torch.equal(stage.references(rows, 2), rows[:, None].expand(8, 2))
-    stage = make_stage(parts, method_spec=fantasy_lesson(views=1), data="clips", dtype="float32")
-    chosen = stage.references(rows, 2)
+    assert torch.equal(stage.sample_references(rows, 2), rows[:, None].expand(8, 2))
+    stage = make_stage(parts, method_spec=fantasy_spec(views=1), data="clips", dtype="float32")
+    chosen = stage.sample_references(rows, 2)
     assert torch.equal(chosen[:4], chosen[4:])
     assert (chosen % 4 == (rows % 4)[:, None]).all()
 
@@ -560,7 +569,7 @@ def test_what_is_frozen_takes_part_in_bfloat16_and_stays(parts):
     assert not [name for name in reached if name.startswith("descriptor.")]
 
 
-def test_a_person_is_read_once_a_step(parts, monkeypatch):
+def test_references_are_encoded_once_a_step(parts, monkeypatch):
     _, method, _, _ = parts
     stage = make_stage(
         parts,
@@ -577,7 +586,7 @@ def test_a_person_is_read_once_a_step(parts, monkeypatch):
     assert read == [4]
 
 
-def test_a_setting_that_the_method_does_not_know_is_told(parts):
+def test_a_setting_that_the_method_does_not_have_is_refused(parts):
     pipe, _, method_spec, _ = parts
     with pytest.raises(ConfigError, match="does not know"):
         method_spec.build(pipe.transformer.config, {"no_such_setting": 1})

@@ -24,7 +24,7 @@ def test_a_run_that_a_recipe_goes_on_from_is_that_of_another_recipe(path):
 
 def test_a_misspelt_setting_is_named_with_what_was_meant():
     with pytest.raises(ConfigError, match=r"image_every"):
-        recipes.read(RECIPES / "base.toml", ["stages.1.picture_evry=3"])
+        recipes.read(RECIPES / "base.toml", ["stages.1.image_evry=3"])
 
 
 def test_an_override_reaches_into_a_stage():

@@ -5,8 +5,9 @@ import torch
 
 from likeness.errors import CheckpointError, WeightsError
 from likeness.training import recipes
-from likeness.training.engine import checkpoints, resume
+from likeness.training.engine import checkpoints
 from likeness.training.engine.loop import FINISHED
+from likeness.training.recipes import resume
 
 SMALL = {"kind": "images", "count": 4, "people": 4, "size_px": 32}
 
@@ -51,15 +52,15 @@ def recorded(folder):
 
 def test_a_run_without_a_checkpoint_may_become_another(tmp_path):
     assert resume.begin(recipe(), tmp_path)
-    assert resume.begin(recipe(pictures__seed=3, stages__0__steps=3), tmp_path)
+    assert resume.begin(recipe(images__seed=3, stages__0__steps=3), tmp_path)
     assert recorded(tmp_path)["images"]["seed"] == 3
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"pictures__seed": 3}, r"`pictures\.seed` was 0, now it is 3"),
-        ({"pictures__people": 3}, r"`pictures\.people`"),
+        ({"images__seed": 3}, r"`images\.seed` was 0, now it is 3"),
+        ({"images__people": 3}, r"`images\.people`"),
         ({"seed": 1}, "`seed` was 0"),
         ({"model": {"widths": [8, 8, 8, 8]}}, r"`model\.widths`"),
         ({"stages__0__optimizer": {"learning_rate": 0.5}}, r"`stages\.0\.optimizer\.learning_rate`"),
@@ -114,11 +115,11 @@ def test_other_files_in_a_folder_that_a_recipe_names_are_seen_and_another_path_t
     do(run, recipe(), 0, steps=1)
     assert resume.begin(recipe(start=str(tmp_path / "there")), run)
     (tmp_path / "there" / "weights").write_bytes(b"2")
-    with pytest.raises(CheckpointError, match=r"`start`.*holds other files"):
+    with pytest.raises(CheckpointError, match=r"`start`.*has other files"):
         resume.begin(recipe(start=str(tmp_path / "there")), run)
     with pytest.raises(CheckpointError, match=r"`start` was .*, now it is None"):
         resume.begin(recipe(), run)
-    with pytest.raises(WeightsError, match=r"`start` is .*not there"):
+    with pytest.raises(WeightsError, match=r"`start` is .*does not exist"):
         resume.begin(recipe(start=str(tmp_path / "nowhere")), run)
 
 

@@ -13,8 +13,9 @@ import pytest
 from likeness import files
 from likeness.errors import CheckpointError, ConfigError, FileWriteError, LockedError, ResourceError
 from likeness.training import run
-from likeness.training.engine import distributed, resume
+from likeness.training.engine import distributed
 from likeness.training.engine.loop import InterruptedRunError
+from likeness.training.recipes import resume
 
 RECIPE = """
 kind = "vae"
@@ -68,7 +69,7 @@ def test_a_complete_run_is_not_trained_again_and_other_data_are_refused(recipe, 
     target = run.train(recipe, output=tmp_path / "a", processes=1)
     assert run.train(recipe, output=tmp_path / "a", processes=1) == target == tmp_path / "a" / "model" / "vae"
     before = (tmp_path / "a" / resume.RECORD).read_text()
-    with pytest.raises(CheckpointError, match=r"pictures\.seed"):
+    with pytest.raises(CheckpointError, match=r"images\.seed"):
         run.train(recipe, overrides=["images.seed=3"], output=tmp_path / "a", processes=1)
     assert (tmp_path / "a" / resume.RECORD).read_text() == before
     assert len(trained) == 1
@@ -101,7 +102,7 @@ def test_a_file_in_the_place_of_the_run_is_told(recipe, trained, tmp_path):
 def test_a_signal_outside_of_the_loop_says_what_is_left(recipe, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(run, "_run", lambda *_: os.kill(os.getpid(), kind) or time.sleep(5))
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(InterruptedRunError, match="the same command goes on") as caught:
+    with pytest.raises(InterruptedRunError, match="the same command continues") as caught:
         run.train(recipe, output=tmp_path / "a", processes=1)
     assert caught.value.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) == before
@@ -125,7 +126,7 @@ def test_a_full_disk_anywhere_is_told_and_other_errors_are_not_taken_for_one(rec
 @pytest.mark.usefixtures("trained")
 def test_processes_do_not_outnumber_a_batch(recipe, tmp_path, monkeypatch):
     asked = []
-    together = distributed.together
+    together = distributed.launch
     monkeypatch.setattr(distributed, "together", lambda count: asked.append(count) or together(1))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     run.train(recipe, output=tmp_path / "a")
@@ -139,7 +140,7 @@ def test_a_peer_that_ends_before_all_have_met_ends_the_others_at_once(monkeypatc
     began_s = time.monotonic()
     with (
         pytest.raises(ResourceError, match=r"(?s)process 1 ended with code 2.*No such command"),
-        distributed.together(2),
+        distributed.launch(2),
     ):
         pytest.fail("nobody was there to begin with")
     assert time.monotonic() - began_s < 60
@@ -150,7 +151,7 @@ def test_peers_do_not_run_modules_of_the_working_directory(monkeypatch, tmp_path
     (tmp_path / "random.py").write_text("from pathlib import Path\nPath('was_run').touch()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["likeness", "nonsense"])
-    with pytest.raises(ResourceError), distributed.together(2):
+    with pytest.raises(ResourceError), distributed.launch(2):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["random.py"]
 
@@ -163,10 +164,10 @@ def test_workers_that_draw_do_not_run_modules_of_the_working_directory(tmp_path)
     (tmp_path / "draw.py").write_text(
         textwrap.dedent("""
         from pathlib import Path
-        from likeness.training import render
+        from likeness.training.data import render_puppets
         if __name__ == "__main__":
-            settings = render.PuppetSettings(kind="images", count=1, people=1, size_px=16)
-            print(list(render.build(settings, Path("cache"), processes=1)))
+            settings = render_puppets.PuppetSettings(kind="images", count=1, people=1, size_px=16)
+            print(list(render_puppets.render_missing(settings, Path("cache"), processes=1)))
         """)
     )
     done = subprocess.run(
@@ -184,14 +185,14 @@ def test_the_rest_ends_when_one_of_two_is_killed(tmp_path, who):
     script.write_text(
         textwrap.dedent("""
         import sys, time, likeness.cli
-        from likeness.training import parallel
+        from likeness.training.engine import distributed
         def body():
-            with parallel.together(2):
-                print("joined", parallel.rank(), flush=True)
+            with distributed.launch(2):
+                print("joined", distributed.rank(), flush=True)
                 time.sleep(120)
         likeness.cli.main = body
         if __name__ == "__main__":
-            parallel._Peers.__init__.__globals__["sys"].argv = [__file__]
+            distributed._Peers.__init__.__globals__["sys"].argv = [__file__]
             body()
         """)
     )
@@ -216,3 +217,27 @@ def test_the_record_can_be_read_as_settings_of_the_run(recipe, trained, tmp_path
     record = json.loads((tmp_path / "a" / resume.RECORD).read_text())
     assert record["complete"] is True
     assert run._recorded(tmp_path / "a") == trained[0]
+
+
+@pytest.mark.slow
+def test_processes_average_gradients_and_stop_when_the_first_is_asked_to(tmp_path):
+    script = textwrap.dedent(f"""
+        import sys, torch
+        import torch.distributed as dist
+        from pathlib import Path
+        from likeness.training.engine import distributed
+        number = int(sys.argv[1])
+        distributed._join(Path({str(tmp_path)!r}), number, 2)
+        gradients = [torch.full((2, 3), float(number)), torch.tensor([4.0 * number])]
+        print(*distributed.broadcast_stop(10.0 + number, is_stopping=number == 0))
+        distributed.sync_gradients(gradients)
+        print(gradients[0].mean().item(), gradients[1].item())
+        dist.barrier()
+        dist.destroy_process_group()
+    """)
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, str(number)], stdout=subprocess.PIPE, text=True)
+        for number in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0].split() for process in started]
+    assert said == [["10.0", "True", "0.5", "2.0"]] * 2

@@ -1,4 +1,4 @@
-"""`likeness train`: from a recipe to weights."""
+"""`likeness train`: trains a model from a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +11,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, say recipes/tiny/vae.toml.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/tiny/vae.toml.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=1", help="Change one setting of the recipe; may be repeated."),
@@ -23,18 +23,18 @@ def train(
         int | None,
         typer.Option(
             min=1,
-            help="Processes that train together. [default: one a core, at most 8 and no more than samples in a batch]",
+            help="Number of training processes. [default: one per core, at most 8 and at most the samples of a batch]",
         ),
     ] = None,
 ) -> None:
-    """Train by a recipe.
+    """Train a model from a recipe.
 
-    A run that was stopped, or killed, goes on when the same command is given again. With more `steps` or `minutes` its last
-    stage goes on after its end; with other data, weights or settings it is refused.
+    The same command continues a run that was interrupted or killed. With more `steps` or `minutes` the last stage of a
+    finished run continues; with other data, weights or settings the command is refused.
     """
     from likeness.training import run
 
-    run.keep_memory()
+    run.configure_malloc()
     target = run.train(
         recipe,
         overrides=tuple(overrides or ()),

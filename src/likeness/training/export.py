@@ -1,4 +1,4 @@
-"""Puts trained parts together as the checkpoint that the package carries. Run it after all recipes of `recipes/tiny`.
+"""Assembles the checkpoint that is part of the package from finished runs of `recipes/tiny`.
 
 python -m likeness.training.export
 """
@@ -18,55 +18,55 @@ NEWEST = {
     "recognizer": ("recognizer",),
     "shape": ("shape",),
 }
-"""For each part the runs that give it, by the names of their recipes: the first that is there is taken."""
+"""For each part the names of its runs; the first that exists is used."""
 DECODERS = ("decoder_more", "decoder")
-"""Runs whose VAE replaces the base's: the latents are the same."""
+"""Runs whose VAE replaces that of the base; the latents are the same."""
 OPTIONAL = ("fantasy_id",)
-"""Shipped where there is such a run. What shipped before is left out: it was trained over another base."""
+"""Exported only if there is a run: the part exported before was trained over another base."""
 INDEPENDENT = ("recognizer", "shape")
-"""Those that know nothing of the base: what ships already stays where there is no newer run."""
+"""Parts that do not depend on the base: without a run the part exported before is kept."""
 
 
 def export_checkpoint(runs: Path, target: Path) -> Path:
     """Copy each run's model into `target` and list the checksums of all files.
 
     Args:
-        runs: Folder of the runs, named as their recipes.
-        target: The checkpoint; what was there is replaced.
+        runs: Folder of the runs, named after their recipes.
+        target: The checkpoint; it is replaced.
 
     Returns:
-        The list of checksums.
+        The file of checksums.
 
     Raises:
-        WeightsError: A run has not finished, or an adapter was trained over another base than the one that ships.
+        WeightsError: A run has not finished, or an adapter was trained over another base than the exported one.
     """
     models = {part: _newest(runs, names) for part, names in NEWEST.items()}
     for part in INDEPENDENT:
         if not models[part].is_dir() and (target / part).is_dir():
             models[part] = target / part
-    absent = [str(folder) for part, folder in models.items() if part not in OPTIONAL and not folder.is_dir()]
-    if absent:
+    missing = [str(folder) for part, folder in models.items() if part not in OPTIONAL and not folder.is_dir()]
+    if missing:
         raise WeightsError(
-            f"Not trained yet: {', '.join(absent)}. Run `likeness train` with recipes/tiny/*.toml first."
+            f"Not trained yet: {', '.join(missing)}. Run `likeness train` with recipes/tiny/*.toml first."
         )
     base = models.pop("base")
     models = {part: folder for part, folder in models.items() if folder.is_dir()}
     for folder in models.values():
         _refuse_other_base(folder, base)
-    sharpened = _newest(runs, DECODERS) / "vae"
+    decoder_vae = _newest(runs, DECODERS) / "vae"
     with files.write_atomically(target, replaces_folder=True) as draft:
         shutil.copytree(base, draft)
         for part, folder in models.items():
             shutil.copytree(folder, draft / part)
-        if sharpened.is_dir():
+        if decoder_vae.is_dir():
             shutil.rmtree(draft / "vae")
-            shutil.copytree(sharpened, draft / "vae")
+            shutil.copytree(decoder_vae, draft / "vae")
         weights.write_checksums(draft)
     return target / weights.CHECKSUMS_FILE
 
 
 def _newest(runs: Path, names: tuple[str, ...]) -> Path:
-    """The model of the first run that has one, of the last if none has."""
+    """The model of the first run that has one, or else the path of the last."""
     models = [runs / name / "model" for name in names]
     return next((folder for folder in models if folder.is_dir()), models[-1])
 
@@ -78,13 +78,13 @@ def _refuse_other_base(model: Path, base: Path) -> None:
     over = json.loads(recipe.read_text())["settings"].get("base")
     if over is not None and Path(over).parent.name != base.parent.name:
         raise WeightsError(
-            f"{model} was trained over {over}, and {base} ships. Train the recipe that goes on over {base.parent.name}, "
-            f"or move {base.parent} away."
+            f"{model} was trained over {over}, but {base} is exported. Train the recipe that continues over "
+            f"{base.parent.name}, or move {base.parent} away."
         )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the checkpoint that ships from finished runs.")
+    parser = argparse.ArgumentParser(description="Assemble the checkpoint of the package from finished runs.")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--target", type=Path, default=weights.CHECKPOINTS / "tiny")
     arguments = parser.parse_args()

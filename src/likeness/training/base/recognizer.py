@@ -1,4 +1,4 @@
-"""Distills dlib's recognizer into a small torch network, on puppets."""
+"""Distills dlib's face recognizer into a small differentiable network, on puppets."""
 
 import json
 from pathlib import Path
@@ -16,37 +16,39 @@ from likeness.identity.encoders.recognizer import Recognizer, align
 from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to_float
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import distributed
-from likeness.training.engine.logging import Journal
-from likeness.training.engine.loop import LoopSettings, finish, finished, train
+from likeness.training.engine.logging import TrainingLogger
+from likeness.training.engine.loop import LoopSettings, load_finished, save_finished, train
 
 
-class DistillStageSettings(LoopSettings):
-    """The one stage."""
+class RecognizerStageSettings(LoopSettings):
+    """One stage of the recognizer."""
 
     frame_px: int = Field(default=64, gt=0)
-    """Pictures are made as small as the frames that it will judge."""
+    """Images are reduced to this size, that of generated frames."""
     jitter_px: float = 0.7
-    """Spread of the noise on landmarks."""
+    """Standard deviation of the noise on landmarks."""
     blur: float = Field(default=0.3, ge=0, le=1)
-    """Share of samples that are blurred, as reconstructions are."""
+    """Share of samples that are blurred, for robustness to reconstructions."""
 
 
-class DistillRecipe(Settings):
-    """A recognizer from nothing."""
+class RecognizerRecipe(Settings):
+    """A new recognizer."""
 
-    kind: Literal["distill"]
+    kind: Literal["recognizer"]
     seed: int = 0
     widths: tuple[int, ...] = (24, 48, 96, 160)
-    """Channels at half resolution, a quarter, and so on."""
+    """Channels at 1/2, 1/4, ... of the resolution."""
     faces: PuppetSettings
     validation: PuppetSettings
-    stages: tuple[DistillStageSettings, ...] = Field(min_length=1)
+    stages: tuple[RecognizerStageSettings, ...] = Field(min_length=1)
 
 
-class DistillStage:
+class RecognizerStage:
     """Regression of standardized embeddings."""
 
-    def __init__(self, model: Recognizer, settings: DistillStageSettings, data: dict[str, Shards], seed: int) -> None:
+    def __init__(
+        self, model: Recognizer, settings: RecognizerStageSettings, data: dict[str, Shards], seed: int
+    ) -> None:
         self.model, self.settings, self.data = model, settings, data
         self.modules: dict[str, nn.Module] = {"recognizer": model}
         self.order = Order(len(data["faces"]), seed)
@@ -54,53 +56,53 @@ class DistillStage:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         faces = self.data["faces"]
         rows = self.order.rows(step, self.settings.batch)
-        images, points = at_size(faces, rows, self.settings.frame_px)
+        images, points = resize(faces, rows, self.settings.frame_px)
         points = points + self.settings.jitter_px * torch.randn_like(points)
-        blurred = torch.rand(len(rows), 1, 1, 1) < self.settings.blur
-        images = torch.where(blurred, _blur(images), images)
+        is_blurred = torch.rand(len(rows), 1, 1, 1) < self.settings.blur
+        images = torch.where(is_blurred, _blur(images), images)
         light = 1 + 0.08 * torch.randn(len(rows), 3, 1, 1)
         images = ((images + 1) * light - 1).clamp(-1, 1)
-        seen = self.model(align(images, points, self.model.size_px).contiguous(memory_format=torch.channels_last))
-        wanted = self.model.standardize(faces["embedding"][rows])
-        squared = F.mse_loss(seen, wanted)
-        cosine = F.cosine_similarity(seen, wanted).mean()
+        predicted = self.model(align(images, points, self.model.size_px).contiguous(memory_format=torch.channels_last))
+        target = self.model.standardize(faces["embedding"][rows])
+        squared = F.mse_loss(predicted, target)
+        cosine = F.cosine_similarity(predicted, target).mean()
         return squared + (1 - cosine), {"cosine": float(cosine.detach())}
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
-        """The windows that it sees, and how well it agrees with dlib on validation people."""
+        """The aligned input crops; returns the agreement with dlib on validation people."""
         validation = self.data["validation"]
-        images, points = at_size(validation, torch.arange(len(validation)), self.settings.frame_px)
-        windows = align(images[:32], points[:32], self.model.size_px)
-        media.write_image(path, media.contact_sheet([list(to_bytes(w)) for w in windows.split(8)], cell_px=96))
-        seen = torch.cat([self.model.embed(p, q) for p, q in zip(images.split(64), points.split(64), strict=True)])
-        return agreement(seen, validation["embedding"], [fact["person"] for fact in validation.facts])
+        images, points = resize(validation, torch.arange(len(validation)), self.settings.frame_px)
+        crops = align(images[:32], points[:32], self.model.size_px)
+        media.write_image(path, media.contact_sheet([list(to_bytes(row)) for row in crops.split(8)], cell_px=96))
+        predicted = torch.cat([self.model.embed(p, q) for p, q in zip(images.split(64), points.split(64), strict=True)])
+        return agreement(predicted, validation["embedding"], [fact["person"] for fact in validation.facts])
 
 
-def at_size(faces: Shards, rows: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
-    """Pictures (rows, 3, size_px, size_px) and landmarks (rows, 5, 2) in their pixels, from larger ones."""
+def resize(faces: Shards, rows: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+    """Images reduced to (rows, 3, size_px, size_px), and landmarks (rows, 5, 2) in their pixels."""
     images, points = to_float(faces["frames"][rows])[:, 0], faces["landmarks"][rows][:, 0]
     factor = images.shape[-1] // size_px
     return F.avg_pool2d(images, factor), (points + 0.5) / factor - 0.5
 
 
-def agreement(seen: Tensor, wanted: Tensor, people: list[Any]) -> dict[str, float]:
-    """How a recognizer's embeddings agree with dlib's: by number, by distance, and in telling people apart."""
-    residual = (seen - wanted).square().sum() / (wanted - wanted.mean(dim=0)).square().sum()
-    first, second = torch.triu_indices(len(seen), len(seen), offset=1)
-    ours, theirs = ((x[first] - x[second]).norm(dim=1).numpy() for x in (seen, wanted))
+def agreement(predicted: Tensor, target: Tensor, people: list[Any]) -> dict[str, float]:
+    """Agreement of embeddings with dlib's: explained variance, correlation of distances, and AUC of verification."""
+    residual = (predicted - target).square().sum() / (target - target.mean(dim=0)).square().sum()
+    first, second = torch.triu_indices(len(predicted), len(predicted), offset=1)
+    distances, dlib_distances = ((x[first] - x[second]).norm(dim=1).numpy() for x in (predicted, target))
     same = np.array([people[a] == people[b] for a, b in zip(first.tolist(), second.tolist(), strict=True)])
     return {
         "r2": float(1 - residual),
-        "cosine": float(F.cosine_similarity(seen, wanted).mean()),
-        "distance_correlation": float(np.corrcoef(ours, theirs)[0, 1]),
-        "auc": separation(ours, same),
-        "dlib_auc": separation(theirs, same),
+        "cosine": float(F.cosine_similarity(predicted, target).mean()),
+        "distance_correlation": float(np.corrcoef(distances, dlib_distances)[0, 1]),
+        "auc": verification_auc(distances, same),
+        "dlib_auc": verification_auc(dlib_distances, same),
     }
 
 
-def separation(distances: np.ndarray, same: np.ndarray) -> float:
-    """Chance that two images of one person are nearer than two of different people."""
+def verification_auc(distances: np.ndarray, same: np.ndarray) -> float:
+    """AUC: probability that two images of one person are closer than two of different people."""
     ranks = np.argsort(np.argsort(distances)) + 1
     num_same, num_other = same.sum(), (~same).sum()
     above = ranks[~same].sum() - num_other * (num_other + 1) / 2
@@ -111,30 +113,30 @@ def _blur(images: Tensor) -> Tensor:
     return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
-def run(recipe: DistillRecipe, folder: Path, cache: Path) -> Path:
-    """Train a recognizer and write it, with how well it agrees, to `folder/model`."""
-    journal = Journal(folder, "distill")
-    data = {name: puppets(getattr(recipe, name), cache, journal) for name in ("faces", "validation")}
+def run(recipe: RecognizerRecipe, folder: Path, cache: Path) -> Path:
+    """Train a recognizer and write it, with its agreement with dlib, to `folder/model`."""
+    logger = TrainingLogger(folder, "recognizer")
+    data = {name: puppets(getattr(recipe, name), cache, logger) for name in ("faces", "validation")}
     torch.manual_seed(recipe.seed)
     model = Recognizer(data["faces"]["embedding"].shape[1], recipe.widths)
     model.measure(data["faces"]["embedding"])
     modules: dict[str, nn.Module] = {"recognizer": model}
     for number, settings in enumerate(recipe.stages):
-        place = folder / settings.name
-        if finished(place, modules):
+        stage_folder = folder / settings.name
+        if load_finished(stage_folder, modules):
             continue
         train(
-            DistillStage(model, settings, data, recipe.seed + number),
+            RecognizerStage(model, settings, data, recipe.seed + number),
             settings,
-            place,
+            stage_folder,
             seed=recipe.seed + number,
         )
-        finish(place, modules)
+        save_finished(stage_folder, modules)
     target = folder / "model"
     if distributed.rank() == 0:
-        figures = DistillStage(model, recipe.stages[-1], data, 0).sheet(target.parent / "validation.png")
+        metrics = RecognizerStage(model, recipe.stages[-1], data, 0).sheet(target.parent / "validation.png")
         with files.write_atomically(target, replaces_folder=True) as draft:
             model.save(draft)
-            (draft / "agreement.json").write_text(json.dumps(figures, indent=1) + "\n")
-        journal.say(f"recognizer written to {target}: {figures}")
+            (draft / "agreement.json").write_text(json.dumps(metrics, indent=1) + "\n")
+        logger.info(f"recognizer written to {target}: {metrics}")
     return target

@@ -1,4 +1,4 @@
-"""Trains the network that reads a puppet's neutral head from its head crops (`identity/face_shape/network.py`)."""
+"""Trains the network that estimates a puppet's neutral head from head crops (`identity/face_shape/network.py`)."""
 
 import json
 from pathlib import Path
@@ -22,30 +22,30 @@ from likeness.training.data import render_puppets
 from likeness.training.data.datasets import Order, Shards, puppets
 from likeness.training.data.render_puppets import PuppetSettings, person_of
 from likeness.training.engine import checkpoints, distributed
-from likeness.training.engine.logging import Journal
-from likeness.training.engine.loop import LoopSettings, finish, finished, train
+from likeness.training.engine.logging import TrainingLogger
+from likeness.training.engine.loop import LoopSettings, load_finished, save_finished, train
 
 
 class ShapeStageSettings(LoopSettings):
-    """The one stage."""
+    """One stage of the shape network."""
 
     turn_deg: float = 4.0
-    """Spread of the turn by which crops differ from what landmarks without error would give."""
+    """Standard deviation of the rotation of crops, as errors of landmarks cause it."""
     scale: float = 0.04
-    """Spread of their size, as a share."""
+    """Standard deviation of their scale, as a share."""
     shift: float = 0.02
-    """Spread of their place, in shares of the side."""
+    """Standard deviation of their position, as a share of the side."""
     light: float = 0.12
-    """Spread of each color's brightness, as a share."""
+    """Standard deviation of the brightness of each color channel, as a share."""
 
 
 class ShapeRecipe(Settings):
-    """A shape network from nothing."""
+    """A new shape network."""
 
     kind: Literal["shape"]
     seed: int = 0
     basis_people: int = Field(default=600, gt=1)
-    """People whose heads the basis is made of."""
+    """Number of heads from which the basis is computed."""
     network: dict[str, Any] = Field(default_factory=dict)
     """Changes of `ShapeNetwork`'s own sizes: `num_components`, `hidden_width`."""
     faces: PuppetSettings
@@ -54,43 +54,43 @@ class ShapeRecipe(Settings):
 
 
 class ShapeStage:
-    """Regression of standardized coefficients."""
+    """Regression of standardized shape coefficients."""
 
     def __init__(
         self,
         model: ShapeNetwork,
         settings: ShapeStageSettings,
         crops: Tensor,
-        wanted: Tensor,
+        coefficients: Tensor,
         validation: tuple[Tensor, Tensor],
         seed: int,
     ) -> None:
         """Prepare a stage.
 
         Args:
-            model: What learns, with its basis set.
-            settings: How.
+            model: Has its basis set.
+            settings: Of the stage.
             crops: (samples, size_px, size_px, 3) uint8.
-            wanted: (samples, components), the coefficients of who is shown.
-            validation: Crops and vertices of people whom no step sees.
+            coefficients: (samples, components), of the person of each crop.
+            validation: Crops and vertices of validation people.
             seed: Of the order of samples.
         """
         self.model, self.settings = model, settings
-        self.crops, self.wanted, self.validation = crops, wanted, validation
+        self.crops, self.coefficients, self.validation = crops, coefficients, validation
         self.modules: dict[str, nn.Module] = {"shape": model}
         self.order = Order(len(crops), seed)
-        # Between each component alike (small ones are mostly noise) and vertices alike (large ones are all that counts).
+        # Between equal weights (small components are mostly noise) and the error of vertices (only large ones count).
         self.weights = model.spread.sqrt() / model.spread.sqrt().sum()
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         rows = self.order.rows(step, self.settings.batch)
         images = self.crops[rows].movedim(-1, 1).float() / 127.5 - 1
-        seen = self.model(self.vary(images).contiguous(memory_format=torch.channels_last))
-        squared = (seen - self.wanted[rows]).square()
+        predicted = self.model(self.augment(images).contiguous(memory_format=torch.channels_last))
+        squared = (predicted - self.coefficients[rows]).square()
         return (squared * self.weights).sum(dim=1).mean(), {"unweighted": float(squared.detach().mean())}
 
-    def vary(self, images: Tensor) -> Tensor:
-        """Mirror half of them (puppets' heads are symmetric), and frame and light all of them a little differently."""
+    def augment(self, images: Tensor) -> Tensor:
+        """Random mirroring (heads of puppets are symmetric), rotation, scale, shift and brightness."""
         settings, count = self.settings, len(images)
         angle = settings.turn_deg * torch.pi / 180 * torch.randn(count)
         scale = 1 + settings.scale * torch.randn(count)
@@ -108,81 +108,81 @@ class ShapeStage:
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
-        """Unseen people's crops, their heads as read and as they are; the error of all of them."""
+        """Crops of validation people with the estimated and the true head; returns the errors of all of them."""
         crops, true = self.validation
-        read = self.model.head(_read(self.model, crops))
+        predicted = self.model.head(_predict(self.model, crops))
         rows = list(range(0, len(crops), max(1, len(crops) // 8)))[:8]
-        cells = [[crops[row].numpy(), draw_head(read[row].numpy()), draw_head(true[row].numpy())] for row in rows]
-        halves = [cells[first] + cells[first + 1] for first in range(0, len(cells) - 1, 2)]
-        media.write_image(path, media.contact_sheet(halves, cell_px=96))
-        return errors(read.numpy(), true.numpy(), self.model.mean.numpy())
+        cells = [[crops[row].numpy(), draw_head(predicted[row].numpy()), draw_head(true[row].numpy())] for row in rows]
+        pairs = [cells[first] + cells[first + 1] for first in range(0, len(cells) - 1, 2)]
+        media.write_image(path, media.contact_sheet(pairs, cell_px=96))
+        return errors(predicted.numpy(), true.numpy(), self.model.mean.numpy())
 
 
-def errors(read: np.ndarray, true: np.ndarray, mean: np.ndarray) -> dict[str, float]:
-    """Mean distance of vertices in units of each face's own width, beside the mean head's.
+def errors(predicted: np.ndarray, true: np.ndarray, mean: np.ndarray) -> dict[str, float]:
+    """Mean distance of vertices in units of the width of each face, also for the mean head as a baseline.
 
     Args:
-        read: (people, vertices, 3), as read from images.
-        true: The same people as they are.
-        mean: (vertices, 3), the baseline.
+        predicted: (people, vertices, 3).
+        true: (people, vertices, 3).
+        mean: (vertices, 3), the mean head.
     """
     widths = np.array([face_width(head) for head in true])
     front = is_face()
-    figures: dict[str, float] = {}
-    for name, chosen in (("head", np.ones(len(front), dtype=bool)), ("face", front)):
-        ours, theirs = (
-            (np.linalg.norm(heads - true, axis=-1)[:, chosen].mean(axis=1) / widths).mean()
-            for heads in (read, np.broadcast_to(mean, true.shape))
+    metrics: dict[str, float] = {}
+    for name, selected in (("head", np.ones(len(front), dtype=bool)), ("face", front)):
+        error, baseline = (
+            (np.linalg.norm(heads - true, axis=-1)[:, selected].mean(axis=1) / widths).mean()
+            for heads in (predicted, np.broadcast_to(mean, true.shape))
         )
-        figures |= {f"{name}_error": float(ours), f"{name}_mean_shape_error": float(theirs)}
-        figures[f"{name}_ratio"] = float(ours / theirs)
-    return figures
+        metrics |= {f"{name}_error": float(error), f"{name}_mean_shape_error": float(baseline)}
+        metrics[f"{name}_ratio"] = float(error / baseline)
+    return metrics
 
 
 def heads_of(settings: PuppetSettings, count: int | None = None) -> np.ndarray:
-    """Vertices (people, vertices, 3) of the people whom `render` numbers so; `count` of them if given."""
+    """Vertices (people, vertices, 3) of the first `count` people of a data set, all if absent."""
     from likeness.puppets.shape import build_head
 
     people = range(settings.people if count is None else min(count, settings.people))
-    return np.stack([build_head(person_of(settings, who)).vertices for who in people])
+    return np.stack([build_head(person_of(settings, number)).vertices for number in people])
 
 
-def _read(model: ShapeNetwork, crops: Tensor) -> Tensor:
+def _predict(model: ShapeNetwork, crops: Tensor) -> Tensor:
     parts = (part.movedim(-1, 1).float() / 127.5 - 1 for part in crops.split(64))
     return torch.cat([model(model.prepare(part)) for part in parts])
 
 
-def _targets(model: ShapeNetwork, recipe: ShapeRecipe, folder: Path, journal: Journal) -> tuple[Tensor, Tensor]:
-    """Set the basis, and give coefficients (people, components) and validation heads; computed once, in minutes."""
+def _targets(model: ShapeNetwork, recipe: ShapeRecipe, folder: Path, logger: TrainingLogger) -> tuple[Tensor, Tensor]:
+    """Set the basis; returns coefficients (people, components) and validation heads. They are computed once."""
     path, origin = folder / "targets.safetensors", _origin(recipe, len(model.basis))
-    if distributed.rank() == 0 and not _is_of(path, origin):
-        journal.say(f"shaping the heads of {recipe.faces.people} people")
-        seen = heads_of(recipe.faces)
-        mean, basis = principal_shapes(seen[: recipe.basis_people], len(model.basis))
+    if distributed.rank() == 0 and not _has_origin(path, origin):
+        logger.info(f"building the heads of {recipe.faces.people} people")
+        heads = heads_of(recipe.faces)
+        mean, basis = principal_shapes(heads[: recipe.basis_people], len(model.basis))
         model.set_basis(torch.from_numpy(mean), torch.from_numpy(basis))
         tensors = {
             "mean": model.mean,
             "basis": model.basis,
-            "coefficients": model.coefficients(torch.from_numpy(seen)),
+            "coefficients": model.coefficients(torch.from_numpy(heads)),
             "validation": torch.from_numpy(heads_of(recipe.validation)),
         }
         checkpoints.check_finite(tensors.items(), f"{path} is not written")
         with files.write_atomically(path) as draft:
             save_file(tensors, draft, metadata={"origin": origin})
-    distributed.wait()
+    distributed.barrier()
     tensors = load_file(path)
     model.set_basis(tensors["mean"], tensors["basis"])
     return tensors["coefficients"], tensors["validation"]
 
 
 def _origin(recipe: ShapeRecipe, components: int) -> str:
-    """What targets follow from, so that those of other people are not taken for these."""
+    """Everything that determines the targets, so that targets of other people are not reused."""
     sets = f"{render_puppets.digest(recipe.faces)} {render_puppets.digest(recipe.validation)}"
     return f"{sets} {recipe.basis_people} {components}"
 
 
-def _is_of(path: Path, origin: str) -> bool:
-    """Are there whole targets of this origin?"""
+def _has_origin(path: Path, origin: str) -> bool:
+    """Whether `path` has complete targets of this origin."""
     try:
         with safe_open(path, "pt") as file:
             return (file.metadata() or {}).get("origin") == origin
@@ -196,33 +196,33 @@ def _people(shards: Shards) -> Tensor:
 
 def run(recipe: ShapeRecipe, folder: Path, cache: Path) -> Path:
     """Train a shape network and write it, with its error on validation people, to `folder/model`."""
-    journal = Journal(folder, "shape")
+    logger = TrainingLogger(folder, "shape")
     faces, validation = (
-        puppets(settings, cache, journal, names=("crop",)) for settings in (recipe.faces, recipe.validation)
+        puppets(settings, cache, logger, names=("crop",)) for settings in (recipe.faces, recipe.validation)
     )
     torch.manual_seed(recipe.seed)
     model = ShapeNetwork(**recipe.network)
-    coefficients, heads = _targets(model, recipe, folder, journal)
-    small = torch.cat(
+    coefficients, heads = _targets(model, recipe, folder, logger)
+    inputs = torch.cat(
         [model.prepare(part.movedim(-1, 1).float()).round().byte() for part in faces["crop"].split(500)]
     ).movedim(1, -1)
     modules: dict[str, nn.Module] = {"shape": model}
     held_out = (validation["crop"], heads[_people(validation)])
     for number, settings in enumerate(recipe.stages):
-        place = folder / settings.name
-        if finished(place, modules):
+        stage_folder = folder / settings.name
+        if load_finished(stage_folder, modules):
             continue
-        stage = ShapeStage(model, settings, small, coefficients[_people(faces)], held_out, recipe.seed + number)
-        train(stage, settings, place, seed=recipe.seed + number)
-        finish(place, modules)
+        stage = ShapeStage(model, settings, inputs, coefficients[_people(faces)], held_out, recipe.seed + number)
+        train(stage, settings, stage_folder, seed=recipe.seed + number)
+        save_finished(stage_folder, modules)
     target = folder / "model"
     if distributed.rank() == 0:
-        figures = errors(
-            model.head(_read(model, held_out[0])).detach().numpy(), held_out[1].numpy(), model.mean.numpy()
+        metrics = errors(
+            model.head(_predict(model, held_out[0])).detach().numpy(), held_out[1].numpy(), model.mean.numpy()
         )
         with files.write_atomically(target, replaces_folder=True) as draft:
             model.save(draft)
             save_directions(draft, derive_directions())
-            (draft / "validation.json").write_text(json.dumps(figures, indent=1) + "\n")
-        journal.say(f"shape network written to {target}: {figures}")
+            (draft / "validation.json").write_text(json.dumps(metrics, indent=1) + "\n")
+        logger.info(f"shape network written to {target}: {metrics}")
     return target

@@ -1,10 +1,10 @@
 """Trains the tiny transformer and its text encoder on latents of puppets: images first, then clips.
 
-What makes it learn sooner on little compute: dense ground truth predicted from a middle block (`likeness.training.maps`),
-noise levels where faces are decided, and steps on a few latent frames of a clip at their places in time.
+Three things speed it up on little compute: dense maps predicted from a middle block
+(`likeness.training.objectives.dense_maps`), noise levels at which faces are formed, and steps on a few latent frames of
+a clip at their positions in time.
 """
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,17 @@ from torch import Tensor, nn
 from likeness import files, media
 from likeness.backbones import tiny
 from likeness.config import Settings
-from likeness.errors import ConfigError, WeightsError
+from likeness.errors import ConfigError
 from likeness.puppets.captions import vocabulary
 from likeness.runtime import choose_training_dtype
+from likeness.training.base.pipelines import read_vae
 from likeness.training.data.datasets import Order, Shards
 from likeness.training.data.latents import latents
+from likeness.training.data.prompts import tokenize, tokenize_captions
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import checkpoints, distributed
-from likeness.training.engine.logging import Journal
-from likeness.training.engine.loop import finish, finished, train
+from likeness.training.engine.logging import TrainingLogger
+from likeness.training.engine.loop import load_finished, save_finished, train
 from likeness.training.objectives import diffusion, perturbed_guidance
 from likeness.training.objectives.dense_maps import MapHead, VideoTokens
 
@@ -46,53 +48,55 @@ class BaseStageSettings(diffusion.DiffusionStageSettings):
     """One stage of the base."""
 
     image_every: int = Field(default=0, ge=0)
-    """While training on clips, every so many steps one on images; 0 for never."""
+    """While training on clips, one step in this many is on images; 0 for never."""
     face_weight: float = Field(default=1.0, ge=1)
-    """An error on the face counts this many times as much as one elsewhere."""
+    """Weight of errors on the face relative to the rest of the frame."""
     latent_frames: tuple[int, ...] = ()
-    """Of a clip, a step takes so many latent frames, drawn anew each time from these counts; all of them if empty. Samples
-    grow in number as their frames fall, so that steps cost the same."""
+    """Numbers of latent frames of a clip that a step uses, one of which is sampled for each step; all frames if empty.
+    Steps with fewer frames have more samples, so that all steps cost the same."""
     map_weight: float = Field(default=0.0, ge=0)
-    """Weight of the error of the dense maps that a small head predicts from a block's tokens; 0 for no head."""
+    """Weight of the loss of dense maps, which a small head predicts from the tokens of a block; 0 for no head."""
     map_layer: int = Field(default=2, ge=0)
-    """The block whose tokens it reads."""
+    """The block whose tokens the head reads."""
     attention_guidance: float = Field(default=0.0, ge=0)
-    """Learn, in place of the data's v, what the weights at the start say with this much perturbed-attention guidance."""
+    """Scale of perturbed-attention guidance to distill (target: guided v of the initial weights); 0 for none."""
     perturbed_layers: tuple[int, ...] = ()
-    """Blocks whose attention that guidance perturbs."""
+    """Blocks whose attention is perturbed for `attention_guidance`."""
     long_text_every: int = Field(default=64, ge=0)
-    """Every so many steps one with text padded to 226 tokens, as a pipeline pads that is not told otherwise."""
+    """One step in this many has prompts padded to 226 tokens, the default of the stock pipeline; 0 for never."""
 
 
 class BaseRecipe(Settings):
-    """A text-to-video transformer from nothing, over a trained VAE."""
+    """A text-to-video transformer over a trained VAE."""
 
     kind: Literal["base"]
     seed: int = 0
     vae: Path
     """Folder of the VAE."""
     start: Path | None = None
-    """Folder of a pipeline of this shape (or of larger patches) to go on from, over the same latents; from nothing if absent."""
+    """Folder of a pipeline of this shape, or with larger patches, over the same latents to continue from."""
     snr_shift_scale: float = Field(default=1.0, gt=0)
-    """Every timestep's signal over noise is divided by this: below 1, more steps are spent where details are decided."""
+    """Divides the signal-to-noise ratio of all timesteps; below 1 more steps are at low noise, where details form."""
     transformer: tiny.TransformerSettings = tiny.TransformerSettings()
     text: tiny.TextSettings = tiny.TextSettings()
     images: PuppetSettings
     clips: PuppetSettings
     validation: PuppetSettings
-    """Clips that no step sees."""
+    """Validation clips, of other people."""
     stages: tuple[BaseStageSettings, ...] = Field(min_length=1)
 
 
 class Denoiser(nn.Module):
-    """From token ids and noisy latents to v: the text encoder and the transformer as one module."""
+    """Text encoder and transformer as one module, from token ids and noisy latents to v."""
 
     def __init__(self, text_encoder: nn.Module, transformer: Any) -> None:
         super().__init__()
         self.text_encoder, self.transformer = text_encoder, transformer
 
-    def forward(self, ids: Tensor, noisy: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None) -> Tensor:
-        text = self.text_encoder(ids)[0]
+    def forward(
+        self, token_ids: Tensor, noisy: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
+    ) -> Tensor:
+        text = self.text_encoder(token_ids)[0]
         return diffusion.denoise(self.transformer, noisy, text, timesteps, frames)
 
 
@@ -112,14 +116,14 @@ class BaseStage:
         self.modules: dict[str, nn.Module] = {"denoiser": self.denoiser}
         self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
         self.dtype = choose_training_dtype(settings.dtype)
-        self.cast = diffusion.CastParameters(self.denoiser, self.dtype)
-        self.map_head, self.head, self.tokens = head, None, None
+        self.cast_denoiser = diffusion.CastParameters(self.denoiser, self.dtype)
+        self.map_head, self.cast_map_head, self.video_tokens = head, None, None
         if head is not None and settings.map_weight:
             self.modules["map_head"] = head
-            self.head = diffusion.CastParameters(head, self.dtype)
-            self.tokens = VideoTokens(pipe.transformer.transformer_blocks[settings.map_layer])
+            self.cast_map_head = diffusion.CastParameters(head, self.dtype)
+            self.video_tokens = VideoTokens(pipe.transformer.transformer_blocks[settings.map_layer])
         self.teacher = None
-        # With a teacher only the transformer learns: adapters were trained to this text encoder.
+        # Guidance is distilled into the transformer alone: adapters were trained with this text encoder.
         self.denoiser.text_encoder.requires_grad_(not settings.attention_guidance)
         if settings.attention_guidance:
             self.teacher = perturbed_guidance.GuidedTeacher(
@@ -130,8 +134,8 @@ class BaseStage:
             )
         self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
         self.length = pipe.transformer.config.max_text_seq_length
-        empty = diffusion.tokenize(pipe.tokenizer, [""], 226)[0]
-        self.ids = {name: _token_ids(pipe.tokenizer, shards, self.length) for name, shards in data.items()}
+        empty = tokenize(pipe.tokenizer, [""], 226)[0]
+        self.token_ids = {n: tokenize_captions(pipe.tokenizer, shards, self.length) for n, shards in data.items()}
         self.empty, self.padding = empty[: self.length], empty[self.length :]
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -139,59 +143,64 @@ class BaseStage:
         every = settings.image_every
         on_images = settings.data == "images" or (every > 0 and step % every == every - 1)
         name = "images" if on_images else "clips"
-        frames, more = self._frames(step), 1
+        frames, batch_factor = self._sample_frames(step), 1
         if on_images:
-            frames, more = [0], 3 if settings.data == "clips" else 1
+            frames, batch_factor = [0], 3 if settings.data == "clips" else 1
         elif frames is not None:
-            more = self.data[name]["latents"].shape[1] // len(frames)
-        rows = self.orders[name].rows(step, settings.batch * more)
-        ids = self.ids[name][rows]
-        ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
+            batch_factor = self.data[name]["latents"].shape[1] // len(frames)
+        rows = self.orders[name].rows(step, settings.batch * batch_factor)
+        token_ids = self.token_ids[name][rows]
+        token_ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
         if settings.long_text_every and step % settings.long_text_every == settings.long_text_every - 1:
-            ids = torch.cat([ids, self.padding.expand(len(ids), -1)], dim=1)
+            token_ids = torch.cat([token_ids, self.padding.expand(len(token_ids), -1)], dim=1)
         timesteps = diffusion.sample_timesteps(len(rows), settings, self.alpha_bars)
-        clean, mask = (_at(self.data[name][key][rows], frames).float() for key in ("latents", "mask"))
-        error = self._error(clean, ids, timesteps, frames)
-        figures = {f"{name}_loss": float(error.detach().mean())}
+        clean, mask = (_select_frames(self.data[name][key][rows], frames).float() for key in ("latents", "mask"))
+        error = self._squared_error(clean, token_ids, timesteps, frames)
+        metrics = {f"{name}_loss": float(error.detach().mean())}
         weight = 1 + (settings.face_weight - 1) * mask.unsqueeze(2)
         loss = (error * (weight / weight.mean())).mean()
-        if self.map_head and self.head and self.tokens:
-            maps = _at(self.data[name]["maps"][rows], frames)
-            predicted = self.head(self.tokens.take(), maps.shape[1]).float()
+        if self.map_head and self.cast_map_head and self.video_tokens:
+            maps = _select_frames(self.data[name]["maps"][rows], frames)
+            predicted = self.cast_map_head(self.video_tokens.take(), maps.shape[1]).float()
             map_error = (predicted - self.map_head.standardize(maps)).square().mean()
-            figures["map_loss"] = float(map_error.detach())
+            metrics["map_loss"] = float(map_error.detach())
             loss = loss + settings.map_weight * map_error
-        return loss, figures
+        return loss, metrics
 
-    def _frames(self, step: int) -> list[int] | None:
-        """Which latent frames of its clips this step sees, the same in every process; None for all of them."""
-        counts, whole = self.settings.latent_frames, self.data["clips"]["latents"].shape[1]
+    def _sample_frames(self, step: int) -> list[int] | None:
+        """The latent frames that a step uses, the same in all processes; None for all frames."""
+        counts = self.settings.latent_frames
         if not counts:
             return None
+        num_frames = self.data["clips"]["latents"].shape[1]
         random = torch.Generator().manual_seed(step)
         count = counts[int(torch.randint(len(counts), (), generator=random))]
-        return sorted(torch.randperm(whole, generator=random)[:count].tolist()) if count < whole else None
+        return sorted(torch.randperm(num_frames, generator=random)[:count].tolist()) if count < num_frames else None
 
-    def _error(self, clean: Tensor, ids: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None) -> Tensor:
+    def _squared_error(
+        self, clean: Tensor, token_ids: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
+    ) -> Tensor:
+        """The squared error of v, as `clean`."""
         noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[timesteps])
         if self.teacher is not None:
-            is_conditional = (ids[:, : self.length] != self.empty).any(dim=1)
-            target = self.teacher(ids, noisy, timesteps, is_conditional)
-        return (self.cast(ids, noisy.to(self.dtype), timesteps, frames).float() - target).square()
+            is_conditional = (token_ids[:, : self.length] != self.empty).any(dim=1)
+            target = self.teacher(token_ids, noisy, timesteps, is_conditional)
+        velocity = self.cast_denoiser(token_ids, noisy.to(self.dtype), timesteps, frames).float()
+        return (velocity - target).square()
 
     def close(self) -> None:
-        """Leave the transformer as it was found."""
-        if self.tokens is not None:
-            self.tokens.remove()
+        """Remove the hook from the transformer."""
+        if self.video_tokens is not None:
+            self.video_tokens.remove()
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
-        """Eight prompts, one a row; the error on validation clips at fixed noise."""
+        """One row for each of eight prompts; returns the error on validation clips at fixed noise."""
         self.denoiser.eval()
         name = "validation" if self.settings.data == "clips" else "validation_images"
         clean = self.data[name]["latents"][:64].float()
         timesteps = torch.linspace(20, 980, len(clean)).long()
-        error = self._error(clean, self.ids[name][:64], timesteps).mean()
+        error = self._squared_error(clean, self.token_ids[name][:64], timesteps).mean()
         frames = 1 if self.settings.data == "images" else self.pipe.transformer.config.sample_frames
         clips = diffusion.sample(
             self.pipe,
@@ -211,52 +220,33 @@ class BaseStage:
         return {"validation_loss": float(error)}
 
 
-def _at(values: Tensor, frames: Sequence[int] | None) -> Tensor:
-    """Those latent frames of (samples, frames, ...) that a step sees."""
+def _select_frames(values: Tensor, frames: Sequence[int] | None) -> Tensor:
+    """Some latent frames of (samples, frames, ...), or all of them."""
     return values if frames is None else values[:, list(frames)]
 
 
-def _token_ids(tokenizer: Any, shards: Shards, length: int) -> Tensor:
-    return diffusion.tokenize(tokenizer, [caption(fact) for fact in shards.facts], length)
-
-
-def caption(fact: dict[str, Any]) -> str:
-    """The sentence of a sample without its trigger words."""
-    return re.sub(r" img\d?\b", "", fact["prompt"])
-
-
-def read_vae(folder: Path) -> AutoencoderKLCogVideoX:
-    """A trained VAE, frozen, float32."""
-    if not (folder / "config.json").exists():
-        raise WeightsError(f"No VAE at {folder}. Train one: `likeness train recipes/tiny/vae.toml`.")
-    vae = AutoencoderKLCogVideoX.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    return vae.requires_grad_(False).eval()
-
-
-def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, sentences: list[str]) -> Any:
-    """The pipeline before training: new, or with the weights and the words of `recipe.start`."""
+def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, captions: list[str]) -> Any:
+    """The pipeline before training: new, or with the weights and the vocabulary of `recipe.start`."""
     torch.manual_seed(recipe.seed)
-    if recipe.start:
-        tokenizer = tiny.read_tokenizer(recipe.start / "tokenizer")
-    else:
-        tokenizer = tiny.build_tokenizer(set(sentences))
+    start = recipe.start
+    tokenizer = tiny.read_tokenizer(start / "tokenizer") if start else tiny.build_tokenizer(set(captions))
     text_encoder = tiny.build_text_encoder(recipe.text, tokenizer)
     transformer = tiny.build_transformer(recipe.transformer, recipe.text)
-    if recipe.start:
-        checkpoints.start_from(text_encoder, recipe.start / "text_encoder")
+    if start:
+        checkpoints.start_from(text_encoder, start / "text_encoder")
         fit = partial(tiny.refine_patches, patch_size=recipe.transformer.patch_size)
-        checkpoints.start_from(transformer, recipe.start / "transformer", fit)
+        checkpoints.start_from(transformer, start / "transformer", fit)
     shift = recipe.snr_shift_scale
     return tiny.assemble(vae, text_encoder, tokenizer, transformer, snr_shift_scale=shift)
 
 
 def build_map_head(recipe: BaseRecipe, data: dict[str, Shards]) -> MapHead:
-    """A new head of dense maps, which knows their mean and scale; `data` has maps."""
+    """A new head for dense maps, with the mean and scale of those in `data`."""
     layers = {stage.map_layer for stage in recipe.stages if stage.map_weight}
     if max(layers) >= recipe.transformer.num_layers:
         raise ConfigError(
             f"map_layer = {max(layers)}, but the transformer has blocks 0 to {recipe.transformer.num_layers - 1}. "
-            "Name one of them; those before the middle do best."
+            "Name one of them; those before the middle work best."
         )
     head = MapHead(recipe.transformer.num_heads * recipe.transformer.head_width, recipe.transformer.patch_size)
     head.measure(data["images"]["maps"][:1000])
@@ -265,29 +255,29 @@ def build_map_head(recipe: BaseRecipe, data: dict[str, Shards]) -> MapHead:
 
 def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
     """Train a base and write the whole pipeline to `folder/model`."""
-    journal = Journal(folder, "base")
+    logger = TrainingLogger(folder, "base")
     vae = read_vae(recipe.vae)
     validation_images = recipe.validation.model_copy(update={"kind": "images"})
-    wanted = {"validation": recipe.validation, "validation_images": validation_images}
-    wanted |= {"images": recipe.images, "clips": recipe.clips}
-    data = {name: latents(settings, vae, cache, journal) for name, settings in wanted.items()}
-    # All words that captions can have, so that another set of puppets does not give another tokenizer.
+    sets = {"validation": recipe.validation, "validation_images": validation_images}
+    sets |= {"images": recipe.images, "clips": recipe.clips}
+    data = {name: latents(settings, vae, cache, logger) for name, settings in sets.items()}
+    # All words that captions can have, so that the tokenizer does not depend on the data set.
     pipe = build(recipe, vae, vocabulary())
     modules: dict[str, nn.Module] = {"denoiser": Denoiser(pipe.text_encoder, pipe.transformer)}
     head = build_map_head(recipe, data) if any(stage.map_weight for stage in recipe.stages) else None
     if head is not None:
         modules["map_head"] = head
     for number, settings in enumerate(recipe.stages):
-        place, seed = folder / settings.name, recipe.seed + number
-        if finished(place, modules):
+        stage_folder, seed = folder / settings.name, recipe.seed + number
+        if load_finished(stage_folder, modules):
             continue
         stage = BaseStage(pipe, settings, data, seed, head)
-        train(stage, settings, place, seed=seed)
+        train(stage, settings, stage_folder, seed=seed)
         stage.close()
-        finish(place, modules)
+        save_finished(stage_folder, modules)
     target = folder / "model"
     if distributed.rank() == 0:
         with files.write_atomically(target, replaces_folder=True) as draft:
             tiny.write(pipe, draft)
-        journal.say(f"pipeline written to {target}")
+        logger.info(f"pipeline written to {target}")
     return target

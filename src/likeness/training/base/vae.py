@@ -1,7 +1,7 @@
-"""Trains the tiny VAE: on images, where 3-D convolutions are 2-D ones, then on clips.
+"""Trains the tiny VAE on images, where 3-D convolutions act as 2-D ones, then on clips.
 
-On images only the last temporal tap of each kernel learns, so the clip stage starts from a codec that treats a
-clip frame by frame and only has to learn what happens between frames.
+On images only the last temporal tap of each kernel is trained, so the clip stage starts from a VAE that encodes clips
+frame by frame, and only has to learn motion.
 """
 
 import math
@@ -23,61 +23,61 @@ from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.checkpoints import DivergedError
-from likeness.training.engine.logging import Journal
-from likeness.training.engine.loop import LoopSettings, finish, finished, train
+from likeness.training.engine.logging import TrainingLogger
+from likeness.training.engine.loop import LoopSettings, load_finished, save_finished, train
 
 
 class VaeLossSettings(Settings):
-    """What a reconstruction is judged by. Pixels are in [-1, 1]."""
+    """Weights of the terms of the reconstruction loss. Pixels are in [-1, 1]."""
 
     face: float = Field(default=5.0, ge=1)
-    """A face pixel counts this many times as much as another."""
+    """Weight of face pixels relative to others."""
     squared: float = 1.0
-    """Weight of the squared error beside the absolute one."""
+    """Weight of the squared error; the absolute error has weight 1."""
     edges: float = 1.0
-    """Weight of the absolute error of differences between neighboring pixels: sharpness."""
+    """Weight of the absolute error of differences between neighboring pixels, for sharpness."""
     motion: float = 0.5
     """Weight of the absolute error of differences between frames."""
     identity: float = 0.0
-    """Weight of the squared error of standardized embeddings, by the recipe's recognizer, of one frame a sample."""
+    """Weight of the squared error of standardized embeddings of one frame per sample, by the recipe's recognizer."""
     divergence: float = 3e-4
-    """Weight of the mean divergence of a latent number from the normal distribution."""
+    """Weight of the mean KL divergence of latents from the standard normal distribution."""
 
 
 class VaeStageSettings(LoopSettings):
     """One stage of the VAE."""
 
     data: Literal["images", "clips"]
-    """What it learns from."""
+    """The data set that the stage trains on."""
     num_frames: int = Field(default=9, gt=0)
-    """Frames of a clip that one sample takes, 1 + a multiple of 8."""
+    """Frames of a clip that a sample uses, 1 + a multiple of 8."""
     image_every: int = Field(default=6, ge=1)
-    """While training on clips, every so many steps one on images."""
+    """While training on clips, one step in this many is on images."""
     learns: Literal["all", "decoder"] = "all"
-    """`decoder` leaves the latents as they are, so that it can follow after a transformer was trained on them."""
+    """`decoder` does not change the latents, so a transformer that was trained on them stays valid."""
     latent_noise: float = Field(default=0.0, ge=0)
-    """Latents are decoded with normal noise, of a deviation between 0 and this: a decoder has to bear a transformer's errors."""
+    """Latents are decoded with normal noise of a random deviation up to this, to tolerate errors of a transformer."""
     activation_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Weights are float32 in any case."""
+    """Dtype of activations and products; weights are float32."""
     loss: VaeLossSettings = Field(default_factory=VaeLossSettings)
 
 
 class VaeRecipe(Settings):
-    """A VAE from nothing."""
+    """A VAE, new or continued."""
 
     kind: Literal["vae"]
     seed: int = 0
     model: VaeSettings = Field(default_factory=VaeSettings)
     start: Path | None = None
-    """Folder of a VAE of this shape to go on from; from nothing if absent."""
+    """Folder of a VAE of this shape to continue from; new weights if absent."""
     white_floor: float | None = Field(default=None, ge=0)
-    """Before the first stage the latents are made white (`tiny.whiten`), with this floor; they stay as they are if absent."""
+    """Floor of the whitening of latents before the first stage (`tiny.whiten`); no whitening if absent."""
     recognizer: Path | None = None
-    """Folder of a distilled recognizer, for stages whose `loss.identity` is not 0."""
+    """Folder of a distilled recognizer, for stages with a `loss.identity`."""
     images: PuppetSettings
     clips: PuppetSettings
     validation: PuppetSettings
-    """Clips that no step sees; sheets and figures come from them."""
+    """Validation clips of other people, for sheets and metrics."""
     stages: tuple[VaeStageSettings, ...] = Field(min_length=1)
 
 
@@ -93,7 +93,7 @@ class VaeStage:
         recognizer: Recognizer | None = None,
     ) -> None:
         if settings.loss.identity and recognizer is None:
-            raise ConfigError(f"Stage `{settings.name}` has an identity loss; give the recipe a `recognizer`.")
+            raise ConfigError(f"Stage `{settings.name}` has an identity loss. Name a `recognizer` in the recipe.")
         self.recognizer = recognizer
         self.vae, self.settings, self.data = vae.train(), settings, data
         vae.requires_grad_(True)
@@ -111,26 +111,26 @@ class VaeStage:
             frames = frames[:, :, 0].contiguous(memory_format=torch.channels_last).unsqueeze(2)
         else:
             frames = frames.contiguous(memory_format=torch.channels_last_3d)
-        last = settings.data == "images"
-        mean, log_variance = codec.encode(self.vae, frames, last_tap_only=last)
+        last_tap_only = settings.data == "images"
+        mean, log_variance = codec.encode(self.vae, frames, last_tap_only=last_tap_only)
         latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
         if settings.latent_noise:
             deviation = settings.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, dtype=latents.dtype)
             latents = latents + deviation * torch.randn_like(latents)
-        seen, frames = codec.decode(self.vae, latents, last_tap_only=last).float(), frames.float()
-        loss, figures = reconstruction_loss(seen, frames, mask, mean.float(), log_variance.float(), settings.loss)
+        output, frames = codec.decode(self.vae, latents, last_tap_only=last_tap_only).float(), frames.float()
+        loss, metrics = reconstruction_loss(output, frames, mask, mean.float(), log_variance.float(), settings.loss)
         if settings.loss.identity:
-            error = self.identity_error(seen, frames, landmarks)
-            loss, figures["identity"] = loss + settings.loss.identity * error, float(error.detach())
-        return loss, figures
+            error = self.identity_error(output, frames, landmarks)
+            loss, metrics["identity"] = loss + settings.loss.identity * error, float(error.detach())
+        return loss, metrics
 
-    def identity_error(self, seen: Tensor, frames: Tensor, landmarks: Tensor) -> Tensor:
-        """How far embeddings move by reconstruction, on one frame of each sample."""
+    def identity_error(self, output: Tensor, frames: Tensor, landmarks: Tensor) -> Tensor:
+        """Squared error of embeddings of the reconstruction, on one random frame of each sample."""
         assert self.recognizer is not None
-        rows, moments = torch.arange(len(seen)), torch.randint(seen.shape[2], (len(seen),))
-        points, size_px = landmarks[rows, moments], self.recognizer.size_px
-        ours, theirs = (self.recognizer(align(x[rows, :, moments], points, size_px)) for x in (seen, frames))
-        return (ours - theirs).square().mean()
+        rows, times = torch.arange(len(output)), torch.randint(output.shape[2], (len(output),))
+        points, size_px = landmarks[rows, times], self.recognizer.size_px
+        predicted, target = (self.recognizer(align(x[rows, :, times], points, size_px)) for x in (output, frames))
+        return (predicted - target).square().mean()
 
     def _batch(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
         shards = self.data[name]
@@ -152,69 +152,70 @@ class VaeStage:
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
-        """Rows of frames and below them their reconstructions; PSNR of validation clips, by the stock code."""
+        """Rows of frames with their reconstructions below; returns PSNR of validation clips."""
         clips = self.data["validation"]
         on_images = self.settings.data == "images"
         frames = to_float(clips["frames"][:24]).transpose(1, 2)
         if on_images:
             frames = frames[:, :, 8:9]
-        seen = reconstruct(self.vae, frames)
+        output = reconstruct(self.vae, frames)
         mask = unpack_mask(clips["mask"][:24])[:, 8:9] if on_images else unpack_mask(clips["mask"][:24])
-        figures = {"psnr_db": psnr_db(seen, frames), "face_psnr_db": psnr_db(seen, frames, mask.unsqueeze(1))}
+        metrics = {"psnr_db": psnr_db(output, frames), "face_psnr_db": psnr_db(output, frames, mask.unsqueeze(1))}
         if on_images:
-            pairs = [(frames[row : row + 12, :, 0], seen[row : row + 12, :, 0]) for row in (0, 12)]
+            pairs = [(frames[row : row + 12, :, 0], output[row : row + 12, :, 0]) for row in (0, 12)]
         else:
             pairs = [
-                (frames[row].transpose(0, 1)[::2], seen[row].transpose(0, 1)[::2]) for row in range(min(4, len(frames)))
+                (frames[row].transpose(0, 1)[::2], output[row].transpose(0, 1)[::2])
+                for row in range(min(4, len(frames)))
             ]
         rows = [list(to_bytes(images)) for pair in pairs for images in pair]
         media.write_image(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
-        return figures
+        return metrics
 
 
 def reconstruction_loss(
-    seen: Tensor, frames: Tensor, mask: Tensor, mean: Tensor, log_variance: Tensor, settings: VaeLossSettings
+    output: Tensor, frames: Tensor, mask: Tensor, mean: Tensor, log_variance: Tensor, settings: VaeLossSettings
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of reconstructions and its parts.
+    """The loss of reconstructions and its terms.
 
     Shapes:
-        seen, frames: (batch, channels, frames, height, width)
+        output, frames: (batch, channels, frames, height, width)
         mask: (batch, frames, height, width), true on the face
         mean, log_variance: (batch, latent_channels, latent_frames, height, width)
     """
     weight = 1 + (settings.face - 1) * mask.unsqueeze(1).float()
     weight = weight / weight.mean()
-    error = seen - frames
+    error = output - frames
     absolute = (weight * error.abs()).mean()
     squared = (weight * error.square()).mean()
     across, down = error.diff(dim=-1), error.diff(dim=-2)
     edges = (weight[..., 1:] * across.abs()).mean() + (weight[..., 1:, :] * down.abs()).mean()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     loss = absolute + settings.squared * squared + settings.edges * edges + settings.divergence * divergence
-    figures = {"absolute": absolute, "edges": edges, "divergence": divergence}
+    metrics = {"absolute": absolute, "edges": edges, "divergence": divergence}
     if frames.shape[2] > 1 and settings.motion:
         motion = (weight[:, :, 1:] * error.diff(dim=2).abs()).mean()
         loss = loss + settings.motion * motion
-        figures["motion"] = motion
-    return loss, {name: float(value.detach()) for name, value in figures.items()}
+        metrics["motion"] = motion
+    return loss, {name: float(value.detach()) for name, value in metrics.items()}
 
 
 @torch.no_grad()
 def reconstruct(vae: codec.Vae, frames: Tensor, *, batch: int = 8) -> Tensor:
-    """Frames there and back through the stock `encode` and `decode`: (batch, channels, frames, height, width)."""
+    """Encode and decode frames (batch, channels, frames, height, width) by diffusers' own methods."""
     parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in frames.split(batch)]
     return torch.cat(parts).clamp(-1, 1)
 
 
-def psnr_db(seen: Tensor, frames: Tensor, mask: Tensor | None = None) -> float:
-    """Peak signal to noise ratio of pixels in [-1, 1], over the mask if one is given."""
-    error = (seen - frames).square()
+def psnr_db(output: Tensor, frames: Tensor, mask: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio of pixels in [-1, 1], over the mask if one is given."""
+    error = (output - frames).square()
     mean = error.mean() if mask is None else (error * mask).sum() / (mask.expand_as(error).sum())
     return float(10 * torch.log10(4 / mean))
 
 
 def latent_deviation(vae: codec.Vae, shards: Shards, count: int = 200) -> float:
-    """Standard deviation of latents of clips, whose inverse is the VAE's scaling factor."""
+    """Standard deviation of latents of clips; its inverse is the VAE's scaling factor."""
     with torch.no_grad():
         frames = to_float(shards["frames"][:count]).transpose(1, 2)
         means = [codec.encode(vae, part)[0] for part in frames.split(8)]
@@ -238,23 +239,23 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     vae: codec.Vae = build_vae(recipe.model)
     if recipe.start:
         checkpoints.start_from(vae, recipe.start)
-    journal = Journal(folder, "vae")
+    logger = TrainingLogger(folder, "vae")
     data = {
-        name: puppets(getattr(recipe, name), cache, journal, ("frames", "mask", "landmarks"))
+        name: puppets(getattr(recipe, name), cache, logger, ("frames", "mask", "landmarks"))
         for name in ("images", "clips", "validation")
     }
     if recipe.white_floor is not None:
         whiten(vae, *latent_statistics(vae, [data["images"], data["clips"]]), recipe.white_floor)
     recognizer = Recognizer.load(recipe.recognizer).requires_grad_(False) if recipe.recognizer else None
     for number, settings in enumerate(recipe.stages):
-        place = folder / settings.name
-        if finished(place, {"vae": vae}):
+        stage_folder = folder / settings.name
+        if load_finished(stage_folder, {"vae": vae}):
             continue
         if settings.data == "images":
             codec.leave_only_last_tap(vae)
         stage = VaeStage(vae, settings, data, recipe.seed + number, recognizer)
-        train(stage, settings, place, seed=recipe.seed + number)
-        finish(place, {"vae": vae})
+        train(stage, settings, stage_folder, seed=recipe.seed + number)
+        save_finished(stage_folder, {"vae": vae})
     if recipe.white_floor is not None:
         scale = 1.0
     elif recipe.start and all(settings.learns == "decoder" for settings in recipe.stages):
@@ -263,8 +264,8 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
         deviation = latent_deviation(vae, data["validation"])
         if not (math.isfinite(deviation) and deviation > 0):
             raise DivergedError(
-                f"{folder} has no scaling factor: the standard deviation of its latents is {deviation}. Train again with a lower "
-                "learning rate, with another `--output`."
+                f"{folder} has no scaling factor: the standard deviation of its latents is {deviation}. Train again "
+                "with a lower learning rate and another `--output`."
             )
         scale = round(1 / deviation, 5)
     vae.register_to_config(scaling_factor=scale)
@@ -272,5 +273,5 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     if distributed.rank() == 0:
         with files.write_atomically(target, replaces_folder=True) as draft:
             vae.half().save_pretrained(draft)
-    journal.say(f"vae written to {target}, scaling factor {vae.config.scaling_factor}")
+    logger.info(f"vae written to {target}, scaling factor {vae.config.scaling_factor}")
     return target

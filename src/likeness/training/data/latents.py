@@ -1,4 +1,4 @@
-"""Clips as latents on disk, so that a transformer never waits for a VAE."""
+"""Data sets encoded by a VAE, cached on disk."""
 
 import hashlib
 from contextlib import ExitStack
@@ -13,39 +13,39 @@ from likeness.runtime import choose_training_dtype
 from likeness.training.data import render_puppets, shards
 from likeness.training.data.datasets import Shards, read_tensors, render_all, to_float, unpack_mask
 from likeness.training.engine import checkpoints, distributed
-from likeness.training.engine.logging import Journal
+from likeness.training.engine.logging import TrainingLogger
 
 
 def latents(
     settings: render_puppets.PuppetSettings,
     vae: codec.Vae,
     cache: Path,
-    journal: Journal,
+    logger: TrainingLogger,
     *,
     batch: int = 16,
 ) -> Shards:
-    """Render and encode what is missing of a set, then read it.
+    """Render and encode the missing shards of a data set, then read it.
 
     Shapes:
         latents: (samples, latent_frames, channels, height, width) float16, scaled as the pipeline scales them
-        mask: (samples, latent_frames, height, width) float16, the share of each latent pixel that is face
-        maps: (samples, latent_frames, channels, 2 * height, 2 * width) uint8, dense ground truth where it was rendered
-            (`likeness.puppets.maps`)
+        mask: (samples, latent_frames, height, width) float16, the share of each latent pixel that shows the face
+        maps: (samples, latent_frames, channels, 2 * height, 2 * width) uint8, dense ground truth of images and clips
+            (`likeness.puppets.rendering.maps`)
     """
-    render_all(settings, cache, journal)
+    render_all(settings, cache, logger)
     source = render_puppets.folder(settings, cache)
     target = cache / f"{source.name}_{_fingerprint(vae)}"
     total = -(-settings.count // settings.shard)
     with ExitStack() as stack:
         if distributed.rank() == 0:
             stack.enter_context(shards.building(target))
-        distributed.wait()
-        for index in range(distributed.rank(), total, distributed.world()):
+        distributed.barrier()
+        for index in range(distributed.rank(), total, distributed.world_size()):
             if shards.is_complete(target, index, render_puppets.samples_in(settings, index)):
                 continue
             _encode_shard(vae, source, target, index, batch)
-            journal.say(f"encoding {settings.kind}: {index + 1} of {total} shards")
-        distributed.wait()
+            logger.info(f"encoding {settings.kind}: {index + 1} of {total} shards")
+        distributed.barrier()
     return Shards.read(target, count=settings.count)
 
 
@@ -56,18 +56,18 @@ def _encode_shard(vae: codec.Vae, source: Path, target: Path, index: int, batch:
     tensors = {"latents": torch.cat(parts), "mask": shrink_mask(unpack_mask(shard["mask"])).half()}
     if "maps" in shard:
         tensors["maps"] = average_frames(shard["maps"].float()).round().byte()
-    checkpoints.check_finite(tensors.items(), f"Latents of {path} are not kept")
+    checkpoints.check_finite(tensors.items(), f"Latents of {path} are not written")
     arrays = {name: value.numpy() for name, value in tensors.items()}
     shards.write(target, index, arrays, shards.read_facts(path.with_suffix(".json")))
 
 
 def shrink_mask(mask: Tensor) -> Tensor:
-    """(samples, frames, height, width) booleans to the latent grid: the first frame alone, then fours, 8x8 pixels."""
+    """Boolean masks (samples, frames, height, width), averaged over the pixels of each latent pixel."""
     return average_frames(F.avg_pool2d(mask.float(), 8))
 
 
 def average_frames(values: Tensor) -> Tensor:
-    """(samples, frames, ...) to (samples, latent_frames, ...): the first frame alone, then means of fours."""
+    """(samples, frames, ...) to (samples, latent_frames, ...): the first frame, then means of four frames each."""
     first, rest = values[:, :1], values[:, 1:]
     if not rest.shape[1]:
         return first

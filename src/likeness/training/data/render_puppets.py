@@ -1,6 +1,6 @@
-"""Puppets into shards on disk, by worker processes. It knows nothing of torch, so that workers start quickly.
+"""Renders puppets into shards on disk in worker processes. Imports no torch, so that workers start quickly.
 
-A build that was stopped goes on where it was, and makes again what is damaged.
+A build that was stopped continues with the missing shards; damaged shards are rendered again.
 """
 
 import hashlib
@@ -24,38 +24,38 @@ if TYPE_CHECKING:
     from likeness.puppets import Person
 
 TRAIN_SEED = 10_000_000
-"""Training people and clips are numbered from here; tests and benchmarks stay below, so they never meet."""
+"""First number of training people and clips. Tests and benchmarks use smaller numbers, so the sets are disjoint."""
 PEOPLE_SEED = 5_000_000
 
 
 class PuppetSettings(Settings):
-    """One set of renders."""
+    """One rendered data set."""
 
     kind: Literal["images", "clips", "faces", "two_person"]
     """`faces` are images with their aligned head crop and dlib's embedding; `two_person` are clips of two people."""
     count: int = Field(gt=0)
-    """Samples in all."""
+    """Number of samples."""
     people: int = Field(gt=0)
     """Sample i shows person i modulo this."""
     size_px: int = Field(default=64, ge=16, le=2048, multiple_of=8)
-    """Side of a frame; those of `two_person` are twice as wide."""
+    """Height of a frame and its width; frames of `two_person` are twice as wide."""
     num_frames: int = Field(default=17, gt=0)
     """Frames of a clip."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Another seed gives other people and other scenes."""
+    """Selects the people and scenes."""
     shard: int = Field(default=250, gt=0)
     """Samples in one shard."""
 
 
-def build(settings: PuppetSettings, cache: Path, *, processes: int | None = None) -> Iterator[tuple[int, int]]:
-    """Render what is missing, reporting (shards done, shards in all) as it goes. The shards lie in `folder()`."""
+def render_missing(settings: PuppetSettings, cache: Path, *, processes: int | None = None) -> Iterator[tuple[int, int]]:
+    """Render the missing shards of `folder()`; yields (shards done, shards in total)."""
     target = folder(settings, cache)
     total = -(-settings.count // settings.shard)
     if all(shards.is_complete(target, index, samples_in(settings, index)) for index in range(total)):
         yield total, total
         return
     with shards.building(target):
-        # Others may have made some meanwhile.
+        # Another process may have rendered some before this one got the lock.
         missing = [i for i in range(total) if not shards.is_complete(target, i, samples_in(settings, i))]
         files.write_text(target / "settings.json", settings.model_dump_json(indent=1))
         done = total - len(missing)
@@ -72,37 +72,37 @@ def _render(settings: PuppetSettings, target: Path, missing: list[int], processe
         return
     context = multiprocessing.get_context("spawn")
     count = min(processes or os.cpu_count() or 1, len(jobs))
-    with _safe_path(), context.Pool(count, initializer=_begin_worker) as pool:
+    with _safe_path(), context.Pool(count, initializer=_init_worker) as pool:
         yield from pool.imap_unordered(_render_shard, jobs)
 
 
 def samples_in(settings: PuppetSettings, index: int) -> int:
-    """Samples in shard `index`."""
+    """Number of samples in shard `index`."""
     return min(settings.shard, settings.count - index * settings.shard)
 
 
 def folder(settings: PuppetSettings, cache: Path) -> Path:
-    """Where the shards of these settings are: the name follows from the settings and from how puppets are drawn."""
+    """Folder of the shards of these settings, named by the settings and the version of the renderer."""
     return cache / f"{settings.kind}_{digest(settings)}"
 
 
 def digest(settings: PuppetSettings) -> str:
-    """What the samples follow from: the settings, and how puppets are drawn."""
+    """A hash of everything that determines the samples: the settings and the source of `likeness.puppets`."""
     found = hashlib.sha256(settings.model_dump_json().encode())
     for source in sorted(Path(likeness.puppets.__file__).parent.rglob("*.py")):
         found.update(source.read_bytes())
     return found.hexdigest()[:12]
 
 
-def _begin_worker() -> None:
-    """Leave the machine to others, and Ctrl-C to the process that started this one."""
+def _init_worker() -> None:
+    """Run at low priority, and leave Ctrl-C to the parent process."""
     os.nice(10)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextmanager
 def _safe_path() -> Iterator[None]:
-    """Python started meanwhile does not look for modules in the working directory, where anybody's may lie."""
+    """Python processes started in the body do not import modules from the working directory."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
     try:
@@ -114,11 +114,11 @@ def _safe_path() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def person_of(settings: PuppetSettings, who: int) -> "Person":
-    """The person that a set numbers `who`."""
+def person_of(settings: PuppetSettings, number: int) -> "Person":
+    """Person `number` of a data set."""
     from likeness.puppets import sample_person
 
-    return sample_person(PEOPLE_SEED + 100_000 * settings.seed + who)
+    return sample_person(PEOPLE_SEED + 100_000 * settings.seed + number)
 
 
 def _render_shard(job: tuple[PuppetSettings, Path, int]) -> None:
@@ -134,9 +134,9 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
     from likeness.puppets import sample_clip, sample_image
 
     if settings.kind == "two_person":
-        return _sample_duo(settings, number)
-    who = number % settings.people
-    person = person_of(settings, who)
+        return _sample_two_person(settings, number)
+    person_number = number % settings.people
+    person = person_of(settings, person_number)
     scene = TRAIN_SEED + 1_000_000 * settings.seed + number
     if settings.kind == "clips":
         clip = sample_clip(scene, person=person, num_frames=settings.num_frames, size_px=settings.size_px)
@@ -157,7 +157,7 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
         arrays["embedding"] = _engine().embed(image, points).astype(np.float32)
     facts = {
         "prompt": clip.prompt,
-        "person": who,
+        "person": person_number,
         "group": clip.person.group,
         "action": clip.action,
         "clothing": clip.clothing,
@@ -166,13 +166,13 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
     return arrays, facts
 
 
-def _sample_duo(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Person i modulo `people` at the left, and another one, who changes from round to round, at the right."""
+def _sample_two_person(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Person i modulo `people` on the left; the person on the right changes with every round of people."""
     from likeness.puppets import sample_two_person_clip
 
-    left, turn = number % settings.people, number // settings.people
-    who = (left, (left + 1 + turn) % settings.people)
-    first, second = (person_of(settings, person) for person in who)
+    left, round_number = number % settings.people, number // settings.people
+    pair = (left, (left + 1 + round_number) % settings.people)
+    first, second = (person_of(settings, person) for person in pair)
     scene = TRAIN_SEED + 1_000_000 * settings.seed + number
     clip = sample_two_person_clip(
         scene, people=(first, second), num_frames=settings.num_frames, size_px=settings.size_px
@@ -184,7 +184,7 @@ def _sample_duo(settings: PuppetSettings, number: int) -> tuple[dict[str, np.nda
     }
     facts = {
         "prompt": clip.prompt,
-        "people": who,
+        "people": pair,
         "groups": [first.group, second.group],
         "actions": clip.actions,
         "clothing": clip.clothing,

@@ -1,7 +1,7 @@
-"""Shards: samples on disk, one safetensors file and one JSON file of facts each. It knows nothing of torch.
+"""Shards: samples on disk, each shard one safetensors file and one JSON file of facts. Imports no torch.
 
-The JSON is written last, so a shard that has one is complete. Several runs share a folder of shards: whoever writes to
-it holds its lock, and each file appears whole.
+The JSON is written last, so a shard that has one is complete. Several runs can share a folder of shards: a process that
+writes holds the lock of the folder, and files are written atomically.
 """
 
 import json
@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from likeness import files
 from likeness.errors import CheckpointError
 
-_PATIENCE_S = 24 * 3600.0
+_LOCK_TIMEOUT_S = 24 * 3600.0
 
 
 def write(target: Path, index: int, arrays: dict[str, np.ndarray], facts: list[dict[str, Any]]) -> None:
@@ -31,10 +31,10 @@ def write(target: Path, index: int, arrays: dict[str, np.ndarray], facts: list[d
 
 
 def is_complete(target: Path, index: int, count: int) -> bool:
-    """Is shard `index` there, whole, with `count` samples? Numbers themselves are not looked at."""
+    """Whether shard `index` exists, can be read and has `count` samples. Values are not checked."""
     try:
         facts = read_facts(target / f"{index:05d}.json")
-        with safe_open(target / f"{index:05d}.safetensors", "numpy") as file:  # Refuses a file that was cut.
+        with safe_open(target / f"{index:05d}.safetensors", "numpy") as file:  # Fails for a truncated file.
             rows = {file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118
     except (OSError, CheckpointError, SafetensorError):
         return False
@@ -45,7 +45,7 @@ def read_facts(path: Path) -> list[dict[str, Any]]:
     """The facts of one shard.
 
     Raises:
-        CheckpointError: They are damaged.
+        CheckpointError: The file is damaged.
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -62,14 +62,14 @@ def damaged(path: Path, reason: object) -> CheckpointError:
 
 @contextmanager
 def building(target: Path) -> Iterator[None]:
-    """Hold the lock of a folder of shards, waiting for others, and remove what killed ones left there.
+    """Hold the lock of a folder of shards, and remove temporary files of killed processes.
 
     Raises:
         LockedError: Another process has held it for a day.
     """
-    busy = f"{target} is built by {{owner}}, for a day now. Wait until it has ended, or end it."
-    with files.lock(target / ".lock", wait_s=_PATIENCE_S, busy=busy):
+    busy = f"{target} has been locked by {{owner}} for a day. Wait until it has ended, or end it."
+    with files.lock(target / ".lock", wait_s=_LOCK_TIMEOUT_S, busy=busy):
         files.remove_stale_temporaries(target)
-        for rest in target.glob("*.partial"):  # of earlier versions
+        for rest in target.glob("*.partial"):  # from earlier versions
             files.remove(rest)
         yield

@@ -1,8 +1,8 @@
-"""Checkpoints that a kill at any moment cannot spoil: tensors in safetensors, numbers in JSON, no pickle.
+"""Checkpoints, safe against a kill at any moment: tensors in safetensors, numbers in JSON, no pickle.
 
 A checkpoint is a folder `step_00001200/`, written by `files.write_atomically`, so a folder with that name is always
-complete; the newest two are kept. `state.json` holds the checksums of the other files. Nothing with a number that is
-not finite is written.
+complete; the newest two are kept. `state.json` holds the checksums of the other files. Tensors with numbers that are
+not finite are never written.
 """
 
 import hashlib
@@ -24,33 +24,33 @@ KEEP = 2
 
 
 class DivergedError(LikenessError):
-    """Training has come to numbers that are not finite."""
+    """A loss, gradient or weight is not finite."""
 
 
 def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
-    """Write one checkpoint and drop the ones before the last two.
+    """Write one checkpoint and delete all but the newest two.
 
     Args:
-        folder: Where the checkpoints of one stage live.
+        folder: Of the checkpoints of one stage.
         step: Optimizer steps done.
-        tensors: File name (without ending) to named tensors.
-        state: What JSON can hold: step, seconds, settings.
+        tensors: File name (without suffix) to named tensors.
+        state: JSON values: seconds, settings, seed.
 
     Raises:
         DivergedError: A number is not finite.
-        FileWriteError: It cannot be written; the checkpoints before it stay.
+        FileWriteError: The checkpoint cannot be written; earlier ones remain.
     """
     named = ((f"{group}.{name}", value) for group, part in tensors.items() for name, value in part.items())
     check_finite(named, f"The checkpoint of step {step} in {folder} is not written")
     final = folder / f"step_{step:08d}"
     with files.write_atomically(final, replaces_folder=True) as draft:
         draft.mkdir()
-        sums = {}
+        checksums = {}
         for name, group in tensors.items():
             path = draft / f"{name}.safetensors"
             save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
-            sums[path.name] = _checksum(path)
-        record = {**state, "step": step, "files": sums}
+            checksums[path.name] = _checksum(path)
+        record = {**state, "step": step, "files": checksums}
         (draft / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     for old in complete(folder)[:-KEEP]:
         shutil.rmtree(old)
@@ -70,41 +70,41 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """
     state = load_state(path)
     try:
-        # Checkpoints of earlier versions have no checksums: what is there is taken, and must be all that is needed.
-        sums = state.get("files") or {file.name: None for file in sorted(path.glob("*.safetensors"))}
+        # Checkpoints of earlier versions have no checksums: all files are read, and missing tensors are an error later.
+        checksums = state.get("files") or {file.name: None for file in sorted(path.glob("*.safetensors"))}
         tensors = {}
-        for name, checksum in sums.items():
+        for name, checksum in checksums.items():
             if checksum is not None and _checksum(path / name) != checksum:
-                raise ValueError(f"{name} is not as it was written")
+                raise ValueError(f"{name} was altered after it was written")
             tensors[name.removesuffix(".safetensors")] = load_file(path / name)
     except (OSError, ValueError, SafetensorError) as error:
         raise damaged(path, error) from error
     for group, part in tensors.items():
         if broken := first_not_finite(part.items()):
-            raise damaged(path, f"`{broken}` in {group}.safetensors holds numbers that are not finite")
+            raise damaged(path, f"`{broken}` in {group}.safetensors has numbers that are not finite")
     return tensors, state
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """The numbers of the checkpoint at `path` alone.
+    """The content of `state.json` of the checkpoint at `path`.
 
     Raises:
-        CheckpointError: They are missing or damaged.
+        CheckpointError: The file is missing or damaged.
     """
     try:
         state = json.loads((path / "state.json").read_text(encoding="utf-8"))
         if not isinstance(state, dict) or "step" not in state:
-            raise ValueError("state.json names no step")
+            raise ValueError("state.json has no step")
     except (OSError, ValueError) as error:
         raise damaged(path, error) from error
     return state
 
 
 def damaged(path: Path, reason: object) -> CheckpointError:
-    """What to say of a checkpoint that cannot be used, with what else there is."""
+    """The error for a checkpoint that cannot be used, with the alternative."""
     others = [other.name for other in complete(path.parent) if other != path]
-    rest = f"go on from {others[-1]}" if others else "begin this stage anew"
-    return CheckpointError(f"The checkpoint {path} cannot be read ({reason}). Delete this folder to {rest}.")
+    alternative = f"continue from {others[-1]}" if others else "start this stage again"
+    return CheckpointError(f"The checkpoint {path} cannot be read ({reason}). Delete this folder to {alternative}.")
 
 
 def load_module(module: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:
@@ -119,9 +119,16 @@ def load_module(module: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
 
 
 def start_from(module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None) -> None:
-    """Give a model of diffusers or transformers the weights that `folder` holds, in float32 whatever they are there.
+    """Load the weights in `folder` into a model of diffusers or transformers, in float32.
 
-    `fit` turns the state there into one of `module`'s shape.
+    Args:
+        module: The model.
+        folder: Written by `save_pretrained` of the same class.
+        fit: Converts the state dict to the shapes of `module`.
+
+    Raises:
+        WeightsError: There is no such model, or a number is not finite.
+        CheckpointError: The model has another architecture.
     """
     if not (folder / "config.json").is_file():
         raise WeightsError(f"No model at {folder}, which has no config.json. Give `start` the folder of a trained one.")
@@ -134,7 +141,7 @@ def start_from(module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dic
     state = found.state_dict()
     if broken := first_not_finite(state.items()):
         raise WeightsError(
-            f"The model at {folder} holds numbers that are not finite (`{broken}`). Name another as `start`."
+            f"The model at {folder} has numbers that are not finite (`{broken}`). Name another as `start`."
         )
     load_module(module, fit(state) if fit else state, where=str(folder))
 
@@ -149,17 +156,17 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, packed: dict[str, Tensor]) -> None:
-    """Put back what `pack_optimizer` took.
+    """Restore what `pack_optimizer` returned.
 
     Raises:
-        CheckpointError: It is the state of other parameters, or not of all.
+        CheckpointError: The state is of other parameters.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in packed.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    # Before the first step there is no state of any parameter, afterwards of every one.
+    # Before the first step no parameter has a state, afterwards all of them.
     if state and set(state) != set(range(len(parameters))):
         raise CheckpointError(
             f"The optimizer's state is of {len(state)} parameters, the model has {len(parameters)}. "
@@ -184,29 +191,29 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
 
 
 def check_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
-    """Refuse numbers that are not finite.
+    """Check that all numbers are finite.
 
     Raises:
-        DivergedError: `what`, and the name of the first tensor that has one.
+        DivergedError: With `what` and the name of the first tensor that fails.
     """
     if broken := first_not_finite(named):
         raise DivergedError(
-            f"{what}: `{broken}` holds numbers that are not finite. Lower the learning rate, or lengthen its warm-up."
+            f"{what}: `{broken}` has numbers that are not finite. Lower the learning rate or lengthen its warm-up."
         )
 
 
 def check_exported(folder: Path) -> None:
-    """Look at the files of a model that was written, after which none that half precision cannot hold is left there.
+    """Check an exported model for numbers that are not finite, or that overflowed in half precision.
 
     Raises:
-        DivergedError: A number is not finite; the model is removed.
+        DivergedError: There is one; the model is deleted.
     """
     for path in sorted(folder.rglob("*.safetensors")):
         if broken := first_not_finite(load_file(path).items()):
             files.remove(folder)
             raise DivergedError(
-                f"{folder} is not kept: `{broken}` in {path.name} holds numbers that are not finite, or too large for half "
-                "precision. Train again with a lower learning rate or more weight decay, with another `--output`."
+                f"{folder} was deleted: `{broken}` in {path.name} has numbers that are not finite or too large for "
+                "half precision. Train again with a lower learning rate or more weight decay, and another `--output`."
             )
 
 

@@ -1,4 +1,4 @@
-"""What a run says while it goes: a JSON line a second or so, one line on the terminal, curves at the end."""
+"""Progress of a run: metrics as JSON lines, one line on the terminal, and curves at the end."""
 
 import json
 import math
@@ -12,29 +12,32 @@ from likeness import files
 from likeness.training.engine import distributed
 
 
-class Journal:
-    """Appends to `log.jsonl` and keeps one line of the terminal up to date."""
+class TrainingLogger:
+    """Appends metrics to `log.jsonl` and updates one line of the terminal."""
 
     def __init__(self, folder: Path, stage: str, *, every_s: float = 5.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
         self.stage = stage
         self.console = Console(quiet=distributed.rank() > 0)
-        # A terminal repaints one line; a file gets a line now and then.
+        # A terminal line is overwritten; a file gets fewer lines.
         self.every_s = every_s if self.console.is_terminal else 3 * every_s
         self.last_s = time.monotonic()
         self.sums: dict[str, tuple[float, int]] = {}
         self.samples = 0
 
-    def forget_after(self, step: int) -> None:
-        """Drop lines of steps that a resumed run will do again."""
+    def drop_after(self, step: int) -> None:
+        """Remove the lines of steps that a resumed run will repeat."""
         if self.path.exists() and distributed.rank() == 0:
             text = self.path.read_text(encoding="utf-8", errors="replace")
             lines = [line for line in text.splitlines() if _step(line) <= step]
             files.write_text(self.path, "".join(f"{line}\n" for line in lines))
 
-    def add(self, step: int, values: dict[str, float], *, samples: int, elapsed_s: float, left_s: float) -> None:
-        for name, value in values.items():
+    def log_step(
+        self, step: int, metrics: dict[str, float], *, samples: int, elapsed_s: float, remaining_s: float
+    ) -> None:
+        """Add the metrics of one step; their means are written every few seconds."""
+        for name, value in metrics.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = total + value, count + 1
         self.samples += samples
@@ -45,36 +48,38 @@ class Journal:
         rate = self.samples / since_s
         line = {"step": step, "elapsed_s": round(elapsed_s, 1), "samples_per_s": round(rate, 1)}
         self.write({**line, **{name: float(f"{value:.5g}") for name, value in means.items()}})
-        figures = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
-        self._show(f"{self.stage}  step {step}  {figures}  {rate:.0f} samples/s  {clock(left_s)} left")
+        text = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
+        self._print(f"{self.stage}  step {step}  {text}  {rate:.0f} samples/s  {format_time(remaining_s)} left")
         self.sums, self.samples, self.last_s = {}, 0, time.monotonic()
 
     def write(self, line: dict[str, Any]) -> None:
+        """Append one line to the log, in process 0."""
         if distributed.rank():
             return
-        # JSON has no word for numbers that are not finite.
+        # JSON cannot represent numbers that are not finite.
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def say(self, text: str) -> None:
-        self._show(text, keep=True)
+    def info(self, text: str) -> None:
+        """Print a line that stays on the terminal."""
+        self._print(text, stays=True)
 
-    def _show(self, text: str, *, keep: bool = False) -> None:
+    def _print(self, text: str, *, stays: bool = False) -> None:
         if self.console.is_terminal:
-            self.console.print(f"\r\x1b[2K{text}", end="\n" if keep else "", highlight=False, markup=False)
+            self.console.print(f"\r\x1b[2K{text}", end="\n" if stays else "", highlight=False, markup=False)
         else:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def clock(seconds: float) -> str:
-    minutes, rest = divmod(int(max(seconds, 0)), 60)
+def format_time(seconds: float) -> str:
+    minutes, seconds = divmod(int(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def draw_curves(log: Path, target: Path) -> None:
-    """Plot every figure of `log` against the step; skipped where matplotlib is not installed."""
+    """Plot every metric of `log` over the step; skipped if matplotlib is not installed."""
     try:
         import matplotlib as mpl
     except ModuleNotFoundError:
@@ -101,5 +106,5 @@ def draw_curves(log: Path, target: Path) -> None:
 def _step(line: str) -> int:
     try:
         return int(json.loads(line).get("step", 0))
-    except (ValueError, TypeError, AttributeError):  # the line that a kill cut off
+    except (ValueError, TypeError, AttributeError):  # a line that was truncated by a kill
         return 1 << 60

@@ -1,7 +1,7 @@
-"""The training loop: one function, one stage at a time, resumable bit by bit.
+"""The training loop: one stage at a time, with bit-exact resume.
 
-Everything random in a step comes from a seed made of the run's seed and the step, and rows come from `data.Order`,
-so that a run stopped at any moment repeats from its last checkpoint what an undisturbed one does.
+All random numbers of a step follow from the run's seed and the step, and rows from `data.datasets.Order`, so a run that
+continues from a checkpoint repeats exactly what an uninterrupted one computes.
 """
 
 import logging
@@ -27,36 +27,36 @@ from likeness.errors import CheckpointError, LikenessError
 from likeness.runtime import choose_training_dtype
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.checkpoints import DivergedError
-from likeness.training.engine.logging import Journal, draw_curves
+from likeness.training.engine.logging import TrainingLogger, draw_curves
 from likeness.training.engine.optimizers import MovingAverage, Optimizers, OptimizerSettings
 
 _LOG = logging.getLogger(__name__)
 
 ADJUSTABLE = ("checkpoint_minutes", "checkpoint_steps", "sheet_minutes")
-"""Settings of a stage that may change while it runs: no weight follows from them."""
+"""Settings of a stage that may change between sessions, because weights do not depend on them."""
 LENGTHS = ("steps", "minutes")
-"""Settings of a stage that say when it ends: a run may be made longer."""
+"""Settings of the length of a stage, which may be increased."""
 FINISHED = "finished.safetensors"
-"""In a stage's folder: what it ended with."""
+"""File in a stage's folder with the weights at its end."""
 _RESERVED = {"model", "sheets", "checkpoints", "cache"}
 
 
 class LoopSettings(Settings):
-    """How long a stage runs and what it leaves on the way. Stages inherit from this."""
+    """Length, batch size, optimizer and checkpoints of a stage; base class of all stage settings."""
 
     name: str
-    """Folder of the stage below the run's: letters, digits, `_` and `-`."""
+    """Name of the stage's folder in the run's: letters, digits, `_` and `-`."""
     steps: int | None = Field(default=None, gt=0)
-    """Stop after so many optimizer steps."""
+    """Number of optimizer steps."""
     minutes: float | None = Field(default=None, gt=0)
-    """Stop after so many minutes of training; whichever comes first of the two."""
+    """Minutes of training; with `steps` whichever comes first."""
     batch: int = Field(default=32, gt=0)
-    """Samples in a step."""
+    """Samples per step, over all processes."""
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     checkpoint_minutes: float = Field(default=2.0, gt=0)
     """Minutes between checkpoints."""
     checkpoint_steps: int | None = Field(default=None, gt=0)
-    """Steps between checkpoints, beside the minutes."""
+    """Steps between checkpoints, in addition to the minutes."""
     sheet_minutes: float = Field(default=4.0, gt=0)
     """Minutes between sample sheets."""
 
@@ -65,7 +65,7 @@ class LoopSettings(Settings):
     def _is_a_folder_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name) or name.lower() in _RESERVED:
             raise ValueError(
-                f"a stage's name becomes a folder: give it letters, digits, `_` and `-`, at most 100, and none of "
+                "the name of a stage becomes a folder: use letters, digits, `_` and `-`, at most 100, and none of "
                 f"{', '.join(sorted(_RESERVED))}"
             )
         return name
@@ -78,28 +78,28 @@ class LoopSettings(Settings):
 
 
 class Stage(Protocol):
-    """What the loop trains."""
+    """What the loop needs of a stage."""
 
     modules: dict[str, nn.Module]
-    """Everything with parameters that learn, by name."""
+    """The modules with trained parameters, by name in checkpoints."""
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one step and figures to report."""
+        """The loss of one step, and metrics to log."""
         ...
 
     def sheet(self, path: Path) -> dict[str, float]:
-        """Write a image of what the averaged weights do and return figures measured on validation data."""
+        """Write a sample sheet with the averaged weights; returns metrics on validation data."""
         ...
 
 
 class InterruptedRunError(LikenessError):
-    """The run was asked to stop, and has saved itself."""
+    """The run was interrupted after saving a checkpoint."""
 
     exit_code = 130
 
 
-class Run:
-    """The moving parts of one stage and how they are saved."""
+class StageState:
+    """The mutable state of one stage, and its checkpoints."""
 
     def __init__(self, stage: Stage, settings: LoopSettings, folder: Path, seed: int) -> None:
         self.stage, self.settings, self.folder, self.seed = stage, settings, folder, seed
@@ -120,22 +120,22 @@ class Run:
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
             "auto_dtype": str(choose_training_dtype("auto")),
-            "processes": distributed.world(),
+            "processes": distributed.world_size(),
         }
         checkpoints.save(self.folder / "checkpoints", self.step, tensors, state)
 
     def resume(self) -> bool:
-        """Take up the newest checkpoint, if there is one.
+        """Load the newest checkpoint; returns whether there is one.
 
         Raises:
             CheckpointError: It is damaged, or of other settings, another seed or another model.
         """
-        found = checkpoints.complete(self.folder / "checkpoints")
-        if not found:
+        paths = checkpoints.complete(self.folder / "checkpoints")
+        if not paths:
             return False
-        tensors, state = checkpoints.load(found[-1])
+        tensors, state = checkpoints.load(paths[-1])
         try:
-            self._compare(state)
+            self._check_settings(state)
             for name, module in self.stage.modules.items():
                 checkpoints.load_module(module, tensors[f"model.{name}"], where=str(self.folder))
             for name, part in self.optimizers.parts.items():
@@ -144,17 +144,17 @@ class Run:
             self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-            raise checkpoints.damaged(found[-1], reason) from error
+            raise checkpoints.damaged(paths[-1], reason) from error
         return True
 
-    def _compare(self, state: dict[str, Any]) -> None:
-        """Refuse a checkpoint that an undisturbed run of these settings would not have come by."""
+    def _check_settings(self, state: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another seed or other settings; warn of another dtype or number of processes."""
         if state["seed"] != self.seed:
             raise CheckpointError(
-                f"{self.folder} was begun with seed {state['seed']}, the recipe now says {self.seed}. "
+                f"{self.folder} was started with seed {state['seed']}, the recipe now has {self.seed}. "
                 "Use the same seed, or another `--output`."
             )
-        try:  # Settings that came with a later version have their defaults, as they had then.
+        try:  # Settings that were added by a later version get their defaults.
             before = type(self.settings).model_validate(state["settings"]).model_dump(mode="json")
         except ValidationError:
             before = state["settings"]
@@ -165,44 +165,46 @@ class Run:
         ]
         if changed:
             raise CheckpointError(
-                f"{self.folder} was begun with other settings: {'; '.join(changed)}. Use the same, or another `--output`."
+                f"{self.folder} was started with other settings: {'; '.join(changed)}. Use the same, or another "
+                "`--output`."
             )
         auto = str(choose_training_dtype("auto"))
         if state.get("auto_dtype", auto) != auto:
             _LOG.warning(
-                "%s was begun on a processor on which `auto` is %s; here it is %s. Say `dtype` in the recipe to keep one.",
+                "%s was started on a processor on which `auto` is %s; here it is %s. Set `dtype` in the recipe.",
                 self.folder,
                 state["auto_dtype"],
                 auto,
             )
-        if state.get("processes", distributed.world()) != distributed.world():
+        if state.get("processes", distributed.world_size()) != distributed.world_size():
             _LOG.warning(
-                "%s was begun with %s processes and goes on with %s: samples come in another order than in an undisturbed "
-                "run. Use `--processes` to keep their number.",
+                "%s was started with %s processes and continues with %s: the order of samples differs from that of an "
+                "uninterrupted run. Use `--processes` to keep their number.",
                 self.folder,
                 state["processes"],
-                distributed.world(),
+                distributed.world_size(),
             )
 
     @property
     def progress(self) -> float:
         return progress_of(self.settings, self.step, self.elapsed_s)
 
-    def sheet(self, journal: Journal) -> None:
+    def write_sheet(self, logger: TrainingLogger) -> None:
+        """Write a sample sheet with the averaged weights, and log its metrics."""
         if distributed.rank():
             return
         self.average.swap()
         torch.manual_seed(self.seed)
         with torch.no_grad():
-            figures = self.stage.sheet(self.folder / "sheets" / f"step_{self.step:08d}.png")
+            metrics = self.stage.sheet(self.folder / "sheets" / f"step_{self.step:08d}.png")
         self.average.swap()
-        journal.write({"step": self.step, **figures})
-        told = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        journal.say(f"{self.settings.name}  step {self.step}  sheet written  {told}")
+        logger.write({"step": self.step, **metrics})
+        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        logger.info(f"{self.settings.name}  step {self.step}  sheet written  {text}")
 
 
 def progress_of(settings: LoopSettings, step: int, elapsed_s: float) -> float:
-    """The share of a stage that is done after so many steps and seconds; 1 or more where it has ended."""
+    """The completed share of a stage after `step` steps and `elapsed_s` seconds; 1 or more at its end."""
     shares = [0.0]
     if settings.steps is not None:
         shares.append(step / settings.steps)
@@ -212,59 +214,59 @@ def progress_of(settings: LoopSettings, step: int, elapsed_s: float) -> float:
 
 
 def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, after_steps: int | None = None) -> None:
-    """Train one stage to its end, from its last checkpoint if there is one; the averaged weights stay in the modules.
+    """Train one stage to its end, from its last checkpoint if there is one; modules end with the averaged weights.
 
     Args:
         stage: What is trained.
-        settings: How long and how.
-        folder: Checkpoints, sheets, log and curves go here.
-        seed: Of everything random.
-        after_steps: Stop early, saved, as if interrupted (for tests).
+        settings: Of the stage.
+        folder: Checkpoints, sheets, log and curves are written here.
+        seed: Of all random numbers.
+        after_steps: Stop early as if interrupted (for tests).
 
     Raises:
-        InterruptedRunError: It was asked to stop, and has saved itself.
-        DivergedError: A loss, gradient or weight is not finite; the last checkpoint stays.
-        CheckpointError: There is a checkpoint that cannot be gone on from.
+        InterruptedRunError: It was interrupted; a checkpoint was saved.
+        DivergedError: A loss, gradient or weight is not finite; the last checkpoint remains.
+        CheckpointError: There is a checkpoint that it cannot continue from.
     """
-    run, journal = Run(stage, settings, folder, seed), Journal(folder, settings.name)
+    state, logger = StageState(stage, settings, folder, seed), TrainingLogger(folder, settings.name)
     if distributed.rank() == 0:
         files.remove_stale_temporaries(folder / "checkpoints")
-    distributed.wait()
-    resumed = run.resume()
-    journal.forget_after(run.step)  # All of it, where an earlier run was killed before its first checkpoint.
-    if resumed:
-        journal.say(f"{settings.name}: going on from step {run.step}")
+    distributed.barrier()
+    has_resumed = state.resume()
+    logger.drop_after(state.step)  # All lines if an earlier run was killed before its first checkpoint.
+    if has_resumed:
+        logger.info(f"{settings.name}: continuing from step {state.step}")
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
-    with _asked_to_stop() as asked:
-        _go(run, journal, asked, after_steps)
-    run.save()
-    run.sheet(journal)
-    run.average.swap()
+    with _catch_stop_signals() as signals:
+        _train_steps(state, logger, signals, after_steps)
+    state.save()
+    state.write_sheet(logger)
+    state.average.swap()
     if distributed.rank() == 0:
-        draw_curves(journal.path, folder / "curves.png")
+        draw_curves(logger.path, folder / "curves.png")
 
 
-def finish(folder: Path, modules: dict[str, nn.Module]) -> None:
-    """Keep what a stage ended with, in float32, and mark it as done.
+def save_finished(folder: Path, modules: dict[str, nn.Module]) -> None:
+    """Save the final weights of a stage in float32, which marks it as done.
 
     Raises:
-        DivergedError: A number of it is not finite.
+        DivergedError: A number is not finite.
     """
-    if distributed.rank():  # Processes must not write one file together.
+    if distributed.rank():  # Only one process may write the file.
         return
     tensors = {f"{prefix}.{name}": v.clone() for prefix, m in modules.items() for name, v in m.state_dict().items()}
-    checkpoints.check_finite(tensors.items(), f"What {folder} ended with is not kept")
+    checkpoints.check_finite(tensors.items(), f"The final weights of {folder} are not written")
     with files.write_atomically(folder / FINISHED) as draft:
         save_file(tensors, draft)
 
 
-def finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
-    """Load what a stage ended with, if it has ended.
+def load_finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
+    """Load the final weights of a stage; returns whether it is done.
 
     Raises:
-        CheckpointError: It is damaged, or of another model.
+        CheckpointError: The file is damaged, or of another model.
     """
-    distributed.wait()
+    distributed.barrier()
     path = folder / FINISHED
     if not path.exists():
         return False
@@ -273,52 +275,58 @@ def finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(_damaged(path, error)) from error
     if broken := checkpoints.first_not_finite(tensors.items()):
-        raise CheckpointError(_damaged(path, f"`{broken}` holds numbers that are not finite"))
+        raise CheckpointError(_damaged(path, f"`{broken}` has numbers that are not finite"))
     for prefix, module in modules.items():
         part = {name.removeprefix(f"{prefix}."): v for name, v in tensors.items() if name.startswith(f"{prefix}.")}
         checkpoints.load_module(module, part, where=str(folder))
     return True
 
 
-def _go(run: Run, journal: Journal, asked: list[int], after_steps: int | None) -> None:
-    settings = run.settings
-    saved_s = sheet_s = run.elapsed_s
-    began_s = time.monotonic()
-    while run.progress < 1:
-        torch.manual_seed((run.seed * 1_000_003 + run.step * distributed.world() + distributed.rank()) % (1 << 62))
-        loss, figures = run.stage.loss(run.step)
+def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], after_steps: int | None) -> None:
+    settings = state.settings
+    last_save_s = last_sheet_s = state.elapsed_s
+    last_step_s = time.monotonic()
+    world_size, rank = distributed.world_size(), distributed.rank()
+    while state.progress < 1:
+        torch.manual_seed((state.seed * 1_000_003 + state.step * world_size + rank) % (1 << 62))
+        loss, metrics = state.stage.loss(state.step)
         if not math.isfinite(float(loss.detach())):
-            raise DivergedError(_diverged(run, f"the loss is {float(loss.detach())}"))
+            raise DivergedError(_diverged(state, f"the loss is {float(loss.detach())}"))
         loss.backward()
-        now_s = time.monotonic()  # Sheets and checkpoints count: `minutes` are minutes on the wall.
-        told = [run.elapsed_s + now_s - began_s, float(bool(asked))]
-        elapsed_s, stopping = distributed.average(run.optimizers.gradients(), told)
-        norm = run.optimizers.step(step=run.step, progress=run.progress)
-        if not math.isfinite(norm):  # Nothing was updated. Averaged gradients are the same in every process.
-            raise DivergedError(_diverged(run, f"the norm of the gradients is {norm}"))
-        run.average.update(run.step)
-        run.step, run.elapsed_s, began_s = run.step + 1, elapsed_s, now_s
-        left_s = run.elapsed_s / max(run.progress, 1e-9) * (1 - run.progress)
-        figures = {"loss": float(loss.detach()), "grad_norm": norm, **figures}
-        journal.add(run.step, figures, samples=settings.batch, elapsed_s=run.elapsed_s, left_s=left_s)
-        due = settings.checkpoint_steps is not None and run.step % settings.checkpoint_steps == 0
-        if due or run.elapsed_s - saved_s > 60 * settings.checkpoint_minutes:
-            run.save()
-            saved_s = run.elapsed_s
-        if run.elapsed_s - sheet_s > 60 * settings.sheet_minutes:
-            run.sheet(journal)
-            sheet_s = run.elapsed_s
-        if stopping or run.step == after_steps:
-            run.save()
-            raise InterruptedRunError(f"Stopped at step {run.step} and saved. The same command goes on from here.")
+        # Time includes sheets and checkpoints: `minutes` is wall time.
+        now_s = time.monotonic()
+        gradients = state.optimizers.gradients()
+        elapsed_s, is_stopping = distributed.broadcast_stop(
+            state.elapsed_s + now_s - last_step_s, is_stopping=bool(signals)
+        )
+        distributed.sync_gradients(gradients)
+        norm = state.optimizers.step(step=state.step, progress=state.progress)
+        if not math.isfinite(norm):  # Nothing was updated. Averaged gradients are the same in all processes.
+            raise DivergedError(_diverged(state, f"the norm of the gradients is {norm}"))
+        state.average.update(state.step)
+        state.step, state.elapsed_s, last_step_s = state.step + 1, elapsed_s, now_s
+        remaining_s = state.elapsed_s / max(state.progress, 1e-9) * (1 - state.progress)
+        metrics = {"loss": float(loss.detach()), "grad_norm": norm, **metrics}
+        logger.log_step(state.step, metrics, samples=settings.batch, elapsed_s=state.elapsed_s, remaining_s=remaining_s)
+        is_due = settings.checkpoint_steps is not None and state.step % settings.checkpoint_steps == 0
+        if is_due or state.elapsed_s - last_save_s > 60 * settings.checkpoint_minutes:
+            state.save()
+            last_save_s = state.elapsed_s
+        if state.elapsed_s - last_sheet_s > 60 * settings.sheet_minutes:
+            state.write_sheet(logger)
+            last_sheet_s = state.elapsed_s
+        if is_stopping or state.step == after_steps:
+            state.save()
+            raise InterruptedRunError(f"Stopped at step {state.step} and saved. The same command continues from here.")
 
 
-def _diverged(run: Run, reason: str) -> str:
-    kept = checkpoints.complete(run.folder / "checkpoints")
-    rest = f"{kept[-1]} is the last checkpoint" if kept else "there is no checkpoint"
+def _diverged(state: StageState, reason: str) -> str:
+    saved = checkpoints.complete(state.folder / "checkpoints")
+    rest = f"{saved[-1]} is the last checkpoint" if saved else "there is no checkpoint"
     return (
-        f"Training of {run.folder} has diverged at step {run.step}: {reason}. Nothing of this step is kept; {rest}. "
-        "Lower `optimizer.learning_rate` or lengthen `optimizer.warmup_steps`, and begin the stage anew with another `--output`."
+        f"Training of {state.folder} has diverged at step {state.step}: {reason}. Nothing of it was saved; {rest}. "
+        "Lower `optimizer.learning_rate` or lengthen `optimizer.warmup_steps`, and start the stage again with another "
+        "`--output`."
     )
 
 
@@ -327,19 +335,19 @@ def _damaged(path: Path, reason: object) -> str:
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """Collect Ctrl-C and SIGTERM instead of dying of them in the middle of a step."""
-    asked: list[int] = []
+def _catch_stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of stopping in the middle of a step."""
+    signals: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        if asked:  # A second one means now.
+        if signals:  # The second signal stops at once.
             raise KeyboardInterrupt
-        asked.append(number)
+        signals.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

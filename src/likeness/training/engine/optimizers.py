@@ -1,4 +1,4 @@
-"""Which parameters learn, how fast, and what the slow-moving average of them is."""
+"""Optimizers, learning rate schedule and moving average of parameters."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,25 +16,25 @@ class OptimizerSettings(Settings):
     """AdamW, or Muon for the hidden matrices and AdamW for everything else."""
 
     kind: Literal["adamw", "muon"] = "adamw"
-    """`muon` takes the hidden matrices and leaves vectors, embeddings and, unless `kernels`, kernels to AdamW."""
+    """`muon` trains hidden matrices with Muon; vectors, embeddings and, without `kernels`, kernels use AdamW."""
     kernels: bool = False
-    """Muon takes the kernels of hidden convolutions as well, each as a matrix of outputs by inputs and taps."""
+    """Muon also trains kernels of hidden convolutions, each as a matrix of outputs by inputs and taps."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak rate of AdamW."""
     muon_learning_rate: float = Field(default=2e-3, gt=0)
     """Peak rate of Muon, in AdamW's units (its updates are rescaled to the size of AdamW's)."""
     final_fraction: float = Field(default=0.02, ge=0, le=1)
-    """The cosine ends at this fraction of the peak."""
+    """The cosine schedule ends at this fraction of the peak rate."""
     warmup_steps: int = Field(default=100, ge=0)
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of matrices."""
     beta2: float = Field(default=0.99, gt=0, lt=1)
-    """AdamW's memory of squared gradients."""
+    """AdamW's decay of the second moment."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""
     ema: float = Field(default=0.999, ge=0, lt=1)
-    """Decay a step of the average that is sampled from and shipped; shorter at the start of training."""
+    """Decay per step of the moving average of parameters, which is sampled and exported; lower in the first steps."""
 
 
 class Optimizers:
@@ -49,17 +49,17 @@ class Optimizers:
             if parameter.requires_grad
         ]
         self.parameters = [parameter for _, parameter in named]
-        taken = [p for name, p in named if settings.kind == "muon" and _is_muons(name, p, settings)]
-        self.kernels = [(p, nn.Parameter(p.detach().flatten(1).clone())) for p in taken if p.ndim > 2]
-        """Kernels that Muon takes, and each as the matrix that it takes."""
-        matrices = [*(p for p in taken if p.ndim == 2), *(matrix for _, matrix in self.kernels)]
-        ids = {id(p) for p in taken}
-        rest = [p for p in self.parameters if id(p) not in ids]
+        by_muon = [p for name, p in named if settings.kind == "muon" and _is_for_muon(name, p, settings)]
+        self.kernels = [(p, nn.Parameter(p.detach().flatten(1).clone())) for p in by_muon if p.ndim > 2]
+        """Kernels that Muon trains, each with the matrix that stands for it in the optimizer."""
+        matrices = [*(p for p in by_muon if p.ndim == 2), *(matrix for _, matrix in self.kernels)]
+        ids = {id(p) for p in by_muon}
+        by_adamw = [p for p in self.parameters if id(p) not in ids]
         self.parts: dict[str, torch.optim.Optimizer] = {
             "adamw": torch.optim.AdamW(
                 [
-                    {"params": [p for p in rest if p.ndim > 1], "weight_decay": settings.weight_decay},
-                    {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+                    {"params": [p for p in by_adamw if p.ndim > 1], "weight_decay": settings.weight_decay},
+                    {"params": [p for p in by_adamw if p.ndim <= 1], "weight_decay": 0.0},
                 ],
                 lr=settings.learning_rate,
                 betas=(0.9, settings.beta2),
@@ -67,8 +67,8 @@ class Optimizers:
             )
         }
         if matrices:
-            is_able = choose_training_dtype("auto") == torch.bfloat16
-            self.parts["muon"] = (torch.optim.Muon if is_able else WideMuon)(
+            has_bfloat16 = choose_training_dtype("auto") == torch.bfloat16
+            self.parts["muon"] = (torch.optim.Muon if has_bfloat16 else WideMuon)(
                 matrices,
                 lr=settings.muon_learning_rate,
                 weight_decay=settings.weight_decay,
@@ -76,14 +76,14 @@ class Optimizers:
             )
 
     def gradients(self) -> list[Tensor]:
-        """Of every parameter, zeros where a step did not reach one, so that processes agree on their number."""
+        """Gradients of all parameters, zeros where there is none, so that all processes have the same list."""
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
     def step(self, *, step: int, progress: float) -> float:
-        """Clip, update, clear; return the norm of the gradients before clipping. One that is not finite updates nothing."""
+        """Clip, update, zero gradients; returns the norm before clipping. If it is not finite nothing is updated."""
         norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         if not math.isfinite(float(norm)):
             return float(norm)
@@ -92,22 +92,22 @@ class Optimizers:
         for name, part in self.parts.items():
             for group in part.param_groups:
                 group["lr"] = peaks[name] * factor
-        self._fill_matrices()
+        self._copy_to_matrices()
         for part in self.parts.values():
             part.step()
             part.zero_grad()
-        self._empty_matrices()
+        self._copy_from_matrices()
         return float(norm)
 
     @torch.no_grad()
-    def _fill_matrices(self) -> None:
+    def _copy_to_matrices(self) -> None:
         for kernel, matrix in self.kernels:
             assert kernel.grad is not None
             matrix.copy_(kernel.flatten(1))
             matrix.grad = kernel.grad.flatten(1)
 
     @torch.no_grad()
-    def _empty_matrices(self) -> None:
+    def _copy_from_matrices(self) -> None:
         for kernel, matrix in self.kernels:
             kernel.copy_(matrix.view(kernel.shape))
             kernel.grad = None
@@ -116,8 +116,8 @@ class Optimizers:
 class WideMuon(torch.optim.Muon):
     """Torch's Muon in float32.
 
-    That one makes updates orthogonal in bfloat16, whatever the parameters are, which takes seventeen times as long on
-    one that does not multiply it (`benchmarks/precision.py`).
+    Torch orthogonalizes updates in bfloat16 whatever dtype the parameters have, which takes seventeen times as long on
+    processors without bfloat16 products (`benchmarks/precision.py`).
     """
 
     @torch.no_grad()
@@ -140,7 +140,7 @@ class WideMuon(torch.optim.Muon):
 
 
 def orthogonalize(matrix: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
-    """The nearest orthogonal matrix, roughly: Newton and Schulz's iteration of fifth order, as Muon has it.
+    """Approximate the nearest orthogonal matrix by Muon's fifth-order Newton-Schulz iteration.
 
     Shapes:
         matrix: (rows, columns)
@@ -156,14 +156,14 @@ def orthogonalize(matrix: Tensor, coefficients: Sequence[float], steps: int, eps
 
 
 def rate_factor(settings: OptimizerSettings, *, step: int, progress: float) -> float:
-    """Linear warm-up in steps, then a cosine over `progress`, which runs from 0 to 1."""
-    warm = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+    """Linear warm-up over steps times a cosine over `progress`, which runs from 0 to 1."""
+    warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
     cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return warm * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
+    return warmup * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
 
 
 class MovingAverage:
-    """An exponential moving average of parameters, warmed up so that early values do not linger."""
+    """An exponential moving average of parameters, with a lower decay in the first steps."""
 
     def __init__(self, modules: dict[str, nn.Module], decay: float) -> None:
         self.decay = decay
@@ -183,21 +183,21 @@ class MovingAverage:
     def swap(self) -> None:
         """Exchange the averages and the parameters; a second call puts them back."""
         for value, source in zip(self.values, self.sources, strict=True):
-            kept = source.detach().clone()
+            current = source.detach().clone()
             source.copy_(value)
-            value.copy_(kept)
+            value.copy_(current)
 
     def pack(self) -> dict[str, Tensor]:
         return {f"{prefix}.{name}": value for (prefix, name), value in zip(self.names, self.values, strict=True)}
 
     @torch.no_grad()
     def unpack(self, packed: dict[str, Tensor]) -> None:
-        """Put back what `pack` gave; a KeyError or ValueError if it is of another model."""
+        """Restore what `pack` returned; a KeyError or ValueError if it is of another model."""
         for (prefix, name), value in zip(self.names, self.values, strict=True):
-            kept = packed[f"{prefix}.{name}"]
-            if kept.shape != value.shape:
-                raise ValueError(f"the average of {prefix}.{name} is of another shape")
-            value.copy_(kept)
+            saved = packed[f"{prefix}.{name}"]
+            if saved.shape != value.shape:
+                raise ValueError(f"the average of {prefix}.{name} has another shape")
+            value.copy_(saved)
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
@@ -205,7 +205,7 @@ def freeze(modules: Iterable[nn.Module]) -> None:
         module.requires_grad_(False).eval()
 
 
-def _is_muons(name: str, parameter: nn.Parameter, settings: OptimizerSettings) -> bool:
+def _is_for_muon(name: str, parameter: nn.Parameter, settings: OptimizerSettings) -> bool:
     outer = ("shared", "embed", "patch_embed", "proj_out", "relative_attention_bias", "queries", "position")
     outer = (*outer, "conv_in", "conv_out")
     hidden = parameter.ndim == 2 or (settings.kernels and parameter.ndim > 2)

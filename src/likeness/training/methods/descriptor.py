@@ -1,9 +1,10 @@
-"""Teaches FantasyID's descriptor to read a person before it is used in any video.
+"""Trains FantasyID's descriptor before it is used in any video.
 
-The paper's descriptor begins with an encoder that knows faces, this one with a recognizer's first convolutions
-(`FantasyIDRecipe.stem`), and the video transformer is a poor teacher of what a face is. Here a linear layer, thrown away later,
-has to tell from V_F what is known of a puppet: its identity numbers, its colors, and a face recognizer's embedding. No sentence,
-latent or transformer takes part, so a minute of it sees several times as many people as a minute of the image stage.
+The paper's descriptor starts from an encoder that was pretrained on faces, this one from a recognizer's first
+convolutions (`FantasyIDRecipe.stem`), and the video transformer teaches it slowly. Here a linear layer, dropped
+afterwards, regresses known attributes of the puppet from V_F: its identity numbers, its colors and a face recognizer's
+embedding. Without text, latents and transformer a minute covers several times as many people as a minute of the image
+stage.
 """
 
 from functools import partial
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from likeness import media
 from likeness.puppets.anatomy import SHAPE_NUMBERS
 from likeness.training.data.datasets import Order, Shards, jitter_crops, to_pixels
+from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.data.render_puppets import PuppetSettings, person_of
 from likeness.training.engine.loop import LoopSettings
 from likeness.training.methods.spec import MethodTrainingSpec
@@ -30,128 +32,136 @@ class DescriptorSettings(LoopSettings):
     name: str = "descriptor"
     batch: int = 96
     face_weight: float = Field(default=0.0, ge=0)
-    """Weight of the same error where a second reader tells it from X_F alone, before the fusion: V_F can say no more of a
-    image than X_F does, which learns sooner when it is asked itself."""
+    """Weight of the same regression from X_F, before the fusion (deep supervision): V_F cannot contain more of an image
+    than X_F does, and X_F learns faster with a loss of its own."""
     shape_swap: float = Field(default=0.0, ge=0, le=1)
-    """Share of samples that come with the head of another person of the step, whose shape numbers are then wanted and no
-    embedding: what images and vertices both tell, V_F is meant to take from vertices, which alone follow sliders."""
+    """Share of samples with the vertices of another person of the batch. Their target has that person's shape numbers
+    and no embedding, so that V_F takes shape from vertices, which sliders change, and not from images."""
 
 
 class DescriptorStage:
-    """From images and vertices to what is known of a person."""
+    """Regression of attributes of a person from images and vertices."""
 
     def __init__(
         self,
         descriptor: Any,
         method_spec: MethodTrainingSpec,
         settings: DescriptorSettings,
-        data: dict[str, Any],
-        known: dict[str, Tensor],
+        data: TrainingData,
+        attributes: dict[Split, Tensor],
         seed: int,
     ) -> None:
         """Prepare the stage.
 
         Args:
-            descriptor: What is trained.
-            method_spec: What gives vertices and looks.
-            settings: How long and how.
-            data: The sets `faces` and `validation`.
-            known: What is known of the person of each row of both, (rows, numbers).
+            descriptor: The module to train.
+            method_spec: Gives vertices and reference views.
+            settings: Of the stage.
+            data: Its references are read.
+            attributes: `puppet_attributes` of the person of each row of the references, (rows, numbers).
             seed: Of the order of people.
         """
         self.descriptor, self.method_spec, self.settings, self.data = descriptor, method_spec, settings, data
-        mean, spread = known["faces"].mean(dim=0), known["faces"].std(dim=0).clamp(min=1e-6)
-        self.wanted = {name: (rows - mean) / spread for name, rows in known.items()}
-        self.reader, self.face_reader = nn.LazyLinear(len(mean)), nn.LazyLinear(len(mean))
+        mean, std = attributes["train"].mean(dim=0), attributes["train"].std(dim=0).clamp(min=1e-6)
+        self.attributes = {split: (rows - mean) / std for split, rows in attributes.items()}
+        self.head, self.face_head = nn.LazyLinear(len(mean)), nn.LazyLinear(len(mean))
         self.reference_views = [torch.tensor(rows) for rows in method_spec.reference_views(data).values()]
-        self.validation = torch.tensor([rows[0] for rows in data["validation"].rows_of("person").values()])
+        people = data.references["validation"].rows_of("person")
+        self.validation = torch.tensor([rows[0] for rows in people.values()])
         with torch.no_grad():
-            self.read("validation", self.validation[:1])  # Gives readers their width.
-        self.has_heads = method_spec.extra_conditioning(data, "validation", self.validation[:1, None]) is not None
-        self.embedding_width = data["faces"]["embedding"].shape[1]
+            self.predict("validation", self.validation[:1])  # Lazy layers get their width.
+        self.has_vertices = method_spec.extra_conditioning(data, "validation", self.validation[:1, None]) is not None
+        self.embedding_width = data.references["train"]["embedding"].shape[1]
         self.is_shape = torch.arange(len(mean)) < len(SHAPE_NUMBERS)
-        self.modules: dict[str, nn.Module] = {"descriptor": descriptor, "reader": self.reader}
+        self.modules: dict[str, nn.Module] = {"descriptor": descriptor, "reader": self.head}
         if settings.face_weight:
-            self.modules["face_reader"] = self.face_reader
+            self.modules["face_reader"] = self.face_head
         self.order = Order(len(self.reference_views), seed)
 
-    def read(
-        self, source: str, rows: Tensor, *, heads: Tensor | None = None, jitter: bool = False
+    def predict(
+        self, split: Split, rows: Tensor, *, vertex_rows: Tensor | None = None, jitter: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """What the readers tell of one image each: from V_F, normed as injections norm it, and from X_F.
+        """Attributes predicted from V_F, normalized as injection layers normalize it, and from X_F.
 
         Shapes:
-            rows: (batch,)
-            heads: (batch,), rows of those whose vertices come with the images; of whom they show if absent
+            rows: (batch,), one image each
+            vertex_rows: (batch,), rows of the people whose vertices are used; `rows` if absent
             returns: (batch, numbers), twice
         """
-        crops = self.data[source]["crop"]
+        crops = self.data.references[split]["crop"]
         pixels = jitter_crops(crops, rows[:, None]) if jitter else to_pixels(crops[rows])
-        heads = rows if heads is None else heads
+        vertex_rows = rows if vertex_rows is None else vertex_rows
         x_f = self.descriptor.read_faces(pixels)
-        v_f = self.descriptor.describe(x_f, self.method_spec.extra_conditioning(self.data, source, heads[:, None]))
-        readers = ((self.reader, v_f), (self.face_reader, x_f))
-        told, seen = (read(F.layer_norm(x, x.shape[-1:]).mean(dim=1)) for read, x in readers)
-        return told, seen
+        vertices = self.method_spec.extra_conditioning(self.data, split, vertex_rows[:, None])
+        v_f = self.descriptor.describe(x_f, vertices)
+        heads = ((self.head, v_f), (self.face_head, x_f))
+        from_v_f, from_x_f = (head(F.layer_norm(x, x.shape[-1:]).mean(dim=1)) for head, x in heads)
+        return from_v_f, from_x_f
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         people = [self.reference_views[i] for i in self.order.rows(step, self.settings.batch).tolist()]
-        rows = torch.stack([looks[torch.randint(len(looks), ())] for looks in people])
-        swapped = torch.rand(len(rows)) < self.settings.shape_swap * self.has_heads
-        heads = torch.where(swapped, rows.roll(1), rows)
-        own = self.wanted["faces"][rows]
-        wanted, weights = own.clone(), torch.ones_like(own)
-        wanted[:, self.is_shape] = self.wanted["faces"][heads][:, self.is_shape]
-        weights[swapped, -self.embedding_width :] = 0
-        told, seen = self.read("faces", rows, heads=heads, jitter=True)
-        error = ((told - wanted).square() * weights).sum() / weights.sum()
-        figures = {"unexplained": float(error.detach())}
+        rows = torch.stack([views[torch.randint(len(views), ())] for views in people])
+        is_swapped = torch.rand(len(rows)) < self.settings.shape_swap * self.has_vertices
+        vertex_rows = torch.where(is_swapped, rows.roll(1), rows)
+        own = self.attributes["train"][rows]
+        target, weights = own.clone(), torch.ones_like(own)
+        target[:, self.is_shape] = self.attributes["train"][vertex_rows][:, self.is_shape]
+        weights[is_swapped, -self.embedding_width :] = 0
+        from_v_f, from_x_f = self.predict("train", rows, vertex_rows=vertex_rows, jitter=True)
+        loss = ((from_v_f - target).square() * weights).sum() / weights.sum()
+        metrics = {"unexplained": float(loss.detach())}
         if self.settings.face_weight:
-            before = F.mse_loss(seen, own)
-            figures["unexplained_by_face"] = float(before.detach())
-            error = error + self.settings.face_weight * before
-        return error, figures
+            face_loss = F.mse_loss(from_x_f, own)
+            metrics["unexplained_by_face"] = float(face_loss.detach())
+            loss = loss + self.settings.face_weight * face_loss
+        return loss, metrics
 
     @torch.no_grad()
     def sheet(self, path: Path) -> dict[str, float]:
-        """How alike validation people are: by what is known on the left, by what is read on the right, white for the same."""
-        wanted = self.wanted["validation"][self.validation]
-        read, seen = (
+        """Similarity matrices of validation people, true attributes left and predicted right; white is the same."""
+        target = self.attributes["validation"][self.validation]
+        from_v_f, from_x_f = (
             torch.cat(parts)
-            for parts in zip(*map(partial(self.read, "validation"), self.validation.split(32)), strict=True)
+            for parts in zip(*map(partial(self.predict, "validation"), self.validation.split(32)), strict=True)
         )
-        gray = ((torch.cat([cosines(wanted[:64]), cosines(read[:64])], dim=1) + 1) * 127.5).byte().numpy()
+        similarity = torch.cat([cosines(target[:64]), cosines(from_v_f[:64])], dim=1)
+        gray = ((similarity + 1) * 127.5).byte().numpy()
         media.write_image(path, np.kron(np.stack([gray] * 3, axis=-1), np.ones((6, 6, 1), dtype=np.uint8)))
-        figures = {"unseen_r2": explained(read, wanted)}
+        metrics = {"validation_r2": r_squared(from_v_f, target)}
         if self.settings.face_weight:
-            figures["unseen_face_r2"] = explained(seen, wanted)
-        if self.has_heads:
-            # Everybody with the head of the next: how much of that head's shape is told?
-            heads, shape = self.validation.roll(-1), self.is_shape
-            rows = zip(self.validation.split(32), heads.split(32), strict=True)
-            read = torch.cat([self.read("validation", own, heads=other)[0] for own, other in rows])
-            figures["unseen_swapped_shape_r2"] = explained(read[:, shape], self.wanted["validation"][heads][:, shape])
-        return figures
+            metrics["validation_face_r2"] = r_squared(from_x_f, target)
+        if self.has_vertices:
+            # Everyone with the vertices of the next person: how much of that shape is predicted?
+            vertex_rows, shape = self.validation.roll(-1), self.is_shape
+            rows = zip(self.validation.split(32), vertex_rows.split(32), strict=True)
+            predicted = torch.cat([self.predict("validation", own, vertex_rows=other)[0] for own, other in rows])
+            swapped = self.attributes["validation"][vertex_rows][:, shape]
+            metrics["validation_swapped_shape_r2"] = r_squared(predicted[:, shape], swapped)
+        return metrics
 
 
-def explained(read: Tensor, wanted: Tensor) -> float:
-    """Share of the spread of standardized numbers that is read, r2 around 0."""
-    return float(1 - (read - wanted).square().sum() / wanted.square().sum())
+def r_squared(predicted: Tensor, target: Tensor) -> float:
+    """Explained share of the variance of standardized numbers, around 0."""
+    return float(1 - (predicted - target).square().sum() / target.square().sum())
 
 
-def known_of_puppets(settings: PuppetSettings, faces: Shards) -> Tensor:
-    """For each row what is known of its person, (rows, numbers): identity numbers, colors of skin and hair, mean embedding."""
-    embeddings = faces["embedding"].float()
-    known = []
-    for person, rows in faces.rows_of("person").items():
+def puppet_attributes(settings: PuppetSettings, references: Shards) -> Tensor:
+    """For each row the attributes of its person: identity numbers, colors of skin and hair, mean embedding.
+
+    Shapes:
+        returns: (rows, numbers)
+    """
+    embeddings = references["embedding"].float()
+    by_row = []
+    for person, rows in references.rows_of("person").items():
         puppet = person_of(settings, person)
-        truth = np.concatenate([puppet.numbers, puppet.skin, puppet.hair_color])
-        own = torch.cat([torch.from_numpy(truth).float(), embeddings[rows].mean(dim=0)])
-        known += [(row, own) for row in rows]
-    return torch.stack([own for _, own in sorted(known, key=lambda pair: pair[0])])
+        numbers = np.concatenate([puppet.numbers, puppet.skin, puppet.hair_color])
+        attributes = torch.cat([torch.from_numpy(numbers).float(), embeddings[rows].mean(dim=0)])
+        by_row += [(row, attributes) for row in rows]
+    return torch.stack([attributes for _, attributes in sorted(by_row, key=lambda pair: pair[0])])
 
 
 def cosines(rows: Tensor) -> Tensor:
-    """Of all pairs, (rows, rows)."""
+    """Cosine similarity of all pairs, (rows, rows)."""
     unit = F.normalize(rows, dim=1)
     return unit @ unit.T

@@ -1,13 +1,13 @@
 """Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets.
 
-Their neutral heads are known exactly, but when videos are made a network reads them from images, so that is what
-`shape` trains with: training and use then see the same heads.
+The neutral heads of puppets are known exactly, but at inference a network estimates them from images. With `shape` set,
+training uses the same estimates.
 
-F1, the multi-view face collection, is here the set of looks of a person that references are drawn from. What the paper
-takes from CLIP, patch features that know faces already, begins here as the convolutions of a recognizer (`stem`).
+F1, the paper's multi-view face collection, is here the set of views of a person that references are sampled from. In
+the place of CLIP's pretrained patch features, the encoder can be initialized with the convolutions of a recognizer
+(`stem`).
 """
 
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,15 +25,13 @@ from likeness.identity.mesh.puppet_topology import puppet_topology
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training.base.shape_network import heads_of
 from likeness.training.data.datasets import Shards, to_pixels
+from likeness.training.data.pairs import Split, TrainingData, VerticesOf
 from likeness.training.data.render_puppets import PuppetSettings
-from likeness.training.engine.loop import finish, finished, train
-from likeness.training.methods.descriptor import DescriptorSettings, DescriptorStage, known_of_puppets
+from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.methods.descriptor import DescriptorSettings, DescriptorStage, puppet_attributes
 from likeness.training.methods.settings import MethodRecipe
 from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.methods.train import train_method
-
-Heads = Callable[[Tensor], Tensor]
-"""From rows of references (batch, references) to vertices (batch, vertices, 3)."""
 
 
 class FantasyIDRecipe(MethodRecipe):
@@ -41,38 +39,39 @@ class FantasyIDRecipe(MethodRecipe):
 
     kind: Literal["fantasy_id"]
     views: int = Field(default=NUM_VIEWS, ge=1)
-    """Looks of a person in the collection, those that differ most in head pose. 1 is the paper's ablation: images then
-    are their own reference, and clips always have the same one."""
+    """Views of a person in the collection, those that differ most in head pose. 1 is the paper's ablation: an image is
+    then its own reference, and clips of one person always have the same one."""
     stem: Path | None = None
-    """Folder of a recognizer whose first convolutions the encoder's stem, of the same widths, begins as; from nothing if
-    absent."""
+    """Folder of a recognizer whose first convolutions initialize the encoder's stem, which needs the same widths;
+    random weights if absent."""
     shape: Path | None = None
-    """Folder of the network that reads heads from the references, as `generate` has it; the exact heads if absent."""
+    """Folder of the network that estimates heads from the references, as at inference; the exact heads if absent."""
     descriptor: DescriptorSettings | None = None
-    """The stage before the image stage, in which the descriptor alone learns to read a person; none if absent. Where
-    `start` brings one, it goes on from there."""
+    """A stage before the image stage that trains the descriptor alone; none if absent. With `start` it continues from
+    those weights."""
 
     @model_validator(mode="after")
-    def _begins_once(self) -> Self:
+    def _has_one_initialization(self) -> Self:
         if self.stem and self.start:
-            raise ValueError("`stem` begins an adapter that `start` brings already: name one of them")
+            raise ValueError("`stem` initializes an adapter whose weights `start` brings already: name one of them")
         return self
 
 
 class FantasyIDTrainingSpec(MethodTrainingSpec):
-    """FantasyID reads the neutral head of the person."""
+    """FantasyID reads the mesh of the person's neutral head."""
 
     def __init__(self, recipe: FantasyIDRecipe) -> None:
         super().__init__("fantasy_id", FantasyID)
         self.recipe = recipe
 
-    def prepare(self, method: Any, data: dict[str, Any], *, is_new: bool) -> None:
+    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
         encoder = method.descriptor.vertex_encoder
         if encoder is not None:
-            sets = {"faces": self.recipe.faces, "validation": self.recipe.validation}
-            data["heads"] = {
-                name: self._read_heads(data[name]) if self.recipe.shape else exact_heads(settings, data[name])
-                for name, settings in sets.items()
+            data.vertices = {
+                split: self._estimate_heads(data.references[split])
+                if self.recipe.shape
+                else exact_heads(settings, data.references[split])
+                for split, settings in self._puppets().items()
             }
         if not is_new:
             return
@@ -82,48 +81,53 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         if self.recipe.stem:
             load_stem(method.descriptor.face_encoder, self.recipe.stem)
 
-    def begin(self, method: Any, data: dict[str, Any], folder: Path) -> None:
+    def train_first(self, method: Any, data: TrainingData, folder: Path) -> None:
         settings = self.recipe.descriptor
         if settings is None:
             return
-        place, modules = folder / settings.name, {"descriptor": method.descriptor}
-        if finished(place, modules):
+        stage_folder, modules = folder / settings.name, {"descriptor": method.descriptor}
+        if load_finished(stage_folder, modules):
             return
-        sets = {"faces": self.recipe.faces, "validation": self.recipe.validation}
-        known = {name: known_of_puppets(puppets, data[name]) for name, puppets in sets.items()}
-        stage = DescriptorStage(method.descriptor, self, settings, data, known, self.recipe.seed)
-        train(stage, settings, place, seed=self.recipe.seed)
-        finish(place, modules)
+        attributes: dict[Split, Tensor] = {
+            split: puppet_attributes(puppets, data.references[split]) for split, puppets in self._puppets().items()
+        }
+        stage = DescriptorStage(method.descriptor, self, settings, data, attributes, self.recipe.seed)
+        train(stage, settings, stage_folder, seed=self.recipe.seed)
+        save_finished(stage_folder, modules)
 
-    def extra_conditioning(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor | None:
-        """Vertices (batch, vertices, 3): references of one person share one head, or the mean of what each tells of it."""
-        return data["heads"][source](faces) if "heads" in data else None
+    def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor | None:
+        """Vertices (batch, vertices, 3): the exact head, or that of the mean estimate over the references."""
+        return data.vertices[split](rows) if data.vertices else None
 
-    def _read_heads(self, shards: Shards) -> Heads:
+    def _puppets(self) -> dict[Split, PuppetSettings]:
+        return {"train": self.recipe.faces, "validation": self.recipe.validation}
+
+    def _estimate_heads(self, shards: Shards) -> VerticesOf:
         assert self.recipe.shape is not None
         network = ShapeNetwork.load(self.recipe.shape)
         with torch.no_grad():
-            told = torch.cat([network(network.prepare(to_pixels(part)[:, 0])) for part in shards["crop"].split(64)])
-        return lambda faces: network.head(told[faces].mean(dim=1))
+            parts = [network(network.prepare(to_pixels(crops)[:, 0])) for crops in shards["crop"].split(64)]
+        coefficients = torch.cat(parts)
+        return lambda rows: network.head(coefficients[rows].mean(dim=1))
 
-    def reference_views(self, data: dict[str, Any]) -> dict[Any, list[int]]:
-        looks = data["faces"].rows_of("person")
-        landmarks, count = data["faces"]["landmarks"], self.recipe.views
+    def reference_views(self, data: TrainingData) -> dict[Any, list[int]]:
+        references, count = data.references["train"], self.recipe.views
+        landmarks = references["landmarks"]
         return {
             person: rows if len(rows) <= count else _most_different(rows, landmarks, count)
-            for person, rows in looks.items()
+            for person, rows in references.rows_of("person").items()
         }
 
 
-def exact_heads(settings: PuppetSettings, shards: Shards) -> Heads:
-    """The true head of whom each row shows."""
+def exact_heads(settings: PuppetSettings, shards: Shards) -> VerticesOf:
+    """The true head of the person of each row."""
     heads = torch.from_numpy(heads_of(settings))
     people = torch.tensor([fact["person"] for fact in shards.facts])
-    return lambda faces: heads[people[faces[:, 0]]]
+    return lambda rows: heads[people[rows[:, 0]]]
 
 
 def load_stem(encoder: torch.nn.Module, folder: Path) -> None:
-    """Begin with the first convolutions of a recognizer.
+    """Initialize the stem of an encoder with the first convolutions of a recognizer.
 
     Args:
         encoder: A `SmallFeatures`.
@@ -136,21 +140,21 @@ def load_stem(encoder: torch.nn.Module, folder: Path) -> None:
     stem, layers = getattr(encoder, "patch_embed", None), Recognizer.load(folder).layers
     if not isinstance(stem, torch.nn.Sequential):
         raise ConfigError(
-            f"`stem` names {folder}, and the encoder has none. Set `method.encoder_stem` to the recognizer's first `widths`, or "
-            "name no `stem`."
+            f"`stem` is {folder}, but the encoder has no stem. Set `method.encoder_stem` to the recognizer's first "
+            "`widths`, or remove `stem`."
         )
     try:
         stem[:-1].load_state_dict(layers[: len(stem) - 1].state_dict())
     except RuntimeError as error:
         raise ConfigError(
-            f"The convolutions of {folder} do not fit the encoder: {error}. Set `method.encoder_stem` to the first of its "
-            "`widths`, or name no `stem`."
+            f"The convolutions of {folder} do not fit the encoder: {error}. Set `method.encoder_stem` to the first of "
+            "its `widths`, or remove `stem`."
         ) from error
 
 
 def _most_different(rows: list[int], landmarks: Tensor, count: int) -> list[int]:
     poses = [head_pose(landmarks[row, 0].numpy()) for row in rows]
-    return [rows[place] for place in choose_views(poses, count)]
+    return [rows[index] for index in choose_views(poses, count)]
 
 
 def run(recipe: FantasyIDRecipe, folder: Path, cache: Path) -> Path:

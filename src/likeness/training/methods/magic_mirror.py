@@ -6,6 +6,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from likeness.methods.magic_mirror import MagicMirror
+from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.methods.settings import MethodRecipe
 from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.methods.train import train_method
@@ -18,17 +19,17 @@ class MagicMirrorRecipe(MethodRecipe):
 
 
 class MagicMirrorTrainingSpec(MethodTrainingSpec):
-    """Magic Mirror reads the embedding of every image."""
+    """Magic Mirror reads the embedding of every reference."""
 
     def __init__(self) -> None:
         super().__init__("magic_mirror", MagicMirror)
 
-    def prepare(self, method: Any, data: dict[str, Any], *, is_new: bool) -> None:
+    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
         if is_new:
-            method.standardize_embeddings(data["faces"]["embedding"])
+            method.standardize_embeddings(data.references["train"]["embedding"])
 
-    def extra_conditioning(self, data: dict[str, Any], source: str, faces: Tensor) -> Tensor:
-        return data[source]["embedding"][faces]
+    def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor:
+        return data.references[split]["embedding"][rows]
 
 
 def run(recipe: MagicMirrorRecipe, folder: Path, cache: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What the recipe of a method says (`methods.py` trains by it)."""
+"""Settings of a method's recipe."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -16,39 +16,40 @@ class MethodStageSettings(RolloutSettings):
     identity_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without an identity."""
     both_drop: float = Field(default=0.05, ge=0, le=1)
-    """Share of samples without either."""
+    """Share of samples without identity and without prompt."""
     face_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of samples whose loss is taken over the face alone."""
+    """Share of samples whose loss is computed over the face alone."""
     self_reference: float = Field(default=0.3, ge=0, le=1)
-    """Share of images whose reference shows the same scene."""
+    """Share of images whose reference is the target image itself."""
     two_references_every: int = Field(default=4, ge=0)
-    """Every so many steps one with two references a sample; 0 for never."""
+    """One step in this many uses two references a sample; 0 for never."""
     identity_weight: float = Field(default=0.1, ge=0)
-    """The paper's lambda."""
+    """Weight of the identity loss, the paper's lambda."""
     identity_contrast: float = Field(default=0.0, ge=0)
-    """Within the identity loss, the weight of telling each person from the others of a process's share of the step: InfoNCE
-    (arXiv:1807.03748v2, Eq. 4) over the same cosines."""
+    """Within the identity loss, the weight of a contrastive term over the people of a process's share of the step:
+    InfoNCE (arXiv:1807.03748v2, Eq. 4) over the same cosines."""
     identity_samples: int = Field(default=4, ge=0)
-    """At most so many samples of a process's share of a step are decoded for the identity loss."""
+    """At most this many samples of a process's share of a step are decoded for the identity loss."""
     attention_guidance: float = Field(default=0.0, ge=0)
-    """Add this much of what perturbed-attention guidance says over the recipe's `unguided` base to what is learned."""
+    """Scale of perturbed-attention guidance over the recipe's `unguided` base, added to the target v; 0 for none."""
     teacher_scale: float = Field(default=0.0, ge=0)
-    """Learn the v of the recipe's `teacher`, with its references at this strength, in the place of the data's; 0 for none."""
+    """Learn the v of the recipe's `teacher` at this identity scale instead of the data's v; 0 for no teacher."""
     on_policy_distillation_weight: float = Field(default=0.0, ge=0)
-    """Weight of how far the method is from its teacher on latents that it has drawn itself."""
+    """Weight of the squared error to the teacher's v on on-policy latents."""
     perturbed_layers: tuple[int, ...] = ()
-    """Blocks whose attention that guidance perturbs."""
+    """Blocks whose attention is perturbed for `attention_guidance`."""
     min_alpha_bar: float = 0.5
-    """The identity loss is taken where more than this share of the variance is signal."""
+    """The identity loss is computed for samples with more than this share of signal (alpha_bar)."""
     identity_views: int = Field(default=1, ge=1)
-    """Crops of each decoded face that the identity loss is averaged over; those after the first are moved a little and
-    every other one is mirrored, so that no pattern pays that hangs on where pixels lie."""
+    """Crops of each decoded face that the identity loss is averaged over. Those after the first are jittered and every
+    other one is mirrored, so that patterns that depend on exact pixel positions are not rewarded."""
 
     @model_validator(mode="after")
     def _is_used(self) -> Self:
         if self.rollout_samples and not (self.identity_weight or self.on_policy_distillation_weight):
             raise ValueError(
-                f"stage `{self.name}` has rollout_samples, but an identity_weight of 0 and no on_policy_distillation_weight"
+                f"stage `{self.name}` has rollout_samples, but neither an identity_weight nor an "
+                "on_policy_distillation_weight"
             )
         if self.on_policy_distillation_weight and not (self.rollout_samples and self.teacher_scale):
             raise ValueError(
@@ -58,7 +59,7 @@ class MethodStageSettings(RolloutSettings):
             raise ValueError(f"stage `{self.name}` has identity_contrast, but an identity_weight of 0")
         if self.attention_guidance and self.teacher_scale:
             raise ValueError(
-                f"stage `{self.name}` has attention_guidance and teacher_scale: a teacher is guided already"
+                f"stage `{self.name}` has attention_guidance and teacher_scale: a teacher is guided already; set one"
             )
         if self.attention_guidance and not self.perturbed_layers:
             raise ValueError(f"stage `{self.name}` has attention_guidance: name blocks in `perturbed_layers`")
@@ -72,23 +73,23 @@ class MethodRecipe(Settings):
     base: Path
     """Folder of the pipeline."""
     unguided: Path | None = None
-    """Folder of the pipeline as it was before it learned guidance, for stages with `attention_guidance`."""
+    """Folder of the pipeline before it learned guidance, for stages with `attention_guidance`."""
     guidance_teacher: Path | None = None
-    """Folder of an adapter of this shape that was trained over `unguided`, or over `base` where that differs little."""
+    """Folder of an adapter of this shape trained over `unguided` (or over a similar base), for `attention_guidance`."""
     teacher: Path | None = None
-    """Folder of a Magic Mirror adapter over `base`, for stages with a `teacher_scale`."""
+    """Folder of a Magic Mirror adapter over `base`, the distillation teacher of stages with a `teacher_scale`."""
     recognizer: Path
     """Folder of the distilled recognizer."""
     start: Path | None = None
-    """Folder of an adapter of this shape to go on from; from nothing if absent."""
+    """Folder of an adapter of this shape to continue from; new weights if absent."""
     method: dict[str, Any] = Field(default_factory=dict)
-    """Changes of the method's own defaults, say `has_norm = false` for Magic Mirror."""
+    """Changes of the method's own defaults, for example `has_norm = false` for Magic Mirror."""
     faces: PuppetSettings
-    """References, several of each person; images of the same scenes are what the image stage learns."""
+    """References, several of each person; the same scenes are the targets of image stages."""
     clips: PuppetSettings
-    """Of the same seed, so of the same people."""
+    """Targets of clip stages; with the seed of `faces` they show the same people."""
     validation: PuppetSettings
-    """References of people that no step sees."""
+    """References of validation people."""
     without: tuple[str, ...] = ()
-    """Names of stages to leave out: Magic Mirror's ablation of image pre-training."""
+    """Names of stages to skip: Magic Mirror's ablation of image pre-training."""
     stages: tuple[MethodStageSettings, ...] = Field(min_length=1)

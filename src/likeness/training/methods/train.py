@@ -1,20 +1,24 @@
-"""Trains a method on a frozen base: an image stage, then a video stage. Which method, a `MethodTrainingSpec` says."""
+"""Trains a method on a frozen base, stage by stage. A `MethodTrainingSpec` says which method."""
 
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from likeness import files
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, WeightsError
 from likeness.identity.encoders.recognizer import Recognizer
+from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import choose_training_dtype
-from likeness.training.data.pairs import read_base, read_data
+from likeness.training.base.pipelines import read_base
+from likeness.training.data.pairs import TrainingData, read_data
+from likeness.training.data.prompts import TokenizedPrompts
 from likeness.training.engine import checkpoints, distributed
-from likeness.training.engine.logging import Journal
-from likeness.training.engine.loop import finish, finished, train
+from likeness.training.engine.logging import TrainingLogger
+from likeness.training.engine.loop import load_finished, save_finished, train
 from likeness.training.methods.settings import MethodRecipe, MethodStageSettings
 from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.methods.stage import MethodStage
@@ -25,18 +29,34 @@ from likeness.training.objectives.perturbed_guidance import MethodGuidance
 def read_guidance(
     recipe: MethodRecipe, method_spec: MethodTrainingSpec, settings: MethodStageSettings
 ) -> MethodGuidance:
-    """What guides a stage: the recipe's `guidance_teacher` over its `unguided`."""
+    """The guidance of a stage: the recipe's `guidance_teacher` over its `unguided` base."""
     assert recipe.unguided is not None
     assert recipe.guidance_teacher is not None
     pipe = read_base(recipe.unguided)
-    teacher = method_spec.build(pipe.transformer.config, recipe.method)
-    checkpoints.start_from(teacher, recipe.guidance_teacher)
-    return MethodGuidance(
-        pipe,
-        teacher,
-        layers=settings.perturbed_layers,
-        dtype=choose_training_dtype(settings.dtype),
-    )
+    method = method_spec.build(pipe.transformer.config, recipe.method)
+    checkpoints.start_from(method, recipe.guidance_teacher)
+    dtype = choose_training_dtype(settings.dtype)
+    return MethodGuidance(pipe, method, layers=settings.perturbed_layers, dtype=dtype)
+
+
+def read_teacher(
+    base: Path, folder: Path, data: TrainingData, settings: MethodStageSettings, dtype: torch.dtype
+) -> DistillationTeacher:
+    """The distillation teacher of a stage: the Magic Mirror in `folder` over the pipeline in `base`.
+
+    Raises:
+        WeightsError: There is no such adapter or pipeline.
+    """
+    pipe = read_base(base)
+    if not (folder / "config.json").is_file():
+        raise WeightsError(
+            f"No adapter at {folder}, which has no config.json. Name a trained Magic Mirror as `teacher`."
+        )
+    method: Any = MagicMirror.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    method.eval().requires_grad_(False).attach(pipe)
+    prompts = TokenizedPrompts(pipe, method, data.targets[settings.data])
+    embeddings = data.references["train"]["embedding"]
+    return DistillationTeacher(pipe, method, prompts, embeddings, scale=settings.teacher_scale, dtype=dtype)
 
 
 def train_method(
@@ -47,54 +67,59 @@ def train_method(
     *,
     make_stage: Callable[..., MethodStage] = MethodStage,
 ) -> Path:
-    """Train a method and write its adapter to `folder/model`."""
-    unknown = set(recipe.without) - {stage.name for stage in recipe.stages}
+    """Train a method and write its adapter to `folder/model`.
+
+    Raises:
+        ConfigError: The recipe lacks a folder that one of its stages needs, or `without` names no stage.
+    """
+    _check(recipe)
+    logger = TrainingLogger(folder, method_spec.name)
+    pipe, recognizer = read_base(recipe.base), Recognizer.load(recipe.recognizer).requires_grad_(False).eval()
+    torch.manual_seed(recipe.seed)
+    method = method_spec.build(pipe.transformer.config, recipe.method)
+    sets = {"faces": recipe.faces, "validation": recipe.validation, "clips": recipe.clips}
+    data = read_data(sets, pipe, cache, logger)
+    if recipe.start:
+        checkpoints.start_from(method, recipe.start)
+    method_spec.prepare(method, data, is_new=recipe.start is None)
+    method_spec.train_first(method, data, folder)
+    method.attach(pipe)
+    method.trainable_parameters()
+    modules: dict[str, nn.Module] = {method_spec.name: method}
+    for number, settings in enumerate(recipe.stages):
+        stage_folder, seed = folder / settings.name, recipe.seed + number
+        if settings.name in recipe.without or load_finished(stage_folder, modules):
+            continue
+        stage = make_stage(pipe, method, method_spec, recognizer, settings, data, seed)
+        if settings.attention_guidance:
+            stage.guidance = read_guidance(recipe, method_spec, settings)
+        if settings.teacher_scale:
+            assert recipe.teacher is not None
+            stage.teacher = read_teacher(recipe.base, recipe.teacher, data, settings, stage.dtype)
+        train(stage, settings, stage_folder, seed=seed)
+        save_finished(stage_folder, modules)
+    target = folder / "model"
+    if distributed.rank() == 0:
+        with files.write_atomically(target, replaces_folder=True) as draft:
+            copy.deepcopy(method).half().save_pretrained(draft)
+        logger.info(f"adapter written to {target}")
+    return target
+
+
+def _check(recipe: MethodRecipe) -> None:
+    names = [stage.name for stage in recipe.stages]
+    unknown = set(recipe.without) - set(names)
     if unknown:
-        raise ConfigError(
-            f"`without` names {', '.join(sorted(unknown))}; stages are {[s.name for s in recipe.stages]}."
-        )
+        raise ConfigError(f"`without` names {', '.join(sorted(unknown))}; stages are {names}.")
     guided = [stage.name for stage in recipe.stages if stage.attention_guidance]
     if guided and (recipe.unguided is None or recipe.guidance_teacher is None):
         raise ConfigError(
             f"Stage `{guided[0]}` has attention_guidance. Name the base before it learned guidance as the recipe's "
             "`unguided`, and an adapter that was trained over that base as its `guidance_teacher`."
         )
-    taught = [stage.name for stage in recipe.stages if stage.teacher_scale]
-    if taught and recipe.teacher is None:
+    distilled = [stage.name for stage in recipe.stages if stage.teacher_scale]
+    if distilled and recipe.teacher is None:
         raise ConfigError(
-            f"Stage `{taught[0]}` has a teacher_scale. Name a Magic Mirror adapter over `base` as the recipe's `teacher`."
+            f"Stage `{distilled[0]}` has a teacher_scale. Name a Magic Mirror adapter over `base` as the recipe's "
+            "`teacher`."
         )
-    journal = Journal(folder, method_spec.name)
-    pipe, recognizer = read_base(recipe.base), Recognizer.load(recipe.recognizer).requires_grad_(False).eval()
-    torch.manual_seed(recipe.seed)
-    method = method_spec.build(pipe.transformer.config, recipe.method)
-    sets = {"faces": recipe.faces, "validation": recipe.validation, "clips": recipe.clips}
-    data = read_data(sets, pipe, cache, journal)
-    if recipe.start:
-        checkpoints.start_from(method, recipe.start)
-    method_spec.prepare(method, data, is_new=recipe.start is None)
-    method_spec.begin(method, data, folder)
-    method.attach(pipe)
-    method.trainable_parameters()
-    modules: dict[str, nn.Module] = {method_spec.name: method}
-    for number, settings in enumerate(recipe.stages):
-        place = folder / settings.name
-        if settings.name in recipe.without or finished(place, modules):
-            continue
-        stage = make_stage(pipe, method, method_spec, recognizer, settings, data, recipe.seed + number)
-        if settings.attention_guidance:
-            stage.guidance = read_guidance(recipe, method_spec, settings)
-        if settings.teacher_scale:
-            assert recipe.teacher is not None
-            scale, dtype = settings.teacher_scale, stage.dtype
-            stage.teacher = DistillationTeacher(
-                recipe.base, recipe.teacher, data, settings.data, scale=scale, dtype=dtype
-            )
-        train(stage, settings, place, seed=recipe.seed + number)
-        finish(place, modules)
-    target = folder / "model"
-    if distributed.rank() == 0:
-        with files.write_atomically(target, replaces_folder=True) as draft:
-            copy.deepcopy(method).half().save_pretrained(draft)
-        journal.say(f"adapter written to {target}")
-    return target

@@ -1,4 +1,4 @@
-"""What a method in training does for people that no step sees: the error on their faces, and sheets to look at."""
+"""Validation of a method in training, on people outside of the training set: error on faces, and sample sheets."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 from likeness import media
 from likeness.training.data.datasets import to_bytes, to_pixels
 from likeness.training.objectives import diffusion
+from likeness.training.objectives.denoiser import DenoiserInputs
 
 SHEET_PROMPTS = (
     "a {} img in a red sweater turns the head to the left in a park",
@@ -17,49 +18,47 @@ SHEET_PROMPTS = (
 
 @torch.no_grad()
 def face_loss(stage: Any, count: int = 64) -> float:
-    """The error of what is learned (v, and guidance if there is any) on the faces of validation people, at fixed noise.
+    """The squared error of v (with the stage's guidance) on the faces of validation people, at fixed noise.
 
-    Another look of the person is the reference.
+    References show another scene than the target.
     """
-    faces, rows = stage.data["validation"], torch.arange(min(count, len(stage.validation)))
-    looks = faces.rows_of("person")
-    people = [looks[stage.validation.facts[int(row)]["person"]] for row in rows]
-    chosen = torch.tensor(
-        [mine[-1] if mine[-1] != int(row) else mine[0] for mine, row in zip(people, rows, strict=True)]
-    )
+    faces, rows = stage.data.references["validation"], torch.arange(min(count, len(stage.validation)))
+    views = faces.rows_of("person")
+    people = [views[stage.validation.facts[int(row)]["person"]] for row in rows]
+    chosen = torch.tensor([own[-1] if own[-1] != int(row) else own[0] for own, row in zip(people, rows, strict=True)])
     clean = stage.validation["latents"][rows].float()
     timesteps = torch.linspace(20, 980, len(rows)).long()
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     noisy, target = diffusion.add_noise(clean, noise, stage.alpha_bars[timesteps])
-    inputs = (
-        stage.validation_sentences.ids[1][rows],
-        stage.validation_sentences.masks[1][rows],
-        to_pixels(faces["crop"][chosen]).to(stage.dtype),
-        stage.method_spec.extra_conditioning(stage.data, "validation", chosen[:, None]),
-        torch.ones(len(rows), dtype=torch.bool),
-        noisy.to(stage.dtype),
-        timesteps,
+    inputs = DenoiserInputs(
+        token_ids=stage.validation_prompts.ids[1][rows],
+        class_mask=stage.validation_prompts.masks[1][rows],
+        pixels=to_pixels(faces["crop"][chosen]).to(stage.dtype),
+        extra_conditioning=stage.method_spec.extra_conditioning(stage.data, "validation", chosen[:, None]),
+        active=torch.ones(len(rows), dtype=torch.bool),
+        noisy=noisy.to(stage.dtype),
+        timesteps=timesteps,
     )
-    velocity = stage.cast(*inputs).float()
+    velocity = stage.denoiser(inputs).float()
     if stage.guidance is not None:
-        target = target + stage.settings.attention_guidance * stage.guidance(*inputs)
+        target = target + stage.settings.attention_guidance * stage.guidance(inputs)
     face = stage.validation["mask"][rows].float().unsqueeze(2)
     return float(((velocity - target).square() * face).sum() / (face.sum() * clean.shape[2]))
 
 
 @torch.no_grad()
-def draw(stage: Any, path: Path) -> None:
-    """Rows of people: the reference, then frames made from it."""
+def draw_sheet(stage: Any, path: Path) -> None:
+    """One row for each person: the reference, then frames generated from it."""
     length = stage.pipe.transformer.config.max_text_seq_length
     frames = 1 if stage.settings.data == "images" else stage.pipe.transformer.config.sample_frames
-    faces, rows = stage.data["validation"], []
+    faces, rows = stage.data.references["validation"], []
     people = list(faces.rows_of("person").values())[: 4 if frames > 1 else 8]
-    first = torch.tensor([looks[0] for looks in people])
+    first = torch.tensor([views[0] for views in people])
     pixels = to_pixels(faces["crop"][first])
     extra_conditioning = stage.method_spec.extra_conditioning(stage.data, "validation", first[:, None])
-    for words in SHEET_PROMPTS:
+    for template in SHEET_PROMPTS:
         identity = stage.method.encode_tensors(pixels, extra_conditioning)
-        prompts = [words.format(faces.facts[looks[0]]["group"]) for looks in people]
+        prompts = [template.format(faces.facts[views[0]]["group"]) for views in people]
         with stage.method.identity(identity):
             prompt = stage.method.prompt(prompts, max_sequence_length=length)
             clips = diffusion.sample(stage.pipe, num_frames=frames, seed=0, guidance=stage.settings.guidance, **prompt)

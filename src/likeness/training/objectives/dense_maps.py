@@ -1,9 +1,9 @@
-"""Representation alignment with a perfect teacher: a middle block learns from noisy latents what is where.
+"""Representation alignment with exact targets: a middle block predicts dense ground-truth maps from noisy latents.
 
-REPA (arXiv:2410.06940v1) draws the features of a middle block towards those of a pretrained encoder of the clean image.
-Puppets know more than any encoder: parts, normals, places on the head and features of the face, exactly
-(`likeness.puppets.maps`). A small head predicts them from the block's tokens; it learns beside the denoiser and does not
-ship.
+REPA (arXiv:2410.06940v1) aligns the features of a middle block with those of a pretrained encoder of the clean image.
+Puppets give exact targets instead: parts, normals, coordinates on the head and features of the face
+(`likeness.puppets.rendering.maps`). A small head predicts them from the block's tokens; it is trained with the denoiser
+and is not exported.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ _LEAST_STD = 0.02
 
 
 class MapHead(nn.Module):
-    """Predicts dense maps, each channel freed of its mean and scale, from the video tokens of a block."""
+    """Predicts dense maps, with each channel standardized, from the video tokens of a block."""
 
     mean: Tensor
     std: Tensor
@@ -35,7 +35,7 @@ class MapHead(nn.Module):
         self.register_buffer("std", torch.ones(len(CHANNELS), 1, 1))
 
     def measure(self, maps: Tensor) -> None:
-        """Take mean and scale from some maps (samples, frames, channels, height, width), uint8."""
+        """Set mean and scale from maps (samples, frames, channels, height, width), uint8."""
         values = maps.float() / 255
         self.mean.copy_(values.mean(dim=(0, 1, 3, 4)).view(-1, 1, 1))
         self.std.copy_(values.std(dim=(0, 1, 3, 4)).clamp(min=_LEAST_STD).view(-1, 1, 1))
@@ -54,12 +54,12 @@ class MapHead(nn.Module):
         )
 
     def standardize(self, maps: Tensor) -> Tensor:
-        """Maps (..., channels, height, width) as uint8 to what `forward` predicts."""
+        """Standardize maps (..., channels, height, width), uint8: the target of `forward`."""
         return (maps.float() / 255 - self.mean) / self.std
 
 
 class VideoTokens:
-    """Keeps the video tokens that a block of a CogVideoX transformer returned last."""
+    """A hook that stores the video tokens that a block of a CogVideoX transformer returned last."""
 
     def __init__(self, block: nn.Module) -> None:
         self.last: Tensor | None = None
@@ -70,7 +70,7 @@ class VideoTokens:
         self.last = outputs[0]
 
     def take(self) -> Tensor:
-        """The tokens, which are then forgotten so that nothing holds on to the graph."""
+        """Return the tokens and drop the reference to them, which would keep the graph alive."""
         tokens, self.last = self.last, None
         assert tokens is not None, "the transformer has not run"
         return tokens

@@ -1,4 +1,4 @@
-"""What every diffusion stage shares: noise, the loss on v, pieces of text, and sampling for sheets.
+"""What every diffusion stage shares: settings, noise, v-prediction, casting, and sampling for sheets.
 
 CogVideoX predicts v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0 under zero terminal SNR. Its trainers weight the
 error of x0 by 1 / (1 - alpha_bar); that is the plain squared error of v, which is what is computed here.
@@ -20,60 +20,61 @@ from likeness.training.engine.loop import LoopSettings
 Timesteps = Literal["uniform", "logit_normal", "log_snr_normal"]
 STEPS = 1000
 UNIFORM_SHARE = 0.1
-"""Of the timesteps that `log_snr_normal` draws, so many are uniform: pure noise, where sampling begins, is among them."""
+"""Share of the timesteps of `log_snr_normal` that are uniform, so that pure noise is among them."""
 
 
 class DiffusionStageSettings(LoopSettings):
-    """What every stage that learns v says."""
+    """Settings of every stage that learns to predict v."""
 
     data: Literal["images", "clips"]
-    """What it learns from."""
+    """The data set that the stage trains on."""
     text_drop: float = Field(default=0.1, ge=0, le=1)
-    """Share of samples whose sentence is empty, for guidance."""
+    """Share of samples with an empty prompt, for classifier-free guidance."""
     timesteps: Timesteps = "uniform"
-    """Which noise levels are trained how often; `log_snr_normal` draws the logarithm of signal over noise (EDM,
+    """Distribution of the training timesteps; `log_snr_normal` samples the logarithm of signal over noise (EDM,
     arXiv:2206.00364) and looks up the timestep."""
     log_snr_mean: float = 0.0
     """Mean of the logarithm of signal over noise, with `log_snr_normal`."""
     log_snr_std: float = Field(default=2.0, gt=0)
-    """Its standard deviation."""
+    """Standard deviation of it."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of activations, products and what is frozen; weights learn in float32. `auto` is bfloat16 where the processor
-    multiplies it, float32 elsewhere."""
+    """Of activations, products and frozen weights; trained weights are float32. `auto` is bfloat16 on processors that
+    multiply it, float32 elsewhere."""
     guidance: float = 5.0
-    """By the sentence, in sheets and, where a method draws its own latents, in rollouts."""
+    """Classifier-free guidance scale of sample sheets and of rollouts."""
 
 
 def sample_timesteps(count: int, settings: DiffusionStageSettings, alpha_bars: Tensor) -> Tensor:
     """Timesteps of a batch, (count,), by `settings.timesteps`; `alpha_bars` (STEPS,) fall to 0."""
     if settings.timesteps == "log_snr_normal":
         noise_over_signal = ((1 - alpha_bars) / alpha_bars).log()  # Rises with the timestep, to infinity.
-        wanted = settings.log_snr_mean + settings.log_snr_std * torch.randn(count)
-        drawn = torch.searchsorted(noise_over_signal, -wanted).clamp(max=STEPS - 1)
-        return torch.where(torch.rand(count) < UNIFORM_SHARE, torch.randint(STEPS, (count,)), drawn)
+        log_snr = settings.log_snr_mean + settings.log_snr_std * torch.randn(count)
+        timesteps = torch.searchsorted(noise_over_signal, -log_snr).clamp(max=STEPS - 1)
+        return torch.where(torch.rand(count) < UNIFORM_SHARE, torch.randint(STEPS, (count,)), timesteps)
     share = torch.rand(count) if settings.timesteps == "uniform" else torch.sigmoid(torch.randn(count))
     return (share * STEPS).long().clamp(0, STEPS - 1)
 
 
 def add_noise(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """The noisy latents and the v that leads back; `alpha_bar` has one number a sample."""
-    keep, blur = _roots(alpha_bar, clean)
-    return keep * clean + blur * noise, keep * noise - blur * clean
+    """Noisy latents and the target v; `alpha_bar` has one number a sample."""
+    signal, sigma = _scales(alpha_bar, clean)
+    return signal * clean + sigma * noise, signal * noise - sigma * clean
 
 
-def clean_from(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
-    """x0 as the model sees it."""
-    keep, blur = _roots(alpha_bar, noisy)
-    return keep * noisy - blur * velocity
+def predict_clean(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The x0 that v implies."""
+    signal, sigma = _scales(alpha_bar, noisy)
+    return signal * noisy - sigma * velocity
 
 
-def noise_from(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
-    """The noise as the model sees it."""
-    keep, blur = _roots(alpha_bar, noisy)
-    return keep * velocity + blur * noisy
+def predict_noise(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The noise that v implies."""
+    signal, sigma = _scales(alpha_bar, noisy)
+    return signal * velocity + sigma * noisy
 
 
-def _roots(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+def _scales(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of signal and noise, shaped to multiply `like`."""
     shaped = alpha_bar.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
     return shaped.sqrt(), (1 - shaped).sqrt()
 
@@ -95,7 +96,7 @@ def denoise(
         noisy: (batch, frames, channels, height, width)
         text: (batch, tokens, width)
         timesteps: (batch,)
-        frames: places in time of the latent frames, where `noisy` has not all of a clip's: [0, 3] for the first and fourth
+        frames: positions of the latent frames if `noisy` has only some of a clip: [0, 3] for the first and fourth
         returns: v, as `noisy`
     """
     config = transformer.config
@@ -114,39 +115,33 @@ def denoise(
     )[0]
 
 
-def tokenize(tokenizer: Any, sentences: Sequence[str], length: int) -> Tensor:
-    """Padded token ids, as the stock pipeline makes them: (sentences, length)."""
-    padded = tokenizer(list(sentences), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return padded.input_ids
-
-
 class CastParameters(nn.Module):
-    """Runs a module in another dtype while its parameters, and their gradients, stay as they are.
+    """Runs a module in another dtype; its parameters and their gradients keep theirs.
 
-    Those under a name of `wide` stay in float32.
+    Parameters below a module named in `keep_float32` are not cast.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype, *, wide: tuple[str, ...] = ()) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype, *, keep_float32: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.module, self.dtype, self.wide = module, dtype, frozenset(wide)
+        self.module, self.dtype, self.keep_float32 = module, dtype, frozenset(keep_float32)
         if dtype == torch.bfloat16:
-            # The fused attention of a CPU takes four times as long in bfloat16 as plain products do.
+            # On a CPU fused attention in bfloat16 takes four times as long as plain products.
             torch.backends.cuda.enable_flash_sdp(False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         cast = {
             name: p.to(self.dtype)
             for name, p in self.module.named_parameters()
-            if self.wide.isdisjoint(name.split("."))
+            if self.keep_float32.isdisjoint(name.split("."))
         }
         return torch.func.functional_call(self.module, cast, args, kwargs)
 
 
 def cast_base(transformer: nn.Module, method: nn.Module, dtype: torch.dtype) -> None:
-    """Cast what a transformer has of its own, and nothing of the method that it wears."""
-    worn = {id(parameter) for parameter in method.parameters()}
+    """Cast the transformer's own parameters, not those of the attached method."""
+    method_ids = {id(parameter) for parameter in method.parameters()}
     for parameter in transformer.parameters():
-        if id(parameter) not in worn:
+        if id(parameter) not in method_ids:
             parameter.data = parameter.data.to(dtype)
 
 

@@ -1,67 +1,46 @@
-"""A Magic Mirror that has learned teaches another method over the same base: its v takes the place of the data's.
+"""Distillation between methods: a trained Magic Mirror over the same base predicts the v that another method learns.
 
-What it says of noisy latents is already of a whole face and of the person, as far as it draws them, so another method need
-not find out anew, by rollouts and rewards, what of the data a small transformer can draw. It is distillation
-(arXiv:1503.02531v1) between methods: they share base, sentences and references, and no layer.
+The teacher's v is already that of a whole face, as far as the small transformer can draw one, so the student need not
+learn that from rollouts and rewards. It is distillation (arXiv:1503.02531v1): teacher and student share base, prompts
+and references, and no layer.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from likeness.errors import WeightsError
-from likeness.methods.magic_mirror import MagicMirror
-from likeness.training.data.pairs import TokenizedPrompts, read_base
-from likeness.training.methods.denoiser import MethodDenoiser
+from likeness.methods.method import Method
 from likeness.training.objectives import diffusion
+from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
 
 
 class DistillationTeacher:
-    """The teacher over a pipeline of its own.
+    """A frozen teacher over a pipeline of its own.
 
     Args:
-        base: Folder of the pipeline over which it was trained.
-        folder: Its adapter.
-        data: The sets of a stage.
-        targets: Name of the set that the stage learns from.
-        scale: Strength of its references.
-        dtype: Of its products.
-
-    Raises:
-        WeightsError: There is no such adapter or pipeline.
+        pipe: The pipeline over which the teacher was trained; it is cast to `dtype`.
+        method: The teacher, attached to `pipe`.
+        prompts: The `TokenizedPrompts` of the targets, as the teacher tokenizes them.
+        embeddings: (references, embedding_width), by row of the references.
+        scale: Identity scale of the teacher.
+        dtype: Of activations and products.
     """
 
     def __init__(
-        self,
-        base: Path,
-        folder: Path,
-        data: dict[str, Any],
-        targets: str,
-        *,
-        scale: float,
-        dtype: torch.dtype,
+        self, pipe: Any, method: Method, prompts: Any, embeddings: Tensor, *, scale: float, dtype: torch.dtype
     ) -> None:
-        pipe = read_base(base)
-        if not (folder / "config.json").is_file():
-            raise WeightsError(
-                f"No adapter at {folder}, which has no config.json. Name a trained Magic Mirror as `teacher`."
-            )
-        method: Any = MagicMirror.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-        method.eval().requires_grad_(False).attach(pipe)
         diffusion.cast_base(pipe.transformer, method, dtype)
-        wide = tuple(method._keep_in_fp32_modules or ())
-        self.denoiser = diffusion.CastParameters(MethodDenoiser(pipe, method, scale=scale), dtype, wide=wide)
-        self.embeddings: Tensor = data["faces"]["embedding"]
-        self.sentences = TokenizedPrompts(pipe, method, data[targets])
-        self.dtype = dtype
+        keep_float32 = tuple(method._keep_in_fp32_modules or ())
+        denoiser = MethodDenoiser(pipe, method, scale=scale)
+        self.denoiser = diffusion.CastParameters(denoiser, dtype, keep_float32=keep_float32)
+        self.prompts, self.embeddings, self.dtype = prompts, embeddings, dtype
 
     @torch.no_grad()
     def __call__(
         self,
         rows: Tensor,
-        faces: Tensor,
+        references: Tensor,
         pixels: Tensor,
         *,
         is_unconditional: Tensor,
@@ -69,27 +48,27 @@ class DistillationTeacher:
         noisy: Tensor,
         timesteps: Tensor,
     ) -> Tensor:
-        """V of these rows, in float32.
+        """Predict v in float32.
 
         Shapes:
-            rows: (batch,), of the set that is learned from
-            faces: (batch, references), rows of the set of faces
-            pixels: (batch, references, 3, height, width) in [-1, 1]: those faces
-            is_unconditional: (batch,), boolean: whose sentence was dropped
-            active: (batch,), boolean: who has an identity
+            rows: (batch,), rows of the targets
+            references: (batch, references), rows of the references
+            pixels: (batch, references, 3, height, width) in [-1, 1], of those references
+            is_unconditional: (batch,), boolean: which prompts were dropped
+            active: (batch,), boolean: which samples have an identity
             noisy: (batch, frames, channels, height, width)
             timesteps: (batch,)
             returns: as `noisy`
         """
-        count = faces.shape[1]
-        ids = torch.where(is_unconditional[:, None], self.sentences.empty, self.sentences.ids[count][rows])
-        mask = self.sentences.masks[count][rows] & ~is_unconditional[:, None]
-        return self.denoiser(
-            ids,
-            mask,
-            pixels.to(self.dtype),
-            self.embeddings[faces],
-            active,
-            noisy.to(self.dtype),
-            timesteps,
-        ).float()
+        count = references.shape[1]
+        token_ids = torch.where(is_unconditional[:, None], self.prompts.empty, self.prompts.ids[count][rows])
+        inputs = DenoiserInputs(
+            token_ids=token_ids,
+            class_mask=self.prompts.masks[count][rows] & ~is_unconditional[:, None],
+            pixels=pixels.to(self.dtype),
+            extra_conditioning=self.embeddings[references],
+            active=active,
+            noisy=noisy.to(self.dtype),
+            timesteps=timesteps,
+        )
+        return self.denoiser(inputs).float()

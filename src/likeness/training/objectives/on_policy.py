@@ -1,9 +1,8 @@
-"""Latents that a model in training has drawn itself, on the way from noise to a image.
+"""On-policy latents: latents that the model in training has denoised itself, starting almost from noise.
 
-In the data's noisy latents a person already shows, so a model that learns from them alone learns to trust what it is
-given; while sampling it is given its own mistakes. A reward taken on its own latents, with the gradient of the last step
-alone, is ReFL's (arXiv:2304.05977v4). A teacher that says what it would do from there is on-policy distillation
-(arXiv:2306.13649v3).
+In noisy latents of the data the person is already visible, so a model trained on them alone learns to rely on that;
+while sampling it receives its own errors. A reward on its own latents with the gradient of the last step alone is ReFL
+(arXiv:2304.05977v4). A teacher evaluated on them is on-policy distillation (arXiv:2306.13649v3).
 """
 
 from collections.abc import Callable
@@ -13,32 +12,32 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from likeness.training.objectives.diffusion import DiffusionStageSettings, add_noise, clean_from, noise_from
+from likeness.training.objectives.diffusion import DiffusionStageSettings, add_noise, predict_clean, predict_noise
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """From latents (batch, frames, channels, height, width) and timesteps (batch,) to v, shaped as the latents."""
 
 
 class RolloutSettings(DiffusionStageSettings):
-    """What a stage says that learns from its own latents."""
+    """Settings of a stage that can train on on-policy latents."""
 
     rollout_samples: int = Field(default=0, ge=0)
-    """Of at most so many samples of a process's share of a step the identity loss, and with `on_policy_distillation_weight` what a teacher
-    says, is also taken on latents that the method has drawn itself, with `guidance`."""
+    """At most this many samples of a process's share of a step also get the on-policy losses: the identity loss and,
+    with `on_policy_distillation_weight`, the error to the teacher. Rollouts use `guidance`."""
     rollout_steps: int = Field(default=4, ge=1)
-    """Steps in which it draws them."""
+    """DDIM steps of a rollout."""
     rollout_from: float = Field(default=0.03, gt=0, lt=1)
-    """They begin with so little signal of a clip: enough to know where its face will be."""
+    """Share of signal (alpha_bar) of the target at which rollouts start: enough for the position of the face."""
     rollout_to: tuple[float, float] = (0.05, 0.6)
-    """They end anywhere between these shares of signal. Nearer to 1 a recognizer is served sooner than a face."""
+    """Range of the share of signal at which rollouts end. Nearer to 1 the recognizer is exploited."""
 
     @model_validator(mode="after")
     def _goes_on(self) -> Self:
         low, high = self.rollout_to
         if not self.rollout_from <= low <= high < 1:
             raise ValueError(
-                f"rollouts of stage `{self.name}` begin at a share of signal of {self.rollout_from} and end between {low} "
-                f"and {high}: give `rollout_to` two shares below 1, neither below `rollout_from`"
+                f"rollouts of stage `{self.name}` start at a share of signal of {self.rollout_from} and end between "
+                f"{low} and {high}: give `rollout_to` two shares below 1, neither below `rollout_from`"
             )
         return self
 
@@ -47,50 +46,48 @@ class RolloutSettings(DiffusionStageSettings):
 def sample_on_policy(
     denoise: Denoise, clean: Tensor, alpha_bars: Tensor, settings: RolloutSettings
 ) -> tuple[Tensor, Tensor]:
-    """Noisy latents that a model has drawn itself, and the timesteps that they have come to.
+    """Noisy latents from a rollout, and the timesteps at which they ended.
 
     Shapes:
-        clean: (batch, frames, channels, height, width), over which the first noise is laid
+        clean: (batch, frames, channels, height, width); `rollout_from` of them is in the first latents
         alpha_bars: (timesteps,)
         returns: as `clean`; (batch,)
     """
     low, high = settings.rollout_to
     start = timestep_of(torch.full((len(clean),), settings.rollout_from), alpha_bars)
-    ends = timestep_of(low + (high - low) * torch.rand(len(clean)), alpha_bars)
+    end = timestep_of(low + (high - low) * torch.rand(len(clean)), alpha_bars)
     noisy, _ = add_noise(clean, torch.randn_like(clean), alpha_bars[start])
-    return roll_out(denoise, noisy, start, ends, alpha_bars, steps=settings.rollout_steps), ends
+    return roll_out(denoise, noisy, start, end, alpha_bars, steps=settings.rollout_steps), end
 
 
 def timestep_of(signal: Tensor, alpha_bars: Tensor) -> Tensor:
-    """The last timestep with at least this share of signal in its variance, 0 if none has: (batch,) to (batch,)."""
+    """The last timestep whose alpha_bar is at least `signal`, 0 if there is none: (batch,) to (batch,)."""
     return (alpha_bars >= signal[:, None]).sum(dim=1).sub(1).clamp(min=0)
 
 
 @torch.no_grad()
-def roll_out(
-    denoise: Denoise, noisy: Tensor, begins: Tensor, ends: Tensor, alpha_bars: Tensor, *, steps: int
-) -> Tensor:
-    """Go from one timestep of each sample down to another, in DDIM's steps (arXiv:2010.02502v4, Eq. 12, sigma 0).
+def roll_out(denoise: Denoise, noisy: Tensor, start: Tensor, end: Tensor, alpha_bars: Tensor, *, steps: int) -> Tensor:
+    """Denoise each sample from one timestep to another by DDIM (arXiv:2010.02502v4, Eq. 12, sigma 0).
 
     Shapes:
         noisy: (batch, frames, channels, height, width)
-        begins, ends: (batch,), timesteps
+        start, end: (batch,), timesteps
         alpha_bars: (timesteps,)
         returns: as `noisy`
     """
     for step in range(steps):
-        now, after = (torch.lerp(begins.float(), ends.float(), (step + i) / steps).long() for i in (0, 1))
-        noisy = step_to(noisy, denoise(noisy, now).float(), alpha_bars[now], alpha_bars[after])
+        now, after = (torch.lerp(start.float(), end.float(), (step + i) / steps).long() for i in (0, 1))
+        noisy = ddim_step(noisy, denoise(noisy, now).float(), alpha_bars[now], alpha_bars[after])
     return noisy
 
 
-def step_to(noisy: Tensor, velocity: Tensor, now: Tensor, after: Tensor) -> Tensor:
-    """The same clip under the same noise, at another alpha_bar.
+def ddim_step(noisy: Tensor, velocity: Tensor, now: Tensor, after: Tensor) -> Tensor:
+    """The predicted x0 and noise, mixed for another alpha_bar.
 
     Shapes:
         noisy, velocity: (batch, frames, channels, height, width)
         now, after: (batch,), alpha_bar
         returns: as `noisy`
     """
-    clean, noise = clean_from(noisy, velocity, now), noise_from(noisy, velocity, now)
+    clean, noise = predict_clean(noisy, velocity, now), predict_noise(noisy, velocity, now)
     return add_noise(clean, noise, after)[0]

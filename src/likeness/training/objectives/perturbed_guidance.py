@@ -1,12 +1,12 @@
-"""A teacher with perturbed-attention guidance, whose v a student learns to give without the second pass.
+"""Teachers with perturbed-attention guidance, which a student learns to predict in a single forward pass.
 
-Perturbed-attention guidance (arXiv:2403.17377v1): where a transformer's self-attention is replaced by the identity, what
-it draws falls apart, and away from there lies what holds together:
+Perturbed-attention guidance (arXiv:2403.17377v1) replaces the self-attention map of some blocks by the identity and
+moves away from the degraded prediction:
 
     v_guided = v + scale * (v - v_perturbed)
 
-Learned as arXiv:2210.03142v3 learns classifier-free guidance, it costs nothing when sampling, and any pipeline has it. A
-method that is trained over such a base on the data's v alone would unlearn it: `MethodGuidance` says what to add.
+Distilling it follows arXiv:2210.03142v3, which does the same for classifier-free guidance. A method trained over such a
+base on the data's v alone would unlearn the guidance; `MethodGuidance` computes the term to add to the target.
 """
 
 import copy
@@ -22,12 +22,12 @@ from likeness.adapters.blocks.attention import FaceAddedAttnProcessor
 from likeness.adapters.blocks.magic_mirror import FaceLayer
 from likeness.errors import ConfigError
 from likeness.methods.method import Method
-from likeness.training.methods.denoiser import MethodDenoiser, MethodReader
+from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser, ReferenceEncoder
 from likeness.training.objectives.diffusion import CastParameters, cast_base
 
 
 class PerturbedAttnProcessor:
-    """Self-attention of CogVideoX in which every token heeds itself alone.
+    """Self-attention of CogVideoX in which every token attends only to itself.
 
     Shapes:
         hidden_states: (batch, video tokens, width)
@@ -43,7 +43,7 @@ class PerturbedAttnProcessor:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        del attention_mask, image_rotary_emb  # Who heeds nobody needs no place.
+        del attention_mask, image_rotary_emb  # Positions have no effect without attention between tokens.
         assert attn.to_v is not None
         assert attn.to_out is not None
         video, text = (attn.to_out[0](attn.to_v(stream)) for stream in (hidden_states, encoder_hidden_states))
@@ -51,13 +51,13 @@ class PerturbedAttnProcessor:
 
 
 class GuidedTeacher:
-    """A frozen copy of a denoiser as it is now, with perturbed-attention guidance.
+    """A frozen copy of a denoiser with perturbed-attention guidance.
 
     Args:
         denoiser: From token ids, noisy latents and timesteps to v; its `transformer` is CogVideoX's.
-        scale: Weight of the guidance.
+        scale: Guidance scale.
         layers: Blocks whose self-attention is perturbed.
-        dtype: Of its products.
+        dtype: Of activations and products.
 
     Raises:
         ConfigError: There is no such block, or none is named.
@@ -65,86 +65,80 @@ class GuidedTeacher:
 
     def __init__(self, denoiser: Any, *, scale: float, layers: Sequence[int], dtype: torch.dtype) -> None:
         self.scale, self.dtype = scale, dtype
-        self.whole = _frozen_copy(denoiser, dtype)
+        self.plain = _frozen_copy(denoiser, dtype)
         self.perturbed: Any = _frozen_copy(denoiser, dtype)
-        for number in _known(layers, denoiser.transformer):
+        for number in _check_layers(layers, denoiser.transformer):
             self.perturbed.transformer.transformer_blocks[number].attn1.set_processor(PerturbedAttnProcessor())
 
     @torch.no_grad()
-    def __call__(self, ids: Tensor, noisy: Tensor, timesteps: Tensor, guides: Tensor) -> Tensor:
-        """Say v in float32, guided in the rows where `guides`, the copy's own elsewhere.
+    def __call__(self, token_ids: Tensor, noisy: Tensor, timesteps: Tensor, is_guided: Tensor) -> Tensor:
+        """Predict v in float32, with guidance in the rows where `is_guided`.
 
         Shapes:
-            ids: (batch, tokens)
+            token_ids: (batch, tokens)
             noisy: (batch, frames, channels, height, width)
             timesteps: (batch,)
-            guides: (batch,), boolean
+            is_guided: (batch,), boolean
             returns: as `noisy`
         """
-        inputs = (ids, noisy.to(self.dtype), timesteps)
-        whole = self.whole(*inputs).float()
-        away = whole - self.perturbed(*inputs).float()
-        return whole + self.scale * guides.view(-1, 1, 1, 1, 1) * away
+        inputs = (token_ids, noisy.to(self.dtype), timesteps)
+        velocity = self.plain(*inputs).float()
+        difference = velocity - self.perturbed(*inputs).float()
+        return velocity + self.scale * is_guided.view(-1, 1, 1, 1, 1) * difference
 
 
 class MethodGuidance:
-    """What perturbed-attention guidance adds to v over a base that has not learned it, with a method's people in place.
+    """The guidance term v - v_perturbed of a method over the base before that learned guidance.
 
-    A base that learned guidance draws whole faces of nobody in particular; a method over it has to be shown which whole
-    faces are meant.
+    The guided base alone draws whole faces of no particular person; with the method in place the term is specific to
+    the person.
 
     Args:
-        pipe: The pipeline before it learned guidance. The copy of the method stays attached to it.
-        method: An attached or free method that was trained over `pipe`; it is copied.
+        pipe: The pipeline before it learned guidance. A copy of the method stays attached to a copy of it.
+        method: A method that was trained over `pipe`, attached or not; it is copied.
         layers: Blocks whose self-attention is perturbed.
-        dtype: Of the products.
+        dtype: Of activations and products.
 
     Raises:
         ConfigError: There is no such block, or none is named.
     """
 
-    def __init__(
-        self,
-        pipe: Any,
-        method: Method,
-        *,
-        layers: Sequence[int],
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, pipe: Any, method: Method, *, layers: Sequence[int], dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.denoisers: list[CastParameters] = []
-        wide = tuple(method._keep_in_fp32_modules or ())
-        readers = []
+        keep_float32 = tuple(method._keep_in_fp32_modules or ())
+        encoders = []
         for is_perturbed in (False, True):
-            mine = copy.copy(pipe)
+            own_pipe = copy.copy(pipe)
             transformer: Any = _frozen_copy(pipe.transformer, torch.float32)
-            mine.transformer = transformer
-            worn = copy.deepcopy(method).eval().requires_grad_(False).attach(mine)
-            cast_base(transformer, worn, dtype)  # The method's own are cast with each call, its buffers never.
+            own_pipe.transformer = transformer
+            own_method = copy.deepcopy(method).eval().requires_grad_(False).attach(own_pipe)
+            cast_base(
+                transformer, own_method, dtype
+            )  # `CastParameters` casts the method's parameters, not its buffers.
             if is_perturbed:
-                for number in _known(layers, transformer):
+                for number in _check_layers(layers, transformer):
                     _perturb(transformer.transformer_blocks[number])
-            denoiser = MethodDenoiser(mine, worn)
-            self.denoisers.append(CastParameters(denoiser, dtype, wide=wide))
-            readers.append(CastParameters(MethodReader(denoiser), dtype, wide=wide))
-        self.read = readers[0]  # Both copies read alike.
+            denoiser = MethodDenoiser(own_pipe, own_method)
+            self.denoisers.append(CastParameters(denoiser, dtype, keep_float32=keep_float32))
+            encoders.append(CastParameters(ReferenceEncoder(denoiser), dtype, keep_float32=keep_float32))
+        self.encode = encoders[0]  # Encoding does not depend on the transformer.
 
     @torch.no_grad()
-    def __call__(self, *inputs: Any) -> Tensor:
-        """V whole less v perturbed, in float32.
+    def __call__(self, inputs: DenoiserInputs) -> Tensor:
+        """Compute v - v_perturbed in float32.
 
         Shapes:
-            inputs: those of the denoiser, noisy latents (batch, frames, channels, height, width) among them
-            returns: as the latents
+            returns: as `inputs.noisy`
         """
-        _, _, pixels, extra_conditioning, active, *_ = inputs
-        person = self.read(pixels, extra_conditioning, active)
-        whole, perturbed = (denoiser(*inputs, person=person).float() for denoiser in self.denoisers)
-        return whole - perturbed
+        identity = self.encode(inputs.pixels, inputs.extra_conditioning, inputs.active)
+        inputs = inputs.replace(identity=identity)
+        velocity, perturbed = (denoiser(inputs).float() for denoiser in self.denoisers)
+        return velocity - perturbed
 
 
 class PerturbedFaceAttnProcessor(FaceAddedAttnProcessor):
-    """Magic Mirror's attention in which every token heeds itself and, across, the face."""
+    """Magic Mirror's attention in which every token attends only to itself; the cross-attention to the face stays."""
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, *, bias: Tensor | None = None) -> Tensor:
         del query, key, bias
@@ -157,18 +151,18 @@ def _perturb(block: Any) -> None:
         block.layer.attention.processor = PerturbedFaceAttnProcessor()
 
 
-def _known(layers: Sequence[int], transformer: Any) -> Sequence[int]:
+def _check_layers(layers: Sequence[int], transformer: Any) -> Sequence[int]:
     num_layers = len(transformer.transformer_blocks)
     if not layers or not all(0 <= number < num_layers for number in layers):
         raise ConfigError(
             f"perturbed_layers = {list(layers)}, but the transformer has blocks 0 to {num_layers - 1}. "
-            "Name one or more of them; those behind the middle do best."
+            "Name one or more of them; those behind the middle work best."
         )
     return layers
 
 
 def _frozen_copy(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     frozen = copy.deepcopy(module).eval().requires_grad_(False)
-    for parameter in frozen.parameters():  # What diffusers' own `to` would warn of, without buffers.
+    for parameter in frozen.parameters():  # `to(dtype)` would also cast buffers, and diffusers warns of it.
         parameter.data = parameter.data.to(dtype)
     return frozen

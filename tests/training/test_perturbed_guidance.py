@@ -5,7 +5,7 @@ from torch.testing import assert_close
 from likeness.errors import ConfigError
 from likeness.training.base.transformer import BaseStage, BaseStageSettings, Denoiser
 from likeness.training.data.datasets import Shards
-from likeness.training.objectives import diffusion
+from likeness.training.data.prompts import tokenize
 from likeness.training.objectives.perturbed_guidance import GuidedTeacher
 
 SENTENCE = "a woman nods in a park"
@@ -23,7 +23,7 @@ def denoiser(pipe):
 
 @pytest.fixture
 def inputs(pipe):
-    ids = diffusion.tokenize(pipe.tokenizer, [SENTENCE, ""], 32)
+    ids = tokenize(pipe.tokenizer, [SENTENCE, ""], 32)
     return ids, torch.randn(2, 2, 16, 8, 8), torch.tensor([300, 700])
 
 
@@ -31,7 +31,7 @@ def teacher_of(denoiser, layers, scale=0.5):
     return GuidedTeacher(denoiser, scale=scale, layers=layers, dtype=torch.float32)
 
 
-def test_guidance_leads_away_from_attention_that_heeds_nobody(denoiser, inputs, monkeypatch):
+def test_guidance_moves_away_from_perturbed_attention(denoiser, inputs, monkeypatch):
     plain = denoiser(*inputs)
     guided = teacher_of(denoiser, [1])(*inputs, torch.tensor([True, False]))
     attention = denoiser.transformer.transformer_blocks[1].attn1

@@ -4,7 +4,7 @@ import torch
 
 from likeness.errors import WeightsError
 from likeness.identity.encoders.recognizer import Recognizer
-from likeness.training.base.recognizer import DistillStage, DistillStageSettings, agreement, separation
+from likeness.training.base.recognizer import RecognizerStage, RecognizerStageSettings, agreement, verification_auc
 from likeness.training.data.datasets import Shards
 
 
@@ -20,7 +20,7 @@ def test_a_copy_agrees_fully_and_noise_does_not():
 
 def test_separation_is_the_share_of_pairs_in_the_right_order():
     distances, same = np.array([0.1, 0.4, 0.3, 0.9]), np.array([True, True, False, False])
-    assert separation(distances, same) == 0.75
+    assert verification_auc(distances, same) == 0.75
 
 
 def test_a_recognizer_survives_saving(tmp_path):
@@ -38,8 +38,8 @@ def test_it_learns_and_reports(tmp_path):
     points = torch.tensor([[44.0, 60], [56, 60], [72, 60], [84, 60], [64, 76]]).expand(8, 1, 5, 2)
     tensors = {"frames": torch.randint(256, (8, 1, 128, 128, 3), dtype=torch.uint8), "landmarks": points}
     shards = Shards({**tensors, "embedding": torch.randn(8, 8)}, [{"person": row // 2} for row in range(8)])
-    settings = DistillStageSettings(name="s", steps=1, batch=4)
-    stage = DistillStage(Recognizer(8, (8, 8, 8), 32), settings, {"faces": shards, "validation": shards}, 0)
+    settings = RecognizerStageSettings(name="s", steps=1, batch=4)
+    stage = RecognizerStage(Recognizer(8, (8, 8, 8), 32), settings, {"faces": shards, "validation": shards}, 0)
     loss, figures = stage.loss(0)
     loss.backward()
     assert -1 <= figures["cosine"] <= 1

@@ -1,4 +1,4 @@
-"""FantasyID's method_spec: where heads and face encoders come from, and the recipe that ships."""
+"""FantasyID's training spec: where heads and face encoders come from, and the recipe that ships."""
 
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.training import recipes
 from likeness.training.base.shape_network import heads_of
 from likeness.training.data.datasets import Shards
+from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec, exact_heads, load_stem
 
@@ -34,11 +35,11 @@ def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
     network.save(tmp_path)
     recipe = FantasyIDRecipe.model_construct(views=6, shape=tmp_path, faces=settings, validation=settings, stem=None)
     method = FantasyID(width=32, num_layers=1, num_vertices=(2562, 40), vertex_widths=(16,))
-    data = {"faces": shards, "validation": shards}
+    data = TrainingData(references={"train": shards, "validation": shards}, targets={}, validation_targets={})
     FantasyIDTrainingSpec(recipe).prepare(method, data, is_new=False)
     read = ShapeNetwork.load(tmp_path).read
     expected = [read(crops[pair].numpy()) for pair in faces]  # As `generate` has them.
-    assert_close(data["heads"]["faces"](faces).numpy(), np.stack(expected), atol=1e-5, rtol=0)
+    assert_close(data.vertices["train"](faces).numpy(), np.stack(expected), atol=1e-5, rtol=0)
 
 
 def test_a_stem_begins_as_a_recognizers_convolutions_or_is_refused(tmp_path):
@@ -62,7 +63,7 @@ def test_a_stem_begins_as_a_recognizers_convolutions_or_is_refused(tmp_path):
 
 
 def test_a_stem_under_trained_weights_or_another_encoder_is_refused():
-    with pytest.raises(ConfigError, match="`stem` begins an adapter"):
+    with pytest.raises(ConfigError, match="`stem` initializes an adapter"):
         recipes.read(SHIPPED, ['start="runs/somewhere"'])
     with pytest.raises(ConfigError, match="encoder_stem"):
         FantasyID(width=32, num_layers=1, encoder="clip", encoder_stem=(8, 12))

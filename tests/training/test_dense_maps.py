@@ -63,9 +63,9 @@ def test_the_head_reaches_the_block_before_it_and_none_after(pipe):
     with torch.no_grad():
         for parameter in pipe.transformer.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
-    clean, ids = one.data["images"]["latents"][:2].float(), one.ids["images"][:2]
-    one._error(clean, ids, torch.tensor([10, 20]))
-    one.head(one.tokens.take(), 1).square().mean().backward()
+    clean, ids = one.data["images"]["latents"][:2].float(), one.token_ids["images"][:2]
+    one._squared_error(clean, ids, torch.tensor([10, 20]))
+    one.cast_map_head(one.video_tokens.take(), 1).square().mean().backward()
     first, second = pipe.transformer.transformer_blocks
     assert all(p.grad is not None for p in first.ff.parameters())
     assert all(p.grad is None for p in second.parameters())
@@ -122,7 +122,7 @@ def test_a_shifted_schedule_ends_in_pure_noise_too():
 def test_a_block_that_is_not_there_is_refused():
     settings = {"kind": "images", "count": 1, "people": 1}
     recipe = transformer.BaseRecipe(
-        kind="base", vae="vae", pictures=settings, clips=settings, validation=settings,
+        kind="base", vae="vae", images=settings, clips=settings, validation=settings,
         stages=[{"name": "s", "data": "images", "steps": 1, "map_weight": 1.0, "map_layer": 6}],
     )  # fmt: skip
     with pytest.raises(ConfigError, match="map_layer = 6"):

@@ -1,7 +1,7 @@
-"""What a recipe needs at the least, refused before anything starts where no machine like this one can give it.
+"""Lower bounds of what a recipe needs: refuses it before anything starts if this machine cannot provide it.
 
-Estimates are lower bounds: data as they lie on disk and in memory, weights with their optimizer, a millisecond a step.
-What they let through may still be too much.
+Counted are data on disk and in memory, weights with their optimizer, and a millisecond a step. A recipe that passes can
+still need too much.
 """
 
 import contextlib
@@ -15,34 +15,34 @@ from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.training.data import render_puppets, shards
 from likeness.training.engine.loop import LoopSettings
-from likeness.training.engine.resume import stages_of
+from likeness.training.recipes.resume import stages_of
 
 _S_A_MEGAPIXEL = 1.5
-"""Seconds of one core that a megapixel of puppets takes (7 ms for a frame of 64 px); no machine is ten times as fast."""
+"""Seconds of one core to render a megapixel of puppets, as measured; the lower bound is a tenth of it."""
 _S_A_STEP = 1e-3
 _BYTES_A_PROCESS = 300e6
 _WIDEST = 65_536
-"""No layer, vocabulary or count of layers of a model here is near it."""
+"""Upper limit of any width or count of a model."""
 _LONGEST_S = 365 * 86_400.0
 _SAMPLE_ARRAYS = 4
-"""At least so many float32 numbers a step holds for each number of its input: itself, noise, output, gradient."""
+"""Least number of float32 values that a step holds for each value of its input: itself, noise, output, gradient."""
 
 
 def check(recipe: Settings, cache: Path, *, processes: int) -> None:
-    """Refuse a recipe that asks for more than there is.
+    """Refuse a recipe that needs more than this machine has.
 
     Args:
         recipe: Of any kind.
-        cache: Where its data will lie.
-        processes: How many are to train together.
+        cache: Folder of its data.
+        processes: Number of training processes.
 
     Raises:
-        ConfigError: What is asked for, how much of what it needs at least, and what there is.
+        ConfigError: With the setting, the lower bound, and what this machine has.
     """
     stages = stages_of(recipe)
     names = [stage.name.lower() for stage in stages.values()]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"Stages need names of their own: `{'`, `'.join(twice)}` is there twice. Rename one.")
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"Stages need different names: `{'`, `'.join(duplicates)}` is there twice. Rename one.")
     sets = {name: value for name, value in recipe if isinstance(value, render_puppets.PuppetSettings)}
     memory_bytes = _memory_bytes()
     _check_processes(processes, smallest_share(recipe), memory_bytes)
@@ -52,8 +52,8 @@ def check(recipe: Settings, cache: Path, *, processes: int) -> None:
     if needed > memory_bytes:
         sizes = ", ".join(f"{name} {_size(_bytes_of(s, s.count))}" for name, s in sets.items())
         raise ConfigError(
-            f"The data need at least {_size(needed)} of memory ({sizes}), this machine has {_size(memory_bytes)}. Lower `count`, "
-            "`size_px` or `num_frames`."
+            f"The data need at least {_size(needed)} of memory ({sizes}), this machine has {_size(memory_bytes)}. "
+            "Lower `count`, `size_px` or `num_frames`."
         )
     for where, stage in stages.items():
         _check_stage(where, stage, sets, memory_bytes)
@@ -61,16 +61,16 @@ def check(recipe: Settings, cache: Path, *, processes: int) -> None:
 
 
 def smallest_share(recipe: Settings) -> int:
-    """The most processes that can train together, each with a sample in every step."""
-    halves = 2 if "single_every" in type(recipe).model_fields else 1  # Steps on two people have half as many samples.
-    return max(1, min(stage.batch for stage in stages_of(recipe).values()) // halves)
+    """The largest number of processes that all have a sample in every step."""
+    divisor = 2 if "single_every" in type(recipe).model_fields else 1  # Steps on two people have half as many samples.
+    return max(1, min(stage.batch for stage in stages_of(recipe).values()) // divisor)
 
 
 def _check_processes(processes: int, most: int, memory_bytes: float) -> None:
     if processes > most:
         raise ConfigError(
-            f"{processes} processes cannot share a batch that gives {most} of them a sample each. Use `--processes {most}` or "
-            "less, or a larger `batch`."
+            f"{processes} processes need a sample each, and the smallest batch has samples for {most}. Use "
+            f"`--processes {most}` or less, or a larger `batch`."
         )
     if (needed := processes * _BYTES_A_PROCESS) > memory_bytes:
         raise ConfigError(
@@ -86,8 +86,8 @@ def _check_model(recipe: Settings, memory_bytes: float) -> None:
             needed = 20.0 * number * number
             if number > _WIDEST or needed > memory_bytes:
                 raise ConfigError(
-                    f"`{where}` is {number}: at most {_WIDEST} is possible, and a layer so wide needs {_size(needed)} of memory "
-                    f"at the least, where this machine has {_size(memory_bytes)}. Lower it."
+                    f"`{where}` is {number}: the limit is {_WIDEST}, and a layer of that width needs at least "
+                    f"{_size(needed)} of memory, this machine has {_size(memory_bytes)}. Lower it."
                 )
 
 
@@ -97,8 +97,8 @@ def _check_disk(sets: dict[str, render_puppets.PuppetSettings], cache: Path) -> 
     free = shutil.disk_usage(place).free
     if missing > free:
         raise ConfigError(
-            f"The data need at least {_size(missing)} on the disk of {cache}, {_size(free)} are free. Lower `count`, `size_px` "
-            "or `num_frames`, free space, or choose another `--output`."
+            f"The data need at least {_size(missing)} on the disk of {cache}, {_size(free)} are free. Lower `count`, "
+            "`size_px` or `num_frames`, free space, or choose another `--output`."
         )
 
 
@@ -111,7 +111,7 @@ def _check_stage(
     smallest = min((s for s in sets.values()), key=lambda s: _bytes_of(s, 1), default=None)
     if smallest is None:
         return
-    # Latents are the smallest form of a sample: a 64th of its pixels and a quarter of its frames, in 16 channels.
+    # At least its latents: a 64th of the pixels and a quarter of the frames, in 16 channels.
     pixels = smallest.size_px**2 * (1 if smallest.kind in ("images", "faces") else smallest.num_frames)
     needed = 4.0 * _SAMPLE_ARRAYS * stage.batch * pixels / 64 * 16 / 4
     if needed > memory_bytes:
@@ -124,21 +124,21 @@ def _check_stage(
 def _check_time(sets: dict[str, render_puppets.PuppetSettings], stages: dict[str, LoopSettings], cache: Path) -> None:
     cores = os.cpu_count() or 1
     megapixels = sum(_bytes_of(s, s.count) / 3e6 for s in sets.values() if not _is_there(s, cache))
-    drawing_s = megapixels * _S_A_MEGAPIXEL / 10 / cores
+    rendering_s = megapixels * _S_A_MEGAPIXEL / 10 / cores
     training_s = 0.0
     for stage in stages.values():
         ends = [] if stage.steps is None else [stage.steps * _S_A_STEP]
         ends += [] if stage.minutes is None else [60 * stage.minutes]
         training_s += min(ends)
-    if drawing_s + training_s > _LONGEST_S:
+    if rendering_s + training_s > _LONGEST_S:
         raise ConfigError(
-            f"This recipe takes at least {_days(drawing_s)} of drawing puppets and {_days(training_s)} of training. Lower "
-            "`count`, `steps` or `minutes`."
+            f"This recipe takes at least {_days(rendering_s)} of rendering puppets and {_days(training_s)} of "
+            "training. Lower `count`, `steps` or `minutes`."
         )
 
 
 def _is_there(settings: render_puppets.PuppetSettings, cache: Path) -> bool:
-    """Are the first and the last shard there? What is in between is looked at when it is needed."""
+    """Whether the first and the last shard exist. The others are checked when they are read."""
     target, last = render_puppets.folder(settings, cache), (settings.count - 1) // settings.shard
     return all(shards.is_complete(target, i, render_puppets.samples_in(settings, i)) for i in {0, last})
 
@@ -150,7 +150,7 @@ def _bytes_of(settings: render_puppets.PuppetSettings, count: int) -> float:
 
 
 def _memory_bytes() -> float:
-    """Of the machine, or of the container where it has less."""
+    """Memory of the machine, or of the container if that has less."""
     found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
     with contextlib.suppress(OSError, ValueError):  # No such file, or "max".
         found.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -9,7 +9,7 @@ ALPHA_BARS = torch.linspace(0.99, 0.01, 1000)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_who_knows_the_clip_arrives_at_it_with_the_noise_it_began_with(steps):
+def test_an_exact_denoiser_arrives_at_the_clip_with_its_first_noise(steps):
     torch.manual_seed(0)
     clean, noise = torch.randn(2, 3, 4, 5, 5, 5)
     begins, ends = torch.full((3,), 900), torch.tensor([100, 400, 900])
@@ -27,15 +27,15 @@ def test_who_knows_the_clip_arrives_at_it_with_the_noise_it_began_with(steps):
     assert all(mine[2] == 900 for mine in seen)  # Whoever is there already stays.
 
 
-def test_every_step_hears_what_the_one_before_has_drawn():
-    heard = []
+def test_every_step_gets_the_latents_of_the_one_before():
+    latents_seen = []
 
     def denoise(latents, _):
-        heard.append(latents)
+        latents_seen.append(latents)
         return torch.ones_like(latents)
 
     roll_out(denoise, torch.zeros(1, 1, 1, 1, 1), torch.tensor([800]), torch.tensor([200]), ALPHA_BARS, steps=3)
-    assert len({float(latents.sum()) for latents in heard}) == 3
+    assert len({float(latents.sum()) for latents in latents_seen}) == 3
 
 
 def test_the_timestep_of_a_share_of_signal():

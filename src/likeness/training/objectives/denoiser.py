@@ -1,0 +1,90 @@
+"""A frozen base with a method: from token ids, references and noisy latents to v."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
+from torch import Tensor, nn
+
+from likeness.identity.tokens import PersonTokens
+from likeness.methods.method import Method
+from likeness.training.objectives import diffusion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenoiserInputs:
+    """A batch for `MethodDenoiser`."""
+
+    token_ids: Tensor
+    """(batch, tokens)."""
+    class_mask: Tensor
+    """(batch, tokens): which tokens are the class word; with two people the number of the person, from 1."""
+    pixels: Tensor | None
+    """(batch, references, 3, height, width) in [-1, 1]. None where `identity` is given or no sample has one."""
+    extra_conditioning: Tensor | None
+    """What `MethodTrainingSpec.extra_conditioning` returns."""
+    active: Tensor
+    """(batch,), boolean: which samples have an identity."""
+    noisy: Tensor
+    """(batch, frames, channels, height, width)."""
+    timesteps: Tensor
+    """(batch,)."""
+    identity: PersonTokens | None = None
+    """Encoded references. None to encode `pixels` and `extra_conditioning`."""
+
+    def replace(self, **changes: Any) -> Self:
+        return dataclasses.replace(self, **changes)
+
+
+class MethodDenoiser(nn.Module):
+    """From `DenoiserInputs` to v. Only the method is trained."""
+
+    def __init__(self, pipe: CogVideoXPipeline, method: Method, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.method, self.scale = method, scale
+        # In a tuple, so that they are not registered: an attached method's parameters would appear twice.
+        self.base = (pipe.text_encoder, pipe.transformer)
+
+    def forward(self, inputs: DenoiserInputs) -> Tensor:
+        """Predict v.
+
+        Shapes:
+            returns: as `inputs.noisy`
+        """
+        text_encoder, transformer = self.base
+        noisy, timesteps = inputs.noisy, inputs.timesteps
+        with torch.no_grad():
+            text = text_encoder(inputs.token_ids)[0].to(noisy.dtype)
+        if not inputs.active.any():  # Exactly the base; no reference has to be encoded.
+            return diffusion.denoise(transformer, noisy, text, timesteps)
+        identity = inputs.identity
+        if identity is None:
+            assert inputs.pixels is not None
+            identity = self.encode(inputs.pixels, inputs.extra_conditioning)
+        text = self.method.fuse(text, inputs.class_mask, identity, scale=self.scale)
+        regions = self.region_arguments(identity, inputs.class_mask)
+        with self.method.conditioned(identity, active=inputs.active, scale=self.scale, **regions):
+            return diffusion.denoise(transformer, noisy, text, timesteps)
+
+    def encode(self, pixels: Tensor, extra_conditioning: Tensor | None) -> PersonTokens:
+        """The identity tokens of a batch."""
+        return self.method.encode_tensors(pixels, extra_conditioning)
+
+    def region_arguments(self, identity: PersonTokens, class_mask: Tensor) -> dict[str, Any]:
+        """Arguments of `Method.conditioned` that say where each person is; none for one person."""
+        del identity, class_mask
+        return {}
+
+
+class ReferenceEncoder(nn.Module):
+    """Encodes the references of a batch once for all forward passes of a step."""
+
+    def __init__(self, denoiser: MethodDenoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, pixels: Tensor, extra_conditioning: Tensor | None, active: Tensor) -> PersonTokens | None:
+        """The identity tokens of each row, None if no row has an identity; shapes as in `DenoiserInputs`."""
+        return self.denoiser.encode(pixels, extra_conditioning) if active.any() else None

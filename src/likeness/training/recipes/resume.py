@@ -1,0 +1,260 @@
+"""The record of a run, and whether a recipe may continue it.
+
+`recipe.json` of a run holds the resolved settings, checksums of all files that the recipe names, and the version of the
+renderer of its data. It is written at the start of a run and compared when the run is continued: a stage with a
+checkpoint may only be made longer, a stage without one may be changed, and settings outside of stages are fixed by the
+first checkpoint.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from likeness import __version__, files
+from likeness.config import Settings
+from likeness.errors import CheckpointError, WeightsError
+from likeness.training import recipes
+from likeness.training.data import render_puppets
+from likeness.training.engine import checkpoints
+from likeness.training.engine.loop import ADJUSTABLE, FINISHED, LENGTHS, LoopSettings, progress_of
+from likeness.training.recipes import upgrade
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+
+RECORD = "recipe.json"
+
+
+def describe(recipe: Settings) -> dict[str, Any]:
+    """The record of a new run of `recipe`, as JSON.
+
+    Raises:
+        WeightsError: A folder that the recipe names does not exist.
+    """
+    return {
+        "likeness_version": __version__,
+        "settings": recipe.model_dump(mode="json"),
+        "inputs": {name: _checksum(name, path) for name, path in _fields_of(recipe, Path)},
+        "data": {
+            name: render_puppets.digest(settings)
+            for name, settings in _fields_of(recipe, render_puppets.PuppetSettings)
+        },
+        "complete": False,
+    }
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of the run in `folder`, None if there is none.
+
+    Raises:
+        CheckpointError: The record is damaged.
+    """
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+            raise ValueError("it has no settings")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        if not _has_begun(folder):
+            return None
+        raise CheckpointError(
+            f"{path} cannot be read ({error}), so the settings of {folder} are unknown. Restore the file, or use "
+            "another `--output`."
+        ) from error
+    return record
+
+
+def write(folder: Path, record: dict[str, Any]) -> None:
+    files.write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def begin(recipe: Settings, folder: Path) -> bool:
+    """Start a run of `recipe` in `folder`, or continue it. The caller holds the run's lock.
+
+    Returns:
+        Whether anything is left to do: False if the same run is complete.
+
+    Raises:
+        CheckpointError: The run there was started with other settings or data; its record is not changed.
+        WeightsError: A folder that the recipe names does not exist.
+    """
+    now, before = describe(recipe), read(folder)
+    _remove_stale(recipe, folder)
+    if not _has_begun(folder):
+        write(folder, now)
+        return True
+    if before is None:
+        raise CheckpointError(
+            f"{folder} has checkpoints and no {RECORD}, so their settings are unknown. Use another `--output`."
+        )
+    extended = _compare(recipe, folder, _upgraded(before), now)
+    if before.get("likeness_version") != __version__:
+        _LOG.warning(
+            "%s was started with likeness %s; this is %s.", folder, before.get("likeness_version"), __version__
+        )
+    if before.get("complete") and not extended and (folder / "model").is_dir():
+        return False
+    write(folder, now)
+    for stage_folder in extended:
+        _LOG.warning("%s continues: the recipe has made it longer.", stage_folder)
+        (stage_folder / FINISHED).unlink(missing_ok=True)
+    return True
+
+
+def complete(folder: Path) -> None:
+    """Mark a run as complete in its record."""
+    record = read(folder)
+    assert record is not None
+    write(folder, {**record, "complete": True})
+
+
+def stages_of(recipe: Settings) -> dict[str, LoopSettings]:
+    """The stages of a recipe in training order, by their path in the recipe."""
+    stages: dict[str, LoopSettings] = {}
+    for name, value in recipe:
+        if isinstance(value, LoopSettings):  # FantasyID's descriptor, which is trained first.
+            stages[name] = value
+    for number, stage in enumerate(getattr(recipe, "stages", ())):
+        stages[f"stages.{number}"] = stage
+    return stages
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether any stage has a checkpoint or is done."""
+    return any(_stage_has_begun(stage_folder) for stage_folder in folder.glob("*/"))
+
+
+def _stage_has_begun(stage_folder: Path) -> bool:
+    return bool(checkpoints.complete(stage_folder / "checkpoints")) or (stage_folder / FINISHED).exists()
+
+
+def _compare(recipe: Settings, folder: Path, before: dict[str, Any], now: dict[str, Any]) -> list[Path]:
+    """The folders of finished stages that the recipe makes longer.
+
+    Raises:
+        CheckpointError: Something differs that must not.
+    """
+    old, new = (dict(_flat(record["settings"])) for record in (before, now))
+    stages = stages_of(recipe)
+    paths = {key.removesuffix(".name") for key in old.keys() | new.keys() if key.endswith(".name")}
+    begun = {
+        path: folder / str(old[f"{path}.name"])
+        for path in paths
+        if f"{path}.name" in old and _stage_has_begun(folder / str(old[f"{path}.name"]))
+    }
+    changed, resized = [], set()
+    for key in sorted(old.keys() | new.keys()):
+        path = next((path for path in paths if key.startswith(f"{path}.")), None)
+        name = key.rpartition(".")[2]
+        if old.get(key) == new.get(key) or (path is not None and path not in begun):
+            continue
+        if path is not None and key == f"{path}.{name}" and name in (*ADJUSTABLE, *LENGTHS):
+            resized |= {path} if name in LENGTHS else set()
+        elif not (key in before.get("inputs", {}) and key in now["inputs"]):  # Those are compared by checksum below.
+            changed.append(f"`{key}` was {old.get(key)!r}, now it is {new.get(key)!r}")
+    for name, checksum in now["inputs"].items():
+        if (known := before.get("inputs", {}).get(name, checksum)) != checksum:
+            changed.append(f"`{name}` ({new[name]}) has other files than before ({known[:8]}, now {checksum[:8]})")
+    extended = [f for path in stages if path in resized and (f := _resize(path, stages, begun))] if not changed else []
+    if not changed and (extended or not before.get("complete")):
+        for name, digest in now["data"].items():
+            if before.get("data", {}).get(name, digest) != digest:
+                changed.append(f"the puppets of `{name}` are drawn in another way by this version")
+    if changed:
+        raise CheckpointError(
+            f"{folder} was started with something else:\n  "
+            + "\n  ".join(changed)
+            + "\nContinue with what it was started with, or use another `--output`."
+        )
+    return extended
+
+
+def _resize(path: str, stages: dict[str, LoopSettings], begun: dict[str, Path]) -> Path | None:
+    """The folder of a finished stage that is made longer, None if the stage has not finished.
+
+    Raises:
+        CheckpointError: The stage cannot get the length in the recipe.
+    """
+    stage_folder, settings = begun[path], stages[path]
+    saved = checkpoints.complete(stage_folder / "checkpoints")
+    if not saved:
+        raise CheckpointError(
+            f"{stage_folder} has no checkpoint to continue from, so its length cannot be changed. Use another "
+            "`--output`."
+        )
+    state = checkpoints.load_state(saved[-1])
+    if progress_of(settings, state["step"], state["elapsed_s"]) > 1:
+        raise CheckpointError(
+            f"{stage_folder} has already done {state['step']} steps in {state['elapsed_s'] / 60:.1f} minutes, more "
+            f"than the recipe now has (steps {settings.steps}, minutes {settings.minutes}). Raise them, or use another "
+            "`--output`."
+        )
+    if not (stage_folder / FINISHED).exists():
+        return None
+    order = list(stages)
+    if after := [begun[other].name for other in order[order.index(path) + 1 :] if other in begun]:
+        raise CheckpointError(
+            f"{stage_folder} cannot be made longer: stage `{after[0]}` has begun from its weights. Make the last stage "
+            "longer, or use another `--output`."
+        )
+    return stage_folder
+
+
+def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with today's names, and with the defaults of settings that later versions added."""
+    record = upgrade.upgrade_record(record, where=RECORD)
+    try:
+        settings = recipes.build(record["settings"], where=RECORD).model_dump(mode="json")
+    except ValueError:  # A setting that this version does not have; the comparison reports it.
+        return record
+    return {**record, "settings": settings}
+
+
+def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values by dotted path; lists are values unless they are lists of tables."""
+    if isinstance(values, dict):
+        pairs = values.items()
+    elif isinstance(values, list) and values and all(isinstance(value, dict) for value in values):
+        pairs = enumerate(values)
+    else:
+        yield prefix, values
+        return
+    for name, value in pairs:
+        yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
+
+
+def _fields_of(recipe: Settings, kind: type[T]) -> Iterator[tuple[str, T]]:
+    for name, value in recipe:
+        if isinstance(value, kind):
+            yield name, value
+
+
+def _checksum(name: str, path: Path) -> str:
+    """A hash of the names and contents of the files at `path`."""
+    if not path.exists():
+        raise WeightsError(
+            f"`{name}` is {path}, which does not exist. Train it first with the recipe of that name, or set the "
+            f"folder of a trained one: `--set {name}=FOLDER`."
+        )
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
+            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+            with file.open("rb") as opened:
+                digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _remove_stale(recipe: Settings, folder: Path) -> None:
+    """Remove temporary files of killed processes, also those of earlier versions."""
+    stage_folders = [folder / stage.name for stage in stages_of(recipe).values()]
+    for place in (folder, *stage_folders, *(stage_folder / "checkpoints" for stage_folder in stage_folders)):
+        files.remove_stale_temporaries(place)
+        for rest in (*place.glob("*.partial"), *place.glob("partial_*")):
+            files.remove(rest)
