@@ -5,12 +5,12 @@ import pytest
 
 from likeness.errors import ConfigError, FaceError, WeightsError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
+from likeness.evaluation.features import engines as module
 from likeness.evaluation.features.cache import FeatureCache
+from likeness.evaluation.features.engines import check_weights, choose_engines
 from likeness.evaluation.features.landmarks import landmarks_at, overlap
+from likeness.evaluation.features.references import read_references
 from likeness.evaluation.features.registry import FEATURES
-from likeness.evaluation.inputs import engines as module
-from likeness.evaluation.inputs.engines import check_weights, choose_engines
-from likeness.evaluation.inputs.videos import read_references
 from likeness.faces import EYE_CENTERS, DlibEngine
 from likeness.faces.engines import registry as choose
 from likeness.media import write_image, write_video

@@ -16,7 +16,7 @@ from likeness.evaluation.evaluate import EvaluationSettings, evaluate
 from likeness.evaluation.features.base import Footage, comparable
 from likeness.evaluation.features.cache import FeatureCache, VideoInfo
 from likeness.evaluation.features.registry import FEATURES, in_order
-from likeness.evaluation.inputs.videos import VideoItem, resolve_items
+from likeness.evaluation.inputs.video_items import VideoItem, resolve_items
 from likeness.evaluation.metrics.inputs import ReferenceSet, choose_faces, first_face
 from likeness.evaluation.metrics.registry import METRICS, select, why_left_out
 from likeness.evaluation.results.records import load, summarize

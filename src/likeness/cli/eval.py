@@ -115,7 +115,7 @@ def _settings(**values: object) -> "EvaluationSettings":
 
     from likeness.errors import ConfigError
     from likeness.evaluation.evaluate import MAX_WORKERS, EvaluationSettings
-    from likeness.evaluation.inputs.engines import check_weights, choose_engines
+    from likeness.evaluation.features.engines import check_weights, choose_engines
 
     try:
         settings = EvaluationSettings.model_validate(values)

@@ -33,9 +33,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from likeness.errors import FileWriteError, LikenessError, WeightsError
 from likeness.evaluation.features.base import Arrays, Footage
 from likeness.evaluation.features.cache import FeatureCache, Measured, VideoInfo
+from likeness.evaluation.features.engines import Engines, check_weights, choose_engines
+from likeness.evaluation.features.references import References, read_references
 from likeness.evaluation.features.registry import FEATURES, in_order
-from likeness.evaluation.inputs.engines import Engines, check_weights, choose_engines
-from likeness.evaluation.inputs.videos import References, VideoItem, read_references, resolve_items
+from likeness.evaluation.inputs.video_items import VideoItem, resolve_items
 from likeness.evaluation.metrics.inputs import WhichFace
 from likeness.evaluation.metrics.registry import select, why_left_out
 from likeness.evaluation.results.records import EvaluationResult

@@ -10,7 +10,7 @@ from typing import Any
 from likeness.app.bench.manifest import Bench, BenchCase, run_folder, run_lock
 from likeness.errors import ConfigError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
-from likeness.evaluation.inputs.videos import VideoItem
+from likeness.evaluation.inputs.video_items import VideoItem
 from likeness.evaluation.results.records import EvaluationResult
 from likeness.files import write_atomically, write_text
 from likeness.generation.inputs.references import read_faces

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from likeness.evaluation.inputs.engines import Engines, choose_engines
+from likeness.evaluation.features.engines import Engines, choose_engines
 from likeness.records import Face, Metric
 
 Arrays = Mapping[str, np.ndarray]

@@ -4,7 +4,7 @@ import numpy as np
 
 from likeness.errors import FaceError
 from likeness.evaluation.features.base import Arrays
-from likeness.evaluation.inputs.engines import Engines
+from likeness.evaluation.features.engines import Engines
 from likeness.faces import find_faces
 from likeness.records import Face
 

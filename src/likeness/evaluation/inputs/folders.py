@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from likeness.errors import ConfigError, MediaError
-from likeness.evaluation.results.records import SkippedFile
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 """Suffixes of the formats that are read. A file of another name that holds such a video is taken as well."""
@@ -15,6 +15,16 @@ _OTHER_VIDEOS = (".avi", ".m4v", ".mpg", ".mpeg", ".m2ts", ".ts", ".wmv", ".flv"
 _SOUNDS = (".m4a", ".mp3", ".aac", ".wav", ".ogg", ".oga", ".flac", ".opus")
 _ANIMATED_WEBP = 0x02
 """Bit of the flags in a WebP's VP8X chunk (RFC 9649, section 2.7)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedFile:
+    """A file that lay among what was to be evaluated and was not taken."""
+
+    path: str
+    reason: str
+    is_video: bool = False
+    """It seems to be a video, so that figures are not of all videos that were meant."""
 
 
 def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError
-from likeness.evaluation.inputs.folders import VIDEOS, entries, find_skipped_pictures, find_videos, links_elsewhere
+from likeness.evaluation.inputs.folders import (
+    VIDEOS,
+    SkippedFile,
+    entries,
+    find_skipped_pictures,
+    find_videos,
+    links_elsewhere,
+)
 from likeness.evaluation.inputs.reference_matching import (
     Cases,
     few,
@@ -29,8 +36,7 @@ from likeness.evaluation.inputs.reference_matching import (
     shorten,
     title_of,
 )
-from likeness.evaluation.inputs.video_item import VideoItem
-from likeness.evaluation.results.records import SkippedFile
+from likeness.evaluation.inputs.video_items import VideoItem
 
 MANIFESTS = (".csv", ".json", ".toml")
 _COLUMNS = ("video", "system", "name", "identity", "references", "prompt")

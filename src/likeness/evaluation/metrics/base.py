@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from likeness.evaluation.metrics.inputs import MetricInputs
-from likeness.evaluation.results.records import Direction, MetricRecord
+from likeness.evaluation.metrics.record import Direction, MetricRecord
 
 MAGIC_MIRROR = "Magic Mirror, arXiv:2501.03931"
 FANTASY_ID = "FantasyID, arXiv:2502.13995"

@@ -12,35 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from likeness.evaluation.features.base import Arrays, Features, comparable
+from likeness.evaluation.features.base import Arrays, Features
 from likeness.evaluation.features.landmarks import landmarks_at
+from likeness.evaluation.features.references import ReferenceSet
 from likeness.records import Metric
 
 WhichFace = Literal["prominent", "nearest"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ReferenceSet:
-    """The references of one identity.
-
-    Shapes:
-        embeddings: (references, embedding_width), `comparable`
-        landmarks: (references, 5, 2) px
-    """
-
-    embeddings: np.ndarray
-    landmarks: np.ndarray
-    arrays: Mapping[str, np.ndarray]
-    """Embeddings and features of further networks, by feature; one row a reference."""
-    metric: Metric = "distance"
-    """How the engine takes distances."""
-    sizes_px: np.ndarray | None = None
-    """(references, 2): width and height of each picture, NaN where it is not known."""
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(embedding_width,): the mean embedding, `comparable` again."""
-        return comparable(self.embeddings.mean(axis=0, dtype=np.float64), self.metric)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -16,37 +16,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from likeness.errors import MediaError
+from likeness.evaluation.inputs.folders import SkippedFile
+from likeness.evaluation.metrics.record import MetricRecord
 from likeness.files import write_text
 
-Direction = Literal["higher", "lower", "neither"]
 RESULTS = ("report.html", "evaluation.json", "comparison.json", "videos.parquet", "frames.parquet")
 """Everything that `export.publish` writes into a folder."""
 FORMAT = 1
 """Version of the JSON layout."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MetricRecord:
-    """What a number of this name means. The formula stands in docs/metrics.md under the same name."""
-
-    name: str
-    title: str
-    unit: str
-    direction: Direction
-    """Which way is better; `neither` for figures that only describe (a face rate is `higher`, a count neither)."""
-    level: Literal["video", "system"]
-    """`system` metrics compare sets and exist for no single video."""
-    averaged: str
-    """Over what the number of one video is a mean: all frames, frames with a face, pairs."""
-    source: str
-    """The publication or code whose definition it follows, `this project` where there is none."""
-    version: int = 1
-    """Rises whenever the numbers change."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,16 +78,6 @@ class SystemResult:
     num_failed: int
     """Videos with an error; they are in no mean."""
     scores: Mapping[str, Summary] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SkippedFile:
-    """A file that lay among what was to be evaluated and was not taken."""
-
-    path: str
-    reason: str
-    is_video: bool = False
-    """It seems to be a video, so that figures are not of all videos that were meant."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,10 +9,10 @@ import numpy as np
 
 from likeness.errors import LikenessError
 from likeness.evaluation.features.cache import Measured
+from likeness.evaluation.features.engines import Engines, choose_engines
 from likeness.evaluation.features.landmarks import landmarks_at
 from likeness.evaluation.features.networks.features import embed_prompt
-from likeness.evaluation.inputs.engines import Engines, choose_engines
-from likeness.evaluation.inputs.video_item import VideoItem
+from likeness.evaluation.inputs.video_items import VideoItem
 from likeness.evaluation.metrics.base import Metric
 from likeness.evaluation.metrics.identity import consecutive_cosines, cosines_to, distances_to
 from likeness.evaluation.metrics.inputs import (

@@ -1,6 +1,7 @@
-"""What is evaluated: videos, whose they are, and the references of each identity."""
+"""Reference pictures of each identity: embeddings, landmarks and network features, each picture read once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,12 @@ import numpy as np
 from likeness.errors import ConfigError, FaceError, ManyFacesError, MediaError
 from likeness.evaluation.features.base import comparable
 from likeness.evaluation.features.cache import FeatureCache, VideoInfo
+from likeness.evaluation.features.engines import Engines, choose_engines
 from likeness.evaluation.features.landmarks import landmarks_of_reference
 from likeness.evaluation.features.registry import FEATURES
-from likeness.evaluation.inputs.engines import Engines, choose_engines
-from likeness.evaluation.inputs.reference_matching import match_person, plain
-from likeness.evaluation.inputs.video_item import VideoItem
-from likeness.evaluation.metrics.inputs import ReferenceSet
 from likeness.faces import read_face
 from likeness.media import read_image
-from likeness.records import Face
+from likeness.records import Face, Metric
 from likeness.weights import sha256_of
 
 ReferencePicture = str | Path | np.ndarray | Face
@@ -25,34 +23,28 @@ References = Mapping[str, Sequence[ReferencePicture]]
 _REFERENCE_VERSION = 2
 
 
-def resolve_items(
-    videos: Sequence[str | Path | VideoItem], references: References | None, prompts: Mapping[str, str] | None
-) -> list[VideoItem]:
-    """Give every video its name, identity and prompt (without the trigger word), sorted by system and name.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ReferenceSet:
+    """The references of one identity.
 
-    Raises:
-        ConfigError: there is no video, a name stands twice, or a video belongs to nobody or to nobody known.
+    Shapes:
+        embeddings: (references, embedding_width), `comparable`
+        landmarks: (references, 5, 2) px
     """
-    if not videos:
-        raise ConfigError("No videos were given; at least one is needed.")
-    items: dict[tuple[str, str], VideoItem] = {}
-    for video in videos:
-        item = video if isinstance(video, VideoItem) else VideoItem(path=video)
-        key = (item.system, item.title)
-        if key in items:
-            raise ConfigError(
-                f"Two videos of the system `{item.system}` are called `{item.title}`: {items[key].path} and "
-                f"{item.path}. Give them names or systems of their own."
-            )
-        prompt = item.prompt if item.prompt is not None else (prompts or {}).get(item.title)
-        items[key] = VideoItem(
-            path=item.path,
-            identity=None if references is None else _identity_of(item, references),
-            prompt=None if prompt is None else plain(prompt),
-            system=item.system,
-            name=item.title,
-        )
-    return [items[key] for key in sorted(items)]
+
+    embeddings: np.ndarray
+    landmarks: np.ndarray
+    arrays: Mapping[str, np.ndarray]
+    """Embeddings and features of further networks, by feature; one row a reference."""
+    metric: Metric = "distance"
+    """How the engine takes distances."""
+    sizes_px: np.ndarray | None = None
+    """(references, 2): width and height of each picture, NaN where it is not known."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(embedding_width,): the mean embedding, `comparable` again."""
+        return comparable(self.embeddings.mean(axis=0, dtype=np.float64), self.metric)
 
 
 def read_references(
@@ -95,23 +87,6 @@ def read_references(
             },
         )
     return sets
-
-
-def _identity_of(item: VideoItem, references: References) -> str:
-    if item.identity is not None:
-        if item.identity in references:
-            return item.identity
-        raise ConfigError(
-            f"{item.path} shows `{item.identity}`, of whom there is no reference. "
-            f"Known: {', '.join(sorted(references)) or 'nobody'}."
-        )
-    identity = match_person(item.title, references)
-    if identity is None:
-        raise ConfigError(
-            f"{item.path} belongs to nobody: its name begins with none of {', '.join(sorted(references))}. "
-            "Rename it, or name the identity in a manifest."
-        )
-    return identity
 
 
 def _read_reference(
