@@ -24,13 +24,13 @@ from claims import Benchmark
 from scipy.stats import ConstantInputWarning, spearmanr
 
 from likeness.errors import FaceError
-from likeness.evaluation.features.base import Arrays, Footage
-from likeness.evaluation.features.cache import Measured, VideoInfo
-from likeness.evaluation.features.registry import FEATURES, in_order
+from likeness.evaluation.features.base import Arrays, DecodedVideo
+from likeness.evaluation.features.cache import MeasuredVideo, VideoInfo
+from likeness.evaluation.features.registry import FEATURES, sort_by_dependency
 from likeness.evaluation.metrics.inputs import ReferenceSet
 from likeness.evaluation.metrics.landmark_motion import motion_between_frames
 from likeness.evaluation.metrics.registry import METRICS
-from likeness.evaluation.results.score import look
+from likeness.evaluation.results.score import build_metric_inputs
 from likeness.faces import read_face
 from likeness.media import resize
 from likeness.puppets import Person, sample_clip, sample_image, sample_person
@@ -52,7 +52,9 @@ ACTIONS = (
 )
 MEASURED_FEATURES = {"faces", "flow"}
 MEASURED = [
-    name for name, metric in METRICS.items() if metric.of_video is not None and set(metric.needs) <= MEASURED_FEATURES
+    name
+    for name, metric in METRICS.items()
+    if metric.compute_for_video is not None and set(metric.required_features) <= MEASURED_FEATURES
 ]
 EXPECTED: dict[str, dict[str, int]] = {
     "another person": {
@@ -170,7 +172,7 @@ def copy(frames: np.ndarray, degree: float, picture: np.ndarray) -> np.ndarray:
 def find_all_faces(clips: Iterable[np.ndarray]) -> list[Arrays]:
     """The feature `faces` of each clip, found in one go: what clips share is looked at once."""
     clips = list(clips)
-    faces = FEATURES["faces"].compute(Footage(frames=np.concatenate(clips), fps=FPS), {})
+    faces = FEATURES["faces"].compute(DecodedVideo(frames=np.concatenate(clips), fps=FPS), {})
     ends = np.cumsum([len(clip) for clip in clips])
     parts = []
     for begin, end in zip(ends - [len(clip) for clip in clips], ends, strict=True):
@@ -182,10 +184,10 @@ def find_all_faces(clips: Iterable[np.ndarray]) -> list[Arrays]:
 
 def measure(frames: np.ndarray, faces: Arrays, sitter: Sitter, gallery: np.ndarray) -> dict[str, float]:
     """Every metric of one changed clip. The gallery's first row is the right person."""
-    footage, features = Footage(frames=frames, fps=FPS), {"faces": faces}
-    for name in in_order(MEASURED_FEATURES):
+    video, features = DecodedVideo(frames=frames, fps=FPS), {"faces": faces}
+    for name in sort_by_dependency(MEASURED_FEATURES):
         if name not in features:
-            features[name] = FEATURES[name].compute(footage, features)
+            features[name] = FEATURES[name].compute(video, features)
     info = VideoInfo(num_frames=len(frames), fps=FPS, width_px=frames.shape[2], height_px=frames.shape[1])
     references = ReferenceSet(
         embeddings=np.stack([face.embedding for face in sitter.faces]),
@@ -193,12 +195,12 @@ def measure(frames: np.ndarray, faces: Arrays, sitter: Sitter, gallery: np.ndarr
         arrays={},
         sizes_px=np.full((len(sitter.faces), 2), sitter.picture.shape[0], dtype=np.float64),
     )
-    view = look(Measured(info=info, features=features), references, gallery, 0, "prominent")
+    inputs = build_metric_inputs(MeasuredVideo(info=info, features=features), references, gallery, 0, "prominent")
     scores = {}
     for name in MEASURED:
-        of_video = METRICS[name].of_video
-        assert of_video is not None
-        scores[name] = of_video(view)
+        compute_for_video = METRICS[name].compute_for_video
+        assert compute_for_video is not None
+        scores[name] = compute_for_video(inputs)
     return scores
 
 

@@ -86,8 +86,8 @@ def test_what_is_cached_of_one_pair_of_engines_is_not_taken_for_another(folder, 
     assert run(folder, tmp_path, landmark_engine="open/sface").videos == first.videos
     assert run(folder, tmp_path).videos == run(folder).videos
     pair = choose_engines(None, paper_points.name)
-    assert FEATURES["faces"].kind(pair) == "faces-1-dlib"
-    assert FEATURES["landmarks"].kind(pair) == "landmarks-1-open_sface"
+    assert FEATURES["faces"].cache_key(pair) == "faces-1-dlib"
+    assert FEATURES["landmarks"].cache_key(pair) == "landmarks-1-open_sface"
 
 
 def test_a_reference_whose_face_the_landmark_engine_misses_is_refused(folder, paper_points, monkeypatch):

@@ -86,7 +86,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page):
 def test_the_page_shows_every_part(page):
     for part in (
         "Ours & <theirs>",
-        "Videos without figures",
+        "Failed videos",
         "It is damaged.",
         "Systems compared",
         "Benjamini and Hochberg",

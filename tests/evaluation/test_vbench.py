@@ -113,10 +113,10 @@ def test_what_was_measured_is_kept_until_videos_or_prompts_change(command, resul
     [
         (
             "fail",
-            "exit code 0, and it wrote no result.*NVIDIA GPU.*Last said: RuntimeError: Found no NVIDIA driver on",
+            "exit code 0, and it wrote no result.*NVIDIA GPU.*Last output: RuntimeError: Found no NVIDIA driver on",
         ),
         ("die", "exit code 0, and it wrote no result"),
-        ("garbage", "is not what was expected"),
+        ("garbage", "has an unexpected layout"),
         ("short", "lacks 1 of 4 videos"),
         ("nan", "not finite"),
     ],

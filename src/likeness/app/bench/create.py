@@ -10,7 +10,7 @@ from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, 
 from likeness.app.bench.protocols import ANYBODY, Protocol, build_cases, choose_people, group_of
 from likeness.app.folders import new_contents
 from likeness.errors import ConfigError, FaceError, LikenessError
-from likeness.evaluation.inputs.reference_matching import PICTURES
+from likeness.evaluation.inputs.folders import PICTURES
 from likeness.faces import find_faces, read_face
 from likeness.identity.face_shape import load_source
 from likeness.media import write_image

@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from likeness.app.folders import FileName, is_plain_name
 from likeness.config import Settings, load, save
 from likeness.errors import ConfigError
-from likeness.evaluation.inputs.reference_matching import plain
+from likeness.evaluation.inputs.reference_matching import remove_trigger_words
 from likeness.files import lock, write_text
 from likeness.weights import sha256_of
 
@@ -151,7 +151,7 @@ class Bench(Settings):
         """Write the cases for other systems, and then the manifest: a folder that has one is whole."""
         entries: dict[str, Any] = {
             case.name: {
-                "prompt": plain(case.prompt),
+                "prompt": remove_trigger_words(case.prompt),
                 "img_paths": [
                     f"{REFERENCES}/{case.identity}/{file}" for file in self.by_name[case.identity].references
                 ],

@@ -22,7 +22,7 @@ from likeness.app.study.manifest import ANSWERS, MANIFEST, SITE, AttentionCheck,
 from likeness.app.study.pairing import VideoSet
 from likeness.app.study.questions import Questionnaire
 from likeness.errors import ConfigError
-from likeness.evaluation.inputs.reference_matching import plain
+from likeness.evaluation.inputs.reference_matching import remove_trigger_words
 from likeness.media import read_image, read_video, resize, write_image, write_video
 from likeness.weights import sha256_of
 
@@ -108,7 +108,7 @@ def plan_study(
             system=system,
             video=one.name,
             references=tuple(picture_names[picture] for picture in one.references),
-            prompt=plain(one.prompt) if one.prompt and questionnaire.shows("prompt") else None,
+            prompt=remove_trigger_words(one.prompt) if one.prompt and questionnaire.shows("prompt") else None,
         )
         for name, (one, system) in zip(names[: len(videos)], videos, strict=True)
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError, ResourceError
-from likeness.evaluation.inputs.reference_matching import title_of
+from likeness.evaluation.inputs.reference_matching import normalize_name
 
 Figures = dict[str, dict[tuple[str, str], float]]
 """Metric -> (system, video) -> number."""
@@ -54,7 +54,7 @@ def _collect(rows: Iterable[Mapping[str, Any]]) -> Figures:
             number = _number(text)
             if metric in ("system", "video", "name") or number is None:
                 continue
-            own, key = figures.setdefault(metric, {}), (str(system), title_of(str(video)))
+            own, key = figures.setdefault(metric, {}), (str(system), normalize_name(str(video)))
             if key in own:
                 raise ValueError(f"`{video}` of `{system}` has several rows with `{metric}`")
             own[key] = number

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError
+from likeness.evaluation.inputs.folders import VIDEOS, files_in
 from likeness.evaluation.inputs.reference_matching import (
-    VIDEOS,
-    files_in,
-    find_people,
     find_prompt,
-    match_person,
+    find_references,
+    list_names,
+    match_identity,
     read_cases,
-    shorten,
 )
 
 
@@ -80,7 +79,7 @@ def pair_videos(
     if not complete:
         raise ConfigError("No video name occurs in every folder. Give the same names to what is compared.")
     told = read_cases(manifest, references) if manifest else {}
-    people = find_people(references) if manifest is None else {}
+    people = find_references(references) if manifest is None else {}
     sets = []
     for name in complete:
         videos = {system: found[system][name] for system in systems}
@@ -109,13 +108,13 @@ def _videos(folder: Path) -> dict[str, Path]:
 
 
 def _match(name: str, people: Mapping[str, tuple[Path, ...]]) -> tuple[Path, ...]:
-    person = match_person(name, people)
+    person = match_identity(name, people)
     return () if person is None else people[person]
 
 
 def _missing(names: Sequence[str], found: Mapping[str, Mapping[str, Path]]) -> str:
     lines = [
-        f"  {system} lacks {shorten([name for name in names if name not in videos])}"
+        f"  {system} lacks {list_names([name for name in names if name not in videos])}"
         for system, videos in found.items()
         if len(videos) < len(names)
     ]
@@ -130,6 +129,6 @@ def _unpaired(name: str, references: Path, people: Mapping[str, Any], manifest: 
     if manifest is not None:
         return f"{manifest} has no entry `{name}`, but there is such a video. Add it."
     return (
-        f"No reference for the video `{name}`: {references} has pictures of {shorten(sorted(people))}. Begin the "
+        f"No reference for the video `{name}`: {references} has pictures of {list_names(sorted(people))}. Begin the "
         "video's name with the picture's (`anna.jpg`, `anna_2.mp4`), or give a `--manifest`."
     )

@@ -1,4 +1,4 @@
-"""What the result says about a metric. It imports nothing heavy: results are read without any face engine."""
+"""The description of a metric in a result; it imports nothing heavy, so results load without a face engine."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,18 +8,18 @@ Direction = Literal["higher", "lower", "neither"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricRecord:
-    """What a number of this name means. The formula stands in docs/metrics.md under the same name."""
+    """Description of a metric; docs/metrics.md has the formula under the same name."""
 
     name: str
     title: str
     unit: str
     direction: Direction
-    """Which way is better; `neither` for figures that only describe (a face rate is `higher`, a count neither)."""
+    """Which way is better; `neither` for values that only describe."""
     level: Literal["video", "system"]
-    """`system` metrics compare sets and exist for no single video."""
+    """`system` metrics compare sets; single videos do not have them."""
     averaged: str
-    """Over what the number of one video is a mean: all frames, frames with a face, pairs."""
+    """What a video's value is averaged over: all frames, frames with a face, pairs."""
     source: str
-    """The publication or code whose definition it follows, `this project` where there is none."""
+    """Publication or code that defines it, or `this project`."""
     version: int = 1
-    """Rises whenever the numbers change."""
+    """Increased whenever the numbers change."""

@@ -1,6 +1,6 @@
-"""The environment in which the real VBench runs: its own, because its pins (transformers 4.33, numpy 1) exclude ours.
+"""A separate virtual environment for VBench, whose pins (transformers 4.33, numpy 1) conflict with ours.
 
-`set_up` makes it by one command in `$LIKENESS_HOME/environments/vbench`. Networks are fetched by VBench itself when a
+`set_up` creates it in `$LIKENESS_HOME/environments/vbench`. Networks are fetched by VBench itself when a
 dimension first needs them, into `~/.cache/vbench` (or `$VBENCH_CACHE_DIR`), with wget, git and unzip.
 """
 
@@ -26,14 +26,14 @@ REQUIREMENTS = (
     "setuptools<70",
 )
 PYTHONS = ((3, 9), (3, 10), (3, 11))
-"""Those for which transformers 4.33.2 finds its tokenizers as wheels."""
+"""Versions for which transformers 4.33.2 finds tokenizers as wheels."""
 SETUP = "likeness eval --vbench-setup"
 _READY = "likeness_ready"
-"""A file that is written last, so that an environment whose making was killed is noticed."""
+"""A file that is written last, to recognize an incomplete environment."""
 
 
 def environment() -> Path:
-    """Where VBench's environment is, or would be."""
+    """The folder of VBench's environment."""
     return home() / "environments" / "vbench"
 
 
@@ -133,6 +133,7 @@ def _run(command: list[str], variables: dict[str, str], on_line: Callable[[str],
     if process.returncode:
         tail = "\n".join(f"  {line}" for line in last)
         raise ResourceError(
-            f"Making VBench's environment failed at `{' '.join(command[:4])} ...` (exit {process.returncode}):\n{tail}\n"
+            f"Creating VBench's environment failed at `{' '.join(command[:4])} ...` "
+            f"(exit {process.returncode}):\n{tail}\n"
             f"Check network and disk, then run `{SETUP}` again; what is here is kept."
         )

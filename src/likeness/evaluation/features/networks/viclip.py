@@ -1,7 +1,7 @@
 """ViCLIP, by which VBench's overall consistency compares a video with its sentence (arXiv:2307.06942v2).
 
 A CLIP of size L/14 whose picture side reads the patches of eight frames at once, for `ViClip-InternVid-10M-FLT.pth`.
-Text is cut to 32 tokens, the last of which is always the end of the text: of a long prompt only the beginning is scored.
+Text is cut to 32 tokens, the last of which always ends the text: only the beginning of a long prompt is scored.
 Names of modules are those of the published file.
 """
 
