@@ -242,7 +242,9 @@ class FlameModel:
         assert not is_measured
         self.asked.append(settings.shape)
         frames = np.zeros((1, 32, 32, 3), np.uint8)
-        return [Clip(frames=frames, fps=8.0, prompt=requests[0].prompt, settings={"seed": 1, "shape": settings.shape}, similarity=None, references=())]  # fmt: skip
+        told = {"seed": 1, "shape": settings.shape}
+        prompt = requests[0].prompt
+        return [Clip(frames=frames, fps=8.0, prompt=prompt, settings=told, similarity=None, references=())]
 
 
 def head():

@@ -160,7 +160,11 @@ def test_a_folder_of_folders_names_them(tree):
         read_request([str(tree)], tree / "people")
 
 
-CSV = "video,system,name,identity,references,prompt\nours/bob.mp4,a,1,bob,,A man waves.\ntheirs/bob.mp4,b,1,,people/bob.png,\n"
+CSV = (
+    "video,system,name,identity,references,prompt\n"
+    "ours/bob.mp4,a,1,bob,,A man waves.\n"
+    "theirs/bob.mp4,b,1,,people/bob.png,\n"
+)
 ROWS = [
     {"video": "ours/bob.mp4", "system": "a", "name": "1", "identity": "bob", "prompt": "A man waves."},
     {"video": "theirs/bob.mp4", "system": "b", "name": "1", "references": ["people/bob.png"]},

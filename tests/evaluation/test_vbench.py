@@ -186,7 +186,8 @@ def test_an_environment_that_is_not_whole_says_how_to_make_it(command, monkeypat
 
 def fake_python(path, version, exit_code=0):
     path.write_text(
-        f'#!/bin/sh\nif [ "$1" = "-c" ]; then echo {version}; exit 0; fi\necho "no room on the disk"\nexit {exit_code}\n'
+        f'#!/bin/sh\nif [ "$1" = "-c" ]; then echo {version}; exit 0; fi\n'
+        f'echo "no room on the disk"\nexit {exit_code}\n'
     )
     path.chmod(0o755)
     return str(path)

@@ -1,7 +1,7 @@
-"""Automatic figures of the same videos, read from CSV, JSON or Parquet, to be held against what people say.
+"""Read automatic metrics of a study's videos from CSV, JSON or Parquet, to correlate them with ratings.
 
-A table has a row for each video: `system`, `video` (or `name`), and columns of numbers. The JSON of
-`likeness eval` is read as it is.
+A table has a row for each video: `system`, `video` (or `name`), and columns of numbers. `evaluation.json` of
+`likeness eval` is supported.
 """
 
 import csv
@@ -21,10 +21,10 @@ Figures = dict[str, dict[tuple[str, str], float]]
 
 
 def read_figures(path: Path) -> Figures:
-    """Read a table of figures.
+    """Read a table of metrics.
 
     Raises:
-        ConfigError: The file is no such table.
+        ConfigError: The file is not such a table.
         ResourceError: It is Parquet and the reader is not installed.
     """
     readers = {".csv": _read_csv, ".json": _read_json, ".parquet": _read_parquet}

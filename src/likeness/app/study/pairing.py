@@ -1,4 +1,4 @@
-"""Which videos are compared, and whose picture stands beside them."""
+"""Pair the videos of several systems with each other and with reference pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from likeness.evaluation.inputs.reference_matching import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoSet:
-    """The videos that the systems made of one person and one sentence."""
+    """The videos of all systems for one person and prompt."""
 
     name: str
     videos: Mapping[str, Path]
@@ -39,7 +39,7 @@ def read_systems(folders: Sequence[str]) -> dict[str, Path]:
         folder = Path(path if equals else word)
         name = name if equals else folder.resolve().name
         if not folder.is_dir():
-            raise ConfigError(f"{folder} is no folder. Name a folder of videos for each system.")
+            raise ConfigError(f"{folder} is no folder. Give a folder of videos for each system.")
         if not name or not name.isprintable():
             raise ConfigError(
                 f"A system cannot be called {name!r}: its name is printed and shown. Name it: `name={str(folder)!r}`."
@@ -59,31 +59,32 @@ def pair_videos(
     manifest: Path | None = None,
     allow_missing: bool = False,
 ) -> list[VideoSet]:
-    """Find the videos that all systems have, and the pictures of who should be in them.
+    """Find the videos that all systems have, and their reference pictures.
 
-    A picture belongs to a video by name: `anna_2.mp4` to `anna.jpg` or to the pictures in the folder `anna`; the
-    longest such name wins. A manifest says it instead: JSON, `{"video": {"img_paths": [...], "prompt": "..."}}`,
-    paths from the references' folder, which is the layout of OpenS2V and of `likeness bench`.
+    Pictures are matched by name: `anna_2.mp4` belongs to `anna.jpg` or to the folder `anna`; the longest name wins. A
+    manifest overrides this: JSON, `{"video": {"img_paths": [...], "prompt": "..."}}`, paths relative to the references'
+    folder, the layout of OpenS2V and of `likeness bench`.
 
     Raises:
-        ConfigError: There are no videos, two of a system have one name, a system lacks some, or a video has no reference.
+        ConfigError: There are no videos, two of a system have one name, a system lacks some, or a video has no
+            reference.
     """
     found = {name: _videos(folder) for name, folder in systems.items()}
     for name, folder in systems.items():
         if not found[name]:
-            raise ConfigError(f"{folder} holds no video ({', '.join(VIDEOS)}). Name a folder that does.")
+            raise ConfigError(f"{folder} holds no video ({', '.join(VIDEOS)}). Give a folder that does.")
     names = sorted(set().union(*found.values()))
     complete = [name for name in names if all(name in videos for videos in found.values())]
     if len(complete) < len(names) and not allow_missing:
         raise ConfigError(_missing(names, found))
     if not complete:
         raise ConfigError("No video name occurs in every folder. Give the same names to what is compared.")
-    told = read_cases(manifest, references) if manifest else {}
+    cases = read_cases(manifest, references) if manifest else {}
     people = find_references(references) if manifest is None else {}
     sets = []
     for name in complete:
         videos = {system: found[system][name] for system in systems}
-        pictures, prompt = told.get(name, ((), None)) if manifest else (_match(name, people), None)
+        pictures, prompt = cases.get(name, ((), None)) if manifest else (_match(name, people), None)
         if not pictures:
             raise ConfigError(_unpaired(name, references, people, manifest))
         sets.append(
@@ -121,7 +122,7 @@ def _missing(names: Sequence[str], found: Mapping[str, Mapping[str, Path]]) -> s
     listed = "\n".join(lines)
     return (
         f"Not every system has every video, and all are compared under one name:\n{listed}\n"
-        "Add them, or leave out what some lack with `--allow-missing`."
+        "Add them, or skip these videos with `--allow-missing`."
     )
 
 

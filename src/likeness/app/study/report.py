@@ -1,4 +1,4 @@
-"""Answers become figures: who counts, what they say of each system, how much they agree, what metrics agree with them."""
+"""Compute a study's results: valid raters, mean ratings, agreement, correlation with automatic metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,24 +29,24 @@ OVERALL = "overall"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raters:
-    """Who counts, and why the others do not."""
+    """Valid raters, and the reasons why others are excluded."""
 
     total: int
     """Raters with at least one answer."""
     used: tuple[str, ...]
     failed_checks: tuple[str, ...]
-    """Answered more checks wrongly than allowed; left out."""
+    """Answered more checks wrongly than allowed; excluded."""
     unchecked: tuple[str, ...]
-    """Stopped before the first check, so nothing is known about their care; left out."""
+    """Stopped before the first check; excluded."""
     num_incomplete: int
-    """Of those used: stopped before the end. What they said counts."""
+    """Valid raters who stopped before the end; their answers count."""
     median_seconds: float
     """Time for one video, over all answers used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemRating:
-    """What raters say of one system at one question."""
+    """Ratings of one system in one question."""
 
     mean: Estimate
     num_ratings: int
@@ -57,7 +57,7 @@ class SystemRating:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One system less another at one question, over the same resamples."""
+    """One system minus another in one question, over the same resamples."""
 
     question: str
     a: str
@@ -67,7 +67,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyReport:
-    """All figures of a study."""
+    """All results of a study."""
 
     raters: Raters
     ratings: Mapping[str, Mapping[str, SystemRating]]
@@ -81,7 +81,7 @@ class StudyReport:
     """Mean ratings of each video: system, video, number of ratings, questions."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with None where a number does not exist."""
+        """As JSON types, with None for undefined numbers."""
         return _without_nan(asdict(self))
 
 
@@ -92,16 +92,16 @@ def make_report(
     figures: Figures | None = None,
     allowed_failures: int = 0,
 ) -> StudyReport:
-    """Sum up a study.
+    """Compute the results of a study.
 
     Args:
-        study: What was asked.
-        answers: The last word of each rater on each video.
-        figures: Metrics of the same videos.
+        study: The study.
+        answers: The newest answer of each rater for each video.
+        figures: Automatic metrics of the same videos.
         allowed_failures: Attention checks that a rater may fail and still count.
 
     Raises:
-        ConfigError: Nobody's answers count, or the figures are of other videos.
+        ConfigError: No rater is valid, or the metrics are of other videos.
     """
     raters = sort_raters(study, answers, allowed_failures)
     if not raters.used:
