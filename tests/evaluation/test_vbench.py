@@ -138,8 +138,8 @@ def test_who_interrupts_us_interrupts_vbench(command, tmp_path):
     script = (
         # A shell that starts tests in the background has them ignore interrupts.
         "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pathlib import Path\nfrom likeness.evaluation.vbench import run_vbench\n"
-        "from likeness.evaluation.results import VideoResult\n"
+        "from pathlib import Path\nfrom likeness.evaluation.vbench.run import run_vbench\n"
+        "from likeness.evaluation.results.records import VideoResult\n"
         "video = VideoResult(name='a', path=sys.argv[2], system='s', identity=None, prompt='p', sha256='0', "
         "num_frames=1, fps=1, width_px=1, height_px=1)\n"
         "run_vbench(Path(sys.argv[1]), [video], Path(sys.argv[3]), ('dynamic_degree',))\n"
@@ -149,7 +149,7 @@ def test_who_interrupts_us_interrupts_vbench(command, tmp_path):
     process = subprocess.Popen(words, env=os.environ | {"FAKE_VBENCH": "hang"}, stderr=subprocess.DEVNULL)
     pid = tmp_path / "out" / "dynamic_degree" / "pid"
     end = time.monotonic() + 120
-    while not (pid.is_file() and pid.read_text()) and time.monotonic() < end:
+    while not (pid.is_file() and pid.read_text()) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     process.wait(60)
@@ -169,7 +169,7 @@ def test_prompts_are_needed_only_where_they_are_read(command, result, tmp_path):
 
 
 def test_dimensions_that_need_vbenchs_own_prompts_are_refused(command, result, tmp_path):
-    with pytest.raises(ConfigError, match="measures no `object_class`"):
+    with pytest.raises(ConfigError, match="does not measure `object_class`"):
         run_vbench(command, result.videos, tmp_path, ("object_class",))
     assert set(DEFAULT) <= set(DIMENSIONS)
 
