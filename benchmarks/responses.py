@@ -1,13 +1,13 @@
 """Does every metric move the right way when one thing is changed in a video, and nothing else?
 
-Puppet clips, whose person, motion and expression are known, are changed by degrees: the person is mixed with another, the
-motion slowed to a standstill, the camera shaken, the picture blurred, frames replaced by a still copy of the reference.
-For each change the table shows the mean of each metric at each degree and the rank correlation of degree and mean.
-A correlation is claimed where the sign is known beforehand (`EXPECTED`); the rest is only shown. The last table holds
-figures across clips: true motion of the landmarks against what metrics say of it.
+Puppet clips with known person, motion and expression are changed by degrees: the person is mixed with another, the
+motion slowed to a standstill, the camera shaken, the image blurred, frames replaced by a still copy of the reference.
+For each change the output shows the mean of each metric at each degree and the rank correlation of degree and mean. A
+correlation is claimed where the sign is known beforehand (`EXPECTED`). The last part compares the true motion of the
+landmarks with motion metrics over clips.
 
-Everything that needs no weights but dlib's is measured. The two people of a mix are of one group, so that hair and age
-do not tell them apart alone.
+Only metrics that need no weights but dlib's are measured. The two people of a mix are of one group, so that hair and
+age alone do not distinguish them.
 """
 
 import warnings
@@ -97,7 +97,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     },
 }
 STILL = ("fm_inter", "fm_inter_mean", "face_flow", "face_flow_relative", "dynamic_degree_farneback")
-"""What a still copy has none of. At degrees in between the cut from clip to copy is a motion of its own."""
+"""Metrics that are 0 for a still copy. At degrees in between, the cut from clip to copy counts as motion."""
 TRUTH = ("fm_inter_mean", "face_flow_relative", "fast_flow_farneback")
 
 
@@ -244,7 +244,7 @@ def correlate(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def gamma(first: np.ndarray, second: np.ndarray) -> float:
-    """Goodman and Kruskal's rank correlation: agreeing less disagreeing pairs over both, ties left out.
+    """Goodman and Kruskal's rank correlation: agreeing minus disagreeing pairs over both, ties left out.
 
     Rates that end at 0 or 1 stay there while a change goes on; Spearman's would call that half a failure. 0 where
     nothing moves at all.
@@ -259,9 +259,9 @@ def gamma(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.mean(moving)) if moving else 0.0
 
 
-def show(change: str, tables: list[dict], benchmark: Benchmark) -> list[str]:
-    """Print one change's table, claim what is expected, and return its rows in Markdown."""
-    rows = []
+def show(change: str, tables: list[dict], benchmark: Benchmark) -> dict[str, str]:
+    """Print one change's table, claim what is expected, and return a Markdown cell for each metric."""
+    cells_by_metric = {}
     for name in MEASURED:
         values = np.array([[table[change, degree][name] for degree in DEGREES] for table in tables])
         with warnings.catch_warnings():
@@ -270,14 +270,15 @@ def show(change: str, tables: list[dict], benchmark: Benchmark) -> list[str]:
         rank, order = correlate(np.array(DEGREES), means), gamma(np.array(DEGREES), means)
         sign = EXPECTED[change].get(name)
         arrow = {None: "", 1: "rises", -1: "falls"}[sign]
-        cells = " | ".join(f"{mean:.3f}" for mean in means)
-        rows.append(f"| {change} | {name} | {cells} | {rank:+.2f} | {order:+.2f} | {arrow} |")
+        cells = " ".join(f"{mean:.3f}" for mean in means)
+        shown = "→".join(f"{mean:.3f}" for mean in means[::2])
+        cells_by_metric[name] = f"{shown} {f'**{order:+.2f}**' if sign is not None else f'{order:+.2f}'}"
         print(f"  {change:22} {name:30} {cells}  rank {rank:+.2f} gamma {order:+.2f} {arrow}", flush=True)
         if sign is not None:
             benchmark.claim(f"responses.{change.replace(' ', '_')}.{name}", sign * order, ">=", 0.9)
         if change == "copy of the reference" and name in STILL:
             benchmark.claim(f"responses.still_copy.{name}", means[-1] / means[0], "<=", 0.05)
-    return rows
+    return cells_by_metric
 
 
 def main() -> None:
@@ -286,7 +287,9 @@ def main() -> None:
     benchmark.parser.add_argument("--frames", type=int, default=17)
     benchmark.parser.add_argument("--size-px", type=int, default=96)
     benchmark.parser.add_argument("--workers", type=int, default=2)
-    benchmark.parser.add_argument("--table", type=Path, help="write the table here, in Markdown")
+    benchmark.parser.add_argument(
+        "--table", type=Path, help="write a table of degrees 0, 0.5, 1 and gamma here, in Markdown"
+    )
     arguments = benchmark.arguments()
     count = arguments.clips or (4 if arguments.quick else 200)
     one = partial(respond, seed=arguments.seed, num_frames=arguments.frames, size_px=arguments.size_px)
@@ -296,12 +299,9 @@ def main() -> None:
             results.append(result)
             print(f"  {len(results)} of {count} clips", flush=True)
     benchmark.note("responses.clips", count)
-    rows = [
-        "| change | metric | 0 | 0.25 | 0.5 | 0.75 | 1 | Spearman | gamma | expected |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for change in EXPECTED:
-        rows += show(change, [table for table, _, _ in results], benchmark)
+    columns = [show(change, [table for table, _, _ in results], benchmark) for change in EXPECTED]
+    rows = [f"| metric | {' | '.join(EXPECTED)} |", f"|{'---|' * (len(EXPECTED) + 1)}"]
+    rows += [f"| {name} | {' | '.join(column[name] for column in columns)} |" for name in MEASURED]
     truths = np.array([truth for _, truth, _ in results])
     for name in TRUTH:
         rank = correlate(truths, np.array([plain[name] for _, _, plain in results]))
