@@ -42,7 +42,7 @@ def create_bench(
         folder: Must not hold a benchmark.
         name: Name of the protocol, for the manifest.
         protocol: The protocol.
-        pictures: `NAME/*.jpg` or `NAME.jpg`, below folders named after groups where the protocol wants groups; None
+        pictures: `NAME/*.jpg` or `NAME.jpg`, below folders named after groups if the protocol has groups; None
             if the protocol draws people. Vertices beside a picture (`a.ply` beside `a.jpg`) belong to its face.
         seed: Of the videos' noise, and of drawn people.
         allow_fewer: Accept fewer people than the protocol requires.

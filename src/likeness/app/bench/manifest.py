@@ -177,7 +177,7 @@ class Bench(Settings):
                 path = folder / REFERENCES / one.name / file
                 if not path.is_file():
                     raise ConfigError(
-                        f"{path} is gone, but {MANIFEST} names it. Put it back, or create the benchmark anew."
+                        f"{path} is gone, but {MANIFEST} names it. Restore it, or create the benchmark again."
                     )
                 if sha256_of(path) != checksum:
                     raise ConfigError(

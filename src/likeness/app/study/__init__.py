@@ -4,7 +4,7 @@
     server      the site and an API for answers
     answers     SQLite, append-only
     statistics  means, intervals, agreement, rank correlations
-    report      answers -> figures and a page
+    report      answers -> statistics and a page
 
 No module loads models, and the server loads neither torch nor a video library.
 """

@@ -141,7 +141,7 @@ def make_report(
 
 
 def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int = 0) -> Raters:
-    """Tell careful raters from others by the attention checks."""
+    """Sort raters by their attention checks."""
     by_rater: dict[str, list[Answer]] = {}
     for answer in answers:
         by_rater.setdefault(answer.rater, []).append(answer)
@@ -170,7 +170,7 @@ def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int =
 
 
 def rating_tables(study: Study, answers: Sequence[Answer], raters: Sequence[str]) -> dict[str, np.ndarray]:
-    """Lay ratings out as tables.
+    """Arrange ratings in tables.
 
     Returns:
         For each question and `overall`: (raters, videos), NaN where there is no rating; videos in the order of the

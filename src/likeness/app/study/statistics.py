@@ -91,7 +91,7 @@ def rank_correlation(people: np.ndarray, metric: np.ndarray, *, seed: int = 0) -
 
     Shapes:
         people: (videos,) mean ratings
-        metric: (videos,) NaN where a video has no figure
+        metric: (videos,) NaN where undefined
     """
     both = np.isfinite(people) & np.isfinite(metric)
     people, metric = people[both], metric[both]

@@ -187,7 +187,7 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
         if not isinstance(row[name], str) and (name != "references" or not isinstance(row[name], list)):
             raise ConfigError(f"{where}: `{name}` is {row[name]!r}; a text is needed.")
     for name in _LABELS:
-        if name in row and not is_label(row[name]):
+        if row.get(name) and not is_label(row[name]):
             raise ConfigError(f"{where}: `{name}` is {row[name]!r}; a name without control characters is needed.")
     if not row.get("video"):
         raise ConfigError(f"{where}: it has no `video`. Give the path of the file.")

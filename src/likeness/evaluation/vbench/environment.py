@@ -53,19 +53,19 @@ def executable(folder: Path) -> Path:
 
 
 def set_up(folder: Path, on_line: Callable[[str], None], python: str | None = None) -> Path:
-    """Make the environment; a second call repairs what a first one left.
+    """Create the environment; a second call completes a partial one.
 
     Args:
-        folder: Where.
-        on_line: Hears what pip says.
-        python: Another interpreter than the one that runs, of a version in `PYTHONS`.
+        folder: The environment.
+        on_line: Called with each line of output.
+        python: An interpreter of a version in `PYTHONS`; None takes the running one.
 
     Raises:
-        ResourceError: The interpreter does not fit, the path has a space in it, or pip failed.
+        ResourceError: The interpreter has another version, the path contains a space, or pip failed.
     """
     if any(letter.isspace() for letter in str(folder)):
         raise ResourceError(
-            f"VBench cannot live in {folder}: it passes its own path to a shell, where the space ends it. Set "
+            f"VBench cannot be installed in {folder}: it passes its path to a shell without quotes. Set "
             "LIKENESS_HOME to a folder without spaces."
         )
     python = python or os.environ.get("LIKENESS_VBENCH_PYTHON") or sys.executable
@@ -73,7 +73,7 @@ def set_up(folder: Path, on_line: Callable[[str], None], python: str | None = No
     (folder / _READY).unlink(missing_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     constraints = folder.parent / "vbench-build.txt"
-    constraints.write_text("setuptools<70\n")  # Also for the isolated builds of what has no wheel.
+    constraints.write_text("setuptools<70\n")  # Also for isolated builds of packages without wheels.
     variables = _variables(folder) | {
         "PIP_CONSTRAINT": str(constraints),
         "PIP_BUILD_CONSTRAINT": str(constraints),
@@ -88,7 +88,7 @@ def set_up(folder: Path, on_line: Callable[[str], None], python: str | None = No
 
 
 def variables_of(command: Path) -> dict[str, str]:
-    """The variables under which the command must run: it calls `python` by that name and must find its own."""
+    """Environment variables for the command, which calls `python` by name and must find its own."""
     return _variables(command.parent.parent)
 
 

@@ -196,7 +196,7 @@ def _measure(
     words = ["evaluate", "--videos_path", "videos", "--dimension", dimension, "--mode", "custom_input"]
     words += ["--output_path", "results", "--full_json_dir", "unused.json"]
     prompts = {link: video.prompt for link, video in links.items() if video.prompt}
-    if len(prompts) == len(links):  # VBench wants all or none.
+    if len(prompts) == len(links):  # VBench needs prompts for all videos or none.
         (folder / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
         words += ["--prompt_file", "prompts.json"]
     code = _run(command, words, folder)
