@@ -84,7 +84,7 @@ def test_unusable_folders_are_refused(pictures, tmp_path, bench):
     for folder, words in (
         (tmp_path / "absent", "is no folder"),
         (tmp_path / "empty", "holds no pictures"),
-        (pictures / "woman", "goes by groups"),
+        (pictures / "woman", "needs groups"),
         (pictures, "1 of 2 woman"),
         (None, "needs `--pictures FOLDER`"),
     ):

@@ -116,7 +116,7 @@ def test_results_are_json_and_come_back(result, tmp_path):
     assert load(path).to_dict() == result.to_dict()
     assert json.loads(path.read_text())["systems"][0]["scores"]["face_rate"]["num_videos"] == 3
     path.write_text("{}")
-    with pytest.raises(MediaError, match="no result"):
+    with pytest.raises(MediaError, match="not a result"):
         load(path)
 
 

@@ -64,10 +64,10 @@ def test_figures_that_cannot_be_computed_are_one_videos_error(folder, monkeypatc
             raise IndexError("out of bounds")
         return build_metric_inputs(known, *args, **more)
 
-    monkeypatch.setattr(scoring, "look", refuse)
+    monkeypatch.setattr(scoring, "build_metric_inputs", refuse)
     result, errors = errors_of(folder)
     assert errors["good"] is None
-    assert "bad.mp4: its figures cannot be computed (IndexError" in errors["bad"]
+    assert "bad.mp4: its metrics cannot be computed (IndexError" in errors["bad"]
     assert result.systems[0].num_failed == 1
 
 

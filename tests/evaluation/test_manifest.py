@@ -27,7 +27,7 @@ def tree(tmp_path):
 
 
 def by_name(request):
-    return {(item.system, item.title): item for item in request.items}
+    return {(item.system, item.resolved_name): item for item in request.items}
 
 
 def test_names_tell_systems_and_people(tree):
@@ -283,7 +283,7 @@ def test_a_file_as_opens2v_publishes_it_is_read(tmp_path):
     (tmp_path / "Human-Domain_Eval.json").write_text(json.dumps(cases, indent=4))
     request = read_request([str(tmp_path / "ours")], tmp_path / "Human-Domain_Eval.json")
     for item in request.items:
-        assert request.references[item.identity] == (tmp_path / cases[item.title]["img_paths"][0],)
+        assert request.references[item.identity] == (tmp_path / cases[item.resolved_name]["img_paths"][0],)
         assert item.prompt == "The video begins with a woman\u2019s face. background"
     assert len({item.identity for item in request.items}) == 3
 

@@ -120,7 +120,20 @@ def _make(likeness: Likeness, settings: GenerationSettings, people: _People, cas
     record: dict[str, Any] = {"bench": {"case": case.name, "digest": people.bench.digest(case)}}
     if shape is not None:  # Relative, so that the record does not depend on the benchmark's place.
         record["shape"] = f"flame:{shape.relative_to(people.folder).as_posix()}"
+    _remove_damaged_record(video)
     save_clip(replace(clip, settings=clip.settings | record), video)
+
+
+def _remove_damaged_record(video: Path) -> None:
+    """Remove a half-written record of an interrupted run, which `save_clip` would not replace."""
+    record = video.with_suffix(".json")
+    try:
+        json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        _LOG.warning("%s is damaged (%s); the video is generated again.", record, error)
+        record.unlink()
 
 
 def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) -> EvaluationResult:

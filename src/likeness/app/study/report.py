@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from likeness.app.study.answers import Answer
-from likeness.app.study.figures import Figures
 from likeness.app.study.manifest import Study
+from likeness.app.study.metric_table import MetricTable
 from likeness.app.study.statistics import (
     Correlation,
     krippendorff_alpha,
@@ -89,7 +89,7 @@ def make_report(
     study: Study,
     answers: Sequence[Answer],
     *,
-    figures: Figures | None = None,
+    metrics: MetricTable | None = None,
     allowed_failures: int = 0,
 ) -> StudyReport:
     """Compute the results of a study.
@@ -97,7 +97,7 @@ def make_report(
     Args:
         study: The study.
         answers: The newest answer of each rater for each video.
-        figures: Automatic metrics of the same videos.
+        metrics: Automatic metrics of the same videos.
         allowed_failures: Attention checks that a rater may fail and still count.
 
     Raises:
@@ -135,7 +135,7 @@ def make_report(
         ratings=ratings,
         differences=tuple(differences),
         agreement={question: krippendorff_alpha(table) for question, table in tables.items()},
-        correlations=_correlate(study, tables, figures or {}),
+        correlations=_correlate(study, tables, metrics or {}),
         videos=tuple(_video_rows(study, tables)),
     )
 
@@ -210,15 +210,17 @@ def _video_rows(study: Study, tables: Mapping[str, np.ndarray]) -> list[dict[str
     return rows
 
 
-def _correlate(study: Study, tables: Mapping[str, np.ndarray], figures: Figures) -> dict[str, dict[str, Correlation]]:
-    if not figures:
+def _correlate(
+    study: Study, tables: Mapping[str, np.ndarray], metrics: MetricTable
+) -> dict[str, dict[str, Correlation]]:
+    if not metrics:
         return {}
     rows = _video_rows(study, tables)
     known = {(row["system"], row["video"]) for row in rows}
-    if not known & {place for values in figures.values() for place in values}:
-        system, video = next(iter(next(iter(figures.values()))))
+    if not known & {place for values in metrics.values() for place in values}:
+        system, video = next(iter(next(iter(metrics.values()))))
         raise ConfigError(
-            f"The figures are of other videos: `{video}` of `{system}` is not in this study, which compares "
+            f"The metrics are of other videos: `{video}` of `{system}` is not in this study, which compares "
             f"{', '.join(study.systems)}. Use the same names of systems and videos."
         )
     return {
@@ -228,7 +230,7 @@ def _correlate(study: Study, tables: Mapping[str, np.ndarray], figures: Figures)
                 np.array([values.get((row["system"], row["video"]), np.nan) for row in rows]),
                 seed=study.seed,
             )
-            for metric, values in figures.items()
+            for metric, values in metrics.items()
         }
         for question in tables
     }

@@ -16,11 +16,11 @@ from typing import Any
 from likeness.errors import ConfigError, ResourceError
 from likeness.evaluation.inputs.reference_matching import normalize_name
 
-Figures = dict[str, dict[tuple[str, str], float]]
+MetricTable = dict[str, dict[tuple[str, str], float]]
 """Metric -> (system, video) -> number."""
 
 
-def read_figures(path: Path) -> Figures:
+def read_metric_table(path: Path) -> MetricTable:
     """Read a table of metrics.
 
     Raises:
@@ -29,23 +29,23 @@ def read_figures(path: Path) -> Figures:
     """
     readers = {".csv": _read_csv, ".json": _read_json, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
-        raise ConfigError(f"{path} is not read as figures; use {', '.join(readers)}.")
+        raise ConfigError(f"{path} is not a table of metrics; use {', '.join(readers)}.")
     try:
         rows = readers[path.suffix.lower()](path)
-        figures = _collect(rows)
+        table = _collect(rows)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} cannot be read as figures ({error}). A row for each video is needed: system, video, numbers."
+            f"{path} cannot be read as metrics ({error}). A row for each video is needed: system, video, numbers."
         ) from error
-    if not figures:
+    if not table:
         raise ConfigError(
-            f"{path} holds no figures. A row for each video is needed: `system`, `video`, and columns of numbers."
+            f"{path} holds no metrics. A row for each video is needed: `system`, `video`, and columns of numbers."
         )
-    return figures
+    return table
 
 
-def _collect(rows: Iterable[Mapping[str, Any]]) -> Figures:
-    figures: Figures = {}
+def _collect(rows: Iterable[Mapping[str, Any]]) -> MetricTable:
+    table: MetricTable = {}
     for row in rows:
         system, video = row.get("system"), row.get("video") or row.get("name")
         if not system or not video:
@@ -54,11 +54,11 @@ def _collect(rows: Iterable[Mapping[str, Any]]) -> Figures:
             number = _number(text)
             if metric in ("system", "video", "name") or number is None:
                 continue
-            own, key = figures.setdefault(metric, {}), (str(system), normalize_name(str(video)))
+            own, key = table.setdefault(metric, {}), (str(system), normalize_name(str(video)))
             if key in own:
                 raise ValueError(f"`{video}` of `{system}` has several rows with `{metric}`")
             own[key] = number
-    return figures
+    return table
 
 
 def _number(text: Any) -> float | None:
