@@ -1,13 +1,13 @@
 """Does every metric move the right way when one thing is changed in a video, and nothing else?
 
-Puppet clips, whose person, motion and expression are known, are changed by degrees: the person is mixed with another, the
-motion slowed to a standstill, the camera shaken, the picture blurred, frames replaced by a still copy of the reference.
-For each change the table shows the mean of each metric at each degree and the rank correlation of degree and mean.
-A correlation is claimed where the sign is known beforehand (`EXPECTED`); the rest is only shown. The last table holds
-figures across clips: true motion of the landmarks against what metrics say of it.
+Puppet clips with known person, motion and expression are changed by degrees: the person is mixed with another, the
+motion slowed to a standstill, the camera shaken, the image blurred, frames replaced by a still copy of the reference.
+For each change the output shows the mean of each metric at each degree and the rank correlation of degree and mean. A
+correlation is claimed where the sign is known beforehand (`EXPECTED`). The last part compares the true motion of the
+landmarks with motion metrics over clips.
 
-Everything that needs no weights but dlib's is measured. The two people of a mix are of one group, so that hair and age
-do not tell them apart alone.
+Only metrics that need no weights but dlib's are measured. The two people of a mix are of one group, so that hair and
+age alone do not distinguish them.
 """
 
 import warnings
@@ -24,13 +24,13 @@ from claims import Benchmark
 from scipy.stats import ConstantInputWarning, spearmanr
 
 from likeness.errors import FaceError
-from likeness.evaluation.features.base import Arrays, Footage
-from likeness.evaluation.features.cache import Measured, VideoInfo
-from likeness.evaluation.features.registry import FEATURES, in_order
+from likeness.evaluation.features.base import Arrays, DecodedVideo
+from likeness.evaluation.features.cache import MeasuredVideo, VideoInfo
+from likeness.evaluation.features.registry import FEATURES, sort_by_dependency
 from likeness.evaluation.metrics.inputs import ReferenceSet
 from likeness.evaluation.metrics.landmark_motion import motion_between_frames
 from likeness.evaluation.metrics.registry import METRICS
-from likeness.evaluation.results.score import look
+from likeness.evaluation.results.score import build_metric_inputs
 from likeness.faces import read_face
 from likeness.media import resize
 from likeness.puppets import Person, sample_clip, sample_image, sample_person
@@ -52,7 +52,9 @@ ACTIONS = (
 )
 MEASURED_FEATURES = {"faces", "flow"}
 MEASURED = [
-    name for name, metric in METRICS.items() if metric.of_video is not None and set(metric.needs) <= MEASURED_FEATURES
+    name
+    for name, metric in METRICS.items()
+    if metric.compute_for_video is not None and set(metric.required_features) <= MEASURED_FEATURES
 ]
 EXPECTED: dict[str, dict[str, int]] = {
     "another person": {
@@ -95,7 +97,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     },
 }
 STILL = ("fm_inter", "fm_inter_mean", "face_flow", "face_flow_relative", "dynamic_degree_farneback")
-"""What a still copy has none of. At degrees in between the cut from clip to copy is a motion of its own."""
+"""Metrics that are 0 for a still copy. At degrees in between, the cut from clip to copy counts as motion."""
 TRUTH = ("fm_inter_mean", "face_flow_relative", "fast_flow_farneback")
 
 
@@ -170,7 +172,7 @@ def copy(frames: np.ndarray, degree: float, picture: np.ndarray) -> np.ndarray:
 def find_all_faces(clips: Iterable[np.ndarray]) -> list[Arrays]:
     """The feature `faces` of each clip, found in one go: what clips share is looked at once."""
     clips = list(clips)
-    faces = FEATURES["faces"].compute(Footage(frames=np.concatenate(clips), fps=FPS), {})
+    faces = FEATURES["faces"].compute(DecodedVideo(frames=np.concatenate(clips), fps=FPS), {})
     ends = np.cumsum([len(clip) for clip in clips])
     parts = []
     for begin, end in zip(ends - [len(clip) for clip in clips], ends, strict=True):
@@ -182,10 +184,10 @@ def find_all_faces(clips: Iterable[np.ndarray]) -> list[Arrays]:
 
 def measure(frames: np.ndarray, faces: Arrays, sitter: Sitter, gallery: np.ndarray) -> dict[str, float]:
     """Every metric of one changed clip. The gallery's first row is the right person."""
-    footage, features = Footage(frames=frames, fps=FPS), {"faces": faces}
-    for name in in_order(MEASURED_FEATURES):
+    video, features = DecodedVideo(frames=frames, fps=FPS), {"faces": faces}
+    for name in sort_by_dependency(MEASURED_FEATURES):
         if name not in features:
-            features[name] = FEATURES[name].compute(footage, features)
+            features[name] = FEATURES[name].compute(video, features)
     info = VideoInfo(num_frames=len(frames), fps=FPS, width_px=frames.shape[2], height_px=frames.shape[1])
     references = ReferenceSet(
         embeddings=np.stack([face.embedding for face in sitter.faces]),
@@ -193,12 +195,12 @@ def measure(frames: np.ndarray, faces: Arrays, sitter: Sitter, gallery: np.ndarr
         arrays={},
         sizes_px=np.full((len(sitter.faces), 2), sitter.picture.shape[0], dtype=np.float64),
     )
-    view = look(Measured(info=info, features=features), references, gallery, 0, "prominent")
+    inputs = build_metric_inputs(MeasuredVideo(info=info, features=features), references, gallery, 0, "prominent")
     scores = {}
     for name in MEASURED:
-        of_video = METRICS[name].of_video
-        assert of_video is not None
-        scores[name] = of_video(view)
+        compute_for_video = METRICS[name].compute_for_video
+        assert compute_for_video is not None
+        scores[name] = compute_for_video(inputs)
     return scores
 
 
@@ -242,7 +244,7 @@ def correlate(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def gamma(first: np.ndarray, second: np.ndarray) -> float:
-    """Goodman and Kruskal's rank correlation: agreeing less disagreeing pairs over both, ties left out.
+    """Goodman and Kruskal's rank correlation: agreeing minus disagreeing pairs over both, ties left out.
 
     Rates that end at 0 or 1 stay there while a change goes on; Spearman's would call that half a failure. 0 where
     nothing moves at all.
@@ -257,9 +259,9 @@ def gamma(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.mean(moving)) if moving else 0.0
 
 
-def show(change: str, tables: list[dict], benchmark: Benchmark) -> list[str]:
-    """Print one change's table, claim what is expected, and return its rows in Markdown."""
-    rows = []
+def show(change: str, tables: list[dict], benchmark: Benchmark) -> dict[str, str]:
+    """Print one change's table, claim what is expected, and return a Markdown cell for each metric."""
+    cells_by_metric = {}
     for name in MEASURED:
         values = np.array([[table[change, degree][name] for degree in DEGREES] for table in tables])
         with warnings.catch_warnings():
@@ -268,14 +270,15 @@ def show(change: str, tables: list[dict], benchmark: Benchmark) -> list[str]:
         rank, order = correlate(np.array(DEGREES), means), gamma(np.array(DEGREES), means)
         sign = EXPECTED[change].get(name)
         arrow = {None: "", 1: "rises", -1: "falls"}[sign]
-        cells = " | ".join(f"{mean:.3f}" for mean in means)
-        rows.append(f"| {change} | {name} | {cells} | {rank:+.2f} | {order:+.2f} | {arrow} |")
+        cells = " ".join(f"{mean:.3f}" for mean in means)
+        shown = "→".join(f"{mean:.3f}" for mean in means[::2])
+        cells_by_metric[name] = f"{shown} {f'**{order:+.2f}**' if sign is not None else f'{order:+.2f}'}"
         print(f"  {change:22} {name:30} {cells}  rank {rank:+.2f} gamma {order:+.2f} {arrow}", flush=True)
         if sign is not None:
             benchmark.claim(f"responses.{change.replace(' ', '_')}.{name}", sign * order, ">=", 0.9)
         if change == "copy of the reference" and name in STILL:
             benchmark.claim(f"responses.still_copy.{name}", means[-1] / means[0], "<=", 0.05)
-    return rows
+    return cells_by_metric
 
 
 def main() -> None:
@@ -284,7 +287,9 @@ def main() -> None:
     benchmark.parser.add_argument("--frames", type=int, default=17)
     benchmark.parser.add_argument("--size-px", type=int, default=96)
     benchmark.parser.add_argument("--workers", type=int, default=2)
-    benchmark.parser.add_argument("--table", type=Path, help="write the table here, in Markdown")
+    benchmark.parser.add_argument(
+        "--table", type=Path, help="write a table of degrees 0, 0.5, 1 and gamma here, in Markdown"
+    )
     arguments = benchmark.arguments()
     count = arguments.clips or (4 if arguments.quick else 200)
     one = partial(respond, seed=arguments.seed, num_frames=arguments.frames, size_px=arguments.size_px)
@@ -294,12 +299,9 @@ def main() -> None:
             results.append(result)
             print(f"  {len(results)} of {count} clips", flush=True)
     benchmark.note("responses.clips", count)
-    rows = [
-        "| change | metric | 0 | 0.25 | 0.5 | 0.75 | 1 | Spearman | gamma | expected |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for change in EXPECTED:
-        rows += show(change, [table for table, _, _ in results], benchmark)
+    columns = [show(change, [table for table, _, _ in results], benchmark) for change in EXPECTED]
+    rows = [f"| metric | {' | '.join(EXPECTED)} |", f"|{'---|' * (len(EXPECTED) + 1)}"]
+    rows += [f"| {name} | {' | '.join(column[name] for column in columns)} |" for name in MEASURED]
     truths = np.array([truth for _, truth, _ in results])
     for name in TRUTH:
         rank = correlate(truths, np.array([plain[name] for _, _, plain in results]))

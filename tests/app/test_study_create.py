@@ -10,7 +10,7 @@ from likeness.app.study.manifest import SITE, Study
 from likeness.app.study.pairing import pair_videos, read_systems
 from likeness.app.study.questions import FOLDER, read_questionnaire
 from likeness.errors import ConfigError
-from likeness.evaluation.inputs.reference_matching import find_people, plain
+from likeness.evaluation.inputs.reference_matching import find_references, remove_trigger_words
 from likeness.media import read_metadata, read_video
 
 
@@ -68,7 +68,7 @@ def test_plans_differ_between_raters_and_come_back_from_the_stored_seed(shared_s
 
 
 def test_the_trigger_word_is_not_shown(study):
-    assert plain("a woman img, who waves") == "a woman , who waves"
+    assert remove_trigger_words("a woman img, who waves") == "a woman , who waves"
     assert all("img" not in (item.prompt or "img") for item in study.items)
 
 
@@ -104,7 +104,7 @@ def test_longest_name_of_a_person_wins(tmp_path):
     for name in ("ann", "ann_b", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
-    people = find_people(tmp_path)
+    people = find_references(tmp_path)
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "ann_b_2.mp4").touch()
     (tmp_path / "x" / "annabel.mp4").touch()

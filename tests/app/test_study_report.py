@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from survey import answer_all, message
 
-from likeness.app.study.figures import read_figures
+from likeness.app.study.metric_table import read_metric_table
 from likeness.app.study.page import write_page
 from likeness.app.study.report import make_report
 from likeness.errors import ConfigError
@@ -70,7 +70,7 @@ def test_metrics_are_ranked_against_people(study, store, tmp_path, kind):
     else:
         videos = [{"system": s, "name": v, "scores": {"good": g, "bad": -g, "no": None}} for s, v, g in rows]
         path.write_text(json.dumps({"videos": videos}))
-    found = make_report(study, store.newest(), figures=read_figures(path)).correlations["visual_quality"]
+    found = make_report(study, store.newest(), metrics=read_metric_table(path)).correlations["visual_quality"]
     assert set(found) == {"good", "bad"}
     assert (found["good"].spearman.value, found["bad"].kendall) == (pytest.approx(1.0), pytest.approx(-1.0))
 
@@ -78,26 +78,26 @@ def test_metrics_are_ranked_against_people(study, store, tmp_path, kind):
 def test_figures_of_other_videos_are_refused(study, answered, tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("system,video,good\nsomebody,nobody_1,3\n")
-    with pytest.raises(ConfigError, match="figures are of other videos"):
-        make_report(study, answered, figures=read_figures(path))
+    with pytest.raises(ConfigError, match="metrics are of other videos"):
+        make_report(study, answered, metrics=read_metric_table(path))
     for text in ("", "a,b\n1,2\n", "system,video\na,b\n"):
         path.write_text(text)
         with pytest.raises(ConfigError, match="row for each video"):
-            read_figures(path)
+            read_metric_table(path)
 
 
 def test_names_with_dots_are_whole_and_no_video_has_two_rows(tmp_path):
     path = tmp_path / "figures.csv"
     path.write_text("system,video,good\na,d_v1.1,3\na,d_v1.2.mp4,4\n")
-    assert read_figures(path) == {"good": {("a", "d_v1.1"): 3, ("a", "d_v1.2"): 4}}
+    assert read_metric_table(path) == {"good": {("a", "d_v1.1"): 3, ("a", "d_v1.2"): 4}}
     path.write_text("system,video,frame,good\na,d,0,3\na,d,1,4\n")
     with pytest.raises(ConfigError, match="several rows"):
-        read_figures(path)
+        read_metric_table(path)
 
 
 def test_the_page_shows_the_figures_and_needs_nothing_else(study, answered, tmp_path):
-    figures = {"<cosine>": {(item.system, item.video): float(n) for n, item in enumerate(study.items)}}
-    report = make_report(study, answered, figures=figures)
+    metrics = {"<cosine>": {(item.system, item.video): float(n) for n, item in enumerate(study.items)}}
+    report = make_report(study, answered, metrics=metrics)
     write_page(tmp_path / "report.html", study, report)
     page = (tmp_path / "report.html").read_text()
     assert "3 of 5 raters" in page

@@ -1,8 +1,8 @@
-"""A stand-in for VBench's command: the same words in, the same files out, the same habits. Its figures say nothing.
+"""A stand-in for VBench's command with the same arguments, files and habits; its numbers mean nothing.
 
-It takes what `vbench evaluate` of version 0.1.5 takes, and like that one hides the exit code of the process that measures.
-What it is to do wrong stands in $FAKE_VBENCH: `fail`, `die` (killed half way), `hang`, `garbage`, `short`, `nan`; `rows`
-gives rows as the real one writes them.
+It accepts what `vbench evaluate` of version 0.1.5 accepts, and also hides the exit code of the measuring process.
+$FAKE_VBENCH selects a fault: `fail`, `die` (killed half way), `hang`, `garbage`, `short`, `nan`; `rows` gives rows as
+the real one writes them.
 """
 
 import argparse

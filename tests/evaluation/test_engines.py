@@ -5,12 +5,12 @@ import pytest
 
 from likeness.errors import ConfigError, FaceError, WeightsError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
+from likeness.evaluation.features import engines as module
 from likeness.evaluation.features.cache import FeatureCache
+from likeness.evaluation.features.engines import check_weights, choose_engines
 from likeness.evaluation.features.landmarks import landmarks_at, overlap
+from likeness.evaluation.features.references import read_references
 from likeness.evaluation.features.registry import FEATURES
-from likeness.evaluation.inputs import engines as module
-from likeness.evaluation.inputs.engines import check_weights, choose_engines
-from likeness.evaluation.inputs.videos import read_references
 from likeness.faces import EYE_CENTERS, DlibEngine
 from likeness.faces.engines import registry as choose
 from likeness.media import write_image, write_video
@@ -86,8 +86,8 @@ def test_what_is_cached_of_one_pair_of_engines_is_not_taken_for_another(folder, 
     assert run(folder, tmp_path, landmark_engine="open/sface").videos == first.videos
     assert run(folder, tmp_path).videos == run(folder).videos
     pair = choose_engines(None, paper_points.name)
-    assert FEATURES["faces"].kind(pair) == "faces-1-dlib"
-    assert FEATURES["landmarks"].kind(pair) == "landmarks-1-open_sface"
+    assert FEATURES["faces"].cache_key(pair) == "faces-1-dlib"
+    assert FEATURES["landmarks"].cache_key(pair) == "landmarks-1-open_sface"
 
 
 def test_a_reference_whose_face_the_landmark_engine_misses_is_refused(folder, paper_points, monkeypatch):

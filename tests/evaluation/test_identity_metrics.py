@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from made_views import make_references, make_view
+from made_inputs import make_inputs, make_references
 
 from likeness.evaluation.metrics.identity import (
     consecutive_cosines,
@@ -21,8 +21,8 @@ from likeness.evaluation.metrics.registry import METRICS
 NAN = [math.nan, math.nan]
 
 
-def value(name, view):
-    return METRICS[name].of_video(view)
+def value(name, inputs):
+    return METRICS[name].compute_for_video(inputs)
 
 
 def naive_cosine(a, b):
@@ -31,50 +31,50 @@ def naive_cosine(a, b):
 
 def test_average_id_similarity_by_hand():
     # References (2, 0) and (0, 2): their mean points to 45 degrees. Frames at 0, 45 and 90 degrees.
-    view = make_view([[1, 0], [3, 3], [0, 5]], make_references([[2, 0], [0, 2]]))
-    assert value("average_id_similarity", view) == pytest.approx((1 + 2 * math.sqrt(0.5)) / 3)
+    inputs = make_inputs([[1, 0], [3, 3], [0, 5]], make_references([[2, 0], [0, 2]]))
+    assert value("average_id_similarity", inputs) == pytest.approx((1 + 2 * math.sqrt(0.5)) / 3)
     # Over the pairs: (1 + 0) / 2, (r + r) / 2, (0 + 1) / 2.
-    assert value("average_id_similarity_pairs", view) == pytest.approx((1 + math.sqrt(0.5)) / 3)
+    assert value("average_id_similarity_pairs", inputs) == pytest.approx((1 + math.sqrt(0.5)) / 3)
 
 
 def test_frames_without_a_face_are_skipped_in_one_figure_and_count_nothing_in_the_other():
-    view = make_view([[1, 0], NAN, NAN, [1, 0]], make_references([[1, 0]]))
-    assert value("average_id_similarity", view) == 1
-    assert value("average_id_similarity_all", view) == 0.5
-    assert value("face_rate", view) == 0.5
-    assert value("id_distance", view) == 0
-    assert value("match_rate", view) == 0.5
+    inputs = make_inputs([[1, 0], NAN, NAN, [1, 0]], make_references([[1, 0]]))
+    assert value("average_id_similarity", inputs) == 1
+    assert value("average_id_similarity_all", inputs) == 0.5
+    assert value("face_rate", inputs) == 0.5
+    assert value("id_distance", inputs) == 0
+    assert value("match_rate", inputs) == 0.5
 
 
 def test_no_face_at_all_has_no_similarity():
-    view = make_view([NAN, NAN], make_references([[1, 0]]), person=0, gallery=[[1, 0], [0, 1]])
+    inputs = make_inputs([NAN, NAN], make_references([[1, 0]]), person=0, gallery=[[1, 0], [0, 1]])
     for name in ("average_id_similarity", "id_distance", "similarity_decay", "rank1_rate_found", "copy_gap"):
-        assert math.isnan(value(name, view)), name
+        assert math.isnan(value(name, inputs)), name
     for name in ("average_id_similarity_all", "match_rate", "face_rate", "rank1_rate"):
-        assert value(name, view) == 0, name
+        assert value(name, inputs) == 0, name
 
 
 def test_distance_and_match_rate_by_hand():
-    view = make_view([[0.5, 0], [1, 0.7], [1, 0]], make_references([[1, 0]]))
-    assert value("id_distance", view) == pytest.approx((0.5 + 0.7 + 0) / 3)
-    assert value("match_rate", view) == pytest.approx(2 / 3)
+    inputs = make_inputs([[0.5, 0], [1, 0.7], [1, 0]], make_references([[1, 0]]))
+    assert value("id_distance", inputs) == pytest.approx((0.5 + 0.7 + 0) / 3)
+    assert value("match_rate", inputs) == pytest.approx(2 / 3)
 
 
 def test_distance_is_to_the_mean_reference():
-    view = make_view([[0, 0]], make_references([[4, 0], [0, 0]]))
-    assert value("id_distance", view) == pytest.approx(2)
+    inputs = make_inputs([[0, 0]], make_references([[4, 0], [0, 0]]))
+    assert value("id_distance", inputs) == pytest.approx(2)
 
 
 def test_rank1_by_hand():
     gallery = [[0, 0], [4, 0]]
-    view = make_view([[1, 0], [3, 0], NAN, [0, 0]], make_references([[0, 0]]), person=0, gallery=gallery)
-    assert value("rank1_rate", view) == pytest.approx(2 / 4)
-    assert value("rank1_rate_found", view) == pytest.approx(2 / 3)
+    inputs = make_inputs([[1, 0], [3, 0], NAN, [0, 0]], make_references([[0, 0]]), person=0, gallery=gallery)
+    assert value("rank1_rate", inputs) == pytest.approx(2 / 4)
+    assert value("rank1_rate_found", inputs) == pytest.approx(2 / 3)
 
 
 def test_rank1_needs_others():
-    view = make_view([[1, 0]], make_references([[1, 0]]), person=None, gallery=[[1, 0]])
-    assert math.isnan(value("rank1_rate", view))
+    inputs = make_inputs([[1, 0]], make_references([[1, 0]]), person=None, gallery=[[1, 0]])
+    assert math.isnan(value("rank1_rate", inputs))
 
 
 def test_decay_is_first_half_less_second():
@@ -96,7 +96,7 @@ def test_fitted_drop_of_a_line_is_its_fall():
 def test_consecutive_pairs_need_a_face_in_both():
     embeddings = np.array([[1, 0], [0, 1], NAN, [1, 0], [1, 1]], dtype=float)
     assert consecutive_cosines(embeddings) == pytest.approx([0, np.nan, np.nan, math.sqrt(0.5)], nan_ok=True)
-    assert value("interframe_similarity_dlib", make_view(embeddings)) == pytest.approx(math.sqrt(0.5) / 2)
+    assert value("interframe_similarity_dlib", make_inputs(embeddings)) == pytest.approx(math.sqrt(0.5) / 2)
 
 
 def test_a_copy_of_one_reference_has_a_gap_and_somebody_in_between_has_none():

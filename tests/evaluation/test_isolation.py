@@ -9,7 +9,7 @@ import pytest
 from likeness.errors import FileWriteError, WeightsError
 from likeness.evaluation import evaluate as module
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate, measure_video
-from likeness.evaluation.features.cache import FeatureCache, Measured, VideoInfo
+from likeness.evaluation.features.cache import FeatureCache, MeasuredVideo, VideoInfo
 from likeness.evaluation.results import score as scoring
 from likeness.evaluation.results.records import SkippedFile, load
 from likeness.evaluation.workers import measure_in_processes
@@ -57,17 +57,17 @@ def test_an_unexpected_failure_is_told_with_the_files_name(folder, monkeypatch, 
 
 
 def test_figures_that_cannot_be_computed_are_one_videos_error(folder, monkeypatch):
-    look = scoring.look
+    build_metric_inputs = scoring.build_metric_inputs
 
     def refuse(known, *args, **more):
         if known.sha256 == module.sha256_of(folder / "bad.mp4"):
             raise IndexError("out of bounds")
-        return look(known, *args, **more)
+        return build_metric_inputs(known, *args, **more)
 
-    monkeypatch.setattr(scoring, "look", refuse)
+    monkeypatch.setattr(scoring, "build_metric_inputs", refuse)
     result, errors = errors_of(folder)
     assert errors["good"] is None
-    assert "bad.mp4: its figures cannot be computed (IndexError" in errors["bad"]
+    assert "bad.mp4: its metrics cannot be computed (IndexError" in errors["bad"]
     assert result.systems[0].num_failed == 1
 
 
@@ -92,7 +92,7 @@ def test_a_full_disk_is_told_by_the_cache(folder, tmp_path, monkeypatch):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
-    assert "no regular file" in (measure_video(str(tmp_path / "pipe.mp4"), ("faces",), None).error or "")
+    assert "not a regular file" in (measure_video(str(tmp_path / "pipe.mp4"), ("faces",), None).error or "")
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
@@ -114,10 +114,10 @@ def test_skipped_files_and_notes_come_back_from_the_json(folder, tmp_path):
     assert load(saved).notes == ("a note",)
 
 
-def die_at_three(path: str) -> Measured:
+def die_at_three(path: str) -> MeasuredVideo:
     if Path(path).name == "3":
         os._exit(1)
-    return Measured(sha256=path)
+    return MeasuredVideo(sha256=path)
 
 
 @pytest.mark.slow

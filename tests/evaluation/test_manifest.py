@@ -5,7 +5,8 @@ from made_videos import frames_of
 
 from likeness.errors import ConfigError
 from likeness.evaluation.inputs.manifest import read_prompts, read_request, read_rows
-from likeness.evaluation.inputs.reference_matching import find_people, match_person, plain
+from likeness.evaluation.inputs.reference_matching import find_references, match_identity, remove_trigger_words
+from likeness.evaluation.inputs.video_items import VideoItem, resolve_items
 from likeness.media import write_video
 
 
@@ -26,7 +27,7 @@ def tree(tmp_path):
 
 
 def by_name(request):
-    return {(item.system, item.title): item for item in request.items}
+    return {(item.system, item.resolved_name): item for item in request.items}
 
 
 def test_names_tell_systems_and_people(tree):
@@ -41,23 +42,23 @@ def test_names_tell_systems_and_people(tree):
 
 
 def test_a_name_ends_at_a_boundary():
-    assert match_person("anna2", ["anna"]) is None
-    assert match_person("anna_2", ["anna"]) == match_person("anna", ["anna"]) == "anna"
-    assert match_person("annabel.park", ["anna", "annabel"]) == "annabel"
-    assert match_person("Аннабель_1", ["Анна"]) is None
-    assert match_person("Анна_1", ["Анна"]) == "Анна"
-    assert match_person("zoë_1", ["zo"]) is None
+    assert match_identity("anna2", ["anna"]) is None
+    assert match_identity("anna_2", ["anna"]) == match_identity("anna", ["anna"]) == "anna"
+    assert match_identity("annabel.park", ["anna", "annabel"]) == "annabel"
+    assert match_identity("Аннабель_1", ["Анна"]) is None
+    assert match_identity("Анна_1", ["Анна"]) == "Анна"
+    assert match_identity("zoë_1", ["zo"]) is None
     composed, decomposed = "zo\u00eb", "zoe\u0308"  # As Linux and as macOS write it.
-    assert match_person(f"{decomposed}_1", [composed]) == composed
-    assert match_person(f"{composed}_1", [decomposed]) == decomposed
+    assert match_identity(f"{decomposed}_1", [composed]) == composed
+    assert match_identity(f"{composed}_1", [decomposed]) == decomposed
     for other, name in (("अनिल_1", "अन"), ("น้ำ_1", "น"), ("محمّد_1", "محم")):
-        assert match_person(other, [name]) is None  # A sign on the letter makes another one of it.
-        assert match_person(f"{name}_1", [name]) == name
+        assert match_identity(other, [name]) is None  # A sign on the letter makes another one of it.
+        assert match_identity(f"{name}_1", [name]) == name
 
 
 def test_trigger_words_mean_nothing_to_others():
-    assert plain("a man img1 nods and a woman img2 smiles") == "a man nods and a woman smiles"
-    assert plain("an image of a woman img") == "an image of a woman"
+    assert remove_trigger_words("a man img1 nods and a woman img2 smiles") == "a man nods and a woman smiles"
+    assert remove_trigger_words("an image of a woman img") == "an image of a woman"
 
 
 def test_two_folders_of_one_name_are_two_systems_or_an_error(tree):
@@ -95,16 +96,16 @@ def test_sentences_find_their_videos_or_are_told(tree):
     items = by_name(read_request([str(tree / "ours")], tree / "people", tree / "p.json"))
     assert items["ours", "bob"].prompt is None
     (tree / "p.json").write_text(json.dumps(told | {"bop": "b"}))
-    with pytest.raises(ConfigError, match=r"no sentence for `bob`, but one for `bop`"):
+    with pytest.raises(ConfigError, match=r"no prompt for `bob`, but one for `bop`"):
         read_request([str(tree / "ours")], tree / "people", tree / "p.json")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("p.csv", "name,prompt\nbob\n", "`bob` has no sentence: None"),
-        ("p.json", '{"bob": " "}', "`bob` has no sentence"),
-        ("p.json", '{"bob": "a", "bob.mp4": "b"}', "`bob` has two sentences"),
+        ("p.csv", "name,prompt\nbob\n", "`bob` has no prompt: None"),
+        ("p.json", '{"bob": " "}', "`bob` has no prompt"),
+        ("p.json", '{"bob": "a", "bob.mp4": "b"}', "`bob` has two prompts"),
     ],
 )
 def test_sentences_that_are_none_or_two_are_refused(tmp_path, name, text, message):
@@ -139,8 +140,8 @@ def test_all_that_cannot_be_paired_is_told_at_once(tree):
         read_request([str(tree / "ours"), str(tree / "absent")], tree / "people")
     told = str(caught.value)
     assert "4 things" in told
-    assert "zoe.mp4 belongs to nobody" in told
-    assert "max_2.mp4 belongs to nobody" in told
+    assert "zoe.mp4 matches no reference" in told
+    assert "max_2.mp4 matches no reference" in told
     assert "bob.webm and" in told
     assert "both `bob`" in told
     assert "absent does not exist" in told
@@ -151,7 +152,7 @@ def test_pictures_under_one_name_twice_are_refused(tree):
     (tree / "people" / "anna" / "1.png").write_bytes(b"picture")
     (tree / "people" / "bob.jpg").write_bytes(b"picture")
     with pytest.raises(ConfigError, match=r"(?s)anna: anna.jpg, anna/.*bob: bob.jpg, bob.png"):
-        find_people(tree / "people")
+        find_references(tree / "people")
 
 
 def test_a_folder_of_folders_names_them(tree):
@@ -159,7 +160,11 @@ def test_a_folder_of_folders_names_them(tree):
         read_request([str(tree)], tree / "people")
 
 
-CSV = "video,system,name,identity,references,prompt\nours/bob.mp4,a,1,bob,,A man waves.\ntheirs/bob.mp4,b,1,,people/bob.png,\n"
+CSV = (
+    "video,system,name,identity,references,prompt\n"
+    "ours/bob.mp4,a,1,bob,,A man waves.\n"
+    "theirs/bob.mp4,b,1,,people/bob.png,\n"
+)
 ROWS = [
     {"video": "ours/bob.mp4", "system": "a", "name": "1", "identity": "bob", "prompt": "A man waves."},
     {"video": "theirs/bob.mp4", "system": "b", "name": "1", "references": ["people/bob.png"]},
@@ -200,6 +205,9 @@ def test_manifests_say_all_in_three_formats(tree, suffix, text):
         ('[{"vidoe": "a.mp4"}]', "row 1: unknown column `vidoe`. Did you mean `video`"),
         ('[{"name": "a"}]', "has no `video`"),
         ('[{"video": 3}]', "`video` is 3"),
+        ('[{"video": "a.mp4", "name": "a\\nb"}]', "row 1: `name` is .* without control characters"),
+        ('[{"video": "a.mp4", "system": "\\ud800"}]', "row 1: `system` is .* without control characters"),
+        ('[{"video": "a.mp4", "identity": " "}]', "row 1: `identity` is ' '"),
         ("[]", "no rows"),
         ("{", "cannot be read as a manifest"),
         ('{"a": 1}', "cannot be read as a manifest"),
@@ -212,6 +220,14 @@ def test_a_manifest_that_is_none_is_refused(tmp_path, text, message):
         read_rows(path)
 
 
+def test_a_name_that_results_cannot_hold_is_refused_before_videos_are_read(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"")
+    with pytest.raises(ConfigError, match="not UTF-8; name it"):
+        read_request([f"\udcff={tmp_path / 'a.mp4'}"], None, against_first_face=True)
+    with pytest.raises(ConfigError, match="not UTF-8 text"):
+        resolve_items([VideoItem(path="a.mp4", name="\ud800")], None, None)
+
+
 def test_a_manifest_of_absent_files_and_unknown_people_is_told_at_once(tree):
     rows = [{"video": "gone.mp4", "identity": "bob"}, {"video": "ours/bob.mp4", "identity": "carl"}]
     rows.append({"video": "theirs/bob.mp4", "name": "x", "references": ["people/none.png"], "identity": "bob"})
@@ -220,7 +236,7 @@ def test_a_manifest_of_absent_files_and_unknown_people_is_told_at_once(tree):
         read_request([str(tree / "m.json")], tree / "people")
     for part in (
         "gone.mp4 does not exist",
-        "`carl`, of whom there is no picture",
+        "`carl`, who has no reference",
         "none.png does not exist",
         "other pictures",
     ):
@@ -267,7 +283,7 @@ def test_a_file_as_opens2v_publishes_it_is_read(tmp_path):
     (tmp_path / "Human-Domain_Eval.json").write_text(json.dumps(cases, indent=4))
     request = read_request([str(tmp_path / "ours")], tmp_path / "Human-Domain_Eval.json")
     for item in request.items:
-        assert request.references[item.identity] == (tmp_path / cases[item.title]["img_paths"][0],)
+        assert request.references[item.identity] == (tmp_path / cases[item.resolved_name]["img_paths"][0],)
         assert item.prompt == "The video begins with a woman\u2019s face. background"
     assert len({item.identity for item in request.items}) == 3
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from likeness.evaluation.features import registry as features
-from likeness.evaluation.features.base import Footage
+from likeness.evaluation.features.base import DecodedVideo
 from likeness.puppets import sample_clip, sample_person
 
 
@@ -21,9 +21,9 @@ def test_a_frame_that_comes_again_is_looked_at_once(frames, monkeypatch):
         return find_faces(frame, **options)
 
     monkeypatch.setattr(features, "find_faces", look)
-    found = features.measure_faces(Footage(frames=frames, fps=8), {})
+    found = features.measure_faces(DecodedVideo(frames=frames, fps=8), {})
     assert len(looks) == 3
-    alone = [features.measure_faces(Footage(frames=frame[None], fps=8), {}) for frame in frames]
+    alone = [features.measure_faces(DecodedVideo(frames=frame[None], fps=8), {}) for frame in frames]
     for index, mine in enumerate(alone):
         rows = found["frame"] == index
         assert rows.sum() == len(mine["frame"]) >= 1

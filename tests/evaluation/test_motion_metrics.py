@@ -3,7 +3,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from made_views import SQUARE, SQUARE_SIZE, make_references, make_view
+from made_inputs import SQUARE, SQUARE_SIZE, make_inputs, make_references
 
 from likeness.evaluation.features.farneback import FARNEBACK
 from likeness.evaluation.features.flow import (
@@ -56,24 +56,24 @@ def test_fm_ref_ignores_place_and_size_and_sees_a_tilt():
 def test_fm_ref_is_the_mean_over_references():
     references = np.stack([SQUARE, turned(SQUARE, 20)])
     expected = 2 * math.sin(math.radians(10)) * math.sqrt(5) / 2
-    view = make_view(references=make_references([[1, 0], [1, 0]], references))
-    assert METRICS["fm_ref"].of_video(view) == pytest.approx(expected)
+    inputs = make_inputs(references=make_references([[1, 0], [1, 0]], references))
+    assert METRICS["fm_ref"].compute_for_video(inputs) == pytest.approx(expected)
 
 
 def test_fm_inter_keeps_translation_and_takes_the_largest_step():
     landmarks = np.stack([SQUARE, SQUARE + np.array([0.3, 0.4]), SQUARE + np.array([0.3, 2.4])])
     steps = np.array([0.5, 2.0]) * math.sqrt(5) / SQUARE_SIZE
     assert motion_between_frames(landmarks) == pytest.approx(steps)
-    view = make_view(landmarks=landmarks)
-    assert METRICS["fm_inter"].of_video(view) == pytest.approx(steps[1])
-    assert METRICS["fm_inter_mean"].of_video(view) == pytest.approx(steps.mean())
+    inputs = make_inputs(landmarks=landmarks)
+    assert METRICS["fm_inter"].compute_for_video(inputs) == pytest.approx(steps[1])
+    assert METRICS["fm_inter_mean"].compute_for_video(inputs) == pytest.approx(steps.mean())
 
 
 def test_fm_inter_needs_a_face_in_both_frames_and_one_frame_has_none():
-    view = make_view([[1, 0], [math.nan] * 2, [1, 0]])
-    assert math.isnan(METRICS["fm_inter"].of_video(view))
-    assert math.isnan(METRICS["fm_inter"].of_video(make_view([[1, 0]])))
-    assert METRICS["fm_ref"].of_video(make_view([[1, 0]], make_references([[1, 0]]))) == 0
+    inputs = make_inputs([[1, 0], [math.nan] * 2, [1, 0]])
+    assert math.isnan(METRICS["fm_inter"].compute_for_video(inputs))
+    assert math.isnan(METRICS["fm_inter"].compute_for_video(make_inputs([[1, 0]])))
+    assert METRICS["fm_ref"].compute_for_video(make_inputs([[1, 0]], make_references([[1, 0]]))) == 0
 
 
 def test_landmarks_in_one_point_have_no_motion():
@@ -118,10 +118,10 @@ def test_motion_score_cancels_there_and_back_and_face_flow_does_not():
     frames = np.stack([texture(0), texture(2), texture(0)])
     boxes = np.array([[20, 20, 70, 70]] * 3, dtype=np.float32)
     features = {"flow": measure_flow(frames, 8.0, np.arange(3), boxes), "faces": {"box": boxes}}
-    view = make_view(features=features)
-    assert METRICS["motion_score"].of_video(view) < 0.1
-    assert METRICS["face_flow"].of_video(view) == pytest.approx(2, abs=0.1)
-    assert METRICS["face_flow_relative"].of_video(view) == pytest.approx(100 * 2 / 50, abs=0.2)
+    inputs = make_inputs(features=features)
+    assert METRICS["motion_score"].compute_for_video(inputs) < 0.1
+    assert METRICS["face_flow"].compute_for_video(inputs) == pytest.approx(2, abs=0.1)
+    assert METRICS["face_flow_relative"].compute_for_video(inputs) == pytest.approx(100 * 2 / 50, abs=0.2)
 
 
 def test_flow_matches_a_naive_script():
@@ -162,9 +162,9 @@ def test_dynamic_needs_a_quarter_of_the_frames_above_the_threshold():
 
 def test_one_frame_has_no_motion_at_all():
     flow = measure_flow(texture()[None], 8.0, np.array([0]), np.array([[0, 0, 9, 9]], dtype=np.float32))
-    view = make_view([[1, 0]], features={"flow": flow, "faces": {"box": np.array([[0, 0, 9, 9]])}})
+    inputs = make_inputs([[1, 0]], features={"flow": flow, "faces": {"box": np.array([[0, 0, 9, 9]])}})
     for name in ("motion_score", "dynamic_degree_farneback", "fast_flow_farneback", "face_flow"):
-        assert math.isnan(METRICS[name].of_video(view)), name
+        assert math.isnan(METRICS[name].compute_for_video(inputs)), name
 
 
 def test_top_mean_and_boxes_by_hand():
@@ -195,5 +195,5 @@ def test_fm_inter_of_the_frame_keeps_translation_in_longer_sides():
 
 
 def test_a_reference_of_unknown_size_has_no_fm_ref_of_the_frame():
-    view = make_view(references=make_references([[1, 0]]))
-    assert math.isnan(METRICS["fm_ref_frame"].of_video(view))
+    inputs = make_inputs(references=make_references([[1, 0]]))
+    assert math.isnan(METRICS["fm_ref_frame"].compute_for_video(inputs))

@@ -92,10 +92,10 @@ def test_words_for_people():
 def test_fewer_people_are_told_and_can_be_allowed():
     protocol, groups = full("tiny")
     fewer = {name: group for name, group in groups.items() if group != "baby"}
-    with pytest.raises(ConfigError, match=r"wants 14 people, and there are 12: 0 of 2 baby.*--allow-fewer"):
+    with pytest.raises(ConfigError, match=r"requires 14 people, and there are 12: 0 of 2 baby.*--allow-fewer"):
         choose_people(protocol, fewer)
     assert choose_people(protocol, fewer, allow_fewer=True) == fewer
-    with pytest.raises(ConfigError, match="Nobody is left"):
+    with pytest.raises(ConfigError, match="There are no people"):
         choose_people(protocol, {}, allow_fewer=True)
     more = groups | {"man_9": "man"}
     assert choose_people(protocol, more) == groups

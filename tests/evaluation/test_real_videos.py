@@ -1,6 +1,6 @@
 """Evaluation on real photographs and videos, where they are at hand (LIKENESS_REAL). What they show stays there.
 
-The figures are printed with `pytest -m real --log-cli-level=INFO tests/evaluation/test_real_videos.py`; docs/evidence.md holds them.
+`pytest -m real --log-cli-level=INFO tests/evaluation/test_real_videos.py` prints the values in docs/evidence.md.
 """
 
 import logging

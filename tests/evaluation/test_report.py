@@ -10,7 +10,7 @@ import pytest
 from made_videos import frames_of
 from test_compare_systems import make_result, record
 
-from likeness.app.study.figures import read_figures
+from likeness.app.study.metric_table import read_metric_table
 from likeness.evaluation.report.charts import curves, distribution
 from likeness.evaluation.report.export import publish
 from likeness.evaluation.report.strips import rank_videos
@@ -86,7 +86,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page):
 def test_the_page_shows_every_part(page):
     for part in (
         "Ours & <theirs>",
-        "Videos without figures",
+        "Failed videos",
         "It is damaged.",
         "Systems compared",
         "Benjamini and Hochberg",
@@ -130,7 +130,7 @@ def test_figures_come_back_from_every_file(made):
     assert len(frames) == 2 * 13
     assert [row["cosine"] for row in frames[:2]] == [0.9, None]
     # A study holds these figures against people's ratings.
-    assert len(read_figures(folder / "videos.parquet")["match_rate"]) == 12
+    assert len(read_metric_table(folder / "videos.parquet")["match_rate"]) == 12
 
 
 def test_a_curve_has_gaps_where_there_is_no_face():

@@ -20,7 +20,7 @@ def soft_noise(size, seed, sigma=2.0):
 
 
 def scene(*, head_px=0.0, mouth_px=0.0, background=None):
-    """A picture larger than any camera sees: background, and a face moved by `head_px` whose lower half opens by `mouth_px`."""
+    """A background larger than the camera's view, and a face moved by `head_px` with a mouth opened by `mouth_px`."""
     picture = (soft_noise(2 * SIZE, 1) if background is None else background).copy()
     face = soft_noise(FACE, 2)
     rows, columns = np.meshgrid(np.arange(FACE), np.arange(FACE), indexing="ij")

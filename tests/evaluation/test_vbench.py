@@ -113,10 +113,10 @@ def test_what_was_measured_is_kept_until_videos_or_prompts_change(command, resul
     [
         (
             "fail",
-            "exit code 0, and it wrote no result.*NVIDIA GPU.*Last said: RuntimeError: Found no NVIDIA driver on",
+            "exit code 0, and it wrote no result.*NVIDIA GPU.*Last output: RuntimeError: Found no NVIDIA driver on",
         ),
         ("die", "exit code 0, and it wrote no result"),
-        ("garbage", "is not what was expected"),
+        ("garbage", "has an unexpected layout"),
         ("short", "lacks 1 of 4 videos"),
         ("nan", "not finite"),
     ],
@@ -138,8 +138,8 @@ def test_who_interrupts_us_interrupts_vbench(command, tmp_path):
     script = (
         # A shell that starts tests in the background has them ignore interrupts.
         "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from pathlib import Path\nfrom likeness.evaluation.vbench import run_vbench\n"
-        "from likeness.evaluation.results import VideoResult\n"
+        "from pathlib import Path\nfrom likeness.evaluation.vbench.run import run_vbench\n"
+        "from likeness.evaluation.results.records import VideoResult\n"
         "video = VideoResult(name='a', path=sys.argv[2], system='s', identity=None, prompt='p', sha256='0', "
         "num_frames=1, fps=1, width_px=1, height_px=1)\n"
         "run_vbench(Path(sys.argv[1]), [video], Path(sys.argv[3]), ('dynamic_degree',))\n"
@@ -149,7 +149,7 @@ def test_who_interrupts_us_interrupts_vbench(command, tmp_path):
     process = subprocess.Popen(words, env=os.environ | {"FAKE_VBENCH": "hang"}, stderr=subprocess.DEVNULL)
     pid = tmp_path / "out" / "dynamic_degree" / "pid"
     end = time.monotonic() + 120
-    while not (pid.is_file() and pid.read_text()) and time.monotonic() < end:
+    while not (pid.is_file() and pid.read_text()) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     process.wait(60)
@@ -169,7 +169,7 @@ def test_prompts_are_needed_only_where_they_are_read(command, result, tmp_path):
 
 
 def test_dimensions_that_need_vbenchs_own_prompts_are_refused(command, result, tmp_path):
-    with pytest.raises(ConfigError, match="measures no `object_class`"):
+    with pytest.raises(ConfigError, match="does not measure `object_class`"):
         run_vbench(command, result.videos, tmp_path, ("object_class",))
     assert set(DEFAULT) <= set(DIMENSIONS)
 
@@ -186,7 +186,8 @@ def test_an_environment_that_is_not_whole_says_how_to_make_it(command, monkeypat
 
 def fake_python(path, version, exit_code=0):
     path.write_text(
-        f'#!/bin/sh\nif [ "$1" = "-c" ]; then echo {version}; exit 0; fi\necho "no room on the disk"\nexit {exit_code}\n'
+        f'#!/bin/sh\nif [ "$1" = "-c" ]; then echo {version}; exit 0; fi\n'
+        f'echo "no room on the disk"\nexit {exit_code}\n'
     )
     path.chmod(0o755)
     return str(path)

@@ -1,1 +1,1 @@
-"""What people use in a browser or leave running: user studies, benchmarks. The only door to the web framework."""
+"""Applications on top of the library: user studies, benchmarks, demo. Only here is the web framework imported."""

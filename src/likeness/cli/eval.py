@@ -11,7 +11,7 @@ from likeness.cli.terminal import printable, say
 
 if TYPE_CHECKING:
     from likeness.evaluation.evaluate import EvaluationSettings
-    from likeness.evaluation.inputs.manifest import Request
+    from likeness.evaluation.inputs.manifest import EvaluationRequest
     from likeness.evaluation.results.compare_systems import Comparison
     from likeness.evaluation.results.records import EvaluationResult, VideoResult
 
@@ -115,7 +115,7 @@ def _settings(**values: object) -> "EvaluationSettings":
 
     from likeness.errors import ConfigError
     from likeness.evaluation.evaluate import MAX_WORKERS, EvaluationSettings
-    from likeness.evaluation.inputs.engines import check_weights, choose_engines
+    from likeness.evaluation.features.engines import check_weights, choose_engines
 
     try:
         settings = EvaluationSettings.model_validate(values)
@@ -139,7 +139,7 @@ def _metrics(words: str | None) -> list[str] | None:
 
 
 def _measure(
-    request: "Request", metrics: list[str] | None, settings: "EvaluationSettings", *, is_quiet: bool
+    request: "EvaluationRequest", metrics: list[str] | None, settings: "EvaluationSettings", *, is_quiet: bool
 ) -> "EvaluationResult":
     from dataclasses import replace
 
@@ -151,7 +151,9 @@ def _measure(
     return replace(result, skipped=request.skipped, notes=request.notes)
 
 
-def _publish(result: "EvaluationResult", request: "Request", output: Path, title: str, *, as_json: bool) -> None:
+def _publish(
+    result: "EvaluationResult", request: "EvaluationRequest", output: Path, title: str, *, as_json: bool
+) -> None:
     """Write the files and print the figures. Where the disk refuses, the figures are printed all the same."""
     from likeness.errors import FileWriteError, LockedError
     from likeness.evaluation.report.export import publish
@@ -173,9 +175,9 @@ def _publish(result: "EvaluationResult", request: "Request", output: Path, title
         say(output / "report.html", lines=False)
 
 
-def _tell_skipped(request: "Request") -> None:
+def _tell_skipped(request: "EvaluationRequest") -> None:
     """Files that are not taken, a line for each reason."""
-    from likeness.evaluation.inputs.reference_matching import shorten
+    from likeness.evaluation.inputs.reference_matching import list_names
 
     for note in request.notes:
         say(f"likeness: {note}", stream=sys.stderr)
@@ -183,7 +185,7 @@ def _tell_skipped(request: "Request") -> None:
     for file in request.skipped:
         reasons.setdefault(file.reason, []).append(file.path)
     for reason, paths in reasons.items():
-        say(f"likeness: {len(paths)} left out ({reason}): {shorten(paths)}", lines=False, stream=sys.stderr)
+        say(f"likeness: {len(paths)} left out ({reason}): {list_names(paths)}", lines=False, stream=sys.stderr)
 
 
 def _dimensions(words: str | None) -> list[str]:

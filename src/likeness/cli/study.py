@@ -113,7 +113,7 @@ def merge(
 def report(
     study: Folder,
     metrics: Annotated[
-        Path | None, typer.Option(help="CSV, JSON or Parquet of figures: system, video, numbers.")
+        Path | None, typer.Option(help="CSV, JSON or Parquet of metrics: system, video, numbers.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page; report.html in the study by default.")
@@ -128,19 +128,19 @@ def report(
 
     from likeness.app.folders import check_page
     from likeness.app.study.answers import AnswerStore
-    from likeness.app.study.figures import read_figures
     from likeness.app.study.manifest import MANIFEST, Study
+    from likeness.app.study.metric_table import read_metric_table
     from likeness.app.study.page import write_page
     from likeness.app.study.report import OVERALL, make_report
     from likeness.files import write_text
 
     loaded, page = Study.load(study), output or study / "report.html"
     numbers = check_page(page, root=study, own=[MANIFEST])
-    figures = read_figures(metrics) if metrics else None
+    table = read_metric_table(metrics) if metrics else None
     store = AnswerStore(study, loaded)
     answers = store.newest()
     store.close()
-    made = make_report(loaded, answers, figures=figures, allowed_failures=allow_failed)
+    made = make_report(loaded, answers, metrics=table, allowed_failures=allow_failed)
     write_page(page, loaded, made)
     write_text(numbers, json.dumps(made.to_dict(), indent=2) + "\n")
     if as_json:

@@ -1,1 +1,1 @@
-"""Is it the same person, does the face move as asked, does the picture follow the text: measured on frames alone."""
+"""Identity, face motion and text alignment of videos, measured on their frames."""

@@ -1,4 +1,4 @@
-"""Videos measured by processes: whatever one video does to its process, the others' figures stay."""
+"""Measure videos in worker processes. A video that kills its process does not affect the other results."""
 
 import os
 import signal
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
 
-from likeness.evaluation.features.cache import Measured
+from likeness.evaluation.features.cache import MeasuredVideo
 
-Measure = Callable[[str], Measured]
-"""Measures the file at a path. It can be pickled."""
+Measure = Callable[[str], MeasuredVideo]
+"""Measures the file at a path; must be picklable."""
 
 
-def measure_in_processes(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, Measured]]:
-    """Measure files, each as soon as a process is free.
+def measure_in_processes(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, MeasuredVideo]]:
+    """Measure files and yield each result as soon as it is there.
 
-    A process that is killed (by a decoder's fault, or for want of memory) takes the whole pool with it. Files that may have
-    been in its hands are then measured one by one, each in a process of its own: the file whose process dies again has an
-    error that says so. The rest goes on in a new pool.
+    A killed process (decoder crash, out of memory) breaks the whole pool. The files that it may have been measuring are
+    then measured one at a time, each in its own process; a file whose process dies again gets an error. The others
+    continue in a new pool.
     """
     remaining = list(paths)
     while remaining:
@@ -35,35 +35,35 @@ def measure_in_processes(measure: Measure, paths: Sequence[str], workers: int) -
                 yield path, _measure_alone(measure, path)
 
 
-def _measure_alone(measure: Measure, path: str) -> Measured:
+def _measure_alone(measure: Measure, path: str) -> MeasuredVideo:
     try:
         ((_, measured),) = _in_pool(measure, [path], 1)
     except BrokenProcessPool:
-        return Measured(
-            error=f"{path}: the process that measured it was killed, though it had the machine for itself. The file may make "
-            "its decoder crash, or need more memory than there is: convert it anew, or cut it."
+        return MeasuredVideo(
+            error=f"{path}: the process that measured it was killed, although it ran alone. The file may crash its "
+            "decoder or need too much memory: convert it again, or shorten it."
         )
     return measured
 
 
-def _in_pool(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, Measured]]:
+def _in_pool(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, MeasuredVideo]]:
     before = set(active_children())
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin) as pool:
-        with _interrupts_held():
-            futures: dict[Future[Measured], str] = {pool.submit(measure, path): path for path in paths}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_initialize_worker) as pool:
+        with _interrupts_blocked():
+            futures: dict[Future[MeasuredVideo], str] = {pool.submit(measure, path): path for path in paths}
         own = set(active_children()) - before
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except BaseException:  # Ctrl-C, a full disk, or whoever listens wants no more.
+        except BaseException:  # Ctrl-C, a full disk, or the caller stopped iterating.
             pool.shutdown(wait=False, cancel_futures=True)
-            _end(own)
+            _terminate(own)
             raise
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits. Processes that are started meanwhile never see it: the parent alone answers it, and ends them."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT, so that processes started meanwhile inherit the block: the parent alone handles Ctrl-C."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -74,25 +74,22 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end(processes: set[BaseProcess]) -> None:
+def _terminate(processes: set[BaseProcess]) -> None:
     for process in processes:
         process.terminate()
 
 
-def _begin() -> None:
-    """Workers share the machine by processes; threads below them would only get in each other's way.
-
-    A parent that is killed cannot end its workers, so each of them looks after it.
-    """
+def _initialize_worker() -> None:
+    """Use one thread in each worker, ignore SIGINT, and exit when the parent dies."""
     import cv2
 
     cv2.setNumThreads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # Before torch, which a worker imports only if a network is needed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
+def _exit_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""From a folder of pictures, or from nobody's, to a benchmark."""
+"""Create a benchmark from a folder of pictures or from drawn people."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, 
 from likeness.app.bench.protocols import ANYBODY, Protocol, build_cases, choose_people, group_of
 from likeness.app.folders import new_contents
 from likeness.errors import ConfigError, FaceError, LikenessError
-from likeness.evaluation.inputs.reference_matching import PICTURES
+from likeness.evaluation.inputs.folders import PICTURES
 from likeness.faces import find_faces, read_face
 from likeness.identity.face_shape import load_source
 from likeness.media import write_image
@@ -18,7 +18,7 @@ from likeness.puppets import sample_image, sample_person
 from likeness.weights import sha256_of
 
 PUPPET_SEED = 600_000_000
-"""Far from the seeds of training, so nobody in a benchmark of puppets was seen by a model."""
+"""Outside of the training seeds, so models have not seen the puppets of a benchmark."""
 PUPPET_PX = 256
 _MOST_ATTEMPTS = 40
 _LISTED = 8
@@ -40,13 +40,13 @@ def create_bench(
 
     Args:
         folder: Must not hold a benchmark.
-        name: Of the protocol, for the record.
-        protocol: The recipe.
-        pictures: `NAME/*.jpg` or `NAME.jpg`, below folders named after groups where the protocol wants groups; None
-            where it draws its own people. Vertices beside a picture (`a.ply` beside `a.jpg`) belong to its face.
+        name: Name of the protocol, for the manifest.
+        protocol: The protocol.
+        pictures: `NAME/*.jpg` or `NAME.jpg`, below folders named after groups if the protocol has groups; None
+            if the protocol draws people. Vertices beside a picture (`a.ply` beside `a.jpg`) belong to its face.
         seed: Of the videos' noise, and of drawn people.
-        allow_fewer: Go on with fewer people than the protocol wants.
-        skip_bad: Leave out pictures that show no usable face.
+        allow_fewer: Accept fewer people than the protocol requires.
+        skip_bad: Skip pictures without a usable face.
 
     Raises:
         ConfigError: The folder holds a benchmark or references, or pictures or people are missing.
@@ -85,40 +85,40 @@ def create_bench(
 
 
 def _copy_picture(path: Path, folder: Path, number: int) -> None:
-    """Copy a picture, and the vertices of its face if they lie beside it: `a.ply` beside `a.jpg`."""
+    """Copy a picture, and the vertices of its face if there are any: `a.ply` beside `a.jpg`."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, folder / f"{number}{path.suffix.lower()}")
     found = [path.with_suffix(suffix) for suffix in SHAPES if path.with_suffix(suffix).is_file()]
     if len(found) > 1:
         raise ConfigError(
-            f"{found[0]} and {found[1]} both lie beside {path.name}; a face has one file of vertices. Remove one."
+            f"{found[0]} and {found[1]} both lie beside {path.name}; only one file of vertices is allowed. Remove one."
         )
     for shape in found:
-        load_source(f"flame:{shape}")  # It is checked now, not when the videos are made.
+        load_source(f"flame:{shape}")  # Checked now, not when the videos are generated.
         shutil.copyfile(shape, folder / f"{number}{shape.suffix}")
 
 
 def _check_shapes(usable: Mapping[str, tuple[str, Sequence[Path]]], chosen: Iterable[str]) -> None:
-    """Refuse vertices of some people only: figures of measured and of assumed heads do not mix."""
+    """Refuse vertices of some people only: results with measured and with assumed heads do not compare."""
     has = {
         who: any(path.with_suffix(suffix).is_file() for path in usable[who][1] for suffix in SHAPES) for who in chosen
     }
     lacking = [who for who, there in has.items() if not there]
     if lacking and len(lacking) < len(has):
         raise ConfigError(
-            f"{len(has) - len(lacking)} people have vertices beside a picture, {len(lacking)} have none (first: {lacking[0]}). "
-            "Give the vertices of all, or of nobody."
+            f"{len(has) - len(lacking)} people have vertices beside a picture, {len(lacking)} have none (first: "
+            f"{lacking[0]}). Give vertices for all people or for none."
         )
 
 
 def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Sequence[Path]]]:
-    """Find people: a folder of pictures is a person, a lone picture too.
+    """Find people: each folder of pictures is a person, and so is each single picture.
 
     Returns:
         Group and pictures of each person, by name.
 
     Raises:
-        ConfigError: There is no picture, or a person's name stands in two groups.
+        ConfigError: There is no picture, or a name occurs twice.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder. Name the folder of your pictures.")
@@ -141,7 +141,7 @@ def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Seq
         raise ConfigError(f"{folder} holds no pictures of people. Put them there as {wanted}.")
     if has_groups and not places:
         raise ConfigError(
-            f"This protocol goes by groups, and {folder} has no folder named after one. Put the people into folders "
+            f"This protocol needs groups, and {folder} has no folder named after one. Put the people into folders "
             "such as `man`, `elderly_woman`, `baby`."
         )
     return people
@@ -153,7 +153,7 @@ def keep_usable(
     """Read every picture as a reference; keep up to `most` usable ones of each person.
 
     Raises:
-        FaceError: Some are unusable and `skip_bad` is not given; each is named with its reason.
+        FaceError: Some are unusable and `skip_bad` is not given; each is listed with its reason.
     """
     usable: dict[str, tuple[str, list[Path]]] = {}
     bad: list[str] = []
@@ -174,15 +174,15 @@ def keep_usable(
         listed = "\n".join(f"  {reason}" for reason in bad[:_LISTED])
         more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
         raise FaceError(
-            f"{len(bad)} pictures cannot be references:\n{listed}{more}\nReplace them, or leave them out with `--skip-bad`."
+            f"{len(bad)} pictures cannot be references:\n{listed}{more}\nReplace them, or skip them with `--skip-bad`."
         )
     return usable
 
 
 def draw_people(folder: Path, protocol: Protocol, seed: int) -> dict[str, str]:
-    """Draw everybody whom the protocol wants, with pictures in which dlib finds one face.
+    """Draw all people of the protocol, with pictures in which dlib finds exactly one face.
 
-    Who is never found is passed over: figures then speak of people whom the recognizer can read.
+    People without enough such pictures are replaced by others.
     """
     groups: dict[str, str] = {}
     number = PUPPET_SEED + 10_000 * seed
@@ -213,7 +213,7 @@ def _draw_portraits(number: int, group: str, count: int) -> list:
 
 def _pictures_in(path: Path) -> list[Path]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    # macOS puts `._anna.jpg` beside `anna.jpg`; hidden files are no pictures.
+    # macOS writes `._anna.jpg` beside `anna.jpg`.
     return [file for file in files if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
 
 
@@ -228,5 +228,5 @@ def _describe(folder: Path, group: str) -> BenchIdentity:
         )
     except ValidationError as error:
         raise ConfigError(
-            f"Nobody can be called {folder.name!r}: {error.errors()[0]['msg']}. Rename the pictures."
+            f"A person cannot be called {folder.name!r}: {error.errors()[0]['msg']}. Rename the pictures."
         ) from error

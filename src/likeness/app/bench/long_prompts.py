@@ -1,14 +1,15 @@
-"""VBench's long prompts, and files like them, as sentences for a benchmark: a text file with one prompt a line.
+"""Read long prompts for a benchmark, such as VBench's: a text file with one prompt a line.
 
 VBench (github.com/Vchitect/VBench) keeps them in `prompts/augmented_prompts/gpt_enhanced_prompts/`, earlier versions in
 `prompts/gpt_enhanced_prompts/`: `all_dimension_longer.txt`, `all_category_longer.txt`, and one file for each dimension
 and category (`prompts_per_dimension_longer/human_action_longer.txt`). Line n there is the long form of line n of
-`prompts_per_dimension/human_action.txt`. None of these prompts ships with likeness.
+`prompts_per_dimension/human_action.txt`. These prompts are not part of likeness.
 
 Magic Mirror (arXiv:2501.03931v1, appendix A.2) takes 77 of the first 200 such prompts: those of one person, with a
 standard word for the person and the trigger behind it. It names neither the files nor the 77. Here a prompt is kept if
 its first sentence names one person. "A serene individual, dressed in white" becomes "A serene woman img, dressed in
-white" for a woman; a word that says more ("a skilled potter", "a bearded man") stays and decides whom the prompt fits.
+white" for a woman; a more specific word ("a skilled potter", "a bearded man") stays and determines the groups that the
+prompt fits.
 """
 
 import re
@@ -20,7 +21,7 @@ from likeness.identity.prompt import TRIGGER
 
 SUFFIX = ".txt"
 MAX_WORDS = 200
-"""More words never fit into the 226 tokens that CogVideoX reads."""
+"""Longer prompts exceed the 226 tokens of CogVideoX."""
 Template = tuple[str, frozenset[str]]
 """Text with the fields of `protocols.fill`, and the groups that it fits."""
 
@@ -38,7 +39,7 @@ _GENDERED = {
 }
 """Words for people of one group."""
 _ANYBODY = ("person", "individual")
-"""Words that the group's own word replaces."""
+"""Words that are replaced by the group's word."""
 _CHILD = ("child", "kid")
 _ROLES = [
     "adventurer",
@@ -101,8 +102,9 @@ _ROLES = [
 ]
 _NOUN = re.compile(rf"\b(?:{'|'.join([*_GENDERED, *_ANYBODY, *_CHILD, *_ROLES])})\b", re.IGNORECASE)
 _SEVERAL = re.compile(
-    r"\b(?:two|three|four|several|group|couple|pair|crew|team|family|friends?|twins|men|women|boys|girls|children|kids|people|"
-    r"opponents?|partner|brother|sister|son|daughter|(?:an)?other (?:man|woman|person|individual)|their (?:child|baby))\b",
+    r"\b(?:two|three|four|several|group|couple|pair|crew|team|family|friends?|twins|men|women|boys|girls|children|kids|"
+    r"people|opponents?|partner|brother|sister|son|daughter|(?:an)?other (?:man|woman|person|individual)|"
+    r"their (?:child|baby))\b",
     re.IGNORECASE,
 )
 _PRONOUN = {
@@ -113,7 +115,7 @@ _PRONOUN = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LongPrompts:
-    """What a file of prompts holds."""
+    """The prompts of a file."""
 
     templates: tuple[Template, ...]
     """Prompts of one person, in their order."""
@@ -146,14 +148,14 @@ def read_long_prompts(path: str | Path) -> LongPrompts:
     if not templates:
         why = f" (line {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise ConfigError(
-            f"{path} has no prompt that shows one person{why}. Give a file such as VBench's human_action_longer.txt, with "
-            "one prompt a line."
+            f"{path} has no prompt that shows one person{why}. Give a file with one prompt a line, such as VBench's "
+            "human_action_longer.txt."
         )
     return LongPrompts(templates=tuple(templates), left_out=tuple(left_out))
 
 
 def make_template(line: str) -> Template | str:
-    """Make a template of a prompt, or say why it cannot be one."""
+    """Turn a prompt into a template, or return the reason why that is impossible."""
     text = " ".join(line.split())
     if not text.isprintable():
         return "it holds control characters"
@@ -176,7 +178,7 @@ def make_template(line: str) -> Template | str:
         return f"it calls one person `{word}` and by pronouns of another"
     if word.lower() not in (*_ANYBODY, *_CHILD):
         return f"{before}{word} {TRIGGER}{after}", groups
-    # The group's own word says the age.
+    # The group's word includes the age.
     before = re.sub(r"\b(?:young|elderly|old) $", "", before, flags=re.IGNORECASE)
     if article := re.search(r"\b(a|A)n? $", before):
         field = "{Who}" if article[1] == "A" else "{who}"
@@ -185,7 +187,7 @@ def make_template(line: str) -> Template | str:
 
 
 def _groups_of(word: str, before: str, text: str) -> frozenset[str]:
-    """Whom a prompt fits, by the word for the person, the words right before it, and its pronouns."""
+    """Groups that a prompt fits, by the word for the person, the words before it, and its pronouns."""
     described = before.lower().split()[-4:]
     is_old = any(adjective in described for adjective in ("elderly", "old", "senior"))
     is_young = any(adjective in described for adjective in ("young", "teenage"))

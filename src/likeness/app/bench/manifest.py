@@ -1,4 +1,4 @@
-"""What a benchmark is made of.
+"""The files of a benchmark.
 
 BENCH/
 ├── bench.json               people, cases, seeds, checksums
@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from likeness.app.folders import FileName, is_plain_name
 from likeness.config import Settings, load, save
 from likeness.errors import ConfigError
-from likeness.evaluation.inputs.reference_matching import plain
+from likeness.evaluation.inputs.reference_matching import remove_trigger_words
 from likeness.files import lock, write_text
 from likeness.weights import sha256_of
 
@@ -33,10 +33,10 @@ RUNS = "runs"
 
 
 def run_folder(folder: Path, system: str) -> Path:
-    """Where the run of a system lies.
+    """The folder of a system's run.
 
     Raises:
-        ConfigError: It cannot be the name of a folder.
+        ConfigError: The name cannot be a folder's name.
     """
     if not is_plain_name(system):
         raise ConfigError(
@@ -47,11 +47,11 @@ def run_folder(folder: Path, system: str) -> Path:
 
 @contextmanager
 def run_lock(folder: Path, system: str) -> Iterator[None]:
-    """Write to a run as the only process.
+    """Lock a run against other processes.
 
     Raises:
-        ConfigError: It cannot be the name of a folder.
-        LockedError: Another process makes or measures this run.
+        ConfigError: The name cannot be a folder's name.
+        LockedError: Another process generates or measures this run.
         FileWriteError: Nothing can be written there.
     """
     busy = f"The run `{system}` is used by {{owner}}. Wait for it, or begin another with `--name`."
@@ -60,7 +60,7 @@ def run_lock(folder: Path, system: str) -> Iterator[None]:
 
 
 class BenchIdentity(Settings):
-    """Somebody whose videos are made."""
+    """A person of the benchmark."""
 
     name: FileName
     """Folder in `references/`."""
@@ -73,22 +73,22 @@ class BenchIdentity(Settings):
 
     @property
     def shape(self) -> str | None:
-        """The vertices that stand for this person: those of the first picture that has any."""
+        """The vertices of the first picture that has any."""
         by_stem = {Path(name).stem: name for name in self.shapes}
         return next((by_stem[Path(name).stem] for name in self.references if Path(name).stem in by_stem), None)
 
 
 class BenchCase(Settings):
-    """One video to be made."""
+    """One video to generate."""
 
     name: FileName
     """File name without suffix."""
     identity: FileName
-    """Whose."""
+    """The person's name."""
     prompt: str
     """With the trigger word."""
     seed: int
-    """Of the noise."""
+    """Seed of the noise."""
 
 
 class Bench(Settings):
@@ -99,15 +99,15 @@ class Bench(Settings):
     protocol: str
     """Name or file of the protocol."""
     title: str
-    """For people to read."""
+    """Title of the report."""
     source: str
     """What the protocol follows."""
     is_complete: bool
-    """Whether it has all the people that the protocol wants."""
+    """Whether it has all people that the protocol requires."""
     identities: tuple[BenchIdentity, ...] = Field(min_length=1)
-    """Everybody."""
+    """All people."""
     cases: tuple[BenchCase, ...] = Field(min_length=1)
-    """Every video, in order."""
+    """All videos, in order."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -115,7 +115,7 @@ class Bench(Settings):
             ("people", [one.name for one in self.identities]),
             ("videos", [case.name for case in self.cases]),
         ):
-            # Names that differ in case alone are one file on some systems.
+            # Names that differ only in case are one file on some systems.
             twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
             if twice:
                 raise ValueError(f"two {kind} are called {twice[0]!r}; each needs a name of its own")
@@ -129,7 +129,7 @@ class Bench(Settings):
         return {identity.name: identity for identity in self.identities}
 
     def digest(self, case: BenchCase) -> str:
-        """Short name of everything that a case's video depends on, apart from the system."""
+        """Hash of everything that a case's video depends on, except the system."""
         person = self.by_name[case.identity]
         parts = [case.prompt, case.seed, sorted(person.references.items())]
         if person.shapes:
@@ -138,20 +138,20 @@ class Bench(Settings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def reference_paths(self, folder: Path) -> dict[str, list[Path]]:
-        """Pictures of each person."""
+        """Reference pictures of each person."""
         return {one.name: [folder / REFERENCES / one.name / file for file in one.references] for one in self.identities}
 
     def shape_paths(self, folder: Path) -> dict[str, Path]:
-        """The file of vertices of each person who has one."""
+        """The file of vertices of each person that has one."""
         return {
             one.name: folder / REFERENCES / one.name / one.shape for one in self.identities if one.shape is not None
         }
 
     def save(self, folder: Path) -> None:
-        """Write the cases for other systems, and then the manifest: a folder that has one is whole."""
+        """Write the cases for other systems, then the manifest: a folder with a manifest is complete."""
         entries: dict[str, Any] = {
             case.name: {
-                "prompt": plain(case.prompt),
+                "prompt": remove_trigger_words(case.prompt),
                 "img_paths": [
                     f"{REFERENCES}/{case.identity}/{file}" for file in self.by_name[case.identity].references
                 ],
@@ -167,21 +167,21 @@ class Bench(Settings):
         """Read a benchmark and check its pictures.
 
         Raises:
-            ConfigError: The folder holds none, or a picture is gone or another.
+            ConfigError: The folder holds none, or a picture is missing or was changed.
         """
         if not (folder / MANIFEST).is_file():
-            raise ConfigError(f"{folder} holds no benchmark ({MANIFEST}). Make one with `likeness bench create`.")
+            raise ConfigError(f"{folder} holds no benchmark ({MANIFEST}). Create one with `likeness bench create`.")
         bench = load(cls, folder / MANIFEST)
         for one in bench.identities:
             for file, checksum in (one.references | one.shapes).items():
                 path = folder / REFERENCES / one.name / file
                 if not path.is_file():
                     raise ConfigError(
-                        f"{path} is gone, but {MANIFEST} names it. Put it back, or create the benchmark anew."
+                        f"{path} is gone, but {MANIFEST} names it. Restore it, or create the benchmark again."
                     )
                 if sha256_of(path) != checksum:
                     raise ConfigError(
-                        f"{path} is another file than when the benchmark was made. Put the first one back, or "
-                        "create another benchmark: figures of two references do not mix."
+                        f"{path} is another file than when the benchmark was made. Restore the first one, or "
+                        "create another benchmark: results of different references do not compare."
                     )
         return bench

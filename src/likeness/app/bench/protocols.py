@@ -1,8 +1,7 @@
-"""Benchmark protocols: how many people of which groups, how many pictures, which sentences. TOML files in `prompts/`.
+"""Benchmark protocols: numbers of people by group, pictures of each, and prompts. TOML files in `prompts/`.
 
-A protocol is a recipe over one's own pictures. The papers' counts and categories are kept; their pictures and sentences
-are not copied: the sentences in `prompts/lists/` were written for this project. What a paper leaves open is said in the
-protocol's file. Nothing here reads a picture or makes a video.
+Counts and categories are those of the papers; the prompts in `prompts/lists/` were written for this project. The
+protocol's file says how it fills what a paper leaves open.
 """
 
 import re
@@ -22,44 +21,44 @@ from likeness.identity.prompt import TRIGGER
 
 FOLDER = Path(__file__).parent / "prompts"
 MAX_COUNT = 10_000
-"""People, sentences for each, and videos of a set: far more than any published protocol, and few enough to be made."""
+"""Limit of people, of prompts for each person, and of videos of a set."""
 MAX_REFERENCES = 100
 ANYBODY = "person"
-"""The group of people whose group nobody named."""
+"""The group of people without a group."""
 GROUPS = ("man", "woman", "elderly man", "elderly woman", "boy", "girl", "baby")
 _PRONOUNS = {"man": "his", "elderly man": "his", "boy": "his", "baby": "its", ANYBODY: "their"}
 
 
 class PromptSet(Settings):
-    """Sentences of one list, each given to one person."""
+    """Prompts of one list, each assigned to one person."""
 
     prefix: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
-    """Begins the names of its videos."""
+    """Prefix of the names of its videos."""
     list: str
     """File in `prompts/lists/`, or a path."""
     count: int = Field(ge=1, le=MAX_COUNT)
-    """How many of its sentences are used."""
+    """Number of its prompts that are used."""
 
 
 class Protocol(Settings):
-    """A benchmark's recipe."""
+    """Rules by which a benchmark is created."""
 
     title: str
-    """For people to read."""
+    """Title of the report."""
     source: str
     """The publication that it follows, and its counts."""
     groups: dict[str, Annotated[int, Field(ge=0, le=MAX_COUNT)]] = Field(default_factory=dict)
-    """People of each group; empty where the protocol does not ask for groups."""
+    """Number of people by group; empty if the protocol has no groups."""
     identities: int = Field(default=0, ge=0, le=MAX_COUNT)
-    """People, where the protocol does not ask for groups."""
+    """Number of people, if the protocol has no groups."""
     max_references: int = Field(ge=1, le=MAX_REFERENCES)
-    """Pictures of one person; a person with more keeps the first."""
+    """Pictures of one person; further ones are ignored."""
     lists: tuple[str, ...] = ()
-    """Lists (names or paths) from which each person gets sentences that fit their group."""
+    """Lists (names or paths) from which each person gets prompts for their group."""
     prompts_per_identity: int = Field(default=0, ge=0, le=MAX_COUNT)
-    """Sentences for each person."""
+    """Prompts for each person."""
     sets: tuple[PromptSet, ...] = ()
-    """Instead of that: sentences that each get one person."""
+    """Alternative to `lists`: prompts that are each assigned to one person."""
     draws_people: bool = False
     """The people are puppets; no pictures are needed."""
 
@@ -81,7 +80,7 @@ class Protocol(Settings):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One video to be made."""
+    """One video to generate."""
 
     name: str
     """File name without suffix."""
@@ -95,10 +94,10 @@ def protocol_names() -> tuple[str, ...]:
 
 
 def read_protocol(name: str) -> Protocol:
-    """Read a shipped protocol by name, or one's own TOML file by path.
+    """Read a built-in protocol by name, or a TOML file by path.
 
     Raises:
-        ConfigError: There is neither, or the file is no protocol.
+        ConfigError: There is neither, or the file is not a protocol.
     """
     if Path(name).suffix == ".toml":
         return read(Protocol, name)
@@ -106,21 +105,21 @@ def read_protocol(name: str) -> Protocol:
 
 
 def with_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, list[str]]:
-    """Put other sentences in the place of a protocol's own; those for babies stay, whom no published list shows.
+    """Replace a protocol's prompts; those for babies stay, because published lists have none.
 
     Args:
-        protocol: One that gives sentences to people, not people to sentences.
+        protocol: A protocol with `lists`, not with `sets`.
         files: Lists in TOML, or text files with one prompt a line.
 
     Returns:
-        The protocol, and a line about each file of which prompts were left out.
+        The protocol, and for each text file a line about skipped prompts.
 
     Raises:
-        ConfigError: The protocol has sets of its own, or a file is no list of prompts.
+        ConfigError: The protocol has `sets`, or a file is not a list of prompts.
     """
     if protocol.sets:
         raise ConfigError(
-            "This protocol says which sentences are used how often. Give `--prompts` with one that does not, such as "
+            "This protocol fixes which prompts are used how often. Use `--prompts` with another one, such as "
             "`magic_mirror`."
         )
     notes = []
@@ -140,13 +139,13 @@ def with_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, l
     return protocol.model_copy(update=update), notes
 
 
-class _Sentences(Settings):
-    """Sentences for the same groups."""
+class _PromptBlock(Settings):
+    """Prompts for the same groups."""
 
     groups: tuple[str, ...]
-    """Whom they fit; `person` is anybody whose group is unknown."""
+    """Groups that they fit; `person` means an unknown group."""
     texts: tuple[str, ...]
-    """With `{who}` for the person, `{his}` for the pronoun; `{Who}` and `{His}` begin a sentence."""
+    """With `{who}` for the person and `{his}` for the pronoun, `{Who}` and `{His}` at the start of a sentence."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -163,17 +162,17 @@ class _Sentences(Settings):
 
 
 class _PromptList(Settings):
-    """A file of sentences."""
+    """A file of prompts."""
 
-    prompts: tuple[_Sentences, ...]
+    prompts: tuple[_PromptBlock, ...]
     """Blocks, in order."""
 
 
 @cache
 def read_prompts(name: str) -> tuple[tuple[str, frozenset[str]], ...]:
-    """Read a list, shipped or one's own by path: templates, and the groups that each fits.
+    """Read a list, built-in or by path: templates, and the groups that each fits.
 
-    A list of one's own is TOML, or a text file with one prompt a line, such as VBench's long prompts (`long_prompts`).
+    A file is TOML, or text with one prompt a line such as VBench's long prompts (`long_prompts`).
 
     Raises:
         ConfigError: There is no such list.
@@ -187,21 +186,21 @@ def read_prompts(name: str) -> tuple[tuple[str, frozenset[str]], ...]:
 
 
 def fill(template: str, group: str) -> str:
-    """Put a person into a sentence: "{who} nods {his} head" becomes "an elderly man img nods his head"."""
+    """Fill a template: "{who} nods {his} head" becomes "an elderly man img nods his head"."""
     article = "an" if group[0] in "aeiou" else "a"
     who, his = f"{article} {group} {TRIGGER}", _PRONOUNS.get(group, "her")
     return template.format(who=who, Who=who.capitalize(), group=group, his=his, His=his.capitalize())
 
 
 def build_cases(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
-    """Deal sentences to people, in turn, so that no sentence is used twice before all are used once.
+    """Assign prompts to people in turn; no prompt is used twice before all were used once.
 
     Args:
-        protocol: The recipe.
-        groups: Group of each person, in their order.
+        protocol: The protocol.
+        groups: Group of each person, in order.
 
     Raises:
-        ConfigError: No sentence fits somebody's group, or nobody fits a sentence.
+        ConfigError: No prompt fits a person's group, or no person fits any prompt.
     """
     return _by_set(protocol, groups) if protocol.sets else _by_identity(protocol, groups)
 
@@ -214,8 +213,8 @@ def _by_identity(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
         fitting = [text for text, fits in pool if group in fits]
         if not fitting:
             raise ConfigError(
-                f"No sentence of {', '.join(protocol.lists)} is for a {group} (`{identity}`). Leave them out, or put "
-                "their pictures into the folder of another group."
+                f"No prompt of {', '.join(protocol.lists)} is for a {group} (`{identity}`). Remove the person, or move "
+                "the pictures into the folder of another group."
             )
         start = dealt.get(group, 0)
         dealt[group] = start + protocol.prompts_per_identity
@@ -235,22 +234,22 @@ def _by_set(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
     cases = []
     for one in protocol.sets:
         for number, (text, fits) in enumerate(read_prompts(one.list)[: one.count], start=1):
-            # Who was used least, so that everybody appears about as often; the first of several.
+            # The person used least so far, so that all appear about equally often.
             who = min((name for name in groups if groups[name] in fits), key=lambda n: uses[n], default=None)
             if who is None:
-                continue  # A group that is missing was told, and allowed, when people were counted.
+                continue  # Missing groups were reported by `choose_people`.
             uses[who] += 1
             cases.append(Case(name=f"{one.prefix}_{number}", identity=who, prompt=fill(text, groups[who])))
     if not cases:
-        raise ConfigError("Nobody fits any sentence of this protocol. Give pictures of other groups.")
+        raise ConfigError("No person fits any prompt of this protocol. Give pictures of other groups.")
     return cases
 
 
 def choose_people(protocol: Protocol, groups: Mapping[str, str], *, allow_fewer: bool = False) -> dict[str, str]:
-    """Take as many people of each group as the protocol wants, in their order.
+    """Take as many people of each group as the protocol requires, in order.
 
     Raises:
-        ConfigError: There are fewer, and `allow_fewer` is not given; or nobody is left.
+        ConfigError: There are fewer and `allow_fewer` is not given, or there are none.
     """
     wanted = protocol.groups or {"": protocol.identities}
     chosen: dict[str, str] = {}
@@ -262,12 +261,12 @@ def choose_people(protocol: Protocol, groups: Mapping[str, str], *, allow_fewer:
             lacking.append(f"{len(own)} of {count} {group or 'people'}")
     if lacking and not allow_fewer:
         raise ConfigError(
-            f"The protocol wants {protocol.num_identities} people, and there are {len(groups)}: "
-            f"{', '.join(lacking)}. Add pictures{_layout(protocol)}, or go on with `--allow-fewer`; figures of fewer "
+            f"The protocol requires {protocol.num_identities} people, and there are {len(groups)}: "
+            f"{', '.join(lacking)}. Add pictures{_layout(protocol)}, or use `--allow-fewer`; results with fewer "
             "people do not compare with published ones."
         )
     if not chosen:
-        raise ConfigError(f"Nobody is left for this protocol. Add pictures{_layout(protocol)}.")
+        raise ConfigError(f"There are no people for this protocol. Add pictures{_layout(protocol)}.")
     return chosen
 
 
@@ -276,6 +275,6 @@ def _layout(protocol: Protocol) -> str:
 
 
 def group_of(folder: str, known_groups: Sequence[str] = GROUPS) -> str | None:
-    """The group that a folder's name means; `elderly_man` and `elderly-man` too."""
+    """The group of a folder's name, also written `elderly_man` or `elderly-man`; None if it is no group."""
     name = folder.lower().replace("_", " ").replace("-", " ")
     return name if name in known_groups else None

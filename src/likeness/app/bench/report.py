@@ -1,7 +1,7 @@
-"""Runs side by side: means with intervals over people, differences over the same videos, means by group, one page.
+"""Compare runs: means with intervals over people, differences over the same videos, means by group, one page.
 
-Videos of one person are not independent, so intervals resample people, each with all their videos. Figures of whole sets
-(Inception Score, set-level FID) have no interval here.
+Videos of one person are not independent, so intervals resample people, each with all their videos. Metrics of whole
+sets (Inception Score, set-level FID) have no interval.
 """
 
 import html
@@ -33,14 +33,14 @@ class BenchReport:
     means: Mapping[str, Mapping[str, Estimate]]
     """System -> metric."""
     counts: Mapping[str, Mapping[str, int]]
-    """System -> metric: videos that have the figure."""
+    """System -> metric: videos for which it is defined."""
     groups: Mapping[str, Mapping[str, Mapping[str, float]]]
     """Metric -> group -> system."""
     differences: Sequence[tuple[str, str, str, Estimate]]
-    """Metric, system, other system, the first less the second over the videos that both have."""
+    """Metric, system, other system, first minus second over the videos that both have."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with None where a number does not exist."""
+        """As JSON types, with None for undefined numbers."""
         return _without_nan(
             {
                 "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
@@ -56,7 +56,7 @@ class BenchReport:
 
 
 def make_bench_report(folder: Path) -> BenchReport:
-    """Read all runs that were measured.
+    """Read all measured runs.
 
     Raises:
         ConfigError: There is none.
@@ -87,7 +87,7 @@ def make_bench_report(folder: Path) -> BenchReport:
 
 
 def clustered(values: Mapping[str, float], people: Mapping[str, str], *, seed: int = 0) -> Estimate:
-    """Mean of videos, with an interval over resampled people."""
+    """Mean over videos, with an interval over resampled people."""
     sums: dict[str, list[float]] = {}
     for name, value in values.items():
         sums.setdefault(people[name], []).append(value)
@@ -99,7 +99,7 @@ def clustered(values: Mapping[str, float], people: Mapping[str, str], *, seed: i
     drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
     resampled = (drawn @ totals) / (drawn @ counts)
     value = float(totals.sum() / counts.sum())
-    if len(sums) == 1:  # One person says nothing about others.
+    if len(sums) == 1:  # One person gives no interval.
         return Estimate(value=value, low=math.nan, high=math.nan)
     return estimate(value, resampled)
 
@@ -118,7 +118,7 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
     incomplete = (
         ""
         if bench.is_complete
-        else " <b>Fewer people than the protocol wants; figures do not compare with published ones.</b>"
+        else " <b>Fewer people than the protocol requires; results do not compare with published ones.</b>"
     )
     left_out = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in report.left_out.items())
     page = f"""<!doctype html>
@@ -127,7 +127,7 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
 <h1>{html.escape(bench.title)}</h1>
 <p class="soft">{html.escape(bench.source)}</p>
 <p>{len(bench.identities)} people, {len(bench.cases)} videos of each system.{incomplete}</p>
-<h2>Figures</h2><p class="soft">Means with 95 % bootstrap intervals over people; arrows say which way is better.</p>
+<h2>Metrics</h2><p class="soft">Means with 95 % bootstrap intervals over people; arrows show which way is better.</p>
 {_table(f"<th>metric</th>{head}<th>averaged over</th>", rows)}
 {_differences(report)}
 <h2>By group</h2>
@@ -141,7 +141,7 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
 def show(value: Estimate) -> str:
     """A number with its interval, for tables."""
     if not math.isfinite(value.value):
-        return "no figure"
+        return "undefined"
     interval = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
     return f"{value.value:.3f}{interval}"
 
@@ -179,7 +179,7 @@ def _differences(report: BenchReport) -> str:
     if not report.differences:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(a)} less {html.escape(b)}</th><td>{_title(report.metrics[metric])}</td>'
+        f'<tr><th scope="row">{html.escape(a)} minus {html.escape(b)}</th><td>{_title(report.metrics[metric])}</td>'
         f"<td>{f'<b>{show(value)}</b>' if value.low > 0 or value.high < 0 else show(value)}</td></tr>"
         for metric, a, b, value in report.differences
     )
@@ -205,7 +205,7 @@ def _title(metric: MetricRecord) -> str:
 
 
 def _plain(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "no figure"
+    return f"{value:.3f}" if math.isfinite(value) else "undefined"
 
 
 def _table(head: str, rows: str) -> str:

@@ -1,4 +1,4 @@
-"""Make a benchmark's videos and measure them. What was made stays made: an interrupted run goes on where it stopped."""
+"""Generate a benchmark's videos and measure them. An interrupted run resumes with the missing videos."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Any
 from likeness.app.bench.manifest import Bench, BenchCase, run_folder, run_lock
 from likeness.errors import ConfigError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
-from likeness.evaluation.inputs.videos import VideoItem
+from likeness.evaluation.inputs.video_items import VideoItem
 from likeness.evaluation.results.records import EvaluationResult
 from likeness.files import write_atomically, write_text
 from likeness.generation.inputs.references import read_faces
@@ -23,7 +23,7 @@ from likeness.records import Face
 _LOG = logging.getLogger(__name__)
 
 OnCase = Callable[[int, int], None]
-"""Called with the videos that are there and all videos."""
+"""Called with the number of existing videos and of all videos."""
 
 
 def run_bench(
@@ -35,35 +35,36 @@ def run_bench(
     remake: bool = False,
     on_case: OnCase | None = None,
 ) -> int:
-    """Make the videos that are not there yet.
+    """Generate the missing videos.
 
     Args:
         folder: The benchmark.
-        likeness: Who makes them.
+        likeness: The pipeline.
         system: Name of the run.
-        settings: How; the preset's where None.
-        remake: Make videos anew whose case was changed since.
-        on_case: Hears of every video.
+        settings: Generation settings; None takes the preset's.
+        remake: Generate videos again whose case was changed.
+        on_case: Called before every video.
 
     Returns:
-        How many were made now.
+        Number of generated videos.
 
     Raises:
-        LockedError: Another process makes or measures this run.
-        ConfigError: The run's name is no name of a folder, it began with other settings or weights, or its cases were changed since.
+        LockedError: Another process generates or measures this run.
+        ConfigError: The run's name cannot be a folder's name, it began with other settings or weights, or its cases
+            were changed.
     """
     bench = Bench.load(folder)
     settings = settings or likeness.settings()
     place = run_folder(folder, system)
     with run_lock(folder, system):
-        _agree(place / "run.json", describe_run(likeness, settings))
-        changed = [case.name for case in bench.cases if _made(place, case) not in (None, bench.digest(case))]
+        _check_same_settings(place / "run.json", describe_run(likeness, settings))
+        changed = [case.name for case in bench.cases if _digest_of_video(place, case) not in (None, bench.digest(case))]
         if changed and not remake:
             raise ConfigError(
-                f"{len(changed)} cases were changed since `{system}` made their videos (first: {changed[0]}). Make those "
-                "anew with `--remake`, or put the benchmark back."
+                f"{len(changed)} cases were changed since `{system}` generated their videos (first: {changed[0]}). "
+                "Generate those again with `--remake`, or restore the benchmark."
             )
-        todo = [case for case in bench.cases if _made(place, case) != bench.digest(case)]
+        todo = [case for case in bench.cases if _digest_of_video(place, case) != bench.digest(case)]
         people = _People(bench, folder, _shapes_for(likeness, settings, bench, folder))
         for number, case in enumerate(todo):
             if on_case:
@@ -75,13 +76,13 @@ def run_bench(
 
 
 def reads_flame(likeness: Likeness) -> bool:
-    """Whether a method reads vertices in FLAME's topology, which files beside the pictures can give."""
+    """Whether a method reads vertices in FLAME's topology."""
     method: Any = likeness.method
     return reads_shapes(method) and method.config["num_vertices"][0] == NUM_VERTICES
 
 
 def _shapes_for(likeness: Likeness, settings: GenerationSettings, bench: Bench, folder: Path) -> dict[str, Path]:
-    """The files of vertices that this method reads; a warning where there are some that it does not."""
+    """The files of vertices that this method reads; warns if existing ones are not used."""
     shapes = bench.shape_paths(folder)
     if shapes and settings.shape is not None:
         _LOG.warning("`shape` is %r for everybody: the vertices beside the pictures are not used.", settings.shape)
@@ -96,7 +97,7 @@ def _shapes_for(likeness: Likeness, settings: GenerationSettings, bench: Bench, 
 
 
 class _People:
-    """Faces and vertices of everybody, read when they are first needed."""
+    """Faces and vertices of all people, read on first use."""
 
     def __init__(self, bench: Bench, folder: Path, shapes: dict[str, Path]) -> None:
         self.bench = bench
@@ -116,25 +117,38 @@ def _make(likeness: Likeness, settings: GenerationSettings, people: _People, cas
     shape = people.shapes.get(case.identity)
     own = settings if shape is None else settings.model_copy(update={"shape": f"flame:{shape}"})
     clip = likeness.generate_many([request], own, is_measured=False)[0]
-    told: dict[str, Any] = {"bench": {"case": case.name, "digest": people.bench.digest(case)}}
-    if shape is not None:  # Nothing in a record depends on where the benchmark lies.
-        told["shape"] = f"flame:{shape.relative_to(people.folder).as_posix()}"
-    save_clip(replace(clip, settings=clip.settings | told), video)
+    record: dict[str, Any] = {"bench": {"case": case.name, "digest": people.bench.digest(case)}}
+    if shape is not None:  # Relative, so that the record does not depend on the benchmark's place.
+        record["shape"] = f"flame:{shape.relative_to(people.folder).as_posix()}"
+    _remove_damaged_record(video)
+    save_clip(replace(clip, settings=clip.settings | record), video)
+
+
+def _remove_damaged_record(video: Path) -> None:
+    """Remove a half-written record of an interrupted run, which `save_clip` would not replace."""
+    record = video.with_suffix(".json")
+    try:
+        json.loads(record.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except ValueError as error:
+        _LOG.warning("%s is damaged (%s); the video is generated again.", record, error)
+        record.unlink()
 
 
 def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) -> EvaluationResult:
-    """Measure a run's videos with every metric that can be measured here, and keep the result beside them.
+    """Measure a run's videos with all available metrics, and save the result beside them.
 
     Raises:
-        ConfigError: Videos are missing, or the run's name is no name of a folder.
+        ConfigError: Videos are missing, or the run's name cannot be a folder's name.
     """
     bench = Bench.load(folder)
     place = run_folder(folder, system)
     missing = [case.name for case in bench.cases if not _video(place, case).is_file()]
     if missing:
         raise ConfigError(
-            f"The run `{system}` lacks {len(missing)} of {len(bench.cases)} videos (first: {missing[0]}). Make them with "
-            f"`likeness bench run {folder}`, or put them into {place / 'videos'}."
+            f"The run `{system}` lacks {len(missing)} of {len(bench.cases)} videos (first: {missing[0]}). Generate "
+            f"them with `likeness bench run {folder}`, or put them into {place / 'videos'}."
         )
     items = [
         VideoItem(
@@ -155,7 +169,7 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
 
 
 def describe_run(likeness: Likeness, settings: GenerationSettings) -> dict[str, Any]:
-    """What all videos of a run have in common."""
+    """Preset, method, settings and weights of a run."""
     return {
         "preset": likeness.preset.name,
         "method": type(likeness.method).__name__,
@@ -164,15 +178,15 @@ def describe_run(likeness: Likeness, settings: GenerationSettings) -> dict[str, 
     }
 
 
-def _agree(path: Path, ours: dict[str, Any]) -> None:
-    """Write how a run is made, or hold it against how it began."""
+def _check_same_settings(path: Path, ours: dict[str, Any]) -> None:
+    """Write the settings of a new run, or compare them with those that it began with."""
     if not path.is_file():
         write_text(path, json.dumps(ours, indent=2) + "\n")
         return
     try:
         theirs = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(theirs, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not a JSON object")
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}). Begin another run with `--name`, or move {path.parent} away."
@@ -184,13 +198,13 @@ def _agree(path: Path, ours: dict[str, Any]) -> None:
         f"`{name}` was {_short(theirs.get(name))}, now {_short(ours[name])}" for name in other if name != "weights"
     )
     raise ConfigError(
-        f"The run {path.parent.name} began otherwise: {details or 'its weights were others'}. Go on with the same, or "
+        f"The run {path.parent.name} began otherwise: {details or 'it used other weights'}. Continue with the same, or "
         "begin another with `--name`."
     )
 
 
-def _made(place: Path, case: BenchCase) -> str | None:
-    """The digest with which a case's video was made; None where there is none, or it was interrupted."""
+def _digest_of_video(place: Path, case: BenchCase) -> str | None:
+    """The digest that a case's video was generated with; None if there is no complete video."""
     video = _video(place, case)
     try:
         record = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))

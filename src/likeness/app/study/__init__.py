@@ -1,10 +1,10 @@
-"""User studies: what people say about videos, asked blind, kept safely, and summed up with its uncertainty.
+"""Blind user studies of videos: create, serve, store answers, report with confidence intervals.
 
     create      folders of videos -> a study: a private key and a public site with neutral names
-    server      the site and a door for answers
-    answers     SQLite, append-only: what a rater was told is saved is saved
+    server      the site and an API for answers
+    answers     SQLite, append-only
     statistics  means, intervals, agreement, rank correlations
-    report      answers -> figures and a page
+    report      answers -> statistics and a page
 
-Nothing here loads models, and the server loads neither torch nor a video library.
+No module loads models, and the server loads neither torch nor a video library.
 """

@@ -1,8 +1,7 @@
-"""Where answers are kept: SQLite with a write-ahead log, append-only, each answer once.
+"""Store answers in SQLite: write-ahead log, append-only, each answer once.
 
-A row is never changed. A rater who thinks again adds a row, and the newest one counts. Every answer carries a key that
-its sender made up: sent twice (a lost reply, a phone that lost its network, a restarted server) it is stored once. Each
-answer is on disk before its receipt is given.
+A rater who changes an answer adds a row, and the newest row counts. Every answer carries a random key of its sender, so
+that an answer sent twice is stored once. Each answer is on disk before it is acknowledged.
 """
 
 import json
@@ -34,54 +33,54 @@ CREATE TRIGGER IF NOT EXISTS answers_remain BEFORE DELETE ON answers
     BEGIN SELECT RAISE(ABORT, 'answers are never deleted'); END;
 """
 _WAIT_S = 30.0
-"""How long a writer waits for another process's."""
+"""How long a writer waits for another process."""
 _NAME = r"^[A-Za-z0-9_-]{8,64}$"
 
 
 class RaterMessage(Settings):
-    """What a rater's page says when it begins."""
+    """Sent by a rater's page when it begins."""
 
     rater: str = Field(pattern=_NAME)
-    """Made up by the page, at random."""
+    """Random identifier, chosen by the page."""
     study: str = Field(default="", max_length=64)
     """Key of the study that the page belongs to."""
 
 
 class AnswerMessage(Settings):
-    """What a rater says about one video."""
+    """A rater's answer for one video."""
 
     key: str = Field(pattern=_NAME)
-    """Made up by the page: the same answer sent twice has the same key."""
+    """Chosen by the page: the same answer sent twice has the same key."""
     rater: str = Field(pattern=_NAME)
-    """Who answers."""
+    """Identifier of the rater."""
     trial: str = Field(max_length=16)
     """Neutral name of the video."""
     position: int = Field(ge=0, le=100_000)
-    """How many came before it."""
+    """Number of videos before it."""
     seconds: float = Field(ge=0, le=1e7, allow_inf_nan=False)
-    """How long the rater took."""
+    """Time that the rater took."""
     ratings: dict[str, Annotated[int, Field(strict=True)]] = Field(max_length=100)
     """By name of the question."""
     study: str = Field(default="", max_length=64)
-    """Key of the study that the page belongs to. A server wants it; rows of a saved file may go without."""
+    """Key of the study that the page belongs to. Required by a server; optional in rows of a saved file."""
 
 
 class StaticAnswers(Settings):
-    """The file that the page of a study without a server lets its rater download."""
+    """The file that a rater downloads from the page of a study without a server."""
 
     study: str
     """Key of the study."""
     rater: str = Field(pattern=_NAME)
-    """Who answered."""
+    """Identifier of the rater."""
     plan: int = Field(ge=0)
-    """Which order they saw."""
+    """The order that they saw."""
     answers: tuple[AnswerMessage, ...] = ()
-    """All they said."""
+    """All answers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """One row, the newest of its rater and video."""
+    """The newest row of a rater and video."""
 
     rater: str
     trial: str
@@ -91,7 +90,7 @@ class Answer:
 
 
 class AnswerConflictError(ConfigError):
-    """A key was used before, for another answer."""
+    """A key was already used for another answer."""
 
 
 class OtherStudyError(ConfigError):
@@ -99,7 +98,7 @@ class OtherStudyError(ConfigError):
 
 
 class UnknownRaterError(ConfigError):
-    """An answer came from somebody who never began."""
+    """An answer came from a rater who never began."""
 
 
 class AnswerStore:
@@ -121,7 +120,7 @@ class AnswerStore:
         try:
             with self._explained():
                 self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.execute("PRAGMA synchronous=FULL")  # A receipt survives a power cut too.
+                self._connection.execute("PRAGMA synchronous=FULL")  # Acknowledged answers survive a power cut.
                 self._connection.executescript(_SCHEMA)
             self._check_study()
         except LikenessError:
@@ -132,11 +131,11 @@ class AnswerStore:
         self._connection.close()
 
     def begin(self, rater: str, plan: int | None = None) -> int:
-        """Register a rater and deal them the next plan; asked again, give the same one.
+        """Register a rater and assign the next plan; a known rater keeps theirs.
 
         Args:
-            rater: Their name for themselves.
-            plan: The plan that they already follow, where no server dealt it.
+            rater: Identifier of the rater.
+            plan: The plan that they already follow, if no server assigned it.
         """
         with self.together() as connection:
             row = connection.execute("SELECT plan FROM raters WHERE rater = ?", (rater,)).fetchone()
@@ -188,26 +187,26 @@ class AnswerStore:
             return True
 
     def _check_study(self) -> None:
-        """Note whose answers these are, or compare with what was noted."""
+        """Write the study's key to a new file, or compare it with the stored one."""
         with self.together() as connection:
             row = connection.execute("SELECT key FROM study").fetchone()
             if row is None:
                 connection.execute("INSERT INTO study VALUES (?)", (self.study.key,))
             elif row[0] != self.study.key:
                 raise OtherStudyError(
-                    f"{self.path} holds answers to the study {row[0]}, but this folder's study is {self.study.key}. Move "
-                    "the answers to the study that they belong to, or away."
+                    f"{self.path} holds answers to the study {row[0]}, but this folder's study is {self.study.key}. "
+                    "Move the answers to the study that they belong to, or away."
                 )
 
     def count(self) -> tuple[int, int]:
-        """Raters and rows."""
+        """Number of raters and of rows."""
         with self._lock, self._explained():
             (raters,) = self._connection.execute("SELECT COUNT(*) FROM raters").fetchone()
             (rows,) = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
         return raters, rows
 
     def newest(self) -> list[Answer]:
-        """The last word of each rater on each video, in the order of its arrival."""
+        """The newest answer of each rater for each video, in order of arrival."""
         query = (
             "SELECT rater, trial, position, seconds, ratings FROM answers "
             "WHERE number IN (SELECT MAX(number) FROM answers GROUP BY rater, trial) ORDER BY number"
@@ -221,15 +220,15 @@ class AnswerStore:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """What is wrong with the file is no fault of who answers: a page must send again, which it does unless told 4xx."""
+        """Turn SQLite errors into ResourceError, which the server answers with 503, so that pages send again."""
         try:
             yield
         except sqlite3.IntegrityError:
-            raise  # Our own rules, not the file's state.
+            raise  # Violated constraints, not a damaged file.
         except sqlite3.OperationalError as error:
             raise ResourceError(
-                f"The answers in {self.path} cannot be used now ({error}). Close whatever else has them open, and see that you "
-                "may write there."
+                f"The answers in {self.path} cannot be used now ({error}). Close other programs that use the file, and "
+                "check that it is writable."
             ) from error
         except sqlite3.DatabaseError as error:
             raise ResourceError(
@@ -239,9 +238,9 @@ class AnswerStore:
 
     @contextmanager
     def together(self) -> Iterator[sqlite3.Connection]:
-        """All that is stored inside is stored, or, where something raises, nothing of it."""
+        """A transaction: everything inside is stored, or nothing if it raises."""
         with self._lock, self._explained():
-            if self._connection.in_transaction:  # Inside a larger one of this thread, which decides.
+            if self._connection.in_transaction:  # Nested: the outer transaction commits.
                 yield self._connection
                 return
             self._connection.execute("BEGIN IMMEDIATE")
@@ -254,7 +253,7 @@ class AnswerStore:
 
 
 def check_answer(study: Study, message: AnswerMessage) -> None:
-    """Refuse what the page cannot have sent.
+    """Refuse answers that the page cannot have sent.
 
     Raises:
         ConfigError: Unknown video, other questions, or a number off the scale.
@@ -273,15 +272,15 @@ def check_answer(study: Study, message: AnswerMessage) -> None:
 
 
 def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
-    """Store the answers in files that raters downloaded; files merged before add nothing.
+    """Store the answers of files that raters downloaded; files that were merged before add nothing.
 
-    All or none are stored: a file that does not fit leaves the store as it was.
+    All files are stored, or none if one of them does not fit.
 
     Returns:
         New answers and answers that were there before.
 
     Raises:
-        ConfigError: A file is no such file.
+        ConfigError: A file is not such a file.
         OtherStudyError: A file belongs to another study.
         AnswerConflictError: A key in them was used for another answer.
     """

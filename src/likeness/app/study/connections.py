@@ -1,4 +1,4 @@
-"""Connections to the study's server: limits that keep slow or silent clients from using up its file handles.
+"""Limits on connections to the study's server, so that slow clients do not use up its file handles.
 
 uvicorn closes a connection that stays silent after an answer, but it waits without limit for a request that never ends
 and for a client that reads nothing. Here a request must arrive within `REQUEST_S` seconds and a client must read
@@ -23,11 +23,11 @@ STALL_S = 60.0
 MAX_CONNECTIONS = 800
 """Connections at once; fewer where the system allows this process fewer files."""
 _OTHER_FILES = 200
-"""File handles kept for everything but connections: videos that are sent, the answers, the interpreter."""
+"""File handles reserved for videos, answers and the interpreter."""
 
 
 def max_connections() -> int:
-    """Connections that are held at once."""
+    """The limit of simultaneous connections."""
     allowed = MAX_CONNECTIONS + _OTHER_FILES
     if resource is not None:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -73,7 +73,7 @@ class LimitedProtocol(H11Protocol):
         self.stall_timer = _cancel(self.stall_timer)
 
     def idle_since_s(self) -> float | None:
-        """Since when this connection waits for its client, which sends no whole request or reads nothing."""
+        """Time since which this connection waits for a request or for its client to read; None if it is busy."""
         if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
             return self.waits_since_s
         return self.stalls_since_s if self.stall_timer is not None else None
@@ -88,11 +88,11 @@ class LimitedProtocol(H11Protocol):
             self.request_timer = _cancel(self.request_timer)
 
     def _replace_idle(self) -> None:
-        """Close the connection that has been idle the longest; this one, where all others are being answered."""
+        """Close the connection that has been idle the longest; this one if all others are busy."""
         ours = [one for one in self.connections if isinstance(one, LimitedProtocol)]
         idle = {one: since for one in ours if (since := one.idle_since_s()) is not None}
         longest = min(idle, key=lambda one: idle[one])
-        self.connections.discard(longest)  # Now and not when it is lost, or the next one would choose it again.
+        self.connections.discard(longest)  # At once, so that the next new connection does not choose it again.
         longest.transport.abort()
 
 

@@ -1,8 +1,7 @@
-"""From folders of videos to a study that can be served or hosted: blind, self-contained, balanced.
+"""Create a blind, self-contained, balanced study from folders of videos.
 
-Videos and pictures are encoded anew, alike for all systems, under neutral names and with one date, so that neither
-names, nor dates, nor the record inside a file, nor container and codec tell a rater who made it. Size and length of the
-picture stay: hiding those would change what is judged.
+Videos and pictures of all systems are re-encoded alike, under neutral names and with one date: neither names, dates,
+metadata nor codec reveal the system. Frame size and length stay, because they are part of what is judged.
 """
 
 import hashlib
@@ -22,23 +21,23 @@ from likeness.app.study.manifest import ANSWERS, MANIFEST, SITE, AttentionCheck,
 from likeness.app.study.pairing import VideoSet
 from likeness.app.study.questions import Questionnaire
 from likeness.errors import ConfigError
-from likeness.evaluation.inputs.reference_matching import plain
+from likeness.evaluation.inputs.reference_matching import remove_trigger_words
 from likeness.media import read_image, read_video, resize, write_image, write_video
 from likeness.weights import sha256_of
 
 STATIC = Path(__file__).parent / "site"
 MAX_PICTURE_PX = 768
-"""Larger reference pictures are scaled down; phones wait for nothing more."""
+"""Larger reference pictures are scaled down."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyOptions:
-    """Choices about a study, apart from its videos and questions."""
+    """Options of a study."""
 
     seed: int = field(default_factory=lambda: secrets.randbelow(2**31))
-    """Of neutral names, plans and checks; kept in the study, and random so that nobody guesses it."""
+    """Seed of neutral names, plans and checks; random, so that raters cannot guess it, and stored."""
     num_checks: int = 2
     """Attention checks that each rater meets."""
     videos_per_rater: int | None = None
@@ -57,13 +56,14 @@ def create_study(
 
     Args:
         folder: Must not hold a study.
-        sets: What `pair_videos` found.
-        questionnaire: What is asked.
+        sets: From `pair_videos`.
+        questionnaire: The questions.
         options: Seed, checks, videos for each rater.
         on_progress: Called with the files written and all files.
 
     Raises:
-        ConfigError: The folder holds a study, a site or answers, a question needs prompts that are unknown, or an option is out of range.
+        ConfigError: The folder holds a study, a site or answers, a question needs prompts that are missing, or an
+            option is out of range.
         MediaError: A video or picture cannot be read.
     """
     options = options or StudyOptions()
@@ -80,6 +80,7 @@ def create_study(
         _write_media(site / "media", sources, on_progress)
         study = Study.model_validate(study.model_dump() | {"content": _content_of(site / "media")})
         _write_page(site, study)
+        # One date for all files: their order would reveal the system. Static hosts validate files by date and size.
         now_s = int(time.time())
         for path in sorted(site.rglob("*")):
             os.utime(path, (now_s, now_s))
@@ -90,10 +91,10 @@ def create_study(
 def plan_study(
     sets: Sequence[VideoSet], questionnaire: Questionnaire, options: StudyOptions
 ) -> tuple[Study, dict[str, Path]]:
-    """Give neutral names to everything.
+    """Assign neutral names to videos and pictures.
 
     Returns:
-        The study, and the file that each neutral name stands for.
+        The study, and the file of each neutral name.
     """
     rng = random.Random(options.seed)
     systems = tuple(sets[0].videos)
@@ -108,13 +109,13 @@ def plan_study(
             system=system,
             video=one.name,
             references=tuple(picture_names[picture] for picture in one.references),
-            prompt=plain(one.prompt) if one.prompt and questionnaire.shows("prompt") else None,
+            prompt=remove_trigger_words(one.prompt) if one.prompt and questionnaire.shows("prompt") else None,
         )
         for name, (one, system) in zip(names[: len(videos)], videos, strict=True)
     )
     scale = range(questionnaire.lowest, questionnaire.highest + 1)
     shuffled = rng.sample(items, len(items))
-    repeated = islice(cycle(shuffled), options.num_checks)  # As few twice as can be.
+    repeated = islice(cycle(shuffled), options.num_checks)  # As few repetitions as possible.
     checks = tuple(
         AttentionCheck(id=name, like=item.id, expected=rng.choice(scale))
         for name, item in zip(names[len(videos) :], repeated, strict=True)
@@ -140,11 +141,7 @@ def _content_of(media: Path) -> str:
 
 
 def _write_page(site: Path, study: Study) -> None:
-    """Write the page and its data; the page asks for files by the study's key, so that no cache mixes two studies.
-
-    All public files get one date, since their order of writing would say which system they come from. It is the date of
-    creation: hosts of static files make validators of date and size.
-    """
+    """Write the page and its data; addresses contain the study's key, so that caches do not mix two studies."""
     for path in STATIC.iterdir():
         shutil.copyfile(path, site / path.name)
     index = site / "index.html"

@@ -1,8 +1,8 @@
-"""What a study is made of: its private key (which neutral name is which system) and the plans of its raters.
+"""The files of a study: systems and neutral names, and the plans of its raters.
 
 STUDY/
 ├── study.json        private: systems, questions, seed, which video is which
-├── answers.sqlite    private: what raters said
+├── answers.sqlite    private: answers
 └── site/             public, self-contained: page, data.js, media/ under neutral names
 """
 
@@ -23,7 +23,7 @@ MANIFEST = "study.json"
 SITE = "site"
 ANSWERS = "answers.sqlite"
 NUM_PLANS = 200
-"""Different orders; with more raters they are used again from the first."""
+"""Number of different orders; with more raters they repeat."""
 
 
 NeutralName = Annotated[str, Field(pattern=r"^[a-z][0-9]{1,15}$")]
@@ -31,48 +31,48 @@ NeutralName = Annotated[str, Field(pattern=r"^[a-z][0-9]{1,15}$")]
 
 
 class StudyItem(Settings):
-    """One video that is rated."""
+    """One rated video."""
 
     id: NeutralName
-    """Neutral name, all that a rater ever sees."""
+    """Neutral name, the only one that raters see."""
     system: str
-    """Who made it."""
+    """The system that made it."""
     video: str
-    """Name without suffix; the videos of all systems under one name are compared."""
+    """Name without suffix; videos of one name are compared between systems."""
     references: tuple[NeutralName, ...]
-    """Neutral names of the pictures beside it."""
+    """Neutral names of the reference pictures."""
     prompt: str | None = None
-    """Its sentence as raters read it, without the trigger word."""
+    """Its prompt as shown to raters, without the trigger word."""
 
 
 class AttentionCheck(Settings):
-    """A video at which raters are told what to answer."""
+    """A video with a prescribed answer."""
 
     id: NeutralName
     """Neutral name."""
     like: str
-    """The item whose video, pictures and prompt it repeats."""
+    """The item that it repeats."""
     expected: int
-    """The answer asked for, at every question."""
+    """The prescribed answer to every question."""
 
 
 class Study(Settings):
-    """Everything about a study but the answers."""
+    """A study without its answers."""
 
     format: int = 1
     """Version of this layout."""
     seed: int
-    """Of neutral names, plans and checks."""
+    """Seed of neutral names, plans and checks."""
     questionnaire: Questionnaire
-    """What is asked."""
+    """The questions."""
     systems: tuple[str, ...]
     """Names of the systems compared."""
     items: tuple[StudyItem, ...] = Field(min_length=1)
     """All videos."""
     checks: tuple[AttentionCheck, ...] = ()
-    """Attention checks, all of which every rater meets."""
+    """Attention checks; every rater gets all of them."""
     videos_per_rater: int = Field(ge=1)
-    """Videos that one rater sees, checks not counted; a multiple of the number of systems."""
+    """Videos for each rater without checks; a multiple of the number of systems."""
     content: str = ""
     """SHA-256 of all videos and pictures; empty in studies of older versions."""
 
@@ -87,7 +87,7 @@ class Study(Settings):
 
     @cached_property
     def key(self) -> str:
-        """Short name by which answers find their study. It depends on the videos too, not on their names alone."""
+        """Short hash that identifies the study in answers. It depends on the content of the videos."""
         text = self.model_dump_json(exclude=None if self.content else {"content"})
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -101,7 +101,7 @@ class Study(Settings):
 
     @cached_property
     def plans(self) -> tuple[tuple[str, ...], ...]:
-        """The ids that each rater sees, in order. Every video gets as many raters as any other, give or take one."""
+        """The ids that each rater sees, in order. Numbers of raters of two videos differ by at most one."""
         return tuple(make_plans(self))
 
     def save(self, folder: Path) -> None:
@@ -119,7 +119,7 @@ class Study(Settings):
         return load(cls, folder / MANIFEST)
 
     def public(self) -> dict[str, Any]:
-        """What the page is told: neutral names alone, neither systems nor seed nor file names."""
+        """The data of the page: neutral names, without systems, seed and file names."""
         trials = {item.id: self._trial(item, item.id, None) for item in self.items}
         for check in self.checks:
             trials[check.id] = self._trial(self.item_by_id[check.like], check.id, check.expected)
@@ -137,10 +137,10 @@ class Study(Settings):
 
 
 def make_plans(study: Study) -> list[tuple[str, ...]]:
-    """Deal the videos to raters, set by set: who sees one system's video of a set sees all systems' videos of it.
+    """Assign videos to raters in sets: a rater sees the videos of all systems in a set.
 
-    Sets are dealt from a shuffled pack that is shuffled anew when it runs out, so no set falls behind by more than one
-    rater. Then each rater's videos are shuffled and the checks put in, never first.
+    Sets are drawn from a shuffled pack that is reshuffled when empty, so their numbers of raters differ by at most one.
+    Each rater's videos are then shuffled, and checks inserted, never first.
     """
     rng = random.Random(study.seed)
     sets: dict[str, list[str]] = {}
@@ -154,7 +154,7 @@ def make_plans(study: Study) -> list[tuple[str, ...]]:
         while len(hand) < sets_per_rater:
             if not pack:
                 pack = rng.sample(sorted(sets), len(sets))
-            # After a new shuffle the pack may begin with sets that this rater already has.
+            # A reshuffled pack may begin with sets that this rater already has.
             position = next(index for index, name in enumerate(pack) if name not in hand)
             hand.append(pack.pop(position))
         plan = [item for name in hand for item in sets[name]]

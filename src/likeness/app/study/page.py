@@ -1,4 +1,4 @@
-"""The report of a study as one page: plots drawn as SVG, nothing from elsewhere."""
+"""The report of a study as one HTML page with embedded SVG plots."""
 
 import html
 import math
@@ -36,14 +36,14 @@ def write_page(path: Path, study: Study, report: StudyReport) -> None:
 <p class="soft">Dots are means of all ratings on the scale from {study.questionnaire.lowest} to
 {study.questionnaire.highest}; lines are 95 % bootstrap intervals over raters and videos. Bars count the ratings.</p>
 <div class="grid">{sections}</div>
-<h2>Figures</h2>
+<h2>Mean ratings</h2>
 {_rating_table(study, report, titles)}
 <h2>Differences between systems</h2>
-<p class="soft">First less second, with the interval; bold where it excludes 0.</p>
+<p class="soft">First minus second, with the interval; bold where it excludes 0.</p>
 {_difference_table(report, titles)}
 <h2>Agreement of raters</h2>
-<p class="soft">Krippendorff's alpha for interval data: 1 is full agreement, 0 is what chance gives. Below 0.67 single
-ratings say little; means over many raters may still.</p>
+<p class="soft">Krippendorff's alpha for interval data: 1 is full agreement, 0 is chance. Below 0.67 single ratings are
+unreliable; means over many raters may still be reliable.</p>
 {_agreement_table(report, titles)}
 {_correlations(report, titles)}
 </body></html>
@@ -55,7 +55,7 @@ def _who(report: StudyReport) -> str:
     raters = report.raters
     left = (
         f"{len(raters.failed_checks)} failed attention checks and {len(raters.unchecked)} stopped before the first; "
-        "both are left out."
+        "both are excluded."
     )
     return (
         f"<b>{len(raters.used)} of {raters.total} raters</b> count: {left} {raters.num_incomplete} of those who count "
@@ -93,7 +93,7 @@ def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
 
 
 def _histograms(study: Study, ratings: Mapping[str, SystemRating]) -> str:
-    """Small bars for each system, on one common height."""
+    """Histograms of each system on a common scale."""
     shown = {name: rating.histogram for name, rating in ratings.items() if rating.histogram}
     tallest = max((max(bars) for bars in shown.values()), default=0)
     if not tallest:
@@ -129,13 +129,13 @@ def _rating_table(study: Study, report: StudyReport, titles: dict[str, str]) -> 
 
 def _difference_table(report: StudyReport, titles: dict[str, str]) -> str:
     if not report.differences:
-        return "<p>One system alone: nothing to compare.</p>"
+        return "<p>There is only one system.</p>"
     rows = []
     for row in report.differences:
         text = _interval(row.difference, sign="+")
         is_clear = row.difference.low > 0 or row.difference.high < 0
         rows.append(
-            f'<tr><th scope="row">{html.escape(row.a)} less {html.escape(row.b)}</th>'
+            f'<tr><th scope="row">{html.escape(row.a)} minus {html.escape(row.b)}</th>'
             f"<td>{html.escape(titles[row.question])}</td><td>{f'<b>{text}</b>' if is_clear else text}</td></tr>"
         )
     return _table("<th>systems</th><th>question</th><th>difference</th>", "".join(rows))
@@ -172,11 +172,11 @@ def _table(head: str, rows: str) -> str:
 
 def _interval(value: Estimate, *, sign: str = "") -> str:
     if not math.isfinite(value.value):
-        return "no figure"
+        return "undefined"
     if not math.isfinite(value.low):
         return f"{value.value:{sign}.2f}"
     return f"{value.value:{sign}.2f} [{value.low:{sign}.2f}, {value.high:{sign}.2f}]"
 
 
 def _plain(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "no figure"
+    return f"{value:.2f}" if math.isfinite(value) else "undefined"

@@ -1,4 +1,4 @@
-"""Which videos are compared, and whose picture stands beside them."""
+"""Pair the videos of several systems with each other and with reference pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError
+from likeness.evaluation.inputs.folders import VIDEOS, files_in
 from likeness.evaluation.inputs.reference_matching import (
-    VIDEOS,
-    files_in,
-    find_people,
     find_prompt,
-    match_person,
+    find_references,
+    list_names,
+    match_identity,
     read_cases,
-    shorten,
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoSet:
-    """The videos that the systems made of one person and one sentence."""
+    """The videos of all systems for one person and prompt."""
 
     name: str
     videos: Mapping[str, Path]
@@ -40,7 +39,7 @@ def read_systems(folders: Sequence[str]) -> dict[str, Path]:
         folder = Path(path if equals else word)
         name = name if equals else folder.resolve().name
         if not folder.is_dir():
-            raise ConfigError(f"{folder} is no folder. Name a folder of videos for each system.")
+            raise ConfigError(f"{folder} is no folder. Give a folder of videos for each system.")
         if not name or not name.isprintable():
             raise ConfigError(
                 f"A system cannot be called {name!r}: its name is printed and shown. Name it: `name={str(folder)!r}`."
@@ -60,31 +59,32 @@ def pair_videos(
     manifest: Path | None = None,
     allow_missing: bool = False,
 ) -> list[VideoSet]:
-    """Find the videos that all systems have, and the pictures of who should be in them.
+    """Find the videos that all systems have, and their reference pictures.
 
-    A picture belongs to a video by name: `anna_2.mp4` to `anna.jpg` or to the pictures in the folder `anna`; the
-    longest such name wins. A manifest says it instead: JSON, `{"video": {"img_paths": [...], "prompt": "..."}}`,
-    paths from the references' folder, which is the layout of OpenS2V and of `likeness bench`.
+    Pictures are matched by name: `anna_2.mp4` belongs to `anna.jpg` or to the folder `anna`; the longest name wins. A
+    manifest overrides this: JSON, `{"video": {"img_paths": [...], "prompt": "..."}}`, paths relative to the references'
+    folder, the layout of OpenS2V and of `likeness bench`.
 
     Raises:
-        ConfigError: There are no videos, two of a system have one name, a system lacks some, or a video has no reference.
+        ConfigError: There are no videos, two of a system have one name, a system lacks some, or a video has no
+            reference.
     """
     found = {name: _videos(folder) for name, folder in systems.items()}
     for name, folder in systems.items():
         if not found[name]:
-            raise ConfigError(f"{folder} holds no video ({', '.join(VIDEOS)}). Name a folder that does.")
+            raise ConfigError(f"{folder} holds no video ({', '.join(VIDEOS)}). Give a folder that does.")
     names = sorted(set().union(*found.values()))
     complete = [name for name in names if all(name in videos for videos in found.values())]
     if len(complete) < len(names) and not allow_missing:
         raise ConfigError(_missing(names, found))
     if not complete:
         raise ConfigError("No video name occurs in every folder. Give the same names to what is compared.")
-    told = read_cases(manifest, references) if manifest else {}
-    people = find_people(references) if manifest is None else {}
+    cases = read_cases(manifest, references) if manifest else {}
+    people = find_references(references) if manifest is None else {}
     sets = []
     for name in complete:
         videos = {system: found[system][name] for system in systems}
-        pictures, prompt = told.get(name, ((), None)) if manifest else (_match(name, people), None)
+        pictures, prompt = cases.get(name, ((), None)) if manifest else (_match(name, people), None)
         if not pictures:
             raise ConfigError(_unpaired(name, references, people, manifest))
         sets.append(
@@ -109,20 +109,20 @@ def _videos(folder: Path) -> dict[str, Path]:
 
 
 def _match(name: str, people: Mapping[str, tuple[Path, ...]]) -> tuple[Path, ...]:
-    person = match_person(name, people)
+    person = match_identity(name, people)
     return () if person is None else people[person]
 
 
 def _missing(names: Sequence[str], found: Mapping[str, Mapping[str, Path]]) -> str:
     lines = [
-        f"  {system} lacks {shorten([name for name in names if name not in videos])}"
+        f"  {system} lacks {list_names([name for name in names if name not in videos])}"
         for system, videos in found.items()
         if len(videos) < len(names)
     ]
     listed = "\n".join(lines)
     return (
         f"Not every system has every video, and all are compared under one name:\n{listed}\n"
-        "Add them, or leave out what some lack with `--allow-missing`."
+        "Add them, or skip these videos with `--allow-missing`."
     )
 
 
@@ -130,6 +130,6 @@ def _unpaired(name: str, references: Path, people: Mapping[str, Any], manifest: 
     if manifest is not None:
         return f"{manifest} has no entry `{name}`, but there is such a video. Add it."
     return (
-        f"No reference for the video `{name}`: {references} has pictures of {shorten(sorted(people))}. Begin the "
+        f"No reference for the video `{name}`: {references} has pictures of {list_names(sorted(people))}. Begin the "
         "video's name with the picture's (`anna.jpg`, `anna_2.mp4`), or give a `--manifest`."
     )

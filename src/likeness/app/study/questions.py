@@ -1,4 +1,4 @@
-"""What raters are asked, on which scale: a TOML file, two of which ship (the studies of both papers)."""
+"""Questionnaires: questions and scale in a TOML file. Those of both papers are built in."""
 
 import difflib
 from pathlib import Path
@@ -16,32 +16,32 @@ class Question(Settings):
     """One aspect that is rated."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    """Key in answers and figures."""
+    """Key in answers and reports."""
     title: str = Field(min_length=1)
-    """What the rater reads first."""
+    """Heading shown to raters."""
     text: str = Field(min_length=1)
-    """The question itself."""
+    """The question."""
     low_label: str = ""
-    """What the lowest number means."""
+    """Label of the lowest number."""
     high_label: str = ""
-    """What the highest number means."""
+    """Label of the highest number."""
     needs: tuple[Literal["prompt", "references"], ...] = ()
-    """What has to be shown beside the video for the question to make sense."""
+    """What must be shown beside the video."""
 
 
 class Questionnaire(Settings):
-    """The questions asked about every video, all on one scale."""
+    """The questions about every video, all on one scale."""
 
     title: str = Field(min_length=1)
     """Heading of the survey."""
     source: str = ""
-    """Where aspects and scale come from; shown in the report, not to raters."""
+    """Source of aspects and scale; shown in the report, not to raters."""
     lowest: int = Field(default=1, ge=0)
     """Low end of the scale."""
     highest: int = Field(default=10, le=100)
-    """High end of the scale; one button stands for each whole number."""
+    """High end of the scale; one button for each whole number."""
     questions: tuple[Question, ...] = Field(min_length=1)
-    """In the order in which they are shown."""
+    """In the order of display."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -64,10 +64,10 @@ class Questionnaire(Settings):
 
 
 def read_questionnaire(name: str | Path) -> Questionnaire:
-    """Read a shipped questionnaire by name, or one's own by path.
+    """Read a built-in questionnaire by name, or a TOML file by path.
 
     Raises:
-        ConfigError: There is neither, or the file is no questionnaire.
+        ConfigError: There is neither, or the file is not a questionnaire.
     """
     shipped = sorted(path.stem for path in FOLDER.glob("*.toml"))
     if str(name) in shipped:
@@ -75,5 +75,5 @@ def read_questionnaire(name: str | Path) -> Questionnaire:
     if Path(name).suffix == ".toml":
         return read(Questionnaire, name)
     close = difflib.get_close_matches(str(name), shipped, n=1)
-    advice = f"Did you mean `{close[0]}`?" if close else f"Shipped: {', '.join(shipped)}."
-    raise ConfigError(f"`{name}` is no questionnaire. {advice} Or name a TOML file of your own.")
+    advice = f"Did you mean `{close[0]}`?" if close else f"Built in: {', '.join(shipped)}."
+    raise ConfigError(f"`{name}` is not a questionnaire. {advice} Or give a TOML file.")

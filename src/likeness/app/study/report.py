@@ -1,4 +1,4 @@
-"""Answers become figures: who counts, what they say of each system, how much they agree, what metrics agree with them."""
+"""Compute a study's results: valid raters, mean ratings, agreement, correlation with automatic metrics."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from likeness.app.study.answers import Answer
-from likeness.app.study.figures import Figures
 from likeness.app.study.manifest import Study
+from likeness.app.study.metric_table import MetricTable
 from likeness.app.study.statistics import (
     Correlation,
     krippendorff_alpha,
@@ -29,24 +29,24 @@ OVERALL = "overall"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Raters:
-    """Who counts, and why the others do not."""
+    """Valid raters, and the reasons why others are excluded."""
 
     total: int
     """Raters with at least one answer."""
     used: tuple[str, ...]
     failed_checks: tuple[str, ...]
-    """Answered more checks wrongly than allowed; left out."""
+    """Answered more checks wrongly than allowed; excluded."""
     unchecked: tuple[str, ...]
-    """Stopped before the first check, so nothing is known about their care; left out."""
+    """Stopped before the first check; excluded."""
     num_incomplete: int
-    """Of those used: stopped before the end. What they said counts."""
+    """Valid raters who stopped before the end; their answers count."""
     median_seconds: float
     """Time for one video, over all answers used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemRating:
-    """What raters say of one system at one question."""
+    """Ratings of one system in one question."""
 
     mean: Estimate
     num_ratings: int
@@ -57,7 +57,7 @@ class SystemRating:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One system less another at one question, over the same resamples."""
+    """One system minus another in one question, over the same resamples."""
 
     question: str
     a: str
@@ -67,7 +67,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyReport:
-    """All figures of a study."""
+    """All results of a study."""
 
     raters: Raters
     ratings: Mapping[str, Mapping[str, SystemRating]]
@@ -81,7 +81,7 @@ class StudyReport:
     """Mean ratings of each video: system, video, number of ratings, questions."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with None where a number does not exist."""
+        """As JSON types, with None for undefined numbers."""
         return _without_nan(asdict(self))
 
 
@@ -89,19 +89,19 @@ def make_report(
     study: Study,
     answers: Sequence[Answer],
     *,
-    figures: Figures | None = None,
+    metrics: MetricTable | None = None,
     allowed_failures: int = 0,
 ) -> StudyReport:
-    """Sum up a study.
+    """Compute the results of a study.
 
     Args:
-        study: What was asked.
-        answers: The last word of each rater on each video.
-        figures: Metrics of the same videos.
+        study: The study.
+        answers: The newest answer of each rater for each video.
+        metrics: Automatic metrics of the same videos.
         allowed_failures: Attention checks that a rater may fail and still count.
 
     Raises:
-        ConfigError: Nobody's answers count, or the figures are of other videos.
+        ConfigError: No rater is valid, or the metrics are of other videos.
     """
     raters = sort_raters(study, answers, allowed_failures)
     if not raters.used:
@@ -135,13 +135,13 @@ def make_report(
         ratings=ratings,
         differences=tuple(differences),
         agreement={question: krippendorff_alpha(table) for question, table in tables.items()},
-        correlations=_correlate(study, tables, figures or {}),
+        correlations=_correlate(study, tables, metrics or {}),
         videos=tuple(_video_rows(study, tables)),
     )
 
 
 def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int = 0) -> Raters:
-    """Tell careful raters from others by the attention checks."""
+    """Sort raters by their attention checks."""
     by_rater: dict[str, list[Answer]] = {}
     for answer in answers:
         by_rater.setdefault(answer.rater, []).append(answer)
@@ -170,7 +170,7 @@ def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int =
 
 
 def rating_tables(study: Study, answers: Sequence[Answer], raters: Sequence[str]) -> dict[str, np.ndarray]:
-    """Lay ratings out as tables.
+    """Arrange ratings in tables.
 
     Returns:
         For each question and `overall`: (raters, videos), NaN where there is no rating; videos in the order of the
@@ -210,15 +210,17 @@ def _video_rows(study: Study, tables: Mapping[str, np.ndarray]) -> list[dict[str
     return rows
 
 
-def _correlate(study: Study, tables: Mapping[str, np.ndarray], figures: Figures) -> dict[str, dict[str, Correlation]]:
-    if not figures:
+def _correlate(
+    study: Study, tables: Mapping[str, np.ndarray], metrics: MetricTable
+) -> dict[str, dict[str, Correlation]]:
+    if not metrics:
         return {}
     rows = _video_rows(study, tables)
     known = {(row["system"], row["video"]) for row in rows}
-    if not known & {place for values in figures.values() for place in values}:
-        system, video = next(iter(next(iter(figures.values()))))
+    if not known & {place for values in metrics.values() for place in values}:
+        system, video = next(iter(next(iter(metrics.values()))))
         raise ConfigError(
-            f"The figures are of other videos: `{video}` of `{system}` is not in this study, which compares "
+            f"The metrics are of other videos: `{video}` of `{system}` is not in this study, which compares "
             f"{', '.join(study.systems)}. Use the same names of systems and videos."
         )
     return {
@@ -228,7 +230,7 @@ def _correlate(study: Study, tables: Mapping[str, np.ndarray], figures: Figures)
                 np.array([values.get((row["system"], row["video"]), np.nan) for row in rows]),
                 seed=study.seed,
             )
-            for metric, values in figures.items()
+            for metric, values in metrics.items()
         }
         for question in tables
     }

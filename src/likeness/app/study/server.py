@@ -1,6 +1,6 @@
-"""The survey's page and the door for answers, by FastAPI on one machine.
+"""Serve a study's page and receive its answers, with FastAPI.
 
-Only `site/` is public. The page tells nobody which system made a video, and nothing here reads answers back.
+Only `site/` is public, and no endpoint returns answers.
 """
 
 import os
@@ -30,23 +30,22 @@ from likeness.weights import sha256_of
 
 MAX_BODY_BYTES = 65_536
 COLLECT = "window.COLLECT = true;\n"
-"""What `collect.js` says when a server is there; in the folder for static hosting it says false."""
+"""Content of `collect.js` on a server; in the folder for static hosting it is false."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
 _BACKLOG = 128
-"""Connections that are accepted in one turn of the event loop, before any of them can be refused."""
+"""Connections accepted in one turn of the event loop."""
 _SHUTDOWN_S = 3
-"""Seconds that Ctrl+C waits for answers that are being sent."""
+"""Seconds that Ctrl+C waits for open requests."""
 
 
 class SiteFiles(StaticFiles):
-    """Static files whose validator is their content.
+    """Static files with the hash of their content as `ETag`; dates in requests are ignored.
 
-    All files of a study have one date, and a study that is created again may have files of the same size, so date and
-    size tell nothing. An answer carries the hash of the content as `ETag`, and dates in requests are ignored.
+    All files of a study have one date, and a study that is created again may have files of the same size.
     """
 
     def file_response(
@@ -62,12 +61,12 @@ class SiteFiles(StaticFiles):
 
 @lru_cache(maxsize=4096)
 def _content_hash(path: str, identity: tuple[int, ...]) -> str:
-    del identity  # A file that was written since is hashed again.
+    del identity  # Part of the cache key: a changed file is hashed again.
     return sha256_of(Path(path))[:32]
 
 
 def build_app(folder: Path) -> FastAPI:
-    """Make the web application of a study.
+    """Create the web application of a study.
 
     Raises:
         ConfigError: The folder holds no study, or lacks its pages.
@@ -75,14 +74,14 @@ def build_app(folder: Path) -> FastAPI:
     """
     study = Study.load(folder)
     if not (folder / SITE / "index.html").is_file():
-        raise ConfigError(f"{folder / SITE} is gone or empty. Put it back, or create the study anew in another folder.")
+        raise ConfigError(f"{folder / SITE} is gone or empty. Restore it, or create the study again in another folder.")
     store = AnswerStore(folder, study)
     app = FastAPI(title="likeness study", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
     async def guard(request: Request, forward: Callable[[Request], Awaitable[Response]]) -> Response:
         if request.method == "POST" and not _is_small(request):
-            return _refuse(413, f"An answer has at most {MAX_BODY_BYTES} bytes and says how many.")
+            return _refuse(413, f"A request needs `Content-Length` and may have at most {MAX_BODY_BYTES} bytes.")
         response = await forward(request)
         response.headers.update(HEADERS)
         if "last-modified" in response.headers:
@@ -96,11 +95,11 @@ def build_app(folder: Path) -> FastAPI:
 
     @app.exception_handler(ResourceError)
     def postpone(_request: Request, error: Exception) -> Response:
-        return _refuse(503, str(error))  # The page keeps the answer and sends it again.
+        return _refuse(503, str(error))  # The page keeps the answer and retries.
 
     @app.exception_handler(RequestValidationError)
     def refuse(_request: Request, error: Exception) -> Response:
-        # What was sent is not repeated: numbers such as NaN are no JSON.
+        # The input is not echoed: numbers such as NaN are not valid JSON.
         assert isinstance(error, RequestValidationError)
         reasons = (f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors())
         return _refuse(422, "; ".join(reasons))
@@ -143,7 +142,7 @@ def serve(app: FastAPI, *, host: str = "127.0.0.1", port: int = 8000) -> None:
 
 
 def build_config(app: FastAPI, *, host: str, port: int, log_level: str = "warning") -> uvicorn.Config:
-    """How uvicorn serves a study: with limits on connections, and without WebSockets."""
+    """Configuration of uvicorn: limited connections, no WebSockets."""
     return uvicorn.Config(
         app,
         host=host,
@@ -161,7 +160,7 @@ def _check_study(study: Study, named: str) -> None:
     if named != study.key:
         raise OtherStudyError(
             f"This was sent for the study `{named or 'without a name'}`, but the study here is `{study.key}`: it was "
-            "created again since. Reload the page and begin anew."
+            "created again. Reload the page and start again."
         )
 
 

@@ -1,8 +1,8 @@
-"""Figures of a study: means with intervals, agreement of raters, rank correlation with other figures.
+"""Statistics of a study: means with intervals, agreement of raters, rank correlation with metrics.
 
-Ratings are a table of raters and videos with holes. Intervals resample both, raters and videos, each with replacement
-(the "pigeonhole" bootstrap of Owen 2007, doi:10.1214/07-AOAS122): what should hold for other people and other videos
-must not pretend that many answers of few people about few videos are independent. It errs on the wide side.
+Ratings are an incomplete table of raters and videos. Intervals resample both with replacement (the "pigeonhole"
+bootstrap of Owen 2007, doi:10.1214/07-AOAS122), because many answers of few raters about few videos are not
+independent. It is conservative.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from likeness.evaluation.results.statistics import RESAMPLES, Estimate, estimate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correlation:
-    """How the order of videos by people agrees with their order by a metric."""
+    """Rank correlation of mean ratings and a metric over videos."""
 
     spearman: Estimate
     kendall: float
@@ -26,7 +26,7 @@ class Correlation:
 def resample(
     num_raters: int, num_videos: int, *, seed: int = 0, count: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw how often each rater and each video counts.
+    """Draw bootstrap weights of raters and videos.
 
     Shapes:
         returns: (resamples, raters) and (resamples, videos)
@@ -38,7 +38,7 @@ def resample(
 
 
 def weighted_means(table: np.ndarray, raters: np.ndarray, videos: np.ndarray) -> np.ndarray:
-    """Mean of a table with holes under each resample; NaN where a resample holds no rating.
+    """Mean of an incomplete table under each resample; NaN where a resample holds no rating.
 
     Shapes:
         table: (raters, videos), NaN where there is no rating
@@ -59,7 +59,7 @@ def mean_estimate(table: np.ndarray, raters: np.ndarray, videos: np.ndarray) -> 
 
 
 def krippendorff_alpha(table: np.ndarray, level: Literal["nominal", "ordinal", "interval"] = "interval") -> float:
-    """Krippendorff's alpha, the agreement of raters: 1 is full, 0 is what chance gives.
+    """Krippendorff's alpha, the agreement of raters: 1 is full agreement, 0 is chance.
 
     alpha = 1 - (n - 1) sum_ck o_ck d_ck / sum_ck n_c n_k d_ck, with coincidences o of the values c and k within videos
     and totals n (Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011). Videos with one rating do not count.
@@ -78,7 +78,7 @@ def krippendorff_alpha(table: np.ndarray, level: Literal["nominal", "ordinal", "
     per_video = counts.sum(axis=0)
     pairs = np.einsum("cu,ku->cku", counts, counts) - np.einsum(
         "cu,ck->cku", counts, np.eye(len(values))
-    )  # Nobody is paired with themselves.
+    )  # Exclude pairs of a rating with itself.
     coincidences = (pairs / (per_video - 1)).sum(axis=2)
     totals = coincidences.sum(axis=1)
     distances = _distances(values, totals, level)
@@ -91,7 +91,7 @@ def rank_correlation(people: np.ndarray, metric: np.ndarray, *, seed: int = 0) -
 
     Shapes:
         people: (videos,) mean ratings
-        metric: (videos,) NaN where a video has no figure
+        metric: (videos,) NaN where undefined
     """
     both = np.isfinite(people) & np.isfinite(metric)
     people, metric = people[both], metric[both]
@@ -113,11 +113,11 @@ def rank_correlation(people: np.ndarray, metric: np.ndarray, *, seed: int = 0) -
 
 
 def _distances(values: np.ndarray, totals: np.ndarray, level: str) -> np.ndarray:
-    """How far values are apart, squared."""
+    """Squared distances of values."""
     if level == "nominal":
         return 1.0 - np.eye(len(values))
     if level == "interval":
         return (values[:, None] - values[None]) ** 2
-    # Ordinal: as many ranks apart as values were given between them, half of those at either end.
+    # Ordinal: number of ratings between two values, counting half of those at either end.
     middles = np.cumsum(totals) - totals / 2
     return (middles[:, None] - middles[None]) ** 2

@@ -1,4 +1,4 @@
-"""What a feature is: arrays measured on the pixels of one video. Which there are stands in `features`."""
+"""The type of a feature: arrays measured on the pixels of one video. `registry` lists all features."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from likeness.evaluation.inputs.engines import Engines, choose_engines
+from likeness.evaluation.features.engines import Engines, choose_engines
 from likeness.records import Face, Metric
 
 Arrays = Mapping[str, np.ndarray]
@@ -15,7 +15,7 @@ Features = Mapping[str, Arrays]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Footage:
+class DecodedVideo:
     """The decoded frames of one video.
 
     Shapes:
@@ -24,37 +24,36 @@ class Footage:
 
     frames: np.ndarray
     fps: float
-    """Average rate; of a video with a variable rate, frames over duration."""
+    """Average frame rate: number of frames over duration if the rate varies."""
     engines: Engines = field(default_factory=choose_engines)
-    """Who looks for faces in them."""
+    """Face engines that detect faces in the frames."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feature:
-    """One thing that is measured on pixels."""
+    """One measurement on pixels."""
 
     name: str
     version: int
-    """Rises whenever the arrays change; cached arrays of other versions are not read."""
-    compute: Callable[[Footage, Features], dict[str, np.ndarray]]
-    """From the frames and the features in `builds_on`."""
-    builds_on: tuple[str, ...] = ()
+    """Increased whenever the arrays change; cached arrays of other versions are ignored."""
+    compute: Callable[[DecodedVideo, Features], dict[str, np.ndarray]]
+    """From the frames and the features in `depends_on`."""
+    depends_on: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     """Names in `likeness.weights`."""
-    of_reference: Callable[[np.ndarray, Face], np.ndarray] | None = None
-    """What it makes of a reference: from the picture, (height, width, 3) uint8, and its face."""
-
+    compute_for_reference: Callable[[np.ndarray, Face], np.ndarray] | None = None
+    """The same feature of a reference, from the picture, (height, width, 3) uint8, and its face."""
     engine: Literal["identity", "landmarks"] = "identity"
-    """The engine that its arrays depend on."""
+    """The face engine that its arrays depend on."""
 
-    def kind(self, engines: Engines) -> str:
-        """Name, version and face engine, under which arrays are kept."""
+    def cache_key(self, engines: Engines) -> str:
+        """Name, version and face engine, as part of the cache file's name."""
         engine = engines.identity if self.engine == "identity" else engines.landmarks
         return f"{self.name}-{self.version}-{engine.replace('/', '_')}"
 
 
-def comparable(embeddings: np.ndarray, metric: Metric) -> np.ndarray:
-    """Embeddings between which Euclidean distance means what the engine's threshold means: unit vectors for `cosine`.
+def normalize_embeddings(embeddings: np.ndarray, metric: Metric) -> np.ndarray:
+    """Scale embeddings so that Euclidean distances compare with the engine's threshold: unit vectors for `cosine`.
 
     Shapes:
         embeddings: (..., width)

@@ -1,4 +1,4 @@
-"""Dense optical flow between two gray pictures by Farneback's method (2003), with the settings of OpenS2V-Nexus."""
+"""Dense optical flow between two gray images by Farneback's method (2003), with the settings of OpenS2V-Nexus."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ FARNEBACK = {
 
 
 def dense_flow(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Where each pixel of `first` goes in `second`.
+    """Displacement of each pixel from `first` to `second`.
 
     Shapes:
         first, second: (height, width) uint8

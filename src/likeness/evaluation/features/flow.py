@@ -1,9 +1,9 @@
-"""Optical flow by Farneback's method, and what the metrics read from it.
+"""Optical flow by Farneback's method, summarized for the metrics.
 
-One flow field for each pair of consecutive frames serves the motion score, the motion of the face and, where frames
-are at most eight a second, the dynamic degree. Settings and gray are those of OpenS2V-Nexus' `get_motionscore.py`:
-pyramid 0.5, 3 levels, window 15, 3 iterations, polynomial 5 and 1.2; the weights of red and blue are exchanged there,
-and so they are here.
+The flow of each pair of consecutive frames is computed once, for the motion score, face motion and, at no more than
+eight frames a second, the dynamic degree. Settings and gray conversion are those of OpenS2V-Nexus'
+`get_motionscore.py`: pyramid 0.5, 3 levels, window 15, 3 iterations, polynomial 5 and 1.2. That script swaps the
+weights of red and blue, and so does this module.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from likeness.evaluation.features.farneback import dense_flow
 from likeness.evaluation.features.stabilized_flow import camera_motion, median_shift, motion_besides
 
 RATE_FPS = 8.0
-"""VBench looks at about this many frames a second for the dynamic degree."""
+"""Frames a second that VBench samples for the dynamic degree, about."""
 TOP_SHARE = 0.05
-"""Share of the fastest pixels whose mean is a pair's motion in the dynamic degree."""
+"""The dynamic degree takes the mean over this share of the fastest pixels."""
 SIGNED_WIDTH_PX = 16
 """Width to which flow is averaged for the motion score."""
 
@@ -25,7 +25,7 @@ SIGNED_WIDTH_PX = 16
 def measure_flow(
     frames: np.ndarray, fps: float, face_frames: np.ndarray, face_boxes: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Flow of all consecutive pairs, and of the pairs that the dynamic degree looks at.
+    """Flow of all consecutive pairs, and of the pairs that the dynamic degree samples.
 
     Shapes:
         frames: (frames, height, width, 3) uint8
@@ -34,8 +34,8 @@ def measure_flow(
         magnitude_px: returned, (frames - 1,), mean length of the vectors
         signed_px: returned, (frames - 1,), mean of all signed components of the flow at 16 px width
         face_px: returned, (faces,), mean length inside the face's box, to the next frame; NaN in the last frame
-        face_crop_px, face_camera_px: returned, (faces,), the same without the motion of the face's box, and without that of
-            the camera; see `stabilized_flow`
+        face_crop_px, face_camera_px: returned, (faces,), the same without the motion of the face's box, and without the
+            motion of the camera; see `stabilized_flow`
         fast_px: returned, (pairs,), mean length of the fastest 5 % of the pixels, pairs at about 8 frames a second
     """
     grays = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_BGR2GRAY) for frame in frames]
@@ -69,7 +69,7 @@ def measure_flow(
 
 
 def sample_interval(fps: float) -> int:
-    """Every how many frames VBench looks: about eight a second."""
+    """Distance of the frames that VBench samples: about eight a second."""
     return max(1, round(fps / RATE_FPS))
 
 
@@ -88,7 +88,7 @@ def signed_mean(flow: np.ndarray) -> float:
 
 
 def mean_in_box(lengths: np.ndarray, box: np.ndarray) -> float:
-    """Mean of (height, width) values inside a box in pixels, cut at the picture's edge; NaN where nothing is left."""
+    """Mean of (height, width) values in a box in pixels, clipped to the image; NaN if the box is outside."""
     height, width = lengths.shape
     left, top = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
     right, bottom = min(width, int(np.ceil(box[2]))), min(height, int(np.ceil(box[3])))
@@ -99,16 +99,15 @@ def mean_in_box(lengths: np.ndarray, box: np.ndarray) -> float:
 def dynamic_threshold_px(height_px: int, width_px: int, fps: float) -> float:
     """Motion of a pair from which VBench calls it dynamic: 6 px where the shorter side has 256.
 
-    Below 8 frames a second a pair spans more time, and VBench's code asks for proportionally more.
+    Below 8 frames a second a pair spans more time, and VBench's code raises the threshold in proportion.
     """
     return max(1.0, RATE_FPS / fps) * 6.0 * min(height_px, width_px) / 256.0
 
 
 def is_dynamic(fast_px: np.ndarray, threshold_px: float, num_frames: int) -> bool:
-    """VBench's rule: enough pairs move fast.
+    """VBench's rule: enough pairs move fast. A quarter of the sampled frames is needed.
 
-    `num_frames` is the number of frames after sub-sampling; a quarter of it is needed. VBench's rounding makes that zero
-    for two frames and calls them dynamic whatever they show; here it is at least one.
+    VBench's rounding needs no pair in a video of two frames and calls it dynamic; here at least one pair is needed.
     """
     needed = max(1, round(4 * (num_frames / 16.0)))
     return int((fast_px > threshold_px).sum()) >= needed

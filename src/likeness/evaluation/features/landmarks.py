@@ -4,12 +4,12 @@ import numpy as np
 
 from likeness.errors import FaceError
 from likeness.evaluation.features.base import Arrays
-from likeness.evaluation.inputs.engines import Engines
+from likeness.evaluation.features.engines import Engines
 from likeness.faces import find_faces
 from likeness.records import Face
 
 MIN_OVERLAP = 0.2
-"""Least intersection over union of two engines' boxes of one face. dlib's boxes end above the chin, SCRFD's hold the whole face."""
+"""Least intersection over union of two engines' boxes of one face: dlib's boxes end above the chin, SCRFD's do not."""
 
 
 def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def landmarks_at(boxes: np.ndarray, detections: Arrays) -> np.ndarray:
     Shapes:
         boxes: (frames, 4) px, NaN where there is no face
         detections: arrays of the feature `landmarks`
-        returns: (frames, 5, 2) px, NaN where there is no face, or the other engine found none there
+        returns: (frames, 5, 2) px, NaN where there is no face, or the landmark engine found none there
     """
     landmarks = np.full((len(boxes), 5, 2), np.nan)
     for frame in np.flatnonzero(np.isfinite(boxes).all(axis=1)):
@@ -48,7 +48,7 @@ def landmarks_of_reference(picture: np.ndarray, face: Face, engines: Engines) ->
     """(5, 2) px: landmarks of a reference's face by the landmark engine.
 
     Raises:
-        FaceError: That engine finds no face where the other one has found one.
+        FaceError: The landmark engine finds no face where the identity engine found one.
     """
     if not engines.are_separate:
         return face.landmarks
@@ -57,7 +57,8 @@ def landmarks_of_reference(picture: np.ndarray, face: Face, engines: Engines) ->
     overlaps = overlap(np.array(face.box, dtype=np.float64), boxes)
     if not len(found) or overlaps.max() < MIN_OVERLAP:
         raise FaceError(
-            f"{face.source}: `{engines.landmarks}` finds no face where `{engines.identity}` has found one, so the reference "
-            "has no landmarks. Use a sharper, more frontal picture, or one engine for both (leave out `--landmark-engine`)."
+            f"{face.source}: `{engines.landmarks}` finds no face where `{engines.identity}` has found one, so the "
+            "reference has no landmarks. Use a sharper, more frontal picture, or one engine for both (leave out "
+            "`--landmark-engine`)."
         )
     return found[int(overlaps.argmax())].landmarks

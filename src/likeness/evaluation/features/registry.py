@@ -1,9 +1,7 @@
-"""What is measured on pixels, once for each video, and shared by every metric that needs it.
+"""All features: small arrays measured once on each video's pixels and shared by the metrics.
 
-A feature turns the frames of one video into a few small arrays. It knows no reference and no prompt, so that its
-arrays can be kept by the video's bytes alone: other references, prompts or formulas cost no second look at the pixels.
-A metric declares the features it needs; a feature declares the weights it needs and the features that it builds on.
-Those of large networks stand in `networks.features`.
+A feature depends on neither references nor prompts, so its arrays are cached by the video's bytes. A metric declares
+the features that it needs; a feature declares its weights and the features that it depends on.
 """
 
 import hashlib
@@ -11,42 +9,44 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from likeness.evaluation.features.base import Feature, Features, Footage, comparable
+from likeness.evaluation.features.base import DecodedVideo, Feature, Features, normalize_embeddings
 from likeness.evaluation.features.flow import measure_flow
 from likeness.evaluation.features.networks.features import NETWORK_FEATURES
 from likeness.faces import FaceEngine, find_faces, prominence
 from likeness.records import Face
 
 DETECTION_PX = 384
-"""Small frames are enlarged to this before the detector sees them."""
+"""Smaller frames are enlarged to this longer side before detection."""
 
 
-def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:
-    """All prominent faces of all frames, by the identity engine. A frame that comes again is not looked at again.
+def measure_faces(video: DecodedVideo, _: Features) -> dict[str, np.ndarray]:
+    """All prominent faces of all frames, by the identity engine. Identical frames are searched once.
 
     Shapes:
-        frame: (faces,) int64, the frame that each row belongs to, rising
+        frame: (faces,) int64, the frame of each row, ascending
         box: (faces, 4) float32 px
         landmarks: (faces, 5, 2) float32 px
         prominence: (faces,) float32, score times area
-        embedding: (faces, embedding_width) float32, `comparable`
+        embedding: (faces, embedding_width) float32, normalized by `normalize_embeddings`
     """
-    engine = footage.engines.identity_engine
-    found = _find(footage, engine)
+    engine = video.engines.identity_engine
+    found = _find(video, engine)
     embeddings = np.array([face.embedding for _, face in found], dtype=np.float32)
-    return _places(found) | {"embedding": comparable(embeddings.reshape(-1, engine.embedding_width), engine.metric)}
+    return _places(found) | {
+        "embedding": normalize_embeddings(embeddings.reshape(-1, engine.embedding_width), engine.metric)
+    }
 
 
-def measure_landmarks(footage: Footage, _: Features) -> dict[str, np.ndarray]:
+def measure_landmarks(video: DecodedVideo, _: Features) -> dict[str, np.ndarray]:
     """All prominent faces of all frames by the landmark engine; arrays as of `measure_faces`, without embeddings."""
-    return _places(_find(footage, footage.engines.landmark_engine))
+    return _places(_find(video, video.engines.landmark_engine))
 
 
-def _find(footage: Footage, engine: FaceEngine) -> list[tuple[int, Face]]:
-    """Faces with the number of their frame."""
+def _find(video: DecodedVideo, engine: FaceEngine) -> list[tuple[int, Face]]:
+    """Pairs of frame number and face."""
     seen: dict[bytes, list[Face]] = {}
     found: list[tuple[int, Face]] = []
-    for index, frame in enumerate(footage.frames):
+    for index, frame in enumerate(video.frames):
         key = hashlib.blake2b(frame.tobytes()).digest()
         if key not in seen:
             seen[key] = find_faces(frame, engine=engine, enlarge_to_px=DETECTION_PX)
@@ -63,10 +63,10 @@ def _places(found: list[tuple[int, Face]]) -> dict[str, np.ndarray]:
     }
 
 
-def measure_farneback(footage: Footage, features: Features) -> dict[str, np.ndarray]:
-    """Dense flow by Farneback, summed up for each pair of frames and each face; see `flow.measure_flow`."""
+def measure_farneback(video: DecodedVideo, features: Features) -> dict[str, np.ndarray]:
+    """Dense flow by Farneback, summarized for each pair of frames and each face; see `flow.measure_flow`."""
     faces = features["faces"]
-    return measure_flow(footage.frames, footage.fps, faces["frame"], faces["box"])
+    return measure_flow(video.frames, video.fps, faces["frame"], faces["box"])
 
 
 FEATURES: dict[str, Feature] = {
@@ -74,19 +74,19 @@ FEATURES: dict[str, Feature] = {
     for feature in (
         Feature(name="faces", version=1, compute=measure_faces, weights=("dlib-landmarks", "dlib-recognizer")),
         Feature(name="landmarks", version=1, compute=measure_landmarks, engine="landmarks"),
-        Feature(name="flow", version=2, compute=measure_farneback, builds_on=("faces",)),
+        Feature(name="flow", version=2, compute=measure_farneback, depends_on=("faces",)),
         *NETWORK_FEATURES,
     )
 }
-"""Everything that can be measured, by name."""
+"""Every feature by name."""
 
 
-def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """The features called `names` and all that they build on, each after what it builds on."""
+def sort_by_dependency(names: Iterable[str]) -> tuple[str, ...]:
+    """The named features and their dependencies, each after those that it depends on."""
     order: dict[str, None] = {}
 
     def visit(name: str) -> None:
-        for below in FEATURES[name].builds_on:
+        for below in FEATURES[name].depends_on:
             visit(below)
         order[name] = None
 

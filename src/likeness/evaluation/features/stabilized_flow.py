@@ -1,14 +1,14 @@
-"""Motion of a face without that of the camera: flow to a next frame from which other motion has been taken first.
+"""Motion of a face without that of the camera: flow to the next frame after that frame was warped to remove it.
 
 FantasyID's FM is "average dense optical flow" of videos from which "we cropped the facial regions" (arXiv:2502.13995,
-section 4.1). Flow of the whole picture, averaged in the face's box, counts a camera that pans over a still face. Two
-readings leave that out. The next frame is warped first and flow is measured anew; subtracting vectors would leave what
-Farneback's method underestimates on smooth skin.
+section 4.1). Flow of the whole frame, averaged in the face's box, also counts a camera that pans over a still face.
+Two variants exclude that. The next frame is warped and flow measured again; subtracting vectors instead would leave
+what Farneback's method underestimates on smooth skin.
 
-- `crop`: the crop follows the face. Its shift is the median flow in the box; the detector's own boxes jump by pixels, which would
-  count as motion. What is left is expression, and turns of the head.
-- `camera`: the motion of the background, a shift with rotation and scale, is taken out. A head that moves in front of the
-  background still counts. Without enough background there is no figure.
+- `crop`: the crop follows the face. Its shift is the median flow in the box, because the detector's boxes jitter by
+  pixels. Expression and turns of the head remain.
+- `camera`: a similarity transform of the background (shift, rotation, scale) is removed. A head that moves in front of
+  the background still counts. Without enough background the value is NaN.
 """
 
 import cv2
@@ -17,25 +17,25 @@ import numpy as np
 from likeness.evaluation.features.farneback import dense_flow
 
 MIN_POINTS = 24
-"""Fewest corners in the background from which the camera's motion is read."""
+"""Fewest background corners from which the camera's motion is estimated."""
 MIN_INLIERS = 0.5
 """Least share of them that must agree."""
 _TOLERANCE_PX = 1.0
 _MAX_POINTS = 400
 _HEAD_WIDTHS = (0.6, 0.8, 0.6, 4.0)
-"""How far a person reaches beyond the face's box, in its sides: to the left, up, right and down."""
+"""Extent of a person beyond the face's box, in sides of the box: left, up, right, down."""
 _MARGIN_PX = 32
-"""Pixels around the box that flow looks at; its windows and pyramid reach about so far."""
+"""Pixels around the box that are included: about the reach of the flow's windows and pyramid."""
 
 
 def camera_motion(gray: np.ndarray, flow: np.ndarray, boxes: np.ndarray) -> np.ndarray | None:
-    """Motion of what lies outside of the people in a picture, from this frame to the next.
+    """Motion of the background, from this frame to the next.
 
     Shapes:
         gray: (height, width) uint8
         flow: (height, width, 2) px, to the next frame
         boxes: (faces, 4) px
-        returns: (2, 3), a similarity from this frame's pixels to the next one's; None where the background does not tell
+        returns: (2, 3), a similarity from this frame's pixels to the next one's; None without enough background
     """
     height, width = gray.shape
     mask = np.full((height, width), 255, dtype=np.uint8)
@@ -56,7 +56,7 @@ def camera_motion(gray: np.ndarray, flow: np.ndarray, boxes: np.ndarray) -> np.n
     points = corners.reshape(-1, 2)
     columns, rows = points.round().astype(int).T
     moved = points + flow[rows, columns]
-    cv2.setRNGSeed(0)  # RANSAC draws from OpenCV's own generator; figures must come again.
+    cv2.setRNGSeed(0)  # RANSAC uses OpenCV's own generator; results must be reproducible.
     motion, inliers = cv2.estimateAffinePartial2D(points, moved, method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE_PX)
     if motion is None or inliers.sum() < max(MIN_POINTS, MIN_INLIERS * len(points)):
         return None
@@ -64,7 +64,7 @@ def camera_motion(gray: np.ndarray, flow: np.ndarray, boxes: np.ndarray) -> np.n
 
 
 def median_shift(flow: np.ndarray, box: np.ndarray) -> np.ndarray | None:
-    """The shift of most of a box, (2, 3) as of `camera_motion`; None where the box lies outside of the picture."""
+    """Median shift of a box, (2, 3) like `camera_motion`; None where the box is outside of the image."""
     left, top, right, bottom = _cut(box, flow.shape[:2])
     if right <= left or bottom <= top:
         return None
@@ -73,7 +73,7 @@ def median_shift(flow: np.ndarray, box: np.ndarray) -> np.ndarray | None:
 
 
 def motion_besides(first: np.ndarray, second: np.ndarray, motion: np.ndarray | None, box: np.ndarray) -> float:
-    """Mean length of Farneback's flow in a box once `motion` is taken out of the second frame.
+    """Mean length of Farneback's flow in a box after `motion` was removed from the second frame.
 
     Shapes:
         first, second: (height, width) uint8
@@ -81,7 +81,7 @@ def motion_besides(first: np.ndarray, second: np.ndarray, motion: np.ndarray | N
         box: (4,) px, in `first`
 
     Returns:
-        Pixels; NaN without `motion`, or where the box lies outside of the picture.
+        Pixels; NaN without `motion`, or where the box is outside of the image.
     """
     height, width = first.shape
     left, top, right, bottom = _cut(box, first.shape)
@@ -94,7 +94,7 @@ def motion_besides(first: np.ndarray, second: np.ndarray, motion: np.ndarray | N
         min(height, bottom + _MARGIN_PX),
     )
     size = (outer[2] - outer[0], outer[3] - outer[1])
-    # Pixels of the window, brought into the whole picture, then to where the motion takes them.
+    # Window coordinates to frame coordinates, then along the motion.
     to_second = motion.copy()
     to_second[:, 2] += motion[:, :2] @ np.array(outer[:2], dtype=np.float64)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -103,12 +103,12 @@ def motion_besides(first: np.ndarray, second: np.ndarray, motion: np.ndarray | N
     flow = dense_flow(window, np.asarray(held))
     inner = flow[top - outer[1] : bottom - outer[1], left - outer[0] : right - outer[0]]
     seen = _seen(to_second, size, second.shape)[top - outer[1] : bottom - outer[1], left - outer[0] : right - outer[0]]
-    # What has left the picture cannot be followed; its pixels are the border's, repeated.
+    # Pixels that left the frame are copies of its border and do not count.
     return float(np.hypot(inner[..., 0], inner[..., 1])[seen].mean()) if seen.any() else float("nan")
 
 
 def _seen(motion: np.ndarray, size: tuple[int, int], shape: tuple[int, ...]) -> np.ndarray:
-    """(height, width) bool: which pixels of a window `motion` brings to places inside the picture."""
+    """(height, width) bool: pixels of a window that `motion` maps inside the image."""
     columns, rows = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     across = motion[0, 0] * columns + motion[0, 1] * rows + motion[0, 2]
     down = motion[1, 0] * columns + motion[1, 1] * rows + motion[1, 2]

@@ -1,1 +1,1 @@
-"""What is evaluated: videos, manifests, reference images."""
+"""Videos, manifests and reference images that a user names."""

@@ -1,24 +1,34 @@
-"""Which files of a folder are videos or pictures, and why the others are left out. Nothing is left out in silence."""
+"""Sort the files of a folder into videos or pictures and skipped files; every skipped file has a reason."""
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from likeness.errors import ConfigError, MediaError
-from likeness.evaluation.results.records import SkippedFile
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".gif")
-"""Suffixes of the formats that are read. A file of another name that holds such a video is taken as well."""
+"""Suffixes of supported formats. A file with another suffix counts as a video by its first bytes."""
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _OTHER_VIDEOS = (".avi", ".m4v", ".mpg", ".mpeg", ".m2ts", ".ts", ".wmv", ".flv", ".ogv", ".3gp", ".y4m")
-"""Taken too: those that cannot be read count as failed videos instead of vanishing from the count."""
+"""Also taken: files that cannot be decoded must count as failed videos."""
 _SOUNDS = (".m4a", ".mp3", ".aac", ".wav", ".ogg", ".oga", ".flac", ".opus")
 _ANIMATED_WEBP = 0x02
 """Bit of the flags in a WebP's VP8X chunk (RFC 9649, section 2.7)."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedFile:
+    """A file in an input folder that is not evaluated."""
+
+    path: str
+    reason: str
+    is_video: bool = False
+    """Whether it seems to be a video, so that the results are incomplete."""
+
+
 def files_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of some kinds that are not hidden, sorted by name.
+    """Files with one of these suffixes that are not hidden, sorted by name.
 
     Raises:
         ConfigError: The folder cannot be listed.
@@ -41,15 +51,14 @@ def entries(folder: Path) -> list[Path]:
 
 
 def is_hidden(path: Path) -> bool:
-    """Names with a dot in front, among them the `._` files that macOS writes beside others on foreign disks."""
+    """Names that begin with a dot, such as the `._` files that macOS writes on foreign disks."""
     return path.name.startswith(".")
 
 
 def find_videos(folder: Path) -> tuple[list[Path], list[SkippedFile]]:
-    """Videos of a folder, sorted by name, and what else is in it.
+    """Videos of a folder, sorted by name, and the skipped files.
 
-    A file is a video by its suffix or by its first bytes. One that cannot be read is among the videos: it has no figures
-    and is counted as failed.
+    A file is a video by its suffix or by its first bytes. One that cannot be decoded is in the list, and fails later.
 
     Raises:
         ConfigError: The folder cannot be listed.
@@ -58,7 +67,7 @@ def find_videos(folder: Path) -> tuple[list[Path], list[SkippedFile]]:
 
 
 def find_skipped_pictures(folder: Path) -> list[SkippedFile]:
-    """What `people.find_people` does not take from a folder of pictures and its folders.
+    """Files that `reference_matching.find_references` skips in a folder of pictures and its sub-folders.
 
     Raises:
         ConfigError: A folder cannot be listed.
@@ -70,7 +79,7 @@ def find_skipped_pictures(folder: Path) -> list[SkippedFile]:
 
 
 def links_elsewhere(folder: Path, videos: Iterable[Path]) -> list[Path]:
-    """Those that are links to files outside of the folder: their pictures come into the page."""
+    """Videos that are links to files outside of the folder."""
     root = folder.resolve()
     return [path for path in videos if path.is_symlink() and not path.resolve().is_relative_to(root)]
 
@@ -90,22 +99,22 @@ def _split(
 
 
 def show_path(path: Path) -> str:
-    """A path as text; bytes that are no UTF-8 are shown as escapes."""
+    """A path as text; bytes that are not UTF-8 are shown as escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _why_never(path: Path) -> tuple[str, bool] | None:
     looks_like_video = path.suffix.lower() in (*VIDEOS, *_OTHER_VIDEOS)
     if path.name.startswith("._"):
-        return "hidden file of macOS, which holds attributes and no pictures", False
+        return "hidden file of macOS with file attributes", False
     if is_hidden(path):
         return "hidden file", False
     if path.is_dir():
-        return "a folder; name it as a system of its own to evaluate what is in it", False
+        return "a folder; name it as a separate system to evaluate it", False
     if path.is_symlink() and not path.exists():
-        return "a link to a file that is not there", looks_like_video
+        return "a link to a file that does not exist", looks_like_video
     if not path.is_file():
-        return "no regular file", looks_like_video
+        return "not a regular file", looks_like_video
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -118,10 +127,10 @@ def _why_no_video(path: Path) -> tuple[str, bool] | None:
     if suffix in VIDEOS or suffix in _OTHER_VIDEOS:
         return None
     if suffix in _SOUNDS:
-        return "sound", False
+        return "an audio file", False
     try:
         kind, name = _inspect(path)
-    except MediaError:  # Empty, or not to be opened.
+    except MediaError:  # Empty, or not readable.
         return f"not a video ({suffix or 'no suffix'})", False
     if kind == "video" or _is_animated_webp(path):
         return None
@@ -132,11 +141,11 @@ def _why_no_picture(path: Path) -> tuple[str, bool] | None:
     suffix = path.suffix.lower()
     if suffix in PICTURES:
         return None
-    return f"not a picture that is read here ({suffix or 'no suffix'}; {', '.join(PICTURES)} are)", False
+    return f"not a supported picture ({suffix or 'no suffix'}; supported: {', '.join(PICTURES)})", False
 
 
 def _inspect(path: Path) -> tuple[str, str]:
-    from likeness.media.guard import inspect  # It brings PyAV and OpenCV.
+    from likeness.media.guard import inspect  # Imports PyAV and OpenCV.
 
     return inspect(path, expected="a video")
 

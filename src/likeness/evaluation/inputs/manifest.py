@@ -1,10 +1,10 @@
-"""What is evaluated, from what a user has: folders of videos and of pictures, prompts, or a manifest that says all.
+"""Build an evaluation request from folders of videos and references, prompts, or a manifest.
 
-Videos are folders (one a system; `NAME=FOLDER` names it), single files, or manifests. A manifest is a table with a row for
-each video: CSV with a head, JSON (a list of rows) or TOML (`[[videos]]`). Columns: `video`, and where the name does not
-say it `system`, `name`, `identity`, `references` (pictures; in CSV separated by `;`) and `prompt`. Paths start at the
-manifest's folder. References are a folder (`people.find_people`) or JSON in the layout of OpenS2V and `likeness bench`,
-`{"video": {"img_paths": [...], "prompt": "..."}}`. Everything that cannot be paired is told at once.
+Videos are folders (one system each; `NAME=FOLDER` names it), single files, or manifests. A manifest is a table with one
+row for each video: CSV with a header, JSON (a list of rows) or TOML (`[[videos]]`). Columns: `video` (required),
+`system`, `name`, `identity`, `references` (pictures, separated by `;` in CSV) and `prompt`. Paths are relative to the
+manifest's folder. References are a folder (`reference_matching.find_references`) or JSON in the layout of OpenS2V and
+`likeness bench`, `{"video": {"img_paths": [...], "prompt": "..."}}`. One error lists everything that cannot be paired.
 """
 
 import csv
@@ -17,43 +17,49 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError
-from likeness.evaluation.inputs.folders import VIDEOS, entries, find_skipped_pictures, find_videos, links_elsewhere
+from likeness.evaluation.inputs.folders import (
+    VIDEOS,
+    SkippedFile,
+    entries,
+    find_skipped_pictures,
+    find_videos,
+    links_elsewhere,
+)
 from likeness.evaluation.inputs.reference_matching import (
     Cases,
-    few,
-    find_people,
     find_prompt,
-    match_person,
-    plain,
+    find_references,
+    list_names,
+    match_identity,
+    normalize_name,
     read_cases,
-    shorten,
-    title_of,
+    remove_trigger_words,
 )
-from likeness.evaluation.inputs.video_item import VideoItem
-from likeness.evaluation.results.records import SkippedFile
+from likeness.evaluation.inputs.video_items import VideoItem, is_label, is_text
 
 MANIFESTS = (".csv", ".json", ".toml")
 _COLUMNS = ("video", "system", "name", "identity", "references", "prompt")
+_LABELS = ("system", "name", "identity")
 _LISTED = 20
 _SYSTEM = "videos"
-"""What those are called that nobody named."""
+"""Name of the system of single files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """Videos that all know their person, or that are all held against their own first face."""
+class EvaluationRequest:
+    """Videos that all have an identity, or are all compared with their own first face."""
 
     items: tuple[VideoItem, ...]
     references: Mapping[str, tuple[Path, ...]] | None
     skipped: tuple[SkippedFile, ...] = ()
-    """Files in the folders that were not taken."""
+    """Files in the folders that are not evaluated."""
     notes: tuple[str, ...] = ()
-    """What else is to be told of the files."""
+    """Remarks on the files for the user, such as links."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Draft:
-    """What has been found so far, and what is wrong with it."""
+    """A request in the making, with the problems found so far."""
 
     items: list[VideoItem] = field(default_factory=list)
     people: dict[str, tuple[Path, ...]] = field(default_factory=dict)
@@ -61,17 +67,17 @@ class _Draft:
     skipped: list[SkippedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     sources: dict[str, tuple[str, bool]] = field(default_factory=dict)
-    """Where each system's videos come from, and whether its name was given."""
+    """Source of each system's videos, and whether the user named the system."""
 
     def add_system(self, name: str, source: str, *, is_named: bool) -> None:
-        """Two sources make one system only where it was named for both."""
+        """Register a system. Two sources form one system only if the user gave both the same name."""
         before, was_named = self.sources.setdefault(name, (source, is_named))
         if before != source and not (is_named and was_named):
             self.problems.append(f"{before} and {source} would both be the system `{name}`; name them: NAME={source}")
 
     def add_person(self, name: str, pictures: tuple[Path, ...], where: str) -> None:
         if self.people.setdefault(name, pictures) != pictures:
-            self.problems.append(f"{where}: `{name}` has other pictures than before; name another identity")
+            self.problems.append(f"{where}: `{name}` has other pictures than in an earlier row; use another identity")
 
 
 def read_request(
@@ -80,43 +86,43 @@ def read_request(
     prompts: Path | None = None,
     *,
     against_first_face: bool = False,
-) -> Request:
-    """Find every video, its person and its sentence.
+) -> EvaluationRequest:
+    """Find every video, its identity and its prompt.
 
     Args:
         videos: Folders, `NAME=FOLDER`, files and manifests.
         references: A folder of pictures, or cases in JSON.
-        prompts: Sentences by video name; without, those in the manifest, the cases or the videos' own records.
-        against_first_face: No references are wanted.
+        prompts: Prompts by video name; default: those in the manifest, the cases or the videos' metadata.
+        against_first_face: Compare each video with its own first face instead of references.
 
     Raises:
-        ConfigError: Something is not there, is not what it should be, or cannot be paired; all of it is listed.
+        ConfigError: Something is missing, malformed or cannot be paired; all problems are listed.
     """
     draft = _Draft()
     cases: Cases = {}
     if references is not None and references.is_file():
         cases = read_cases(references, references.parent)
     elif references is not None:
-        draft.people.update(find_people(references))
+        draft.people.update(find_references(references))
         draft.skipped += find_skipped_pictures(references)
-    for word in videos:
-        _read_word(word, draft)
-    sentences = read_prompts(prompts) if prompts is not None else {}
-    items = [_complete(item, draft, cases, sentences, against_first_face) for item in draft.items]
+    for argument in videos:
+        _read_argument(argument, draft)
+    prompt_by_name = read_prompts(prompts) if prompts is not None else {}
+    items = [_complete(item, draft, cases, prompt_by_name, against_first_face) for item in draft.items]
     _check_names(items, draft)
-    _check_sentences(items, sentences, prompts, draft)
+    _check_prompts(items, prompt_by_name, prompts, draft)
     if draft.problems:
         shown = "\n".join(f"  {problem}" for problem in draft.problems[:_LISTED])
         rest = len(draft.problems) - _LISTED
         raise ConfigError(
-            f"{len(draft.problems)} things stand in the way of evaluating {len(items)} videos:\n{shown}"
+            f"{len(draft.problems)} things prevent the evaluation of {len(items)} videos:\n{shown}"
             + (f"\n  and {rest} more" if rest > 0 else "")
             + "\nBegin a video's name with its person's (`anna_2.mp4` and `anna.jpg` or `anna/`), or say in a manifest "
             "who is in which video."
         )
     used = {item.identity for item in items}
     people = {name: pictures for name, pictures in draft.people.items() if name in used}
-    return Request(
+    return EvaluationRequest(
         items=tuple(items),
         references=None if against_first_face else people,
         skipped=tuple(dict.fromkeys(draft.skipped)),
@@ -125,7 +131,7 @@ def read_request(
 
 
 def read_prompts(path: Path) -> dict[str, str]:
-    """Read sentences by video name: JSON or TOML of names and sentences, OpenS2V's cases, or CSV `name,prompt`.
+    """Read prompts by video name: JSON or TOML of names and prompts, OpenS2V's cases, or CSV `name,prompt`.
 
     Raises:
         ConfigError: The file is none of these.
@@ -139,7 +145,7 @@ def read_prompts(path: Path) -> dict[str, str]:
         return _by_title((name, entry["prompt"] if isinstance(entry, dict) else entry) for name, entry in table.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f"{path} cannot be read as prompts ({error!r}). Write JSON, a sentence for each video's name: "
+            f"{path} cannot be read as prompts ({error!r}). Write JSON with a prompt for each video name: "
             '{"anna_2": "a woman waves"}; TOML of the same, or CSV with the columns `name` and `prompt`.'
         ) from error
 
@@ -148,7 +154,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a manifest.
 
     Raises:
-        ConfigError: It is no such table, or has a column that nobody knows.
+        ConfigError: It is not such a table, or has an unknown column.
     """
     try:
         if path.suffix.lower() == ".csv":
@@ -166,8 +172,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
-            f"{path} cannot be read as a manifest ({error!r}). A row for each video is needed, with the columns "
-            f"{', '.join(_COLUMNS)}; only `video` must be there."
+            f"{path} cannot be read as a manifest ({error!r}). One row for each video is needed, with the columns "
+            f"{', '.join(_COLUMNS)}; only `video` is required."
         ) from error
     return rows
 
@@ -180,13 +186,16 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"{where}: unknown column `{name}`. {advice}")
         if not isinstance(row[name], str) and (name != "references" or not isinstance(row[name], list)):
             raise ConfigError(f"{where}: `{name}` is {row[name]!r}; a text is needed.")
+    for name in _LABELS:
+        if row.get(name) and not is_label(row[name]):
+            raise ConfigError(f"{where}: `{name}` is {row[name]!r}; a name without control characters is needed.")
     if not row.get("video"):
-        raise ConfigError(f"{where}: it has no `video`. Name the file.")
+        raise ConfigError(f"{where}: it has no `video`. Give the path of the file.")
 
 
-def _read_word(word: str, draft: _Draft) -> None:
-    name, equals, rest = word.partition("=")
-    path = Path(rest if equals and not Path(word).exists() else word)
+def _read_argument(argument: str, draft: _Draft) -> None:
+    name, equals, rest = argument.partition("=")
+    path = Path(rest if equals and not Path(argument).exists() else argument)
     named = name if path == Path(rest) and equals else None
     if path.is_dir():
         system = named or path.resolve().name
@@ -195,7 +204,7 @@ def _read_word(word: str, draft: _Draft) -> None:
     elif not path.exists():
         draft.problems.append(f"{path} does not exist")
     elif not path.is_file():
-        draft.problems.append(f"{path} is no regular file; copy the video to disk and name that")
+        draft.problems.append(f"{path} is not a regular file; copy the video to disk and give that path")
     elif path.suffix.lower() in MANIFESTS:
         _read_manifest(path, named, draft)
     else:
@@ -210,12 +219,12 @@ def _read_folder(folder: Path, system: str, draft: _Draft) -> None:
         inner = [path.name for path in entries(folder) if path.is_dir()]
         advice = f"; name its folders one by one: {', '.join(inner[:5])}" if inner else ""
         others = [Path(each.path).name for each in skipped if not Path(each.path).is_dir()]
-        found = f"; left out: {shorten(others)} ({skipped[-1].reason})" if others and not inner else ""
+        found = f"; skipped: {list_names(others)} ({skipped[-1].reason})" if others and not inner else ""
         draft.problems.append(f"{folder} holds no video ({', '.join(VIDEOS)}){advice}{found}")
     if outside := links_elsewhere(folder, files):
         draft.notes.append(
             f"{len(outside)} videos in {folder} are links to files elsewhere: "
-            + shorten([f"{path.name} -> {path.resolve()}" for path in outside])
+            + list_names([f"{path.name} -> {path.resolve()}" for path in outside])
         )
     draft.items += [VideoItem(path=path, system=system) for path in files]
 
@@ -250,13 +259,18 @@ def _complete(
     item: VideoItem,
     draft: _Draft,
     cases: Cases,
-    sentences: Mapping[str, str],
+    prompt_by_name: Mapping[str, str],
     against_first_face: bool,
 ) -> VideoItem:
-    """Fill in whose a video is and what was asked for; the nearest to the user's hand wins."""
-    pictures, told = cases.get(item.title, ((), None))
-    prompt = sentences.get(title_of(item.title)) or item.prompt or told or find_prompt([Path(item.path)])
-    prompt = None if prompt is None else plain(prompt)
+    """Fill in identity and prompt; explicit options win over the manifest, cases and metadata."""
+    pictures, case_prompt = cases.get(item.resolved_name, ((), None))
+    prompt = (
+        prompt_by_name.get(normalize_name(item.resolved_name))
+        or item.prompt
+        or case_prompt
+        or find_prompt([Path(item.path)])
+    )
+    prompt = None if prompt is None else remove_trigger_words(prompt)
     if against_first_face:
         return replace(item, identity=None, prompt=prompt)
     identity = item.identity
@@ -267,56 +281,55 @@ def _complete(
             identity = f"{identity} ({', '.join(each.stem for each in pictures)})"
         draft.add_person(identity, pictures, str(item.path))
     if identity is None:
-        identity = match_person(item.title, draft.people)
+        identity = match_identity(item.resolved_name, draft.people)
         if identity is None:
-            draft.problems.append(f"{item.path} belongs to nobody: its name begins with none of {few(draft.people)}")
+            draft.problems.append(
+                f"{item.path} matches no reference: its name begins with none of {_known(draft.people)}"
+            )
     elif identity not in draft.people:
-        draft.problems.append(
-            f"{item.path} shows `{identity}`, of whom there is no picture; there are {few(draft.people)}"
-        )
+        draft.problems.append(f"{item.path} shows `{identity}`, who has no reference; known: {_known(draft.people)}")
     return replace(item, identity=identity, prompt=prompt)
+
+
+def _known(people: Iterable[str]) -> str:
+    return list_names(sorted(people)) or "none"
 
 
 def _check_names(items: Sequence[VideoItem], draft: _Draft) -> None:
     seen: dict[tuple[str, str], VideoItem] = {}
     for item in items:
-        if not _is_text(str(item.path)):
+        if not is_text(str(item.path)):
             draft.problems.append(f"{str(item.path)!r} has a name that is not UTF-8; rename the file")
-        known = seen.setdefault((item.system, item.title), item)
+        elif not is_text(item.system):
+            draft.problems.append(f"the system {item.system!r} has a name that is not UTF-8; name it (`NAME=FOLDER`)")
+        known = seen.setdefault((item.system, item.resolved_name), item)
         if known is not item:
             draft.problems.append(
-                f"{item.path} and {known.path} are both `{item.title}` of the system `{item.system}`; "
+                f"{item.path} and {known.path} are both `{item.resolved_name}` of the system `{item.system}`; "
                 "give one of them another name or system (`NAME=FOLDER`)"
             )
     if not items and not draft.problems:
-        draft.problems.append("no video was named")
+        draft.problems.append("no video was given")
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_sentences(
-    items: Sequence[VideoItem], sentences: Mapping[str, str], source: Path | None, draft: _Draft
+def _check_prompts(
+    items: Sequence[VideoItem], prompt_by_name: Mapping[str, str], source: Path | None, draft: _Draft
 ) -> None:
-    """A file may hold sentences of other videos; a name that nearly fits a video without one was meant for it."""
-    unused = sorted(sentences.keys() - {title_of(item.title) for item in items})
-    for title in sorted({item.title for item in items if item.prompt is None}):
-        if close := difflib.get_close_matches(title, unused, n=1):
+    """A file may hold prompt_by_name of other videos; a name that nearly fits a video without one was meant for it."""
+    unused = sorted(prompt_by_name.keys() - {normalize_name(item.resolved_name) for item in items})
+    for resolved_name in sorted({item.resolved_name for item in items if item.prompt is None}):
+        if close := difflib.get_close_matches(resolved_name, unused, n=1):
             draft.problems.append(
-                f"{source} has no sentence for `{title}`, but one for `{close[0]}`, which is no video; correct the name"
+                f"{source} has no prompt for `{resolved_name}`, but one for `{close[0]}`, which is not a video; "
+                "correct the name"
             )
 
 
 def _by_title(pairs: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    sentences: dict[str, str] = {}
+    prompt_by_name: dict[str, str] = {}
     for name, value in pairs:
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"`{name}` has no sentence: {value!r}")
-        if sentences.setdefault(title_of(name), value) != value:
-            raise ValueError(f"`{title_of(name)}` has two sentences")
-    return sentences
+            raise ValueError(f"`{name}` has no prompt: {value!r}")
+        if prompt_by_name.setdefault(normalize_name(name), value) != value:
+            raise ValueError(f"`{normalize_name(name)}` has two prompts")
+    return prompt_by_name

@@ -1,9 +1,9 @@
-"""Who is in which video: reference pictures by person, matched with videos by name."""
+"""Match videos with reference pictures by name."""
 
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from unicodedata import category, normalize
@@ -11,26 +11,24 @@ from unicodedata import category, normalize
 from likeness.errors import ConfigError, LikenessError
 from likeness.evaluation.inputs.folders import PICTURES, VIDEOS, entries, files_in, is_hidden
 
-__all__ = ["PICTURES", "VIDEOS", "files_in"]
-
 logger = logging.getLogger(__name__)
 
 TRIGGER = "img"
-"""`likeness.identity.prompt.TRIGGER`, which brings torch; what is checked first must not wait for that."""
+"""Equal to `likeness.identity.prompt.TRIGGER`; that module imports torch, which would delay the checks."""
 _LISTED = 5
 
 Cases = dict[str, tuple[tuple[Path, ...], str | None]]
 """Pictures and prompt, by video name."""
 
 
-def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Pictures by person: a folder of pictures is a person, and so is a picture beside such folders.
+def find_references(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Pictures by identity: each folder of pictures is an identity, and so is each picture beside such folders.
 
     Raises:
-        ConfigError: There is no picture, or it is not clear which pictures a person has.
+        ConfigError: There is no picture, or one name has several sets of pictures.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder. Name the folder of reference pictures.")
+        raise ConfigError(f"{folder} is not a folder. Give the folder of reference pictures.")
     found: dict[str, list[tuple[Path, ...]]] = {}
     for path in files_in(folder, PICTURES):
         found.setdefault(path.stem, []).append((path,))
@@ -38,7 +36,7 @@ def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
         if pictures := tuple(files_in(inner, PICTURES)):
             found.setdefault(inner.name, []).append(pictures)
     if not found:
-        raise ConfigError(f"{folder} holds no picture ({', '.join(PICTURES)}). Name a folder that does.")
+        raise ConfigError(f"{folder} holds no picture ({', '.join(PICTURES)}). Give a folder that does.")
     twice = {
         name: [each[0].name if each[0].parent == folder else f"{name}/" for each in sets]
         for name, sets in found.items()
@@ -48,29 +46,28 @@ def find_people(folder: Path) -> dict[str, tuple[Path, ...]]:
         listed = "\n".join(f"  {name}: {', '.join(places)}" for name, places in twice.items())
         raise ConfigError(
             f"{folder} has several sets of pictures under one name:\n{listed}\n"
-            "Put all pictures of a person into one folder of their name."
+            "Put all pictures of a person into one folder with their name."
         )
     return {name: sets[0] for name, sets in found.items()}
 
 
-def match_person(title: str, people: Iterable[str]) -> str | None:
-    """Whose name begins a video's name. Of `anna` and `anna_lee` the longest that ends at a boundary is meant.
+def match_identity(video_name: str, people: Iterable[str]) -> str | None:
+    """The identity whose name begins the video's name; the longest match wins (`anna_lee` over `anna`).
 
-    No letter, digit or sign on a letter, of any script, follows at a boundary. Letters with accents are the same however
-    they are composed.
+    The match must not be followed by a letter, digit or combining mark of any script. Unicode is compared in NFC.
     """
-    composed = normalize("NFC", title)
+    composed = normalize("NFC", video_name)
     fits = [name for name in people if _begins(composed, normalize("NFC", name))]
     return max(fits, key=lambda name: len(normalize("NFC", name))) if fits else None
 
 
-def _begins(title: str, name: str) -> bool:
-    after = title[len(name) : len(name) + 1]
-    return title.startswith(name) and not (after and category(after)[0] in "LMN")
+def _begins(video_name: str, name: str) -> bool:
+    after = video_name[len(name) : len(name) + 1]
+    return video_name.startswith(name) and not (after and category(after)[0] in "LMN")
 
 
-def title_of(name: str) -> str:
-    """A video's name, composed, without the suffix of a video if it has one: `anna_1.5` is whole, `anna.mp4` is not."""
+def normalize_name(name: str) -> str:
+    """A video's name in NFC, without a video suffix: `anna.mp4` becomes `anna`, `anna_1.5` stays."""
     suffix = Path(name).suffix
     return normalize("NFC", name.removesuffix(suffix) if suffix.lower() in VIDEOS else name)
 
@@ -80,10 +77,10 @@ def read_cases(path: Path, root: Path) -> Cases:
 
     Args:
         path: The JSON.
-        root: Where the paths in it start.
+        root: Folder that the paths in it are relative to.
 
     Raises:
-        ConfigError: The file is no such JSON, or names a picture that is not there.
+        ConfigError: The file is not such JSON, or names a picture that does not exist.
     """
     try:
         entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -93,46 +90,39 @@ def read_cases(path: Path, root: Path) -> Cases:
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
-            f'{path} is no manifest ({error!r}). Write JSON: {{"video": {{"img_paths": [...], "prompt": "..."}}}}.'
+            f"{path} is not a list of cases ({error!r}). Write JSON: "
+            '{"video": {"img_paths": [...], "prompt": "..."}}.'
         ) from error
     absent = [str(picture) for pictures, _ in read.values() for picture in pictures if not picture.is_file()]
     if absent:
-        raise ConfigError(f"{path} names pictures that are not there: {shorten(absent)}. Correct the paths.")
+        raise ConfigError(f"{path} names pictures that do not exist: {list_names(absent)}. Correct the paths.")
     return read
 
 
 def find_prompt(videos: Sequence[Path]) -> str | None:
-    """Read the sentence from the record inside any of the videos. What is no sentence there is none."""
+    """Read the prompt from the metadata of the first video that has one."""
     from likeness.media import read_metadata
 
     for video in videos:
         try:
             prompt = read_metadata(video).get("prompt")
         except LikenessError:
-            continue  # Whoever reads it in full tells its fault.
-        except Exception as error:  # Other people's files: no tag may end what is done with the others.
-            logger.warning("%r: its record cannot be read (%r); it counts as without a prompt.", str(video), error)
+            continue  # Reported later, when the video is decoded.
+        except Exception as error:  # Foreign files: a damaged tag must not stop the others.
+            logger.warning("%r: its metadata cannot be read (%r); it has no prompt.", str(video), error)
             continue
         if isinstance(prompt, str) and prompt.strip():
             return prompt
     return None
 
 
-def plain(prompt: str) -> str:
-    """Take trigger words out, numbered ones too, which mean nothing to people and to other models.
-
-    Halves of surrogate pairs, which JSON can hold and no file of text, become question marks.
-    """
+def remove_trigger_words(prompt: str) -> str:
+    """Remove trigger words (`img`, `img1`), which only this project's models know. Lone surrogates become `?`."""
     text = prompt.encode("utf-8", "replace").decode("utf-8")
     return " ".join(re.sub(rf"\b{TRIGGER}\d?\b", " ", text).split())
 
 
-def shorten(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
+def list_names(names: Sequence[str]) -> str:
+    """The first five names, and the number of the others."""
     rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + rest
-
-
-def few(names: Mapping[str, Any]) -> str:
-    """The first few names of a mapping, or `nobody`."""
-    return shorten(sorted(names)) or "nobody"

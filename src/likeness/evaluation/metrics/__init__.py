@@ -1,1 +1,1 @@
-"""Figures computed from features, references and prompts."""
+"""Metrics computed from features, references and prompts."""

@@ -1,10 +1,10 @@
-"""What a metric is. Which there are stands in `metrics`; what their numbers mean in docs/metrics.md."""
+"""The type of a metric. `registry` lists all metrics; docs/metrics.md has their formulas."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from likeness.evaluation.metrics.inputs import MetricInputs
-from likeness.evaluation.results.records import Direction, MetricRecord
+from likeness.evaluation.metrics.record import Direction, MetricRecord
 
 MAGIC_MIRROR = "Magic Mirror, arXiv:2501.03931"
 FANTASY_ID = "FantasyID, arXiv:2502.13995"
@@ -23,7 +23,7 @@ SET = "the set"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A number read from one video's view, or from the views of all videos of a system. NaN: it does not exist."""
+    """A number computed from the inputs of one video, or of all videos of a system. NaN means undefined."""
 
     name: str
     title: str
@@ -31,12 +31,12 @@ class Metric:
     direction: Direction
     averaged: str
     source: str
-    needs: tuple[str, ...]
-    """Features, by their names in `features.FEATURES`."""
-    of_video: Callable[[MetricInputs], float] | None = None
-    of_system: Callable[[Sequence[MetricInputs]], float] | None = None
-    needs_pictures: bool = False
-    """Reference pictures must be given; else the video's own first face will do."""
+    required_features: tuple[str, ...]
+    """Names in `features.registry.FEATURES`."""
+    compute_for_video: Callable[[MetricInputs], float] | None = None
+    compute_for_system: Callable[[Sequence[MetricInputs]], float] | None = None
+    needs_references: bool = False
+    """Whether reference pictures are required; other metrics can use the video's own first face."""
     needs_prompt: bool = False
     version: int = 1
 
@@ -47,7 +47,7 @@ class Metric:
             title=self.title,
             unit=self.unit,
             direction=self.direction,
-            level="system" if self.of_video is None else "video",
+            level="system" if self.compute_for_video is None else "video",
             averaged=self.averaged,
             source=self.source,
             version=self.version,

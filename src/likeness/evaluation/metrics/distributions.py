@@ -1,12 +1,9 @@
-"""Sets of features compared: Frechet distances and the Inception Score, in float64.
-
-They know nothing of networks; `networks` gives the features.
-"""
+"""Comparisons of sets of features in float64: Frechet distances and the Inception Score."""
 
 import numpy as np
 
 CONSISID_FRAMES = 16
-"""Frames that ConsisID's script looks at, evenly spaced."""
+"""Frames that ConsisID's script samples, evenly spaced."""
 NUM_SPLITS = 10
 """Contiguous parts of all frames over which EvalCrafter averages the Inception Score."""
 
@@ -25,7 +22,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
         return float("nan")
     gap = first.mean(axis=0) - second.mean(axis=0)
     spread_a, spread_b = np.atleast_2d(np.cov(first.T)), np.atleast_2d(np.cov(second.T))
-    # tr (C1 C2)^(1/2) by the symmetric A C2 A with A A = C1, whose root is real: nothing imaginary is cut off.
+    # tr (C1 C2)^(1/2) by the symmetric A C2 A with A A = C1, whose root is real.
     values, vectors = np.linalg.eigh(spread_a)
     root_a = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
     inner = np.linalg.eigvalsh(root_a @ spread_b @ root_a)

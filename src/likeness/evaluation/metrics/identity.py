@@ -1,7 +1,7 @@
-"""Is it the same person: figures on the embeddings of one video's faces and of its references.
+"""Identity metrics: embeddings of one video's faces compared with those of its references.
 
-A frame without a face has NaN. Whether it is skipped or counts as nothing is part of each figure's definition, because
-skipping flatters: a system that shows the face once, well, would beat one that shows it always.
+A frame without a face is NaN. Each metric defines whether such frames are skipped or count as 0: skipping favors a
+system that shows the face rarely but well.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from likeness.evaluation.metrics.base import FACE_PAIRS, FACES, FRAMES, HERE, MA
 from likeness.evaluation.metrics.inputs import MetricInputs
 
 FACESIM_FRAMES = 32
-"""Frames that OpenS2V looks at, evenly spaced, its first and last among them."""
+"""Frames that OpenS2V samples, evenly spaced, including first and last."""
 
 
 def cosines_to(embeddings: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Cosine of each row to one vector, NaN where a row is NaN or nothing.
+    """Cosine of each row to one vector, NaN where a row is NaN or zero.
 
     Shapes:
         embeddings: (frames, width)
@@ -64,7 +64,7 @@ def decay(cosines: np.ndarray) -> float:
 
 
 def fitted_drop(cosines: np.ndarray) -> float:
-    """Fall of the least-squares line from the first frame of the video to its last."""
+    """Decrease of the least-squares line from the first to the last frame."""
     places = np.flatnonzero(np.isfinite(cosines))
     if len(places) < 2:
         return float("nan")
@@ -106,10 +106,10 @@ def consecutive_cosines(embeddings: np.ndarray) -> np.ndarray:
 
 
 def copy_gap(embeddings: np.ndarray, references: np.ndarray) -> float:
-    """How much nearer the faces are to one reference than to the person's others.
+    """How much closer the faces are to one reference than to the others of the same person.
 
-    Mean over the frames with a face of the cosine to the nearest reference, less the mean cosine to the others. Who is
-    like the person in general is about equally near to all of them; a copy of one picture is not.
+    Mean over the frames with a face of the cosine to the nearest reference, minus the mean cosine to the others. A copy
+    of one picture is much closer to it; a general likeness is about equally close to all.
     """
     if len(references) < 2:
         return float("nan")
@@ -135,25 +135,27 @@ def face_similarity(cosines: np.ndarray, *, skips_zero: bool) -> float:
     return float(scores.mean()) if len(scores) else 0.0
 
 
-def _cosines(view: MetricInputs) -> np.ndarray:
-    return cosines_to(view.embeddings, view.references.mean)
+def _cosines(inputs: MetricInputs) -> np.ndarray:
+    return cosines_to(inputs.embeddings, inputs.references.mean)
 
 
-def _distances(view: MetricInputs) -> np.ndarray:
-    return distances_to(view.embeddings, view.references.mean)
+def _distances(inputs: MetricInputs) -> np.ndarray:
+    return distances_to(inputs.embeddings, inputs.references.mean)
 
 
-def _pairs(view: MetricInputs) -> np.ndarray:
-    return pair_cosines(view.embeddings, view.references.embeddings)
+def _pairs(inputs: MetricInputs) -> np.ndarray:
+    return pair_cosines(inputs.embeddings, inputs.references.embeddings)
 
 
-def _rank1(view: MetricInputs, which: int) -> float:
-    if view.person is None:
+def _rank1(inputs: MetricInputs, which: int) -> float:
+    if inputs.person is None:
         return float("nan")
-    return rank1_rates(view.embeddings, view.gallery, view.person)[which]
+    return rank1_rates(inputs.embeddings, inputs.gallery, inputs.person)[which]
 
 
-def _metric(name: str, title: str, unit: str, averaged: str, of_video: Callable[[MetricInputs], float]) -> Metric:
+def _metric(
+    name: str, title: str, unit: str, averaged: str, compute_for_video: Callable[[MetricInputs], float]
+) -> Metric:
     is_published = name.startswith("average_id_similarity") or name == "similarity_decay"
     return Metric(
         name=name,
@@ -162,8 +164,8 @@ def _metric(name: str, title: str, unit: str, averaged: str, of_video: Callable[
         direction="lower" if name in _LOWER else "neither" if name in _NEITHER else "higher",
         averaged=averaged,
         source=MAGIC_MIRROR if is_published else HERE,
-        needs=("faces",),
-        of_video=of_video,
+        required_features=("faces",),
+        compute_for_video=compute_for_video,
     )
 
 
@@ -176,54 +178,56 @@ IDENTITY_METRICS = (
         "Average ID Similarity",
         "cosine",
         FACES,
-        lambda view: mean_found(_cosines(view)),
+        lambda inputs: mean_found(_cosines(inputs)),
     ),
     _metric(
         "average_id_similarity_all",
         "Average ID Similarity, faceless frames 0",
         "cosine",
         FRAMES,
-        lambda view: mean_all(_cosines(view)),
+        lambda inputs: mean_all(_cosines(inputs)),
     ),
     _metric(
         "average_id_similarity_pairs",
         "Average ID Similarity, mean over references",
         "cosine",
         FACES,
-        lambda view: mean_found(_pairs(view)),
+        lambda inputs: mean_found(_pairs(inputs)),
     ),
-    _metric("id_distance", "ID distance", "dlib distance", FACES, lambda view: mean_found(_distances(view))),
-    _metric("match_rate", "Match rate", "share", FRAMES, lambda view: match_rate(_distances(view), view.threshold)),
-    _metric("face_rate", "Face rate", "share", FRAMES, lambda view: float(view.has_face.mean())),
+    _metric("id_distance", "ID distance", "dlib distance", FACES, lambda inputs: mean_found(_distances(inputs))),
+    _metric(
+        "match_rate", "Match rate", "share", FRAMES, lambda inputs: match_rate(_distances(inputs), inputs.threshold)
+    ),
+    _metric("face_rate", "Face rate", "share", FRAMES, lambda inputs: float(inputs.has_face.mean())),
     _metric(
         "several_faces_rate",
         "Frames with several faces",
         "share",
         FRAMES,
-        lambda view: float((view.num_faces > 1).mean()),
+        lambda inputs: float((inputs.num_faces > 1).mean()),
     ),
-    _metric("rank1_rate", "Rank-1", "share", FRAMES, lambda view: _rank1(view, 0)),
-    _metric("rank1_rate_found", "Rank-1 of the faces", "share", FACES, lambda view: _rank1(view, 1)),
-    _metric("similarity_decay", "Similarity decay", "cosine", FACES, lambda view: decay(_cosines(view))),
+    _metric("rank1_rate", "Rank-1", "share", FRAMES, lambda inputs: _rank1(inputs, 0)),
+    _metric("rank1_rate_found", "Rank-1 of the faces", "share", FACES, lambda inputs: _rank1(inputs, 1)),
+    _metric("similarity_decay", "Similarity decay", "cosine", FACES, lambda inputs: decay(_cosines(inputs))),
     _metric(
         "similarity_drop",
         "Similarity drop, fitted",
         "cosine",
         FACES,
-        lambda view: fitted_drop(_cosines(view)),
+        lambda inputs: fitted_drop(_cosines(inputs)),
     ),
     _metric(
         "copy_gap",
         "Copy gap",
         "cosine",
         FACES,
-        lambda view: copy_gap(view.embeddings, view.references.embeddings),
+        lambda inputs: copy_gap(inputs.embeddings, inputs.references.embeddings),
     ),
     _metric(
         "interframe_similarity_dlib",
         "Inter-frame similarity, dlib",
         "cosine",
         FACE_PAIRS,
-        lambda view: mean_found(consecutive_cosines(view.embeddings)),
+        lambda inputs: mean_found(consecutive_cosines(inputs.embeddings)),
     ),
 )

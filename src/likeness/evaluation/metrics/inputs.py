@@ -1,9 +1,8 @@
-"""One video as its metrics see it: the chosen face of each frame, the references, the shared features.
+"""The inputs of a video's metrics: the chosen face of each frame, the references, the features.
 
-Which face counts where a frame shows several is a setting. `prominent` takes the one with the most score times area,
-frame by frame, as OpenS2V takes the largest. `nearest` takes the one nearest to the mean reference: it follows one
-person among others, and flatters, because it chooses by what is measured. `several_faces_rate` says how often the
-choice mattered.
+A setting chooses the face where a frame shows several. `prominent` takes the largest score times area in each frame (as
+OpenS2V takes the largest). `nearest` takes the one nearest to the mean reference: it follows one person in a group, but
+is biased, because it selects by the measured quantity. `several_faces_rate` is the share of frames with a choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,44 +11,21 @@ from typing import Literal
 
 import numpy as np
 
-from likeness.evaluation.features.base import Arrays, Features, comparable
+from likeness.evaluation.features.base import Arrays, Features
 from likeness.evaluation.features.landmarks import landmarks_at
+from likeness.evaluation.features.references import ReferenceSet
 from likeness.records import Metric
 
 WhichFace = Literal["prominent", "nearest"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ReferenceSet:
-    """The references of one identity.
-
-    Shapes:
-        embeddings: (references, embedding_width), `comparable`
-        landmarks: (references, 5, 2) px
-    """
-
-    embeddings: np.ndarray
-    landmarks: np.ndarray
-    arrays: Mapping[str, np.ndarray]
-    """Embeddings and features of further networks, by feature; one row a reference."""
-    metric: Metric = "distance"
-    """How the engine takes distances."""
-    sizes_px: np.ndarray | None = None
-    """(references, 2): width and height of each picture, NaN where it is not known."""
-
-    @property
-    def mean(self) -> np.ndarray:
-        """(embedding_width,): the mean embedding, `comparable` again."""
-        return comparable(self.embeddings.mean(axis=0, dtype=np.float64), self.metric)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class MetricInputs:
-    """What metrics read.
+    """The inputs of a metric for one video.
 
     Shapes:
         embeddings: (frames, embedding_width) float64, the chosen face; NaN where there is none
-        landmarks: (frames, 5, 2) float64 px, likewise; by the landmark engine, which may miss faces that the other finds
+        landmarks: (frames, 5, 2) float64 px, by the landmark engine; NaN where it finds no face
         rows: (frames,) int, the chosen face's row in the arrays of `faces`; -1 where there is none
         num_faces: (frames,) int
         gallery: (people, embedding_width), the mean reference of every identity
@@ -63,13 +39,13 @@ class MetricInputs:
     num_faces: np.ndarray
     gallery: np.ndarray
     person: int | None
-    """Row of the gallery that is right; None where the gallery has no other."""
+    """The video's own row of the gallery; None if the gallery has no other."""
     threshold: float
     fps: float
     height_px: int
     width_px: int
     text: np.ndarray | None = None
-    """Embedding of the prompt, by the network of `features["viclip"]`."""
+    """Embedding of the prompt by ViCLIP."""
 
     @property
     def num_frames(self) -> int:
@@ -82,7 +58,7 @@ class MetricInputs:
 
 
 def choose_faces(faces: Arrays, num_frames: int, which: WhichFace, reference: np.ndarray) -> np.ndarray:
-    """The row of the face that counts in each frame, -1 where there is none.
+    """The row of the chosen face in each frame, -1 where there is none.
 
     Shapes:
         reference: (embedding_width,), needed for `nearest`
@@ -108,12 +84,11 @@ def first_face(
 
     Args:
         faces: Arrays of the feature `faces`.
-        metric: How the engine takes distances.
-        detections: Arrays of the feature `landmarks`, where another engine finds them.
+        metric: How the engine compares embeddings.
+        detections: Arrays of the feature `landmarks`, if another engine detects them.
         size_px: Width and height of the frames.
 
-    Without any face it is nobody, NaN: there is no frame to be held against it, and figures over all frames are those of
-    a video that shows nobody.
+    Without any face all values are NaN.
     """
     sizes_px = None if size_px is None else np.array([size_px], dtype=np.float64)
     if not len(faces["frame"]):

@@ -1,8 +1,8 @@
-"""Does the face move: Magic Mirror's FM_ref and FM_inter on five landmarks (arXiv:2501.03931, section 4.1 and A.4).
+"""Face motion: Magic Mirror's FM_ref and FM_inter on five landmarks (arXiv:2501.03931, section 4.1 and A.4).
 
-The paper takes RetinaFace's five points (eyes, nose, corners of the mouth); here they are those of the landmark engine. dlib's
-(corners of the eyes, base of the nose) do not see a mouth; SCRFD's and YuNet's are the paper's points. Distances are in face
-sizes here, so that a face far away counts as one nearby; `frame_motion_...` have the paper's coordinates of the frame.
+The paper uses RetinaFace's five points (eyes, nose, mouth corners); here the landmark engine gives them. SCRFD and
+YuNet give the paper's points; dlib's (eye corners, base of the nose) include no mouth. Distances are in face sizes, so
+that far and near faces compare; `frame_motion_...` use the paper's frame coordinates.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def sizes(landmarks: np.ndarray) -> np.ndarray:
 
 
 def normalize(landmarks: np.ndarray) -> np.ndarray:
-    """Landmarks around their mean in units of their size: position and size are gone, turns and tilts stay."""
+    """Center landmarks and divide by their size: removes position and scale, keeps rotation."""
     centered = landmarks - landmarks.mean(axis=-2, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         return centered / sizes(landmarks)[..., None, None]
@@ -41,13 +41,13 @@ def motion_from_reference(landmarks: np.ndarray, references: np.ndarray) -> np.n
 def frame_motion_from_reference(
     landmarks: np.ndarray, size_px: np.ndarray, references: np.ndarray, reference_sizes_px: np.ndarray
 ) -> np.ndarray:
-    """FM_ref with the paper's normalization: coordinates in widths and heights of the own picture, around their mean.
+    """FM_ref with the paper's normalization: coordinates in widths and heights of the own image, centered.
 
     Shapes:
         landmarks: (frames, 5, 2) px, NaN where there is no face
         size_px: (2,), width and height of the frames
         references: (references, 5, 2) px
-        reference_sizes_px: (references, 2), NaN where the picture is not known
+        reference_sizes_px: (references, 2), NaN where unknown
         returns: (frames,), in frame sizes, NaN where there is no face
     """
     own = _centered(landmarks / size_px)
@@ -71,7 +71,7 @@ def _centered(points: np.ndarray) -> np.ndarray:
 
 
 def motion_between_frames(landmarks: np.ndarray) -> np.ndarray:
-    """L2 distance of consecutive frames' landmarks where they are, in units of the two faces' mean size.
+    """L2 distance of consecutive frames' landmarks, not centered, in units of the two faces' mean size.
 
     Shapes:
         landmarks: (frames, 5, 2) px
@@ -84,6 +84,6 @@ def motion_between_frames(landmarks: np.ndarray) -> np.ndarray:
 
 
 def largest(values: np.ndarray) -> float:
-    """The largest of the numbers that exist; NaN where none does."""
+    """The largest finite value; NaN if there is none."""
     found = values[np.isfinite(values)]
     return float(found.max()) if len(found) else float("nan")

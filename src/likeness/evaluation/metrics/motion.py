@@ -1,4 +1,4 @@
-"""The metrics of motion: of the face, by landmarks and by flow, and of the whole picture."""
+"""Motion metrics: of the face, by landmarks and by flow, and of the whole frame."""
 
 import numpy as np
 
@@ -17,48 +17,48 @@ from likeness.evaluation.metrics.landmark_motion import (
 SAMPLED = "pairs at about 8 frames a second"
 
 
-def face_flow(view: MetricInputs, array: str = "face_px") -> np.ndarray:
+def face_flow(inputs: MetricInputs, array: str = "face_px") -> np.ndarray:
     """Mean flow in the chosen face's box to the next frame, in pixels.
 
     Args:
-        view: The video.
-        array: Which of the flow's arrays of faces: whole, or without motion of the crop or of the camera.
+        inputs: Inputs of the video.
+        array: Array of the flow feature: all motion, or without that of the crop or of the camera.
 
     Shapes:
         returns: (frames,), NaN where there is no face, and in the last frame
     """
-    return pick_rows(view.features["flow"][array], view.rows)
+    return pick_rows(inputs.features["flow"][array], inputs.rows)
 
 
-def relative_face_flow(view: MetricInputs, array: str = "face_px") -> np.ndarray:
-    """`face_flow` in percent of the width of the face's box, so that the size of the video does not count."""
-    boxes = pick_rows(view.features["faces"]["box"], view.rows)
-    return 100 * face_flow(view, array) / (boxes[:, 2] - boxes[:, 0])
+def relative_face_flow(inputs: MetricInputs, array: str = "face_px") -> np.ndarray:
+    """`face_flow` in percent of the width of the face's box, independent of the video's resolution."""
+    boxes = pick_rows(inputs.features["faces"]["box"], inputs.rows)
+    return 100 * face_flow(inputs, array) / (boxes[:, 2] - boxes[:, 0])
 
 
-def _frame_motion_from_reference(view: MetricInputs) -> float:
-    sizes_px = view.references.sizes_px
+def _frame_motion_from_reference(inputs: MetricInputs) -> float:
+    sizes_px = inputs.references.sizes_px
     if sizes_px is None:
         return float("nan")
-    own_px = np.array([view.width_px, view.height_px])
-    return mean_found(frame_motion_from_reference(view.landmarks, own_px, view.references.landmarks, sizes_px))
+    own_px = np.array([inputs.width_px, inputs.height_px])
+    return mean_found(frame_motion_from_reference(inputs.landmarks, own_px, inputs.references.landmarks, sizes_px))
 
 
-def _largest_frame_motion(view: MetricInputs) -> float:
-    return largest(frame_motion_between_frames(view.landmarks, np.array([view.width_px, view.height_px])))
+def _largest_frame_motion(inputs: MetricInputs) -> float:
+    return largest(frame_motion_between_frames(inputs.landmarks, np.array([inputs.width_px, inputs.height_px])))
 
 
-def dynamic(view: MetricInputs, feature: str) -> float:
-    """VBench's verdict on the flow of `feature`: 1 or 0, NaN where there is no pair."""
-    fast_px = view.features[feature]["fast_px"]
+def dynamic(inputs: MetricInputs, feature: str) -> float:
+    """VBench's dynamic degree by the flow of `feature`: 1 or 0, NaN without a pair of frames."""
+    fast_px = inputs.features[feature]["fast_px"]
     if not len(fast_px):
         return float("nan")
-    threshold_px = dynamic_threshold_px(view.height_px, view.width_px, view.fps)
+    threshold_px = dynamic_threshold_px(inputs.height_px, inputs.width_px, inputs.fps)
     return float(is_dynamic(fast_px, threshold_px, len(fast_px) + 1))
 
 
-def _motion_score(view: MetricInputs) -> float:
-    signed_px = view.features["flow"]["signed_px"]
+def _motion_score(inputs: MetricInputs) -> float:
+    signed_px = inputs.features["flow"]["signed_px"]
     return abs(float(signed_px.mean())) if len(signed_px) else float("nan")
 
 
@@ -70,8 +70,10 @@ MOTION_METRICS = (
         direction="higher",
         averaged=FACES,
         source=MAGIC_MIRROR,
-        needs=("faces",),
-        of_video=lambda view: mean_found(motion_from_reference(view.landmarks, view.references.landmarks)),
+        required_features=("faces",),
+        compute_for_video=lambda inputs: mean_found(
+            motion_from_reference(inputs.landmarks, inputs.references.landmarks)
+        ),
     ),
     Metric(
         name="fm_inter",
@@ -80,8 +82,8 @@ MOTION_METRICS = (
         direction="higher",
         averaged=f"the largest of the {FACE_PAIRS}",
         source=MAGIC_MIRROR,
-        needs=("faces",),
-        of_video=lambda view: largest(motion_between_frames(view.landmarks)),
+        required_features=("faces",),
+        compute_for_video=lambda inputs: largest(motion_between_frames(inputs.landmarks)),
     ),
     Metric(
         name="fm_inter_mean",
@@ -90,8 +92,8 @@ MOTION_METRICS = (
         direction="higher",
         averaged=FACE_PAIRS,
         source=HERE,
-        needs=("faces",),
-        of_video=lambda view: mean_found(motion_between_frames(view.landmarks)),
+        required_features=("faces",),
+        compute_for_video=lambda inputs: mean_found(motion_between_frames(inputs.landmarks)),
     ),
     Metric(
         name="fm_ref_frame",
@@ -100,8 +102,8 @@ MOTION_METRICS = (
         direction="higher",
         averaged=FACES,
         source=f"{MAGIC_MIRROR}, its normalization",
-        needs=("faces",),
-        of_video=_frame_motion_from_reference,
+        required_features=("faces",),
+        compute_for_video=_frame_motion_from_reference,
     ),
     Metric(
         name="fm_inter_frame",
@@ -110,8 +112,8 @@ MOTION_METRICS = (
         direction="higher",
         averaged=f"the largest of the {FACE_PAIRS}",
         source=f"{MAGIC_MIRROR}, its normalization",
-        needs=("faces",),
-        of_video=_largest_frame_motion,
+        required_features=("faces",),
+        compute_for_video=_largest_frame_motion,
     ),
     Metric(
         name="face_flow",
@@ -120,8 +122,8 @@ MOTION_METRICS = (
         direction="higher",
         averaged=f"{FACES}, to the next frame",
         source=FANTASY_ID,
-        needs=("faces", "flow"),
-        of_video=lambda view: mean_found(face_flow(view)),
+        required_features=("faces", "flow"),
+        compute_for_video=lambda inputs: mean_found(face_flow(inputs)),
     ),
     Metric(
         name="face_flow_relative",
@@ -130,8 +132,8 @@ MOTION_METRICS = (
         direction="higher",
         averaged=f"{FACES}, to the next frame",
         source=HERE,
-        needs=("faces", "flow"),
-        of_video=lambda view: mean_found(relative_face_flow(view)),
+        required_features=("faces", "flow"),
+        compute_for_video=lambda inputs: mean_found(relative_face_flow(inputs)),
     ),
     Metric(
         name="face_flow_crop",
@@ -140,18 +142,18 @@ MOTION_METRICS = (
         direction="higher",
         averaged=f"{FACES}, to the next frame",
         source=f"{FANTASY_ID}, faces cropped as in its section 4.1",
-        needs=("faces", "flow"),
-        of_video=lambda view: mean_found(relative_face_flow(view, "face_crop_px")),
+        required_features=("faces", "flow"),
+        compute_for_video=lambda inputs: mean_found(relative_face_flow(inputs, "face_crop_px")),
     ),
     Metric(
         name="face_flow_camera",
         title="FM without the camera's motion",
         unit="% of the face's width a frame",
         direction="higher",
-        averaged=f"{FACES} whose background tells the camera's motion, to the next frame",
+        averaged=f"{FACES} with enough background, to the next frame",
         source=HERE,
-        needs=("faces", "flow"),
-        of_video=lambda view: mean_found(relative_face_flow(view, "face_camera_px")),
+        required_features=("faces", "flow"),
+        compute_for_video=lambda inputs: mean_found(relative_face_flow(inputs, "face_camera_px")),
     ),
     Metric(
         name="dynamic_degree_farneback",
@@ -160,8 +162,8 @@ MOTION_METRICS = (
         direction="higher",
         averaged=SAMPLED,
         source=HERE,
-        needs=("flow",),
-        of_video=lambda view: dynamic(view, "flow"),
+        required_features=("flow",),
+        compute_for_video=lambda inputs: dynamic(inputs, "flow"),
     ),
     Metric(
         name="fast_flow_farneback",
@@ -170,8 +172,8 @@ MOTION_METRICS = (
         direction="neither",
         averaged=SAMPLED,
         source=HERE,
-        needs=("flow",),
-        of_video=lambda view: mean_found(view.features["flow"]["fast_px"]),
+        required_features=("flow",),
+        compute_for_video=lambda inputs: mean_found(inputs.features["flow"]["fast_px"]),
     ),
     Metric(
         name="motion_score",
@@ -180,7 +182,7 @@ MOTION_METRICS = (
         direction="higher",
         averaged=PAIRS,
         source=OPENS2V,
-        needs=("flow",),
-        of_video=_motion_score,
+        required_features=("flow",),
+        compute_for_video=_motion_score,
     ),
 )

@@ -1,4 +1,4 @@
-"""Metrics that look through large published networks: RS, IFS, FaceSim, face FID, Inception Score, text, RAFT."""
+"""Metrics on published networks: RS, IFS, FaceSim, face FID, Inception Score, text alignment, RAFT."""
 
 from collections.abc import Sequence
 
@@ -21,39 +21,39 @@ from likeness.evaluation.metrics.inputs import MetricInputs, pick_rows
 from likeness.evaluation.metrics.motion import SAMPLED, dynamic
 
 
-def reference_similarity(view: MetricInputs) -> float:
+def reference_similarity(inputs: MetricInputs) -> float:
     """FantasyID's RS: cosine of each frame's face to each reference, mean over both."""
-    embeddings = view.features["arcface"]["embedding"].astype(np.float64)
-    references = view.references.arrays["arcface"]
+    embeddings = inputs.features["arcface"]["embedding"].astype(np.float64)
+    references = inputs.references.arrays["arcface"]
     return mean_found(np.mean([cosines_to(embeddings, reference) for reference in references], axis=0))
 
 
-def facesim_arc(view: MetricInputs) -> float:
-    """OpenS2V's FaceSim-Arc against the first reference, which is all that its benchmark has."""
-    embeddings = view.features["arcface"]["embedding"].astype(np.float64)
-    return face_similarity(cosines_to(embeddings, view.references.arrays["arcface"][0]), skips_zero=False)
+def facesim_arc(inputs: MetricInputs) -> float:
+    """OpenS2V's FaceSim-Arc against the first reference; its benchmark has only one."""
+    embeddings = inputs.features["arcface"]["embedding"].astype(np.float64)
+    return face_similarity(cosines_to(embeddings, inputs.references.arrays["arcface"][0]), skips_zero=False)
 
 
-def face_fid(views: Sequence[MetricInputs]) -> float:
+def face_fid(all_inputs: Sequence[MetricInputs]) -> float:
     """Frechet distance of all chosen faces of the videos to all references of the people in them."""
-    faces = [view.features["face_inception"]["features"][view.rows[view.has_face]] for view in views]
-    sets = {id(view.references): view.references.arrays["face_inception"] for view in views}
+    faces = [inputs.features["face_inception"]["features"][inputs.rows[inputs.has_face]] for inputs in all_inputs]
+    sets = {id(inputs.references): inputs.references.arrays["face_inception"] for inputs in all_inputs}
     return frechet_distance(np.concatenate(faces), np.concatenate(list(sets.values())))
 
 
-def face_distance_inception(view: MetricInputs) -> float:
+def face_distance_inception(inputs: MetricInputs) -> float:
     """Squared distance of the faces' features to those of the first reference."""
-    features = pick_rows(view.features["face_inception"]["features"], view.rows)
-    return mean_squared_distance(features, view.references.arrays["face_inception"][0])
+    features = pick_rows(inputs.features["face_inception"]["features"], inputs.rows)
+    return mean_squared_distance(features, inputs.references.arrays["face_inception"][0])
 
 
-def _all_frames(views: Sequence[MetricInputs]) -> float:
-    return inception_score(np.concatenate([view.features["inception"]["probabilities"] for view in views]))
+def _all_frames(all_inputs: Sequence[MetricInputs]) -> float:
+    return inception_score(np.concatenate([inputs.features["inception"]["probabilities"] for inputs in all_inputs]))
 
 
-def _text(view: MetricInputs) -> float:
-    assert view.text is not None, "a metric that needs a prompt met a view without"
-    return float(view.features["viclip"]["embedding"] @ view.text)
+def _text(inputs: MetricInputs) -> float:
+    assert inputs.text is not None, "a metric that needs a prompt got inputs without one"
+    return float(inputs.features["viclip"]["embedding"] @ inputs.text)
 
 
 PUBLISHED_METRICS = (
@@ -64,9 +64,9 @@ PUBLISHED_METRICS = (
         direction="higher",
         averaged=FACES,
         source=FANTASY_ID,
-        needs=("arcface",),
-        of_video=reference_similarity,
-        needs_pictures=True,
+        required_features=("arcface",),
+        compute_for_video=reference_similarity,
+        needs_references=True,
     ),
     Metric(
         name="interframe_similarity",
@@ -75,8 +75,8 @@ PUBLISHED_METRICS = (
         direction="higher",
         averaged=FACE_PAIRS,
         source=FANTASY_ID,
-        needs=("arcface",),
-        of_video=lambda view: mean_found(consecutive_cosines(view.features["arcface"]["embedding"])),
+        required_features=("arcface",),
+        compute_for_video=lambda inputs: mean_found(consecutive_cosines(inputs.features["arcface"]["embedding"])),
     ),
     Metric(
         name="facesim_arc",
@@ -85,9 +85,9 @@ PUBLISHED_METRICS = (
         direction="higher",
         averaged=f"up to 32 {FACES}",
         source=OPENS2V,
-        needs=("arcface",),
-        of_video=facesim_arc,
-        needs_pictures=True,
+        required_features=("arcface",),
+        compute_for_video=facesim_arc,
+        needs_references=True,
     ),
     Metric(
         name="face_fid",
@@ -96,9 +96,9 @@ PUBLISHED_METRICS = (
         direction="lower",
         averaged=SET,
         source=FANTASY_ID,
-        needs=("faces", "face_inception"),
-        of_system=face_fid,
-        needs_pictures=True,
+        required_features=("faces", "face_inception"),
+        compute_for_system=face_fid,
+        needs_references=True,
     ),
     Metric(
         name="face_distance_inception",
@@ -107,9 +107,9 @@ PUBLISHED_METRICS = (
         direction="lower",
         averaged=f"up to 16 {FACES}",
         source=CONSISID,
-        needs=("faces", "face_inception"),
-        of_video=face_distance_inception,
-        needs_pictures=True,
+        required_features=("faces", "face_inception"),
+        compute_for_video=face_distance_inception,
+        needs_references=True,
     ),
     Metric(
         name="dynamic_degree",
@@ -118,8 +118,8 @@ PUBLISHED_METRICS = (
         direction="higher",
         averaged=SAMPLED,
         source=VBENCH,
-        needs=("raft",),
-        of_video=lambda view: dynamic(view, "raft"),
+        required_features=("raft",),
+        compute_for_video=lambda inputs: dynamic(inputs, "raft"),
     ),
     Metric(
         name="text_video_consistency",
@@ -128,8 +128,8 @@ PUBLISHED_METRICS = (
         direction="higher",
         averaged="one vector of 8 frames",
         source=VBENCH,
-        needs=("viclip",),
-        of_video=_text,
+        required_features=("viclip",),
+        compute_for_video=_text,
         needs_prompt=True,
     ),
     Metric(
@@ -139,7 +139,7 @@ PUBLISHED_METRICS = (
         direction="higher",
         averaged=SET,
         source=EVALCRAFTER,
-        needs=("inception",),
-        of_system=_all_frames,
+        required_features=("inception",),
+        compute_for_system=_all_frames,
     ),
 )

@@ -1,10 +1,10 @@
-"""Every metric, by name, in the order of tables. Formulas, units and readings stand in docs/metrics.md, name by name."""
+"""Every metric by name, in the order of tables; docs/metrics.md has the formulas."""
 
 import difflib
 from collections.abc import Sequence
 
 from likeness.errors import ConfigError, WeightsError
-from likeness.evaluation.features.registry import FEATURES, in_order
+from likeness.evaluation.features.registry import FEATURES, sort_by_dependency
 from likeness.evaluation.metrics.base import Metric
 from likeness.evaluation.metrics.identity import IDENTITY_METRICS
 from likeness.evaluation.metrics.motion import MOTION_METRICS
@@ -30,14 +30,14 @@ def select(names: Sequence[str] | None) -> list[Metric]:
     return [metric for name, metric in METRICS.items() if names is None or name in names]
 
 
-def why_left_out(metric: Metric, *, has_prompts: bool, has_pictures: bool) -> str | None:
-    """What a metric lacks here, and what brings it; None where it can be measured."""
+def reason_unavailable(metric: Metric, *, has_prompts: bool, has_references: bool) -> str | None:
+    """Why a metric cannot be measured, and how to change that; None if it can be measured."""
     if metric.needs_prompt and not has_prompts:
-        return "It compares a video with its sentence, and no prompts were given."
-    if metric.needs_pictures and not has_pictures:
+        return "It compares a video with its prompt, and no prompts were given."
+    if metric.needs_references and not has_references:
         return "It compares a video with reference pictures, and none were given."
     missing = []
-    for feature in in_order(metric.needs):
+    for feature in sort_by_dependency(metric.required_features):
         for name in FEATURES[feature].weights:
             try:
                 locate(name)
@@ -47,4 +47,4 @@ def why_left_out(metric: Metric, *, has_prompts: bool, has_pictures: bool) -> st
         return None
     named = " and ".join(f"`{name}`" for name in dict.fromkeys(missing))
     remedies = " ".join(dict.fromkeys(entry(name).remedy for name in missing))
-    return f"Its weights {named} are not here. {remedies}"
+    return f"Its weights {named} are not installed. {remedies}"

@@ -1,8 +1,8 @@
-"""Does the face do what the prompt says: rules on head pose, landmarks and mouth of a clip's frames.
+"""Check whether a face performs an action: rules on head pose, landmarks and mouth over a clip.
 
-Each rule compares the clip with itself (its last frames with its first, or its motion there and back), so that the camera, the
-person and the resting pose do not matter. Left and right are the picture's. Rules exist for actions that five landmarks
-can tell; a wink or a wave of the hand is not among them.
+Each rule compares the clip with itself (last frames with first frames, or motion there and back), so that camera,
+person and resting pose do not matter. Left and right are those of the image. Rules exist for actions that five
+landmarks show; a wink or a wave is not among them.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from likeness.evaluation.puppet_checks.face_track import FaceTrack
 from likeness.evaluation.puppet_checks.smile import smile_change
 
 MIN_FRAMES = 6
-"""With fewer frames in which a face was found, no action counts as seen."""
+"""With fewer frames with a face, no action counts as seen."""
 END_FRAMES = 4
 """Frames with a face at either end of a clip that are compared."""
 TURN_DEG = 10.0
@@ -23,9 +23,9 @@ TILT_DEG = 8.0
 CLOSER_RATIO = 1.2
 SMILE = 0.17
 NOD_HEIGHT = 0.035
-"""How far the face goes down in a nod, and up again, in heights of the picture."""
+"""How far the face moves down and up in a nod, in image heights."""
 SHAKE_DEG = 12.0
-"""How far the head goes to one side, and back, in a shake."""
+"""How far the head turns to one side and back in a shake."""
 
 
 def is_seen(action: str, track: FaceTrack) -> bool:

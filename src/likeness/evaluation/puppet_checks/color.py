@@ -1,7 +1,7 @@
-"""Colors that a prompt or a photograph asked for: the skin of the cheeks, the clothing.
+"""Colors of cheeks and clothing, for comparison with a prompt or a photograph.
 
-Two pictures of one face differ in exposure first of all, so skin is compared after one gain on linear light has brought
-both to the same luminance. What remains is hue and saturation, as CIE Delta E 2000.
+Two pictures of one face differ mostly in exposure, so one gain on linear light first brings both to the same luminance.
+The remaining difference is CIE Delta E 2000.
 """
 
 import numpy as np
@@ -13,12 +13,12 @@ CHEEK_PATCH = 0.16
 """Side of the patch on a cheek, in distances between the outer eye corners."""
 
 SHADING = 0.78
-"""How bright cloth looks in a picture, as a share of its own color: light falls on it from above."""
+"""Brightness of rendered cloth as a share of its own color, under light from above."""
 LIGHTNESS_WEIGHT = 0.7
 
 
 def cheek_color(picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """The median color of both cheeks; the brighter half of the pixels, which beard and shadow touch least.
+    """The median color of the brighter half of both cheeks' pixels, which beard and shadow affect least.
 
     Shapes:
         picture: (height, width, 3) uint8
@@ -64,7 +64,7 @@ def to_encoded(linear: np.ndarray) -> np.ndarray:
 
 
 def clothing_color(frames: np.ndarray) -> np.ndarray:
-    """The median color of what is worn: the lowest rows, in the middle, over all frames.
+    """The median color of the clothing: the middle of the lowest rows, over all frames.
 
     Shapes:
         frames: (frames, height, width, 3) uint8
@@ -76,7 +76,7 @@ def clothing_color(frames: np.ndarray) -> np.ndarray:
 
 
 def name_clothing(frames: np.ndarray) -> str:
-    """The word of `CLOTHING_COLORS` that is nearest to what is worn. Light differs more than hue, so it counts less."""
+    """The nearest color name of `CLOTHING_COLORS`; lightness varies more than hue, so its weight is lower."""
     weights = np.array([LIGHTNESS_WEIGHT, 1.0, 1.0])
     palette = rgb2lab(SHADING * np.array(list(CLOTHING_COLORS.values())))
     distances = np.linalg.norm((palette - clothing_color(frames)) * weights, axis=1)

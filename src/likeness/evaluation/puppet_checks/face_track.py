@@ -1,4 +1,4 @@
-"""A face followed through a clip: where it is, where it looks, how large it is. Who it is stands elsewhere."""
+"""Track one face through a clip: position, head pose, size."""
 
 from dataclasses import dataclass
 
@@ -18,12 +18,12 @@ MIN_OVERLAP = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FaceTrack:
-    """What the frames of one clip show; a frame without a face has NaN everywhere.
+    """The face in each frame of a clip; NaN in frames without a face.
 
     Shapes:
-        is_sure: (frames,) bool: the detector was sure; in other frames it guessed where the face was before
+        is_sure: (frames,) bool: score above the threshold; other frames hold a weaker detection at the previous place
         pose_deg: (frames, 3): yaw, pitch, roll
-        size_px: (frames,): distance of the outer eye corners in the detector's pixels, freed from the shortening by yaw
+        size_px: (frames,): distance of the outer eye corners in the detector's pixels, corrected for yaw
         landmarks: (frames, 5, 2) in pixels of the frame
         heads: (frames, HEAD_PX, HEAD_PX, 3) uint8, eyes level
     """
@@ -43,14 +43,14 @@ class FaceTrack:
 
     @property
     def face_rate(self) -> float:
-        """Share of the frames in which the detector was sure of a face."""
+        """Share of the frames with a detection above the threshold."""
         return float(self.is_sure.mean())
 
 
 def track_face(frames: np.ndarray, engine: DlibEngine | None = None) -> FaceTrack:
     """Follow the most prominent face.
 
-    A turned head often falls just under the detector's threshold, so guesses count where the face was before.
+    A turned head often scores just below the threshold, so weaker detections count at the previous place.
 
     Shapes:
         frames: (frames, height, width, 3) uint8

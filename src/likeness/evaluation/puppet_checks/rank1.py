@@ -1,7 +1,6 @@
-"""Is it the same person: frames against a gallery of references, by an independent recognizer's embeddings.
+"""Identify frames in a gallery of references by an independent recognizer's embeddings.
 
-Distances of one network say little by themselves; against a gallery they do. Rank-1 asks whether the right reference
-is the nearest of all, which chance gets right once in the gallery's size.
+Rank-1 is the share of frames whose nearest reference is the right one; chance is 1 / gallery size.
 """
 
 from dataclasses import dataclass
@@ -11,14 +10,14 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identification:
-    """How well frames find their person in a gallery. Distances are over the frames with a face."""
+    """Identification rates and distances; distances are over the frames with a face."""
 
     face_rate: float
     """Share of all frames in which a face was found."""
     rank1_rate: float
-    """Share of all frames whose face is nearest to the right reference. Without a face a frame finds nobody."""
+    """Share of all frames whose face is nearest to the right reference. A frame without a face counts as wrong."""
     found_rank1_rate: float
-    """The same share, of the frames with a face alone."""
+    """The same share of the frames with a face."""
     right_distance: float
     """Mean distance to the right reference."""
     other_distance: float
@@ -27,12 +26,12 @@ class Identification:
 
     @property
     def distance_ratio(self) -> float:
-        """Right over others; 1 is no better than anybody."""
+        """Right over others; 1 is chance."""
         return self.right_distance / self.other_distance
 
 
 def identify(embeddings: np.ndarray, persons: np.ndarray, gallery: np.ndarray) -> Identification:
-    """Hold frames against a gallery.
+    """Compare frames with a gallery.
 
     Shapes:
         embeddings: (frames, width), NaN where no face was found

@@ -1,8 +1,8 @@
 """How much wider a mouth smiles at the end of a clip than at its start.
 
-Five landmarks hold no mouth, and the predictors that do are not free to use, so a linear reader looks at how the mouth's
-pixels change between two aligned heads. It is fitted on puppets, whose smiles are known, in half a minute, and
-compares a face with itself: looks, beard and light cancel out.
+dlib's five landmarks include no mouth, and predictors that do are not free to use. A linear model therefore reads the
+change of the mouth's pixels between two aligned heads. It is fitted on puppets with known smiles in half a minute. It
+compares a face with itself, so appearance, beard and light cancel out.
 """
 
 from functools import lru_cache

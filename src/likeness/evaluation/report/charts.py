@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 COLORS = ("#2f6db3", "#c2571a", "#2e8b57", "#8a4fbe", "#b3385d", "#6b7280")
-"""By the place of a system."""
+"""By index of the system."""
 _WIDTH_PX, _LEFT_PX, _RIGHT_PX = 640, 150, 16
 _LANE_PX, _AXIS_PX = 46, 26
 _PANEL_WIDTH_PX, _PANEL_HEIGHT_PX, _PANEL_LEFT_PX, _PANEL_FOOT_PX = 320, 120, 40, 18
@@ -18,10 +18,10 @@ def color_of(place: int) -> str:
 
 
 def distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
-    """One lane a system: a dot for each video, a box from quartile to quartile, a line at the median."""
+    """One row for each system: a dot for each video, a box from first to third quartile, a line at the median."""
     found = [value for own in values.values() for value in own]
     if not found:
-        return '<p class="soft">No video has this figure.</p>'
+        return '<p class="soft">No video has this metric.</p>'
     low, high = _span(min(found), max(found))
     height = len(values) * _LANE_PX + _AXIS_PX
 
@@ -48,9 +48,9 @@ def curves(lines: Mapping[str, tuple[int, Sequence[float | None]]], title: str, 
     """A small panel: a line for each system over the frames of one video; frames without a value are gaps.
 
     Args:
-        lines: By system: the place of its color, and its values.
-        title: Of what.
-        span: Lowest and highest value of all panels, so that they compare.
+        lines: By system: index of its color, and its values.
+        title: Label of the panel.
+        span: Lowest and highest value of all panels, which share one axis.
     """
     low, high = span
     count = max((len(values) for _, values in lines.values()), default=0)
@@ -86,7 +86,7 @@ def curves(lines: Mapping[str, tuple[int, Sequence[float | None]]], title: str, 
 
 
 def span_of(values: Sequence[float]) -> tuple[float, float]:
-    """Lowest and highest with some room; 0 to 1 where there is nothing."""
+    """Lowest and highest value with a margin; 0 to 1 without values."""
     return _span(min(values), max(values)) if values else (0.0, 1.0)
 
 
@@ -99,7 +99,7 @@ def _lane(places: Sequence[float], middle: float, color: str) -> str:
             f'fill="{color}" opacity=".18"/><line x1="{median:.1f}" x2="{median:.1f}" y1="{middle - 13:.1f}" '
             f'y2="{middle + 13:.1f}" stroke="{color}" stroke-width="2.5"/>'
         )
-    # A fixed scatter keeps dots apart that would lie on each other, and the page the same when it is written again.
+    # Vertical jitter separates overlapping dots; a fixed seed keeps the page reproducible.
     offsets = np.random.default_rng(0).uniform(-9, 9, len(places)) if len(places) > 1 else np.zeros(len(places))
     parts += [
         f'<circle cx="{x:.1f}" cy="{middle + offset:.1f}" r="3.4" fill="{color}" opacity=".75"/>'

@@ -1,11 +1,11 @@
-"""Everything an evaluation leaves behind: JSON, a page, and Parquet for notebooks and spreadsheets.
+"""Write the files of an evaluation: JSON, an HTML page, and Parquet tables.
 
 FOLDER/
-├── evaluation.json   the whole result, as `results.load` reads it
+├── evaluation.json   the whole result, for `results.records.load`
 ├── comparison.json   intervals, differences of systems and their tests
 ├── videos.parquet    one row a video
 ├── frames.parquet    one row a frame
-└── report.html       for people
+└── report.html       all of it as a page
 """
 
 import json
@@ -22,13 +22,13 @@ from likeness.evaluation.results.compare_systems import Comparison, compare_syst
 from likeness.evaluation.results.records import RESULTS, EvaluationResult, VideoResult
 from likeness.files import lock, write_atomically, write_text
 
-_SAID = ("system", "name", "identity", "prompt", "path", "sha256", "error")
-_COUNTED = {"num_frames": pa.int64(), "fps": pa.float64(), "width_px": pa.int64(), "height_px": pa.int64()}
+_LABELS = ("system", "name", "identity", "prompt", "path", "sha256", "error")
+_NUMBERS = {"num_frames": pa.int64(), "fps": pa.float64(), "width_px": pa.int64(), "height_px": pa.int64()}
 
 __all__ = ["RESULTS", "publish", "write_frames", "write_videos"]
 
 LOCK = ".evaluation.lock"
-"""Held while files are written, so that those in a folder come from one evaluation."""
+"""Held while files are written, so that all files in a folder come from one evaluation."""
 _PATIENCE_S = 120.0
 
 
@@ -39,9 +39,9 @@ def publish(
     *,
     title: str = "Evaluation",
 ) -> Comparison:
-    """Write all of the above, and return what was said of systems.
+    """Write all files and return the comparison of systems.
 
-    Each file appears whole. Two evaluations that end at once write one after the other, all files each.
+    Each file is written atomically; two evaluations that end at the same time write one after the other.
 
     Raises:
         FileWriteError: the disk refuses.
@@ -49,7 +49,7 @@ def publish(
     """
     comparison = compare_systems(result)
     text = json.dumps(comparison.to_dict(), indent=1, allow_nan=False)
-    place = str(folder).replace("{", "{{").replace("}", "}}")  # The text is a format.
+    place = str(folder).replace("{", "{{").replace("}", "}}")  # `busy` is a format string.
     busy = f"Another evaluation ({{owner}}) has been writing to {place} for two minutes. Wait, then run the same again."
     with lock(folder / LOCK, wait_s=_PATIENCE_S, busy=busy):
         result.save(folder / "evaluation.json")
@@ -61,17 +61,16 @@ def publish(
 
 
 def write_videos(path: Path, result: EvaluationResult) -> Path:
-    """Write a row for each video: who and what, its error, and a column for each metric that videos have.
+    """Write a row for each video, with a column for each video-level metric.
 
-    Columns stand in the order of the metrics; a figure that does not exist is null. What metrics mean (unit, direction,
-    averaging) is in the columns' metadata.
+    Undefined scores are null. Unit, direction and averaging are in the columns' metadata.
 
     Raises:
         FileWriteError: the disk refuses.
     """
     metrics = [metric for metric in result.metrics.values() if metric.level == "video"]
-    fields = [pa.field(name, pa.string()) for name in _SAID]
-    fields += [pa.field(name, kind) for name, kind in _COUNTED.items()]
+    fields = [pa.field(name, pa.string()) for name in _LABELS]
+    fields += [pa.field(name, kind) for name, kind in _NUMBERS.items()]
     fields += [
         pa.field(
             metric.name,
@@ -81,7 +80,7 @@ def write_videos(path: Path, result: EvaluationResult) -> Path:
         for metric in metrics
     ]
     rows = [
-        {name: getattr(video, name) for name in (*_SAID, *_COUNTED)}
+        {name: getattr(video, name) for name in (*_LABELS, *_NUMBERS)}
         | {metric.name: video.scores.get(metric.name) for metric in metrics}
         for video in result.videos
     ]

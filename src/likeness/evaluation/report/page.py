@@ -1,6 +1,6 @@
-"""An evaluation as one page: figures with intervals, systems compared, distributions, curves, worst and best clips.
+"""An evaluation as one HTML page: metrics with intervals, comparisons, distributions, curves, worst and best clips.
 
-Pictures and plots are inside the page; it can be moved and sent as it is. No script, font or style comes from elsewhere.
+Pictures and plots are embedded; the page loads nothing from elsewhere.
 """
 
 import html
@@ -17,16 +17,19 @@ from likeness.evaluation.results.statistics import Estimate
 from likeness.files import write_text
 
 OPEN_DISTRIBUTIONS = 6
-"""Plots of further metrics are folded."""
+"""Plots of further metrics are collapsed."""
 MAX_PANELS = 60
-"""Curves of further videos are in the JSON and the Parquet."""
+"""Curves of further videos are in the JSON and Parquet files only."""
 _ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
 _CURVE = "cosine"
 _MORE_STYLE = """
-td.soft, tbody th { white-space: normal; min-width: 7rem } details { margin-top: 1rem } summary { cursor: pointer; color: var(--soft) }
+td.soft, tbody th { white-space: normal; min-width: 7rem }
+details { margin-top: 1rem } summary { cursor: pointer; color: var(--soft) }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .8rem; margin-top: 1rem }
-.panels .card { padding: .6rem .7rem } .panels p, .strip p { margin: 0 0 .3rem; font-size: .84rem; overflow-wrap: anywhere }
-.strip { margin: .8rem 0 } .strip img { display: block; max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
+.panels .card { padding: .6rem .7rem }
+.panels p, .strip p { margin: 0 0 .3rem; font-size: .84rem; overflow-wrap: anywhere }
+.strip { margin: .8rem 0 }
+.strip img { display: block; max-width: 100%; border-radius: 8px; border: 1px solid var(--line) }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin: 0 .35em 0 .9em }
 .grid .card h3 { display: flex; justify-content: space-between; gap: 1rem } .grid .card h3 span { font-weight: 400 }
 li { margin: .25rem 0; max-width: 60rem; overflow-wrap: anywhere }
@@ -45,10 +48,10 @@ def write_report(
 
     Args:
         path: The page.
-        result: What was measured.
-        comparison: What `compare_systems` said of it.
-        references: Pictures of each identity, shown before the clips.
-        title: Its headline.
+        result: The result.
+        comparison: Of `compare_systems`.
+        references: Pictures of each identity, shown beside the clips.
+        title: Headline.
     """
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -58,8 +61,8 @@ def write_report(
 {_failures(result)}
 {_skipped(result)}
 <h2>Figures</h2>
-<p class="soft">Means over videos, with 95 % bootstrap intervals over {comparison.resampled}. Arrows say which way is better;
-a count follows where not every video has the figure.</p>
+<p class="soft">Means over videos, with 95 % bootstrap intervals over {comparison.resampled}. Arrows show which way is
+better; a count follows where not every video has the metric.</p>
 {_means(result, comparison)}
 {_differences(result, comparison)}
 <h2>Distributions</h2>
@@ -80,7 +83,7 @@ a count follows where not every video has the figure.</p>
 def show(value: Estimate, *, sign: str = "") -> str:
     """A number with its interval, for tables."""
     if not math.isfinite(value.value):
-        return "no figure"
+        return "undefined"
     if not math.isfinite(value.low):
         return f"{value.value:{sign}.3f}"
     return f"{value.value:{sign}.3f} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
@@ -94,12 +97,12 @@ def _lead(result: EvaluationResult) -> str:
     engine, points = (result.settings.get(name) for name in ("engine", "landmark_engine"))
     if points and points != engine:
         names += f". Similarity by {html.escape(str(engine))}, landmarks by {html.escape(str(points))}"
-    line = f" (the engine's line between one person and two is a distance of {threshold})" if threshold else ""
+    line = f" (the engine's threshold for one person is a distance of {threshold})" if threshold else ""
     return (
         f"<p><b>{len(result.videos)} videos</b>, {against}. Systems: {names}.</p>"
-        '<p class="soft">Read identity figures together: cosines of unrelated people are high too, so look at distance'
-        f"{line}, match rate and rank-1 beside them; figures over frames with a face leave out the frames that lost it, so "
-        "look at the face rate. A frozen copy of the reference picture scores well on identity alone; its motion does not.</p>"
+        '<p class="soft">Read identity metrics together: cosines of unrelated people are high too, so compare distance'
+        f"{line}, match rate and rank-1. Metrics over frames with a face ignore frames without one, so compare the "
+        "face rate. A still copy of the reference scores well in identity metrics and badly in motion metrics.</p>"
     )
 
 
@@ -111,7 +114,7 @@ def _failures(result: EvaluationResult) -> str:
         f"<li><b>{html.escape(video.system)} / {html.escape(video.name)}</b>: {html.escape(str(video.error))}</li>"
         for video in failed
     )
-    return f"<h2>Videos without figures</h2><p>They are in no mean below.</p><ul>{rows}</ul>"
+    return f"<h2>Failed videos</h2><p>They are in no mean below.</p><ul>{rows}</ul>"
 
 
 def _skipped(result: EvaluationResult) -> str:
@@ -135,8 +138,8 @@ def _means(result: EvaluationResult, comparison: Comparison) -> str:
             note = f' <span class="soft">({count} of {whole})</span>' if count < whole else ""
             cells.append(f"<td>{show(comparison.means[system.name][metric.name])}{note}</td>")
         rows.append(
-            f'<tr><th scope="row" title="{html.escape(metric.name)}; {html.escape(metric.source)}">{_title(metric)}</th>'
-            f'{"".join(cells)}<td class="soft">{html.escape(metric.unit)}</td>'
+            f'<tr><th scope="row" title="{html.escape(metric.name)}; {html.escape(metric.source)}">'
+            f'{_title(metric)}</th>{"".join(cells)}<td class="soft">{html.escape(metric.unit)}</td>'
             f'<td class="soft">{html.escape(metric.averaged)}</td></tr>'
         )
     return _table(f"<th>metric</th>{head}<th>unit</th><th>over</th>", "".join(rows))
@@ -146,7 +149,8 @@ def _differences(result: EvaluationResult, comparison: Comparison) -> str:
     if len(result.systems) < 2:
         return ""
     lonely = "".join(
-        f"<li>{html.escape(system)} alone has {len(names)} videos by these names: {html.escape(', '.join(names[:5]))}"
+        f"<li>{html.escape(system)} has {len(names)} videos that no other system has: "
+        f"{html.escape(', '.join(names[:5]))}"
         f"{' and more' if len(names) > 5 else ''}</li>"
         for system, names in comparison.only_in.items()
         if names
@@ -162,9 +166,9 @@ def _differences(result: EvaluationResult, comparison: Comparison) -> str:
     )
     return (
         "<h2>Systems compared</h2>"
-        '<p class="soft">First less second over the videos that both have, with 95 % intervals; p by a sign-flip '
-        f"permutation test over {comparison.resampled}, corrected by {CORRECTION}. Bold: corrected p below {ALPHA:.2g}. "
-        "With fewer than six people or pairs no difference can reach that.</p>"
+        '<p class="soft">First minus second over the videos that both have, with 95 % intervals; p by a sign-flip '
+        f"permutation test over {comparison.resampled}, corrected by {CORRECTION}. Bold: corrected p below "
+        f"{ALPHA:.2g}, which fewer than six people or pairs cannot reach.</p>"
         f"{_table(head, rows)}{f'<ul>{lonely}</ul>' if lonely else ''}"
     )
 
@@ -174,7 +178,7 @@ def _difference_row(row: Difference, metric: MetricRecord) -> str:
     pairs = str(row.num_pairs) if row.num_pairs == row.num_common else f"{row.num_pairs} of {row.num_common}"
     better = html.escape(row.better) if row.better else ""
     return (
-        f'<tr><th scope="row">{html.escape(row.a)} less {html.escape(row.b)}</th><td>{_title(metric)}</td>'
+        f'<tr><th scope="row">{html.escape(row.a)} minus {html.escape(row.b)}</th><td>{_title(metric)}</td>'
         f"<td>{f'<b>{text}</b>' if row.is_significant else text}</td><td>{pairs}</td>"
         f"<td>{_p_value(row.p_value)}</td><td>{_p_value(row.p_corrected)}</td><td>{better}</td></tr>"
     )
@@ -211,7 +215,8 @@ def _curves(result: EvaluationResult) -> str:
     found = [value for lines in by_name.values() for _, line in lines.values() for value in line if value is not None]
     span = span_of(found)
     panels = "".join(
-        f'<section class="card"><p>{html.escape(name)}</p>{curves(lines, f"{name}: similarity by frame", span)}</section>'
+        f'<section class="card"><p>{html.escape(name)}</p>'
+        f"{curves(lines, f'{name}: similarity by frame', span)}</section>"
         for name, lines in list(by_name.items())[:MAX_PANELS]
     )
     keys = "".join(
@@ -219,7 +224,7 @@ def _curves(result: EvaluationResult) -> str:
         for name, place in places.items()
     )
     rest = len(by_name) - MAX_PANELS
-    note = f" {rest} more are in the JSON and the Parquet." if rest > 0 else ""
+    note = f" {rest} more are in the JSON and Parquet files." if rest > 0 else ""
     return (
         "<h2>Similarity by frame</h2>"
         f'<p class="soft">Cosine to the mean reference; gaps are frames without a face.{note} {keys}</p>'

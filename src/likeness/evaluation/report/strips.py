@@ -1,4 +1,4 @@
-"""The clips at both ends of an evaluation, as strips of frames inside the page."""
+"""The worst and best clips of an evaluation as strips of frames embedded in the page."""
 
 import html
 import logging
@@ -17,14 +17,14 @@ from likeness.media import contact_sheet, read_image, read_video, write_image
 logger = logging.getLogger(__name__)
 
 RANKED_BY = ("average_id_similarity_all", "average_id_similarity", "match_rate")
-"""What orders worst and best clips: the first that was measured; else the first metric of videos with a direction."""
+"""Metrics that rank clips: the first that was measured, else the first with a direction."""
 CLIPS_A_SIDE = 3
 _STRIP_FRAMES = 7
 _CELL_PX = 112
 
 
 def clips(result: EvaluationResult, references: Mapping[str, Sequence[Path]]) -> str:
-    """The worst and the best of each system; with few videos each appears once."""
+    """The worst and the best clips of each system; with few videos each appears once."""
     parts = []
     with tempfile.TemporaryDirectory(prefix="likeness-") as folder:
         for system in result.systems:
@@ -46,7 +46,7 @@ def _strip(
     folder: Path,
 ) -> str:
     score = video.scores.get(metric.name) if metric else None
-    value = "" if metric is None else f": {'no figure' if score is None else format(score, '.3f')}"
+    value = "" if metric is None else f": {'undefined' if score is None else format(score, '.3f')}"
     caption = f"<p><b>{side}</b>{value} &middot; {html.escape(video.name)}"
     caption += f' <span class="soft">{html.escape(video.prompt)}</span></p>' if video.prompt else "</p>"
     try:
@@ -56,19 +56,19 @@ def _strip(
         sheet = contact_sheet([[*pictures, *frames[chosen]]], cell_px=_CELL_PX)
         place = folder / "strip.jpg"
         write_image(place, sheet)
-    except LikenessError as error:  # It was there when it was measured; what was measured still stands.
+    except LikenessError as error:  # The file changed after it was measured; its scores remain valid.
         return f'<div class="strip">{caption}<p class="soft">{html.escape(str(error))}</p></div>'
-    except Exception as error:  # A strip that cannot be drawn must not cost the page.
+    except Exception as error:  # A failed strip must not lose the page.
         logger.debug("%s", video.path, exc_info=True)
         reason = f"{video.path} cannot be shown ({type(error).__name__}: {error})."
         return f'<div class="strip">{caption}<p class="soft">{html.escape(reason)}</p></div>'
-    told = "the reference, then " if pictures else ""
-    alt = f"{told}{len(chosen)} frames of {video.name}"
+    prefix = "the reference, then " if pictures else ""
+    alt = f"{prefix}{len(chosen)} frames of {video.name}"
     return f'<div class="strip">{caption}<img src="{inline(place)}" alt="{html.escape(alt)}"></div>'
 
 
 def rank_videos(result: EvaluationResult, system: str) -> tuple[MetricRecord | None, list[VideoResult]]:
-    """A system's videos from worst to best, and by what; those without the figure come first."""
+    """The ranking metric and a system's videos from worst to best; undefined scores come first."""
     of_videos = {name: metric for name, metric in result.metrics.items() if metric.level == "video"}
     ordered = [metric for metric in of_videos.values() if metric.direction != "neither"]
     chosen = next((of_videos[name] for name in RANKED_BY if name in of_videos), ordered[0] if ordered else None)

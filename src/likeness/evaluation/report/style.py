@@ -1,4 +1,4 @@
-"""How pages of figures look, in light and in dark."""
+"""The style sheet of report pages, light and dark."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --soft: #62625d; --paper: #f7f7f5; --card: #fff; --line: #dcdcd6 }
@@ -10,7 +10,8 @@ body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 76rem; backgroun
 h1 { font-size: 1.7rem; margin: 0 0 .3rem } h2 { font-size: 1.2rem; margin: 2.6rem 0 .5rem }
 h3 { font-size: 1rem; margin: 0 0 .5rem }
 p { margin: .4rem 0; max-width: 48rem } .soft { color: var(--soft) }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1rem; margin-top: 1rem }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr));
+        gap: 1rem; margin-top: 1rem }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem 1.1rem }
 svg { display: block; width: 100%; height: auto; overflow: visible }
 svg text { fill: var(--ink); font: 15px system-ui, sans-serif; font-variant-numeric: tabular-nums }

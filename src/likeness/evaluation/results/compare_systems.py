@@ -1,8 +1,7 @@
-"""Systems side by side: means with intervals, and differences over the videos that two systems share, with their tests.
+"""Compare systems: means with intervals, and tests of paired differences over the videos that two systems share.
 
-Differences are paired by the video's name, because easy and hard tasks are the same for both. A video that has a figure in
-one system and none in the other is in no difference; `num_common` beside `num_pairs` shows how many those are, since a
-system that loses faces would otherwise look better for it.
+Differences are paired by video name. A video whose metric is undefined in one system is in no difference; `num_common`
+and `num_pairs` show how many these are, because a system that loses faces would otherwise look better.
 """
 
 import math
@@ -33,7 +32,7 @@ CORRECTION = "the method of Benjamini and Hochberg (false discovery rate) over a
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One system less another at one metric, over the videos that have the figure in both."""
+    """One system minus another in one metric, over the videos that have it in both."""
 
     metric: str
     a: str
@@ -41,14 +40,14 @@ class Difference:
     difference: Estimate
     num_pairs: int
     num_common: int
-    """Videos of both systems by name, with or without the figure."""
+    """Videos that both systems have by name, with or without the metric."""
     num_groups: int
-    """What was resampled and flipped: people, or pairs where there are few people."""
+    """Resampled and flipped groups: identities, or pairs if there are few identities."""
     p_value: float
-    """Of the sign-flip permutation test, two-sided."""
+    """Of the two-sided sign-flip permutation test."""
     p_corrected: float
     better: str | None
-    """The system that is significantly better; None where neither is, or the metric has no direction."""
+    """The significantly better system; None if neither is, or the metric has no direction."""
 
     @property
     def is_significant(self) -> bool:
@@ -57,7 +56,7 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Everything that is said about systems beyond their records."""
+    """Means and differences of all systems."""
 
     means: Mapping[str, Mapping[str, Estimate]]
     """System -> metric."""
@@ -65,28 +64,29 @@ class Comparison:
     resampled: str
     """`people` or `videos`."""
     only_in: Mapping[str, tuple[str, ...]]
-    """System -> videos that no other system has by that name; empty with one system."""
+    """System -> names of videos that no other system has; empty with one system."""
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with None where a number does not exist."""
+        """As JSON types, with None for undefined numbers."""
         return {
             "level": LEVEL,
             "resampled": self.resampled,
             "test": "sign-flip permutation test of paired differences, two-sided",
             "correction": CORRECTION,
             "means": {
-                system: {name: _plain(asdict(value)) for name, value in own.items()}
+                system: {name: _without_nan(asdict(value)) for name, value in own.items()}
                 for system, own in self.means.items()
             },
             "differences": [
-                _plain(asdict(row) | {"difference": _plain(asdict(row.difference))}) for row in self.differences
+                _without_nan(asdict(row) | {"difference": _without_nan(asdict(row.difference))})
+                for row in self.differences
             ],
             "only_in": {system: list(names) for system, names in self.only_in.items()},
         }
 
 
 def compare_systems(result: EvaluationResult) -> Comparison:
-    """Lay intervals around means, and test every pair of systems at every metric that single videos have."""
+    """Compute intervals of means, and test every pair of systems in every video-level metric."""
     own = {system.name: _videos_of(result, system.name) for system in result.systems}
     by_people = are_enough(video.identity for video in result.videos if video.error is None)
     rows = [
@@ -106,7 +106,8 @@ def compare_systems(result: EvaluationResult) -> Comparison:
             for name in own
         },
         differences=tuple(
-            _settle(row, p_value, result.metrics[row.metric]) for row, p_value in zip(rows, corrected, strict=True)
+            _add_corrected_p(row, p_value, result.metrics[row.metric])
+            for row, p_value in zip(rows, corrected, strict=True)
         ),
         resampled="people" if by_people else "videos",
         only_in={
@@ -129,7 +130,7 @@ def _mean(
     *,
     by_people: bool,
 ) -> Estimate:
-    if metric.level == "system":  # It exists for the set alone; there are no single figures to resample.
+    if metric.level == "system":  # Defined for the set only: there are no values of single videos to resample.
         summary = next(one.scores.get(metric.name) for one in result.systems if one.name == system)
         value = math.nan if summary is None or summary.mean is None else summary.mean
         return estimate(value, np.empty(0))
@@ -143,7 +144,7 @@ def _mean(
 
 
 def _estimate(values: np.ndarray, groups: np.ndarray, *, by_people: bool) -> Estimate:
-    """A mean, with an interval unless too few of the people have it."""
+    """A mean, with an interval unless too few identities have the metric."""
     found = mean_estimate(values, groups)
     if by_people and len(np.unique(groups)) < MIN_GROUPS:
         return replace(found, low=math.nan, high=math.nan)
@@ -181,8 +182,8 @@ def _difference(
     )
 
 
-def _settle(row: Difference, p_corrected: float, metric: MetricRecord) -> Difference:
-    """Add what only all tests together tell."""
+def _add_corrected_p(row: Difference, p_corrected: float, metric: MetricRecord) -> Difference:
+    """Add the p-value corrected over all tests, and which system is better."""
     row = replace(row, p_corrected=p_corrected)
     if not row.is_significant or metric.direction == "neither":
         return row
@@ -190,7 +191,7 @@ def _settle(row: Difference, p_corrected: float, metric: MetricRecord) -> Differ
     return replace(row, better=row.a if is_a else row.b)
 
 
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
+def _without_nan(record: dict[str, Any]) -> dict[str, Any]:
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
     }

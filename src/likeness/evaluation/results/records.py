@@ -1,14 +1,13 @@
-"""What an evaluation returns: plain records, one for each video, each system, and the whole.
+"""Results of an evaluation as records that convert to JSON (`to_dict`, `save`, `load`).
 
-Everything here is JSON-able (`to_dict`, `save`, `load`) and holds no model. A figure that does not exist is None, never
-0: a video without a face has no similarity, a system of one identity no rank-1 rate.
+An undefined score is None, never 0: a video without a face has no similarity, a system of one identity no rank-1 rate.
 
     EvaluationResult
     ├── metrics     name -> MetricRecord: unit, direction, how it was averaged, source
-    ├── left_out    name -> why a metric is not in the table, and the command that brings it
-    ├── skipped     SkippedFile: files that were not taken, and why
-    ├── videos      VideoResult: one number for each metric, the curves over its frames, its error if it has one
-    └── systems     SystemResult: mean, spread and count of each metric over its videos, and what only sets have
+    ├── left_out    name -> why a metric was not measured, and how to change that
+    ├── skipped     SkippedFile: files that were not evaluated, and why
+    ├── videos      VideoResult: scores, curves over frames, error
+    └── systems     SystemResult: mean, standard deviation and count of each metric
 """
 
 import json
@@ -16,48 +15,30 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from likeness.errors import MediaError
+from likeness.evaluation.inputs.folders import SkippedFile
+from likeness.evaluation.metrics.record import MetricRecord
 from likeness.files import write_text
 
-Direction = Literal["higher", "lower", "neither"]
 RESULTS = ("report.html", "evaluation.json", "comparison.json", "videos.parquet", "frames.parquet")
-"""Everything that `export.publish` writes into a folder."""
+"""Files that `export.publish` writes into a folder."""
 FORMAT = 1
 """Version of the JSON layout."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MetricRecord:
-    """What a number of this name means. The formula stands in docs/metrics.md under the same name."""
-
-    name: str
-    title: str
-    unit: str
-    direction: Direction
-    """Which way is better; `neither` for figures that only describe (a face rate is `higher`, a count neither)."""
-    level: Literal["video", "system"]
-    """`system` metrics compare sets and exist for no single video."""
-    averaged: str
-    """Over what the number of one video is a mean: all frames, frames with a face, pairs."""
-    source: str
-    """The publication or code whose definition it follows, `this project` where there is none."""
-    version: int = 1
-    """Rises whenever the numbers change."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class VideoResult:
-    """The figures of one video."""
+    """The scores of one video."""
 
     name: str
     path: str
     system: str
     identity: str | None
-    """Whose references it was held against; None where it was held against its own first face."""
+    """Identity of the references; None if it was compared with its own first face."""
     prompt: str | None
     sha256: str | None
     num_frames: int
@@ -65,11 +46,11 @@ class VideoResult:
     width_px: int
     height_px: int
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    """By metric. None: asked for, but it does not exist for this video."""
+    """By metric; None if undefined for this video."""
     frames: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
-    """Curves, one number a frame: `cosine`, `distance`, `num_faces`, `flow_px` ... None where there is none."""
+    """Curves, one value a frame: `cosine`, `distance`, `num_faces`, `flow_px` ...; None where undefined."""
     error: str | None = None
-    """Why the video has no figures at all."""
+    """Why the video has no scores."""
 
     @property
     def duration_s(self) -> float:
@@ -82,35 +63,25 @@ class Summary:
 
     mean: float | None
     standard_deviation: float | None
-    """Of the videos, with n - 1; None below two videos and for metrics of whole sets."""
+    """Over videos, with n - 1; None below two videos and for metrics of sets."""
     num_videos: int
-    """Videos that have the figure; the rest of the system's videos do not."""
+    """Videos for which the metric is defined."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemResult:
-    """The figures of one system: whatever made a group of videos."""
+    """The scores of one system, the source of a group of videos."""
 
     name: str
     num_videos: int
     num_failed: int
-    """Videos with an error; they are in no mean."""
+    """Videos with an error, which are in no mean."""
     scores: Mapping[str, Summary] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SkippedFile:
-    """A file that lay among what was to be evaluated and was not taken."""
-
-    path: str
-    reason: str
-    is_video: bool = False
-    """It seems to be a video, so that figures are not of all videos that were meant."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationResult:
-    """All figures of one evaluation."""
+    """All results of one evaluation."""
 
     metrics: Mapping[str, MetricRecord]
     left_out: Mapping[str, str]
@@ -118,12 +89,12 @@ class EvaluationResult:
     systems: tuple[SystemResult, ...]
     settings: Mapping[str, Any]
     skipped: tuple[SkippedFile, ...] = ()
-    """Files in the folders of videos and references that were not taken."""
+    """Files in the folders of videos and references that were not evaluated."""
     notes: tuple[str, ...] = ()
-    """What else a reader should know of the files."""
+    """Remarks on the files, such as links."""
 
     def curve(self, system: str, metric: str) -> dict[str, float]:
-        """The figure of each of a system's videos that has it, by name, for paired comparisons."""
+        """Scores of a system's videos by name, without undefined ones."""
         found = {video.name: video.scores.get(metric) for video in self.videos if video.system == system}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -153,7 +124,7 @@ def load(path: str | Path) -> EvaluationResult:
     """Read what `EvaluationResult.save` wrote.
 
     Raises:
-        MediaError: the file is not there, damaged, or of another format.
+        MediaError: the file does not exist, is damaged, or has another format.
     """
     path = Path(path)
     try:
@@ -173,11 +144,11 @@ def load(path: str | Path) -> EvaluationResult:
             notes=tuple(record.get("notes", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise MediaError(f"{path} is no result of an evaluation ({error!r}). Write one with `save`.") from error
+        raise MediaError(f"{path} is not a result of an evaluation ({error!r}). Write one with `save`.") from error
 
 
 def summarize(values: Sequence[float | None]) -> Summary:
-    """Mean and spread of the figures that exist."""
+    """Mean and standard deviation of the defined values."""
     found = np.array([value for value in values if value is not None], dtype=np.float64)
     return Summary(
         mean=float(found.mean()) if len(found) else None,
@@ -186,13 +157,13 @@ def summarize(values: Sequence[float | None]) -> Summary:
     )
 
 
-def plain(value: float) -> float | None:
-    """A float for JSON: what is no finite number becomes None."""
+def finite_or_none(value: float) -> float | None:
+    """A float for JSON: NaN and infinity become None."""
     return float(value) if math.isfinite(value) else None
 
 
-def plain_curve(values: np.ndarray) -> list[float | None]:
-    return [plain(value) for value in np.asarray(values, dtype=np.float64)]
+def finite_or_none_list(values: np.ndarray) -> list[float | None]:
+    return [finite_or_none(value) for value in np.asarray(values, dtype=np.float64)]
 
 
 def _summaries(scores: dict[str, Any]) -> dict[str, Summary]:

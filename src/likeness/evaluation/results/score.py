@@ -1,4 +1,4 @@
-"""From features and references to records: the views of all videos, their numbers, and the means of each system."""
+"""Score videos: features and references to metric inputs, metrics, and means of each system."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from likeness.errors import LikenessError
-from likeness.evaluation.features.cache import Measured
+from likeness.evaluation.features.cache import MeasuredVideo
+from likeness.evaluation.features.engines import Engines, choose_engines
 from likeness.evaluation.features.landmarks import landmarks_at
 from likeness.evaluation.features.networks.features import embed_prompt
-from likeness.evaluation.inputs.engines import Engines, choose_engines
-from likeness.evaluation.inputs.video_item import VideoItem
+from likeness.evaluation.inputs.video_items import VideoItem
 from likeness.evaluation.metrics.base import Metric
 from likeness.evaluation.metrics.identity import consecutive_cosines, cosines_to, distances_to
 from likeness.evaluation.metrics.inputs import (
@@ -31,8 +31,8 @@ from likeness.evaluation.results.records import (
     Summary,
     SystemResult,
     VideoResult,
-    plain,
-    plain_curve,
+    finite_or_none,
+    finite_or_none_list,
     summarize,
 )
 
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 def score(
     items: Sequence[VideoItem],
-    measured: Sequence[Measured],
+    measured: Sequence[MeasuredVideo],
     references: Mapping[str, ReferenceSet] | None,
     *,
     metrics: Sequence[Metric],
@@ -49,36 +49,38 @@ def score(
     which_face: WhichFace,
     engines: Engines,
 ) -> EvaluationResult:
-    """Score every video, then every system. Arguments as `evaluate` makes them."""
+    """Score every video, then every system. `evaluate` prepares the arguments."""
     names, gallery = gallery_of(references or {})
-    views: list[MetricInputs | None] = []
+    all_inputs: list[MetricInputs | None] = []
     videos = []
     for item, known in zip(items, measured, strict=True):
         own = None if references is None or item.identity is None else references[item.identity]
         person = names.index(item.identity) if item.identity is not None else None
         try:
-            view = None
+            inputs = None
             if known.features is not None:
                 reads_text = item.prompt is not None and "viclip" in known.features
                 text = embed_prompt(item.prompt or "") if reads_text else None
-                view = look(known, own, gallery, person, which_face, text, engines=engines)
-            result = _video_result(item, known, view, metrics)
+                inputs = build_metric_inputs(known, own, gallery, person, which_face, text, engines=engines)
+            result = _video_result(item, known, inputs, metrics)
         except LikenessError:
             raise
         except Exception as error:  # One video must not end the evaluation of the others.
             logger.debug("%s", item.path, exc_info=True)
             reason = (
-                f"{item.path}: its figures cannot be computed ({type(error).__name__}: {error}); please report this."
+                f"{item.path}: its metrics cannot be computed ({type(error).__name__}: {error}); please report this."
             )
-            view = None
+            inputs = None
             result = _video_result(item, replace(known, error=reason, features=None), None, metrics)
-        views.append(view)
+        all_inputs.append(inputs)
         videos.append(result)
     return EvaluationResult(
         metrics={metric.name: metric.record for metric in metrics},
         left_out=left_out,
         videos=tuple(videos),
-        systems=tuple(_system_result(name, videos, views, metrics) for name in dict.fromkeys(v.system for v in videos)),
+        systems=tuple(
+            _system_result(name, videos, all_inputs, metrics) for name in dict.fromkeys(v.system for v in videos)
+        ),
         settings={
             "which_face": which_face,
             "references": "first face of the video" if references is None else "pictures",
@@ -91,8 +93,8 @@ def score(
     )
 
 
-def look(
-    known: Measured,
+def build_metric_inputs(
+    known: MeasuredVideo,
     references: ReferenceSet | None,
     gallery: np.ndarray,
     person: int | None,
@@ -101,7 +103,7 @@ def look(
     *,
     engines: Engines | None = None,
 ) -> MetricInputs:
-    """One video's view. Without `references` its own first face is the reference, without `engines` the default one measured."""
+    """The inputs of one video's metrics. Without `references` its first face is used, without `engines` the default."""
     assert known.features is not None
     assert known.info is not None
     faces = known.features["faces"]
@@ -130,20 +132,20 @@ def look(
     )
 
 
-def curves(view: MetricInputs) -> dict[str, list[float | None]]:
-    """What a video's frames show one by one; curves of pairs stand at the first frame and end with None."""
-    values: dict[str, np.ndarray] = {"num_faces": view.num_faces}
-    values["fm_inter"] = _to_frames(motion_between_frames(view.landmarks), view.num_frames)
-    values["interframe_cosine"] = _to_frames(consecutive_cosines(view.embeddings), view.num_frames)
-    values["cosine"] = cosines_to(view.embeddings, view.references.mean)
-    values["distance"] = distances_to(view.embeddings, view.references.mean)
-    values["fm_ref"] = motion_from_reference(view.landmarks, view.references.landmarks)
-    if "flow" in view.features:
-        values["face_flow"] = face_flow(view)
-        values["face_flow_crop"] = relative_face_flow(view, "face_crop_px")
-        values["face_flow_camera"] = relative_face_flow(view, "face_camera_px")
-        values["flow_px"] = _to_frames(view.features["flow"]["magnitude_px"], view.num_frames)
-    return {name: plain_curve(curve) for name, curve in values.items()}
+def curves(inputs: MetricInputs) -> dict[str, list[float | None]]:
+    """Curves over a video's frames; values of pairs belong to the first frame, and the last one is None."""
+    values: dict[str, np.ndarray] = {"num_faces": inputs.num_faces}
+    values["fm_inter"] = _to_frames(motion_between_frames(inputs.landmarks), inputs.num_frames)
+    values["interframe_cosine"] = _to_frames(consecutive_cosines(inputs.embeddings), inputs.num_frames)
+    values["cosine"] = cosines_to(inputs.embeddings, inputs.references.mean)
+    values["distance"] = distances_to(inputs.embeddings, inputs.references.mean)
+    values["fm_ref"] = motion_from_reference(inputs.landmarks, inputs.references.landmarks)
+    if "flow" in inputs.features:
+        values["face_flow"] = face_flow(inputs)
+        values["face_flow_crop"] = relative_face_flow(inputs, "face_crop_px")
+        values["face_flow_camera"] = relative_face_flow(inputs, "face_camera_px")
+        values["flow_px"] = _to_frames(inputs.features["flow"]["magnitude_px"], inputs.num_frames)
+    return {name: finite_or_none_list(curve) for name, curve in values.items()}
 
 
 def _to_frames(pairs: np.ndarray, num_frames: int) -> np.ndarray:
@@ -151,42 +153,42 @@ def _to_frames(pairs: np.ndarray, num_frames: int) -> np.ndarray:
 
 
 def _video_result(
-    item: VideoItem, known: Measured, view: MetricInputs | None, metrics: Sequence[Metric]
+    item: VideoItem, known: MeasuredVideo, inputs: MetricInputs | None, metrics: Sequence[Metric]
 ) -> VideoResult:
     scores: dict[str, float | None] = {}
     for metric in metrics:
-        if metric.of_video is None or view is None:
+        if metric.compute_for_video is None or inputs is None:
             continue
-        lacks = metric.needs_prompt and view.text is None
-        scores[metric.name] = None if lacks else plain(metric.of_video(view))
+        lacks = metric.needs_prompt and inputs.text is None
+        scores[metric.name] = None if lacks else finite_or_none(metric.compute_for_video(inputs))
     size: dict[str, Any] = {"num_frames": 0, "fps": 0.0, "width_px": 0, "height_px": 0}
     if known.info is not None:
         size = {name: getattr(known.info, name) for name in size}
     return VideoResult(
-        name=item.title,
+        name=item.resolved_name,
         path=str(item.path),
         system=item.system,
         identity=item.identity,
         prompt=item.prompt,
         sha256=known.sha256,
         scores=scores,
-        frames={} if view is None else curves(view),
+        frames={} if inputs is None else curves(inputs),
         error=known.error,
         **size,
     )
 
 
 def _system_result(
-    name: str, videos: Sequence[VideoResult], views: Sequence[MetricInputs | None], metrics: Sequence[Metric]
+    name: str, videos: Sequence[VideoResult], all_inputs: Sequence[MetricInputs | None], metrics: Sequence[Metric]
 ) -> SystemResult:
     own = [place for place, video in enumerate(videos) if video.system == name]
-    seen = [view for place in own if (view := views[place]) is not None]
+    seen = [inputs for place in own if (inputs := all_inputs[place]) is not None]
     scores: dict[str, Summary] = {}
     for metric in metrics:
-        if metric.of_system is None:
+        if metric.compute_for_system is None:
             scores[metric.name] = summarize([videos[place].scores.get(metric.name) for place in own])
         else:
-            value = plain(metric.of_system(seen)) if seen else None
+            value = finite_or_none(metric.compute_for_system(seen)) if seen else None
             scores[metric.name] = Summary(mean=value, standard_deviation=None, num_videos=len(seen))
     return SystemResult(
         name=name,

@@ -1,11 +1,10 @@
-"""How sure a mean is, and whether a difference is more than luck.
+"""Bootstrap intervals of means and permutation tests of paired differences.
 
-Videos of one person are not independent: a face that a system draws badly, it draws badly in every video. Where there are
-enough people, resampling and sign flips therefore take all videos of a person together (`groups_of`). Intervals are
-percentile bootstrap intervals; the test of paired differences is a permutation test of their signs, exact for few groups;
-several comparisons are corrected by Benjamini and Hochberg's method (1995, J. R. Statist. Soc. B 57, 289-300), which bounds the
-share of false ones among the differences called significant. It holds for metrics that rise and fall together, as these
-do; a bound on even one false claim (Holm's) would leave nothing to say of fewer than a dozen people.
+Videos of one person are not independent. With enough people, resampling and sign flips therefore keep all videos of a
+person together (`groups_of`). Intervals are percentile bootstrap intervals. Paired differences are tested by a
+permutation of their signs, exact for few groups. P-values are corrected by Benjamini and Hochberg (1995, J. R. Statist.
+Soc. B 57, 289-300), which bounds the share of false discoveries and holds for positively dependent metrics such as
+these; a family-wise bound (Holm) has no power with fewer than a dozen people.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,18 +14,17 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 2000
-"""Of intervals."""
+"""Bootstrap resamples of an interval."""
 PERMUTATIONS = 9999
-"""Of tests; with at most 13 groups all sign flips are tried, and the test is exact."""
+"""Sign flips of a test; with at most 13 groups all are tried, and the test is exact."""
 LEVEL = 0.95
 MIN_GROUPS = 5
-"""With fewer people than this in an evaluation, resampling people says nothing; videos are resampled, and the table says
-so. A figure that fewer of the people have has no interval."""
+"""With fewer people, videos are resampled instead. A metric that fewer people have gets no interval."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """A number with its bootstrap interval; NaN where it does not exist."""
+    """A number with its bootstrap interval; NaN where undefined."""
 
     value: float
     low: float
@@ -34,7 +32,7 @@ class Estimate:
 
 
 def estimate(value: float, resampled: np.ndarray) -> Estimate:
-    """Lay the percentile interval of resampled values around a value."""
+    """The percentile interval of resampled values."""
     found = resampled[np.isfinite(resampled)]
     if not len(found) or not np.isfinite(value):
         return Estimate(value=value, low=float("nan"), high=float("nan"))
@@ -43,16 +41,15 @@ def estimate(value: float, resampled: np.ndarray) -> Estimate:
 
 
 def are_enough(labels: Iterable[str | None]) -> bool:
-    """Whether groups are resampled by label: every value has one, and there are `MIN_GROUPS` of them."""
+    """Whether to resample by label: every value has one, and there are at least `MIN_GROUPS`."""
     known = set(labels)
     return None not in known and len(known) >= MIN_GROUPS
 
 
 def groups_of(labels: Sequence[str | None], *, by_label: bool) -> np.ndarray:
-    """Number what belongs together: by label, or each on its own.
+    """Number of the group of each value: by label, or each value on its own.
 
-    Whether by label is decided once for all figures of an evaluation (`are_enough`): those who lack one figure must not
-    turn the others' videos into people.
+    `are_enough` decides `by_label` once for all metrics of an evaluation, also those that some people lack.
 
     Shapes:
         returns: (labels,) int, from 0 without gaps
@@ -84,7 +81,7 @@ def mean_estimate(values: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> E
 def sign_flip_test(differences: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> float:
     """Two-sided p-value of a mean paired difference: how often random signs give one as far from 0.
 
-    Signs of a group flip together. NaN where there is nothing to flip.
+    Signs of a group flip together. NaN without any difference.
 
     Shapes:
         differences: (pairs,)
@@ -109,7 +106,7 @@ def sign_flip_test(differences: np.ndarray, groups: np.ndarray, *, seed: int = 0
 
 
 def correct(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values of tests made together (Benjamini and Hochberg). NaN stays NaN and counts as no test."""
+    """Correct p-values of several tests (Benjamini and Hochberg). NaN stays NaN and is not a test."""
     corrected = np.array(p_values, dtype=np.float64)
     is_test = np.isfinite(corrected)
     if is_test.any():

@@ -1,6 +1,6 @@
-"""The environment in which the real VBench runs: its own, because its pins (transformers 4.33, numpy 1) exclude ours.
+"""A separate virtual environment for VBench, whose pins (transformers 4.33, numpy 1) conflict with ours.
 
-`set_up` makes it by one command in `$LIKENESS_HOME/environments/vbench`. Networks are fetched by VBench itself when a
+`set_up` creates it in `$LIKENESS_HOME/environments/vbench`. Networks are fetched by VBench itself when a
 dimension first needs them, into `~/.cache/vbench` (or `$VBENCH_CACHE_DIR`), with wget, git and unzip.
 """
 
@@ -26,14 +26,14 @@ REQUIREMENTS = (
     "setuptools<70",
 )
 PYTHONS = ((3, 9), (3, 10), (3, 11))
-"""Those for which transformers 4.33.2 finds its tokenizers as wheels."""
+"""Versions for which transformers 4.33.2 finds tokenizers as wheels."""
 SETUP = "likeness eval --vbench-setup"
 _READY = "likeness_ready"
-"""A file that is written last, so that an environment whose making was killed is noticed."""
+"""A file that is written last, to recognize an incomplete environment."""
 
 
 def environment() -> Path:
-    """Where VBench's environment is, or would be."""
+    """The folder of VBench's environment."""
     return home() / "environments" / "vbench"
 
 
@@ -53,19 +53,19 @@ def executable(folder: Path) -> Path:
 
 
 def set_up(folder: Path, on_line: Callable[[str], None], python: str | None = None) -> Path:
-    """Make the environment; a second call repairs what a first one left.
+    """Create the environment; a second call completes a partial one.
 
     Args:
-        folder: Where.
-        on_line: Hears what pip says.
-        python: Another interpreter than the one that runs, of a version in `PYTHONS`.
+        folder: The environment.
+        on_line: Called with each line of output.
+        python: An interpreter of a version in `PYTHONS`; None takes the running one.
 
     Raises:
-        ResourceError: The interpreter does not fit, the path has a space in it, or pip failed.
+        ResourceError: The interpreter has another version, the path contains a space, or pip failed.
     """
     if any(letter.isspace() for letter in str(folder)):
         raise ResourceError(
-            f"VBench cannot live in {folder}: it passes its own path to a shell, where the space ends it. Set "
+            f"VBench cannot be installed in {folder}: it passes its path to a shell without quotes. Set "
             "LIKENESS_HOME to a folder without spaces."
         )
     python = python or os.environ.get("LIKENESS_VBENCH_PYTHON") or sys.executable
@@ -73,7 +73,7 @@ def set_up(folder: Path, on_line: Callable[[str], None], python: str | None = No
     (folder / _READY).unlink(missing_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     constraints = folder.parent / "vbench-build.txt"
-    constraints.write_text("setuptools<70\n")  # Also for the isolated builds of what has no wheel.
+    constraints.write_text("setuptools<70\n")  # Also for isolated builds of packages without wheels.
     variables = _variables(folder) | {
         "PIP_CONSTRAINT": str(constraints),
         "PIP_BUILD_CONSTRAINT": str(constraints),
@@ -88,7 +88,7 @@ def set_up(folder: Path, on_line: Callable[[str], None], python: str | None = No
 
 
 def variables_of(command: Path) -> dict[str, str]:
-    """The variables under which the command must run: it calls `python` by that name and must find its own."""
+    """Environment variables for the command, which calls `python` by name and must find its own."""
     return _variables(command.parent.parent)
 
 
@@ -133,6 +133,7 @@ def _run(command: list[str], variables: dict[str, str], on_line: Callable[[str],
     if process.returncode:
         tail = "\n".join(f"  {line}" for line in last)
         raise ResourceError(
-            f"Making VBench's environment failed at `{' '.join(command[:4])} ...` (exit {process.returncode}):\n{tail}\n"
+            f"Creating VBench's environment failed at `{' '.join(command[:4])} ...` "
+            f"(exit {process.returncode}):\n{tail}\n"
             f"Check network and disk, then run `{SETUP}` again; what is here is kept."
         )

@@ -1,15 +1,14 @@
-"""The real VBench, run on our videos in its own environment, its results read back into our table.
+"""Run the real VBench on our videos in its own environment and read its results.
 
-VBench (arXiv:2311.17982; the code of version 0.1.5) measures videos of one's own with `vbench evaluate --mode=custom_input`.
-What its command does decides how it is called here:
+VBench (arXiv:2311.17982; version 0.1.5) measures custom videos with `vbench evaluate --mode=custom_input`:
 
-- It starts the measuring process through a shell and drops its exit code: it says 0 when that one failed or was killed. Only
-  the file `results_TIME_eval_results.json` tells that there is a result: `{dimension: [mean, [{"video_path", "video_results"}]]}`.
-- It quotes few of its paths. So it runs inside a folder of ours and is given names, never paths.
-- It reads every `.mp4` and `.gif` of a folder, and takes the sentence from a JSON of names, or from the file's name.
+- It starts the measuring process through a shell and drops its exit code, so it returns 0 after a failure. Only the
+  file `results_TIME_eval_results.json` proves a result: `{dimension: [mean, [{"video_path", "video_results"}]]}`.
+- It does not quote most paths, so it runs inside our folder and gets file names only.
+- It reads every `.mp4` and `.gif` of a folder, and takes prompts from a JSON of file names or from the file's name.
 
-One call measures one dimension on the videos of all systems; a dimension that fails loses no other. What was measured
-is kept by the videos' bytes and prompts, so that a killed run goes on with the next dimension.
+Each call measures one dimension on the videos of all systems; a failed dimension does not affect the others. Results
+are cached by the videos' bytes and prompts, so a killed run resumes with the next dimension.
 """
 
 import contextlib
@@ -40,13 +39,13 @@ DIMENSIONS = {
     "temporal_flickering": "share",
     "overall_consistency": "cosine",
 }
-"""Those that VBench measures on videos of one's own, and their units. The last needs prompts."""
+"""Dimensions that VBench supports for custom videos, and their units. The last needs prompts."""
 NEEDS_PROMPTS = ("overall_consistency",)
 DEFAULT = tuple(DIMENSIONS)[:6]
-"""Those that VBench documents for videos of one's own."""
+"""Dimensions that VBench documents for custom videos."""
 PREFIX = "vbench_"
 _SCALE = {"imaging_quality": 0.01}
-"""VBench divides the mean of this one by 100, but not the single videos'."""
+"""VBench divides the mean by 100, but not the values of single videos."""
 _TAIL_LINES = 8
 _GRACE_S = 10
 _CAUSE = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
@@ -56,14 +55,14 @@ OnDimension = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VBenchResult:
-    """What VBench said."""
+    """Results of VBench."""
 
     values: Mapping[str, Mapping[tuple[str, str], float]]
     """Dimension -> (system, video)."""
     totals: Mapping[str, float]
-    """VBench's own mean over all videos; background consistency counts each pair of frames once, not each video."""
+    """VBench's own mean over all videos; for background consistency over all pairs of frames."""
     failed: Mapping[str, str]
-    """Dimension -> why there is no result, and what to do."""
+    """Dimension -> why it has no result, and what to do."""
 
 
 def run_vbench(
@@ -77,18 +76,18 @@ def run_vbench(
     """Measure dimensions of videos.
 
     Args:
-        command: VBench's executable, see `vbench_environment.executable`.
+        command: VBench's executable, see `environment.executable`.
         videos: Those without an error are measured.
         folder: For links, logs and what VBench writes.
         dimensions: Names in `DIMENSIONS`.
-        on_dimension: Hears of dimensions done, and of all.
+        on_dimension: Called with the number of finished and of all dimensions.
 
     Raises:
         ConfigError: A dimension is unknown, or needs prompts that are not there.
         LockedError: Another evaluation runs VBench in that folder.
     """
     check_dimensions(dimensions)
-    place = str(folder).replace("{", "{{").replace("}", "}}")  # The text is a format.
+    place = str(folder).replace("{", "{{").replace("}", "}}")  # `busy` is a format string.
     busy = f"VBench runs in {place} already ({{owner}}). Wait until it has ended, or choose another `--output`."
     with lock(folder / ".vbench.lock", busy=busy):
         return _run_dimensions(command, videos, folder, dimensions, on_dimension)
@@ -111,11 +110,11 @@ def _run_dimensions(
             lack = "prompts" if links else "readable videos"
             failed[dimension] = f"VBench's `{dimension}` needs {lack}, and there are none."
         else:
-            told = _measure(command, own, folder / dimension, dimension)
-            if isinstance(told, str):
-                failed[dimension] = told
+            measured = _measure(command, own, folder / dimension, dimension)
+            if isinstance(measured, str):
+                failed[dimension] = measured
             else:
-                totals[dimension], found = told
+                totals[dimension], found = measured
                 values[dimension] = {(own[link].system, own[link].name): found[link] for link in own}
         if on_dimension is not None:
             on_dimension(number, len(dimensions))
@@ -123,20 +122,20 @@ def _run_dimensions(
 
 
 def check_dimensions(dimensions: Sequence[str]) -> None:
-    """Refuse what VBench cannot measure on videos of one's own.
+    """Refuse dimensions that VBench does not support for custom videos.
 
     Raises:
-        ConfigError: There is such a dimension.
+        ConfigError: A dimension is unsupported.
     """
     for name in dimensions:
         if name not in DIMENSIONS:
             raise ConfigError(
-                f"VBench measures no `{name}` on videos of one's own. Use some of {', '.join(DIMENSIONS)}."
+                f"VBench does not measure `{name}` on custom videos. Use some of {', '.join(DIMENSIONS)}."
             )
 
 
 def add_vbench(result: EvaluationResult, vbench: VBenchResult) -> EvaluationResult:
-    """Lay VBench's figures beside ours, under names that begin with `vbench_`."""
+    """Add VBench's scores to the result, under names that begin with `vbench_`."""
     videos = tuple(
         replace(
             video,
@@ -175,7 +174,7 @@ def _record(dimension: str) -> MetricRecord:
         unit=DIMENSIONS[dimension],
         direction="higher",
         level="video",
-        averaged="what VBench takes",
+        averaged="as in VBench",
         source=f"{VBENCH}, version {VERSION}, run as it is",
     )
 
@@ -183,7 +182,7 @@ def _record(dimension: str) -> MetricRecord:
 def _measure(
     command: Path, links: Mapping[str, VideoResult], folder: Path, dimension: str
 ) -> tuple[float, dict[str, float]] | str:
-    """VBench's mean and its figure of each link, or why there are none."""
+    """VBench's mean and its score of each link, or why there are none."""
     inputs = {link: [video.sha256, video.prompt] for link, video in links.items()}
     kept = folder / "kept.json"
     with contextlib.suppress(OSError, ValueError):
@@ -197,7 +196,7 @@ def _measure(
     words = ["evaluate", "--videos_path", "videos", "--dimension", dimension, "--mode", "custom_input"]
     words += ["--output_path", "results", "--full_json_dir", "unused.json"]
     prompts = {link: video.prompt for link, video in links.items() if video.prompt}
-    if len(prompts) == len(links):  # VBench wants all or none.
+    if len(prompts) == len(links):  # VBench needs prompts for all videos or none.
         (folder / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
         words += ["--prompt_file", "prompts.json"]
     code = _run(command, words, folder)
@@ -210,7 +209,7 @@ def _measure(
 
 
 def _run(command: Path, words: Sequence[str], folder: Path) -> int:
-    """Run VBench with its words in a log. Whatever ends us ends all its processes, which would keep the GPU."""
+    """Run VBench with its output in a log. Any interruption also ends all its processes, which would keep the GPU."""
     with (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             [str(command), *words],
@@ -235,7 +234,7 @@ def _run(command: Path, words: Sequence[str], folder: Path) -> int:
 
 
 def _read(folder: Path, dimension: str, links: Mapping[str, VideoResult]) -> tuple[float, dict[str, float]] | str:
-    """VBench's figures out of its own file, or what is wrong with it."""
+    """VBench's scores from its result file, or what is wrong with it."""
     files = sorted((folder / "results").glob("*_eval_results.json"))
     if not files:
         return "it wrote no result"
@@ -245,7 +244,7 @@ def _read(folder: Path, dimension: str, links: Mapping[str, VideoResult]) -> tup
         found = {Path(row["video_path"]).name: scale * float(row["video_results"]) for row in rows}
         total = float(total)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its result {files[-1].name} is not what was expected ({error!r})"
+        return f"its result {files[-1].name} has an unexpected layout ({error!r})"
     absent = [link for link in links if link not in found]
     if absent:
         return f"its result lacks {len(absent)} of {len(links)} videos, {links[absent[0]].path} among them"
@@ -258,12 +257,12 @@ def _explain(problem: str, code: int, folder: Path, dimension: str) -> str:
     log = folder / "log.txt"
     text = log.read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # torch's launcher ends with a page about itself; what failed stands above it as the last line of a traceback.
+    # torch's launcher ends with its own report; the cause is the last line of a traceback above it.
     causes = [line for line in lines if _CAUSE.match(line) and "ChildFailedError" not in line]
     said = causes[-1:] or lines[-_TAIL_LINES:]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     return (
-        f"VBench's `{dimension}` {how}, and {problem}. It needs an NVIDIA GPU, room on it, and network for its networks. "
-        f"Last said: {' | '.join(said) or 'nothing'}. See {log}; run the same again when it is mended: what other "
-        "dimensions gave is kept."
+        f"VBench's `{dimension}` {how}, and {problem}. It needs an NVIDIA GPU with free memory, and internet access to "
+        f"fetch its models. Last output: {' | '.join(said) or 'nothing'}. See {log}; fix that and run the same command "
+        "again: the results of other dimensions are kept."
     )

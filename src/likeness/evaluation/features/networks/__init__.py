@@ -1,1 +1,1 @@
-"""The networks that published metrics look through. Each is built for one published file and loads it strictly."""
+"""Networks of published metrics, each built for one published weights file and loaded strictly."""

@@ -1,11 +1,11 @@
-"""Features of large networks, in batches. Each loads torch and its network when a video first needs them."""
+"""Features of large networks, in batches. torch and a network are loaded on first use."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from likeness.evaluation.features.base import Feature, Features, Footage
+from likeness.evaluation.features.base import DecodedVideo, Feature, Features
 from likeness.evaluation.features.flow import sample_interval, top_mean
 from likeness.faces import FaceEngine
 from likeness.faces.engines.registry import load_engine
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 BATCH = 16
 ARCFACE = "research/buffalo_l"
-"""insightface's default pack, which OpenS2V's script takes."""
+"""insightface's default pack, which OpenS2V's script uses."""
 _PADDING = 0.25
 _GRAY = 128
 
 
-def measure_raft(footage: Footage, _: Features) -> dict[str, np.ndarray]:
-    """RAFT's flow between the frames that the dynamic degree looks at; shape as of `flow`'s `fast_px`.
+def measure_raft(video: DecodedVideo, _: Features) -> dict[str, np.ndarray]:
+    """RAFT's flow between the frames that the dynamic degree samples; shape as of `flow`'s `fast_px`.
 
-    As in VBench, sides are padded to multiples of eight, and the padding takes part in the fastest 5 %.
+    As in VBench, sides are padded to multiples of eight, and the padding counts for the fastest 5 %.
     """
     from likeness.evaluation.features.networks.load import raft
     from likeness.evaluation.features.networks.raft import pad_to_eight
 
-    frames = footage.frames[:: sample_interval(footage.fps)]
+    frames = video.frames[:: sample_interval(video.fps)]
     network, fast_px = raft(), []
     for start in range(0, len(frames) - 1, 4):  # Correlation volumes are large.
         pictures, _sides = pad_to_eight(_to_tensor(frames[start : start + 5], network))
@@ -41,24 +41,24 @@ def measure_raft(footage: Footage, _: Features) -> dict[str, np.ndarray]:
     return {"fast_px": np.array(fast_px, dtype=np.float32)}
 
 
-def measure_inception(footage: Footage, _: Features) -> dict[str, np.ndarray]:
+def measure_inception(video: DecodedVideo, _: Features) -> dict[str, np.ndarray]:
     """Class probabilities of all frames, (frames, 1008)."""
     from likeness.evaluation.features.networks.load import inception
 
     network = inception()
-    found = [network(pictures)[1].cpu().numpy() for pictures in _batches(footage.frames, network)]
+    found = [network(pictures)[1].cpu().numpy() for pictures in _batches(video.frames, network)]
     return {"probabilities": np.concatenate(found)}
 
 
-def measure_face_inception(footage: Footage, features: Features) -> dict[str, np.ndarray]:
+def measure_face_inception(video: DecodedVideo, features: Features) -> dict[str, np.ndarray]:
     """Inception features of each face's box, (faces, 2048), rows as in `faces`."""
     faces = features["faces"]
-    rows = [inception_of(footage.frames[frame], box) for frame, box in zip(faces["frame"], faces["box"], strict=True)]
+    rows = [inception_of(video.frames[frame], box) for frame, box in zip(faces["frame"], faces["box"], strict=True)]
     return {"features": np.array(rows, dtype=np.float32).reshape(-1, 2048)}
 
 
 def inception_of(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Inception features of what a box holds, cut at the picture's edge: (2048,)."""
+    """Inception features of the crop in a box, clipped to the image: (2048,)."""
     from likeness.evaluation.features.networks.load import inception
 
     left, top, right, bottom = np.maximum(np.round(box), 0).astype(int)
@@ -67,13 +67,13 @@ def inception_of(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
     return network(_to_tensor(crop[None], network))[0][0].cpu().numpy()
 
 
-def measure_arcface(footage: Footage, _: Features) -> dict[str, np.ndarray]:
+def measure_arcface(video: DecodedVideo, _: Features) -> dict[str, np.ndarray]:
     """ArcFace embedding of the largest face of each frame, (frames, 512), NaN where there is none."""
-    return {"embedding": np.stack([arcface_of(frame) for frame in footage.frames])}
+    return {"embedding": np.stack([arcface_of(frame) for frame in video.frames])}
 
 
 def arcface_of(picture: np.ndarray) -> np.ndarray:
-    """ArcFace embedding of the largest face, looked for again with a gray border where none is found."""
+    """ArcFace embedding of the largest face; detection is repeated with a gray border where none is found."""
     engine = load_engine(ARCFACE)
     found = _largest(engine, picture)
     if found is None:
@@ -86,18 +86,18 @@ def arcface_of(picture: np.ndarray) -> np.ndarray:
     return engine.embed(picture, found.landmarks)
 
 
-def measure_viclip(footage: Footage, _: Features) -> dict[str, np.ndarray]:
+def measure_viclip(video: DecodedVideo, _: Features) -> dict[str, np.ndarray]:
     """ViCLIP's embedding of eight frames of the video, (768,)."""
     from likeness.evaluation.features.networks.load import viclip
     from likeness.evaluation.features.networks.viclip import middle_frames, prepare
 
     network = viclip()
-    video = prepare(footage.frames[middle_frames(len(footage.frames))])
-    return {"embedding": network.embed_video(video.to(_device(network)))[0].cpu().numpy()}
+    clip = prepare(video.frames[middle_frames(len(video.frames))])
+    return {"embedding": network.embed_video(clip.to(_device(network)))[0].cpu().numpy()}
 
 
 def embed_prompt(prompt: str) -> np.ndarray:
-    """ViCLIP's embedding of a sentence, (768,)."""
+    """ViCLIP's embedding of a prompt, (768,)."""
     from likeness.evaluation.features.networks.load import viclip
     from likeness.evaluation.features.networks.viclip import read_tokenizer, tokenize
 
@@ -120,7 +120,7 @@ def _batches(frames: np.ndarray, network: "Module") -> "Iterator[Tensor]":
 
 
 def _to_tensor(frames: np.ndarray, network: "Module") -> "Tensor":
-    """(batch, 3, height, width) float from 0 to 255, where the network is."""
+    """(batch, 3, height, width) float from 0 to 255, on the network's device."""
     import torch
 
     pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
@@ -146,16 +146,16 @@ NETWORK_FEATURES = (
         name="face_inception",
         version=1,
         compute=measure_face_inception,
-        builds_on=("faces",),
+        depends_on=("faces",),
         weights=("inception",),
-        of_reference=_inception_of_reference,
+        compute_for_reference=_inception_of_reference,
     ),
     Feature(
         name="arcface",
         version=1,
         compute=measure_arcface,
         weights=("buffalo_l",),
-        of_reference=_arcface_of_reference,
+        compute_for_reference=_arcface_of_reference,
     ),
     Feature(name="viclip", version=1, compute=measure_viclip, weights=("viclip", "clip-vocabulary")),
 )

@@ -1,8 +1,8 @@
-"""Inception-v3 as the Inception Score and FID know it: TensorFlow's network of 2015-12-05, in torch-fidelity's file.
+"""Inception-v3 of the Inception Score and FID: TensorFlow's network of 2015-12-05, in torch-fidelity's file.
 
-It differs from the Inception-v3 of picture libraries: 1008 classes, averages that leave the padding out, and a maximum
-in the pooling branch of the last block (arXiv:1512.00567, and the graph `inception-2015-12-05`). Names of modules are
-those of the file. Pictures are resized as TensorFlow 1 did, without half-pixel centers.
+It differs from torchvision's Inception-v3: 1008 classes, average pooling without the padding, and maximum pooling in
+the last block (arXiv:1512.00567, and the graph `inception-2015-12-05`). Names of modules are
+those of the file. Images are resized as in TensorFlow 1, without half-pixel centers.
 """
 
 import torch

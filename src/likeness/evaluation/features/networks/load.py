@@ -1,4 +1,4 @@
-"""A network and its weights, built once in a process."""
+"""Load each network with its weights once per process."""
 
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,7 @@ def viclip() -> ViClip:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a torch file, read without running what it holds; of its part `model` where it has one.
+    """The tensors of a torch file, read with `weights_only`; those under `model` if it has that key.
 
     Raises:
         WeightsError: the file is damaged or holds more than tensors.
@@ -44,13 +44,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError) as error:
-        # torch's own message recommends to run what the file holds.
+        # torch's own message advises `weights_only=False`, which would run code in the file.
         raise WeightsError(f"{path} is no plain file of tensors ({type(error).__name__}). Pull it again.") from error
     return state.get("model", state)
 
 
 def ready(network: AnyModule, state: dict[str, Tensor], name: str) -> AnyModule:
-    """Load strictly, on the device of this machine.
+    """Load strictly, on the default device.
 
     Raises:
         WeightsError: a tensor is missing, extra or misshapen; all of them are listed.

@@ -1,6 +1,6 @@
-"""RAFT, the optical flow that VBench's dynamic degree is defined by (arXiv:2003.12039v3), for `raft-things.pth`.
+"""RAFT, the optical flow of VBench's dynamic degree (arXiv:2003.12039v3), for `raft-things.pth`.
 
-Inference alone, the full model: features at an eighth of the size, correlation of all pairs in four levels, a recurrent
+Inference of the full model: features at an eighth of the size, correlation of all pairs in four levels, a recurrent
 update, and upsampling by learned convex combinations. Names of modules are those of the published file.
 """
 
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A picture at an eighth of its size.
+    """Features at an eighth of the image size.
 
     Shapes:
         picture: (batch, 3, height, width)
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
 
 class MotionEncoder(nn.Module):
-    """Correlation and flow so far, as 128 channels of which the last two are the flow itself."""
+    """Correlation and current flow, as 128 channels of which the last two are the flow itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class GatedUpdate(nn.Module):
 
 
 class FlowHead(nn.Module):
-    """The step that the flow takes."""
+    """Predicts the update of the flow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class FlowHead(nn.Module):
 
 
 class UpdateBlock(nn.Module):
-    """One step of refinement."""
+    """One refinement step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Raft(nn.Module):
 
 
 def correlate(first: Tensor, second: Tensor) -> list[Tensor]:
-    """Products of all pairs of places, the second picture averaged to four sizes.
+    """Correlation of all pairs of pixels, the second image averaged to four sizes.
 
     Shapes:
         first, second: (batch, channels, height, width)
@@ -168,7 +168,7 @@ def correlate(first: Tensor, second: Tensor) -> list[Tensor]:
 
 
 def look_up(pyramid: list[Tensor], places: Tensor) -> Tensor:
-    """Read 9 x 9 correlations around each place at every level, bilinear, 0 outside.
+    """Sample 9 x 9 correlations around each pixel at every level, bilinear, 0 outside.
 
     Shapes:
         places: (batch, 2, height, width), x and y at an eighth of the size
@@ -197,13 +197,13 @@ def enlarge(flow: Tensor, mask: Tensor) -> Tensor:
 
 
 def grid(height: int, width: int) -> Tensor:
-    """(1, 2, height, width): the x and y of every place."""
+    """(1, 2, height, width): the x and y of every pixel."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([x, y]).float()[None]
 
 
 def pad_to_eight(frames: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Repeat the edges until 8 divides both sides, half on each side, and say what was put left and above."""
+    """Pad by edge pixels until 8 divides both sides, half on each side; also returns the padding left and above."""
     height, width = frames.shape[-2:]
     down, across = -height % 8, -width % 8
     sides = (across // 2, across - across // 2, down // 2, down - down // 2)

@@ -1,7 +1,7 @@
-"""ViCLIP, by which VBench's overall consistency compares a video with its sentence (arXiv:2307.06942v2).
+"""ViCLIP, with which VBench's overall consistency compares a video with its prompt (arXiv:2307.06942v2).
 
-A CLIP of size L/14 whose picture side reads the patches of eight frames at once, for `ViClip-InternVid-10M-FLT.pth`.
-Text is cut to 32 tokens, the last of which is always the end of the text: of a long prompt only the beginning is scored.
+A CLIP L/14 whose vision encoder reads the patches of eight frames at once, for `ViClip-InternVid-10M-FLT.pth`.
+Text is cut to 32 tokens, the last of which always ends the text: only the beginning of a long prompt is scored.
 Names of modules are those of the published file.
 """
 
@@ -27,7 +27,7 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 class QuickGelu(nn.Module):
-    """The rectifier of the first CLIP."""
+    """The activation of the original CLIP."""
 
     def forward(self, values: Tensor) -> Tensor:
         return values * torch.sigmoid(1.702 * values)
@@ -55,7 +55,7 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """Blocks under the name that the file gives them."""
+    """Blocks under the name in the weights file."""
 
     def __init__(self, width: int, depth: int, num_heads: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class VisionEncoder(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text side.
+    """CLIP's text encoder.
 
     Shapes:
         tokens: (batch, NUM_TOKENS) int
@@ -121,7 +121,7 @@ class TextEncoder(nn.Module):
 
 
 class ViClip(nn.Module):
-    """Videos and sentences as unit vectors of one space."""
+    """Embeds videos and prompts as unit vectors of one space."""
 
     def __init__(self, width: int = 1024, depth: int = 24, text_width: int = 768, text_depth: int = 12) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ def read_tokenizer(vocabulary: Path) -> Tokenizer:
 
 
 def tokenize(tokenizer: Tokenizer, text: str) -> Tensor:
-    """(1, NUM_TOKENS) int64; what does not fit is cut, and the end of the text put last."""
+    """(1, NUM_TOKENS) int64; longer text is cut, and its last token replaced by the end of the text."""
     start, end = tokenizer.token_to_id(_START), tokenizer.token_to_id(_END)
     numbers = [start, *tokenizer.encode(text, add_special_tokens=False).ids, end]
     if len(numbers) > NUM_TOKENS:
@@ -188,7 +188,7 @@ def middle_frames(num_frames: int, count: int = NUM_FRAMES) -> np.ndarray:
 
 
 def prepare(frames: np.ndarray) -> Tensor:
-    """Frames as the vision side wants them: shorter side to 224 bicubic without antialiasing, center, CLIP's colors.
+    """Preprocess frames: shorter side to 224, bicubic without antialiasing, center crop, CLIP's normalization.
 
     Shapes:
         frames: (NUM_FRAMES, height, width, 3) uint8
@@ -206,7 +206,7 @@ def prepare(frames: np.ndarray) -> Tensor:
 
 
 def _byte_letters() -> list[str]:
-    """CLIP's letter for each byte, in the order of its vocabulary: printable bytes stand for themselves."""
+    """CLIP's letter for each byte, in the order of its vocabulary; printable bytes are themselves."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(others))]

@@ -15,7 +15,7 @@ def make_references(embeddings, landmarks=None, **arrays) -> ReferenceSet:
     return ReferenceSet(embeddings=embeddings, landmarks=landmarks, arrays=arrays)
 
 
-def make_view(
+def make_inputs(
     embeddings=None, references=None, landmarks=None, features=None, person=None, gallery=None, **more
 ) -> MetricInputs:
     """A view of one face a frame; a row of NaN has none."""

@@ -5,7 +5,7 @@ import pytest
 from likeness.evaluation.inputs import reference_matching
 from likeness.evaluation.inputs.folders import find_videos, is_hidden
 from likeness.evaluation.inputs.manifest import read_request
-from likeness.evaluation.inputs.reference_matching import find_people, find_prompt, plain
+from likeness.evaluation.inputs.reference_matching import find_prompt, find_references, remove_trigger_words
 from likeness.identity.prompt import TRIGGER
 
 MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(20)
@@ -48,7 +48,7 @@ def test_every_file_of_a_folder_is_taken_or_listed_with_its_reason(folder):
     assert reasons[".DS_Store"] == "hidden file"
     assert "a picture" in reasons["cover.webp"]
     assert "a picture" in reasons["cover.png"]
-    assert reasons["voice.m4a"] == "sound"
+    assert reasons["voice.m4a"] == "an audio file"
     assert "not a video (.json)" in reasons["a.json"]
     assert "folder" in reasons["more"]
     assert {file.path: file.is_video for file in skipped if file.is_video} == {f"{folder}/gone.mp4": True}
@@ -58,7 +58,7 @@ def test_a_pipe_is_listed_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     videos, (skipped,) = find_videos(tmp_path)
     assert not videos
-    assert skipped.reason == "no regular file"
+    assert skipped.reason == "not a regular file"
 
 
 def test_a_name_that_is_no_utf8_is_listed_as_text(tmp_path):
@@ -73,7 +73,7 @@ def test_hidden_files_and_folders_are_nobodys_pictures(tmp_path):
     (tmp_path / "._ann.png").write_bytes(b"attributes")
     (tmp_path / ".thumbnails").mkdir()
     (tmp_path / ".thumbnails" / "x.png").write_bytes(b"picture")
-    assert find_people(tmp_path) == {"ann": (tmp_path / "ann.png",)}
+    assert find_references(tmp_path) == {"ann": (tmp_path / "ann.png",)}
     assert is_hidden(tmp_path / "._ann.png")
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_sentence_is_no_prompt(monkeypatch, tmp_path, prompt):
 
 
 def test_half_a_surrogate_pair_becomes_text():
-    assert plain("a woman img \ud800 waves") == "a woman ? waves"
+    assert remove_trigger_words("a woman img \ud800 waves") == "a woman ? waves"
 
 
 def test_the_trigger_word_is_that_of_prompts():

@@ -1,4 +1,4 @@
-"""Which face engines an evaluation uses: one says who a face is, one where its landmarks are; both can be the same."""
+"""The face engines of an evaluation: one for identity, one for landmarks; both can be the same."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from likeness.weights import locate
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Engines:
-    """Names of engines. A record and not the engines themselves, so that it reaches worker processes."""
+    """Names of the engines; names can be pickled for worker processes, engines cannot."""
 
     identity: str
-    """Finds faces and gives embeddings; similarities, distances and rates come from it."""
+    """Detects and embeds faces, for similarities, distances and rates."""
     landmarks: str
-    """Gives the five landmarks of face motion."""
+    """Gives the five landmarks for face motion."""
 
     @property
     def are_separate(self) -> bool:
@@ -31,7 +31,7 @@ class Engines:
 
 
 def choose_engines(engine: str | None = None, landmark_engine: str | None = None) -> Engines:
-    """Engines by their names, short ones included; the default engine for both where none is named.
+    """Resolve names of engines, short ones included; None is the default engine.
 
     Raises:
         ConfigError: No engine has that name.
@@ -44,10 +44,10 @@ def choose_engines(engine: str | None = None, landmark_engine: str | None = None
 
 
 def check_weights(engines: Engines) -> None:
-    """Look for the models of both engines before any video is opened.
+    """Check that the models of both engines are installed.
 
     Raises:
-        WeightsError: Some are not here; all of them are named.
+        WeightsError: Some are missing; the message lists all of them.
     """
     problems: dict[str, str] = {}
     lacking = []

@@ -1,7 +1,7 @@
-"""Automatic figures of the same videos, read from CSV, JSON or Parquet, to be held against what people say.
+"""Read automatic metrics of a study's videos from CSV, JSON or Parquet, to correlate them with ratings.
 
-A table has a row for each video: `system`, `video` (or `name`), and columns of numbers. The JSON of
-`likeness eval` is read as it is.
+A table has a row for each video: `system`, `video` (or `name`), and columns of numbers. `evaluation.json` of
+`likeness eval` is supported.
 """
 
 import csv
@@ -14,38 +14,38 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError, ResourceError
-from likeness.evaluation.inputs.reference_matching import title_of
+from likeness.evaluation.inputs.reference_matching import normalize_name
 
-Figures = dict[str, dict[tuple[str, str], float]]
+MetricTable = dict[str, dict[tuple[str, str], float]]
 """Metric -> (system, video) -> number."""
 
 
-def read_figures(path: Path) -> Figures:
-    """Read a table of figures.
+def read_metric_table(path: Path) -> MetricTable:
+    """Read a table of metrics.
 
     Raises:
-        ConfigError: The file is no such table.
+        ConfigError: The file is not such a table.
         ResourceError: It is Parquet and the reader is not installed.
     """
     readers = {".csv": _read_csv, ".json": _read_json, ".parquet": _read_parquet}
     if path.suffix.lower() not in readers:
-        raise ConfigError(f"{path} is not read as figures; use {', '.join(readers)}.")
+        raise ConfigError(f"{path} is not a table of metrics; use {', '.join(readers)}.")
     try:
         rows = readers[path.suffix.lower()](path)
-        figures = _collect(rows)
+        table = _collect(rows)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} cannot be read as figures ({error}). A row for each video is needed: system, video, numbers."
+            f"{path} cannot be read as metrics ({error}). A row for each video is needed: system, video, numbers."
         ) from error
-    if not figures:
+    if not table:
         raise ConfigError(
-            f"{path} holds no figures. A row for each video is needed: `system`, `video`, and columns of numbers."
+            f"{path} holds no metrics. A row for each video is needed: `system`, `video`, and columns of numbers."
         )
-    return figures
+    return table
 
 
-def _collect(rows: Iterable[Mapping[str, Any]]) -> Figures:
-    figures: Figures = {}
+def _collect(rows: Iterable[Mapping[str, Any]]) -> MetricTable:
+    table: MetricTable = {}
     for row in rows:
         system, video = row.get("system"), row.get("video") or row.get("name")
         if not system or not video:
@@ -54,11 +54,11 @@ def _collect(rows: Iterable[Mapping[str, Any]]) -> Figures:
             number = _number(text)
             if metric in ("system", "video", "name") or number is None:
                 continue
-            own, key = figures.setdefault(metric, {}), (str(system), title_of(str(video)))
+            own, key = table.setdefault(metric, {}), (str(system), normalize_name(str(video)))
             if key in own:
                 raise ValueError(f"`{video}` of `{system}` has several rows with `{metric}`")
             own[key] = number
-    return figures
+    return table
 
 
 def _number(text: Any) -> float | None:
