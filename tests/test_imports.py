@@ -35,7 +35,7 @@ def test_faces_load_no_deep_learning_framework():
 
 
 def test_prompts_and_settings_are_checked_without_a_deep_learning_framework():
-    statement = "import likeness.generation.prompts, likeness.generation.settings, likeness.generation.shapes"
+    statement = "import likeness.generation.inputs.prompts, likeness.generation.inputs.settings, likeness.generation.sampling.shape_control"
     assert not loaded_after(statement) & {"torch", "diffusers", "transformers"}
 
 

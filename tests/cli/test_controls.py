@@ -71,7 +71,7 @@ def test_the_error_names_the_option_that_chooses_among_faces(tmp_path, monkeypat
         return ()
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("likeness.generation.inputs.people.references.choose_person", read)
+    monkeypatch.setattr("likeness.generation.inputs.references.choose_person", read)
     for name in ("me.jpg", "group.jpg"):
         (tmp_path / name).write_bytes(b"read by the function above")
     words = ["generate", "a man img1 and a woman img2 nod", "--face", "me.jpg", "--second-face", "group.jpg"]

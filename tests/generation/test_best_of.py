@@ -25,7 +25,7 @@ def scripted(monkeypatch):
     """Previews and finished clips score what the test says, in the order in which they are judged."""
 
     def script(previews, finished):
-        for module, scores in (("best_of", iter(previews)), ("likeness", iter(finished))):
+        for module, scores in (("sampling.best_of", iter(previews)), ("likeness", iter(finished))):
             name = f"likeness.generation.{module}.measure"
 
             def measure(frames, _, scores=scores):

@@ -51,7 +51,7 @@ def test_who_is_named_first_is_expected_at_the_left(face_of):
     assert areas_of(request(face_of, "a woman img2 smiles at a man img1")) == HALVES[::-1]
     free = assign_regions(request(face_of), own_positions=False)
     assert free.regions is not None
-    assert free.regions.across == 1
+    assert free.regions.cross_region_weight == 1
 
 
 def test_each_is_held_against_their_own_reference():
