@@ -61,6 +61,16 @@ def test_bad_stories_are_refused(content, words, code, sentence, tmp_path, monke
     assert not (tmp_path / "runs").exists()
 
 
+def test_prompts_of_a_story_are_checked_for_its_method(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "story.toml").write_text('[[shots]]\nprompt = "a man nods"')
+    words = ["story", "story.toml", "--face", "absent.png"]
+    assert main(words) == 3
+    assert "Shot 1: " in capsys.readouterr().err
+    assert main([*words, "--method", "fantasy_id"]) == 3
+    assert "absent.png" in capsys.readouterr().err
+
+
 def test_the_error_names_the_option_that_chooses_among_faces(tmp_path, monkeypatch, capsys):
     seen = []
 

@@ -35,6 +35,12 @@ REFUSED = {
     "a method": ["generate", PROMPT, "--face", "me.jpg", "--method", "magic"],
     "a preset": ["generate", PROMPT, "--face", "me.jpg", "--preset", "tinny"],
     "an adapter": ["generate", PROMPT, "--face", "me.jpg", "--adapter", "absent"],
+    "a file of vertices that is not there": [
+        "generate", PROMPT, "--face", "me.jpg", "--method", "fantasy_id", "--preset", "research", "--shape", "flame:no.ply",
+    ],
+    "a source of shapes": [
+        "generate", PROMPT, "--face", "me.jpg", "--method", "fantasy_id", "--preset", "research", "--shape", "no.ply",
+    ],
     "a story that is not there": ["story", "absent.toml"],
     "a story's picture": ["story", "story.toml", "--face", "absent.jpg"],
     "a story's pick with a character": ["story", "story.toml", "--character", "ana", "--pick", "1"],

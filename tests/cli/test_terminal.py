@@ -5,7 +5,7 @@ import io
 import pytest
 
 from likeness.cli import main
-from likeness.cli.terminal import printable, say
+from likeness.cli.console.terminal import printable, say
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from likeness.generation.outputs.page import ReportItem, write_report
 from likeness.generation.outputs.plots import plot_similarity, write_contact_sheet
 from likeness.generation.outputs.save import save_or_rescue
 from likeness.generation.sampling.best_of import Candidate, record_search
-from likeness.generation.sampling.search import Search
+from likeness.generation.inputs.search import Search
 from likeness.media import resize, write_image
 from likeness.puppets import sample_image, sample_person
 from likeness.records import Clip, Face

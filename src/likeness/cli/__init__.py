@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from likeness import __version__
-from likeness.cli.terminal import say
+from likeness.cli.console.terminal import say
 from likeness.errors import LikenessError, ResourceError
 
 FAMILIES = (

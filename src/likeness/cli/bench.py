@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.progress import printable
+from likeness.cli.console.terminal import printable
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -44,13 +44,13 @@ def create(
 ) -> None:
     """Make a benchmark: references, sentences, seeds."""
     from likeness.app.bench.protocols import read_protocol, with_prompts
-    from likeness.cli.progress import spinner
+    from likeness.cli.console.progress import spinner
 
     recipe = read_protocol(protocol)
     if prompts:
         recipe, notes = with_prompts(recipe, prompts)
         for note in notes:
-            print(printable(note), file=sys.stderr)
+            print(printable(note, lines=False), file=sys.stderr)
     with spinner("Reading the faces", is_quiet=as_json):
         from likeness.app.bench.create import create_bench
 
@@ -85,8 +85,8 @@ def run(
 ) -> None:
     """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
     from likeness.app.bench.manifest import Bench, run_lock
+    from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import load
-    from likeness.cli.progress import progress, spinner
 
     Bench.load(bench)
     system = name or f"{preset}-{method}"
@@ -135,7 +135,7 @@ def report(
         print(json.dumps(made.to_dict()))
         return
     for system, values in made.means.items():
-        print(f"{printable(system)}:")
+        print(f"{printable(system, lines=False)}:")
         for metric, value in values.items():
             print(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
     print(page)
@@ -143,8 +143,8 @@ def report(
 
 def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
     from likeness.app.bench.run import score_bench
+    from likeness.cli.console.progress import progress
     from likeness.cli.eval import tell_failed
-    from likeness.cli.progress import progress
 
     with progress("Measuring", last="Measured", is_quiet=as_json) as on_video:
         result = score_bench(bench, system, on_video=on_video)

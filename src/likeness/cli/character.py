@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.options import Overwrite
-from likeness.cli.terminal import printable, say
+from likeness.cli.console.options import Overwrite
+from likeness.cli.console.terminal import printable, say
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.terminal import say
+from likeness.cli.console.terminal import say
 
 
 def register(app: typer.Typer) -> None:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from likeness.cli.options import MemoryGb
-from likeness.cli.terminal import printable
+from likeness.cli.console.options import MemoryGb
+from likeness.cli.console.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what this machine can run, and which weights are here."""
-    from likeness.cli.progress import spinner
+    from likeness.cli.console.progress import spinner
 
     with spinner("Looking around", is_quiet=as_json):
         from likeness.app.doctor import examine

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.terminal import printable, say
+from likeness.cli.console.terminal import printable, say
 
 if TYPE_CHECKING:
     from likeness.evaluation.evaluate import EvaluationSettings
@@ -143,7 +143,7 @@ def _measure(
 ) -> "EvaluationResult":
     from dataclasses import replace
 
-    from likeness.cli.progress import progress
+    from likeness.cli.console.progress import progress
     from likeness.evaluation.evaluate import evaluate as run
 
     with progress("Measuring videos", last="Scoring", is_quiet=is_quiet) as on_progress:
@@ -209,7 +209,7 @@ def _words(told: str, option: str) -> list[str]:
 def _run_vbench(
     result: "EvaluationResult", output: Path, dimensions: list[str], *, is_quiet: bool
 ) -> "EvaluationResult":
-    from likeness.cli.progress import progress
+    from likeness.cli.console.progress import progress
     from likeness.evaluation.vbench.environment import environment, executable
     from likeness.evaluation.vbench.run import add_vbench, run_vbench
 

@@ -88,7 +88,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check every byte of the weights that are here against their checksums."""
-    from likeness.cli.progress import spinner
+    from likeness.cli.console.progress import spinner
     from likeness.errors import WeightsError
 
     with spinner("Reading", is_quiet=as_json):

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.options import MAX_FAMILY_SEED, Overwrite
-from likeness.cli.terminal import say
+from likeness.cli.console.options import MAX_FAMILY_SEED, Overwrite
+from likeness.cli.console.terminal import say
 
 if TYPE_CHECKING:
     from likeness.puppets import PuppetClip

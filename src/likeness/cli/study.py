@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.progress import printable
+from likeness.cli.console.terminal import printable
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -48,7 +48,7 @@ def create(
     from likeness.app.study.create import StudyOptions, create_study
     from likeness.app.study.pairing import pair_videos, read_systems
     from likeness.app.study.questions import read_questionnaire
-    from likeness.cli.progress import progress
+    from likeness.cli.console.progress import progress
 
     sets = pair_videos(read_systems(systems), references, manifest=manifest, allow_missing=allow_missing)
     options = StudyOptions(num_checks=checks, videos_per_rater=per_rater)
@@ -150,7 +150,7 @@ def report(
         cells = [
             f"{name} {made.ratings[name][system].mean.value:.2f}" for name in (*loaded.questionnaire.names, OVERALL)
         ]
-        print(f"{printable(system)}: {', '.join(cells)}")
+        print(f"{printable(system, lines=False)}: {', '.join(cells)}")
     raters = made.raters
     print(
         f"{len(raters.used)} of {raters.total} raters count ({len(raters.failed_checks)} failed checks, "

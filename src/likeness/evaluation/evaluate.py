@@ -47,7 +47,7 @@ from likeness.weights import sha256_of
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
-"""Called with the videos done and all videos whenever one is done; `likeness.cli.progress` shows the time left."""
+"""Called with the videos done and all videos whenever one is done; `likeness.cli.console.progress` shows the time left."""
 
 
 MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))

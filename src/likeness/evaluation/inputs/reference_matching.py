@@ -10,13 +10,12 @@ from unicodedata import category, normalize
 
 from likeness.errors import ConfigError, LikenessError
 from likeness.evaluation.inputs.folders import PICTURES, VIDEOS, entries, files_in, is_hidden
+from likeness.identity.prompt import TRIGGER
 
 __all__ = ["PICTURES", "VIDEOS", "files_in"]
 
 logger = logging.getLogger(__name__)
 
-TRIGGER = "img"
-"""`likeness.identity.prompt.TRIGGER`, which brings torch; what is checked first must not wait for that."""
 _LISTED = 5
 
 Cases = dict[str, tuple[tuple[Path, ...], str | None]]

@@ -15,34 +15,13 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
-from likeness.adapters.conditioning.regions import Regions
 from likeness.errors import ConfigError, SamplingError
+from likeness.generation.inputs.request import GenerationRequest
 from likeness.generation.inputs.settings import GenerationSettings
 from likeness.methods.method import Method
-from likeness.records import Face
 
 StepCallback = Callable[[int, int], None]
 """Called after each denoising step with the number of steps done and of all steps."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GenerationRequest:
-    """One clip of a batch."""
-
-    prompt: str
-    references: tuple[Face, ...]
-    seed: int = 0
-    character: dict[str, Any] | None = None
-    """What `Character.describe` says, where the references are those of one."""
-    others: tuple[tuple[Face, ...], ...] = ()
-    """References of the second person and those after, where several are shown."""
-    regions: Regions | None = None
-    """Where several people are."""
-
-    @property
-    def people(self) -> tuple[tuple[Face, ...], ...]:
-        """References of everyone, in the order of their numbers."""
-        return (self.references, *self.others)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

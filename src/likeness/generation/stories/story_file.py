@@ -1,7 +1,7 @@
-"""Stories as files: several shots of one character in TOML or JSON. `telling.py` makes the videos.
+"""Stories as files: several shots of one character in TOML or JSON. `render.py` makes the videos.
 
-Settings at the top of the file hold for every shot, a shot may change them, and every shot starts from the story's
-seed unless it has its own: then a shot that is moved or added changes no other.
+Settings at the top of the file apply to every shot, and a shot may override them. Every shot uses the story's seed unless it has
+its own, so that moving or adding a shot changes no other.
 """
 
 import difflib
@@ -16,9 +16,9 @@ from pydantic import Field
 from likeness.config import Settings, apply_overrides, build
 from likeness.errors import ConfigError, PromptError
 from likeness.generation.inputs.prompts import check_prompt
+from likeness.generation.inputs.search import MAX_SEED, Search
 from likeness.generation.inputs.settings import GenerationSettings, resolve_settings
 from likeness.generation.loading.presets import Preset
-from likeness.generation.sampling.search import MAX_SEED, Search
 
 MAX_SHOTS = 100
 MAX_FRAMES = 5000
@@ -127,28 +127,30 @@ def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None
         raise ConfigError(f"{where}: unknown setting `{name}`. {advice}")
 
 
-def decide_shots(story: Story, preset: Preset) -> list[tuple[GenerationSettings, Search]]:
-    """Say how each shot is made, before any model is loaded.
+def resolve_shots(
+    story: Story, preset: Preset, *, method: str | type = "magic_mirror"
+) -> list[tuple[GenerationSettings, Search]]:
+    """Resolve the settings of each shot, before any model is loaded.
 
     Raises:
         ConfigError: A setting is out of range; the message names the shot.
         PromptError: A prompt lacks the trigger word; the message names the shot.
     """
-    decided = []
+    resolved = []
     for number, shot in enumerate(story.shots, start=1):
         own = shot.model_dump(exclude={"prompt", "seed"}, exclude_none=True)
         chosen = {**story.defaults, **own}
         try:
-            check_prompt(shot.prompt)
+            check_prompt(shot.prompt, method=method)
             search = Search.of(chosen.pop("best_of", 1), chosen.pop("min_similarity", None))
             search.check_seed(story.seed if shot.seed is None else shot.seed)
-            decided.append((resolve_settings(preset, chosen), search))
+            resolved.append((resolve_settings(preset, chosen), search))
         except (ConfigError, PromptError) as error:
             raise type(error)(f"Shot {number}: {error}") from error
-    frames = sum(settings.frames for settings, _ in decided)
+    frames = sum(settings.frames for settings, _ in resolved)
     if frames > MAX_FRAMES:
         raise ConfigError(
-            f"The {len(decided)} shots have {frames} frames together; at most {MAX_FRAMES} are joined. "
+            f"The {len(resolved)} shots have {frames} frames together; at most {MAX_FRAMES} are joined. "
             "Make fewer or shorter shots, or several stories."
         )
-    return decided
+    return resolved

@@ -32,8 +32,3 @@ def spinner(label: str, *, is_quiet: bool = False) -> Iterator[None]:
     console = Console(stderr=True, quiet=is_quiet)
     with console.status(label):
         yield
-
-
-def printable(text: str) -> str:
-    """Text from files and names as a terminal can show it: control characters, which it would obey, as escapes."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
