@@ -5,7 +5,7 @@ from likeness.faces import read_face
 from likeness.generation import GenerationRequest
 from likeness.generation.inputs.multi_person import areas_of, assign_regions
 from likeness.generation.inputs.prompts import check_prompt, place_trigger
-from likeness.generation.outputs.similarity import faces_in
+from likeness.generation.outputs.similarity import faces_in, measure_clip
 from likeness.puppets import sample_image, sample_person, sample_two_person_clip
 
 BOTH = "a man img1 nods and a woman img2 smiles"

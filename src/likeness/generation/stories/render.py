@@ -43,7 +43,9 @@ class Generator(Protocol):
     preset: Preset
     method: Any
     weights: dict[str, str]
-    generate_many: Generate
+
+    @property
+    def generate_many(self) -> Generate: ...
 
     def check_length(self, prompt: str, num_references: int) -> None: ...
 
