@@ -121,7 +121,7 @@ def rises(values: Sequence[float]) -> float:
 
 
 def draw_sheet(people: Sequence[tuple[Face, Sequence[SliderStep]]], *, cell_px: int = 128) -> NDArray[np.uint8]:
-    """Lay out two rows a person: the reference and a frame at each setting, and under them the heads that were encoded."""
+    """Two rows for each person: the reference and a frame at each setting, then the encoded heads."""
     rows, labels = [], []
     for face, steps in people:
         rows.append([face.crop, *(step.frames[len(step.frames) // 2] for step in steps)])

@@ -1,4 +1,4 @@
-"""`likeness bench`: a published protocol over one's own pictures, run by any method."""
+"""`likeness bench`: run a published protocol on your own pictures with any method."""
 
 import sys
 from pathlib import Path
@@ -90,7 +90,7 @@ def run(
 
     Bench.load(bench)
     system = name or f"{preset}-{method}"
-    with run_lock(bench, system):  # Before the models are loaded: another process may have it.
+    with run_lock(bench, system):  # Checked before the models are loaded: another process may hold it.
         pass
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter)
@@ -118,7 +118,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Lay all measured runs side by side."""
+    """Compare all measured runs on one page."""
     import json
 
     from likeness.app.bench.manifest import CASES, MANIFEST, Bench
@@ -144,7 +144,7 @@ def report(
 def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
     from likeness.app.bench.run import score_bench
     from likeness.cli.console.progress import progress
-    from likeness.cli.eval import tell_failed
+    from likeness.cli.eval import report_failed
 
     with progress("Measuring", last="Measured", is_quiet=as_json) as on_video:
         result = score_bench(bench, system, on_video=on_video)
@@ -153,18 +153,18 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
         import json
 
         scores = {metric: summary.mean for metric, summary in own.scores.items()}
-        told = {
+        record = {
             "run": system,
             "made": made,
             "videos": own.num_videos,
             "failed": own.num_failed,
             "scores": scores,
         }
-        print(json.dumps(told))
+        print(json.dumps(record))
     else:
         measured = own.num_videos - own.num_failed
         print(
             f"{system}: {made} videos made now, {measured} of {own.num_videos} measured. "
             f"Next: `likeness bench report {bench}`"
         )
-    tell_failed(result.videos, is_quiet=as_json)
+    report_failed(result.videos, is_quiet=as_json)

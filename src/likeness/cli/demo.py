@@ -1,4 +1,4 @@
-"""`likeness demo`: the main job on people who need no permission, with a page that shows the result."""
+"""`likeness demo`: videos of a puppet and of a public-domain photograph, with a page of results."""
 
 from pathlib import Path
 from typing import Annotated

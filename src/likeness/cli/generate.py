@@ -173,14 +173,14 @@ def generate(
     with spinner("Verifying and loading the models" if verify else "Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb, verify=verify)
     from likeness.generation.inputs.multi_person import build_request
-    from likeness.generation.outputs.save import save_or_rescue
+    from likeness.generation.outputs.save import save_with_fallback
 
     likeness.check_enlarged(num_frames, enlarge, num_people=len(named))
     request = build_request(prompt, people, seed=seed)
     with progress("Denoising", is_quiet=as_json) as on_step:
         # The loaded method supplies the defaults of `identity_scale` and `identity_branch`.
         clip = likeness.generate_best(request, likeness.settings(**choices), search, on_step=on_step)
-    save_or_rescue(clip, output, enlarge=enlarge, overwrite=overwrite)
+    save_with_fallback(clip, output, enlarge=enlarge, overwrite=overwrite)
     say(_to_json(clip, output) if as_json else f"{output}: {describe(clip)}")
 
 

@@ -1,4 +1,4 @@
-"""`likeness models`: which weights can be used, which are here, and how to bring the others."""
+"""`likeness models`: list weights, download them, and check them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,7 +109,7 @@ def _all_names() -> list[str]:
 
 
 def _is_started(name: str) -> bool:
-    """Something of these weights is here; what was never pulled is no problem."""
+    """Whether any file of these weights is installed; weights that were never pulled are no problem."""
     return any(file.path.is_file() for file in _entry(name).files)
 
 
@@ -126,7 +126,7 @@ def _describe(name: str) -> dict[str, Any]:
 
     try:
         item = weights.entry(name)
-    except WeightsError as error:  # A damaged list of checksums is worth a row, not the end of the table.
+    except WeightsError as error:  # A damaged list of checksums gives a row, not the end of the table.
         return {
             "name": name,
             "purpose": "",

@@ -1,4 +1,4 @@
-"""`likeness story`: several shots of one character from one file, joined into one video."""
+"""`likeness story`: render several shots of one character from one file and join them."""
 
 from pathlib import Path
 from typing import Annotated

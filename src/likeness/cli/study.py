@@ -1,4 +1,4 @@
-"""`likeness study`: ask people about videos, blind, and sum up what they say."""
+"""`likeness study`: blind user studies of videos, and reports of their answers."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,7 @@
 """Generate a video from a picture of a face and a prompt, in one call.
 
-`Likeness` holds a stock diffusers pipeline with a method attached. It reads faces, checks and records settings, and measures
-identity similarity. The denoising loop is the pipeline's own.
+`Likeness` holds a stock diffusers pipeline with a method attached. It reads faces, checks and records settings, and
+measures identity similarity. The denoising loop is the pipeline's own.
 """
 
 from collections.abc import Sequence
@@ -82,8 +82,8 @@ class Likeness:
             adapter: Folder or hub name of the method's weights; by default the folder inside the backbone's.
             device: A torch device; `auto` uses a GPU if there is one.
             memory_gb: Plan for a card with this much memory; by default for the present one.
-            verify: Read every byte of the weights and compare checksums first; by default a large file is read again only if
-                its size or time changed.
+            verify: Read every byte of the weights and compare checksums first; by default a large file is read again
+                only if its size or time changed.
 
         Raises:
             ConfigError: The preset or method does not exist.
@@ -246,8 +246,8 @@ class Likeness:
     ) -> list[Clip]:
         """Make several clips in one batch: faster for each, and the same videos up to rounding.
 
-        Every request needs the same number of references. `is_measured=False` omits the similarity. A `judge` sees the predicted
-        first frame of a single request and may end it with `Rejected`.
+        Every request needs the same number of references. `is_measured=False` omits the similarity. A `judge` sees the
+        predicted first frame of a single request and may end it with `Rejected`.
         """
         settings = settings or self.settings()
         refuse_frames(self.pipeline.transformer, settings.frames)

@@ -65,8 +65,8 @@ def assign_regions(request: GenerationRequest, own_positions: bool) -> Generatio
     request.regions.check(len(request.people))
     if own_positions and request.regions.areas is not None:
         raise ConfigError(
-            "This backbone shows people side by side, in the order in which the prompt names them, and cannot place them "
-            "in regions. Leave `regions` out, or use another preset."
+            "This backbone shows people side by side, in the order in which the prompt names them, and cannot place "
+            "them in regions. Leave `regions` out, or use another preset."
         )
     return request
 

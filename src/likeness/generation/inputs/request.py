@@ -15,13 +15,13 @@ class GenerationRequest:
     references: tuple[Face, ...]
     seed: int = 0
     character: dict[str, Any] | None = None
-    """What `Character.describe` says, where the references are those of one."""
+    """`Character.describe()`, if the references are those of a character."""
     others: tuple[tuple[Face, ...], ...] = ()
-    """References of the second person and those after, where several are shown."""
+    """References of the second and further people."""
     regions: Regions | None = None
-    """Where several people are."""
+    """Regions of several people."""
 
     @property
     def people(self) -> tuple[tuple[Face, ...], ...]:
-        """References of everyone, in the order of their numbers."""
+        """References of all people, in the order of their numbers."""
         return (self.references, *self.others)

@@ -96,7 +96,8 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
         found = config.get("_class_name", kind.__name__)
         if found != kind.__name__:
             raise WeightsError(
-                f"The adapter at {folder} is of {found}, not of {kind.__name__}. {_name(found)} or name another adapter."
+                f"The adapter at {folder} is of {found}, not of {kind.__name__}. "
+                f"{_name(found)} or name another adapter."
             )
         with torch.device("meta"):
             empty: Any = kind.from_config(config)

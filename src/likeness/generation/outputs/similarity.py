@@ -1,8 +1,8 @@
 """Identity similarity of a clip: each frame's face embedding compared with the reference embedding.
 
-dlib's recognizer embeds each frame; the reference is the mean of the references' embeddings. A frame without a face has the
-distance NaN: it lowers the face rate and does not enter the mean. In `tiny` the recognizer is the network that also conditions
-the method (docs/evidence.md).
+dlib's recognizer embeds each frame; the reference is the mean of the references' embeddings. A frame without a face has
+the distance NaN: it lowers the face rate and does not enter the mean. In `tiny` the recognizer is the network that also
+conditions the method (docs/evidence.md).
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,8 +60,8 @@ def measure_clip(
     """Compare every frame with the references.
 
     Returns:
-        The similarity of the clip and, for several people, that of each. A frame of several people has the largest distance
-        of its faces, and none if one of them was not found.
+        The similarity of the clip and, for several people, that of each. The distance of a frame is the largest of its
+        people, and NaN if one of them was not found.
     """
     if len(people) == 1:
         return measure_similarity(frames, people[0]), ()

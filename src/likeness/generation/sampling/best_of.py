@@ -1,10 +1,10 @@
 """The best of several seeds by identity similarity, with early rejection.
 
-Candidates run one after the other. After half of its steps the predicted first frame of a candidate is decoded and compared
-with the reference. A candidate with a lower similarity there than the best so far is rejected, which saves its remaining steps
-and the decoding of its video. Equal similarities (or no face in either frame) reject nothing. The first finished candidate that
-reaches `min_similarity` ends the search. Of equal results the first is returned; if none reaches the threshold, the best one is
-returned with a warning.
+Candidates run one after the other. After half of its steps the predicted first frame of a candidate is decoded and
+compared with the reference. A candidate with a lower similarity there than the best so far is rejected, which saves its
+remaining steps and the decoding of its video. Equal similarities (or no face in either frame) reject nothing. The first
+finished candidate that reaches `min_similarity` ends the search. Of equal results the first is returned; if none
+reaches the threshold, the best one is returned with a warning.
 """
 
 import logging
@@ -124,7 +124,7 @@ def _judge(
 
 
 def offset_progress(on_step: StepCallback, before: int, total: int) -> StepCallback:
-    """Report steps of one clip as steps of a longer job, apart from its last one, which the caller reports at the end."""
+    """Report steps of one clip as steps of a longer job; the caller reports the last step of the job itself."""
 
     def report(done: int, _total: int) -> None:
         if before + done < total:
@@ -158,6 +158,6 @@ def record_search(candidates: list[Candidate], search: Search, settings: Generat
 
 def _none_passed(best: Candidate, candidates: list[Candidate], search: Search) -> str:
     return (
-        f"No candidate of {len(candidates)} reached similarity {search.min_similarity:.2f}: the best, seed {best.seed}, "
-        f"has {best.similarity:.2f} and is given. Try more with `best_of`, other pictures or a lower threshold."
+        f"No candidate of {len(candidates)} reached similarity {search.min_similarity:.2f}: the best, "
+        f"seed {best.seed}, has {best.similarity:.2f} and is given. Try more with `best_of`, other pictures or a lower threshold."
     )

@@ -49,8 +49,8 @@ def check_shape(
     kind, _, rest = shape.partition(":")
     if is_moved and kind in _OTHER_TOPOLOGIES:
         raise ConfigError(
-            f"A slider of the face's shape was set, and `{shape}` gives heads of another topology than sliders move. Leave "
-            "the sliders out, or use `--shape learned`."
+            f"A slider of the face's shape was set, and `{shape}` gives heads of another topology than sliders move. "
+            "Leave the sliders out, or use `--shape learned`."
         )
     if kind == "mean_head":
         from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch  # It imports a face engine.

@@ -1,7 +1,7 @@
 """Render the shots of a story and join them into one video.
 
-Finished shots are kept if their prompt, settings, references, weights and software are unchanged. The joined video, sheet, plot
-and page are made from the files of the shots, so they do not depend on which shots were kept.
+Finished shots are kept if their prompt, settings, references, weights and software are unchanged. The joined video,
+sheet, plot and page are made from the files of the shots, so they do not depend on which shots were kept.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from likeness.generation.loading.presets import Preset
 from likeness.generation.outputs.destinations import record_file
 from likeness.generation.outputs.folders import STORY_RECORD, check_story_folder
 from likeness.generation.outputs.provenance import describe_software
-from likeness.generation.outputs.save import read_clip, save_or_rescue
+from likeness.generation.outputs.save import read_clip, save_with_fallback
 from likeness.generation.sampling.best_of import Generate, choose_best, offset_progress
 from likeness.generation.sampling.sample import StepCallback
 from likeness.generation.stories.page import show_story
@@ -32,7 +32,7 @@ from likeness.records import Clip, Face
 from likeness.weights import sha256_of
 
 StoryCallback = Callable[[int, int, bool], None]
-"""Called before each shot with its number, their count, and whether it is kept from before."""
+"""Called before each shot with its number, the number of shots, and whether it is kept."""
 LOCK = ".story.lock"
 """Held while a story is rendered in its folder."""
 
@@ -154,7 +154,7 @@ def _make_shots(
         file = folder / f"shot_{index + 1:02d}_{plan.fingerprint[:8]}.mp4"
         if before is None:
             report = on_step and offset_progress(on_step, sum(costs[:index]), sum(costs))
-            save_or_rescue(_make(generator, plan, report), file)
+            save_with_fallback(_make(generator, plan, report), file)
         elif before.file != file.name:
             for source in (folder / before.file, record_file(folder / before.file)):
                 write_bytes(file.with_suffix(source.suffix), source.read_bytes())
