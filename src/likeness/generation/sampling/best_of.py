@@ -159,5 +159,6 @@ def record_search(candidates: list[Candidate], search: Search, settings: Generat
 def _none_passed(best: Candidate, candidates: list[Candidate], search: Search) -> str:
     return (
         f"No candidate of {len(candidates)} reached similarity {search.min_similarity:.2f}: the best, "
-        f"seed {best.seed}, has {best.similarity:.2f} and is given. Try more with `best_of`, other pictures or a lower threshold."
+        f"seed {best.seed}, has {best.similarity:.2f} and is given. "
+        "Try more with `best_of`, other pictures or a lower threshold."
     )
