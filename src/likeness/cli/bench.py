@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.console.terminal import printable
+from likeness.cli.console.terminal import printable, say
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -61,7 +61,7 @@ def create(
         print(json.dumps({"bench": str(output), **bench.model_dump(mode="json")}))
         return
     fewer = "" if bench.is_complete else f" (the protocol wants {recipe.num_identities})"
-    print(
+    say(
         f"{output}: {len(bench.identities)} people{fewer}, {len(bench.cases)} videos to make. "
         f"Next: `likeness bench run {output}`"
     )
@@ -135,10 +135,10 @@ def report(
         print(json.dumps(made.to_dict()))
         return
     for system, values in made.means.items():
-        print(f"{printable(system, lines=False)}:")
+        say(f"{printable(system, lines=False)}:")
         for metric, value in values.items():
-            print(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
-    print(page)
+            say(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
+    say(page)
 
 
 def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
@@ -163,7 +163,7 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
         print(json.dumps(record))
     else:
         measured = own.num_videos - own.num_failed
-        print(
+        say(
             f"{system}: {made} videos made now, {measured} of {own.num_videos} measured. "
             f"Next: `likeness bench report {bench}`"
         )

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from likeness.cli.console.terminal import printable, say
+
 if TYPE_CHECKING:
     from likeness.weights import WeightEntry
 
@@ -79,7 +81,7 @@ def pull(
             bars.update(tasks[file], completed=done, total=total)
 
         item = bring(name, preset=cast(Preset, preset), folder=source, on_progress=report)
-    print(f"{item.folder}: {_size(sum(file.path.stat().st_size for file in item.files))}, {item.licence}")
+    say(f"{item.folder}: {_size(sum(file.path.stat().st_size for file in item.files))}, {item.licence}")
 
 
 @models.command("check")
@@ -193,5 +195,5 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for column in columns:
         table.add_column(column, no_wrap=column in ("name", "size"))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(printable(cell, lines=False) for cell in row))
     Console().print(table)
