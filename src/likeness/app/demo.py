@@ -29,7 +29,7 @@ ASTRONAUT_PROMPTS = (
     "a woman img in an orange jacket tilts her head in a studio",
 )
 PORTRAIT_PX = 256
-PUPPET_SEED = 70
+PORTRAIT_SEED = 70
 CANDIDATES = 3
 """Seeds tried for each video; the one with the highest similarity is shown."""
 
@@ -118,7 +118,7 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
 def choose_puppet(seed: int) -> DemoPerson:
     """Draw a portrait that is in no training set: the first from `seed` on in which dlib finds one face."""
     for attempt in range(20):
-        number = PUPPET_SEED + seed + attempt
+        number = PORTRAIT_SEED + seed + attempt
         person = sample_person(number, "man")
         portrait = sample_image(number, person=person, size_px=PORTRAIT_PX, max_yaw_deg=6)
         picture = portrait.frames[0]
