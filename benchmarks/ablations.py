@@ -24,9 +24,9 @@ from likeness.evaluation.features.flow import measure_flow
 from likeness.evaluation.metrics.distributions import frechet_distance
 from likeness.evaluation.metrics.identity import consecutive_cosines, cosines_to
 from likeness.evaluation.puppet_checks.rank1 import Identification, identify
-from likeness.faces import find_faces, prominence
+from likeness.faces import FRAME_DETECTION_PX, find_faces, prominence
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.outputs.similarity import DETECTION_PX, frame_embeddings
+from likeness.generation.outputs.similarity import frame_embeddings
 from likeness.puppets import sample_clip, sample_person
 
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -116,7 +116,7 @@ def embed_drawn(seed: int) -> np.ndarray:
 
 def read_faces(frames: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
     """Embeddings of a video's frames, its similarity to the reference and between frames, and the motion of the face."""
-    found = [find_faces(frame, enlarge_to_px=DETECTION_PX) for frame in frames]
+    found = [find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX) for frame in frames]
     rows = [row for row, faces in enumerate(found) if faces]
     embeddings = np.full((len(frames), len(reference)), np.nan, dtype=np.float32)
     faces = [max(found[row], key=prominence) for row in rows]

@@ -12,7 +12,7 @@ from claims import Benchmark
 from likeness.app.demo import choose_puppet
 from likeness.generation import GenerationRequest, Likeness
 from likeness.generation.outputs.similarity import measure_similarity
-from likeness.generation.sampling.best_of import look_step
+from likeness.generation.sampling.best_of import preview_step
 from likeness.generation.sampling.sample import Judge
 
 NUM_CANDIDATES = 4
@@ -21,7 +21,7 @@ NUM_CANDIDATES = 4
 def measure(likeness: Likeness, seed: int, steps: int) -> list[tuple[float, float]]:
     """Preview and finished similarity of the candidates for one puppet."""
     person = choose_puppet(seed)
-    step = look_step(steps)
+    step = preview_step(steps)
     assert step is not None
     results = []
     for number in range(NUM_CANDIDATES):
@@ -41,7 +41,7 @@ def measure(likeness: Likeness, seed: int, steps: int) -> list[tuple[float, floa
 
 def replay(candidates: list[tuple[float, float]], steps: int) -> tuple[float, float]:
     """Return the share of steps that a search pays, and the similarity it loses against trying all."""
-    step = look_step(steps)
+    step = preview_step(steps)
     assert step is not None
     paid, (bar, best) = steps, candidates[0]
     for preview, score in candidates[1:]:

@@ -19,8 +19,7 @@ from claims import Benchmark
 
 from likeness.errors import FaceError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
-from likeness.evaluation.features.registry import DETECTION_PX
-from likeness.faces import default_engine, find_faces, prominence, read_face
+from likeness.faces import FRAME_DETECTION_PX, default_engine, find_faces, prominence, read_face
 from likeness.media import resize, write_video
 from likeness.puppets import sample_clip, sample_image, sample_person
 from likeness.records import Detection, Face
@@ -35,14 +34,14 @@ def frames_of(path: Path) -> Iterator[np.ndarray]:
 
 
 def embedding_in(frame: np.ndarray) -> np.ndarray | None:
-    faces = find_faces(frame, enlarge_to_px=DETECTION_PX)
+    faces = find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX)
     return max(faces, key=prominence).embedding.astype(np.float64) if faces else None
 
 
 def detection_in(frame: np.ndarray) -> tuple[Detection, float] | None:
     """The face alone, without its embedding, and the scale at which it was found."""
     engine = default_engine()
-    scale = max(1.0, DETECTION_PX / max(frame.shape[:2]))
+    scale = max(1.0, FRAME_DETECTION_PX / max(frame.shape[:2]))
     large = resize(frame, round(frame.shape[1] * scale), round(frame.shape[0] * scale))
     sure = [face for face in engine.detect(large) if face.score >= engine.min_score]
     return (max(sure, key=prominence), scale) if sure else None

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.evaluation.metrics.distributions import frechet_distance
-from likeness.evaluation.puppet_checks.face_track import DETECTION_PX, HEAD_PX
-from likeness.faces import HEAD_TEMPLATE, DlibEngine, fit_similarity, head_pose, prominence, warp
+from likeness.evaluation.puppet_checks.face_track import HEAD_PX
+from likeness.faces import FRAME_DETECTION_PX, HEAD_TEMPLATE, DlibEngine, fit_similarity, head_pose, prominence, warp
 from likeness.media import resize
 from likeness.records import Detection
 
@@ -63,7 +63,7 @@ def _engine() -> DlibEngine:
 def look(frame: NDArray[np.uint8]) -> FrameQuality:
     """Measure one frame, (height, width, 3)."""
     engine = _engine()
-    large = resize(frame, DETECTION_PX, DETECTION_PX)
+    large = resize(frame, FRAME_DETECTION_PX, FRAME_DETECTION_PX)
     face = _found(large)
     if face is None:
         return FrameQuality(0.0, np.nan, np.nan, np.full(engine.embedding_width, np.nan, np.float32))

@@ -14,10 +14,9 @@ from claims import Benchmark
 from identity import Sitter, add_options, measure_puppets
 
 from likeness.errors import WeightsError
-from likeness.faces import find_faces, prominence
+from likeness.faces import FRAME_DETECTION_PX, find_faces, prominence
 from likeness.faces.geometry.proportions import measure_landmarks, measure_mask, skin_mask
 from likeness.generation import Likeness
-from likeness.generation.outputs.similarity import DETECTION_PX
 from likeness.identity.face_shape.learned import LearnedShape
 from likeness.identity.face_shape.proportions import measure
 from likeness.puppets import sample_clip, sample_person
@@ -32,7 +31,7 @@ def read_video(frames: np.ndarray) -> tuple[Reading, Reading]:
     """Proportions in a video, by the network from all its faces, and as the median of what landmarks and skin tell."""
     faces, told = [], []
     for frame in frames[::2]:
-        found = find_faces(frame, enlarge_to_px=DETECTION_PX)
+        found = find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX)
         if found:
             face = max(found, key=prominence)
             faces.append(face)

@@ -15,10 +15,10 @@ from claims import Benchmark
 from likeness.errors import FaceError
 from likeness.evaluation.puppet_checks.color import cheek_color, skin_difference
 from likeness.evaluation.puppet_checks.rank1 import identify
-from likeness.faces import compare, find_faces, prominence, read_face
+from likeness.faces import FRAME_DETECTION_PX, compare, find_faces, prominence, read_face
 from likeness.generation import GenerationRequest, Likeness
 from likeness.generation.loading.presets import METHODS
-from likeness.generation.outputs.similarity import DETECTION_PX, frame_embeddings
+from likeness.generation.outputs.similarity import frame_embeddings
 from likeness.media import contact_sheet, read_image, read_video, write_image
 from likeness.puppets import CLOTHING_COLORS, sample_image, sample_person
 from likeness.records import Face
@@ -135,7 +135,7 @@ def video_cheek(frames: np.ndarray) -> np.ndarray | None:
     """Median cheek color over the frames with a face."""
     colors = []
     for frame in frames[::2]:
-        faces = find_faces(frame, enlarge_to_px=DETECTION_PX)
+        faces = find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX)
         if faces:
             colors.append(cheek_color(frame, max(faces, key=prominence).landmarks))
     return np.median(colors, axis=0) if colors else None

@@ -15,7 +15,7 @@ from claims import Benchmark
 from identity import Sitter, article, draw_sitter, make
 
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.inputs.multi_person import faces_in
+from likeness.generation.outputs.similarity import faces_in
 from likeness.media import contact_sheet, write_image
 
 SCENES = (

@@ -35,7 +35,8 @@ def test_faces_load_no_deep_learning_framework():
 
 
 def test_prompts_and_settings_are_checked_without_a_deep_learning_framework():
-    statement = "import likeness.generation.prompts, likeness.generation.settings, likeness.generation.shapes"
+    modules = ("inputs.prompts", "inputs.settings", "inputs.search", "sampling.shape_control", "outputs.destinations")
+    statement = "import " + ", ".join(f"likeness.generation.{module}" for module in modules)
     assert not loaded_after(statement) & {"torch", "diffusers", "transformers"}
 
 

@@ -1,6 +1,6 @@
-"""What flows through the package: small frozen records of numpy arrays, without behavior worth a file.
+"""Frozen records of numpy arrays that all sub-packages share.
 
-Pictures are uint8 RGB, height first. Boxes are `(left, top, right, bottom)` in pixels. The five landmarks stand in
+Pictures are uint8 RGB, height first. Boxes are `(left, top, right, bottom)` in pixels. The five landmarks are in
 picture order: outer and inner corner of the eye at the image's left, inner and outer corner of the eye at the
 image's right, base of the nose; engines other than dlib find other points, which `layout` names.
 """
@@ -16,8 +16,8 @@ from likeness.errors import Box
 __all__ = ["LANDMARK_NAMES", "Box", "Clip", "Comparison", "Detection", "Face", "Metric", "Pose", "Similarity"]
 
 Metric = Literal["distance", "cosine"]
-"""How an engine's threshold was calibrated: by the distance of embeddings as they are (dlib), or by their cosine. In the
-second case a distance is that of the embeddings brought to unit length, sqrt(2 - 2 cosine)."""
+"""How an engine's threshold was calibrated: by the distance of raw embeddings (dlib), or by their cosine. In the second
+case the distance is that of the normalized embeddings, sqrt(2 - 2 cosine)."""
 
 LANDMARK_NAMES = (
     "image-left eye, outer corner",
@@ -30,7 +30,7 @@ LANDMARK_NAMES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pose:
-    """Where a head points, as the viewer of the picture sees it. All zero is a frontal, upright head."""
+    """Head pose as seen by the viewer of the picture. All zero is a frontal, upright head."""
 
     yaw_deg: float
     """Positive: the nose points to the right side of the picture."""
@@ -42,13 +42,13 @@ class Pose:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Detection:
-    """What a detector says about one face."""
+    """One detected face."""
 
     box: Box
     landmarks: np.ndarray
     """(5, 2) float32, pixels."""
     score: float
-    """The detector's own confidence; only its order means something across engines."""
+    """Confidence of the detector; scores of different engines do not compare."""
     layout: str = "eye corners"
     """Which five points the landmarks are (`likeness.faces.layouts`); those of two layouts do not compare."""
 
@@ -69,19 +69,19 @@ class Face:
     engine: str
     """Name of the engine; embeddings of different engines do not compare."""
     source: str
-    """Where the picture came from, for messages and records."""
+    """File name or other origin of the picture, for messages and records."""
     threshold: float = 0.6
     """Embedding distance, as `metric` takes it, under which the engine calls two faces one person."""
     metric: Metric = "distance"
     layout: str = "eye corners"
     """Which five points the landmarks are (`likeness.faces.layouts`); those of two layouts do not compare."""
     detail: np.ndarray | None = None
-    """(512, 512, 3) uint8 RGB, what `crop` shows in more pixels; None where the picture is not at hand any more."""
+    """(512, 512, 3) uint8 RGB, the region of `crop` in more pixels; None if the picture is no longer available."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """How alike two faces are."""
+    """Comparison of two faces."""
 
     distance: float
     """Euclidean distance of the embeddings, taken as `metric` says."""
@@ -93,7 +93,7 @@ class Comparison:
 
     @property
     def min_cosine(self) -> float | None:
-        """The cosine from which two faces count as one person, where the engine was calibrated by it."""
+        """Minimum cosine of the same person, if the engine was calibrated by cosine."""
         return 1 - self.threshold**2 / 2 if self.metric == "cosine" else None
 
     @property
@@ -107,7 +107,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Similarity:
-    """Likeness of each frame of a clip to its reference, by an independent face engine."""
+    """Identity similarity of each frame of a clip to its reference, by an independent face engine."""
 
     distances: np.ndarray
     """(frames,) float32, NaN where no face was found."""
@@ -137,9 +137,9 @@ class Similarity:
 
     @property
     def score(self) -> float:
-        """One number from 0 to 1 to judge a clip by: the mean over all frames of 1 - distance / (2 * threshold).
+        """Score of a clip from 0 to 1: the mean over all frames of 1 - distance / (2 * threshold).
 
-        A frame at the threshold gives 0.5, one without a face gives 0, so a face that is rarely found scores low.
+        A frame at the threshold gives 0.5, one without a face gives 0.
         """
         if not len(self.distances):
             return 0.0
@@ -147,7 +147,7 @@ class Similarity:
         return float(np.clip(np.nan_to_num(near, nan=0.0), 0, 1).mean())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able, with None where a number does not exist."""
+        """JSON-able, with None for missing numbers."""
         return {
             "score": self.score,
             "mean_cosine": _finite(self.mean),
@@ -162,7 +162,7 @@ class Similarity:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Clip:
-    """A generated video and everything needed to make it again."""
+    """A generated video and its settings, which suffice to generate it again."""
 
     frames: np.ndarray
     """(frames, height, width, 3) uint8 RGB."""
@@ -173,14 +173,14 @@ class Clip:
     similarity: Similarity | None = None
     references: tuple[Face, ...] = ()
     people: tuple[Similarity, ...] = ()
-    """Where several people are shown: the likeness of each, in the order of their numbers."""
+    """For several people: the similarity of each, in the order of their numbers."""
 
     @property
     def duration_s(self) -> float:
         return len(self.frames) / self.fps
 
     def to_dict(self) -> dict[str, Any]:
-        """The record that lies beside the video and inside it."""
+        """The record that is stored in the video and beside it."""
         return {
             "prompt": self.prompt,
             "num_frames": len(self.frames),
@@ -196,10 +196,10 @@ class Clip:
     def save(self, path: str | Path, *, enlarge: int | None = None, overwrite: bool = True) -> Path:
         """Write the video to `path`, its record inside the video and beside it as `.json`.
 
-        `enlarge` makes the shown video that many times larger than the frames; small ones are enlarged by default.
-        `overwrite=False` refuses to replace a clip of that name. What is not a clip's record is never replaced by one.
+        `enlarge` is the factor between the frames and the saved video; small frames are enlarged by default.
+        `overwrite=False` refuses to replace a clip of that name. A file that is no record is never replaced by one.
         """
-        # The one upward import of this layer: a record that cannot save itself would surprise its user.
+        # The only upward import of this layer, for the convenience of `clip.save`.
         from likeness.generation.outputs.save import save_clip
 
         return save_clip(self, path, enlarge=enlarge, overwrite=overwrite)

@@ -68,7 +68,7 @@ def test_pictures_that_are_far_apart_are_told(face_of, monkeypatch, tmp_path, ca
     for name in ("one.png", "two.png"):
         write_image(tmp_path / name, face_of(0).crop)
     faces = iter([face_of(0), face_of(1)])
-    monkeypatch.setattr("likeness.generation.inputs.people.characters.read_face", lambda *_, **__: next(faces))
+    monkeypatch.setattr("likeness.generation.inputs.characters.read_face", lambda *_, **__: next(faces))
     assert add("one.png", "--face", "two.png") == 0
     assert "as different people are" in capsys.readouterr().err
 

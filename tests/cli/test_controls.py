@@ -61,6 +61,16 @@ def test_bad_stories_are_refused(content, words, code, sentence, tmp_path, monke
     assert not (tmp_path / "runs").exists()
 
 
+def test_prompts_of_a_story_are_checked_for_its_method(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "story.toml").write_text('[[shots]]\nprompt = "a man nods"')
+    words = ["story", "story.toml", "--face", "absent.png"]
+    assert main(words) == 3
+    assert "Shot 1: " in capsys.readouterr().err
+    assert main([*words, "--method", "fantasy_id"]) == 3
+    assert "absent.png" in capsys.readouterr().err
+
+
 def test_the_error_names_the_option_that_chooses_among_faces(tmp_path, monkeypatch, capsys):
     seen = []
 
@@ -71,7 +81,7 @@ def test_the_error_names_the_option_that_chooses_among_faces(tmp_path, monkeypat
         return ()
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("likeness.generation.inputs.people.references.choose_person", read)
+    monkeypatch.setattr("likeness.generation.inputs.references.choose_person", read)
     for name in ("me.jpg", "group.jpg"):
         (tmp_path / name).write_bytes(b"read by the function above")
     words = ["generate", "a man img1 and a woman img2 nod", "--face", "me.jpg", "--second-face", "group.jpg"]

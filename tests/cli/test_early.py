@@ -19,7 +19,9 @@ REFUSED = {
     "a second picture that is not there": [
         "generate", "a man img1 and a woman img2 nod", "--face", "me.jpg", "--second-face", "absent.jpg",
     ],
-    "a second pick of nobody": ["generate", "a man img1 and a woman img2 nod", "--face", "me.jpg", "--second-pick", "2"],
+    "a second pick of nobody": [
+        "generate", "a man img1 and a woman img2 nod", "--face", "me.jpg", "--second-pick", "2",
+    ],
     "a suffix": ["generate", PROMPT, "--face", "me.jpg", "-o", "clip.gif"],
     "several frames in a picture": ["generate", PROMPT, "--face", "me.jpg", "-o", "clip.jpg"],
     "a file as a folder": ["generate", PROMPT, "--face", "me.jpg", "-o", "me.jpg/clip.mp4"],
@@ -35,6 +37,13 @@ REFUSED = {
     "a method": ["generate", PROMPT, "--face", "me.jpg", "--method", "magic"],
     "a preset": ["generate", PROMPT, "--face", "me.jpg", "--preset", "tinny"],
     "an adapter": ["generate", PROMPT, "--face", "me.jpg", "--adapter", "absent"],
+    "a file of vertices that is not there": [
+        "generate", PROMPT, "--face", "me.jpg", "--method", "fantasy_id", "--preset", "research",
+        "--shape", "flame:no.ply",
+    ],
+    "a source of shapes": [
+        "generate", PROMPT, "--face", "me.jpg", "--method", "fantasy_id", "--preset", "research", "--shape", "no.ply",
+    ],
     "a story that is not there": ["story", "absent.toml"],
     "a story's picture": ["story", "story.toml", "--face", "absent.jpg"],
     "a story's pick with a character": ["story", "story.toml", "--character", "ana", "--pick", "1"],
@@ -60,7 +69,8 @@ for name, words in json.loads(sys.argv[1]).items():
         code = main(words)
     except BaseException as error:
         code = repr(error)
-    told[name] = [code, sorted({"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"} & sys.modules.keys())]
+    heavy = {"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"}
+    told[name] = [code, sorted(heavy & sys.modules.keys())]
 print(json.dumps(told))
 """
 

@@ -86,7 +86,7 @@ def test_a_bad_video_is_listed_and_the_exit_code_tells(run, tree, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 2, "Whom should the videos show?"),
+        ([], 2, "No reference was given, or two kinds"),
         (["x", "--references", "y", "--first-face"], 2, "one of the two"),
         (["gone", "--first-face"], 2, "gone does not exist"),
         (["{right}", "--first-face", "--face", "largest"], 2, "`--face` is largest"),
@@ -197,6 +197,9 @@ def test_a_group_picture_is_a_reference_with_pick(tree, tmp_path, capsys):
 @pytest.mark.parametrize("words", [["gone", "--first-face"], [".", "--references", "gone"], ["x"]])
 def test_what_is_not_there_is_refused_before_anything_heavy_is_imported(words):
     heavy = {"torch", "cv2", "scipy", "av", "pyarrow", "dlib"}
-    code = f"import sys; from likeness.cli import main; code = main({['eval', *words]!r}); print(code, {heavy!r} & set(sys.modules))"
+    code = (
+        f"import sys; from likeness.cli import main; code = main({['eval', *words]!r}); "
+        f"print(code, {heavy!r} & set(sys.modules))"
+    )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told.split(maxsplit=1) == ["2", "set()\n"]

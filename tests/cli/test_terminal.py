@@ -5,7 +5,7 @@ import io
 import pytest
 
 from likeness.cli import main
-from likeness.cli.terminal import printable, say
+from likeness.cli.console.terminal import printable, say
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,23 @@ def test_errors_are_printed_without_what_a_terminal_obeys(tmp_path, monkeypatch,
     printed = capsys.readouterr().err
     assert "\x1b" not in printed
     assert "\\x1b[2J.toml does not exist" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["generate", "--no\x1b[2Jsuch"], 2),
+        (["no\x1b[2Jsuch"], 2),
+        (["models", "check", "\x1b[2Jno"], 4),
+        (["bench", "report", "\x1b[2Jno"], 2),
+        (["study", "report", "\x1b[2Jno"], 2),
+    ],
+)
+def test_words_of_a_command_are_printed_without_control_characters(words, code, capsys):
+    assert main(words) == code
+    printed = capsys.readouterr()
+    assert "[2J" in printed.err
+    assert "\x1b" not in printed.err + printed.out
 
 
 def test_a_character_is_shown_without_what_a_terminal_obeys(tmp_path, monkeypatch, capsys, face_of):

@@ -6,9 +6,9 @@ from numpy.testing import assert_array_equal
 
 from likeness.errors import ConfigError
 from likeness.generation import GenerationRequest
-from likeness.generation.sampling.best_of import look_step
+from likeness.generation.inputs.search import MAX_SEED
+from likeness.generation.sampling.best_of import preview_step
 from likeness.generation.sampling.sample import Judge, Rejected, denoise
-from likeness.generation.sampling.search import MAX_SEED
 from likeness.records import Similarity
 
 PROMPT = "a woman img in a red sweater nods"
@@ -25,10 +25,10 @@ def scripted(monkeypatch):
     """Previews and finished clips score what the test says, in the order in which they are judged."""
 
     def script(previews, finished):
-        for module, scores in (("best_of", iter(previews)), ("likeness", iter(finished))):
-            name = f"likeness.generation.{module}.measure"
+        for module, scores in (("sampling.best_of", iter(previews)), ("likeness", iter(finished))):
+            name = f"likeness.generation.{module}.measure_clip"
 
-            def measure(frames, _, scores=scores):
+            def measure(frames, *_, scores=scores):
                 return similarity(next(scores), len(frames)), ()
 
             monkeypatch.setattr(name, measure)
@@ -131,7 +131,7 @@ def test_after_a_rejection_the_pipeline_is_as_before(likeness, face):
 
 @pytest.mark.parametrize(("steps", "step"), [(1, None), (2, None), (3, 2), (25, 12), (50, 25)])
 def test_a_candidate_is_looked_at_half_way(steps, step):
-    assert look_step(steps) == step
+    assert preview_step(steps) == step
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_foreign_and_newer_files_are_told(ana, tmp_path, monkeypatch):
     save_file({"weight": np.zeros(3, np.float32)}, foreign)
     with pytest.raises(CharacterError, match="something else, not a character"):
         Character.load(foreign)
-    monkeypatch.setattr("likeness.generation.inputs.people.characters.VERSION", 2)
+    monkeypatch.setattr("likeness.generation.inputs.characters.VERSION", 2)
     newer = ana.save(tmp_path / "newer.safetensors")
     monkeypatch.undo()
     with pytest.raises(CharacterError, match="Update likeness"):
@@ -134,6 +134,6 @@ def test_other_suffixes_and_huge_files_are_refused(ana, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="Let its name end"):
         ana.save(tmp_path / "ana.pkl")
     path = ana.save(tmp_path / "ana.safetensors")
-    monkeypatch.setattr("likeness.generation.inputs.people.characters.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("likeness.generation.inputs.characters.MAX_FILE_BYTES", 1000)
     with pytest.raises(CharacterError, match="It is no character file"):
         Character.load(path)

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from likeness.app.demo import choose_alike, choose_puppet, write_demo
+from likeness.app.demo import choose_best_candidates, choose_puppet, write_demo
 from likeness.generation.inputs.settings import resolve_settings
 from likeness.generation.loading.presets import find_preset
 from likeness.records import Clip, Similarity
@@ -58,7 +58,7 @@ def test_the_clip_most_like_its_reference_is_kept_and_all_seeds_are_told(face_of
     for seed, (clip, distance) in enumerate(zip(clips, (0.5, 0.3, np.nan, 0.4), strict=True)):
         clip.settings["seed"] = seed
         clip.similarity.distances[:] = distance
-    chosen = choose_alike(clips, 2, resolve_settings(find_preset("tiny"), {}))
+    chosen = choose_best_candidates(clips, 2, resolve_settings(find_preset("tiny"), {}))
     assert [clip.settings["seed"] for clip in chosen] == [1, 3]
     told = chosen[1].settings["best_of"]["candidates"]
     assert [candidate["seed"] for candidate in told] == [2, 3]
@@ -68,7 +68,7 @@ def test_the_clip_most_like_its_reference_is_kept_and_all_seeds_are_told(face_of
 
 def test_report_tells_of_every_seed_that_was_tried(face_of, tmp_path):
     settings = resolve_settings(find_preset("tiny"), {})
-    write_demo(tmp_path, choose_alike([make_clip(face_of(0)), make_clip(face_of(0))], 2, settings), ["One"])
+    write_demo(tmp_path, choose_best_candidates([make_clip(face_of(0)), make_clip(face_of(0))], 2, settings), ["One"])
     assert "of seeds 7: 0." in (tmp_path / "report.html").read_text()
 
 

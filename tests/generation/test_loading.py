@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,8 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.likeness import Likeness
-from likeness.generation.loading.load import load_adapter, locate_backbone
-from likeness.generation.loading.presets import PRESETS
+from likeness.generation.loading.load import load_adapter, locate_backbone, verify_weights
+from likeness.generation.loading.presets import PRESETS, find_preset
 from likeness.methods.fantasy_id import FantasyID
 from likeness.weights import write_checksums
 
@@ -135,3 +136,31 @@ def test_an_adapter_of_nan_is_refused(adapter):
     (adapter.parent / "checksums.json").unlink(missing_ok=True)
     with pytest.raises(WeightsError, match="not finite"):
         load_adapter(adapter)
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "own_backbone", "names"),
+    [
+        ("tiny", "magic_mirror", False, ["tiny"]),
+        ("open", "magic_mirror", False, ["cogvideox-2b"]),
+        ("research", "fantasy_id", False, ["fantasyid", "fantasyid-mesh", "eva02-clip-l-336"]),
+        ("tiny", "magic_mirror", True, []),
+    ],
+)
+def test_verify_reads_all_weights_that_a_load_uses(preset, method, own_backbone, names, checkpoint, monkeypatch):
+    verified, hashed = [], []
+    entry = SimpleNamespace(files=())
+    monkeypatch.setattr("likeness.weights.verify", lambda name: verified.append(name) or entry)
+    monkeypatch.setattr("likeness.weights.entry", lambda _: entry)
+    monkeypatch.setattr("likeness.generation.loading.load.remember", lambda path, _: hashed.append(path))
+    verify_weights(find_preset(preset), method, checkpoint if own_backbone else None, None)
+    assert verified == names
+    if own_backbone:
+        assert set(hashed) == set(checkpoint.rglob("*.safetensors"))
+
+
+def test_verify_stops_before_a_model_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
+    monkeypatch.setattr("likeness.generation.likeness.load_adapter", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(WeightsError, match="likeness models pull cogvideox-2b"):
+        Likeness.load("open", adapter=tmp_path, verify=True)

@@ -15,7 +15,7 @@ from likeness.app import demo
 from likeness.errors import ConfigError, FileWriteError, LikenessError, MediaError
 from likeness.generation.outputs import folders
 from likeness.generation.outputs.destinations import check_enlarged, check_file, check_output, check_picture
-from likeness.generation.outputs.save import read_clip, save_or_rescue
+from likeness.generation.outputs.save import read_clip, save_with_fallback
 from likeness.media import read_image, write_image, write_video
 from likeness.records import Clip
 
@@ -165,7 +165,7 @@ def test_a_clip_that_cannot_be_saved_is_saved_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "afile").touch()
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "spare"))
     with pytest.raises(FileWriteError, match="The clip is not lost: it is") as told:
-        save_or_rescue(make_clip(2), tmp_path / "afile" / "clip.mp4")
+        save_with_fallback(make_clip(2), tmp_path / "afile" / "clip.mp4")
     (saved,) = (tmp_path / "spare").glob("clip.*.mp4")
     assert str(saved) in str(told.value)
     assert read_clip(saved).prompt == "a man img"
@@ -175,7 +175,7 @@ def test_a_clip_is_not_lost_where_its_name_was_taken_while_it_was_made(tmp_path)
     path = make_clip(2, seed=1).save(tmp_path / "clip.mp4")
     first = path.read_bytes()
     with pytest.raises(ConfigError, match="The clip is not lost"):
-        save_or_rescue(make_clip(2, seed=2), path, overwrite=False)
+        save_with_fallback(make_clip(2, seed=2), path, overwrite=False)
     assert path.read_bytes() == first
     assert len(list(tmp_path.glob("*.mp4"))) == 2
 
@@ -186,7 +186,7 @@ def test_it_is_said_where_a_clip_could_be_saved_nowhere(monkeypatch):
         lambda *_, **__: (_ for _ in ()).throw(FileWriteError("Full.")),
     )
     with pytest.raises(FileWriteError, match="saved nowhere else"):
-        save_or_rescue(make_clip(), Path("clip.png"))
+        save_with_fallback(make_clip(), Path("clip.png"))
 
 
 @pytest.mark.parametrize(

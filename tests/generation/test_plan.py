@@ -20,10 +20,11 @@ from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, PLANS, choose
 HOST = torch.device("cpu")
 LARGE = Card(device=HOST, num_bytes=1e12)
 CAST_TOLERANCE = 8
-"""Levels of 255 that a pixel may differ by when most of the text encoder is in 8 bits; moving models changes nothing."""
+"""Levels of 255 that a pixel may differ by when most of the text encoder is in 8 bits; moving models changes
+nothing."""
 TILES_TOLERANCE = 8
-"""Levels that pixels may differ by on average when tiles are decoded without their surroundings and blended. The greatest
-difference says little for a decoder with random weights, whose group norms see other numbers in a tile."""
+"""Levels that pixels may differ by on average when tiles are decoded without their surroundings and blended. The
+greatest difference says little for a decoder with random weights, whose group norms see other numbers in a tile."""
 
 
 def assert_close(frames, expected):

@@ -3,8 +3,9 @@ import pytest
 from likeness.errors import ConfigError, FaceError, PromptError
 from likeness.faces import read_face
 from likeness.generation import GenerationRequest
-from likeness.generation.inputs.multi_person import areas_of, assign_regions, faces_in, measure
+from likeness.generation.inputs.multi_person import areas_of, assign_regions
 from likeness.generation.inputs.prompts import check_prompt, place_trigger
+from likeness.generation.outputs.similarity import faces_in, measure_clip
 from likeness.puppets import sample_image, sample_person, sample_two_person_clip
 
 BOTH = "a man img1 nods and a woman img2 smiles"
@@ -51,7 +52,7 @@ def test_who_is_named_first_is_expected_at_the_left(face_of):
     assert areas_of(request(face_of, "a woman img2 smiles at a man img1")) == HALVES[::-1]
     free = assign_regions(request(face_of), own_positions=False)
     assert free.regions is not None
-    assert free.regions.across == 1
+    assert free.regions.cross_region_weight == 1
 
 
 def test_each_is_held_against_their_own_reference():
@@ -74,7 +75,7 @@ def test_each_is_held_against_their_own_reference():
             break
     right = GenerationRequest(prompt=BOTH, references=(faces[0],), others=((faces[1],),))
     wrong = GenerationRequest(prompt=BOTH, references=(faces[1],), others=((faces[0],),))
-    joint, each = measure(frames, right)
+    joint, each = measure_clip(frames, right.people, areas_of(right))
     assert joint.mean_distance == max(one.mean_distance for one in each)
-    for mine, other in zip(each, measure(frames, wrong)[1], strict=True):
+    for mine, other in zip(each, measure_clip(frames, wrong.people, areas_of(wrong))[1], strict=True):
         assert mine.mean_distance < other.mean_distance

@@ -1,6 +1,8 @@
 """Sliders and sources of a face's shape while clips are made."""
 
 import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,14 @@ from likeness.cli import main
 from likeness.errors import ConfigError
 from likeness.faces import find_faces
 from likeness.generation import Likeness
-from likeness.generation.slider_sheet import IN_FRAMES, draw_sheet, measure_frames, rises, slide
 from likeness.identity.face_shape.puppet import PuppetShape
 from likeness.identity.face_shape.sliders import SHAPE_NUMBERS, FaceShape
 from likeness.media import resize
 from likeness.puppets import sample_image, sample_person
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from sliders import IN_FRAMES, draw_sheet, measure_frames, rises, slide
 
 PROMPT = "a woman img in a red sweater nods"
 QUICK = {"steps": 1, "frames": 1}
@@ -86,7 +91,7 @@ def test_frames_are_measured_as_their_landmarks_say():
 
 
 def test_the_command_line_has_the_sliders(checkpoint, tmp_path, capsys, monkeypatch, face):
-    monkeypatch.setattr("likeness.generation.inputs.people.references._read", lambda *_: [face])
+    monkeypatch.setattr("likeness.generation.inputs.references._read", lambda *_: [face])
     (tmp_path / "face.png").write_bytes(b"not read here")
     words = [
         "generate",

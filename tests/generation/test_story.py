@@ -11,7 +11,7 @@ from likeness.files import lock
 from likeness.generation import Character, read_story
 from likeness.generation.loading.presets import find_preset
 from likeness.generation.stories.render import LOCK, _finished
-from likeness.generation.stories.story_file import build_story, decide_shots
+from likeness.generation.stories.story_file import build_story, resolve_shots
 from likeness.media import read_image, read_video
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "story.toml"
@@ -173,7 +173,7 @@ def test_toml_and_json_say_the_same(tmp_path):
 
 def test_the_example_is_a_story_in_which_overrides_count():
     story = read_story(EXAMPLE, ["steps=3", "shots.0.seed=9"])
-    decided = decide_shots(story, find_preset("tiny"))
+    decided = resolve_shots(story, find_preset("tiny"))
     assert [settings.steps for settings, _ in decided] == [3, 3, 3]
     assert story.shots[0].seed == 9
     assert [search.best_of for _, search in decided] == [1, 1, 3]
@@ -257,7 +257,7 @@ def test_a_byte_order_mark_is_no_part_of_a_story(tmp_path):
 def test_a_story_beyond_what_can_be_joined_is_refused():
     shots = [{"prompt": "a man img nods"}] * 20
     with pytest.raises(ConfigError, match="5140 frames together; at most 5000"):
-        decide_shots(build_story({"frames": 257, "shots": shots}), find_preset("tiny"))
+        resolve_shots(build_story({"frames": 257, "shots": shots}), find_preset("tiny"))
 
 
 def test_two_processes_make_no_story_in_one_folder(likeness, face, folder):

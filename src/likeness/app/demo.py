@@ -1,7 +1,4 @@
-"""The main job shown on people who need no permission: puppets, and one public-domain photograph.
-
-Makes a folder with videos, a contact sheet, the plot of similarity by frame, and a page that shows all of it.
-"""
+"""Demo: videos of a puppet and of a person in a public-domain photograph, with a contact sheet, a plot and a page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from likeness.faces import find_faces, read_face
+from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import GenerationSettings
 from likeness.generation.likeness import GenerationRequest, Likeness, StepCallback
 from likeness.generation.outputs.page import ReportItem, write_report
 from likeness.generation.outputs.plots import plot_similarity, write_contact_sheet
-from likeness.generation.outputs.save import save_or_rescue
+from likeness.generation.outputs.save import save_with_fallback
 from likeness.generation.sampling.best_of import Candidate, record_search
-from likeness.generation.sampling.search import Search
 from likeness.media import resize, write_image
 from likeness.puppets import sample_image, sample_person
 from likeness.records import Clip, Face
@@ -32,14 +29,14 @@ ASTRONAUT_PROMPTS = (
     "a woman img in an orange jacket tilts her head in a studio",
 )
 PORTRAIT_PX = 256
-PUPPET_SEED = 70
+PORTRAIT_SEED = 70
 CANDIDATES = 3
-"""Seeds tried for each video; the one most like its reference is shown."""
+"""Seeds tried for each video; the one with the highest similarity is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoPerson:
-    """Whose face is used, and what they are asked to do."""
+    """A reference face and its prompts."""
 
     name: str
     face: Face
@@ -71,11 +68,11 @@ def run_demo(
     names = [person.name for person in people for _ in person.prompts]
     settings = likeness.settings(steps=steps)
     clips = likeness.generate_many(requests, settings, on_step=on_step)
-    return write_demo(folder, choose_alike(clips, CANDIDATES, settings), names)
+    return write_demo(folder, choose_best_candidates(clips, CANDIDATES, settings), names)
 
 
-def choose_alike(clips: Sequence[Clip], candidates: int, settings: GenerationSettings) -> list[Clip]:
-    """Keep of every `candidates` clips in a row the one most like its reference; all of them stay on its record."""
+def choose_best_candidates(clips: Sequence[Clip], candidates: int, settings: GenerationSettings) -> list[Clip]:
+    """Keep of every `candidates` consecutive clips the one with the highest similarity; all are in its record."""
     search, chosen = Search(best_of=candidates, rejects_early=False), []
     for start in range(0, len(clips), candidates):
         part = clips[start : start + candidates]
@@ -101,10 +98,10 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
         if name not in portraits:
             portraits[name] = folder / f"{slug}_reference.png"
             write_image(portraits[name], clip.references[0].crop)
-        video = save_or_rescue(clip, folder / f"{slug}_{number}.mp4")
+        video = save_with_fallback(clip, folder / f"{slug}_{number}.mp4")
         items.append(ReportItem(clip=clip, video=video, person=name, references=(portraits[name],)))
     write_contact_sheet(folder / "contact_sheet.png", clips)
-    labels = [f"{name}: {_doing(clip.prompt)}" for name, clip in zip(names, clips, strict=True)]
+    labels = [f"{name}: {_action(clip.prompt)}" for name, clip in zip(names, clips, strict=True)]
     plot_similarity(folder / "similarity.png", clips, names=labels)
     write_report(
         folder / "report.html",
@@ -119,9 +116,9 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
 
 
 def choose_puppet(seed: int) -> DemoPerson:
-    """Draw a portrait of somebody whom no model has seen: the first by `seed` in whom dlib finds one face."""
+    """Draw a portrait that is in no training set: the first from `seed` on in which dlib finds one face."""
     for attempt in range(20):
-        number = PUPPET_SEED + seed + attempt
+        number = PORTRAIT_SEED + seed + attempt
         person = sample_person(number, "man")
         portrait = sample_image(number, person=person, size_px=PORTRAIT_PX, max_yaw_deg=6)
         picture = portrait.frames[0]
@@ -132,14 +129,14 @@ def choose_puppet(seed: int) -> DemoPerson:
 
 
 def read_astronaut() -> DemoPerson:
-    """Read the photograph of Eileen Collins that scikit-image brings along (NASA, public domain)."""
+    """Read the photograph of Eileen Collins from scikit-image (NASA, public domain)."""
     from skimage.data import astronaut
 
     picture = np.asarray(astronaut(), dtype=np.uint8)
     return DemoPerson(name="A photographed woman", face=read_face(resize(picture, 512, 512)), prompts=ASTRONAUT_PROMPTS)
 
 
-def _doing(prompt: str) -> str:
-    """What stands behind the trigger word, shortened for a legend."""
+def _action(prompt: str) -> str:
+    """The text after the trigger word, shortened for a legend."""
     words = prompt.split(" img ", maxsplit=1)[-1]
     return words if len(words) <= 40 else f"{words[:37]}..."

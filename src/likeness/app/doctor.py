@@ -1,4 +1,4 @@
-"""What this machine can run: cores, memory, GPU, versions, weights, and which preset works with which method."""
+"""Report what this machine can run: cores, memory, GPU, versions, weights, and combinations of preset and method."""
 
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -13,14 +13,14 @@ from likeness.weights import entry, locate, names, verify
 
 PACKAGES = ("likeness", "torch", "diffusers", "transformers", "numpy", "av", "dlib-bin", "numba")
 SIZES = {"open": COGVIDEOX_2B, "research": COGVIDEOX_5B}
-"""Presets that need a card. Tiny runs on anything."""
+"""Model sizes of the presets that need a GPU."""
 
 
 def examine(memory_gb: float | None = None) -> dict[str, Any]:
-    """Look at the machine, the packages and the weights. JSON-able.
+    """Examine the machine, the packages and the weights. JSON-able.
 
     Args:
-        memory_gb: Plan for a card of this much memory instead of the one that is here.
+        memory_gb: Plan for a card with this much memory instead of the present one.
     """
     machine = describe_machine() | {"num_usable_cores": num_usable_cores()}
     weights = describe_weights()
@@ -36,7 +36,7 @@ def examine(memory_gb: float | None = None) -> dict[str, Any]:
 
 
 def num_usable_cores() -> int:
-    """Cores that this process may use, which a container often limits."""
+    """Number of cores available to this process, which a container may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -59,12 +59,12 @@ def describe_weights() -> list[dict[str, Any]]:
 
 
 def card_gb(machine: dict[str, Any]) -> float:
-    """Memory of the largest card here; 0 where there is none."""
+    """Memory of the largest GPU; 0 without one."""
     return max((gpu["memory_bytes"] / 1e9 for gpu in machine["gpus"]), default=0.0)
 
 
 def describe_plans(preset: str, memory_gb: float) -> list[dict[str, Any]]:
-    """Every memory plan of a preset, with its predicted peak, and which one a card of `memory_gb` gets."""
+    """Every memory plan of a preset with its predicted peak, and the plan chosen for a card of `memory_gb`."""
     predictions = predict_all(SIZES[preset])
     first = next((each for each in predictions if each.fits(memory_gb * 1e9)), None)
     return [
@@ -85,7 +85,7 @@ def describe_plans(preset: str, memory_gb: float) -> list[dict[str, Any]]:
 
 
 def describe_run(preset: Preset, method: str, machine: dict[str, Any], weights: list[dict[str, Any]]) -> dict[str, Any]:
-    """Say whether `preset` with `method` runs here, and if not, the first thing that is missing."""
+    """Whether `preset` with `method` runs on this machine, and the first reason if not."""
     row = {
         "preset": preset.name,
         "method": method,
@@ -123,7 +123,7 @@ def _problem_of_released() -> str | None:
 
 
 def _least_gb(preset: str) -> float:
-    """The smallest card that a plan of this preset fits."""
+    """The memory of the smallest card for any plan of this preset."""
     if preset not in SIZES:
         return 0.0
     return min(each.peak_bytes for each in predict_all(SIZES[preset])) * HEADROOM / 1e9

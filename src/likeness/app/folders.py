@@ -1,4 +1,4 @@
-"""Folders and files that a command writes, without touching what a user has there."""
+"""Check and create output folders and files without replacing files of the user."""
 
 import hashlib
 import json
@@ -21,16 +21,16 @@ MAX_NAME_BYTES = 200
 """Systems allow 255; suffixes are added."""
 _LOCK = ".create.lock"
 _UNFINISHED = ".unfinished.json"
-"""Hashes of what a run has moved, or is about to move, to its place; gone when it has finished."""
+"""Hashes of the files that a run moves to their place; deleted when the run has finished."""
 
 
 @contextmanager
 def new_contents(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
-    """Fill a folder, and write files beside it, that appear in `parent` when all of them are whole.
+    """Fill a folder, and write files beside it, that appear in `parent` when all of them are complete.
 
-    The block gets a temporary place in which the empty `folder` lies. At its end `folder` is moved to `parent`, then the
-    files beside it, `manifest` last: `parent` is whole if it holds the manifest. A run that is killed in between leaves a
-    list of what it moved, and the next one removes exactly that. Two at once exclude each other by a lock.
+    The block gets a temporary folder that contains the empty `folder`. At its end `folder` is moved to `parent`,
+    then the files beside it, `manifest` last: `parent` is complete if it has the manifest. A killed run leaves a
+    list of the files that it moved, and the next run removes exactly those. A lock excludes a second process.
 
     Raises:
         ConfigError: `parent` holds such a manifest or folder already, or what a killed run left was changed since.
@@ -66,7 +66,7 @@ def new_contents(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
 
 
 def _remove_unfinished(parent: Path) -> None:
-    """Remove what a killed run moved to `parent`, if it is what that run moved and nothing else."""
+    """Remove the files that a killed run moved to `parent`, if they are unchanged and there are no others."""
     record = parent / _UNFINISHED
     try:
         moved: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))
@@ -79,8 +79,8 @@ def _remove_unfinished(parent: Path) -> None:
     foreign = sorted(name for name, digest in there.items() if moved.get(name) != digest)
     if foreign:
         raise ConfigError(
-            f"{parent} was left unfinished by a run that was killed, and {parent / foreign[0]} was added or changed since. "
-            "Move it away, or choose another `--output`."
+            f"{parent} was left unfinished by a run that was killed, and {parent / foreign[0]} was added or changed "
+            "since. Move it away, or choose another `--output`."
         )
     for top in tops:
         if top.is_dir() and not top.is_symlink():
@@ -91,7 +91,7 @@ def _remove_unfinished(parent: Path) -> None:
 
 
 def _digests(top: Path, parent: Path | None = None) -> dict[str, str]:
-    """SHA-256 by path of the files in a folder, or of the file itself; a link is never what we wrote."""
+    """SHA-256 by path of the files in a folder, or of the file itself; links are never written by us."""
     inside = sorted(top.rglob("*")) if top.is_dir() and not top.is_symlink() else [top]
     return {
         path.relative_to(parent or top).as_posix(): "link" if path.is_symlink() else sha256_of(path)
@@ -101,7 +101,7 @@ def _digests(top: Path, parent: Path | None = None) -> dict[str, str]:
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name can stand for one file in a folder, on every system: no path, nothing hidden, no control character."""
+    """Whether a name is a valid file name on every system: no path, not hidden, no control character."""
     return (
         0 < len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES
         and name[0] != "."
@@ -118,8 +118,8 @@ def check_name(name: str) -> str:
     """
     if not is_plain_name(name):
         raise ValueError(
-            f"{name!r} becomes the name of a file: it may not be empty, longer than {MAX_NAME_BYTES} bytes, begin with a "
-            "dot, or hold `/`, `\\`, `:` or control characters"
+            f"{name!r} becomes the name of a file: it may not be empty, longer than {MAX_NAME_BYTES} bytes, begin with "
+            "a dot, or hold `/`, `\\`, `:` or control characters"
         )
     return name
 
@@ -132,7 +132,8 @@ def check_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[s
     """Make a folder for files and folders of these names, before anything is computed for them.
 
     Raises:
-        ConfigError: It cannot be written to, or a name is that of a folder where a file is needed, or the other way round.
+        ConfigError: It cannot be written to, or a folder has the name of a needed file, or a file that of a needed
+            folder.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +161,7 @@ def check_page(page: Path, *, root: Path, own: Iterable[str]) -> Path:
         Where the numbers go.
 
     Raises:
-        ConfigError: The page is no `.html`, it or its numbers would overwrite what is reported on, or it cannot be written.
+        ConfigError: The page is no `.html`, cannot be written, or it or its numbers would overwrite its own input.
     """
     if page.suffix.lower() not in PAGES:
         raise ConfigError(f"`--output {page}` is the page. Give it a name that ends in {PAGES[0]}.")
@@ -169,8 +170,8 @@ def check_page(page: Path, *, root: Path, own: Iterable[str]) -> Path:
     is_own = place == root.resolve() and numbers.name.lower() in {name.lower() for name in own}
     if is_inside or is_own:
         raise ConfigError(
-            f"{page} or its numbers in {numbers} would overwrite what they report on. Name a page outside of {root}, or "
-            f"{root / 'report.html'}."
+            f"{page} or its numbers in {numbers} would overwrite what they report on. Name a page outside of {root}, "
+            f"or {root / 'report.html'}."
         )
     check_folder(page.parent, files=[page.name, numbers.name])
     return numbers

@@ -1,7 +1,7 @@
-"""`likeness`: each verb parses its words, makes one library call and prints one line.
+"""The command line: each command parses its options, makes one library call and prints the result.
 
-Everything but typer is imported inside the verbs, so that `likeness --help` answers at once. A verb family is a
-module of this package with a `register(app)` function; add it to `FAMILIES`.
+Everything but typer is imported inside the commands, so that `likeness --help` is fast. A module of this package with a
+`register(app)` function adds commands; list it in `FAMILIES`. `console` holds what commands share.
 
 Exit codes: 0 done, 2 usage or settings, 3 input rejected, 4 something missing (weights, checkpoint, memory, room on
 a disk), 130 interrupted.
@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from likeness import __version__
-from likeness.cli.terminal import say
+from likeness.cli.console.terminal import say
 from likeness.errors import LikenessError, ResourceError
 
 FAMILIES = (
@@ -33,7 +33,7 @@ FAMILIES = (
     "study",
     "bench",
 )
-"""Modules of this package, in the order in which help lists their verbs."""
+"""Modules of this package, in the order of their commands in the help."""
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """Exit codes of a process that the signals SIGINT and SIGPIPE end."""
@@ -62,7 +62,7 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Videos of a person from a photograph of their face and a sentence."""
-    del version, debug  # `--version` acts in its callback, `main` reads `--debug` wherever it stands.
+    del version, debug  # `--version` acts in its callback; `main` accepts `--debug` in any position.
 
 
 for _family in FAMILIES:
@@ -70,16 +70,16 @@ for _family in FAMILIES:
 
 
 def _describe(error: OSError) -> str:
-    """A refusal of the system that no verb foresaw."""
+    """The message of an error of the system that no command handles."""
     about = f"{error.filename}: " if error.filename else ""
     return (
-        f"{about}{error.strerror or error}. The system refused a file or a device; check that it is there, may be used, "
-        "and that the disk has room. `--debug` shows where it happened."
+        f"{about}{error.strerror or error}. The system refused a file or a device; check that it is there, may be "
+        "used, and that the disk has room. `--debug` shows where it happened."
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit code. An error that a user can fix is a message, not a traceback."""
+    """Run one command and return its exit code. An error that a user can fix is printed without a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
     is_debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"likeness: {error}", stream=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read the output has enough, as `head` does. Nothing more may be written, at exit neither.
+        # The reader of the output has closed it, as `head` does. Nothing may be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except OSError as error:

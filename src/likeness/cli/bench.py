@@ -1,4 +1,4 @@
-"""`likeness bench`: a published protocol over one's own pictures, run by any method."""
+"""`likeness bench`: run a published protocol on your own pictures with any method."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.progress import printable
+from likeness.cli.console.terminal import printable, say
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -44,13 +44,13 @@ def create(
 ) -> None:
     """Make a benchmark: references, sentences, seeds."""
     from likeness.app.bench.protocols import read_protocol, with_prompts
-    from likeness.cli.progress import spinner
+    from likeness.cli.console.progress import spinner
 
     recipe = read_protocol(protocol)
     if prompts:
         recipe, notes = with_prompts(recipe, prompts)
         for note in notes:
-            print(printable(note), file=sys.stderr)
+            print(printable(note, lines=False), file=sys.stderr)
     with spinner("Reading the faces", is_quiet=as_json):
         from likeness.app.bench.create import create_bench
 
@@ -61,7 +61,7 @@ def create(
         print(json.dumps({"bench": str(output), **bench.model_dump(mode="json")}))
         return
     fewer = "" if bench.is_complete else f" (the protocol wants {recipe.num_identities})"
-    print(
+    say(
         f"{output}: {len(bench.identities)} people{fewer}, {len(bench.cases)} videos to make. "
         f"Next: `likeness bench run {output}`"
     )
@@ -85,12 +85,12 @@ def run(
 ) -> None:
     """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
     from likeness.app.bench.manifest import Bench, run_lock
+    from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import load
-    from likeness.cli.progress import progress, spinner
 
     Bench.load(bench)
     system = name or f"{preset}-{method}"
-    with run_lock(bench, system):  # Before the models are loaded: another process may have it.
+    with run_lock(bench, system):  # Checked before the models are loaded: another process may hold it.
         pass
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter)
@@ -118,7 +118,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Lay all measured runs side by side."""
+    """Compare all measured runs on one page."""
     import json
 
     from likeness.app.bench.manifest import CASES, MANIFEST, Bench
@@ -135,16 +135,16 @@ def report(
         print(json.dumps(made.to_dict()))
         return
     for system, values in made.means.items():
-        print(f"{printable(system)}:")
+        say(f"{printable(system, lines=False)}:")
         for metric, value in values.items():
-            print(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
-    print(page)
+            say(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
+    say(page)
 
 
 def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
     from likeness.app.bench.run import score_bench
-    from likeness.cli.eval import tell_failed
-    from likeness.cli.progress import progress
+    from likeness.cli.console.progress import progress
+    from likeness.cli.eval import report_failed
 
     with progress("Measuring", last="Measured", is_quiet=as_json) as on_video:
         result = score_bench(bench, system, on_video=on_video)
@@ -153,18 +153,18 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
         import json
 
         scores = {metric: summary.mean for metric, summary in own.scores.items()}
-        told = {
+        record = {
             "run": system,
             "made": made,
             "videos": own.num_videos,
             "failed": own.num_failed,
             "scores": scores,
         }
-        print(json.dumps(told))
+        print(json.dumps(record))
     else:
         measured = own.num_videos - own.num_failed
-        print(
+        say(
             f"{system}: {made} videos made now, {measured} of {own.num_videos} measured. "
             f"Next: `likeness bench report {bench}`"
         )
-    tell_failed(result.videos, is_quiet=as_json)
+    report_failed(result.videos, is_quiet=as_json)

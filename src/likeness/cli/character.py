@@ -1,12 +1,13 @@
-"""`likeness character`: people saved once, as one file each, and used again by name."""
+"""`likeness character`: people saved as one file each and used again by name."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from likeness.cli.options import Overwrite
-from likeness.cli.terminal import printable, say
+from likeness.cli.console.options import Overwrite
+from likeness.cli.console.terminal import printable, say
 
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
 
@@ -52,10 +53,10 @@ def add(
         return
     say(f"{path}: {character.name}, {_count(len(character.faces))}")
     if character.spread >= character.faces[0].threshold:
-        typer.echo(
-            f"likeness: two of the pictures are {character.spread:.2f} apart, as different people are. Look at "
-            f"them, and make the character again with `--replace` if one shows somebody else.",
-            err=True,
+        say(
+            f"likeness: two of the pictures are {character.spread:.2f} apart, as different people are. Check "
+            "them, and make the character again with `--replace` if one shows another person.",
+            stream=sys.stderr,
         )
 
 
@@ -74,9 +75,8 @@ def list_names(as_json: _Json = False) -> None:
         _print_json(rows)
         return
     for row in rows:
-        say(
-            f"{printable(row['name'], lines=False)}: {row['problem'] if 'problem' in row else _count(len(row['references']))}"
-        )
+        state = row["problem"] if "problem" in row else _count(len(row["references"]))
+        say(f"{printable(row['name'], lines=False)}: {state}")
     if not rows:
         say(f"No character is saved in {character_folder()}.")
 
@@ -87,7 +87,7 @@ def show(
     overwrite: Overwrite = False,
     as_json: _Json = False,
 ) -> None:
-    """Say what is known of a character: its references, engine and consent note."""
+    """Show a character: its references, engine and consent note."""
     if picture is not None:
         from likeness.generation.outputs.destinations import check_picture
 

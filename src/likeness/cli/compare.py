@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.terminal import say
+from likeness.cli.console.terminal import say
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     a: Annotated[Path, typer.Argument(help="A picture of one person.")],
-    b: Annotated[Path, typer.Argument(help="A picture to hold against it.")],
+    b: Annotated[Path, typer.Argument(help="A picture to compare with it.")],
     pick: Annotated[
         int | None,
         typer.Option(
@@ -33,7 +33,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say how alike the faces in two pictures are."""
+    """Compare the faces in two pictures."""
     from likeness.media.guard import inspect
 
     for picture in (a, b):

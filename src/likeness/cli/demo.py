@@ -1,12 +1,12 @@
-"""`likeness demo`: the main job on people who need no permission, with a page that shows the result."""
+"""`likeness demo`: videos of a puppet and of a public-domain photograph, with a page of results."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from likeness.cli.options import MAX_FAMILY_SEED, Overwrite
-from likeness.cli.terminal import say
+from likeness.cli.console.options import MAX_FAMILY_SEED, Overwrite
+from likeness.cli.console.terminal import say
 
 
 def register(app: typer.Typer) -> None:
@@ -23,8 +23,8 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Make videos of a drawn and of a photographed person, and a page that shows them."""
+    from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import check_folders, describe, load
-    from likeness.cli.progress import progress, spinner
     from likeness.generation.outputs.folders import check_demo_folder
 
     check_demo_folder(output, overwrite=overwrite)

@@ -1,11 +1,11 @@
-"""`likeness doctor`: what this machine can run, and which weights are here."""
+"""`likeness doctor`: report what this machine can run and which weights are installed."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from likeness.cli.options import MemoryGb
-from likeness.cli.terminal import printable
+from likeness.cli.console.options import MemoryGb
+from likeness.cli.console.terminal import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,10 +20,10 @@ def doctor(
     memory_gb: MemoryGb = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what this machine can run, and which weights are here."""
-    from likeness.cli.progress import spinner
+    """Report what this machine can run and which weights are installed."""
+    from likeness.cli.console.progress import spinner
 
-    with spinner("Looking around", is_quiet=as_json):
+    with spinner("Examining the machine", is_quiet=as_json):
         from likeness.app.doctor import examine
 
         found = examine(memory_gb)

@@ -1,4 +1,4 @@
-"""`likeness eval`: is it the same person, does the face move, does it follow the text, for any system's videos."""
+"""`likeness eval`: measure identity, face motion and text alignment of the videos of any system."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.terminal import printable, say
+from likeness.cli.console.terminal import printable, say
 
 if TYPE_CHECKING:
     from likeness.evaluation.evaluate import EvaluationSettings
@@ -35,7 +35,7 @@ def evaluate(
     prompts: Annotated[Path | None, typer.Option(help="Sentences by video name: JSON, TOML or CSV.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path("runs/evaluation"),
     first_face: Annotated[
-        bool, typer.Option("--first-face", help="Hold each video against its own first face.")
+        bool, typer.Option("--first-face", help="Compare each video with its own first face.")
     ] = False,
     metrics: Annotated[
         str | None, typer.Option(help="Names, separated by commas; all that can be measured by default.")
@@ -52,7 +52,8 @@ def evaluate(
         typer.Option(
             "--landmark-engine",
             metavar="NAME",
-            help="Another engine for the landmarks of face motion; open/sface and research have the papers' five points.",
+            help="Another engine for the landmarks of face motion; open/sface and research have the papers' five "
+            "points.",
         ),
     ] = None,
     pick: Annotated[
@@ -79,8 +80,8 @@ def evaluate(
         return
     if (references is None) == (not first_face):
         raise ConfigError(
-            "Whom should the videos show? Give `--references FOLDER`, or `--first-face` to hold each video against its "
-            "own first face; one of the two."
+            "No reference was given, or two kinds. Use either `--references FOLDER`, or `--first-face` to compare each "
+            "video with its own first face."
         )
     from likeness.app.folders import check_folder
     from likeness.evaluation.inputs.manifest import read_request
@@ -101,7 +102,7 @@ def evaluate(
     dimensions = _dimensions(vbench_dimensions) if vbench or vbench_dimensions else None
     check_folder(output, files=RESULTS, folders=["features", "vbench"])
     if not as_json:
-        _tell_skipped(request)
+        _report_skipped(request)
     result = _measure(request, names, settings, is_quiet=as_json)
     if dimensions is not None:
         result = _run_vbench(result, output, dimensions, is_quiet=as_json)
@@ -110,7 +111,7 @@ def evaluate(
 
 
 def _settings(**values: object) -> "EvaluationSettings":
-    """Everything that is wrong with what was asked of all videos, before any is opened."""
+    """Check the settings of the evaluation before a video is opened."""
     from pydantic import ValidationError
 
     from likeness.errors import ConfigError
@@ -120,12 +121,12 @@ def _settings(**values: object) -> "EvaluationSettings":
     try:
         settings = EvaluationSettings.model_validate(values)
     except ValidationError as error:
-        told = {
+        messages = {
             "which_face": f"`--face` is {values['which_face']}; use prominent or nearest.",
             "workers": f"`--workers` is {values['workers']}; use 1 to {MAX_WORKERS}, about one for each processor.",
         }
         field = str(error.errors()[0]["loc"][0])
-        raise ConfigError(told.get(field, str(error))) from error
+        raise ConfigError(messages.get(field, str(error))) from error
     check_weights(choose_engines(settings.engine, settings.landmark_engine))
     return settings
 
@@ -143,7 +144,7 @@ def _measure(
 ) -> "EvaluationResult":
     from dataclasses import replace
 
-    from likeness.cli.progress import progress
+    from likeness.cli.console.progress import progress
     from likeness.evaluation.evaluate import evaluate as run
 
     with progress("Measuring videos", last="Scoring", is_quiet=is_quiet) as on_progress:
@@ -154,7 +155,7 @@ def _measure(
 def _publish(
     result: "EvaluationResult", request: "EvaluationRequest", output: Path, title: str, *, as_json: bool
 ) -> None:
-    """Write the files and print the figures. Where the disk refuses, the figures are printed all the same."""
+    """Write the files and print the figures. If files cannot be written, the figures are printed all the same."""
     from likeness.errors import FileWriteError, LockedError
     from likeness.evaluation.report.export import publish
     from likeness.evaluation.results.compare_systems import compare_systems
@@ -169,14 +170,14 @@ def _publish(
     else:
         _print_table(result, comparison)
     if refusal is not None:
-        tell_failed(result.videos, is_quiet=as_json, leaves=False)
+        report_failed(result.videos, is_quiet=as_json, leaves=False)
         raise refusal
     if not as_json:
         say(output / "report.html", lines=False)
 
 
-def _tell_skipped(request: "EvaluationRequest") -> None:
-    """Files that are not taken, a line for each reason."""
+def _report_skipped(request: "EvaluationRequest") -> None:
+    """Print the skipped files, a line for each reason."""
     from likeness.evaluation.inputs.reference_matching import list_names
 
     for note in request.notes:
@@ -189,7 +190,7 @@ def _tell_skipped(request: "EvaluationRequest") -> None:
 
 
 def _dimensions(words: str | None) -> list[str]:
-    """What VBench is to measure. Whatever is missing for it is told before anything is measured."""
+    """The dimensions of VBench. A missing environment is an error before anything is measured."""
     from likeness.evaluation.vbench.environment import environment, executable
     from likeness.evaluation.vbench.run import DEFAULT, check_dimensions
 
@@ -199,19 +200,19 @@ def _dimensions(words: str | None) -> list[str]:
     return dimensions
 
 
-def _words(told: str, option: str) -> list[str]:
+def _words(text: str, option: str) -> list[str]:
     from likeness.errors import ConfigError
 
-    words = [word.strip() for word in told.split(",") if word.strip()]
+    words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
-        raise ConfigError(f"`{option}` is `{told}`, which names nothing. Name one or more, separated by commas.")
+        raise ConfigError(f"`{option}` is `{text}`, which names nothing. Name one or more, separated by commas.")
     return words
 
 
 def _run_vbench(
     result: "EvaluationResult", output: Path, dimensions: list[str], *, is_quiet: bool
 ) -> "EvaluationResult":
-    from likeness.cli.progress import progress
+    from likeness.cli.console.progress import progress
     from likeness.evaluation.vbench.environment import environment, executable
     from likeness.evaluation.vbench.run import add_vbench, run_vbench
 
@@ -271,24 +272,24 @@ def _print_json(result: "EvaluationResult", comparison: "Comparison", output: Pa
 
     record = result.to_dict()
     for video in record["videos"]:
-        del video["frames"]  # Thousands of numbers; they are in the file.
-    told = {"output": str(output), **record, "comparison": comparison.to_dict()}
-    print(json.dumps(told, allow_nan=False))
+        del video["frames"]  # Thousands of numbers, which the file contains.
+    printed = {"output": str(output), **record, "comparison": comparison.to_dict()}
+    print(json.dumps(printed, allow_nan=False))
 
 
 def _leave(result: "EvaluationResult", *, is_quiet: bool) -> None:
-    """One bad video loses no other's results, but the exit code tells of it."""
+    """Set the exit code for videos without figures and for missing metrics."""
     from likeness.evaluation.vbench.run import PREFIX
 
-    tell_failed(result.videos, is_quiet=is_quiet)
+    report_failed(result.videos, is_quiet=is_quiet)
     if any(file.is_video for file in result.skipped):
         raise typer.Exit(_REJECTED)
     if any(name.startswith(PREFIX) for name in result.left_out):
         raise typer.Exit(_MISSING)
 
 
-def tell_failed(videos: "Sequence[VideoResult]", *, is_quiet: bool, leaves: bool = True) -> None:
-    """Name the videos without figures, and leave with the exit code that tells of them, if there are any."""
+def report_failed(videos: "Sequence[VideoResult]", *, is_quiet: bool, leaves: bool = True) -> None:
+    """Print the videos without figures, and exit with code 3 if there are any."""
     failed = [video for video in videos if video.error is not None]
     if failed and not is_quiet:
         say(f"likeness: {len(failed)} of {len(videos)} videos have no figures:", stream=sys.stderr)

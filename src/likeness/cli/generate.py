@@ -1,4 +1,4 @@
-"""`likeness generate`: make a video, or a picture, of the person in a picture."""
+"""`likeness generate`: make a video or an image of the person in a reference picture."""
 
 import os
 from collections.abc import Sequence
@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from likeness.cli.options import MAX_SEED, MemoryGb, Overwrite
-from likeness.cli.terminal import say
+from likeness.cli.console.options import MemoryGb, Overwrite
+from likeness.cli.console.terminal import say
 
 if TYPE_CHECKING:
     from likeness.generation import Likeness
     from likeness.generation.inputs.references import Person
-    from likeness.generation.inputs.settings import Choices, GenerationSettings
+    from likeness.generation.inputs.search import Search
+    from likeness.generation.inputs.settings import Choices
     from likeness.identity.face_shape.sliders import FaceShape
     from likeness.records import Clip
 
 MIN_FRAME_PX = 64
-"""Side of the smallest frames that a backbone makes, those of `tiny`."""
+"""Side of the frames of `tiny`, the smallest of all backbones."""
 MAX_ENLARGE = 128
-"""What a clip of the smallest frames could be enlarged by; how large the result would be is checked, too."""
+"""Largest factor for the smallest frames; the size of the result is checked as well."""
 
 _Prompt = Annotated[str, typer.Argument(help='A sentence with "img" after the word for the person.')]
 _Face = Annotated[
@@ -44,7 +45,7 @@ _Output = Annotated[
         help="An .mp4, or a .png or .jpg with --frames 1; by default likeness.mp4 or .png.",
     ),
 ]
-_Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same machine: same video.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Same seed, same machine: same video.")]
 _BestOf = Annotated[int, typer.Option(metavar="N", help="Try N seeds and keep the clip most like the face.")]
 _MinSimilarity = Annotated[
     float | None, typer.Option(metavar="X", help="Stop at the first clip of this similarity, from 0 to 1.")
@@ -99,6 +100,9 @@ _Jaw = Annotated[float, _slider("Width of the jaw")]
 _Chin = Annotated[float, _slider("Length of the chin")]
 _Nose = Annotated[float, _slider("Length of the nose")]
 _Eyes = Annotated[float, _slider("Distance of the eyes")]
+_Verify = Annotated[
+    bool, typer.Option("--verify", help="Read every byte of the weights and compare checksums before loading.")
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")]
 
 
@@ -142,10 +146,11 @@ def generate(
     backbone: _Backbone = None,
     adapter: _Adapter = None,
     memory_gb: MemoryGb = None,
+    verify: _Verify = False,
     as_json: _Json = False,
 ) -> None:
     """Make a video of the person in a picture, or with `--frames 1` a picture."""
-    from likeness.cli.progress import progress, spinner
+    from likeness.cli.console.progress import progress, spinner
 
     choices: Choices = {
         "steps": steps, "guidance": guidance, "frames": frames, "negative_prompt": negative_prompt, "style": style,
@@ -156,7 +161,7 @@ def generate(
     named = [NamedPerson(face, character, pick)]
     if second_face or second_character or second_pick is not None:
         named.append(NamedPerson(second_face, second_character, second_pick, pick_option="--second-pick"))
-    output, settings = _check(
+    output, num_frames, search = _check(
         prompt, choices, output, preset=preset, method=method, best_of=best_of, min_similarity=min_similarity,
         seed=seed, overwrite=overwrite, enlarge=enlarge, num_people=len(named), faces=face or (),
     )  # fmt: skip
@@ -165,28 +170,23 @@ def generate(
         one.check()
     with spinner("Reading the face", is_quiet=as_json):
         people = [one.read() for one in named]
-    with spinner("Loading the models", is_quiet=as_json):
-        likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
-    likeness.check_enlarged(settings.frames, enlarge, num_people=len(named))
-    with progress("Denoising", is_quiet=as_json) as on_step:
-        clip = likeness.generate(
-            prompt,
-            people if len(people) > 1 else people[0],
-            seed=seed,
-            best_of=best_of,
-            min_similarity=min_similarity,
-            on_step=on_step,
-            **choices,
-        )
-    from likeness.generation.outputs.save import save_or_rescue
+    with spinner("Verifying and loading the models" if verify else "Loading the models", is_quiet=as_json):
+        likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb, verify=verify)
+    from likeness.generation.inputs.multi_person import build_request
+    from likeness.generation.outputs.save import save_with_fallback
 
-    save_or_rescue(clip, output, enlarge=enlarge, overwrite=overwrite)
+    likeness.check_enlarged(num_frames, enlarge, num_people=len(named))
+    request = build_request(prompt, people, seed=seed)
+    with progress("Denoising", is_quiet=as_json) as on_step:
+        # The loaded method supplies the defaults of `identity_scale` and `identity_branch`.
+        clip = likeness.generate_best(request, likeness.settings(**choices), search, on_step=on_step)
+    save_with_fallback(clip, output, enlarge=enlarge, overwrite=overwrite)
     say(_to_json(clip, output) if as_json else f"{output}: {describe(clip)}")
 
 
 @dataclass(frozen=True, slots=True)
 class NamedPerson:
-    """Somebody as the words of a command name them."""
+    """A person as given by the options of a command."""
 
     faces: Sequence[str | Path] | None
     character: str | None
@@ -194,7 +194,7 @@ class NamedPerson:
     pick_option: str = "--pick"
 
     def check(self) -> None:
-        """Refuse what can be refused without reading a picture."""
+        """Check the options without reading a picture."""
         from likeness.errors import ConfigError
         from likeness.generation.inputs.people import check_person
 
@@ -229,34 +229,39 @@ def _check(
     enlarge: int | None,
     num_people: int,
     faces: Sequence[Path] = (),
-) -> "tuple[Path, GenerationSettings]":
-    """Refuse what cannot be made before anything is loaded, and say where the result goes."""
+) -> "tuple[Path, int, Search]":
+    """Check all options before anything is loaded.
+
+    Returns:
+        The output file, the number of frames, and the search among seeds.
+    """
     from likeness.generation.inputs.prompts import check_prompt
 
     check_prompt(prompt, num_people, method=method)
+    from likeness.generation.inputs.search import Search
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
     from likeness.generation.outputs.destinations import check_enlarged, check_output
-    from likeness.generation.sampling.search import Search
     from likeness.generation.sampling.shape_control import check_shape
 
     settings = resolve_settings(find_preset(preset), dict(choices))
     known("method", method, METHODS)
     check_shape(settings.shape, settings.face_shape, method=method, faces=faces)
-    Search.of(best_of, min_similarity).check_seed(seed)
+    search = Search.of(best_of, min_similarity)
+    search.check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
     check_output(output, settings.frames, overwrite=overwrite)
     if enlarge is not None:
-        # No backbone makes smaller frames; the loaded one is asked again.
+        # A lower bound; `Likeness.check_enlarged` repeats the check with the true size of the frames.
         check_enlarged((settings.frames, MIN_FRAME_PX, MIN_FRAME_PX), enlarge)
-    return output, settings
+    return output, settings.frames, search
 
 
 def check_folders(backbone: str | None, adapter: Path | None) -> None:
-    """Refuse folders of weights that are not there; a backbone may also be the name of one on a hub.
+    """Refuse folders of weights that do not exist. A backbone may also be a hub name.
 
     Raises:
-        WeightsError: It is so.
+        WeightsError: A folder does not exist.
     """
     from likeness.errors import WeightsError
 
@@ -301,13 +306,14 @@ def load(
     backbone: str | None = None,
     adapter: Path | None = None,
     memory_gb: float | None = None,
+    verify: bool = False,
 ) -> "Likeness":
+    """Load a preset; the bundled one without access to the network."""
     if preset == "tiny":
-        # What ships with the package needs no network, so nothing may wait for one.
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from likeness.generation import Likeness
 
-    return Likeness.load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
+    return Likeness.load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb, verify=verify)
 
 
 def describe(clip: "Clip") -> str:

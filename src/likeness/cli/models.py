@@ -1,9 +1,11 @@
-"""`likeness models`: which weights can be used, which are here, and how to bring the others."""
+"""`likeness models`: list weights, download them, and check them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from likeness.cli.console.terminal import printable, say
 
 if TYPE_CHECKING:
     from likeness.weights import WeightEntry
@@ -79,7 +81,7 @@ def pull(
             bars.update(tasks[file], completed=done, total=total)
 
         item = bring(name, preset=cast(Preset, preset), folder=source, on_progress=report)
-    print(f"{item.folder}: {_size(sum(file.path.stat().st_size for file in item.files))}, {item.licence}")
+    say(f"{item.folder}: {_size(sum(file.path.stat().st_size for file in item.files))}, {item.licence}")
 
 
 @models.command("check")
@@ -88,7 +90,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check every byte of the weights that are here against their checksums."""
-    from likeness.cli.progress import spinner
+    from likeness.cli.console.progress import spinner
     from likeness.errors import WeightsError
 
     with spinner("Reading", is_quiet=as_json):
@@ -109,7 +111,7 @@ def _all_names() -> list[str]:
 
 
 def _is_started(name: str) -> bool:
-    """Something of these weights is here; what was never pulled is no problem."""
+    """Whether any file of these weights is installed; weights that were never pulled are no problem."""
     return any(file.path.is_file() for file in _entry(name).files)
 
 
@@ -126,7 +128,7 @@ def _describe(name: str) -> dict[str, Any]:
 
     try:
         item = weights.entry(name)
-    except WeightsError as error:  # A damaged list of checksums is worth a row, not the end of the table.
+    except WeightsError as error:  # A damaged list of checksums gives a row, not the end of the table.
         return {
             "name": name,
             "purpose": "",
@@ -193,5 +195,5 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for column in columns:
         table.add_column(column, no_wrap=column in ("name", "size"))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(printable(cell, lines=False) for cell in row))
     Console().print(table)

@@ -1,18 +1,18 @@
-"""`likeness puppets`: look at the people who do not exist."""
+"""`likeness puppets`: draw synthetic people as a contact sheet or a clip."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.options import MAX_FAMILY_SEED, Overwrite
-from likeness.cli.terminal import say
+from likeness.cli.console.options import MAX_FAMILY_SEED, Overwrite
+from likeness.cli.console.terminal import say
 
 if TYPE_CHECKING:
     from likeness.puppets import PuppetClip
 
 CELL_PX = 128
-"""Side of a picture in the sheet."""
+"""Side of a cell of the sheet."""
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +26,7 @@ def puppets(
     seed: Annotated[int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same people.")] = 0,
     people: Annotated[int, typer.Option(min=1, max=200, help="Rows of the sheet.")] = 8,
     group: Annotated[str | None, typer.Option(help="Only this group, such as woman or elderly man.")] = None,
-    action: Annotated[str | None, typer.Option(help="What they do, such as nod; by default all sorts.")] = None,
+    action: Annotated[str | None, typer.Option(help="The action, such as nod; by default random.")] = None,
     size: Annotated[int, typer.Option(min=32, max=1024, help="Pixels of one side.")] = 128,
     frames: Annotated[int, typer.Option(min=1, max=257, help="Frames of a clip.")] = 17,
     overwrite: Overwrite = False,
@@ -58,7 +58,7 @@ def puppets(
         say(f"{output}: {clip.prompt}")
         return
     rows, prompts = [], []
-    for number in range(people):  # Of each clip no more is kept than the sheet shows.
+    for number in range(people):  # Only the frames on the sheet are kept.
         clip = draw(number, 17)
         rows.append([resize(clip.frames[index], CELL_PX, CELL_PX) for index in (0, 3, 6, 8, 11, 14, 16)])
         prompts.append(clip.prompt)

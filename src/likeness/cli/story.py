@@ -1,12 +1,12 @@
-"""`likeness story`: several shots of one character from one file, joined into one video."""
+"""`likeness story`: render several shots of one character from one file and join them."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from likeness.cli.options import MemoryGb, Overwrite
-from likeness.cli.terminal import say
+from likeness.cli.console.options import MemoryGb, Overwrite
+from likeness.cli.console.terminal import say
 
 
 def register(app: typer.Typer) -> None:
@@ -43,15 +43,15 @@ def story(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
 ) -> None:
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
+    from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import NamedPerson, check_folders, load
-    from likeness.cli.progress import progress, spinner
     from likeness.generation.loading.presets import METHODS, find_preset, known
     from likeness.generation.outputs.folders import check_story_folder
-    from likeness.generation.stories.story_file import decide_shots, read_story
+    from likeness.generation.stories.story_file import read_story, resolve_shots
 
     read = read_story(file, overrides or ())
-    decide_shots(read, find_preset(preset))
     known("method", method, METHODS)
+    resolve_shots(read, find_preset(preset), method=method)
     named = NamedPerson(face, character, pick)
     if not face and not character:
         named = NamedPerson(read.faces, read.character, pick)
@@ -64,16 +64,16 @@ def story(
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Making the shots", is_quiet=as_json) as on_step:
-        told = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
+        result = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
     if as_json:
         import json
 
-        say(json.dumps({"folder": str(told.video.parent), **told.to_dict()}))
+        say(json.dumps({"folder": str(result.video.parent), **result.to_dict()}))
         return
     from likeness.generation.outputs.similarity import describe_similarity
 
-    for number, shot in enumerate(told.shots, start=1):
+    for number, shot in enumerate(result.shots, start=1):
         state = "kept" if shot.is_kept else "made"
         say(f"{number}. {state} {shot.file.name}: {describe_similarity(shot.clip.similarity)}")
-    say(f"{told.video}: {sum(shot.clip.duration_s for shot in told.shots):.1f} s")
-    say(f"Open {told.page} in a browser.")
+    say(f"{result.video}: {sum(shot.clip.duration_s for shot in result.shots):.1f} s")
+    say(f"Open {result.page} in a browser.")

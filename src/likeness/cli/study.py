@@ -1,11 +1,11 @@
-"""`likeness study`: ask people about videos, blind, and sum up what they say."""
+"""`likeness study`: blind user studies of videos, and reports of their answers."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from likeness.cli.progress import printable
+from likeness.cli.console.terminal import printable, say
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -48,7 +48,7 @@ def create(
     from likeness.app.study.create import StudyOptions, create_study
     from likeness.app.study.pairing import pair_videos, read_systems
     from likeness.app.study.questions import read_questionnaire
-    from likeness.cli.progress import progress
+    from likeness.cli.console.progress import progress
 
     sets = pair_videos(read_systems(systems), references, manifest=manifest, allow_missing=allow_missing)
     options = StudyOptions(num_checks=checks, videos_per_rater=per_rater)
@@ -62,7 +62,7 @@ def create(
 
         print(json.dumps({"study": str(output), "key": study.key, "videos": len(study.items), "per_rater": shown}))
         return
-    print(
+    say(
         f"{output}: {len(study.items)} videos of {len(study.systems)} systems, {shown} pages for each rater. "
         f"Serve it with `likeness study serve {output}`, or host the folder {output / 'site'} anywhere."
     )
@@ -107,7 +107,7 @@ def merge(
 
         print(json.dumps({"added": added, "known": known, "raters": raters}))
         return
-    print(f"{study}: {added} new answers, {known} known before, {raters} raters in all")
+    say(f"{study}: {added} new answers, {known} known before, {raters} raters in all")
 
 
 def report(
@@ -150,9 +150,9 @@ def report(
         cells = [
             f"{name} {made.ratings[name][system].mean.value:.2f}" for name in (*loaded.questionnaire.names, OVERALL)
         ]
-        print(f"{printable(system)}: {', '.join(cells)}")
+        say(f"{printable(system, lines=False)}: {', '.join(cells)}")
     raters = made.raters
-    print(
+    say(
         f"{len(raters.used)} of {raters.total} raters count ({len(raters.failed_checks)} failed checks, "
         f"{len(raters.unchecked)} met none). {page}"
     )

@@ -47,7 +47,7 @@ from likeness.weights import sha256_of
 logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
-"""Called with the number of finished videos and of all videos."""
+"""Called with the number of finished videos and of all videos; `likeness.cli.console.progress` shows the time left."""
 
 MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))
 """More processes do not make an evaluation faster."""

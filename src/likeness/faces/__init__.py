@@ -6,12 +6,13 @@ from likeness.faces.engines.onnx_engine import OnnxEngine
 from likeness.faces.engines.registry import ENGINE_NAMES, default_engine, load_engine
 from likeness.faces.geometry.align import HEAD_TEMPLATE, crop_head, fit_similarity, head_pose, warp
 from likeness.faces.geometry.layouts import EYE_CENTERS, EYE_CORNERS, LAYOUTS, LandmarkLayout, layout_named
-from likeness.faces.read import MIN_SIDE_PX, compare, find_faces, prominence, read_face
+from likeness.faces.read import FRAME_DETECTION_PX, MIN_SIDE_PX, compare, find_faces, prominence, read_face
 
 __all__ = [
     "ENGINE_NAMES",
     "EYE_CENTERS",
     "EYE_CORNERS",
+    "FRAME_DETECTION_PX",
     "HEAD_TEMPLATE",
     "LAYOUTS",
     "MIN_SIDE_PX",

@@ -15,6 +15,8 @@ from likeness.records import Comparison, Detection, Face
 
 MIN_SIDE_PX = 40
 """Smallest face box, in pixels of the picture given, from which `read_face` takes a reference."""
+FRAME_DETECTION_PX = 384
+"""Longer side to which small video frames are enlarged before detection."""
 DETAIL_PX = 512
 """Side of `Face.detail`, which only references have: frames of a video are looked at by the thousand."""
 _MIN_PROMINENCE = 0.15

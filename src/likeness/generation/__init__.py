@@ -1,6 +1,6 @@
-"""Prompt and face in, `Clip` out, and the pictures and pages that show it.
+"""Generation: a prompt and a reference face in, a `Clip` out, with its sheets, plots and pages.
 
-Names are imported when they are first used: a wrong prompt or picture is told before any model is loaded.
+Names are imported on first use, so that prompts and files are checked before anything heavy is imported.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""From a picture of a face and a sentence to a video, in one call.
+"""Generate a video from a picture of a face and a prompt, in one call.
 
-`Likeness` holds a stock diffusers pipeline with a method attached and adds what users expect around it: faces are
-read, settings are checked and recorded, the result is measured. It adds no step to the denoising loop.
+`Likeness` holds a stock diffusers pipeline with a method attached. It reads faces, checks and records settings, and
+measures identity similarity. The denoising loop is the pipeline's own.
 """
 
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 
-from likeness.adapters.conditioning.regions import Area, Regions
+from likeness import weights
+from likeness.adapters.conditioning.regions import Area
 from likeness.backbones.check import refuse_frames
 from likeness.backbones.load import load_pipeline
-from likeness.generation.inputs.characters import Character
-from likeness.generation.inputs.multi_person import People, assign_regions, measure, part_people, read_people
+from likeness.generation.inputs.multi_person import People, areas_of, assign_regions, build_request, split_faces
 from likeness.generation.inputs.prompts import add_style, check_prompt
 from likeness.generation.inputs.references import Person
+from likeness.generation.inputs.request import GenerationRequest
+from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
-from likeness.generation.loading.load import adapter_folder, load_adapter, locate_backbone
+from likeness.generation.loading.load import adapter_folder, load_adapter, locate_backbone, verify_weights
 from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
 from likeness.generation.loading.released_fantasy_id import open_released, uses_released
 from likeness.generation.outputs.destinations import check_enlarged
 from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
-from likeness.generation.outputs.similarity import refuse_other_engines
+from likeness.generation.outputs.similarity import measure_clip, refuse_other_engines
 from likeness.generation.sampling.best_of import choose_best
 from likeness.generation.sampling.memory_plan import CardMemory, find_card
-from likeness.generation.sampling.sample import GenerationRequest, Judge, StepCallback, check_steps, denoise
-from likeness.generation.sampling.search import Search
+from likeness.generation.sampling.sample import Judge, StepCallback, check_steps, denoise
 from likeness.generation.sampling.shape_control import reading_shapes
 from likeness.methods.method import Method
 from likeness.records import Clip
-from likeness.weights import verify
 
 if TYPE_CHECKING:
     from likeness.generation.stories.render import StoryCallback, StoryResult
@@ -50,12 +50,12 @@ class Likeness:
         clip.save("me.mp4")
     """
 
-    def __init__(self, pipeline: Any, method: Method, preset: Preset, weights: dict[str, str]) -> None:
+    def __init__(self, pipeline: Any, method: Method, preset: Preset, checksums: dict[str, str]) -> None:
         self.pipeline = pipeline
         """A stock `CogVideoXPipeline` with `method` attached."""
         self.method = method
         self.preset = preset
-        self.weights = weights
+        self.weights = checksums
         """SHA-256 of every weight file, by name."""
         self.memory: CardMemory | None = None
         """The plan for the card's memory; None on a CPU."""
@@ -71,16 +71,19 @@ class Likeness:
         adapter: str | Path | None = None,
         device: str = "auto",
         memory_gb: float | None = None,
+        verify: bool = False,
     ) -> Self:
         """Load a backbone and attach a method to it.
 
         Args:
-            preset: Names backbone, licence and suitable settings.
-            method: Names the way in which the face enters, or is the class of a method of your own.
+            preset: Name of a backbone with its licence and default settings.
+            method: Name of an identity method, or the class of a custom one.
             backbone: A diffusers folder or hub name to use instead of the preset's.
-            adapter: The method's folder or hub name; by default the one that lies in the backbone's folder.
-            device: As torch names it; `auto` takes a GPU where there is one.
-            memory_gb: Plan for a card of this much memory; by default for the one that is there.
+            adapter: Folder or hub name of the method's weights; by default the folder inside the backbone's.
+            device: A torch device; `auto` uses a GPU if there is one.
+            memory_gb: Plan for a card with this much memory; by default for the present one.
+            verify: Read every byte of the weights and compare checksums first; by default a large file is read again
+                only if its size or time changed.
 
         Raises:
             ConfigError: The preset or method does not exist.
@@ -90,24 +93,26 @@ class Likeness:
         chosen = find_preset(preset)
         if isinstance(method, str):
             known("method", method, METHODS)
+        if verify:
+            verify_weights(chosen, method, backbone, adapter)
         if isinstance(method, str) and uses_released(chosen, method, backbone, adapter):
             card = find_card(device, memory_gb)
             opened = open_released(chosen, backbone, device=device, is_placed=card is None)
             return cls._attached(*opened, card=card)
         folder = adapter_folder(method, adapter, backbone or chosen.backbone)
-        if chosen.is_bundled and backbone is None:
-            verify(chosen.name)
-        # The adapter first: a backbone may have to be downloaded, in vain where there is no adapter.
-        mirror = load_adapter(folder, method)
+        if chosen.is_bundled and backbone is None and not verify:
+            weights.verify(chosen.name)
+        # The adapter first: without one, downloading a backbone would be useless.
+        attached = load_adapter(folder, method)
         source = str(backbone or locate_backbone(chosen))
         card = find_card(device, memory_gb)
         pipeline = load_pipeline(source, device=device, is_placed=card is None)
         checksums = describe_weights({"backbone": source, "adapter": folder})
-        return cls._attached(pipeline, mirror, chosen, checksums, card=card)
+        return cls._attached(pipeline, attached, chosen, checksums, card=card)
 
     @classmethod
     def _attached(cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, card: Any) -> Self:
-        """Attach a method, and plan for the memory of a card where there is one."""
+        """Attach a method, and apply a memory plan if there is a card."""
         method.attach(pipeline)
         made = cls(pipeline, method, preset, checksums)
         made.memory = None if card is None else CardMemory(pipeline, method, card, frames=preset.frames)
@@ -128,16 +133,16 @@ class Likeness:
         """Make one clip of the person in `faces`, or one picture with `frames=1`.
 
         Args:
-            prompt: A sentence with the trigger word after the word for the person: "a woman img waves".
+            prompt: A sentence with the trigger word after the class word: "a woman img waves".
                 Several people are numbered: "a man img1 shakes hands with a woman img2".
             faces: One or several pictures of one person, or a saved `Character`. For several people a list of those,
                 `[["bob.jpg"], ["ann.jpg"]]`.
             seed: The same seed on the same machine gives the same video.
-            best_of: Try this many seeds and give the clip most like the reference.
-            min_similarity: Stop at the first clip whose `similarity.score` reaches it.
-            regions: Where each of several people is: (left, top, right, bottom) as shares of the picture. By default they
-                stand side by side, from left to right as the prompt names them.
-            on_step: Called after each step with the steps done and all steps.
+            best_of: Try this many seeds and return the clip with the highest similarity.
+            min_similarity: Stop at the first clip with a `similarity.score` of at least this.
+            regions: The region of each of several people: (left, top, right, bottom) as shares of the frame. By default
+                vertical strips, from left to right in the order of the prompt.
+            on_step: Called after each step with the number of steps done and of all steps.
             **choices: Any field of `GenerationSettings`: `steps`, `guidance`, `frames`, `negative_prompt`, `style`,
                 `identity_scale`, `identity_start`, `identity_end`, `identity_blocks`, `identity_branch`, `shape`,
                 `face_shape`.
@@ -150,23 +155,26 @@ class Likeness:
         settings = self.settings(**choices)
         search = Search.of(best_of, min_similarity)
         search.check_seed(seed)
-        check_prompt(prompt, len(part_people(faces)), method=type(self.method))
-        references, *others = read_people(faces)
-        request = GenerationRequest(
-            prompt=prompt,
-            references=references,
-            seed=seed,
-            character=faces.describe() if isinstance(faces, Character) else None,
-            others=tuple(others),
-            regions=None if regions is None else Regions(areas=tuple(tuple(area) for area in regions)),  # pyright: ignore[reportArgumentType]
-        )
-        request = assign_regions(request, self.preset.stands_apart)
+        people = split_faces(faces)
+        check_prompt(prompt, len(people), method=type(self.method))
+        request = build_request(prompt, people, seed=seed, areas=regions)
+        return self.generate_best(request, settings, search, on_step=on_step)
+
+    def generate_best(
+        self,
+        request: GenerationRequest,
+        settings: GenerationSettings,
+        search: Search,
+        *,
+        on_step: StepCallback | None = None,
+    ) -> Clip:
+        """Make the clip of a request, or the best of several seeds if `search` asks for that."""
         if search.is_needed:
-            return choose_best(self, request, settings, search, on_step=on_step)
+            return choose_best(self.generate_many, request, settings, search, on_step=on_step)
         return self.generate_many([request], settings, on_step=on_step)[0]
 
     def settings(self, **choices: Unpack[Choices]) -> GenerationSettings:
-        """Fill what is None from the preset, and check all of it.
+        """Complete settings with the defaults of preset and method, and check them.
 
         Raises:
             ConfigError: A setting is unknown, out of range, contradicts another or does not suit the scheduler.
@@ -179,7 +187,7 @@ class Likeness:
         return settings
 
     def check_length(self, prompt: str, num_references: int) -> None:
-        """Refuse a prompt that does not fit with so many references, before anything is made.
+        """Refuse a prompt that is too long together with so many references.
 
         Raises:
             PromptError: It is too long.
@@ -188,7 +196,7 @@ class Likeness:
         self.method.tokenize([prompt], self.pipeline.tokenizer, num_references=num_references, max_length=limit)
 
     def check_enlarged(self, frames: int, enlarge: int | None, *, num_people: int = 1) -> None:
-        """Refuse to enlarge clips beyond what can be held and shown, before they are made.
+        """Refuse a factor of enlargement that exceeds the limits of memory and size.
 
         Raises:
             ConfigError: `enlarge` is too large.
@@ -209,19 +217,19 @@ class Likeness:
         on_shot: "StoryCallback | None" = None,
         overwrite: bool = True,
     ) -> "StoryResult":
-        """Make the shots of a story file and join them; finished shots in `folder` are kept.
+        """Render the shots of a story file and join them; finished shots in `folder` are kept.
 
         Args:
-            story: A TOML or JSON file, or what `read_story` made of it.
-            folder: Where videos and pages go.
-            faces: The person, where it is not the one that the story names.
+            story: A TOML or JSON file, or the result of `read_story`.
+            folder: The folder of videos and pages.
+            faces: The person, if it is not the one named in the story.
             on_step: Called after each step with the steps done and all steps of all shots.
-            on_shot: Called before each shot with its number, their count, and whether it is kept from before.
-            overwrite: False refuses a folder that holds files of a story's names and no story's record.
+            on_shot: Called before each shot with its number, the number of shots, and whether it is kept.
+            overwrite: False refuses a folder with files of the same names and without a story record.
 
         Raises:
-            ConfigError: The story is not usable as it is, and the message names the shot; or files would be replaced.
-            LockedError: Another process makes a story in that folder.
+            ConfigError: The story is invalid (the message names the shot), or files would be replaced.
+            LockedError: Another process renders a story in that folder.
         """
         from likeness.generation.stories.render import render_story
 
@@ -238,12 +246,12 @@ class Likeness:
     ) -> list[Clip]:
         """Make several clips in one batch: faster for each, and the same videos up to rounding.
 
-        Every request needs the same number of references. `is_measured=False` leaves the similarity out. A `judge`
-        looks at a single request before it is finished, and may end it with `Rejected`.
+        Every request needs the same number of references. `is_measured=False` omits the similarity. A `judge` sees the
+        predicted first frame of a single request and may end it with `Rejected`.
         """
         settings = settings or self.settings()
         refuse_frames(self.pipeline.transformer, settings.frames)
-        if is_measured:  # Before minutes of work, not after them.
+        if is_measured:  # Checked before sampling.
             people = [person for request in requests for person in request.people]
             refuse_other_engines([face for person in people for face in person])
         requests = [
@@ -261,7 +269,9 @@ class Likeness:
             videos = self.memory.run(make, frames=settings.frames, batch=2 * len(requests))
         clips = []
         for request, frames in zip(requests, videos, strict=True):
-            similarity, people = measure(frames, request) if is_measured else (None, ())
+            similarity, people = None, ()
+            if is_measured:
+                similarity, people = measure_clip(frames, request.people, areas_of(request))
             clips.append(
                 Clip(
                     frames=frames,
@@ -295,7 +305,7 @@ class Likeness:
 
 
 def _describe_others(request: GenerationRequest) -> dict[str, Any]:
-    """What the record says where several people are shown."""
+    """The part of the record that describes further people."""
     if not request.others:
         return {}
     regions = request.regions

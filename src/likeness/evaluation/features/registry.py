@@ -12,11 +12,8 @@ import numpy as np
 from likeness.evaluation.features.base import DecodedVideo, Feature, Features, normalize_embeddings
 from likeness.evaluation.features.flow import measure_flow
 from likeness.evaluation.features.networks.features import NETWORK_FEATURES
-from likeness.faces import FaceEngine, find_faces, prominence
+from likeness.faces import FRAME_DETECTION_PX, FaceEngine, find_faces, prominence
 from likeness.records import Face
-
-DETECTION_PX = 384
-"""Smaller frames are enlarged to this longer side before detection."""
 
 
 def measure_faces(video: DecodedVideo, _: Features) -> dict[str, np.ndarray]:
@@ -49,7 +46,7 @@ def _find(video: DecodedVideo, engine: FaceEngine) -> list[tuple[int, Face]]:
     for index, frame in enumerate(video.frames):
         key = hashlib.blake2b(frame.tobytes()).digest()
         if key not in seen:
-            seen[key] = find_faces(frame, engine=engine, enlarge_to_px=DETECTION_PX)
+            seen[key] = find_faces(frame, engine=engine, enlarge_to_px=FRAME_DETECTION_PX)
         found.extend((index, face) for face in seen[key])
     return found
 

@@ -10,11 +10,10 @@ from unicodedata import category, normalize
 
 from likeness.errors import ConfigError, LikenessError
 from likeness.evaluation.inputs.folders import PICTURES, VIDEOS, entries, files_in, is_hidden
+from likeness.identity.prompt import TRIGGER
 
 logger = logging.getLogger(__name__)
 
-TRIGGER = "img"
-"""Equal to `likeness.identity.prompt.TRIGGER`; that module imports torch, which would delay the checks."""
 _LISTED = 5
 
 Cases = dict[str, tuple[tuple[Path, ...], str | None]]

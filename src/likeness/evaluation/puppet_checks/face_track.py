@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likeness.faces import HEAD_TEMPLATE, DlibEngine, fit_similarity, head_pose, prominence, warp
+from likeness.faces import FRAME_DETECTION_PX, HEAD_TEMPLATE, DlibEngine, fit_similarity, head_pose, prominence, warp
 from likeness.media import resize
 from likeness.records import Box, Detection
 
-DETECTION_PX = 384
-"""Small frames are enlarged to this before the detector sees them."""
 HEAD_PX = 96
 """Side of the aligned head pictures."""
 MIN_OVERLAP = 0.3
@@ -67,7 +65,7 @@ def track_face(frames: np.ndarray, engine: DlibEngine | None = None) -> FaceTrac
     )
     before: Box | None = None
     for index, frame in enumerate(frames):
-        scale = max(1.0, DETECTION_PX / max(frame.shape[:2]))
+        scale = max(1.0, FRAME_DETECTION_PX / max(frame.shape[:2]))
         large = resize(frame, round(frame.shape[1] * scale), round(frame.shape[0] * scale))
         face = _choose(engine.detect(large), before, engine.min_score)
         if face is None:

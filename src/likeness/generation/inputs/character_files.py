@@ -1,4 +1,4 @@
-"""Names and files of saved characters, without reading any: that needs a face engine, and this does not."""
+"""Names and files of saved characters. Reads none, so that no face engine is imported."""
 
 import difflib
 import re
@@ -13,10 +13,10 @@ _NAME = re.compile(r"\w[\w -]{0,63}")
 
 
 def check_character(name: str, consent: str) -> None:
-    """Refuse names that are no file names, and consent notes that say nothing.
+    """Require a name that is a valid file name, and a consent note.
 
     Raises:
-        ConfigError: It is so.
+        ConfigError: One of them is invalid.
     """
     if not _NAME.fullmatch(name) or name != name.strip():
         raise ConfigError(
@@ -31,7 +31,7 @@ def check_character(name: str, consent: str) -> None:
 
 
 def character_file(name: str, path: str | Path | None = None, *, replace: bool = False) -> Path:
-    """Say where a character is to be written.
+    """The file to which a character will be written.
 
     Raises:
         ConfigError: Something is there already and `replace` is False, or the suffix is another.
@@ -50,18 +50,18 @@ def character_file(name: str, path: str | Path | None = None, *, replace: bool =
 
 
 def character_folder() -> Path:
-    """Where characters are saved by name."""
+    """The folder of saved characters."""
     return home() / "characters"
 
 
 def character_names() -> list[str]:
-    """Names of the saved characters, whole or not."""
+    """Names of the saved characters, including damaged ones."""
     files = character_folder().glob(f"*{SUFFIX}")
     return sorted(file.stem for file in files if not file.name.startswith("."))
 
 
 def find_character(name_or_file: str | Path) -> Path:
-    """Return the file of a saved character, or of one that lies elsewhere.
+    """The file of a saved character, or of one given by its path.
 
     Raises:
         ConfigError: There is neither; the message proposes the closest name.
@@ -82,10 +82,10 @@ def find_character(name_or_file: str | Path) -> Path:
 
 
 def remove_character(name: str) -> Path:
-    """Delete a saved character. A file that lies elsewhere is the user's own to delete.
+    """Delete a saved character; a file given by its path is refused.
 
     Raises:
-        ConfigError: None has that name.
+        ConfigError: No saved character has that name.
     """
     if name not in character_names():
         find_character(name)

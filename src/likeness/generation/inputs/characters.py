@@ -1,8 +1,8 @@
-"""Characters: a person saved once, as one file, and used again by name.
+"""Characters: a person saved as one file and used again by name.
 
-The file is safetensors: head crops, embeddings and what else was read from the pictures, with name and consent note as
-metadata. It runs no code when it is read, holds none of the pictures whole, and two checksums tell damage from content.
-Saved characters lie in `$LIKENESS_HOME/characters`; a file serves from anywhere.
+The file is safetensors: head crops, embeddings, landmarks and poses, with name and consent note as metadata. It
+contains no whole picture, and a checksum detects damage. Characters are saved in `$LIKENESS_HOME/characters`; a file
+from any other place works as well.
 """
 
 import hashlib
@@ -45,18 +45,19 @@ __all__ = [
 ]
 
 KEY = "likeness_character"
-"""The one key of metadata: safetensors writes several in any order, and the same character shall give the same bytes."""
+"""The only key of metadata: safetensors does not fix the order of several, and equal characters must give equal
+bytes."""
 VERSION = 1
-"""Raised when an older likeness could not use the file."""
+"""Increased when older versions of likeness cannot read the file."""
 MAX_FILE_BYTES = 64_000_000
-"""Some four hundred references; what is larger is no character."""
+"""About four hundred references; larger files are refused."""
 _REMEDY = "Copy it again, or make it anew with `likeness character add`."
 _FIELDS = ("crops", "embeddings", "landmarks_px", "boxes_px", "poses_deg", "scores")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Character:
-    """A person who may be shown, and the pictures that say what they look like.
+    """A person, their reference faces, and their consent to be shown.
 
     Example:
         ana = Character.create("ana", ["front.jpg", "side.jpg"], consent="Ana agreed by e-mail on 3 May 2026.")
@@ -67,7 +68,7 @@ class Character:
     name: str
     faces: tuple[Face, ...]
     consent: str
-    """Who agreed to what, in words; it stays in this file and goes into no video."""
+    """Who agreed to what, in words; it is stored in this file and in no video."""
 
     def __post_init__(self) -> None:
         check_character(self.name, self.consent)
@@ -96,20 +97,20 @@ class Character:
 
     @property
     def spread(self) -> float:
-        """Largest distance between two of the references; above the engine's threshold they may be two people."""
+        """Largest distance between two references; above the engine's threshold they may be two people."""
         return max(compare(a, b).distance for a in self.faces for b in self.faces)
 
     @property
     def sha256(self) -> str:
-        """Of everything that the file holds."""
+        """Checksum of the whole content of the file."""
         return _checksum(self._tensors(), self._facts())
 
     def describe(self) -> dict[str, Any]:
-        """What goes into the record of a clip: enough to find the consent note, but not the note."""
+        """The entry in the record of a clip: enough to find the consent note, without the note."""
         return {"name": self.name, "sha256": self.sha256}
 
     def to_dict(self) -> dict[str, Any]:
-        """What `likeness character show` says."""
+        """The facts that `likeness character show` prints."""
         return {
             "name": self.name,
             "consent": self.consent,
@@ -120,7 +121,7 @@ class Character:
         }
 
     def save(self, path: str | Path | None = None, *, replace: bool = False) -> Path:
-        """Write the file, by default among the saved characters. It appears only once it is whole.
+        """Write the file atomically, by default among the saved characters.
 
         Raises:
             ConfigError: It is there already and `replace` is False, or the suffix is another.
@@ -196,7 +197,7 @@ def _checksum(tensors: dict[str, np.ndarray], facts: dict[str, Any]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors and facts of a whole character file."""
+    """Tensors and facts of a character file."""
     size_bytes = path.stat().st_size
     if size_bytes > MAX_FILE_BYTES:
         raise CharacterError(

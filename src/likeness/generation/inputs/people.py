@@ -1,4 +1,4 @@
-"""Who is to be shown, as a user names them: looked at before a face engine or a model is imported."""
+"""Check the pictures or character given for a person, before a face engine or model is imported."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +9,10 @@ from likeness.media.guard import inspect
 
 
 def check_person(faces: Sequence[str | Path], character: str | Path | None) -> None:
-    """Refuse to have both pictures and a character, or neither, and pictures that are not there.
+    """Require either pictures or a character, and existing files.
 
     Raises:
-        ConfigError: Both were named, or neither, or there is no such character.
+        ConfigError: Both were given, or neither, or the character does not exist.
         MediaError: A file is missing, empty or a folder.
     """
     if faces and character:

@@ -1,7 +1,8 @@
-"""What a text encoder that was trained on English captions can read, checked before anything heavy is imported.
+"""Check that a text suits a text encoder trained on English captions, without heavy imports.
 
-CogVideoX's T5 replaces letters of other scripts and emoji by its unknown token, without a word. They are refused here. Other
-languages in Latin letters are read badly, but cannot be told from English with certainty, so they give a warning.
+CogVideoX's T5 silently replaces letters of other scripts and emoji by its unknown token, so they are refused here.
+Other languages in Latin letters give poor results, but cannot be distinguished from English with certainty: they give a
+warning.
 """
 
 import logging
@@ -14,27 +15,27 @@ from likeness.errors import PromptError
 logger = logging.getLogger(__name__)
 
 _ENGLISH = (
-    "a an the this that in of on at with by for from to into over under near behind and or is are as while his her their "
-    "he she they him it its who woman man boy girl person"
+    "a an the this that in of on at with by for from to into over under near behind and or is are as while his her "
+    "their he she they him it its who woman man boy girl person"
 )
 _OTHER_LANGUAGES = (
     # German, Dutch, Swedish
-    "ein eine einen einem einer und der das den dem mit auf ist im am vor frau mann junge lächelt winkt een het en vrouw van "
-    "met op lacht och ett kvinna med "
+    "ein eine einen einem einer und der das den dem mit auf ist im am vor frau mann junge lächelt winkt een het en "
+    "vrouw van met op lacht och ett kvinna med "
     # French, Spanish, Portuguese, Italian
-    "une le la les des du et dans sur avec est femme homme qui souriant el los las un una uno con por que mujer hombre sonríe "
-    "saluda uma um mulher homem com em sorri il lo gli di della nel donna uomo che sorride "
+    "une le la les des du et dans sur avec est femme homme qui souriant el los las un una uno con por que mujer hombre "
+    "sonríe saluda uma um mulher homem com em sorri il lo gli di della nel donna uomo che sorride "
     # Polish, Turkish
     "kobieta mężczyzna się jest bir ve"
 )
-"""Frequent words of captions that are no English words."""
+"""Frequent words of captions in other languages that are not English words."""
 _FIRST_SYMBOL = 0x2190
 """Symbols below it (the signs for degrees or copyright) are known to T5."""
 _EMOJI_PARTS = frozenset("\u200d\ufe0e\ufe0f\u20e3")
 
 
 def check_text(text: str, *, what: str = "prompt", example: str = "a woman img waves at the camera") -> None:
-    """Refuse what the text encoder would drop, and warn of what it reads badly.
+    """Refuse text that the encoder would drop, and warn of other languages.
 
     Args:
         text: A prompt, a style or a negative prompt.
@@ -42,8 +43,8 @@ def check_text(text: str, *, what: str = "prompt", example: str = "a woman img w
         example: An English text of that kind.
 
     Raises:
-        PromptError: It holds emoji, control characters or letters of another script. The message holds the text without them,
-            where enough is left.
+        PromptError: It contains emoji, control characters or letters of another script. The message proposes the text
+            without them, if enough is left.
     """
     dropped = [character for character in dict.fromkeys(text) if _is_dropped(character)]
     letters = [character for character in dict.fromkeys(text) if _script(character) not in ("", "LATIN")]
@@ -59,8 +60,8 @@ def check_text(text: str, *, what: str = "prompt", example: str = "a woman img w
     other = [word for word in words if word in _OTHER_LANGUAGES.split()]
     if len(other) > sum(word in _ENGLISH.split() for word in words):
         _warn_once(
-            f'The {what} "{text}" does not look English ("{other[0]}"), and the text encoder was trained on English captions. '
-            f'Write it in English, as in "{example}".'
+            f'The {what} "{text}" does not look English ("{other[0]}"), and the text encoder was trained on English '
+            f'captions. Write it in English, as in "{example}".'
         )
 
 
@@ -73,7 +74,7 @@ def _is_dropped(character: str) -> bool:
 
 
 def _script(letter: str) -> str:
-    """The script of a letter, by the first word of its name in Unicode; nothing for what is no letter."""
+    """The script of a letter, from its Unicode name; empty for other characters."""
     if not letter.isalpha() or ord(letter) < 0x100:
         return ""
     script = unicodedata.name(letter, "UNKNOWN").split()[0].split("-")[0]
@@ -87,7 +88,7 @@ def _name(character: str) -> str:
 
 
 def _without(text: str, refused: set[str]) -> str:
-    """The text without some characters, or nothing where hardly a sentence is left."""
+    """The text without some characters, or nothing if fewer than three words are left."""
     left = "".join(" " if character in refused else character for character in text)
     left = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(left.split()))
     return left if len(re.findall(r"[a-zA-Z]{2,}", left)) >= 3 else ""

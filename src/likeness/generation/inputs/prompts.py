@@ -1,8 +1,7 @@
-"""The word for the person: what to say when a prompt does not mark it.
+"""Check the trigger word of prompts, propose corrected prompts, and append a style.
 
-A prompt names its person by a class word followed by the trigger, as in "a woman img waves". How the words become
-embeddings is the business of `identity.prompt`; this file only proposes better sentences and adds a style. Nothing heavy is
-imported, so a wrong prompt is refused at once.
+A prompt marks its person by a class word followed by the trigger, as in "a woman img waves". `identity.prompt` turns
+the words into embeddings. This module imports nothing heavy, so that a wrong prompt is refused at once.
 """
 
 import re
@@ -19,21 +18,21 @@ CLASS_WORDS = (
     "singer|dancer|musician|pianist|guitarist|artist|painter|actor|actress|bride|groom|"
     "knight|king|queen|prince|princess|wizard|witch|warrior|cowboy|samurai|superhero|hero|heroine"
 )
-"""A pattern of words by which prompts name people."""
+"""A pattern of class words."""
 METHODS_WITHOUT_TRIGGER = ("fantasy_id", "FantasyID")
-"""Names and classes of the methods that write nothing into the prompt, so that it may lack the trigger word."""
+"""Names and classes of the methods that do not change prompt embeddings and need no trigger word."""
 _PERSON = re.compile(rf"\b(?:{CLASS_WORDS})(?:\s+(?:{CLASS_WORDS}))*\b", flags=re.IGNORECASE)
 _MARK = re.compile(
     rf"[<(\[{{\"'*_-]*(?<![A-Za-z0-9]){TRIGGER}\d*(?![A-Za-z0-9])(?:[>)\]}}\"*]|'(?!\w))*",
     flags=re.IGNORECASE,
 )
-"""A trigger word as people write it: in capitals, in brackets, joined to the word before it."""
+"""A trigger word in any common spelling: in capitals, in brackets, joined to the word before it."""
 _PRONOUNS = {"he": "a man", "she": "a woman", "they": "a person", "i": "a person", "someone": "a person"}
 _ARTICLES = ("a", "an", "the")
 
 
 def place_trigger(prompt: str, num_people: int = 1) -> str:
-    """Propose the same sentence with one trigger word, after the word for the person, or with one for each of several."""
+    """Propose the same prompt with one trigger word after each class word."""
     prompt = " ".join(prompt.split())
     bare = _tidy(_MARK.sub(" ", prompt))
     if num_people > 1:
@@ -48,7 +47,7 @@ def place_trigger(prompt: str, num_people: int = 1) -> str:
 
 
 def _place_at(marked: re.Match[str], prompt: str) -> str | None:
-    """Put the missing word where the trigger stands, if no class word has to go there."""
+    """Insert a class word before a trigger word that has none."""
     before, after = prompt[: marked.start()].rstrip(), _tidy(_MARK.sub(" ", prompt[marked.end() :]))
     last = before.split()[-1] if before else ""
     if last.lower() in NO_NOUNS.split():
@@ -69,7 +68,7 @@ def _place_several(bare: str, num_people: int) -> str:
 
 
 def _begin(bare: str, marks: list[str]) -> str:
-    """A sentence that names nobody, with its people in front: in the place of a pronoun, where it begins with one."""
+    """Put people at the start of a prompt without a class word, in place of its first pronoun."""
     first, _, rest = bare.partition(" ")
     noun = _PRONOUNS.get(first.lower())
     people = " and ".join(f"{noun or 'a person'} {mark}" for mark in marks)
@@ -80,24 +79,24 @@ def _begin(bare: str, marks: list[str]) -> str:
 
 
 def _tidy(text: str) -> str:
-    """One space between words, none before punctuation, and no comma twice."""
+    """Normalize spaces and repeated commas."""
     return re.sub(r"\s*([,.;:!?])(?:\s*,)*", r"\1", " ".join(text.split()))
 
 
 def check_prompt(prompt: str, num_people: int = 1, *, method: str | type = "magic_mirror") -> None:
-    """Demand text that the encoder reads, and one trigger word behind the word for each person.
+    """Require English text with one trigger word after the class word of each person.
 
-    Several people have numbered ones. A method that writes nothing into the prompt needs none; one that stands there is
-    left out, and has to stand as other methods want it.
+    The triggers of several people are numbered. A method that does not change prompt embeddings needs none; if there is
+    one, it must be valid, and is removed.
 
     Args:
-        prompt: The sentence.
-        num_people: How many people faces were given of.
-        method: Name or class of the method that reads it.
+        prompt: The prompt.
+        num_people: Number of people with reference faces.
+        method: Name or class of the method.
 
     Raises:
-        PromptError: It is not so. The message holds a sentence that would work.
-        ConfigError: The method shows one person, and faces of several were given.
+        PromptError: The prompt is invalid. The message proposes a corrected one.
+        ConfigError: The method supports one person, and faces of several were given.
     """
     check_text(prompt)
     if (method if isinstance(method, str) else method.__name__) in METHODS_WITHOUT_TRIGGER:
@@ -108,8 +107,8 @@ def check_prompt(prompt: str, num_people: int = 1, *, method: str | type = "magi
             split_prompt(prompt)
         elif (named := count_people(prompt)) != num_people:
             raise PromptError(
-                f'The prompt "{prompt}" names {named} {"person" if named == 1 else "people"}, but faces of {num_people} '
-                "were given."
+                f'The prompt "{prompt}" names {named} {"person" if named == 1 else "people"}, '
+                f"but faces of {num_people} were given."
             )
     except PromptError as error:
         raise PromptError(f"{error}{_propose(prompt, num_people)}") from error
@@ -128,13 +127,13 @@ def _check_optional(prompt: str, num_people: int) -> None:
         split_prompt(prompt)
     except PromptError as error:
         raise PromptError(
-            f'The prompt "{prompt}" holds the trigger word `{TRIGGER}` where no method reads it. FantasyID needs none: leave '
-            f"it out, or write it once behind the word for the person.{_propose(prompt, 1)}"
+            f'The prompt "{prompt}" holds the trigger word `{TRIGGER}` where no method reads it. FantasyID needs none: '
+            f"leave it out, or write it once behind the word for the person.{_propose(prompt, 1)}"
         ) from error
 
 
 def _propose(prompt: str, num_people: int) -> str:
-    """A sentence that works, or nothing where none can be made of this one."""
+    """A corrected prompt, or nothing if there is none."""
     better = place_trigger(prompt, num_people)
     try:
         split_people(better)
@@ -144,20 +143,20 @@ def _propose(prompt: str, num_people: int) -> str:
 
 
 def check_style(style: str) -> None:
-    """Demand that a style is English and says nothing of who is shown.
+    """Require an English style without the trigger word.
 
     Raises:
-        PromptError: It holds the trigger word, which names the person in the prompt alone, or what `check_text` refuses.
+        PromptError: It contains the trigger word, or text that `check_text` refuses.
     """
     check_text(style, what="style", example="watercolor")
     _refuse_trigger(style, "style", "Say only how it looks: ", "watercolor")
 
 
 def check_negative_prompt(negative_prompt: str) -> None:
-    """Demand that what a video should not show is English and says nothing of who is shown.
+    """Require an English negative prompt without the trigger word.
 
     Raises:
-        PromptError: It holds the trigger word, or what `check_text` refuses.
+        PromptError: It contains the trigger word, or text that `check_text` refuses.
     """
     check_text(negative_prompt, what="negative prompt", example="blurry, distorted")
     _refuse_trigger(negative_prompt, "negative prompt", "Say only what to avoid: ", "blurry, distorted")
@@ -172,7 +171,7 @@ def _refuse_trigger(text: str, what: str, advice: str, example: str) -> None:
 
 
 def add_style(prompt: str, style: str) -> str:
-    """Put a style behind a prompt, always in the same words; an empty one changes nothing.
+    """Append a style to a prompt; an empty style changes nothing.
 
     Example:
         add_style("a woman img waves.", "watercolor")  # "a woman img waves, in the style of watercolor"

@@ -1,4 +1,4 @@
-"""The reference: whatever a user has of a face becomes a tuple of `Face`."""
+"""Read reference pictures, videos or a character as a tuple of `Face`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ from likeness.media import is_video
 from likeness.records import Face
 
 FacePicture = str | Path | np.ndarray | Face
-"""What a face may be given as; a file may also be a short video, which gives several."""
+"""A picture of a face; a file may also be a short video, which gives several faces."""
 Person = FacePicture | Sequence[FacePicture] | Character
-"""What a person may be given as: one or several pictures or videos, or a saved character."""
+"""One or several pictures or videos of a person, or a saved character."""
 
 
 def read_faces(faces: Person, *, pick: int | None = None) -> tuple[Face, ...]:
-    """Read every picture as a face, and every short video as the views of a face that differ most.
+    """Read every picture as a face, and every short video as its most different views of a face.
 
-    The faces of a character were read when it was made.
+    The faces of a character are those stored in it.
 
     Raises:
         ConfigError: There is no picture.
@@ -42,11 +42,11 @@ def read_faces(faces: Person, *, pick: int | None = None) -> tuple[Face, ...]:
 
 
 def choose_person(faces: Sequence[str | Path], character: str | Path | None, *, pick: int | None = None) -> Person:
-    """Read the pictures or load the character: whichever a user named.
+    """Read the pictures or load the character.
 
     Raises:
-        ConfigError: Both were named, or neither.
-        MediaError: A file is not there, or cannot be read.
+        ConfigError: Both were given, or neither.
+        MediaError: A file is missing or cannot be read.
         FaceError: A picture or video shows no usable face, or several and `pick` is None.
     """
     check_person(faces, character)

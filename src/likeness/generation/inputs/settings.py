@@ -1,4 +1,4 @@
-"""How a clip is made, apart from its prompt, face and seed: what can be asked for, checked before any model is loaded."""
+"""Settings of generation, apart from prompt, face and seed, with their checks. Imports no model."""
 
 import difflib
 import re
@@ -13,12 +13,12 @@ from likeness.generation.loading.presets import Preset
 from likeness.identity.face_shape.sliders import FaceShape
 
 MAX_BLOCKS = 1000
-"""More than any transformer has; the transformer itself says how many it is."""
+"""Upper limit for block numbers, before the transformer is known."""
 _BLOCKS = re.compile(r"[0-9]+-[0-9]+|[0-9]+(,[0-9]+)*")
 
 
 def name_blocks(blocks: Any) -> Any:
-    """Write block numbers as text: `0-20` for a range, both ends included, or `0,2,4`. Others stay as they are."""
+    """Write block numbers as text: `0-20` for a range, both ends included, or `0,2,4`. Other values are kept."""
     if isinstance(blocks, range) and blocks and blocks.step == 1:
         return f"{blocks[0]}-{blocks[-1]}"
     if isinstance(blocks, range) and blocks[MAX_BLOCKS:]:
@@ -29,7 +29,7 @@ def name_blocks(blocks: Any) -> Any:
 
 
 def read_blocks(text: str | None) -> range | tuple[int, ...] | None:
-    """Turn the text of `name_blocks` into numbers.
+    """Parse the text of `name_blocks`.
 
     Raises:
         ConfigError: It is neither a range nor a list of numbers, or the range runs backwards.
@@ -60,35 +60,35 @@ def _shorten(text: str) -> str:
 
 
 class GenerationSettings(BaseModel):
-    """How a clip is made, apart from its prompt, face and seed."""
+    """Settings of a clip, apart from its prompt, face and seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int = Field(ge=1, le=1000)
-    """Denoising steps: time grows with them, and up to a point so does quality. 15, 24, 28, 48
-    and others do not suit CogVideoX's solver: the error names the nearest that do."""
+    """Denoising steps. 15, 24, 28, 48 and others do not suit CogVideoX's solver: the error names the nearest valid
+    numbers."""
     guidance: float = Field(ge=1, le=30)
-    """Weight of the prompt; 1 is no guidance."""
+    """Scale of classifier-free guidance; 1 turns it off."""
     identity_scale: float = Field(default=1.0, ge=0, le=4)
     """Weight of the reference; 0 is the stock pipeline."""
     identity_start: float = Field(default=0.0, ge=0, le=1)
-    """Share of the steps before the reference acts. Later leaves pose and composition to the prompt."""
+    """Share of the steps before the reference is applied. A larger share leaves pose and composition to the prompt."""
     identity_end: float = Field(default=1.0, ge=0, le=1)
-    """Share of the steps after which it acts no more."""
+    """Share of the steps after which the reference is no longer applied."""
     identity_blocks: Annotated[str | None, BeforeValidator(name_blocks)] = None
-    """Blocks in which it acts: `0-20`, both ends included, or `0,2,4`; None for all that are adapted."""
+    """Blocks in which it is applied: `0-20`, both ends included, or `0,2,4`; None for all adapted blocks."""
     identity_branch: Literal["conditional", "both"] = "conditional"
-    """Which branch of guidance sees it."""
+    """The CFG branches that get the reference."""
     frames: int = Field(ge=1, le=257)
     """A multiple of eight plus one; 1 makes a picture."""
     negative_prompt: str = ""
-    """What the video should not show."""
+    """Content to avoid."""
     style: str = ""
-    """Put behind every prompt as ", in the style of ..."."""
+    """Appended to every prompt as ", in the style of ..."."""
     shape: str | None = None
-    """Where a method that reads a face's shape has it from: `learned`, `mediapipe`, `flame:FILE`, `puppet:SEED`."""
+    """Source of the face shape for methods that use one: `learned`, `mediapipe`, `flame:FILE`, `puppet:SEED`."""
     face_shape: FaceShape | None = None
-    """Sliders that move that shape."""
+    """Sliders that change that shape."""
 
     def identity_controls(self) -> dict[str, Any]:
         """The keyword arguments of `Method.identity`."""
@@ -102,7 +102,7 @@ class GenerationSettings(BaseModel):
 
 
 class Choices(TypedDict, total=False):
-    """The fields of `GenerationSettings` as keyword arguments; what is left out or None is the preset's."""
+    """The fields of `GenerationSettings` as keyword arguments; omitted ones and None take the preset's value."""
 
     steps: int | None
     guidance: float | None
@@ -119,11 +119,11 @@ class Choices(TypedDict, total=False):
 
 
 def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettings:
-    """Fill what is None from the preset, and check all of it.
+    """Complete settings with the preset's defaults, and check them.
 
     Raises:
         ConfigError: A setting is unknown, out of range or contradicts another.
-        PromptError: Style or negative prompt holds the trigger word, or what no English text encoder reads.
+        PromptError: Style or negative prompt contains the trigger word, or is not English.
     """
     defaults = {name: getattr(preset, name) for name in ("steps", "guidance", "frames")}
     given = {name: value for name, value in chosen.items() if value is not None}
@@ -146,8 +146,8 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
         )
     if settings.identity_start >= settings.identity_end:
         raise ConfigError(
-            f"`identity_start` is {settings.identity_start:g} and `identity_end` {settings.identity_end:g}; the end has to "
-            "be larger. Both are shares of the steps: 0 and 1 are all of them."
+            f"`identity_start` is {settings.identity_start:g} and `identity_end` {settings.identity_end:g}; the end "
+            "has to be larger. Both are shares of the steps: 0 and 1 are all of them."
         )
     read_blocks(settings.identity_blocks)
     check_style(settings.style)

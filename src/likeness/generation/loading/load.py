@@ -1,4 +1,4 @@
-"""A preset's backbone and a method's weights, or a clear word about what is wrong with them."""
+"""Find, verify and load a preset's backbone and a method's weights."""
 
 from pathlib import Path
 from typing import Any
@@ -9,30 +9,33 @@ from safetensors import SafetensorError
 from likeness import weights
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.loading.presets import Preset
+from likeness.generation.loading.released_fantasy_id import EVA, MESH, WEIGHTS, uses_released
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.methods.method import Method
+from likeness.weights import sha256_of
+from likeness.weights.hashes import remember
 from likeness.weights.strict import altered_in, read_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import refuse_not_finite
 
 CLASSES: dict[str, type[Method]] = {"magic_mirror": MagicMirror, "fantasy_id": FantasyID}
-"""What the names of `presets.METHODS` stand for."""
+"""The classes of `presets.METHODS`."""
 
 
 def locate_backbone(preset: Preset) -> Path:
     """The folder of a preset's backbone.
 
     Raises:
-        WeightsError: It is not whole here; the last sentence says which command brings it.
+        WeightsError: Files are missing; the message names the command that downloads them.
     """
     return weights.locate(preset.weights)
 
 
 def adapter_folder(method: str | type[Method], adapter: str | Path | None, backbone: str | Path) -> Path:
-    """Where a method's weights are: where `adapter` says, or under the method's name in the backbone's folder.
+    """The folder of a method's weights: `adapter`, or the folder of the method's name inside the backbone's.
 
     Raises:
-        ConfigError: The method has no name here, so that its folder has to be told.
+        ConfigError: A custom class has no name, so its folder must be given.
     """
     if adapter:
         return Path(adapter)
@@ -44,12 +47,38 @@ def adapter_folder(method: str | type[Method], adapter: str | Path | None, backb
     )
 
 
+def verify_weights(
+    preset: Preset, method: str | type[Method], backbone: str | Path | None, adapter: str | Path | None
+) -> None:
+    """Read every byte of the weights that a load will use, and compare with the registered checksums.
+
+    Folders given by the user have no registered checksums; their files are hashed anew for the record of clips.
+
+    Raises:
+        WeightsError: Files are missing or altered; all of them are listed.
+    """
+    is_released = isinstance(method, str) and uses_released(preset, method, backbone, adapter)
+    names = [] if backbone else [WEIGHTS if is_released else preset.weights]
+    names += [MESH, EVA] if is_released else []
+    for name in names:
+        for file in weights.verify(name).files:
+            if file.sha256 is not None:
+                remember(file.path, file.sha256)
+    own = [Path(backbone or preset.backbone)] if backbone or not is_released else []
+    if adapter is not None:
+        own.append(Path(adapter))
+    known = {file.path for name in names for file in weights.entry(name).files}
+    for path in (path for folder in own for path in sorted(folder.rglob("*.safetensors"))):
+        if path not in known:
+            remember(path, sha256_of(path))
+
+
 def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> Any:
     """Load a method's weights, strictly.
 
     Args:
         folder: What `save_pretrained` wrote.
-        method: The name of the method, or the class of one that has no name here.
+        method: The name of the method, or a custom class.
 
     Raises:
         WeightsError: The folder is absent or damaged, holds another method, or its tensors are not exactly those of its
@@ -67,7 +96,8 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
         found = config.get("_class_name", kind.__name__)
         if found != kind.__name__:
             raise WeightsError(
-                f"The adapter at {folder} is of {found}, not of {kind.__name__}. {_name(found)} or name another adapter."
+                f"The adapter at {folder} is of {found}, not of {kind.__name__}. "
+                f"{_name(found)} or name another adapter."
             )
         with torch.device("meta"):
             empty: Any = kind.from_config(config)
@@ -89,6 +119,6 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
 
 
 def _name(found: str) -> str:
-    """Which option chooses the method of an adapter."""
+    """How to load an adapter of that class."""
     names = [name for name, kind in CLASSES.items() if kind.__name__ == found]
     return f"Use `--method {names[0]}`," if names else "Load it by its own class,"

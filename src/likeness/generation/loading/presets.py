@@ -1,6 +1,6 @@
-"""What can be run under which name: backbone, adapters, licence, and the settings that suit them.
+"""Presets: a backbone, its licence and its default settings.
 
-A preset is a promise about licences as much as about sizes: every output says which one made it.
+The record of every output names its preset, because the preset decides the licence.
 """
 
 import difflib
@@ -15,34 +15,34 @@ METHODS = ("magic_mirror", "fantasy_id")
 
 
 class Preset(BaseModel):
-    """A backbone and how to run it well."""
+    """A backbone and its default settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     backbone_name: str
-    """For people to read."""
+    """Display name."""
     weights: str
-    """The backbone's name in the registry of weights."""
+    """The name in the registry of weights."""
     licence: str
-    """Of the weights, in words for the record beside every output."""
+    """Licence of the weights, for the record of every output."""
     is_bundled: bool
-    """The weights ship inside the package, so the network is never asked."""
+    """The weights are part of the package; the network is never used."""
     steps: int
     """Denoising steps."""
     guidance: float
-    """How strongly the prompt is followed; 1 turns guidance off and halves the time."""
+    """Scale of classifier-free guidance; 1 turns it off and halves the time."""
     frames: int
     """Frames of a video, a multiple of eight plus one."""
     fps: float
     identity_scales: dict[str, float] = {}
-    """How strong the reference is by default with a method, by the name of its class; 1 where none stands here."""
+    """Default `identity_scale` by class name of the method; 1 if the class is not listed."""
     stands_apart: bool = False
-    """The backbone has seen one person at a time: people who share a video stand in frames of its size, side by side."""
+    """The backbone was trained on one person: each of several people gets a frame of its size, side by side."""
 
     @property
     def backbone(self) -> str:
-        """The folder where the backbone lies or belongs; `locate_backbone` says whether it is there."""
+        """The folder of the backbone, whether or not it exists; `locate_backbone` checks that."""
         folder: Path = CHECKPOINTS / self.weights if self.is_bundled else home() / "models" / self.weights
         return str(folder)
 
@@ -59,7 +59,7 @@ PRESETS = {
             is_bundled=True,
             steps=20,
             guidance=1.5,
-            # Stronger, the face is nearer to the reference where one is found, and found in fewer frames.
+            # A larger scale raises the similarity of detected faces and lowers the face rate.
             identity_scales={"MagicMirror": 0.85, "FantasyID": 0.85},
             frames=17,
             fps=8.0,

@@ -1,4 +1,4 @@
-"""The released FantasyID from its folder: the image-to-video base with the method on it, and what is missing of both."""
+"""Loads the released FantasyID: its image-to-video base, the method, and the files that both need."""
 
 import json
 from pathlib import Path
@@ -22,10 +22,10 @@ WEIGHTS, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
 
 
 def uses_released(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> bool:
-    """Whether a request means the released weights.
+    """Whether a load uses the released weights.
 
-    They are what `fantasy_id` is with the preset `research`, unless an adapter is named or lies in the backbone's folder;
-    and what a published folder named as the backbone holds.
+    `fantasy_id` with the preset `research` does, unless an adapter is given or exists in the backbone's folder. So
+    does a backbone given as a folder in the published layout.
     """
     if method != "fantasy_id" or adapter is not None:
         return False
@@ -40,16 +40,16 @@ def is_published(folder: Path) -> bool:
     try:
         return place is not None and "is_train_face" in json.loads((place / "config.json").read_text())
     except (OSError, ValueError, TypeError):
-        return False  # The pipeline's own loader says what is wrong with it.
+        return False  # The pipeline's loader reports the error.
 
 
 def open_released(
     preset: Preset, backbone: str | Path | None, *, device: str, is_placed: bool
 ) -> tuple[Any, FantasyID, Preset, dict[str, str]]:
-    """Load what `uses_released` found.
+    """Load the released weights.
 
     Returns:
-        The pipeline, the method, the preset under the weights' own name and licence, and checksums for the record.
+        The pipeline, the method, the preset with the weights' name and licence, and checksums for the record.
     """
     files = find_files(None if backbone is None else Path(backbone))
     pipeline, method = load_released(files, device=choose_device(device), is_placed=is_placed)
@@ -63,13 +63,13 @@ def open_released(
 
 
 def find_files(folder: Path | None = None) -> dict[str, Path]:
-    """Where everything lies that the released profile is loaded from.
+    """The folder and files from which the released profile is loaded.
 
     Args:
-        folder: The published folder, where it is not that of `likeness models pull`.
+        folder: The published folder; by default that of `likeness models pull`.
 
     Raises:
-        WeightsError: Something is missing; the message names all of it, and the commands that bring it.
+        WeightsError: Files are missing; the message lists them and the commands that download them.
     """
     home = folder or weights.entry(WEIGHTS).folder
     mesh, eva = (
@@ -100,7 +100,8 @@ def find_files(folder: Path | None = None) -> dict[str, Path]:
             f"`likeness models pull {name} --preset {weights.MODELS[name].preset}`" for _, name in missing
         )
         raise WeightsError(
-            f"The released FantasyID is not whole:{listed}\nRun {' and '.join(commands)}, or put the files there yourself."
+            f"The released FantasyID is not whole:{listed}\n"
+            f"Run {' and '.join(commands)}, or put the files there yourself."
         )
     assert mesh is not None
     assert eva is not None
@@ -108,12 +109,12 @@ def find_files(folder: Path | None = None) -> dict[str, Path]:
 
 
 def load_released(files: dict[str, Path], *, device: torch.device, is_placed: bool = True) -> tuple[Any, FantasyID]:
-    """Load base and method strictly; they are not attached yet.
+    """Load base and method strictly, without attaching them.
 
     Args:
-        files: What `find_files` found.
-        device: Where it will compute, which decides the dtype.
-        is_placed: Move it there. If not, it waits in the machine's memory for a plan of what goes where.
+        files: The result of `find_files`.
+        device: The device of computation, which decides the dtype.
+        is_placed: Move the pipeline there; otherwise a memory plan places it later.
 
     Raises:
         WeightsError: A file is damaged, or its tensors are not those of the published architecture.

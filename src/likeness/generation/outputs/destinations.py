@@ -1,8 +1,8 @@
-"""Where results go: checked before anything is imported that takes seconds, and again before anything is replaced.
+"""Checks of output paths, made before any heavy import and again before a file is replaced.
 
-One rule holds for every verb. What is there already is not replaced unless `overwrite` is set. The record beside a
-clip is `NAME.json`; a JSON file that is no such record, or that is the record of another clip with the same name, is
-never replaced: `smile.png` and `smile.mp4` cannot share `smile.json`.
+Every command follows one rule: an existing file is replaced only with `overwrite`. The record of a clip is `NAME.json`
+beside it. A JSON file that is no record, or the record of another clip of the same name, is never replaced:
+`smile.png` and `smile.mp4` cannot share `smile.json`.
 """
 
 import json
@@ -14,33 +14,34 @@ from pathlib import Path
 from likeness.errors import ConfigError, FileWriteError, MediaError
 
 PICTURES = (".png", ".jpg", ".jpeg")
-"""What a clip of one frame may be saved as."""
+"""Suffixes for a clip of one frame."""
 VIDEO = ".mp4"
 MAX_SHOWN_BYTES = 1_000_000_000
-"""Most memory that the enlarged frames of a clip may take."""
+"""Limit for the memory of the enlarged frames of a clip."""
 MAX_SHOWN_PX = 8192
 """Longest side of an enlarged frame."""
 MAX_RECORD_BYTES = 50_000_000
-"""What is larger is not read to find out whether it is a record."""
+"""Larger files are not read to find out whether they are records."""
 
 
 def record_file(path: Path) -> Path:
-    """Where the record of the clip at `path` lies."""
+    """The file of the record of the clip at `path`."""
     return path.with_suffix(".json")
 
 
 def check_output(path: Path, num_frames: int, *, overwrite: bool = False) -> None:
-    """Refuse what a clip of so many frames could not be saved as, before it is made.
+    """Refuse an output file that cannot hold a clip of so many frames.
 
     Raises:
-        ConfigError: Several frames were to become one picture, or something is there that must not be replaced.
+        ConfigError: A picture of several frames was asked for, or an existing file must not be replaced.
         MediaError: The suffix is another, or a folder has that name.
         FileWriteError: Nothing can be written there.
     """
     suffix = path.suffix.lower()
     if suffix in PICTURES and num_frames != 1:
         raise ConfigError(
-            f"{path} is a picture, but `frames` is {num_frames}. Use `--frames 1` for a picture, or a name that ends in .mp4."
+            f"{path} is a picture, but `frames` is {num_frames}. Use `--frames 1` for a picture, or a name that ends "
+            "in .mp4."
         )
     if suffix not in (*PICTURES, VIDEO):
         possible = f".mp4, or for a picture {' or '.join(PICTURES)}" if num_frames == 1 else ".mp4"
@@ -53,7 +54,7 @@ def check_output(path: Path, num_frames: int, *, overwrite: bool = False) -> Non
 
 
 def check_file(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse to write a file where it is not possible or would replace another.
+    """Refuse a file that cannot be written or would replace another.
 
     Raises:
         ConfigError: Something has that name and `overwrite` is False.
@@ -74,7 +75,7 @@ def check_file(path: Path, *, overwrite: bool = False) -> None:
 
 
 def check_picture(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse to write a picture where it is not possible, or would replace another file.
+    """Refuse a picture file that cannot be written or would replace another file.
 
     Raises:
         ConfigError: Something has that name and `overwrite` is False.
@@ -83,13 +84,14 @@ def check_picture(path: Path, *, overwrite: bool = False) -> None:
     """
     if path.suffix.lower() not in PICTURES:
         raise MediaError(
-            f"{path} cannot be written as a picture: its suffix is {path.suffix or 'missing'}. Use {' or '.join(PICTURES)}."
+            f"{path} cannot be written as a picture: its suffix is {path.suffix or 'missing'}. "
+            f"Use {' or '.join(PICTURES)}."
         )
     check_file(path, overwrite=overwrite)
 
 
 def check_record(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse to write the record of the clip at `path` where something else would be replaced.
+    """Refuse a clip at `path` if its record would replace another file.
 
     Raises:
         ConfigError: A file has that name and `overwrite` is False, it is no record, or it is that of another clip.
@@ -146,10 +148,10 @@ def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool = False)
 
 
 def check_place(folder: Path) -> None:
-    """Refuse a folder that is not there and cannot be made, or in which no file can be made. Nothing is left there.
+    """Refuse a folder that cannot be created or written to. The check leaves no file.
 
     Raises:
-        FileWriteError: It is so.
+        FileWriteError: The folder cannot be used.
     """
     place = folder
     try:
@@ -167,7 +169,7 @@ def check_place(folder: Path) -> None:
 
 
 def check_enlarged(shape: Sequence[int], factor: int) -> None:
-    """Refuse to enlarge frames beyond what can be held and shown.
+    """Refuse a factor of enlargement that exceeds the limits of memory and size.
 
     Args:
         shape: (frames, height, width) of the clip, in pixels.
@@ -190,5 +192,5 @@ def check_enlarged(shape: Sequence[int], factor: int) -> None:
 
 
 def _siblings(path: Path) -> list[Path]:
-    """Clips that would have the same record."""
+    """Paths of other clips with the same record file."""
     return [path.with_suffix(suffix) for suffix in (*PICTURES, VIDEO) if suffix != path.suffix.lower()]

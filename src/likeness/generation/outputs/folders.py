@@ -1,4 +1,4 @@
-"""Folders of results, of a story and of the demo: which files they hold, and whether those may be written."""
+"""The files in the folders of a story and of the demo, and whether they may be written."""
 
 import json
 from pathlib import Path
@@ -14,12 +14,12 @@ DEMO_VIDEOS = {"a_drawn_man": 3, "a_photographed_woman": 2}
 
 
 def check_story_folder(folder: Path, *, overwrite: bool = False) -> None:
-    """Refuse a folder in which a story would replace what is not its own.
+    """Refuse a folder in which a story would replace files that are not its own.
 
-    A folder with the record of a story is gone on with: its finished shots are kept, and its pages made again.
+    In a folder with the record of a story, finished shots are kept and pages are made again.
 
     Raises:
-        ConfigError: A file of the story's names is there and `overwrite` is False, or `story.json` is no story's record.
+        ConfigError: A file of such a name exists and `overwrite` is False, or `story.json` is no story record.
         MediaError: A folder has one of the names.
         FileWriteError: Nothing can be written there.
     """
@@ -27,14 +27,15 @@ def check_story_folder(folder: Path, *, overwrite: bool = False) -> None:
     if record.is_file():
         if not is_story_record(record):
             raise ConfigError(
-                f"{record} would be replaced by the record of a story, and holds something else. Choose another `--output`."
+                f"{record} would be replaced by the record of a story, and holds something else. Choose another "
+                "`--output`."
             )
         overwrite = True
     check_folder(folder, (*STORY_PAGES, STORY_RECORD), overwrite=overwrite)
 
 
 def is_story_record(path: Path) -> bool:
-    """Whether a file is what a story notes of its finished shots."""
+    """Whether a file is the record of a story."""
     try:
         record = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_RECORD_BYTES else None
     except (OSError, ValueError, RecursionError):
@@ -46,7 +47,7 @@ def check_demo_folder(folder: Path, *, overwrite: bool = False) -> None:
     """Refuse a folder in which the demo would replace files.
 
     Raises:
-        ConfigError: A file of the demo's names is there and `overwrite` is False, or a JSON file is not its record.
+        ConfigError: A file of such a name exists and `overwrite` is False, or a JSON file is not its record.
         MediaError: A folder has one of the names.
         FileWriteError: Nothing can be written there.
     """

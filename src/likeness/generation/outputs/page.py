@@ -1,7 +1,7 @@
-"""One page that shows a run: videos, contact sheet, similarity, settings.
+"""An HTML page of generated clips: videos, contact sheet, similarity, settings.
 
-Pictures are inlined and videos are linked beside the page, so the folder can be moved or sent as it is. No script, no
-font and no style comes from anywhere else.
+Pictures are inlined and videos are linked by relative paths, so the folder can be moved or sent. The page loads no
+external script, font or style sheet.
 """
 
 import base64
@@ -13,7 +13,7 @@ from pathlib import Path
 from likeness.files import write_text
 from likeness.records import Clip
 
-STYLE = """
+CLIP_PAGE_STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --soft: #6b6b66; --paper: #f7f7f5; --card: #ffffff; --line: #e2e2dd }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #ecece8; --soft: #a0a09a; --paper: #161615; --card: #20201f; --line: #353533 } }
@@ -40,8 +40,8 @@ td:first-child { color: var(--soft) }
 MEANING = (
     "Each frame is read by a face recogniser and compared with the reference. <b>Distance</b> is how far apart the two "
     "faces are: for photographs, below {threshold:.2f} is the same person and about 0.85 is somebody else. "
-    "<b>Same person</b> is the share of frames under that line, <b>face found</b> the share in which there was a face to "
-    "read. <b>Similarity</b> sums them up from 0 to 1: a frame on that line counts 0.5, one without a face 0. "
+    "<b>Same person</b> is the share of frames under that line, <b>face found</b> the share in which there was a face "
+    "to read. <b>Similarity</b> sums them up from 0 to 1: a frame on that line counts 0.5, one without a face 0. "
     "Small drawn people lie closer together than photographs do, so judge these figures against each other."
 )
 
@@ -52,13 +52,13 @@ class ReportItem:
 
     clip: Clip
     video: Path
-    """The mp4, in the folder of the report or below it."""
+    """The mp4, inside the folder of the report."""
     person: str
-    """Whose face was the reference; items of one person are shown together."""
+    """Name of the reference person; items of one person are grouped."""
     references: tuple[Path, ...]
     """Pictures of the reference face."""
     name: str = ""
-    """Put before its sentence, such as "Shot 1"."""
+    """Label before the prompt, such as "Shot 1"."""
 
 
 def write_report(
@@ -71,13 +71,13 @@ def write_report(
     lead: str = "One reference picture and one sentence went into each video.",
     film: Path | None = None,
 ) -> None:
-    """Write the page for `items` to `path`; `film` is one video that joins them all."""
+    """Write the page for `items` to `path`; `film` is one video of all clips joined."""
     people = list(dict.fromkeys(item.person for item in items))
     sections = "\n".join(_person_section(path.parent, person, items) for person in people)
     threshold = next((item.clip.similarity.threshold for item in items if item.clip.similarity), 0.6)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
+<title>{html.escape(title)}</title><style>{CLIP_PAGE_STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
 <p class="soft">{html.escape(lead)}</p>
 {_film(path.parent, film)}{sections}
@@ -103,7 +103,7 @@ def _film(folder: Path, film: Path | None) -> str:
 
 
 def inline(picture: Path) -> str:
-    """Turn a picture file into a data address."""
+    """Encode a picture file as a data URL."""
     kind = "jpeg" if picture.suffix.lower() in {".jpg", ".jpeg"} else "png"
     return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
@@ -138,19 +138,21 @@ def _card(folder: Path, item: ReportItem) -> str:
     return (
         f'<div class="card"><video src="{source}" autoplay loop muted playsinline controls></video>'
         f'<div><p class="prompt">{name}{html.escape(item.clip.prompt)}</p>'
-        f'<p class="soft">seed {html.escape(str(item.clip.settings.get("seed")))}{_chosen(item.clip)}</p>{figures}</div></div>'
+        f'<p class="soft">seed {html.escape(str(item.clip.settings.get("seed")))}{_chosen(item.clip)}</p>'
+        f"{figures}</div></div>"
     )
 
 
 def _chosen(clip: Clip) -> str:
-    """Say how a seed was chosen, where several were tried."""
+    """The seeds that were tried and their similarities, if there were several."""
     search = clip.settings.get("best_of")
     if not search:
         return ""
-    tried = ", ".join(
-        f"{candidate['seed']}: {'rejected early' if candidate['similarity'] is None else format(candidate['similarity'], '.2f')}"
+    scores = {
+        candidate["seed"]: "rejected early" if candidate["similarity"] is None else f"{candidate['similarity']:.2f}"
         for candidate in search["candidates"]
-    )
+    }
+    tried = ", ".join(f"{seed}: {score}" for seed, score in scores.items())
     missed = " None reached the similarity asked for." if search["passed"] is False else ""
     return html.escape(f", of seeds {tried}.{missed}")
 

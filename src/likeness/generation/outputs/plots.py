@@ -1,4 +1,4 @@
-"""Pictures about clips: contact sheet and the plot of similarity by frame. Pages are made in `report.py`."""
+"""Contact sheets of clips and plots of similarity by frame."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +27,9 @@ def write_contact_sheet(path: Path, clips: Sequence[Clip], *, frames_per_clip: i
 
 
 def plot_similarity(path: Path, clips: Sequence[Clip], *, names: Sequence[str]) -> None:
-    """Draw the distance to the reference, frame by frame, one line a clip.
+    """Draw the distance to the reference, frame by frame, one line for each clip.
 
-    A frame without a face leaves a gap. The dashed line is the distance under which two photographs count as one
+    A frame without a face leaves a gap. The dashed line is the threshold under which two photographs count as one
     person.
     """
     import matplotlib
@@ -56,16 +56,16 @@ def plot_similarity(path: Path, clips: Sequence[Clip], *, names: Sequence[str]) 
 
 
 def summarize(clip: Clip) -> str:
-    """Similarity in two words."""
+    """The similarity score as text."""
     if clip.similarity is None or clip.similarity.face_rate == 0:
         return "no face found"
     return f"similarity {clip.similarity.score:.2f}"
 
 
 def plot_story(path: Path, clips: Sequence[Clip]) -> None:
-    """Draw the distance to the reference over the time of the joined clips, one shade a shot.
+    """Draw the distance to the reference over the time of the joined clips, one background shade for each shot.
 
-    A frame without a face leaves a gap; each shot is headed by its similarity.
+    A frame without a face leaves a gap; the similarity of each shot is printed above it.
     """
     import matplotlib
 
@@ -101,7 +101,7 @@ def plot_story(path: Path, clips: Sequence[Clip]) -> None:
 
 
 def _save(path: Path, figure: Any) -> None:
-    """Write and forget a figure."""
+    """Write and close a figure."""
     from matplotlib import pyplot
 
     try:

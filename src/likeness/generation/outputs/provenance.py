@@ -1,4 +1,4 @@
-"""What made a clip: software, weights, references. Nothing here depends on time, folder or machine."""
+"""Provenance of a clip: software, weights, references. Independent of time, folder and machine."""
 
 import hashlib
 import platform
@@ -14,13 +14,13 @@ from likeness.weights.hashes import known_sha256
 
 @cache
 def describe_software() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
+    """Versions of the packages that influence the numbers."""
     packages = ("likeness", "torch", "diffusers", "transformers")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def describe_weights(sources: Mapping[str, str | Path]) -> dict[str, str]:
-    """SHA-256 of every weight file in local folders; a hub name stays a name."""
+    """SHA-256 of every weight file in local folders; a hub name is recorded as it is."""
     checksums = {}
     for role, source in sources.items():
         folder = Path(source)
@@ -44,6 +44,6 @@ def describe_reference(face: Face) -> dict[str, Any]:
 
 
 def _belongs(path: Path, folder: Path, role: str) -> bool:
-    """Adapters may lie inside the backbone's folder; there they are not the backbone's."""
+    """Whether a file belongs to the role: an adapter inside the backbone's folder is no part of the backbone."""
     parts = {"transformer", "vae", "text_encoder"}
     return role != "backbone" or path.relative_to(folder).parts[0] in parts

@@ -1,4 +1,4 @@
-"""A clip becomes files: an mp4 or one picture to look at, and the record of how it was made, inside it and beside it."""
+"""Save a clip as mp4 or picture, with its record inside the file and as JSON beside it; read it back."""
 
 import json
 import math
@@ -17,11 +17,11 @@ from likeness.media import read_metadata, read_video, resize, write_image, write
 from likeness.records import Clip, Face
 
 SHOWN_SIDE_PX = 256
-"""Small videos are enlarged by a whole number until their short side reaches this."""
+"""Small videos are enlarged by the smallest whole number that gives the short side this length."""
 
 
 class _Measured(BaseModel):
-    """What is read of a measured similarity."""
+    """The fields of a similarity that are read."""
 
     threshold: float = Field(gt=0, allow_inf_nan=False)
     distances: list[float | None]
@@ -29,28 +29,28 @@ class _Measured(BaseModel):
 
 
 class _Tried(BaseModel):
-    """What is shown of one of several seeds."""
+    """The fields of a candidate that are read."""
 
     seed: int
     similarity: float | None
 
 
 class _Search(BaseModel):
-    """What is shown of a search among seeds."""
+    """The fields of a search among seeds that are read."""
 
     candidates: list[_Tried]
     passed: bool | None
 
 
 class _Settings(BaseModel):
-    """What is read of a clip's settings."""
+    """The fields of a clip's settings that are read."""
 
     seed: int
     best_of: _Search | None = None
 
 
 class _Record(BaseModel):
-    """What pages and figures need of a record that came with a file, from whomever."""
+    """The fields of a record that pages and figures need; the file may come from anywhere, so they are validated."""
 
     model_config = ConfigDict(strict=True)
 
@@ -60,7 +60,7 @@ class _Record(BaseModel):
 
 
 def display_factor(frames: np.ndarray) -> int:
-    """How many times larger the saved video is by default."""
+    """Default factor of enlargement of a saved video."""
     return max(1, math.ceil(SHOWN_SIDE_PX / min(frames.shape[1:3])))
 
 
@@ -89,7 +89,7 @@ def save_clip(clip: Clip, path: str | Path, *, enlarge: int | None = None, overw
             this file is never replaced.
 
     Raises:
-        ConfigError: `enlarge` is out of range, several frames were to become one picture, or something would be replaced.
+        ConfigError: `enlarge` is out of range, a picture of several frames was asked for, or a file would be replaced.
         MediaError: The suffix is another, or a folder has that name.
         FileWriteError: The disk refuses.
     """
@@ -108,11 +108,11 @@ def save_clip(clip: Clip, path: str | Path, *, enlarge: int | None = None, overw
     return path
 
 
-def save_or_rescue(clip: Clip, path: Path, *, enlarge: int | None = None, overwrite: bool = True) -> Path:
-    """Save a clip that took minutes to make; where `path` refuses it, save it somewhere else and say where.
+def save_with_fallback(clip: Clip, path: Path, *, enlarge: int | None = None, overwrite: bool = True) -> Path:
+    """Save a clip; if `path` cannot be written, save it in another folder, and raise with its place in the message.
 
     Raises:
-        LikenessError: As `save_clip`. The message says where the clip is now, or that it could be saved nowhere.
+        LikenessError: As `save_clip`. The message names the file, or says that the clip could not be saved.
     """
     try:
         return save_clip(clip, path, enlarge=enlarge, overwrite=overwrite)
@@ -130,7 +130,7 @@ def save_or_rescue(clip: Clip, path: Path, *, enlarge: int | None = None, overwr
 
 
 def read_clip(path: Path, references: tuple[Face, ...] = ()) -> Clip:
-    """Read what `save_clip` wrote as mp4. The frames come back as large as they were saved.
+    """Read an mp4 written by `save_clip`. The frames have the size in which they were saved.
 
     Raises:
         MediaError: It is no readable video, or holds no record.

@@ -1,25 +1,25 @@
-"""How alike the person in a clip is to the reference, frame by frame.
+"""Identity similarity of a clip: each frame's face embedding compared with the reference embedding.
 
-dlib's recogniser reads each frame; the reference is the mean of the references' embeddings. A frame in which no face
-is found has no distance: it is NaN and counts against the face rate, never against the mean. The recogniser is not the
-one that a method is conditioned on where the two differ; in `tiny` they are the same network (docs/evidence.md).
+dlib's recognizer embeds each frame; the reference is the mean of the references' embeddings. A frame without a face has
+the distance NaN: it lowers the face rate and does not enter the mean. In `tiny` the recognizer is the network that also
+conditions the method (docs/evidence.md).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from likeness.errors import FaceError
-from likeness.faces import default_engine, distances, find_faces, prominence
+from likeness.faces import FRAME_DETECTION_PX, default_engine, distances, find_faces, prominence
 from likeness.records import Face, Similarity
 
-DETECTION_PX = 384
-"""Small frames are enlarged to this before the detector sees them."""
+if TYPE_CHECKING:
+    from likeness.adapters.conditioning.regions import Area
 
 
 def refuse_other_engines(references: Sequence[Face]) -> None:
-    """Refuse references that frames cannot be held against.
+    """Refuse references whose embeddings do not compare with those of frames.
 
     Raises:
         FaceError: A reference was read by another engine than frames are.
@@ -35,7 +35,7 @@ def refuse_other_engines(references: Sequence[Face]) -> None:
 
 
 def mean_embedding(references: Sequence[Face]) -> np.ndarray:
-    """Average the references' embeddings: the point against which frames are measured."""
+    """Average the embeddings of the references."""
     return np.stack([face.embedding for face in references]).mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
@@ -48,21 +48,81 @@ def frame_embeddings(frames: np.ndarray) -> np.ndarray:
     """
     embeddings = np.full((len(frames), default_engine().embedding_width), np.nan, dtype=np.float32)
     for index, frame in enumerate(frames):
-        faces = find_faces(frame, enlarge_to_px=DETECTION_PX)
+        faces = find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX)
         if faces:
             embeddings[index] = max(faces, key=prominence).embedding
     return embeddings
 
 
+def measure_clip(
+    frames: np.ndarray, people: Sequence[Sequence[Face]], areas: "Sequence[Area]"
+) -> tuple[Similarity, tuple[Similarity, ...]]:
+    """Compare every frame with the references.
+
+    Returns:
+        The similarity of the clip and, for several people, that of each. The distance of a frame is the largest of its
+        people, and NaN if one of them was not found.
+    """
+    if len(people) == 1:
+        return measure_similarity(frames, people[0]), ()
+    each = measure_people(frames, people, areas)
+    joint = Similarity(
+        distances=np.stack([one.distances for one in each]).max(axis=0),
+        cosines=np.stack([one.cosines for one in each]).min(axis=0),
+        threshold=each[0].threshold,
+    )
+    return joint, each
+
+
 def measure_similarity(frames: np.ndarray, references: Sequence[Face]) -> Similarity:
-    """Hold every frame against the references.
+    """Compare the largest face of every frame with the references.
 
     Raises:
         FaceError: A reference was read by another engine than frames are.
     """
     refuse_other_engines(references)
+    return _compare(frame_embeddings(frames), references)
+
+
+def measure_people(
+    frames: np.ndarray, people: Sequence[Sequence[Face]], areas: "Sequence[Area]"
+) -> tuple[Similarity, ...]:
+    """Compare the face in each person's area of every frame with the references of that person.
+
+    Raises:
+        FaceError: A reference was read by another engine than frames are.
+    """
+    refuse_other_engines([face for references in people for face in references])
+    missing = np.full_like(people[0][0].embedding, np.nan)
+    found = [faces_in(frame, areas) for frame in frames]
+    return tuple(
+        _compare(
+            np.stack([missing if (face := faces[number]) is None else face.embedding for faces in found]), references
+        )
+        for number, references in enumerate(people)
+    )
+
+
+def faces_in(frame: np.ndarray, areas: "Sequence[Area]") -> list[Face | None]:
+    """The most prominent face with its center in each area; None where there is none."""
+    height, width = frame.shape[:2]
+    # The detector gets each person at the scale of a frame of one person.
+    faces = find_faces(frame, enlarge_to_px=round(FRAME_DETECTION_PX * max(height, width) / min(height, width)))
+    chosen: list[Face | None] = []
+    for left, top, right, bottom in areas:
+        inside = [
+            face
+            for face in faces
+            if left <= (face.box[0] + face.box[2]) / 2 / width < right
+            and top <= (face.box[1] + face.box[3]) / 2 / height < bottom
+        ]
+        chosen.append(max(inside, key=prominence, default=None))
+    return chosen
+
+
+def _compare(embeddings: np.ndarray, references: Sequence[Face]) -> Similarity:
+    """Compare embeddings (frames, width) with the mean of the references."""
     reference = mean_embedding(references)
-    embeddings = frame_embeddings(frames)
     cosines = embeddings @ reference / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(reference))
     return Similarity(
         distances=distances(embeddings, reference, references[0].metric).astype(np.float32),
@@ -82,7 +142,7 @@ def read_similarity(record: Mapping[str, Any]) -> Similarity:
 
 
 def describe_similarity(similarity: Similarity | None) -> str:
-    """A few words for one line: similarity from 0 to 1, then what it is made of."""
+    """One line: the score from 0 to 1, then mean distance, cosine and face rate."""
     if similarity is None or similarity.face_rate == 0:
         return "no face found in any frame"
     return (

@@ -1,7 +1,7 @@
-"""Keep a pipeline within a card's memory: apply a plan, and go one plan down when the card is full all the same.
+"""Apply a memory plan to a pipeline, and step down to a smaller plan if the card runs out of memory.
 
-The plans and their predicted peaks are arithmetic and live in `likeness.runtime`. What a plan does to a pipeline is
-diffusers' own: model offload, group offload with streams, tiles, layerwise casting.
+`likeness.runtime` computes the plans and their predicted peaks. A plan uses diffusers' own features: model offload,
+group offload with streams, VAE tiling, layerwise casting.
 """
 
 import gc
@@ -47,7 +47,7 @@ _logger = logging.getLogger(__name__)
 
 
 def measure_sizes(pipeline: Any, method: Method) -> ModelSizes:
-    """Count what the arithmetic of plans needs to know of a pipeline with `method` attached."""
+    """Count the parameters of a pipeline with `method` attached, for the prediction of peaks."""
     config, vae = pipeline.transformer.config, pipeline.vae
     layers = [_count(layer) for layer in method.layers.values()]
     blocks = [_count(getattr(block, "base", block)) for block in pipeline.transformer.transformer_blocks]
@@ -74,13 +74,13 @@ def measure_sizes(pipeline: Any, method: Method) -> ModelSizes:
 
 
 def apply_plan(pipeline: Any, method: Method, plan: MemoryPlan, device: torch.device) -> None:
-    """Arrange `pipeline`, and `method` on it, as `plan` says.
+    """Apply `plan` to `pipeline` and to `method`.
 
-    Plans may follow each other in any order, but a text encoder in 8 bits stays so. On a CPU there is nothing to
-    offload to or from: model offload is left out, and groups move from the CPU to the CPU.
+    Plans may follow each other in any order, but a text encoder in 8 bits stays in 8 bits. On a CPU model offload is
+    left out, and groups move from the CPU to the CPU.
     """
     release(pipeline)
-    # Readers work once for each person; off the card they take a second or two more.
+    # Encoders of faces run once for each person; on the CPU they take a second or two more.
     place = device if plan.residency == "resident" else HOST
     pipeline.to(place)
     nn.Module.to(method, place)
@@ -93,8 +93,8 @@ def apply_plan(pipeline: Any, method: Method, plan: MemoryPlan, device: torch.de
 
 
 def release(pipeline: Any) -> None:
-    """Take off what a plan put on. Models stay on the device on which they lie."""
-    # What a pipeline does when it ends by itself, which one that ran out of memory did not.
+    """Remove the hooks of a plan. Models stay on their device."""
+    # The pipeline's own cleanup, which is skipped when it runs out of memory.
     pipeline._current_timestep = None
     pipeline.maybe_free_model_hooks()
     pipeline.remove_all_hooks()
@@ -108,20 +108,20 @@ def release(pipeline: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """Where a pipeline runs, and how much memory there is."""
+    """The device of a pipeline and its memory."""
 
     device: torch.device
     num_bytes: float
 
 
 def find_card(device: str = "auto", memory_gb: float | None = None) -> Card | None:
-    """The card to plan for: that of `device`, with `memory_gb` in place of its own memory where that is given.
+    """The card to plan for: `device`, with `memory_gb` instead of its own memory if that is given.
 
-    On a CPU there is nothing to plan, unless `memory_gb` asks for it: then the plan of such a card is carried out on the
-    CPU as far as that goes, which shows what it does to the result.
+    A CPU needs no plan. With `memory_gb` the plan of such a card is applied on the CPU as far as possible, to test its
+    effect on the result.
 
     Raises:
-        ConfigError: `memory_gb` is no size of a memory.
+        ConfigError: `memory_gb` is not positive.
     """
     place = choose_device(device)
     if memory_gb is not None and not memory_gb > 0:
@@ -134,7 +134,7 @@ def find_card(device: str = "auto", memory_gb: float | None = None) -> Card | No
 
 
 class CardMemory:
-    """The plan that a pipeline follows on a card, and the way down from it."""
+    """The current memory plan of a pipeline on a card."""
 
     def __init__(self, pipeline: Any, method: Method, card: Card, *, frames: int) -> None:
         """Choose the plan for a single clip of `frames` frames with guidance, and apply it.
@@ -160,9 +160,9 @@ class CardMemory:
         )
 
     def run(self, make: Callable[[], T], *, frames: int, batch: int) -> T:
-        """Call `make`; where the card runs out of memory, step one plan down and call it once more.
+        """Call `make`; if the card runs out of memory, step one plan down and call it once more.
 
-        `make` has to draw its noise itself, so that the second call starts from the same seed.
+        `make` must draw its noise itself, so that the second call starts from the same seed.
 
         Raises:
             ResourceError: It ran out of memory again, or there is no smaller plan.
@@ -174,7 +174,7 @@ class CardMemory:
         try:
             return make()
         except torch.cuda.OutOfMemoryError:
-            pass  # Outside of this block, because the traceback keeps the tensors of the failed call alive.
+            pass  # Handled outside of this block: the traceback keeps the tensors of the failed call alive.
         smaller = next_smaller(self._now(clip), self.sizes, clip)
         if smaller is None:
             raise ResourceError(self._too_small("No smaller plan is left."))
@@ -185,7 +185,7 @@ class CardMemory:
             raise ResourceError(self._too_small(f"Plan `{smaller.plan.name}` was too large too.")) from error
 
     def _now(self, clip: ClipSize) -> PeakMemory:
-        """What the current plan needs for `clip`."""
+        """The predicted peak of the current plan for `clip`."""
         return predict_peak(self.prediction.plan, self.sizes, clip)
 
     def _move_to(self, prediction: PeakMemory, reason: str) -> None:
@@ -214,7 +214,7 @@ class CardMemory:
 
 
 def _tile(vae: Any, tiles: int) -> None:
-    """Decode in tiles of 1/`tiles` of the sides, one clip of a batch at a time; 1 is whole frames."""
+    """Decode in tiles of 1/`tiles` of the sides, one clip of a batch at a time; 1 means whole frames."""
     vae.enable_slicing()
     if tiles == 1:
         vae.disable_tiling()
@@ -224,8 +224,8 @@ def _tile(vae: Any, tiles: int) -> None:
 
 
 def _stream(pipeline: Any, plan: MemoryPlan, device: torch.device) -> None:
-    """Blocks of the transformer by turns; the text encoder whole for as long as it works, or layer by layer."""
-    # Without CUDA there are no streams, and copies wait for each other.
+    """Offload the transformer block by block, and the text encoder as a whole or layer by layer."""
+    # Without CUDA there are no streams, and copies are synchronous.
     has_streams = device.type == "cuda"
     pipeline.transformer.enable_group_offload(
         onload_device=device,
@@ -237,7 +237,7 @@ def _stream(pipeline: Any, plan: MemoryPlan, device: torch.device) -> None:
     text = pipeline.text_encoder
     if plan.casts_text and not any(p.dtype == TEXT_STORAGE for p in text.parameters()):
         apply_layerwise_casting(text, TEXT_STORAGE, text.dtype, skip_modules_pattern=TEXT_KEPT)
-    # T5 keeps its blocks one level deeper than block groups look, so they move it as a whole.
+    # Block groups do not reach T5's nested blocks, so they move T5 as a whole.
     kind = "leaf_level" if plan.streams_text else "block_level"
     apply_group_offloading(
         text,

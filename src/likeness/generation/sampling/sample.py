@@ -1,7 +1,7 @@
-"""The stock denoising loop with an identity on, and a look at what it is about to become.
+"""Run the stock denoising loop with an identity active.
 
-The loop is the pipeline's own. A `Judge` sees the first frame as it would be if the loop ended now, and may end it:
-that costs one decoded frame and saves the remaining steps and the decoding of the video.
+The loop is the pipeline's own. A `Judge` sees the predicted first frame after some of the steps and may end the
+loop: that costs one decoded frame and saves the remaining steps and the decoding of the video.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,47 +15,26 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
-from likeness.adapters.conditioning.regions import Regions
 from likeness.errors import ConfigError, SamplingError
+from likeness.generation.inputs.request import GenerationRequest
 from likeness.generation.inputs.settings import GenerationSettings
 from likeness.methods.method import Method
-from likeness.records import Face
 
 StepCallback = Callable[[int, int], None]
-"""Called after each denoising step with the number of steps done and of all steps."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GenerationRequest:
-    """One clip of a batch."""
-
-    prompt: str
-    references: tuple[Face, ...]
-    seed: int = 0
-    character: dict[str, Any] | None = None
-    """What `Character.describe` says, where the references are those of one."""
-    others: tuple[tuple[Face, ...], ...] = ()
-    """References of the second person and those after, where several are shown."""
-    regions: Regions | None = None
-    """Where several people are."""
-
-    @property
-    def people(self) -> tuple[tuple[Face, ...], ...]:
-        """References of everyone, in the order of their numbers."""
-        return (self.references, *self.others)
+"""Called after each denoising step with the number of steps done and the number of all steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judge:
-    """Looks at a clip before it is finished."""
+    """Judges a clip by its predicted first frame during sampling."""
 
     step: int
-    """After this many steps."""
+    """Number of steps before the judgment."""
     keeps: Callable[[np.ndarray], bool]
-    """Given (height, width, 3) uint8, the expected first frame: whether to go on."""
+    """Takes the predicted first frame, (height, width, 3) uint8; False ends the loop."""
 
 
-class Rejected(Exception):  # noqa: N818 - it is a verdict, not an error
+class Rejected(Exception):  # noqa: N818 - a verdict, not an error
     """A judge ended the loop."""
 
 
@@ -68,7 +47,7 @@ def denoise(
     on_step: StepCallback | None = None,
     judge: Judge | None = None,
 ) -> np.ndarray:
-    """Make the frames of every request.
+    """Generate the frames of every request.
 
     Shapes:
         returns: (batch, frames, height, width, 3) uint8
@@ -76,7 +55,7 @@ def denoise(
     Raises:
         ConfigError: The pipeline's scheduler does not end in so many steps.
         SamplingError: Latents or pixels are not finite.
-        Rejected: The judge did not want it. Only single requests are judged.
+        Rejected: The judge ended the loop. Only single requests are judged.
     """
     assert judge is None or len(requests) == 1
     check_steps(pipeline.scheduler, settings.steps)
@@ -89,13 +68,13 @@ def denoise(
             on_step(step + 1, settings.steps)
         if judge is not None and step + 1 == judge.step:
             assert before is not None
-            frame = expect_frame(pipeline, before, tensors.pop("noise_pred"), timestep, settings.frames)
+            frame = predict_first_frame(pipeline, before, tensors.pop("noise_pred"), timestep, settings.frames)
             if not judge.keeps(frame):
                 raise Rejected
         before = tensors["latents"]
         return tensors
 
-    # Noise is drawn on the CPU, so that a seed means the same on every device.
+    # Noise is drawn on the CPU, so that a seed gives the same noise on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
     identity = _encode(method, requests)
     controls = {**settings.identity_controls(), "regions": requests[0].regions}
@@ -103,7 +82,7 @@ def denoise(
         with (
             torch.no_grad(),
             method.identity(identity, **controls),
-            _seeing(pipeline, judge),
+            _expose_noise_prediction(pipeline, judge),
         ):
             prompts = [request.prompt for request in requests]
             embeddings = method.prompt(prompts, negative_prompt=settings.negative_prompt)
@@ -120,7 +99,7 @@ def denoise(
                 output_type="np",
             ).frames
     except (Rejected, SamplingError):
-        # What the pipeline does when it ends by itself.
+        # The pipeline's own cleanup at its normal end.
         pipeline._current_timestep = None
         pipeline.maybe_free_model_hooks()
         raise
@@ -128,10 +107,10 @@ def denoise(
 
 
 def refuse_not_finite(latents: Tensor, when: str) -> None:
-    """Stop at latents with infinities or NaN: every step after them, and the video, would be nothing but those.
+    """Stop at latents with infinities or NaN, which spread to every later step and to the video.
 
     Raises:
-        SamplingError: There are some.
+        SamplingError: Some latents are not finite.
     """
     if not torch.isfinite(latents).all():
         raise SamplingError(_not_finite(when))
@@ -139,22 +118,22 @@ def refuse_not_finite(latents: Tensor, when: str) -> None:
 
 def _not_finite(when: str) -> str:
     return (
-        f"The model gave numbers that are not finite in {when}, so there is no video. Weights may be damaged (`likeness "
-        "models check` checks those that are here), or numbers too large for their dtype: try a smaller `identity_scale` or "
-        "`guidance`."
+        f"The model gave numbers that are not finite in {when}, so there is no video. Weights may be damaged "
+        "(`likeness models check` checks those that are here), or numbers too large for their dtype: try a smaller "
+        "`identity_scale` or `guidance`."
     )
 
 
 def check_steps(scheduler: Any, steps: int) -> None:
-    """Refuse numbers of steps in which CogVideoX's schedulers go astray.
+    """Refuse numbers of steps with which CogVideoX's schedulers do not end at zero noise.
 
-    The DPM solver takes 1000 // steps for the length of every step. Where the true length is rounded up, its last one ends
-    at timestep 0 in place of no noise, and its correction by the step before, meant for steps of like length in
-    log-SNR, is several times the step itself: faces fall apart. And where 1000 / steps is rounded down, both schedulers can
-    list one timestep too many, -1, which is pure noise again.
+    The DPM solver takes 1000 // steps as the length of every step. If the true length is rounded up, the last step
+    ends at timestep 0 instead of zero noise, and its second-order correction, which assumes steps of equal length in
+    log-SNR, is several times the step itself: faces are distorted. If 1000 / steps is rounded down, both schedulers
+    can list one timestep too many, -1, which is pure noise.
 
     Raises:
-        ConfigError: It is such a number.
+        ConfigError: `steps` is such a number.
     """
     if not isinstance(scheduler, CogVideoXDPMScheduler | CogVideoXDDIMScheduler):
         return
@@ -186,7 +165,7 @@ def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
 
 
 def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[str, int]:
-    """Height and width for the pipeline's call, where they are not the backbone's own."""
+    """Height and width of the pipeline call, if they differ from the backbone's."""
     first = requests[0]
     if any((len(one.people), one.regions) != (len(first.people), first.regions) for one in requests):
         raise ConfigError(
@@ -202,7 +181,7 @@ def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[s
 
 
 def to_bytes(pictures: np.ndarray) -> np.ndarray:
-    """Bring pixels in [0, 1] to uint8.
+    """Convert pixels in [0, 1] to uint8.
 
     Raises:
         SamplingError: Some are not finite.
@@ -213,12 +192,14 @@ def to_bytes(pictures: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def expect_frame(pipeline: Any, latents: Tensor, prediction: Tensor, timestep: Tensor, num_frames: int) -> np.ndarray:
-    """Decode the first frame of the video that the model expects at this step.
+def predict_first_frame(
+    pipeline: Any, latents: Tensor, prediction: Tensor, timestep: Tensor, num_frames: int
+) -> np.ndarray:
+    """Decode the first frame of the predicted clean video at this step.
 
     Shapes:
-        latents: (1, frames, channels, height, width): before the step
-        prediction: of the same shape: the model's guided output
+        latents: (1, frames, channels, height, width), before the step
+        prediction: same shape, the model's output with guidance
         returns: (height, width, 3) uint8
     """
     scheduler = pipeline.scheduler
@@ -234,15 +215,15 @@ def expect_frame(pipeline: Any, latents: Tensor, prediction: Tensor, timestep: T
             f"The scheduler predicts `{kind}`; candidates are judged early for v_prediction and epsilon. "
             "Use another scheduler, or `best_of=1`."
         )
-    # CogVideoX 1.5 puts padding before the first frame.
+    # CogVideoX 1.5 pads before the first frame.
     first = latents.shape[1] - ((num_frames - 1) // pipeline.vae_scale_factor_temporal + 1)
     video = pipeline.decode_latents(clean[:, first : first + 1].to(latents.dtype))
     return to_bytes(pipeline.video_processor.postprocess_video(video=video, output_type="np")[0, 0])
 
 
 @contextmanager
-def _seeing(pipeline: Any, judge: Judge | None) -> Iterator[None]:
-    """Let the callback see the model's output, which is not among what pipelines show by default."""
+def _expose_noise_prediction(pipeline: Any, judge: Judge | None) -> Iterator[None]:
+    """Add `noise_pred` to the tensors that the pipeline passes to its callback."""
     if judge is None:
         yield
         return
@@ -251,4 +232,4 @@ def _seeing(pipeline: Any, judge: Judge | None) -> Iterator[None]:
     try:
         yield
     finally:
-        del pipeline._callback_tensor_inputs  # the class's own list shows again
+        del pipeline._callback_tensor_inputs  # The class attribute applies again.

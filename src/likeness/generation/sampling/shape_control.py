@@ -1,4 +1,4 @@
-"""The shape of a face while a clip is made: which source reads it, and how the sliders move it."""
+"""The source of face shapes of a clip, and the sliders that change the shape."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,6 @@ from likeness.errors import ConfigError, WeightsError
 from likeness.identity.face_shape import load_source
 from likeness.identity.face_shape.beside import SUFFIXES, find_vertices
 from likeness.identity.face_shape.flame import FlameShape, what_to_put
-from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch
 from likeness.identity.face_shape.sliders import FaceShape, MovedShape
 
 if TYPE_CHECKING:
@@ -19,29 +18,29 @@ if TYPE_CHECKING:
 
 
 METHODS_WITH_SHAPE = ("fantasy_id", "FantasyID")
-"""Names and classes of the methods that read a face's shape."""
+"""Names and classes of the methods that use face shapes."""
 _OTHER_TOPOLOGIES = ("flame", "beside", "mean_head", "mediapipe")
 
 
 def check_shape(
     shape: str | None, sliders: FaceShape | None = None, *, method: str | type, faces: Sequence[Path] = ()
 ) -> None:
-    """Refuse a source of shapes that cannot work, before any model is loaded. Files of vertices are read and checked.
+    """Refuse an unusable source of shapes before any model is loaded. Files of vertices are read and checked.
 
     Args:
-        shape: What `--shape` says.
-        sliders: Those that were set.
+        shape: The value of `--shape`.
+        sliders: The sliders that were set.
         method: Name or class of the method.
-        faces: The pictures, where they are files.
+        faces: Files of the reference pictures.
 
     Raises:
-        ConfigError: The method reads no shapes, no source has that name, or its file holds no head as the method wants it.
-        WeightsError: A file is not here.
+        ConfigError: The method uses no shapes, no source has that name, or its file holds no valid head.
+        WeightsError: A file is missing.
     """
     is_moved = sliders is not None and not sliders.is_neutral
     name = method if isinstance(method, str) else method.__name__
     if name not in METHODS_WITH_SHAPE:
-        # A method of one's own may read shapes; it is asked once it is loaded.
+        # A custom class may use shapes; `reading_shapes` checks it once it is loaded.
         if isinstance(method, str) and (shape is not None or is_moved):
             raise _refuse(shape, name)
         return
@@ -50,18 +49,20 @@ def check_shape(
     kind, _, rest = shape.partition(":")
     if is_moved and kind in _OTHER_TOPOLOGIES:
         raise ConfigError(
-            f"A slider of the face's shape was set, and `{shape}` gives heads of another topology than sliders move. Leave the "
-            "sliders out, or use `--shape learned`."
+            f"A slider of the face's shape was set, and `{shape}` gives heads of another topology than sliders move. "
+            "Leave the sliders out, or use `--shape learned`."
         )
     if kind == "mean_head":
-        MeanHeadShape(np.zeros((0, 3)), pitch_deg=read_pitch(rest))  # The head itself comes with the weights.
+        from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch  # It imports a face engine.
+
+        MeanHeadShape(np.zeros((0, 3)), pitch_deg=read_pitch(rest))  # The vertices come with the weights.
     elif kind == "beside" and not rest:
         if faces and (found := next(filter(None, map(find_vertices, faces)), None)) is not None:
             FlameShape(found)
         elif faces:
             wanted = " or ".join(Path(faces[0]).with_suffix(suffix).name for suffix in SUFFIXES)
             raise WeightsError(f"No vertices lie beside {faces[0]}: {wanted} is missing. {what_to_put()}")
-    elif kind != "learned":  # Its network is loaded with torch, and ships.
+    elif kind != "learned":  # The network of `learned` is bundled and needs torch.
         load_source(shape)
 
 
@@ -77,13 +78,13 @@ def reads_shapes(method: Any) -> bool:
 
 @contextmanager
 def reading_shapes(method: Any, settings: "GenerationSettings") -> Iterator[None]:
-    """Let the method read shapes as `settings` say, and as before afterwards.
+    """Set the method's shape source by `settings` for the duration of a block.
 
-    Where they name no source, the method keeps its own, and one without takes `learned`.
+    Without a source in `settings` the method keeps its own; a method without one gets `learned`.
 
     Raises:
         ConfigError: The method reads no shapes, but a source or a slider was given; or no source has that name.
-        WeightsError: What the source needs is not here.
+        WeightsError: Files of the source are missing.
     """
     sliders = settings.face_shape or FaceShape()
     if not reads_shapes(method):
@@ -91,6 +92,8 @@ def reading_shapes(method: Any, settings: "GenerationSettings") -> Iterator[None
             raise _refuse(settings.shape, type(method).__name__)
         yield
         return
+    from likeness.identity.face_shape.mean_head import MeanHeadShape
+
     before = method.shape_source
     if settings.shape is None and before is not None:
         source = before

@@ -1,4 +1,4 @@
-"""What a story leaves to look at: the joined video, a sheet with a row a shot, the plot over time, and a page."""
+"""The joined video of a story, its contact sheet, its plot of similarity over time, and its page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ def show_story(folder: Path, title: str, shots: Sequence[tuple[Path, Clip]]) -> 
 
 
 def label_shot(number: int, clip: Clip) -> str:
-    """Number, what happens, and how alike the person is."""
+    """Number, prompt and similarity of a shot."""
     return f"{number}. {clip.prompt} ({summarize(clip)})"
 
 

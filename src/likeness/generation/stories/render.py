@@ -1,8 +1,7 @@
-"""From a story to its shots and one joined video.
+"""Render the shots of a story and join them into one video.
 
-Shots that were finished before, and of which nothing changed (prompt, settings, references, weights, software), are
-kept. What is shown (the joined video, sheet, plot, page) is made from the shots' files, so it is the same whether they
-were kept or not.
+Finished shots are kept if their prompt, settings, references, weights and software are unchanged. The joined video,
+sheet, plot and page are made from the files of the shots, so they do not depend on which shots were kept.
 """
 
 import hashlib
@@ -10,55 +9,66 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from likeness.errors import PromptError
 from likeness.files import lock, write_bytes, write_text
 from likeness.generation.inputs.characters import Character
 from likeness.generation.inputs.prompts import add_style
 from likeness.generation.inputs.references import Person, choose_person, read_faces
+from likeness.generation.inputs.request import GenerationRequest
+from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import GenerationSettings
+from likeness.generation.loading.presets import Preset
 from likeness.generation.outputs.destinations import record_file
 from likeness.generation.outputs.folders import STORY_RECORD, check_story_folder
 from likeness.generation.outputs.provenance import describe_software
-from likeness.generation.outputs.save import read_clip, save_or_rescue
-from likeness.generation.sampling.best_of import choose_best
-from likeness.generation.sampling.sample import GenerationRequest, StepCallback
-from likeness.generation.sampling.search import Search
+from likeness.generation.outputs.save import read_clip, save_with_fallback
+from likeness.generation.sampling.best_of import Generate, choose_best, offset_progress
+from likeness.generation.sampling.sample import StepCallback
 from likeness.generation.stories.page import show_story
-from likeness.generation.stories.story_file import Story, decide_shots, read_story
+from likeness.generation.stories.story_file import Story, read_story, resolve_shots
 from likeness.records import Clip, Face
 from likeness.weights import sha256_of
 
-if TYPE_CHECKING:
-    from likeness.generation.likeness import Likeness
-
 StoryCallback = Callable[[int, int, bool], None]
-"""Called before each shot with its number, their count, and whether it is kept from before."""
-RECORD = STORY_RECORD
+"""Called before each shot with its number, the number of shots, and whether it is kept."""
 LOCK = ".story.lock"
-"""Held while a story is made in its folder."""
+"""Held while a story is rendered in its folder."""
+
+
+class Generator(Protocol):
+    """The members of `Likeness` that a story needs."""
+
+    preset: Preset
+    method: Any
+    weights: dict[str, str]
+
+    @property
+    def generate_many(self) -> Generate: ...
+
+    def check_length(self, prompt: str, num_references: int) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ToldShot:
-    """A shot that is there."""
+class RenderedShot:
+    """A finished shot."""
 
     file: Path
     is_kept: bool
-    """It was finished before, and nothing about it changed."""
+    """It was finished in an earlier run, and nothing about it changed."""
     clip: Clip
     """Read back from the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StoryResult:
-    """What became of a story."""
+    """The files of a rendered story."""
 
     title: str
     video: Path
     page: Path
-    shots: tuple[ToldShot, ...]
+    shots: tuple[RenderedShot, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """The record beside the joined video; shots in order, with the similarity of each."""
@@ -81,7 +91,7 @@ class StoryResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Plan:
-    """One shot with everything decided."""
+    """One shot with its request and resolved settings."""
 
     request: GenerationRequest
     settings: GenerationSettings
@@ -91,7 +101,7 @@ class _Plan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Finished:
-    """A shot's file, as noted when it was written."""
+    """The record of a shot's file."""
 
     file: str
     fingerprint: str
@@ -99,7 +109,7 @@ class _Finished:
 
 
 def render_story(
-    likeness: "Likeness",
+    generator: Generator,
     story: str | Path | Story,
     folder: Path,
     faces: Person | None = None,
@@ -108,76 +118,76 @@ def render_story(
     on_shot: StoryCallback | None = None,
     overwrite: bool = True,
 ) -> StoryResult:
-    """Make what is missing of a story, then join and show it. See `Likeness.story`."""
+    """Render the missing shots of a story, then write the joined video and pages. See `Likeness.story`."""
     story = story if isinstance(story, Story) else read_story(story)
-    decided = decide_shots(story, likeness.preset)
+    resolved = resolve_shots(story, generator.preset, method=type(generator.method))
     check_story_folder(folder, overwrite=overwrite)
     person = choose_person(story.faces, story.character) if faces is None else faces
     references = read_faces(person)
-    plans = _plan(likeness, story, decided, person, references)
+    plans = _plan(generator, story, resolved, person, references)
     busy = f"{{owner}} makes a story in {folder}. Wait until it has ended, or choose another folder."
     with lock(folder / LOCK, busy=busy):
-        shots = _make_shots(likeness, plans, folder, references, on_step, on_shot)
+        shots = _make_shots(generator, plans, folder, references, on_step, on_shot)
         video, page = show_story(folder, story.title, [(shot.file, shot.clip) for shot in shots])
-        told = StoryResult(title=story.title, video=video, page=page, shots=tuple(shots))
+        result = StoryResult(title=story.title, video=video, page=page, shots=tuple(shots))
         finished = [asdict(entry) for entry in _finished(folder).values()]
-        _write_record(folder, told.to_dict() | {"finished": finished})
-    return told
+        _write_record(folder, result.to_dict() | {"finished": finished})
+    return result
 
 
 def _make_shots(
-    likeness: "Likeness",
+    generator: Generator,
     plans: Sequence[_Plan],
     folder: Path,
     references: tuple[Face, ...],
     on_step: StepCallback | None,
     on_shot: StoryCallback | None,
-) -> list[ToldShot]:
-    """Make the shots that are missing, and note each as soon as it is there."""
+) -> list[RenderedShot]:
+    """Render the missing shots, and record each as soon as it is saved."""
     finished = _finished(folder)
     costs = [plan.settings.steps * plan.search.best_of for plan in plans]
-    shots: list[ToldShot] = []
+    shots: list[RenderedShot] = []
     for index, plan in enumerate(plans):
         before = finished.get(plan.fingerprint)
         if on_shot is not None:
             on_shot(index + 1, len(plans), before is not None)
         file = folder / f"shot_{index + 1:02d}_{plan.fingerprint[:8]}.mp4"
         if before is None:
-            count = _counter(sum(costs[:index]), sum(costs), on_step)
-            save_or_rescue(_make(likeness, plan, count), file)
+            report = on_step and offset_progress(on_step, sum(costs[:index]), sum(costs))
+            save_with_fallback(_make(generator, plan, report), file)
         elif before.file != file.name:
             for source in (folder / before.file, record_file(folder / before.file)):
                 write_bytes(file.with_suffix(source.suffix), source.read_bytes())
         finished[plan.fingerprint] = _Finished(file=file.name, fingerprint=plan.fingerprint, sha256=sha256_of(file))
         _write_record(folder, {"finished": [asdict(entry) for entry in finished.values()]})
-        shots.append(ToldShot(file=file, is_kept=before is not None, clip=read_clip(file, references)))
+        shots.append(RenderedShot(file=file, is_kept=before is not None, clip=read_clip(file, references)))
         if on_step is not None:
             on_step(sum(costs[: index + 1]), sum(costs))
     return shots
 
 
 def _plan(
-    likeness: "Likeness",
+    generator: Generator,
     story: Story,
-    decided: Sequence[tuple[GenerationSettings, Search]],
+    resolved: Sequence[tuple[GenerationSettings, Search]],
     person: Person,
     references: tuple[Face, ...],
 ) -> list[_Plan]:
     character = person.describe() if isinstance(person, Character) else None
     common = {
-        "preset": likeness.preset.model_dump(include={"name", "fps"}),
-        "method": type(likeness.method).__name__,
-        "weights": likeness.weights,
+        "preset": generator.preset.model_dump(include={"name", "fps"}),
+        "method": type(generator.method).__name__,
+        "weights": generator.weights,
         "software": describe_software(),
-        "references": [_print_of(face) for face in references],
+        "references": [_fingerprint(face) for face in references],
         "character": character,
     }
     plans = []
-    for number, (shot, (settings, search)) in enumerate(zip(story.shots, decided, strict=True), start=1):
+    for number, (shot, (settings, search)) in enumerate(zip(story.shots, resolved, strict=True), start=1):
         seed = story.seed if shot.seed is None else shot.seed
         prompt = add_style(shot.prompt, settings.style)
         try:
-            likeness.check_length(prompt, len(references) if settings.identity_scale else 0)
+            generator.check_length(prompt, len(references) if settings.identity_scale else 0)
         except PromptError as error:
             raise PromptError(f"Shot {number}: {error}") from error
         own = {
@@ -192,28 +202,22 @@ def _plan(
     return plans
 
 
-def _print_of(face: Face) -> str:
+def _fingerprint(face: Face) -> str:
     return hashlib.sha256(face.crop.tobytes() + face.embedding.tobytes()).hexdigest()
 
 
-def _make(likeness: "Likeness", plan: _Plan, on_step: StepCallback | None) -> Clip:
+def _make(generator: Generator, plan: _Plan, on_step: StepCallback | None) -> Clip:
     if plan.search.is_needed:
-        clip = choose_best(likeness, plan.request, plan.settings, plan.search, on_step=on_step)
+        clip = choose_best(generator.generate_many, plan.request, plan.settings, plan.search, on_step=on_step)
     else:
-        clip = likeness.generate_many([plan.request], plan.settings, on_step=on_step)[0]
+        clip = generator.generate_many([plan.request], plan.settings, on_step=on_step)[0]
     return replace(clip, settings=clip.settings | {"fingerprint": plan.fingerprint})
 
 
-def _counter(before: int, total: int, on_step: StepCallback | None) -> StepCallback | None:
-    if on_step is None:
-        return None
-    return lambda done, _total: on_step(before + done, total) if before + done < total else None
-
-
 def _finished(folder: Path) -> dict[str, _Finished]:
-    """Shots that lie whole in `folder`, by fingerprint. What is not exactly as it was written does not count."""
+    """The complete shots in `folder`, by fingerprint. Files that changed since they were written are left out."""
     try:
-        listed = json.loads((folder / RECORD).read_text(encoding="utf-8"))["finished"]
+        listed = json.loads((folder / STORY_RECORD).read_text(encoding="utf-8"))["finished"]
         entries = [_Finished(**{**entry, "file": Path(entry["file"]).name}) for entry in listed]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -225,5 +229,5 @@ def _is_whole(file: Path, sha256: str) -> bool:
 
 
 def _write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Note what is finished, wholly or not at all, so that a killed story goes on where it was."""
-    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    """Write the record atomically, so that a killed run can resume."""
+    write_text(folder / STORY_RECORD, json.dumps(record, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""Stories as files: several shots of one character in TOML or JSON. `telling.py` makes the videos.
+"""Stories as files: several shots of one character in TOML or JSON. `render.py` makes the videos.
 
-Settings at the top of the file hold for every shot, a shot may change them, and every shot starts from the story's
-seed unless it has its own: then a shot that is moved or added changes no other.
+Settings at the top of the file apply to every shot, and a shot may override them. Every shot uses the story's seed
+unless it has its own, so that moving or adding a shot changes no other.
 """
 
 import difflib
@@ -16,23 +16,23 @@ from pydantic import Field
 from likeness.config import Settings, apply_overrides, build
 from likeness.errors import ConfigError, PromptError
 from likeness.generation.inputs.prompts import check_prompt
+from likeness.generation.inputs.search import MAX_SEED, Search
 from likeness.generation.inputs.settings import GenerationSettings, resolve_settings
 from likeness.generation.loading.presets import Preset
-from likeness.generation.sampling.search import MAX_SEED, Search
 
 MAX_SHOTS = 100
 MAX_FRAMES = 5000
-"""Of all shots together: they are joined in memory, where so many take 5 GB at 720 x 480 pixels."""
+"""Limit for all shots together: they are joined in memory, where so many take 5 GB at 720 x 480 pixels."""
 MAX_FILE_BYTES = 1_000_000
 
 
 class Shot(Settings):
-    """One shot; what is left out is as in the story. Ranges are those of `GenerationSettings` and `Search`."""
+    """One shot; omitted settings are those of the story. Ranges are those of `GenerationSettings` and `Search`."""
 
     prompt: str
-    """A sentence with the trigger word after the word for the person."""
+    """A sentence with the trigger word after the class word."""
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    """None: the story's."""
+    """None for the seed of the story."""
     steps: int | None = None
     guidance: float | None = None
     frames: int | None = None
@@ -48,17 +48,17 @@ class Shot(Settings):
 
 
 class Story(Settings):
-    """A person, and what they do in one shot after another."""
+    """A person and a sequence of shots."""
 
     title: str = "A story"
     faces: tuple[str, ...] = ()
-    """Pictures of the person; relative ones lie beside the story's file."""
+    """Pictures of the person; relative paths start at the folder of the story's file."""
     character: str | None = None
     """A saved character, or its file, instead of pictures."""
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    """Of every shot without a seed of its own."""
+    """The seed of every shot without its own."""
     defaults: dict[str, Any] = Field(default_factory=dict)
-    """Settings of every shot, by the names of `Shot`; in a file they stand at the top."""
+    """Settings of every shot, by the names of `Shot`; in a file they are at the top level."""
     shots: tuple[Shot, ...] = Field(min_length=1, max_length=MAX_SHOTS)
 
 
@@ -90,7 +90,7 @@ def read_story(path: str | Path, overrides: Iterable[str] = ()) -> Story:
 
 
 def build_story(values: dict[str, Any], *, where: str = "story") -> Story:
-    """Make a story of plain values: settings of shots may stand beside those of the story.
+    """Build a story from plain values; settings of all shots may be at the top level.
 
     Raises:
         ConfigError: There is no shot, or a setting is unknown, missing or out of range; the message names the shot.
@@ -113,7 +113,7 @@ def build_story(values: dict[str, Any], *, where: str = "story") -> Story:
 
 
 def _refuse_surrogates(values: Any, path: Path) -> None:
-    r"""JSON may write half a character, as in `"\ud83d"`, which no page and no tokenizer can take."""
+    r"""Refuse lone surrogates, which JSON allows (`"\ud83d"`) and which cannot be encoded as UTF-8."""
     try:
         json.dumps(values, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
@@ -127,28 +127,30 @@ def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None
         raise ConfigError(f"{where}: unknown setting `{name}`. {advice}")
 
 
-def decide_shots(story: Story, preset: Preset) -> list[tuple[GenerationSettings, Search]]:
-    """Say how each shot is made, before any model is loaded.
+def resolve_shots(
+    story: Story, preset: Preset, *, method: str | type = "magic_mirror"
+) -> list[tuple[GenerationSettings, Search]]:
+    """Resolve the settings of each shot, before any model is loaded.
 
     Raises:
         ConfigError: A setting is out of range; the message names the shot.
         PromptError: A prompt lacks the trigger word; the message names the shot.
     """
-    decided = []
+    resolved = []
     for number, shot in enumerate(story.shots, start=1):
         own = shot.model_dump(exclude={"prompt", "seed"}, exclude_none=True)
         chosen = {**story.defaults, **own}
         try:
-            check_prompt(shot.prompt)
+            check_prompt(shot.prompt, method=method)
             search = Search.of(chosen.pop("best_of", 1), chosen.pop("min_similarity", None))
             search.check_seed(story.seed if shot.seed is None else shot.seed)
-            decided.append((resolve_settings(preset, chosen), search))
+            resolved.append((resolve_settings(preset, chosen), search))
         except (ConfigError, PromptError) as error:
             raise type(error)(f"Shot {number}: {error}") from error
-    frames = sum(settings.frames for settings, _ in decided)
+    frames = sum(settings.frames for settings, _ in resolved)
     if frames > MAX_FRAMES:
         raise ConfigError(
-            f"The {len(decided)} shots have {frames} frames together; at most {MAX_FRAMES} are joined. "
+            f"The {len(resolved)} shots have {frames} frames together; at most {MAX_FRAMES} are joined. "
             "Make fewer or shorter shots, or several stories."
         )
-    return decided
+    return resolved

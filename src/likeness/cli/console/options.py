@@ -1,13 +1,11 @@
-"""Options that several verbs share, with the same bounds and the same words everywhere."""
+"""Options that several commands share, with the same bounds and the same help."""
 
 from typing import Annotated
 
 import typer
 
-MAX_SEED = 2**63 - 1
-"""Larger ones are no seed to torch."""
 MAX_FAMILY_SEED = 2**31 - 1
-"""Of verbs that count further seeds up from the one given."""
+"""Largest seed of commands that derive further seeds from it."""
 MAX_MEMORY_GB = 100_000
 
 MemoryGb = Annotated[

@@ -1,24 +1,24 @@
-"""How many seeds are tried, and when one is good enough: checked before any model is imported."""
+"""Search among seeds: number of candidates and threshold. Imports no model."""
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from likeness.errors import ConfigError
 
 MAX_SEED = 2**63 - 1
-"""Larger ones are no seed to torch."""
+"""Largest seed that torch accepts."""
 
 
 class Search(BaseModel):
-    """How many seeds are tried, and when one is good enough."""
+    """Number of candidates and the similarity that ends the search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     best_of: int = Field(default=1, ge=1, le=100)
-    """Most candidates; their seeds count up from the first."""
+    """Maximum number of candidates; their seeds are consecutive."""
     min_similarity: float | None = Field(default=None, ge=0, le=1)
     """A candidate with this similarity (`Similarity.score`) ends the search; None tries all."""
     rejects_early: bool = True
-    """False finishes every candidate that is begun."""
+    """False computes every candidate in full."""
 
     @property
     def is_needed(self) -> bool:
@@ -26,7 +26,7 @@ class Search(BaseModel):
 
     @classmethod
     def of(cls, best_of: int, min_similarity: float | None) -> "Search":
-        """Check what a user asked for.
+        """Build a search from user input.
 
         Raises:
             ConfigError: It is out of range.
@@ -41,10 +41,10 @@ class Search(BaseModel):
             ) from error
 
     def check_seed(self, seed: int) -> None:
-        """Refuse a first seed from which the others would leave torch's range.
+        """Refuse a first seed if the last one would exceed `MAX_SEED`.
 
         Raises:
-            ConfigError: They would.
+            ConfigError: It would.
         """
         if not 0 <= seed <= MAX_SEED - self.best_of + 1:
             raise ConfigError(

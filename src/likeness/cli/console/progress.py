@@ -1,4 +1,4 @@
-"""Progress on the error stream, so that results on the output stream stay clean."""
+"""Progress bars on the error stream; the output stream carries results only."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 def progress(
     label: str, *, last: str = "Decoding and measuring", is_quiet: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
-    """Show one bar; yields a function of steps done and of all steps. `last` is what follows the last step."""
+    """Show one bar; yields a function of steps done and all steps. `last` is the label after the last step."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,7 +17,6 @@ def progress(
         task = bar.add_task(label, total=None)
 
         def report(done: int, total: int) -> None:
-            # What follows the last step has no steps of its own.
             description = label if done < total else last
             bar.update(task, completed=done, total=total, description=description)
 
@@ -26,14 +25,9 @@ def progress(
 
 @contextmanager
 def spinner(label: str, *, is_quiet: bool = False) -> Iterator[None]:
-    """Show that something of unknown length is going on."""
+    """Show a spinner for work of unknown length."""
     from rich.console import Console
 
     console = Console(stderr=True, quiet=is_quiet)
     with console.status(label):
         yield
-
-
-def printable(text: str) -> str:
-    """Text from files and names as a terminal can show it: control characters, which it would obey, as escapes."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
