@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from likeness.adapters.blocks.fantasy_id import InjectionLayer, KVCache, wrap
 from likeness.adapters.diffusers.attach import transformer_sizes
-from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
+from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_without_trigger
 from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
@@ -74,7 +74,7 @@ class FaceTokens(Method):
     def tokenize(self, prompts: Sequence[str], tokenizer: Any, *, num_references: Any, max_length: int) -> PromptTokens:
         """The person is not in the prompt: only the trigger word leaves it."""
         del num_references
-        return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=TRIGGER)
+        return tokenize_without_trigger(prompts, tokenizer, max_length=max_length, trigger=TRIGGER)
 
     def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: Any, *, scale: float = 1.0) -> Tensor:
         del mask, identity, scale

@@ -68,7 +68,7 @@ def write_atomically(path: str | Path, *, replaces_folder: bool = False) -> Iter
             draft.write_text(text)
     """
     path = Path(path)
-    with reported(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not path.is_symlink() and not replaces_folder:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -133,7 +133,7 @@ def check_writable(folder: Path) -> None:
     Raises:
         FileWriteError: One of both cannot be made.
     """
-    with reported(folder):
+    with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
@@ -155,7 +155,7 @@ def lock(path: str | Path, *, wait_s: float = 0.0, busy: str = "") -> Iterator[N
         FileWriteError: The file cannot be made.
     """
     path = Path(path)
-    with reported(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     with file:
@@ -174,7 +174,7 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def reported(path: Path, *, full_disk_alone: bool = False) -> Iterator[None]:
+def translate_write_errors(path: Path, *, full_disk_alone: bool = False) -> Iterator[None]:
     """Errors of the system, while `path` is written, as FileWriteErrors that say what to do.
 
     `full_disk_alone` leaves others as they are, for blocks that read as well.

@@ -12,7 +12,7 @@ from likeness.faces.engines import onnx_engine
 from likeness.faces.engines import registry as choose
 from likeness.faces.engines.onnx_engine import CHIP_POINTS, OnnxEngine
 
-NAMES = tuple(onnx_engine.PARTS)
+NAMES = tuple(onnx_engine.ENGINE_SPECS)
 AT = CHIP_POINTS + np.array([60, 40])
 """Landmarks with which a chip is the part of the picture from (60, 40) on."""
 
@@ -21,7 +21,7 @@ AT = CHIP_POINTS + np.array([60, 40])
 def store(tmp_path_factory):
     """Where the weights of every engine lie, under their real names."""
     root = tmp_path_factory.mktemp("weights")
-    for parts in onnx_engine.PARTS.values():
+    for parts in onnx_engine.ENGINE_SPECS.values():
         for folder, _ in (parts.detector_file, parts.recognizer_file):
             (root / folder).mkdir(exist_ok=True)
         detector = root / "/".join(parts.detector_file)
@@ -47,7 +47,7 @@ def noise():
 
 
 def expected_embedding(name, chip):
-    count = 16 if onnx_engine.PARTS[name].embedding_width == 512 else 8
+    count = 16 if onnx_engine.ENGINE_SPECS[name].embedding_width == 512 else 8
     means = block_means(chip, count)
     return means if name == "open/sface" else (means - 127.5) / 127.5
 

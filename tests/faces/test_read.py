@@ -93,7 +93,7 @@ def test_another_engine_can_join(photograph):
         """Knows one face and where it is."""
 
         name, embedding_width, threshold, min_score = "oracle", 2, 0.1, 0.5
-        metric, layout, searches = "distance", faces.EYE_CORNERS, (faces.Search(1024, most=1.0),)
+        metric, layout, detection_passes = "distance", faces.EYE_CORNERS, (faces.DetectionPass(1024, max_scale=1.0),)
 
         def detect(self, picture):
             side = picture.shape[0]

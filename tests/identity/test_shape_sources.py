@@ -17,7 +17,7 @@ from likeness.identity.face_shape.beside import BesideShape, find_vertices
 from likeness.identity.face_shape.flame import FlameShape
 from likeness.identity.face_shape.learned import LearnedShape
 from likeness.identity.face_shape.mean_head import CENTER_M, JOINT_M, PITCH_DEG, MeanHeadShape
-from likeness.identity.face_shape.mediapipe import ANCHORS, MediaPipeShape, fit_space_similarity, remove_pose
+from likeness.identity.face_shape.mediapipe import ANCHORS, MediaPipeShape, fit_similarity_3d, remove_pose
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.face_shape.puppet import PuppetShape
 from likeness.identity.mesh.published_mesh import read_template
@@ -146,11 +146,11 @@ def random_turn(random: np.random.Generator) -> np.ndarray:
 def test_a_similarity_in_space_is_found_again():
     random = np.random.default_rng(0)
     points, turn, shift = random.normal(size=(7, 3)), random_turn(random), random.normal(size=3)
-    scale, found, moved = fit_space_similarity(points, 1.7 * points @ turn.T + shift)
+    scale, found, moved = fit_similarity_3d(points, 1.7 * points @ turn.T + shift)
     assert scale == pytest.approx(1.7)
     assert np.allclose(found, turn)
     assert np.allclose(moved, shift)
-    mirrored = fit_space_similarity(points, points * (-1, 1, 1))[1]
+    mirrored = fit_similarity_3d(points, points * (-1, 1, 1))[1]
     assert np.linalg.det(mirrored) == pytest.approx(1)
 
 

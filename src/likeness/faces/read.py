@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
-from likeness.faces.engines.base import FaceEngine, Search, distances, rescale
+from likeness.faces.engines.base import DetectionPass, FaceEngine, distances, rescale
 from likeness.faces.engines.registry import resolve
 from likeness.faces.geometry.align import crop_head, head_pose
 from likeness.media import read_image, resize
@@ -46,8 +46,12 @@ def find_faces(
         found = _prominent(engine.detect(enlarged), engine)
         return [_describe(enlarged, detection, engine, scale=scale, source=source) for detection in found]
     # A frame without a face is no error, so what is dearer than the first look is left to `read_face`.
-    searches = [search for search in engine.searches if search.side_px <= engine.searches[0].side_px]
-    found, _ = _look(picture, engine, searches)
+    detection_passes = [
+        detection_pass
+        for detection_pass in engine.detection_passes
+        if detection_pass.side_px <= engine.detection_passes[0].side_px
+    ]
+    found, _ = _look(picture, engine, detection_passes)
     return [_describe(picture, detection, engine, source=source) for detection in found]
 
 
@@ -72,7 +76,7 @@ def read_face(
     """
     engine = resolve(engine)
     source, pixels = _open(picture)
-    found, detections = _look(pixels, engine, engine.searches)
+    found, detections = _look(pixels, engine, engine.detection_passes)
     if not found:
         best_score = max((detection.score for detection in detections), default=None)
         raise NoFaceError(source, best_score=best_score, min_score=engine.min_score)
@@ -119,18 +123,18 @@ def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _look(
-    picture: np.ndarray, engine: FaceEngine, searches: Sequence[Search]
+    picture: np.ndarray, engine: FaceEngine, detection_passes: Sequence[DetectionPass]
 ) -> tuple[list[Detection], list[Detection]]:
-    """Search at one size after the other until there is a face.
+    """DetectionPass at one size after the other until there is a face.
 
     Returns:
         The prominent faces, and everything that was seen on the way.
     """
     seen: list[Detection] = []
     scales: list[float] = []
-    for search in searches:
-        scale = min(search.side_px / max(picture.shape[:2]), search.most)
-        if scale < search.least or scale in scales:
+    for detection_pass in detection_passes:
+        scale = min(detection_pass.side_px / max(picture.shape[:2]), detection_pass.max_scale)
+        if scale < detection_pass.min_scale or scale in scales:
             continue
         scales.append(scale)
         seen += _search(picture, engine, scale)

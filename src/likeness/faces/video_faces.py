@@ -26,7 +26,7 @@ _SHARE_OF_SOMEBODY = 0.25
 """Who shows in fewer of the searched frames passes by, or is a false box."""
 
 
-def read_film(
+def read_video_faces(
     path: str | Path,
     num_views: int = NUM_VIEWS,
     *,

@@ -11,10 +11,10 @@ from likeness.identity.tokens import PersonTokens
 
 MAX_PEOPLE = 32
 
-Weights = tuple[tuple[int, ...], tuple[object, ...]]
+WeightsVersion = tuple[tuple[int, ...], tuple[object, ...]]
 
 
-def weights_of(tensors: Iterable[Tensor]) -> Weights | None:
+def weights_version(tensors: Iterable[Tensor]) -> WeightsVersion | None:
     """Tell whether weights are those of before: how often each was written to, and where it lies.
 
     None where nobody counts, as for tensors made in inference mode.
@@ -30,7 +30,7 @@ class IdentityCache:
     """Tokens by the SHA-256 of crops and embeddings, as long as the weights that made them stay the same."""
 
     def __init__(self) -> None:
-        self._weights: Weights | None = None
+        self._weights: WeightsVersion | None = None
         self._known: OrderedDict[str, PersonTokens] = OrderedDict()
 
     @staticmethod
@@ -41,20 +41,20 @@ class IdentityCache:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def find(self, key: str, weights: Weights | None) -> PersonTokens | None:
+    def get(self, key: str, weights: WeightsVersion | None) -> PersonTokens | None:
         if weights is None or weights != self._weights:
             self._known.clear()
             self._weights = weights
             return None
         return self._known.get(key)
 
-    def keep(self, key: str, identity: PersonTokens) -> None:
+    def put(self, key: str, identity: PersonTokens) -> None:
         if self._weights is not None:
             self._known[key] = identity
             if len(self._known) > MAX_PEOPLE:
                 self._known.popitem(last=False)
 
-    def follow(self, before: Weights | None, after: Weights | None) -> None:
+    def rebind(self, before: WeightsVersion | None, after: WeightsVersion | None) -> None:
         """Stay valid where weights went away and came back: they lie elsewhere, and nothing was written."""
         if before is not None and after is not None and before == self._weights and before[0] == after[0]:
             self._weights = after

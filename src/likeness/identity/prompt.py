@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # Sentences are checked before torch is imported, which takes
     from torch import Tensor
 
 TRIGGER = "img"
-NO_NOUNS = (
+NON_NOUNS = (
     "a an the this that of in on at with by for from to into onto over under near behind and or but nor as than "
-    "is are was were be being has have had who which whose where while my your his her its our their no not"
+    "is are was were be being has have had who which person_index where while my your his her its our their no not"
 )
 """Words that never name a person, so none of them can be the class word."""
 
@@ -31,16 +31,16 @@ class PromptTokens:
 
     Shapes:
         ids: (batch, text_tokens), int64, padded to the maximum length
-        whose: (batch, text_tokens), int64: which person a class word names, from 1; 0 elsewhere
+        person_index: (batch, text_tokens), int64: which person a class word names, from 1; 0 elsewhere
     """
 
     ids: "Tensor"
-    whose: "Tensor"
+    person_index: "Tensor"
 
     @property
     def mask(self) -> "Tensor":
         """(batch, text_tokens), bool: the paper's m, of all people together."""
-        return self.whose > 0
+        return self.person_index > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +55,7 @@ class Mention:
     """The class word."""
 
 
-def split_people(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], str]:
+def split_mentions(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], str]:
     """Split into what the prompt says of each person, in order of mention, and the text after the last trigger.
 
     One person is marked by the trigger, several by numbered ones: "a man img1 shakes hands with a woman img2".
@@ -76,7 +76,7 @@ def split_people(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], st
                 f'In the prompt "{prompt}" no word stands right before `{match[0]}`. {_example(trigger, len(found))}'
             )
         before, _, word = words.rpartition(" ")
-        if word.lower() in NO_NOUNS.split():
+        if word.lower() in NON_NOUNS.split():
             raise PromptError(
                 f'In the prompt "{prompt}" the word before `{match[0]}` is "{word}", which names no person. '
                 f"{_example(trigger, len(found))}"
@@ -125,8 +125,8 @@ def _example(trigger: str, people: int = 1) -> str:
 
 
 def count_people(prompt: str, trigger: str = TRIGGER) -> int:
-    """How many people a prompt names. Raises PromptError; see `split_people`."""
-    return len(split_people(prompt, trigger)[0])
+    """How many people a prompt names. Raises PromptError; see `split_mentions`."""
+    return len(split_mentions(prompt, trigger)[0])
 
 
 def split_prompt(prompt: str, trigger: str = TRIGGER) -> tuple[str, str, str]:
@@ -135,7 +135,7 @@ def split_prompt(prompt: str, trigger: str = TRIGGER) -> tuple[str, str, str]:
     Raises:
         PromptError: The trigger is missing, stands twice, or does not follow a word; or several people are named.
     """
-    mentions, after = split_people(prompt, trigger)
+    mentions, after = split_mentions(prompt, trigger)
     if len(mentions) > 1:
         raise PromptError(
             f'The prompt "{" ".join(prompt.split())}" names {len(mentions)} people, but only one is expected here. '
@@ -163,7 +163,7 @@ def tokenize_prompts(
         trigger: The trigger word.
 
     Raises:
-        PromptError: See `split_people`; a prompt names another number of people than `num_copies` has numbers; or it
+        PromptError: See `split_mentions`; a prompt names another number of people than `num_copies` has numbers; or it
             is longer than `max_length` once the class word is repeated.
     """
     import torch
@@ -171,14 +171,16 @@ def tokenize_prompts(
     copies = (num_copies,) if isinstance(num_copies, int) else tuple(num_copies)
     rows = [_tokenize(prompt, tokenizer, copies, max_length, trigger) for prompt in prompts]
     ids = torch.full((len(rows), max_length), tokenizer.pad_token_id)
-    whose = torch.zeros(len(rows), max_length, dtype=torch.int64)
+    person_index = torch.zeros(len(rows), max_length, dtype=torch.int64)
     for row, (tokens, people) in enumerate(rows):
         ids[row, : len(tokens)] = torch.tensor(tokens)
-        whose[row, : len(people)] = torch.tensor(people)
-    return PromptTokens(ids=ids, whose=whose)
+        person_index[row, : len(people)] = torch.tensor(people)
+    return PromptTokens(ids=ids, person_index=person_index)
 
 
-def tokenize_clean(prompts: Sequence[str], tokenizer: Any, *, max_length: int, trigger: str = TRIGGER) -> PromptTokens:
+def tokenize_without_trigger(
+    prompts: Sequence[str], tokenizer: Any, *, max_length: int, trigger: str = TRIGGER
+) -> PromptTokens:
     """Tokenize prompts for a method that writes nothing into them; a trigger word may stand there and is left out.
 
     Raises:
@@ -192,24 +194,24 @@ def tokenize_clean(prompts: Sequence[str], tokenizer: Any, *, max_length: int, t
             split_prompt(prompt, trigger)
             tokens, _ = _tokenize(prompt, tokenizer, (1,), max_length, trigger)
         else:
-            check_fits(prompt, tokenizer, max_length=max_length)
+            check_prompt_length(prompt, tokenizer, max_length=max_length)
             tokens = list(tokenizer(prompt).input_ids)
         ids[row, : len(tokens)] = torch.tensor(tokens)
-    return PromptTokens(ids=ids, whose=torch.zeros_like(ids))
+    return PromptTokens(ids=ids, person_index=torch.zeros_like(ids))
 
 
 def _tokenize(
     prompt: str, tokenizer: Any, num_copies: tuple[int, ...], max_length: int, trigger: str
 ) -> tuple[list[int], list[int]]:
-    """Token ids, and whose class word each of them is."""
-    mentions, after = split_people(prompt, trigger)
+    """Token ids, and person_index class word each of them is."""
+    mentions, after = split_mentions(prompt, trigger)
     if len(mentions) != len(num_copies):
         raise PromptError(
             f'The prompt "{prompt}" names {len(mentions)} {"person" if len(mentions) == 1 else "people"}, but faces of '
             f"{len(num_copies)} were given. {_example(trigger, len(num_copies))}"
         )
     prefix, suffix = _special_tokens(tokenizer, mentions[0].word)
-    tokens, whose, repeated = list(prefix), [0] * len(prefix), 0
+    tokens, person_index, repeated = list(prefix), [0] * len(prefix), 0
     for place, mention in enumerate(mentions):
         word = _pieces(tokenizer, mention.word)
         if not mention.before:
@@ -220,10 +222,10 @@ def _tokenize(
             before = _continue(tokenizer, mentions[place - 1].word, mention.before)
         copies = num_copies[mention.person - 1]
         tokens += [*before, *(copies * word)]
-        whose += [0] * len(before) + [mention.person] * (copies * len(word))
+        person_index += [0] * len(before) + [mention.person] * (copies * len(word))
         repeated += (copies - 1) * len(word)
     rest = [*_continue(tokenizer, mentions[-1].word, after), *suffix]
-    tokens, whose = tokens + rest, whose + [0] * len(rest)
+    tokens, person_index = tokens + rest, person_index + [0] * len(rest)
     trigger_ids = {tokenizer.convert_tokens_to_ids(name) for name in (trigger, f"{trigger}1", f"{trigger}2")}
     # An added trigger would index an untrained row of a padded embedding table, and nothing would complain.
     assert not (trigger_ids - {None, tokenizer.unk_token_id}).intersection(tokens)
@@ -234,10 +236,10 @@ def _tokenize(
             f"word {named} is repeated for the references; at most {max_length} fit. Shorten the prompt or "
             "give fewer references."
         )
-    return tokens, whose
+    return tokens, person_index
 
 
-def check_fits(text: str, tokenizer: Any, *, max_length: int, what: str = "prompt") -> None:
+def check_prompt_length(text: str, tokenizer: Any, *, max_length: int, what: str = "prompt") -> None:
     """Demand that the text encoder reads a whole text, instead of what is left after cutting it.
 
     Raises:

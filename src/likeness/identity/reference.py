@@ -33,7 +33,7 @@ def read_references(faces: FaceInput | Sequence[FaceInput], *, embedding_width: 
     return np.stack([face.crop for face in records]), np.stack([face.embedding for face in records])
 
 
-def stack_heads(faces: Sequence[Face], size_px: int) -> np.ndarray:
+def stack_head_crops(faces: Sequence[Face], size_px: int) -> np.ndarray:
     """The heads as an encoder of `size_px` reads them: the large crops where the small ones have fewer pixels than that.
 
     A face without a large crop (of a saved character) gives its small one, enlarged.

@@ -67,7 +67,7 @@ def matroska_bytes(path: Path) -> int | None:
     return end
 
 
-def gif_is_cut(path: Path) -> bool:
+def is_gif_truncated(path: Path) -> bool:
     """Whether a GIF ends before its trailer (GIF89a, sections 18 to 27); False for other files.
 
     After the head and its colors come blocks: extensions and pictures, each of a fixed part and of pieces that say how long

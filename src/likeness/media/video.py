@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from likeness.errors import LikenessError, MediaError
 from likeness.files import write_atomically
-from likeness.media.guard import gif_is_cut, inspect, matroska_bytes
+from likeness.media.guard import inspect, is_gif_truncated, matroska_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -301,7 +301,7 @@ def _check_whole(path: Path, container: InputContainer, stream: VideoStream, tim
     size_bytes = path.stat().st_size
     if (told_bytes := matroska_bytes(path)) is not None and size_bytes < told_bytes:
         raise MediaError(_damaged(path, f"{size_bytes} of {told_bytes} bytes are here"))
-    if gif_is_cut(path):
+    if is_gif_truncated(path):
         raise MediaError(_damaged(path, "its last block is missing"))
     if len(times) >= stream.frames - max(1.0, _MOST_MISSING * stream.frames) and stream.frames:
         return

@@ -25,8 +25,8 @@ from likeness.adapters.conditioning.session import SamplingCache, Session
 from likeness.adapters.diffusers.attach import Attachment, attach, detach, is_unconditional_process, refuse_other_sizes
 from likeness.adapters.diffusers.compatibility import resting_device
 from likeness.errors import ConfigError
-from likeness.identity.cache import IdentityCache, Weights, weights_of
-from likeness.identity.prompt import PromptTokens, check_fits
+from likeness.identity.cache import IdentityCache, WeightsVersion, weights_version
+from likeness.identity.prompt import PromptTokens, check_prompt_length
 from likeness.identity.reference import FaceInput
 from likeness.identity.tokens import PersonTokens
 
@@ -109,20 +109,20 @@ class Method(ModelMixin, ConfigMixin):
             parameter.requires_grad_(not name.startswith(self.frozen))
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def _weights(self) -> Weights | None:
-        return weights_of((*self.parameters(), *self.buffers()))
+    def _weights(self) -> WeightsVersion | None:
+        return weights_version((*self.parameters(), *self.buffers()))
 
     def _read_once(self, arrays: Sequence[np.ndarray], read: Callable[[], Tokens]) -> Tokens:
         """Read a person, unless these very arrays were read before by the same weights."""
         if self._session is not None:
             self._session.renew(self._session.num_prompts)
         key = IdentityCache.key(*arrays)
-        known: Any = self._people.find(key, self._weights())
+        known: Any = self._people.get(key, self._weights())
         if known is not None:
             return known
         with torch.no_grad():
             identity = read()
-        self._people.keep(key, identity)
+        self._people.put(key, identity)
         return identity
 
     @torch.no_grad()
@@ -159,11 +159,11 @@ class Method(ModelMixin, ConfigMixin):
         references = references if scale else none
         tokens = self.tokenize(prompts, pipe.tokenizer, num_references=references, max_length=max_length)
         embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
-        check_fits(negative_prompt, pipe.tokenizer, max_length=max_length, what="negative prompt")
+        check_prompt_length(negative_prompt, pipe.tokenizer, max_length=max_length, what="negative prompt")
         negatives = [negative_prompt] * len(prompts)
         negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
-        fused = self.fuse(embeds.to(self.device), tokens.whose, identity, scale=scale).to(negative)
-        session.name(tokens.whose)
+        fused = self.fuse(embeds.to(self.device), tokens.person_index, identity, scale=scale).to(negative)
+        session.name(tokens.person_index)
         if session.controls.has_window:
             plain = self.tokenize(prompts, pipe.tokenizer, num_references=none, max_length=max_length)
             session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
@@ -288,7 +288,7 @@ class Method(ModelMixin, ConfigMixin):
         finally:
             self._session.close()
             self._session = before
-            self._people.follow(weights, self._weights())
+            self._people.rebind(weights, self._weights())
 
     def _condition(self, text: Tensor, timestep: Tensor) -> tuple[FaceCondition | None, Tensor]:
         """What the transformer's next forward pass is told, and its text.

@@ -21,7 +21,7 @@ except RuntimeError as error:
         "Set NUMBA_CACHE_DIR to a folder that can be written."
     )
 
-from likeness.puppets.anatomy import GROUPS, IDENTITY_NUMBERS, NUM_IDENTITY, Person, sample_person
+from likeness.puppets.anatomy import GROUPS, IDENTITY_NUMBERS, NUM_IDENTITY, PuppetPerson, sample_person
 from likeness.puppets.clip import FPS, PuppetClip, sample_clip, sample_image
 from likeness.puppets.performance import ACTIONS
 from likeness.puppets.scene import CLOTHING_COLORS, SETTINGS
@@ -35,8 +35,8 @@ __all__ = [
     "IDENTITY_NUMBERS",
     "NUM_IDENTITY",
     "SETTINGS",
-    "Person",
     "PuppetClip",
+    "PuppetPerson",
     "TwoPersonClip",
     "sample_clip",
     "sample_image",

@@ -76,7 +76,7 @@ IRIS_COLORS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Person:
+class PuppetPerson:
     """Somebody who does not exist.
 
     Shapes:
@@ -182,7 +182,7 @@ _GLASSES_CHANCES = {
 }
 
 
-def sample_person(seed: int, group: str | None = None) -> Person:
+def sample_person(seed: int, group: str | None = None) -> PuppetPerson:
     """Draw a person.
 
     Args:
@@ -206,7 +206,7 @@ def sample_person(seed: int, group: str | None = None) -> Person:
         values[name] = values[name] * spread + _SHIFTS[group].get(name, 0.0)
     values |= _sample_colors(rng, group)
     values |= _sample_look(rng, group)
-    return Person(group, np.array([values[name] for name in IDENTITY_NUMBERS], dtype=np.float32))
+    return PuppetPerson(group, np.array([values[name] for name in IDENTITY_NUMBERS], dtype=np.float32))
 
 
 def _sample_colors(rng: np.random.Generator, group: str) -> dict[str, float]:

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from likeness.puppets.anatomy import HAIR_COLORS, Person
+from likeness.puppets.anatomy import HAIR_COLORS, PuppetPerson
 from likeness.puppets.scene import CLOTHING_COLORS, GARMENTS
 
 TRIGGER = "img"
@@ -67,7 +67,7 @@ _POSSESSIVES = {
 }
 
 
-def look_words(person: Person) -> list[str]:
+def appearance_phrases(person: PuppetPerson) -> list[str]:
     """What one could say of a person's looks, each part on its own."""
     words = []
     style, color = person.hair_style, person.hair_color_name
@@ -103,7 +103,9 @@ def look_words(person: Person) -> list[str]:
     return words
 
 
-def describe(person: Person, action: str, clothing: str, garment: str, setting: str, rng: np.random.Generator) -> str:
+def describe(
+    person: PuppetPerson, action: str, clothing: str, garment: str, setting: str, rng: np.random.Generator
+) -> str:
     """A sentence for a clip.
 
     Returns:
@@ -119,7 +121,7 @@ def describe(person: Person, action: str, clothing: str, garment: str, setting: 
     where = choose(_SETTING_WORDS[setting])
     looks = ""
     if rng.random() < 0.4:
-        chosen = [word for word in look_words(person) if rng.random() < 0.75]
+        chosen = [word for word in appearance_phrases(person) if rng.random() < 0.75]
         looks = f" with {' and '.join(chosen)}" if chosen else ""
     who = f"{_article(person.group)} {person.group} {TRIGGER}{looks}"
     shape = rng.random()
@@ -133,7 +135,7 @@ def describe(person: Person, action: str, clothing: str, garment: str, setting: 
 
 
 def describe_pair(
-    people: tuple[Person, Person],
+    people: tuple[PuppetPerson, PuppetPerson],
     actions: tuple[str, str],
     clothes: tuple[str, str],
     setting: str,

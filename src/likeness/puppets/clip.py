@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
-from likeness.puppets.anatomy import Person, sample_person
+from likeness.puppets.anatomy import PuppetPerson, sample_person
 from likeness.puppets.captions import TRIGGER, describe
 from likeness.puppets.performance import ACTIONS, Performance, perform
 from likeness.puppets.scene import CLOTHING_COLORS, GARMENTS, SETTINGS, draw_setting, sample_light
@@ -31,7 +31,7 @@ class PuppetClip:
 
     frames: NDArray[np.uint8]
     prompt: str
-    person: Person
+    person: PuppetPerson
     action: str
     clothing: str
     setting: str
@@ -51,7 +51,7 @@ class PuppetClip:
 def sample_clip(
     seed: int,
     *,
-    person: Person | None = None,
+    person: PuppetPerson | None = None,
     action: str | None = None,
     num_frames: int = 17,
     size_px: int = 64,
@@ -87,7 +87,7 @@ def sample_clip(
 def sample_image(
     seed: int,
     *,
-    person: Person | None = None,
+    person: PuppetPerson | None = None,
     size_px: int = 128,
     max_yaw_deg: float = 25.0,
     zoom: float = 0.78,
@@ -109,7 +109,9 @@ def sample_image(
     return _film(seed, person, performance, size_px, rng)
 
 
-def _film(seed: int, person: Person, performance: Performance, size_px: int, rng: np.random.Generator) -> PuppetClip:
+def _film(
+    seed: int, person: PuppetPerson, performance: Performance, size_px: int, rng: np.random.Generator
+) -> PuppetClip:
     clothing, garment = (
         list(CLOTHING_COLORS)[rng.integers(len(CLOTHING_COLORS))],
         GARMENTS[rng.integers(len(GARMENTS))],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import Person
+from likeness.puppets.anatomy import PuppetPerson
 from likeness.puppets.rendering.mesh import Mesh, ellipsoid, join, sheet_triangles, tube
 from likeness.puppets.rendering.raster import (
     EAR,
@@ -17,7 +17,7 @@ from likeness.puppets.rendering.raster import (
     NUM_HAIR,
     SLEEVE,
     TORSO,
-    hair_inside_each,
+    hair_depths,
 )
 from likeness.puppets.shape import HeadShape
 
@@ -41,12 +41,12 @@ def _part(kind: int, moves_with: str, mesh: Mesh, rest: NDArray[np.float32] | No
     return Part(kind, moves_with, mesh[0], mesh[0] if rest is None else rest, mesh[1])
 
 
-def dress(person: Person, head: HeadShape) -> list[Part]:
+def dress(person: PuppetPerson, head: HeadShape) -> list[Part]:
     """All the parts of a person except the head itself."""
     return [*_ears(person, head), *_body(person), *_hair(person, head), *_glasses(person, head), *_hand()]
 
 
-def hair_line(person: Person) -> NDArray[np.float32]:
+def hair_line(person: PuppetPerson) -> NDArray[np.float32]:
     """Settings of `raster.hair_inside`."""
     style, line = person.hair_style, person["hairline"]
     front, temple, side, nape = 0.66 + 0.10 * line, 0.50 + 0.10 * line, -0.02, -0.45
@@ -72,7 +72,7 @@ def hair_line(person: Person) -> NDArray[np.float32]:
     return line_settings
 
 
-def _hair(person: Person, head: HeadShape) -> list[Part]:
+def _hair(person: PuppetPerson, head: HeadShape) -> list[Part]:
     style = person.hair_style
     if style == "bald":
         return []
@@ -96,7 +96,7 @@ def _hair(person: Person, head: HeadShape) -> list[Part]:
     if style == "bun":
         thickness -= 0.03
     line = hair_line(person)
-    inside = hair_inside_each(rest, line)
+    inside = hair_depths(rest, line)
     thickness = np.where(thickness > 0.03, 0.03 + (thickness - 0.03) * np.clip(inside / 0.22, 0, 1) ** 0.6, thickness)
     cap = _part(
         HAIR,
@@ -113,7 +113,7 @@ def _hairy_triangles(head: HeadShape) -> NDArray[np.int32]:
     return head.triangles[(height[head.triangles] > -0.1).any(axis=1)]
 
 
-def _loose_hair(person: Person, head: HeadShape) -> list[Part]:
+def _loose_hair(person: PuppetPerson, head: HeadShape) -> list[Part]:
     style, volume, length = person.hair_style, person["hair_volume"], person["hair_length"]
     width, top = float(np.abs(head.vertices[:, 0]).max()), float(head.vertices[:, 1].max())
     if style == "bun":
@@ -146,7 +146,7 @@ def _loose_hair(person: Person, head: HeadShape) -> list[Part]:
     return [_part(HAIR_SHEET, "head", (sheet, sheet_triangles(rows, columns)), rest)]
 
 
-def _ears(person: Person, head: HeadShape) -> list[Part]:
+def _ears(person: PuppetPerson, head: HeadShape) -> list[Part]:
     size, angle = 1 + 0.14 * person["ear_size"], 0.03 * person["ear_angle"]
     level = np.abs(head.rest[:, 1] - 0.05) < 0.12
     width = float(np.abs(head.vertices[level, 0]).max())
@@ -160,7 +160,7 @@ def _ears(person: Person, head: HeadShape) -> list[Part]:
     return parts
 
 
-def _glasses(person: Person, head: HeadShape) -> list[Part]:
+def _glasses(person: PuppetPerson, head: HeadShape) -> list[Part]:
     if person.glasses_style == "none":
         return []
     places = head.features
@@ -194,7 +194,7 @@ def _glasses(person: Person, head: HeadShape) -> list[Part]:
     return [_part(GLASSES, "head", join(meshes))]
 
 
-def _body(person: Person) -> list[Part]:
+def _body(person: PuppetPerson) -> list[Part]:
     neck = 0.33 * (1 + 0.11 * person["neck_width"])
     shoulders = 1.22 * (1 + 0.09 * person["shoulder_width"])
     torso = join([

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import Person
+from likeness.puppets.anatomy import PuppetPerson
 from likeness.puppets.rendering.mesh import Triangles, Vertices, head_topology
 
 EXPRESSIONS = ("smile", "jaw", "brows")
@@ -51,7 +51,7 @@ def mean_head() -> tuple[Vertices, Vertices, Triangles]:
     return np.stack([width, height, depth], axis=1).astype(np.float32), directions, triangles
 
 
-def feature_places(person: Person) -> dict[str, float]:
+def feature_positions(person: PuppetPerson) -> dict[str, float]:
     """Where this person's features lie, in rest coordinates; paint and shape both read it."""
     return {
         "eye_x": 0.305 + 0.022 * person["eye_spacing"],
@@ -75,10 +75,10 @@ def feature_places(person: Person) -> dict[str, float]:
     }
 
 
-def build_head(person: Person) -> HeadShape:
+def build_head(person: PuppetPerson) -> HeadShape:
     """Shape a person's head and the displacements of their expressions."""
     rest, directions, triangles = mean_head()
-    places = feature_places(person)
+    places = feature_positions(person)
     vertices = rest.astype(np.float64) + _features(person, places, rest, directions)
     vertices = _proportions(person, vertices, rest)
     indices, weights = _landmarks(places, rest, directions)
@@ -116,7 +116,9 @@ class _Field:
         self.total[:, 2] += weight * forward
 
 
-def _features(person: Person, places: dict[str, float], rest: Vertices, directions: Vertices) -> NDArray[np.float64]:
+def _features(
+    person: PuppetPerson, places: dict[str, float], rest: Vertices, directions: Vertices
+) -> NDArray[np.float64]:
     field, age = _Field(rest, directions), person["age"]
     _push_nose(person, places, field)
     eye_x, eye_y = places["eye_x"], places["eye_y"]
@@ -152,7 +154,7 @@ def _features(person: Person, places: dict[str, float], rest: Vertices, directio
     return field.total
 
 
-def _push_nose(person: Person, places: dict[str, float], field: _Field) -> None:
+def _push_nose(person: PuppetPerson, places: dict[str, float], field: _Field) -> None:
     tip_y, height = places["nose_y"] + 0.045, 0.20 * (1 + 0.16 * person["nose_height"])
     along = _smoothstep(0.17, tip_y, field.y) * _smoothstep(tip_y - 0.13, tip_y - 0.02, field.y)
     ridge = np.exp(-((field.x / (0.075 + 0.012 * person["nose_width"])) ** 2)) * along * field.front
@@ -171,7 +173,7 @@ def _push_nose(person: Person, places: dict[str, float], field: _Field) -> None:
     )
 
 
-def _proportions(person: Person, vertices: NDArray[np.float64], rest: Vertices) -> NDArray[np.float64]:
+def _proportions(person: PuppetPerson, vertices: NDArray[np.float64], rest: Vertices) -> NDArray[np.float64]:
     x, y, z = vertices.T
     upper, lower = _smoothstep(0.15, 0.75, rest[:, 1]), _smoothstep(0.25, -0.85, rest[:, 1])
     middle = np.exp(-((rest[:, 1] / 0.45) ** 2))

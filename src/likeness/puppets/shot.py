@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import Person
+from likeness.puppets.anatomy import PuppetPerson
 from likeness.puppets.dress import Part, dress, hair_line
 from likeness.puppets.rendering import maps, paint, raster
 from likeness.puppets.rendering.shade import shade
@@ -33,7 +33,7 @@ class Body:
 
 
 @lru_cache(maxsize=64)
-def build_body(person: Person) -> Body:
+def build_body(person: PuppetPerson) -> Body:
     head = build_head(person)
     parts = dress(person, head)
     rests, triangles, kinds, offset = (
@@ -172,14 +172,14 @@ class Actor:
         )
 
 
-def color(person: Person, clothing: str, rng: np.random.Generator) -> NDArray[np.float32]:
+def color(person: PuppetPerson, clothing: str, rng: np.random.Generator) -> NDArray[np.float32]:
     """The colors of an `Actor`, those of the cloth with some chance."""
     cloth = np.array(CLOTHING_COLORS[clothing]) * rng.uniform(0.9, 1.08)
     frame_tone = np.array([0.06, 0.06, 0.07]) if person["glasses_tone"] < 0.6 else np.array([0.42, 0.24, 0.12])
     return np.stack([person.hair_color, cloth, frame_tone, person.skin]).astype(np.float32)
 
 
-def sample_zoom(person: Person, rng: np.random.Generator) -> float:
+def sample_zoom(person: PuppetPerson, rng: np.random.Generator) -> float:
     """How large somebody is shown: hair that stands far out needs room."""
     return rng.uniform(0.95, 1.06) * (0.90 if person.hair_style == "afro" else 1.0)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
-from likeness.puppets.anatomy import Person, sample_person
+from likeness.puppets.anatomy import PuppetPerson, sample_person
 from likeness.puppets.captions import PAIR_TRIGGERS, describe_pair
 from likeness.puppets.performance import ACTIONS, Performance, perform
 from likeness.puppets.scene import CLOTHING_COLORS, GARMENTS, SETTINGS, draw_setting, sample_light
@@ -30,7 +30,7 @@ class TwoPersonClip:
 
     frames: NDArray[np.uint8]
     prompt: str
-    people: tuple[Person, Person]
+    people: tuple[PuppetPerson, PuppetPerson]
     actions: tuple[str, str]
     clothing: tuple[str, str]
     setting: str
@@ -48,7 +48,7 @@ class TwoPersonClip:
 def sample_two_person_clip(
     seed: int,
     *,
-    people: tuple[Person, Person] | None = None,
+    people: tuple[PuppetPerson, PuppetPerson] | None = None,
     actions: tuple[str, str] | None = None,
     num_frames: int = 17,
     size_px: int = 64,
@@ -82,7 +82,7 @@ def sample_two_person_clip(
 
 def _film(
     seed: int,
-    people: tuple[Person, Person],
+    people: tuple[PuppetPerson, PuppetPerson],
     performances: tuple[Performance, Performance],
     size_px: int,
     rng: np.random.Generator,

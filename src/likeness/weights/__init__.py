@@ -16,10 +16,10 @@ from likeness.errors import WeightsError
 from likeness.weights.files import (
     CHECKSUMS_FILE,
     component_problems,
-    problem_at_a_glance,
     problem_of,
     read_listing,
     sha256_of,
+    size_problem,
     write_checksums,
 )
 from likeness.weights.models import MODELS
@@ -110,7 +110,7 @@ def locate(name: str) -> Path:
             it, `likeness models pull NAME` for what does not ship.
     """
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := problem_at_a_glance(file))])
+    _refuse(item, [problem for file in item.files if (problem := size_problem(file))])
     return item.files[0].path if item.is_one_file else item.folder
 
 

@@ -33,7 +33,7 @@ def _digest(path: Path, digest: Any, on_bytes: Callable[[int], None] | None) -> 
     return digest.hexdigest()
 
 
-def problem_at_a_glance(file: WeightFile) -> str | None:
+def size_problem(file: WeightFile) -> str | None:
     """What presence and size say against a file."""
     if not file.path.is_file():
         return f"{file.path} is missing"
@@ -45,7 +45,7 @@ def problem_at_a_glance(file: WeightFile) -> str | None:
 
 def problem_of(file: WeightFile, sha256: Callable[[Path], str] = sha256_of) -> str | None:
     """What presence, size and SHA-256 say against a file; by default every byte is read."""
-    problem = problem_at_a_glance(file)
+    problem = size_problem(file)
     if problem is None and file.sha256 is not None and sha256(file.path) != file.sha256:
         problem = f"{file.path} is altered (its SHA-256 differs)"
     if problem is None and file.git_sha1 is not None and git_sha1_of(file.path) != file.git_sha1:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from likeness.errors import WeightsError
-from likeness.weights.files import CHECKSUMS_FILE, component_problems, problem_at_a_glance, problem_of
+from likeness.weights.files import CHECKSUMS_FILE, component_problems, problem_of, size_problem
 from likeness.weights.hashes import remember
 from likeness.weights.models import MODELS
 from likeness.weights.records import WeightEntry, WeightFile, Zip
@@ -76,7 +76,7 @@ def missing_in(item: WeightEntry, folder: Path) -> list[str]:
             # Shards that a listing of an earlier pull names may have other names now; the index says which.
             if relative.as_posix() in {known.path.as_posix() for known in MODELS[item.name].files}:
                 problems.append(f"{folder} holds no {relative.as_posix()}")
-        elif problem := problem_at_a_glance(replace(file, path=origin)):
+        elif problem := size_problem(replace(file, path=origin)):
             problems.append(problem)
     return problems + [line for stem in item.components for line in component_problems(folder, stem)]
 

@@ -8,14 +8,14 @@ from likeness.faces.geometry.layouts import LandmarkLayout
 from likeness.records import Detection, Metric
 
 
-class Search(NamedTuple):
+class DetectionPass(NamedTuple):
     """One look at a picture, enlarged or shrunk."""
 
     side_px: int
     """Size to which the longer side is brought."""
-    most: float
+    max_scale: float
     """But the picture is never enlarged more than this."""
-    least: float = 0.0
+    min_scale: float = 0.0
     """At less than this the look would find nothing new, and is left out."""
 
 
@@ -52,7 +52,7 @@ class FaceEngine(Protocol):
         ...
 
     @property
-    def searches(self) -> tuple[Search, ...]:
+    def detection_passes(self) -> tuple[DetectionPass, ...]:
         """Sizes at which a picture is searched, one after the other, until a face is found."""
         ...
 

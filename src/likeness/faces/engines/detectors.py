@@ -17,7 +17,7 @@ from likeness.media import resize
 from likeness.records import Detection
 
 STRIDES = (8, 16, 32)
-DETECTION_PX = 640
+DETECTOR_INPUT_PX = 640
 """Side of the square that detectors look at. Explicit, because other sizes find other faces (InsightFace 2 unites two)."""
 _GUESS_SCORE = 0.2
 """Detections are listed from this score on, so that a refusal can tell how near the best guess came."""
@@ -120,7 +120,9 @@ def letterbox(picture: np.ndarray, side_px: int) -> tuple[np.ndarray, float]:
     return canvas, scale
 
 
-def keep_best(boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float, edge_px: int = 0) -> list[int]:
+def non_maximum_suppression(
+    boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float, edge_px: int = 0
+) -> list[int]:
     """Non-maximum suppression: indices from the best score on, without boxes that overlap a better one too much."""
     sizes = boxes[:, 2:] - boxes[:, :2] + edge_px
     order, kept = np.argsort(-scores, kind="stable"), []
@@ -149,7 +151,7 @@ def _detections(
             score=float(scores[i]),
             layout=EYE_CENTERS.name,
         )
-        for i in keep_best(boxes, scores, max_overlap=max_overlap, edge_px=edge_px)
+        for i in non_maximum_suppression(boxes, scores, max_overlap=max_overlap, edge_px=edge_px)
     ]
 
 
@@ -165,4 +167,4 @@ def _side_of(model: OnnxModel, path: Path) -> int:
     sides = {side for side in shape[2:] if isinstance(side, int)}
     if len(shape) != 4 or len(sides) > 1:
         raise WeightsError(f"{path} takes {shape}; (1, 3, side, side) is needed. Pull its weights again.")
-    return sides.pop() if sides else DETECTION_PX
+    return sides.pop() if sides else DETECTOR_INPUT_PX

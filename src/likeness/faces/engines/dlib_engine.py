@@ -15,7 +15,7 @@ from pathlib import Path
 import dlib
 import numpy as np
 
-from likeness.faces.engines.base import Search
+from likeness.faces.engines.base import DetectionPass
 from likeness.faces.geometry.align import crop_head, fit_similarity, warp
 from likeness.faces.geometry.layouts import EYE_CORNERS, refuse_other_layout
 from likeness.records import Detection, Metric
@@ -42,7 +42,7 @@ _GUESS_SCORE = -0.3
 _MIN_SCORE = 0.3
 """HOG's score from which a detection is a face without a second look."""
 _SECOND_LOOK_PX = 160
-"""Side of the head crop, eyes level, that a second look searches; the face box in it has about 90 px."""
+"""Side of the head crop, eyes level, that a second look detection_passes; the face box in it has about 90 px."""
 _SECOND_LOOK_LOSS = 0.35
 """What a second look's score counts less: it sees the face at the size and turn that suit the detector."""
 _MAX_SHIFT = 0.2
@@ -76,14 +76,14 @@ class DlibEngine:
     """Calibrated on 509 faces and 161 false boxes that HOG finds: photographs, turned, blurred, compressed, half as large, and
     backgrounds. None of the false boxes comes to it."""
     layout = EYE_CORNERS
-    searches = (
+    detection_passes = (
         # So a phone's picture costs no more than half a second.
-        Search(1024, most=1.0),
+        DetectionPass(1024, max_scale=1.0),
         # Small heads in a large picture; only pictures in which no face is large pay for these.
-        Search(2048, most=1.0),
-        Search(4096, most=1.0),
+        DetectionPass(2048, max_scale=1.0),
+        DetectionPass(4096, max_scale=1.0),
         # This one tells a face that is too small from none.
-        Search(1408, most=2.0, least=1.5),
+        DetectionPass(1408, max_scale=2.0, min_scale=1.5),
     )
 
     def __init__(self, up_sampling: int = 1) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import WeightsError
-from likeness.faces.engines.base import Search
-from likeness.faces.engines.detectors import DETECTION_PX, Detector, Scrfd, YuNet
+from likeness.faces.engines.base import DetectionPass
+from likeness.faces.engines.detectors import DETECTOR_INPUT_PX, Detector, Scrfd, YuNet
 from likeness.faces.engines.onnx_session import OnnxModel
 from likeness.faces.geometry.align import fit_similarity, warp
 from likeness.faces.geometry.layouts import EYE_CENTERS, refuse_other_layout
@@ -27,7 +27,7 @@ CHIP_POINTS = np.array(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
+class EngineSpec:
     """What an engine is made of."""
 
     detector: type[Detector]
@@ -43,10 +43,10 @@ class Parts:
     """From this cosine on two faces count as one person."""
 
 
-def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognizer: tuple[str, str]) -> Parts:
+def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognizer: tuple[str, str]) -> EngineSpec:
     # 0.4 is the threshold that InsightFace 2.1's own program for comparing faces starts with. AuraFace's authors publish
     # none; it is the same network with the same loss, so the same one is taken, uncalibrated.
-    return Parts(
+    return EngineSpec(
         detector=detector,
         detector_file=detector_file,
         recognizer_file=recognizer,
@@ -58,11 +58,11 @@ def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognize
 
 
 _YUNET_FILE = ("yunet", "face_detection_yunet_2023mar.onnx")
-PARTS = {
+ENGINE_SPECS = {
     "research/buffalo_l": _arcface(Scrfd, ("buffalo_l", "det_10g.onnx"), ("buffalo_l", "w600k_r50.onnx")),
     "research/antelopev2": _arcface(Scrfd, ("antelopev2", "scrfd_10g_bnkps.onnx"), ("antelopev2", "glintr100.onnx")),
     "open/auraface": _arcface(YuNet, _YUNET_FILE, ("auraface", "glintr100.onnx")),
-    "open/sface": Parts(
+    "open/sface": EngineSpec(
         detector=YuNet,
         detector_file=_YUNET_FILE,
         recognizer_file=("sface", "face_recognition_sface_2021dec.onnx"),
@@ -82,14 +82,17 @@ class OnnxEngine:
     metric: Metric = "cosine"
     layout = EYE_CENTERS
     # A face that fills the square is larger than what the detectors were taught; at half the size it is not.
-    searches = (Search(DETECTION_PX, most=4.0), Search(DETECTION_PX // 2, most=2.0))
+    detection_passes = (
+        DetectionPass(DETECTOR_INPUT_PX, max_scale=4.0),
+        DetectionPass(DETECTOR_INPUT_PX // 2, max_scale=2.0),
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._parts = PARTS[name]
-        self.embedding_width = self._parts.embedding_width
-        self.threshold = float(np.sqrt(2 - 2 * self._parts.min_cosine))
-        self.min_score = self._parts.detector.min_score
+        self._spec = ENGINE_SPECS[name]
+        self.embedding_width = self._spec.embedding_width
+        self.threshold = float(np.sqrt(2 - 2 * self._spec.min_cosine))
+        self.min_score = self._spec.detector.min_score
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         return self._detector.detect(picture)
@@ -98,7 +101,7 @@ class OnnxEngine:
         """The recognizer's own numbers: they are not normalized, because adapters were trained on them as they are."""
         refuse_other_layout(landmarks, self.layout)
         chip = warp(picture, fit_similarity(landmarks, CHIP_POINTS), CHIP_PX, fill=0)
-        batch = ((chip.astype(np.float32) - self._parts.mean) / self._parts.scale).transpose(2, 0, 1)[None]
+        batch = ((chip.astype(np.float32) - self._spec.mean) / self._spec.scale).transpose(2, 0, 1)[None]
         (embedding,) = self._recognizer.run(batch)
         if embedding.size != self.embedding_width:
             raise WeightsError(
@@ -110,7 +113,7 @@ class OnnxEngine:
     @cached_property
     def _files(self) -> tuple[Path, Path]:
         """Detector and recognizer. What is missing is told for both at once."""
-        wanted = (self._parts.detector_file, self._parts.recognizer_file)
+        wanted = (self._spec.detector_file, self._spec.recognizer_file)
         found, problems = {}, []
         for weights in dict.fromkeys(name for name, _ in wanted):
             try:
@@ -124,7 +127,7 @@ class OnnxEngine:
 
     @cached_property
     def _detector(self) -> Detector:
-        return self._parts.detector(self._files[0])
+        return self._spec.detector(self._files[0])
 
     @cached_property
     def _recognizer(self) -> OnnxModel:

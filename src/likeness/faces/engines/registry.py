@@ -7,12 +7,12 @@ from functools import cache
 from likeness.errors import ConfigError
 from likeness.faces.engines.base import FaceEngine
 from likeness.faces.engines.dlib_engine import DlibEngine
-from likeness.faces.engines.onnx_engine import PARTS, OnnxEngine
+from likeness.faces.engines.onnx_engine import ENGINE_SPECS, OnnxEngine
 
 ENGINE_VARIABLE = "LIKENESS_ENGINE"
 """Environment variable that names the engine used where none is named."""
 _SHORT_NAMES = {"research": "research/buffalo_l", "open": "open/auraface"}
-ENGINE_NAMES = (DlibEngine.name, *_SHORT_NAMES, *PARTS)
+ENGINE_NAMES = (DlibEngine.name, *_SHORT_NAMES, *ENGINE_SPECS)
 """Every name, short ones included. `research` is the recognizer that PhotoMaker-V2 was trained on, `open` the stronger one."""
 
 

@@ -21,7 +21,7 @@ TEMPLATE = np.array(
 """Eye centers, tip of the nose and corners of the mouth on FFHQ's square of 512 pixels."""
 
 
-def place_on_ffhq(face: Face, side_px: int = SIDE_PX) -> np.ndarray:
+def align_ffhq(face: Face, side_px: int = SIDE_PX) -> np.ndarray:
     """The head of a face on FFHQ's template, (side_px, side_px, 3) uint8 RGB.
 
     It is made of the face's large crop. A face without one (a saved character) gives its small crop, enlarged; a warning

@@ -76,7 +76,7 @@ EYE_CENTERS = LandmarkLayout(
 LAYOUTS = {layout.name: layout for layout in (EYE_CORNERS, EYE_CENTERS)}
 
 
-def layout_named(name: str) -> LandmarkLayout:
+def get_layout(name: str) -> LandmarkLayout:
     """The layout that a `Detection` or `Face` names.
 
     Raises:

@@ -21,7 +21,7 @@ from likeness.generation.outputs.similarity import (
     refuse_other_engines,
 )
 from likeness.generation.sampling.sample import GenerationRequest
-from likeness.identity.prompt import split_people
+from likeness.identity.prompt import split_mentions
 from likeness.records import Face, Similarity
 
 People = Person | Sequence[Person]
@@ -75,7 +75,7 @@ def areas_of(request: GenerationRequest) -> list[Area]:
     """Where each person is expected, in the order of their numbers."""
     if request.regions is not None and request.regions.areas is not None:
         return list(request.regions.areas)
-    order = [mention.person for mention in split_people(request.prompt)[0]]
+    order = [mention.person for mention in split_mentions(request.prompt)[0]]
     count = len(order)
     return [(place / count, 0.0, (place + 1) / count, 1.0) for place in map(order.index, range(1, count + 1))]
 

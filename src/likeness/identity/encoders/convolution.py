@@ -22,7 +22,7 @@ class Residual(nn.Module):
         return hidden + self.body(hidden)
 
 
-def halvings(widths: Sequence[int]) -> list[nn.Module]:
+def downsampling_layers(widths: Sequence[int]) -> list[nn.Module]:
     """Convolutions that halve a picture of three channels once for each width, with a `Residual` at every size but the last."""
     layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
     for narrow, wide in pairwise(widths):

@@ -82,7 +82,7 @@ class _PatchEmbed(nn.Module):
         return rearrange(self.proj(pixels), "b w y x -> b (y x) w")
 
 
-class EvaFeatures(nn.Module):
+class EvaVisionEncoder(nn.Module):
     """Features behind `depth` blocks, without a final LayerNorm.
 
     Shapes:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from likeness.config import Settings
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.encoders.perceiver import IdentityPerceiver
-from likeness.identity.encoders.vit import ClipFeatures, DenseFeatures
+from likeness.identity.encoders.vit import ClipVisionEncoder, DenseFeatures
 from likeness.identity.fuse import IdentityFuse, token_of_position
 from likeness.weights.strict import altered_in, read_file_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import read_pickle, read_tensors, refuse_not_finite
@@ -115,7 +115,7 @@ class PhotoMakerEncoder(nn.Module):
         super().__init__()
         sizes = settings or PhotoMakerSettings()
         self.settings = sizes
-        self.face_encoder = ClipFeatures(
+        self.face_encoder = ClipVisionEncoder(
             sizes.encoder_width,
             depth=sizes.encoder_depth,
             num_heads=sizes.encoder_heads,

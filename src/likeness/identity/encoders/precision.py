@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 
-class InFloat32(nn.Module):
+class KeepInFloat32(nn.Module):
     """Stays in float32 where the model around it is cast to a narrower dtype; it moves between devices as usual."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:

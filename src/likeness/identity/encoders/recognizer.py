@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from likeness.errors import WeightsError
 from likeness.files import write_atomically, write_text
-from likeness.identity.encoders.convolution import halvings
+from likeness.identity.encoders.convolution import downsampling_layers
 from likeness.weights.tensors import read_tensors
 
 _PADDING = 0.25
@@ -49,7 +49,7 @@ def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
     return F.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
 
 
-def contrast(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor:
+def contrastive_loss(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor:
     """How badly each row of `found` is told by its cosine from the rows of `told` that it does not belong to.
 
     InfoNCE (arXiv:1807.03748v2, Eq. 4) with exp(cosine / temperature) as its density ratio. Two rows of one person count
@@ -82,7 +82,7 @@ class Recognizer(nn.Module):
         self.size_px = size_px
         self.register_buffer("mean", torch.zeros(embedding_width))
         self.register_buffer("spread", torch.ones(embedding_width))
-        layers = halvings((*widths, widths[-1]))
+        layers = downsampling_layers((*widths, widths[-1]))
         side = size_px // 2 ** (len(widths) + 1)
         layers += [
             nn.Flatten(),

@@ -1,6 +1,6 @@
 """F_face: dense features of a face picture, as the outputs of the last two blocks of a vision transformer.
 
-Two extractors with one result: `SmallFeatures` is a ViT of our own that trains with the method; `ClipFeatures` is
+Two extractors with one result: `SmallVisionTransformer` is a ViT of our own that trains with the method; `ClipVisionEncoder` is
 transformers' CLIP vision tower. tau_id reads the last block, tau_face the penultimate one (Magic Mirror,
 arXiv:2501.03931v1, A.5), so one pass serves both. Pictures come in [-1, 1] and in any size.
 """
@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from likeness.errors import ConfigError
-from likeness.identity.encoders.convolution import halvings
+from likeness.identity.encoders.convolution import downsampling_layers
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -69,7 +69,7 @@ class TransformerLayer(nn.Module):
         return x + self.feed_forward(self.norm2(x))
 
 
-class SmallFeatures(nn.Module):
+class SmallVisionTransformer(nn.Module):
     """A small ViT that learns with the method.
 
     With `stem_widths`, patches are read by the convolutions that `Recognizer` begins with, in the place of one linear
@@ -98,7 +98,7 @@ class SmallFeatures(nn.Module):
                     f"A stem of {len(stem_widths)} widths makes patches of {2 ** len(stem_widths)} px, not of {patch_size_px}. "
                     "Give one width for each halving."
                 )
-            self.patch_embed = nn.Sequential(*halvings(stem_widths), nn.Conv2d(stem_widths[-1], width, 1))
+            self.patch_embed = nn.Sequential(*downsampling_layers(stem_widths), nn.Conv2d(stem_widths[-1], width, 1))
         else:
             self.patch_embed = nn.Conv2d(3, width, patch_size_px, stride=patch_size_px)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -113,7 +113,7 @@ class SmallFeatures(nn.Module):
         return DenseFeatures(last=self.layers[-1](x), penultimate=x)
 
 
-class ClipFeatures(nn.Module):
+class ClipVisionEncoder(nn.Module):
     """CLIP's vision tower. Neither output passes its final LayerNorm, as in PhotoMaker-V2.
 
     Shapes:

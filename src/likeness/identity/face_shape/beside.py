@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import WeightsError
-from likeness.identity.face_shape.flame import NUM_VERTICES, FlameShape, what_to_put
-from likeness.identity.face_shape.source import refuse_nobody
+from likeness.identity.face_shape.flame import NUM_VERTICES, FlameShape, setup_instructions
+from likeness.identity.face_shape.source import require_faces
 from likeness.records import Face
 
 SUFFIXES = (".ply", ".obj", ".npy")
@@ -27,12 +27,12 @@ class BesideShape:
             WeightsError: No picture has a file beside it.
             ConfigError: The file holds something else.
         """
-        refuse_nobody(faces)
+        require_faces(faces)
         pictures = [Path(face.source) for face in faces]
         found = next((file for picture in pictures if (file := find_vertices(picture)) is not None), None)
         if found is None:
             wanted = " or ".join(pictures[0].with_suffix(suffix).name for suffix in SUFFIXES)
-            raise WeightsError(f"No vertices lie beside {pictures[0]}: {wanted} is missing. {what_to_put()}")
+            raise WeightsError(f"No vertices lie beside {pictures[0]}: {wanted} is missing. {setup_instructions()}")
         return FlameShape(found)(faces)
 
 

@@ -48,12 +48,12 @@ class FlameShape:
         """
         if path is None or not path.is_file():
             named = "No file was named" if path is None else f"{path} does not exist"
-            raise WeightsError(f"{named}; a shape in FLAME's topology is needed. {what_to_put()}")
+            raise WeightsError(f"{named}; a shape in FLAME's topology is needed. {setup_instructions()}")
         numbers = read_points(path)
         if numbers.shape != (NUM_VERTICES, 3):
             if path.suffix != ".npy" or numbers.ndim != 1:
                 raise ConfigError(
-                    f"{path} holds numbers of shape {numbers.shape}; ({NUM_VERTICES}, 3) vertices were expected. {what_to_put()}"
+                    f"{path} holds numbers of shape {numbers.shape}; ({NUM_VERTICES}, 3) vertices were expected. {setup_instructions()}"
                 )
             numbers = _neutral_head(numbers, _find_model(model))
         check_head(numbers, str(path))
@@ -64,7 +64,7 @@ class FlameShape:
         return self.vertices.copy()
 
 
-def what_to_put() -> str:
+def setup_instructions() -> str:
     """What a user has to bring, and where it goes."""
     return _WHAT_TO_PUT.format(folder=_folder(), names=" or ".join(MODEL_FILES[:3]))
 
@@ -87,7 +87,7 @@ def read_points(path: Path) -> NDArray[np.float64]:
             raise ValueError(f"its suffix is {path.suffix or 'missing'}")
         numbers = np.asarray(numbers, dtype=np.float64).squeeze()
     except (OSError, ValueError, IndexError, KeyError, StopIteration) as error:
-        raise ConfigError(f"{path} cannot be read as a shape ({error}). {what_to_put()}") from error
+        raise ConfigError(f"{path} cannot be read as a shape ({error}). {setup_instructions()}") from error
     if not np.isfinite(numbers).all():
         raise ConfigError(f"{path} holds numbers that are not finite. Export it again.")
     return numbers
@@ -101,7 +101,7 @@ def _find_model(path: Path | None) -> Path:
     places = [_folder() / name for name in MODEL_FILES] if path is None else [path]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
-        raise WeightsError(f"Shape numbers need FLAME's model, and {places[0]} is not here. {what_to_put()}")
+        raise WeightsError(f"Shape numbers need FLAME's model, and {places[0]} is not here. {setup_instructions()}")
     return found
 
 
@@ -134,11 +134,11 @@ def _read_model(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         EOFError,
         pickle.UnpicklingError,
     ) as error:
-        raise WeightsError(f"{path} is no FLAME model ({error!r}). {what_to_put()}") from error
+        raise WeightsError(f"{path} is no FLAME model ({error!r}). {setup_instructions()}") from error
     if template.shape != (NUM_VERTICES, 3) or directions.shape[:2] != (NUM_VERTICES, 3):
         raise WeightsError(
             f"{path} has a template of shape {template.shape} and shape directions {directions.shape}; those of FLAME begin "
-            f"with ({NUM_VERTICES}, 3). {what_to_put()}"
+            f"with ({NUM_VERTICES}, 3). {setup_instructions()}"
         )
     return template, directions[..., :300]
 

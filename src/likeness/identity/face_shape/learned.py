@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.identity.face_shape.network import ShapeNetwork
-from likeness.identity.face_shape.source import SHIPPED, refuse_nobody
+from likeness.identity.face_shape.source import SHIPPED, require_faces
 from likeness.records import Face
 
 
@@ -30,7 +30,7 @@ class LearnedShape:
         return len(self.network.mean)
 
     def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
-        refuse_nobody(faces)
+        require_faces(faces)
         return self.network.read(np.stack([face.crop for face in faces])).astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
 from likeness.faces.geometry.align import rotation
-from likeness.identity.face_shape.source import refuse_nobody
+from likeness.identity.face_shape.source import require_faces
 from likeness.records import Face
 
 PITCH_DEG = -21.0
@@ -58,14 +58,14 @@ class MeanHeadShape:
 
     def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
         """(vertices, 3) in meters, as DECA writes them."""
-        refuse_nobody(faces)
+        require_faces(faces)
         pose = faces[0].pose  # The picture that the video begins with.
         flip = np.array([1.0, -1.0, 1.0])  # Cameras look down y, heads up.
         turn = flip[:, None] * rotation(pose.yaw_deg, self.pitch_deg, pose.roll_deg) * flip
         return ((self.template + CENTER_M) @ turn.T + JOINT_M).astype(np.float32)
 
 
-def read_pitch(text: str) -> float:
+def parse_pitch(text: str) -> float:
     """The pitch in `mean_head:PITCH_DEG`; without a number the constant one.
 
     Raises:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from likeness.faces import EYE_CENTERS, EYE_CORNERS
 from likeness.faces.geometry.mesh_points import NUM_POINTS, read_points, read_triangles
-from likeness.identity.face_shape.source import refuse_nobody
+from likeness.identity.face_shape.source import require_faces
 from likeness.records import Face
 
 ANCHORS = (33, 133, 362, 263, 1, 61, 291)
@@ -34,7 +34,7 @@ class MediaPipeShape:
             ResourceError: MediaPipe is not installed; the message says how.
             NoFaceError: MediaPipe finds no face in a crop.
         """
-        refuse_nobody(faces)
+        require_faces(faces)
         shapes = [remove_pose(read_points(face.crop, source=face.source)) for face in faces]
         return np.mean(shapes, axis=0).astype(np.float32)
 
@@ -45,11 +45,11 @@ class MediaPipeShape:
 
 def remove_pose(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Turn, scale and shift (468, 3) points onto the canonical face."""
-    scale, turn, shift = fit_space_similarity(points[list(ANCHORS)], _CANONICAL_CM)
+    scale, turn, shift = fit_similarity_3d(points[list(ANCHORS)], _CANONICAL_CM)
     return scale * points @ turn.T + shift
 
 
-def fit_space_similarity(
+def fit_similarity_3d(
     source: NDArray[np.floating], target: NDArray[np.floating]
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
     """Least-squares scale, rotation (no mirroring) and shift that take `source` to `target`, by Umeyama's method.

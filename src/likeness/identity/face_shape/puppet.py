@@ -10,7 +10,7 @@ from likeness.identity.face_shape.proportions import NUM_VERTICES
 from likeness.records import Face
 
 if TYPE_CHECKING:
-    from likeness.puppets import Person
+    from likeness.puppets import PuppetPerson
 
 
 class PuppetShape:
@@ -23,7 +23,7 @@ class PuppetShape:
     topology = "puppet"
     num_vertices = NUM_VERTICES
 
-    def __init__(self, person: "Person | int") -> None:
+    def __init__(self, person: "PuppetPerson | int") -> None:
         """Shape the head of a puppet, given itself or by its seed."""
         from likeness.puppets import sample_person  # numba loads only where puppets are used
         from likeness.puppets.shape import build_head

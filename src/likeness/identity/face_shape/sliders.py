@@ -79,7 +79,7 @@ class FaceShape(Settings):
         return moved.astype(np.float32)
 
 
-class MovedShape:
+class EditedShapeSource:
     """A source whose shapes the sliders have moved."""
 
     def __init__(self, source: ShapeSource, face_shape: FaceShape) -> None:
@@ -110,15 +110,15 @@ def derive_directions(num_people: int = 40) -> dict[str, NDArray[np.float32]]:
     """
     from likeness.puppets import (
         IDENTITY_NUMBERS,
-        Person,
+        PuppetPerson,
         sample_person,
     )  # numba loads only where puppets are used
     from likeness.puppets.shape import build_head
 
-    def head(person: Person, number: str, change: float) -> NDArray[np.float32]:
+    def head(person: PuppetPerson, number: str, change: float) -> NDArray[np.float32]:
         numbers = person.numbers.copy()
         numbers[IDENTITY_NUMBERS.index(number)] += change
-        return build_head(Person(person.group, numbers)).vertices
+        return build_head(PuppetPerson(person.group, numbers)).vertices
 
     people = [sample_person(seed) for seed in range(num_people)]
     return {

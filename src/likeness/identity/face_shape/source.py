@@ -74,10 +74,10 @@ def load_source(name: str, *, template: NDArray[np.floating] | None = None) -> S
 
         return BesideShape()
     if kind == "mean_head":
-        from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch
+        from likeness.identity.face_shape.mean_head import MeanHeadShape, parse_pitch
         from likeness.identity.mesh.published_mesh import MESH_FILE, read_template
 
-        pitch_deg = read_pitch(rest)
+        pitch_deg = parse_pitch(rest)
         if template is None:
             template = read_template(weights.entry("fantasyid-mesh").folder / MESH_FILE)
         return MeanHeadShape(template, pitch_deg=pitch_deg)
@@ -86,7 +86,7 @@ def load_source(name: str, *, template: NDArray[np.floating] | None = None) -> S
     raise ConfigError(f"No source of shapes is called `{name}`. {advice}Known: {', '.join(SOURCES)}.")
 
 
-def refuse_nobody(faces: Sequence[Face]) -> None:
+def require_faces(faces: Sequence[Face]) -> None:
     """Refuse to read a shape of no picture.
 
     Raises:

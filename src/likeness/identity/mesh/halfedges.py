@@ -119,7 +119,7 @@ class _Halfedges:
         return [(self.previous[known], outer_behind), (outer_before, known)]
 
 
-def walked_rings(num_vertices: int, triangles: NDArray[np.integer]) -> list[list[int]]:
+def openmesh_rings(num_vertices: int, triangles: NDArray[np.integer]) -> list[list[int]]:
     """Neighbors of every vertex in OpenMesh's order. Triangles that would make the surface branch are left out, as there."""
     mesh = _Halfedges(num_vertices)
     for triangle in triangles.tolist():
@@ -127,7 +127,7 @@ def walked_rings(num_vertices: int, triangles: NDArray[np.integer]) -> list[list
     return [mesh.ring(vertex) for vertex in range(num_vertices)]
 
 
-def walked_spirals(vertices: NDArray[np.floating], triangles: NDArray[np.integer], length: int) -> NDArray[np.int64]:
+def openmesh_spirals(vertices: NDArray[np.floating], triangles: NDArray[np.integer], length: int) -> NDArray[np.int64]:
     """Spirals ring by ring in OpenMesh's order; the nearest vertices instead, where the rings run out.
 
     Shapes:
@@ -135,7 +135,7 @@ def walked_spirals(vertices: NDArray[np.floating], triangles: NDArray[np.integer
         triangles: (triangles, 3)
         returns: (vertices, length); each begins with its own vertex
     """
-    around = walked_rings(len(vertices), triangles)
+    around = openmesh_rings(len(vertices), triangles)
     spirals = np.empty((len(vertices), length), dtype=np.int64)
     for center in range(len(vertices)):
         spiral, ring = [center], around[center]

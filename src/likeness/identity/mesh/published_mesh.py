@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import WeightsError
-from likeness.identity.mesh.halfedges import walked_spirals
+from likeness.identity.mesh.halfedges import openmesh_spirals
 from likeness.identity.mesh.spirals import MeshTopology
 
 MESH_FILE = Path("transform.pkl")
@@ -80,7 +80,7 @@ def read_mesh(path: Path, *, levels: int = 3, spiral_length: int = 9) -> MeshTop
         vertices=tuple(each.astype(np.float32) for each in vertices),
         triangles=tuple(triangles),
         spirals=tuple(
-            walked_spirals(points, faces, spiral_length) for points, faces in zip(vertices, triangles, strict=True)
+            openmesh_spirals(points, faces, spiral_length) for points, faces in zip(vertices, triangles, strict=True)
         ),
         kept=tuple(kept),
         up_indices=tuple(indices for indices, _ in ups),

@@ -87,7 +87,7 @@ class MeshTopology:
             fine, faces = levels[-1]
             stay, coarse_faces = decimate(fine, faces, -(-len(fine) // factor))
             coarse = fine[stay]
-            corners, shares = place_on_surface(fine, coarse, coarse_faces)
+            corners, shares = project_to_surface(fine, coarse, coarse_faces)
             levels.append((coarse, coarse_faces))
             kept.append(stay)
             indices.append(corners)
@@ -169,7 +169,7 @@ def spiral_sequences(vertices: NDArray[np.floating], triangles: NDArray[np.integ
     return spirals
 
 
-def place_on_surface(
+def project_to_surface(
     points: NDArray[np.floating], vertices: NDArray[np.floating], triangles: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find the nearest point of a surface for each of `points`.

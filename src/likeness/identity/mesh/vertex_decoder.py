@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn.functional import elu, gelu
 
 from likeness.errors import ConfigError
-from likeness.identity.encoders.precision import InFloat32
+from likeness.identity.encoders.precision import KeepInFloat32
 from likeness.identity.fusion import FusionTransformer
 from likeness.identity.mesh.spirals import MeshTopology
 from likeness.identity.mesh.vertices import SpiralConv, depth_code, upsample
 
-HALVINGS = 4
+NUM_PROJECTIONS = 4
 """Steps from the face tokens' width to that of the vertices."""
 
 
-class Narrowing(nn.Module):
+class ProjectionMLP(nn.Module):
     """Two layers to another width, with the input's width in between.
 
     Shapes:
@@ -39,7 +39,7 @@ class Narrowing(nn.Module):
         return self.fc2(gelu(self.fc1(x)))
 
 
-class VertexDecoder(InFloat32):
+class VertexDecoder(KeepInFloat32):
     """Coarse vertices and face tokens through the fusion transformer, then up to every vertex of the mesh.
 
     It stays in float32 when a method is brought to a narrower type, as in the published code. The mesh is part of
@@ -66,8 +66,8 @@ class VertexDecoder(InFloat32):
         super().__init__()
         self.sizes = tuple(num_vertices)
         self.query = nn.Parameter(torch.zeros(1, num_vertices[-1], width))
-        halved = [face_width // 2**step for step in range(HALVINGS)] + [width]
-        self.narrow = nn.Sequential(*(Narrowing(wide, narrow) for wide, narrow in pairwise(halved)))
+        halved = [face_width // 2**step for step in range(NUM_PROJECTIONS)] + [width]
+        self.narrow = nn.Sequential(*(ProjectionMLP(wide, narrow) for wide, narrow in pairwise(halved)))
         self.fusion = FusionTransformer(width, depth=fusion_depth, num_heads=fusion_heads)
         self.convolutions = nn.ModuleList(SpiralConv(width, width, spiral_length=spiral_length) for _ in num_vertices)
         self.output = nn.Linear(width, width)

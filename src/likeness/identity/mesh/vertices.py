@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from likeness.errors import ConfigError
-from likeness.identity.encoders.precision import InFloat32
+from likeness.identity.encoders.precision import KeepInFloat32
 from likeness.identity.mesh.spirals import MeshTopology
 
 DEPTH_TEMPERATURE = 10_000
@@ -63,7 +63,7 @@ def depth_code(depth: Tensor, width: int) -> Tensor:
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
-class VertexEncoder(InFloat32):
+class VertexEncoder(KeepInFloat32):
     """X_V = X'_V + E_dep: spiral convolutions over all three coordinates, with the depth of the coarse vertices.
 
     The mesh is part of the state, so saved weights need no other file. Depth comes from an orthographic camera in front

@@ -21,11 +21,11 @@ from likeness.adapters.blocks.fantasy_id import InjectionBlock, InjectionLayer, 
 from likeness.adapters.conditioning.controls import Branch
 from likeness.adapters.diffusers.attach import transformer_sizes
 from likeness.errors import ConfigError
-from likeness.faces.geometry.ffhq import place_on_ffhq
+from likeness.faces.geometry.ffhq import align_ffhq
 from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
 from likeness.identity.mesh.spirals import MeshTopology
-from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
-from likeness.identity.reference import FaceInput, read_faces, stack_heads
+from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_without_trigger
+from likeness.identity.reference import FaceInput, read_faces, stack_head_crops
 from likeness.identity.tokens import PersonTokens
 from likeness.media.pictures import to_image
 from likeness.methods.fantasy_id.descriptor import Descriptor, DescriptorSizes
@@ -187,9 +187,9 @@ class FantasyID(Method):
         records = read_faces(faces)
         is_released = self.config["profile"] == "released"
         heads = (
-            np.stack([place_on_ffhq(face) for face in records])
+            np.stack([align_ffhq(face) for face in records])
             if is_released
-            else stack_heads(records, self.config["image_size_px"])
+            else stack_head_crops(records, self.config["image_size_px"])
         )
         arrays = [heads]
         if self.descriptor.vertex_encoder is not None:
@@ -233,7 +233,7 @@ class FantasyID(Method):
         References take no room in this method's prompts.
         """
         del num_references
-        return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=self.trigger)
+        return tokenize_without_trigger(prompts, tokenizer, max_length=max_length, trigger=self.trigger)
 
     def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: PersonTokens, *, scale: float = 1.0) -> Tensor:
         """Nothing of the person is in the prompt: it comes back as it is."""

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import Person
+from likeness.puppets.anatomy import PuppetPerson
 from likeness.puppets.rendering.raster import bell, ramp
 
 # Places in the array of face settings.
@@ -18,7 +18,7 @@ AGE, FRECKLES, ROSINESS, EYELINER, BEARD_STYLE, BEARD_DENSITY, NUM_FACE = 33, 34
 SMILE, JAW, BROWS, CLOSED_LEFT, CLOSED_RIGHT, GAZE_X, GAZE_Y, TEETH, NUM_MOOD = range(9)
 
 
-def face_settings(person: Person, places: dict[str, float]) -> NDArray[np.float32]:
+def face_settings(person: PuppetPerson, places: dict[str, float]) -> NDArray[np.float32]:
     """Everything that `face_color` needs to know of a person, (NUM_FACE,)."""
     settings = np.zeros(NUM_FACE, dtype=np.float32)
     settings[:18] = list(places.values())[:18]

@@ -38,7 +38,7 @@ def hair_inside(x, y, z, hair):
 
 
 @njit(cache=True, fastmath=True)
-def hair_inside_each(points, hair):
+def hair_depths(points, hair):
     """`hair_inside` of (points, 3), as (points,)."""
     inside = np.empty(len(points), dtype=np.float64)
     for index in range(len(points)):

@@ -21,7 +21,7 @@ from likeness.config import Settings
 from likeness.training.data import shards
 
 if TYPE_CHECKING:
-    from likeness.puppets import Person
+    from likeness.puppets import PuppetPerson
 
 TRAIN_SEED = 10_000_000
 """Training people and clips are numbered from here; tests and benchmarks stay below, so they never meet."""
@@ -114,7 +114,7 @@ def _safe_path() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def person_of(settings: PuppetSettings, who: int) -> "Person":
+def person_of(settings: PuppetSettings, who: int) -> "PuppetPerson":
     """The person that a set numbers `who`."""
     from likeness.puppets import sample_person
 

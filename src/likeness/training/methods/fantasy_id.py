@@ -126,7 +126,7 @@ def load_stem(encoder: torch.nn.Module, folder: Path) -> None:
     """Begin with the first convolutions of a recognizer.
 
     Args:
-        encoder: A `SmallFeatures`.
+        encoder: A `SmallVisionTransformer`.
         folder: Of the recognizer.
 
     Raises:

@@ -16,7 +16,7 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
 from likeness.backbones import codec
-from likeness.identity.encoders.recognizer import Recognizer, align, contrast
+from likeness.identity.encoders.recognizer import Recognizer, align, contrastive_loss
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
 from likeness.runtime import choose_training_dtype
@@ -258,7 +258,7 @@ class MethodStage:
             found = self.recognizer(crops.flip(-1) if view % 2 else crops)
             errors.append(1 - F.cosine_similarity(found, told).mean())
             if self.settings.identity_contrast:
-                confusions.append(contrast(found, told))
+                confusions.append(contrastive_loss(found, told))
         return torch.stack(errors).mean(), torch.stack(confusions).sum() / self.settings.identity_views
 
     def sheet(self, path: Path) -> dict[str, float]:

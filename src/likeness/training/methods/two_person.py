@@ -108,7 +108,7 @@ class TwoPersonStage(MethodStage):
                 )
             except PromptError:
                 continue
-            ids[row], whose[row] = tokens.ids[0], tokens.whose[0]
+            ids[row], whose[row] = tokens.ids[0], tokens.person_index[0]
             rows += [row] if known else []
         return rows, ids, whose
 
