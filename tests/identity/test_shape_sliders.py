@@ -15,7 +15,7 @@ from likeness.identity.face_shape.sliders import (
     directions,
 )
 from likeness.puppets import IDENTITY_NUMBERS, PuppetPerson, sample_person
-from likeness.puppets.shape import build_head
+from likeness.puppets.people.shape import build_head
 
 STEPS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 

@@ -22,7 +22,7 @@ from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.face_shape.puppet import PuppetShape
 from likeness.identity.mesh.published_mesh import read_template
 from likeness.puppets import sample_person
-from likeness.puppets.shape import build_head
+from likeness.puppets.people.shape import build_head
 from likeness.records import Pose
 
 

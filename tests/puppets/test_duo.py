@@ -3,7 +3,7 @@ import pytest
 
 from likeness.errors import ConfigError
 from likeness.puppets import sample_clip, sample_person, sample_two_person_clip
-from likeness.puppets.captions import MAX_PAIR_WORDS
+from likeness.puppets.scenes.captions import MAX_PAIR_WORDS
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def draw_head(vertices: NDArray[np.floating], size_px: int = 96, *, turn_deg: fl
     Raises:
         ConfigError: The vertices are of another topology.
     """
-    from likeness.puppets.shape import mean_head  # numba loads only where puppets are used
+    from likeness.puppets.people.shape import mean_head  # numba loads only where puppets are used
 
     vertices = refuse_other_topology(vertices)
     cosine, sine = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))

@@ -17,7 +17,7 @@ NUM_VERTICES = 2562
 
 @cache
 def _rest() -> NDArray[np.float32]:
-    from likeness.puppets.shape import mean_head  # numba loads only where puppets are used
+    from likeness.puppets.people.shape import mean_head  # numba loads only where puppets are used
 
     return mean_head()[0]
 

@@ -26,7 +26,7 @@ class PuppetShape:
     def __init__(self, person: "PuppetPerson | int") -> None:
         """Shape the head of a puppet, given itself or by its seed."""
         from likeness.puppets import sample_person  # numba loads only where puppets are used
-        from likeness.puppets.shape import build_head
+        from likeness.puppets.people.shape import build_head
 
         self.vertices = build_head(sample_person(person) if isinstance(person, int) else person).vertices
 

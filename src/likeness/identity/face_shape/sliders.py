@@ -113,7 +113,7 @@ def derive_directions(num_people: int = 40) -> dict[str, NDArray[np.float32]]:
         PuppetPerson,
         sample_person,
     )  # numba loads only where puppets are used
-    from likeness.puppets.shape import build_head
+    from likeness.puppets.people.shape import build_head
 
     def head(person: PuppetPerson, number: str, change: float) -> NDArray[np.float32]:
         numbers = person.numbers.copy()

@@ -14,7 +14,7 @@ def puppet_topology(num_people: int = 60, *, factors: tuple[int, ...] = (4, 4)) 
     Coarser meshes keep the vertices that shape needs most, and a head without features needs few on its face.
     """
     from likeness.puppets import sample_person  # numba loads only where puppets are used
-    from likeness.puppets.shape import build_head
+    from likeness.puppets.people.shape import build_head
 
     heads = [build_head(sample_person(seed)) for seed in range(num_people)]
     return MeshTopology.build(np.mean([head.vertices for head in heads], axis=0), heads[0].triangles, factors=factors)

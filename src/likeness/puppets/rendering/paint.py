@@ -1,39 +1,20 @@
-"""The colors of a face: eyes, brows, lips, beard, wrinkles, painted in rest coordinates. Compiled with numba."""
+"""Face colors: eyes, brows, lips, beard and wrinkles, painted in rest coordinates. Compiled with numba."""
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import PuppetPerson
 from likeness.puppets.rendering.raster import bell, ramp
 
 # Places in the array of face settings.
 (
-    EYE_X, EYE_Y, EYE_WIDTH, EYE_OPENING, EYE_TILT, LID_CREASE, BROW_Y, BROW_THICKNESS, BROW_ARCH, BROW_SLANT, BROW_INNER,
+    EYE_X, EYE_Y, EYE_WIDTH, EYE_OPENING, EYE_TILT, LID_CREASE,
+    BROW_Y, BROW_THICKNESS, BROW_ARCH, BROW_SLANT, BROW_INNER,
     NOSE_Y, NOSE_WIDTH, MOUTH_Y, MOUTH_WIDTH, UPPER_LIP, LOWER_LIP, LIP_CURVE,
     SKIN, BROW_COLOR, IRIS_COLOR, LIP_COLOR, BEARD_COLOR,
 ) = (*range(18), 18, 21, 24, 27, 30)  # fmt: skip
 AGE, FRECKLES, ROSINESS, EYELINER, BEARD_STYLE, BEARD_DENSITY, NUM_FACE = 33, 34, 35, 36, 37, 38, 39
 # Places in the array of one frame's expression.
 SMILE, JAW, BROWS, CLOSED_LEFT, CLOSED_RIGHT, GAZE_X, GAZE_Y, TEETH, NUM_MOOD = range(9)
-
-
-def face_settings(person: PuppetPerson, places: dict[str, float]) -> NDArray[np.float32]:
-    """Everything that `face_color` needs to know of a person, (NUM_FACE,)."""
-    settings = np.zeros(NUM_FACE, dtype=np.float32)
-    settings[:18] = list(places.values())[:18]
-    skin, hair = person.skin, person.hair_color
-    settings[SKIN : SKIN + 3] = skin
-    settings[BROW_COLOR : BROW_COLOR + 3] = hair * person["brow_darkness"] * (0.72 if hair.mean() > 0.5 else 1.0)
-    settings[IRIS_COLOR : IRIS_COLOR + 3] = [person["iris_red"], person["iris_green"], person["iris_blue"]]
-    red = np.array([0.70, 0.22, 0.24], dtype=np.float32) * (0.45 + 0.65 * float(skin.mean()))
-    lip = 0.35 + 0.45 * person["lip_redness"]
-    settings[LIP_COLOR : LIP_COLOR + 3] = skin * (1 - lip) + red * lip
-    settings[BEARD_COLOR : BEARD_COLOR + 3] = hair * 0.85
-    settings[AGE], settings[FRECKLES] = person["age"], person["freckles"] * float(skin.mean() > 0.55)
-    settings[ROSINESS], settings[EYELINER] = person["skin_rosiness"], person["eyeliner"]
-    settings[BEARD_STYLE], settings[BEARD_DENSITY] = person["beard_style"], person["beard_density"]
-    return settings
 
 
 @njit(cache=True, fastmath=True, inline="never")
@@ -52,7 +33,7 @@ def _darken(color, amount):
 
 @njit(cache=True, fastmath=True)
 def _paint_skin(x, y, face, mood, color):
-    """Blush, folds, shadows that the mesh is too coarse to cast, freckles."""
+    """Blush, folds, freckles, and shadows of details finer than the mesh."""
     ax, age = abs(x), face[AGE]
     rosy = 0.05 + 0.16 * face[ROSINESS]
     blush = bell(ax - 0.42, 0.16) * bell(y + 0.17, 0.14) + 0.8 * bell(x, 0.09) * bell(y - face[NOSE_Y] - 0.05, 0.09)
@@ -152,7 +133,7 @@ def _paint_brow(x, y, face, soft, color):
 
 @njit(cache=True, fastmath=True)
 def _paint_eye(x, y, face, mood, soft, color):
-    """Returns how glossy the point is (1 on the eyeball)."""
+    """Returns the gloss of the point, 1 on the eyeball."""
     side = 1.0 if x > 0.0 else -1.0
     across = (abs(x) - face[EYE_X]) / face[EYE_WIDTH]
     if abs(across) > 1.6 or abs(y - face[EYE_Y]) > 0.24:
@@ -176,8 +157,13 @@ def _paint_eye(x, y, face, mood, soft, color):
         white = 0.93 - 0.16 * bell(y - upper, 0.030) - 0.14 * across * across
         _mix(color, white, white * 0.98, white * 0.97, inside)
         ring = 0.55 + 0.45 * ramp(1.0, 0.72, distance / radius)
-        _mix(color, face[IRIS_COLOR] * ring * 1.25, face[IRIS_COLOR + 1] * ring * 1.25, face[IRIS_COLOR + 2] * ring * 1.25,
-             inside * ramp(radius + soft, radius - soft, distance))  # fmt: skip
+        _mix(
+            color,
+            face[IRIS_COLOR] * ring * 1.25,
+            face[IRIS_COLOR + 1] * ring * 1.25,
+            face[IRIS_COLOR + 2] * ring * 1.25,
+            inside * ramp(radius + soft, radius - soft, distance),
+        )
         _mix(color, 0.03, 0.03, 0.035, inside * ramp(0.46 * radius + soft, 0.46 * radius - soft, distance))
         glint = np.sqrt((x - gaze_x + 0.022) ** 2 + (y - gaze_y - 0.026) ** 2)
         _mix(color, 1.0, 1.0, 1.0, 0.9 * inside * ramp(0.022 + soft * 0.5, 0.012, glint))
@@ -230,7 +216,7 @@ def face_color(x, y, z, face, mood, soft, color):
         x: Rest coordinate, picture right.
         y: Rest coordinate, up.
         z: Rest coordinate, towards the camera.
-        face: Who, see `face_settings`.
+        face: The person's face, from `people.face_settings`.
         mood: Expression of this frame.
         soft: Half the width of a soft edge, rest units; about half a pixel.
         color: (3,), written.

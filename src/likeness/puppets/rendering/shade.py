@@ -1,6 +1,6 @@
-"""Light on what the rasterizer left: skin, hair, cloth. Compiled with numba.
+"""Shading of rasterized pixels: skin, hair, cloth. Compiled with numba.
 
-Numba's cache looks at this file alone: after a change in `paint`, delete the cached `*.nb*` files.
+Numba's cache checks this file only: after a change in `paint`, delete the cached `*.nb*` files.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from likeness.puppets.rendering import paint, raster
 
 @njit(cache=True, fastmath=True)
 def shade(part, place, normal, face, mood, colors, direction, key, ambient, soft, picture):
-    """Paint and light every pixel that is not empty; `colors` holds hair, clothing, frame of the glasses, skin."""
+    """Shade every pixel that is not empty; `colors` are those of hair, clothing, glasses frame and skin."""
     color = np.zeros(3, dtype=np.float32)
     for row in range(part.shape[0]):
         for column in range(part.shape[1]):

@@ -19,7 +19,7 @@ from likeness import files, media
 from likeness.backbones import tiny
 from likeness.config import Settings
 from likeness.errors import ConfigError, WeightsError
-from likeness.puppets.captions import vocabulary
+from likeness.puppets.scenes.captions import vocabulary
 from likeness.runtime import choose_training_dtype
 from likeness.training.data.datasets import Order, Shards
 from likeness.training.data.latents import latents

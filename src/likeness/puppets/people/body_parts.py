@@ -1,11 +1,12 @@
-"""What a head wears and stands on: ears, hair, glasses, neck, clothes, and a hand to wave with."""
+"""Meshes of everything except the head: ears, hair, glasses, neck, clothes and a waving hand."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import PuppetPerson
+from likeness.puppets.people.anatomy import PuppetPerson
+from likeness.puppets.people.shape import HeadShape
 from likeness.puppets.rendering.mesh import Mesh, ellipsoid, join, sheet_triangles, tube
 from likeness.puppets.rendering.raster import (
     EAR,
@@ -19,7 +20,6 @@ from likeness.puppets.rendering.raster import (
     TORSO,
     hair_depths,
 )
-from likeness.puppets.shape import HeadShape
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ def _part(kind: int, moves_with: str, mesh: Mesh, rest: NDArray[np.float32] | No
     return Part(kind, moves_with, mesh[0], mesh[0] if rest is None else rest, mesh[1])
 
 
-def dress(person: PuppetPerson, head: HeadShape) -> list[Part]:
-    """All the parts of a person except the head itself."""
+def build_body_parts(person: PuppetPerson, head: HeadShape) -> list[Part]:
+    """All meshes of a person except the head itself."""
     return [*_ears(person, head), *_body(person), *_hair(person, head), *_glasses(person, head), *_hand()]
 
 
@@ -108,7 +108,7 @@ def _hair(person: PuppetPerson, head: HeadShape) -> list[Part]:
 
 
 def _hairy_triangles(head: HeadShape) -> NDArray[np.int32]:
-    """Triangles that no hair line can cover are left out, for speed."""
+    """Triangles that a hair line can cover; the others are dropped for speed."""
     height = head.rest[:, 1] - np.where(head.rest[:, 2] > 0.35, 0.3, -0.75)
     return head.triangles[(height[head.triangles] > -0.1).any(axis=1)]
 

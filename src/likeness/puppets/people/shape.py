@@ -1,7 +1,7 @@
-"""From identity numbers to the head's surface, its expressions and where its features lie.
+"""From identity numbers to the head's surface, its expressions and the positions of facial features.
 
-Everything is written in *rest coordinates*: positions on the mean head, x to the picture's right, y up, z towards
-the camera, the head about two units tall. Features are bumps in rest coordinates, so one topology serves everybody.
+Formulas use *rest coordinates*: positions on the mean head, x to the picture's right, y up, z towards the camera, the
+head about two units tall. Facial features are Gaussian bumps in rest coordinates, so all people share one topology.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import PuppetPerson
+from likeness.puppets.people.anatomy import PuppetPerson
 from likeness.puppets.rendering.mesh import Triangles, Vertices, head_topology
 
 EXPRESSIONS = ("smile", "jaw", "brows")
@@ -25,7 +25,7 @@ class HeadShape:
         rest: (vertices, 3), the same points on the mean head
         triangles: (triangles, 3)
         expressions: (3, vertices, 3), displacement at full strength, in the order of `EXPRESSIONS`
-        landmarks: (5, 4) indices and weights of the nearest vertices to the five landmarks
+        landmark_indices, landmark_weights: (5, 4), the vertices nearest to each of the five landmarks
     """
 
     vertices: Vertices
@@ -52,7 +52,7 @@ def mean_head() -> tuple[Vertices, Vertices, Triangles]:
 
 
 def feature_positions(person: PuppetPerson) -> dict[str, float]:
-    """Where this person's features lie, in rest coordinates; paint and shape both read it."""
+    """Positions and sizes of facial features in rest coordinates, for the mesh and for painting."""
     return {
         "eye_x": 0.305 + 0.022 * person["eye_spacing"],
         "eye_y": 0.12 + 0.022 * person["eye_height"],
@@ -76,7 +76,7 @@ def feature_positions(person: PuppetPerson) -> dict[str, float]:
 
 
 def build_head(person: PuppetPerson) -> HeadShape:
-    """Shape a person's head and the displacements of their expressions."""
+    """Build a person's head and the displacements of its expressions."""
     rest, directions, triangles = mean_head()
     places = feature_positions(person)
     vertices = rest.astype(np.float64) + _features(person, places, rest, directions)
@@ -99,7 +99,7 @@ def _smoothstep(low: float, high: float, value: NDArray[np.floating]) -> NDArray
 
 
 class _Field:
-    """Bumps on the front of the head, symmetric in x."""
+    """A displacement field of bumps on the front of the head, symmetric in x."""
 
     def __init__(self, rest: Vertices, directions: Vertices) -> None:
         self.x, self.y = np.abs(rest[:, 0]).astype(np.float64), rest[:, 1].astype(np.float64)
@@ -203,7 +203,7 @@ def _expressions(places: dict[str, float], rest: Vertices, directions: Vertices)
 def _landmarks(
     places: dict[str, float], rest: Vertices, directions: Vertices
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    # Where dlib's predictor puts them on a painted eye: inside the lash line, a little above the corner.
+    # dlib's predictor puts eye corners of rendered eyes inside the lash line, a little above the corner.
     outer = places["eye_x"] + 0.52 * places["eye_width"]
     inner = places["eye_x"] - 0.90 * places["eye_width"]
     lift, raised = places["eye_tilt"] * places["eye_width"], places["eye_y"] + 0.016
