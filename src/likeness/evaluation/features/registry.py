@@ -14,11 +14,8 @@ import numpy as np
 from likeness.evaluation.features.base import Feature, Features, Footage, comparable
 from likeness.evaluation.features.flow import measure_flow
 from likeness.evaluation.features.networks.features import NETWORK_FEATURES
-from likeness.faces import FaceEngine, find_faces, prominence
+from likeness.faces import DETECTION_PX, FaceEngine, find_faces, prominence
 from likeness.records import Face
-
-DETECTION_PX = 384
-"""Small frames are enlarged to this before the detector sees them."""
 
 
 def measure_faces(footage: Footage, _: Features) -> dict[str, np.ndarray]:

@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likeness.faces import HEAD_TEMPLATE, DlibEngine, fit_similarity, head_pose, prominence, warp
+from likeness.faces import DETECTION_PX, HEAD_TEMPLATE, DlibEngine, fit_similarity, head_pose, prominence, warp
 from likeness.media import resize
 from likeness.records import Box, Detection
 
-DETECTION_PX = 384
-"""Small frames are enlarged to this before the detector sees them."""
 HEAD_PX = 96
 """Side of the aligned head pictures."""
 MIN_OVERLAP = 0.3

@@ -1,7 +1,7 @@
-"""The engines `research` and `open`: detector and recognizer in ONNX files, run by onnxruntime alone.
+"""The engines `research` and `open`: detector and recognizer in ONNX files, run by onnxruntime.
 
-`research` runs InsightFace's models as InsightFace does, without its package (docs/architecture.md says why). Their licence allows
-non-commercial research only. `open` runs YuNet with AuraFace or SFace, which may be used commercially.
+`research` runs InsightFace's models as InsightFace does, without its package. Their licence allows non-commercial
+research only. `open` runs YuNet with AuraFace or SFace, which may be used commercially.
 """
 
 from dataclasses import dataclass
@@ -23,29 +23,29 @@ CHIP_PX = 112
 CHIP_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Where ArcFace and SFace were taught to expect eye centers, tip of the nose and corners of the mouth."""
+"""Landmarks of an aligned face for ArcFace and SFace: eye centers, tip of the nose, corners of the mouth."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSpec:
-    """What an engine is made of."""
+    """Models and constants of an engine."""
 
     detector: type[Detector]
     detector_file: tuple[str, str]
-    """Name in `likeness.weights`, and file."""
+    """Name in `likeness.weights`, and file name."""
     recognizer_file: tuple[str, str]
     embedding_width: int
     mean: float
-    """Subtracted from pixels (0 to 255, RGB) before the recognizer sees them."""
+    """Subtracted from the recognizer's input pixels (0 to 255, RGB)."""
     scale: float
-    """What is then divided by."""
+    """Divisor of the result."""
     min_cosine: float
-    """From this cosine on two faces count as one person."""
+    """Two faces with at least this cosine similarity count as one person."""
 
 
 def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognizer: tuple[str, str]) -> EngineSpec:
-    # 0.4 is the threshold that InsightFace 2.1's own program for comparing faces starts with. AuraFace's authors publish
-    # none; it is the same network with the same loss, so the same one is taken, uncalibrated.
+    # 0.4 is the default threshold of InsightFace 2.1's face comparison. AuraFace publishes none; it has the same
+    # network and loss, so the same value is used, uncalibrated.
     return EngineSpec(
         detector=detector,
         detector_file=detector_file,
@@ -67,21 +67,21 @@ ENGINE_SPECS = {
         detector_file=_YUNET_FILE,
         recognizer_file=("sface", "face_recognition_sface_2021dec.onnx"),
         embedding_width=128,
-        # Its graph subtracts and divides by itself.
+        # The graph contains the normalization.
         mean=0.0,
         scale=1.0,
-        # OpenCV's, calibrated on LFW, where it gives 99.60 % (as a distance of unit embeddings: 1.128).
+        # OpenCV's threshold, calibrated on LFW (99.60 %); as a distance of unit embeddings it is 1.128.
         min_cosine=0.363,
     ),
 }
 
 
 class OnnxEngine:
-    """Detector and recognizer behind the `FaceEngine` protocol; files are opened when they are first needed."""
+    """Detector and recognizer behind the `FaceEngine` protocol; files are opened at first use."""
 
     metric: Metric = "cosine"
     layout = EYE_CENTERS
-    # A face that fills the square is larger than what the detectors were taught; at half the size it is not.
+    # The second pass finds faces that fill the input: the detectors were trained on smaller ones.
     detection_passes = (
         DetectionPass(DETECTOR_INPUT_PX, max_scale=4.0),
         DetectionPass(DETECTOR_INPUT_PX // 2, max_scale=2.0),
@@ -98,7 +98,7 @@ class OnnxEngine:
         return self._detector.detect(picture)
 
     def embed(self, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """The recognizer's own numbers: they are not normalized, because adapters were trained on them as they are."""
+        """The recognizer's output, not normalized, because adapters are trained on raw embeddings."""
         refuse_other_layout(landmarks, self.layout)
         chip = warp(picture, fit_similarity(landmarks, CHIP_POINTS), CHIP_PX, fill=0)
         batch = ((chip.astype(np.float32) - self._spec.mean) / self._spec.scale).transpose(2, 0, 1)[None]
@@ -112,7 +112,7 @@ class OnnxEngine:
 
     @cached_property
     def _files(self) -> tuple[Path, Path]:
-        """Detector and recognizer. What is missing is told for both at once."""
+        """Paths of detector and recognizer; one error lists everything that is missing."""
         wanted = (self._spec.detector_file, self._spec.recognizer_file)
         found, problems = {}, []
         for weights in dict.fromkeys(name for name, _ in wanted):

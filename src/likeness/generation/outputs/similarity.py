@@ -11,11 +11,8 @@ from typing import Any
 import numpy as np
 
 from likeness.errors import FaceError
-from likeness.faces import default_engine, distances, find_faces, prominence
+from likeness.faces import DETECTION_PX, default_engine, distances, find_faces, prominence
 from likeness.records import Face, Similarity
-
-DETECTION_PX = 384
-"""Small frames are enlarged to this before the detector sees them."""
 
 
 def refuse_other_engines(references: Sequence[Face]) -> None:
