@@ -11,6 +11,7 @@ from likeness.errors import ConfigError, FaceError, NoFaceError, ResourceError, 
 from likeness.faces.engines import onnx_engine
 from likeness.faces.engines import registry as choose
 from likeness.faces.engines.onnx_engine import CHIP_POINTS, OnnxEngine
+from likeness.faces.geometry import align
 
 NAMES = tuple(onnx_engine.ENGINE_SPECS)
 AT = CHIP_POINTS + np.array([60, 40])
@@ -113,9 +114,8 @@ def test_a_picture_becomes_a_face_with_an_engine_named(engine_of, portrait, monk
     assert face.box[0] == pytest.approx(10.5 * 32 - np.e * 16, abs=1e-2)
     assert abs(face.pose.roll_deg) < 1
     assert abs(face.pose.yaw_deg) < 1
-    eyes = faces.geometry.apply(faces.fit_similarity(face.landmarks, faces.EYE_CENTERS.template * 224), face.landmarks)[
-        :2
-    ]
+    to_crop = faces.fit_similarity(face.landmarks, faces.EYE_CENTERS.template * 224)
+    eyes = align.apply(to_crop, face.landmarks)[:2]
     assert np.abs(eyes[:, 1] - 0.4547 * 224).max() < 12
 
 

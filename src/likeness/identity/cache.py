@@ -1,4 +1,4 @@
-"""IdentityCache that were read already, found again by the content of their pictures."""
+"""A cache of identity tokens, keyed by the content of the reference pictures."""
 
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -15,19 +15,19 @@ WeightsVersion = tuple[tuple[int, ...], tuple[object, ...]]
 
 
 def weights_version(tensors: Iterable[Tensor]) -> WeightsVersion | None:
-    """Tell whether weights are those of before: how often each was written to, and where it lies.
+    """Version counters and storage addresses of tensors, to detect that weights have changed.
 
-    None where nobody counts, as for tensors made in inference mode.
+    None if torch keeps no version counter, as for tensors created in inference mode.
     """
     tensors = list(tensors)
     if any(tensor.is_inference() for tensor in tensors):
         return None
-    places = tuple((tensor.data_ptr(), tensor.dtype, tensor.device) for tensor in tensors)
-    return tuple(tensor._version for tensor in tensors), places
+    storages = tuple((tensor.data_ptr(), tensor.dtype, tensor.device) for tensor in tensors)
+    return tuple(tensor._version for tensor in tensors), storages
 
 
 class IdentityCache:
-    """Tokens by the SHA-256 of crops and embeddings, as long as the weights that made them stay the same."""
+    """Tokens by the SHA-256 of crops and embeddings, valid as long as the encoder weights stay the same."""
 
     def __init__(self) -> None:
         self._weights: WeightsVersion | None = None
@@ -55,6 +55,6 @@ class IdentityCache:
                 self._known.popitem(last=False)
 
     def rebind(self, before: WeightsVersion | None, after: WeightsVersion | None) -> None:
-        """Stay valid where weights went away and came back: they lie elsewhere, and nothing was written."""
+        """Keep the entries after weights were offloaded and restored: new addresses, equal version counters."""
         if before is not None and after is not None and before == self._weights and before[0] == after[0]:
             self._weights = after

@@ -1,4 +1,4 @@
-"""Vertices in a file beside the picture: `me.ply`, `me.obj` or `me.npy` for `me.jpg`. So many people need no option each."""
+"""Vertices from a file beside the picture: `me.ply`, `me.obj` or `me.npy` for `me.jpg`; useful for many references."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ class BesideShape:
 
         Raises:
             WeightsError: No picture has a file beside it.
-            ConfigError: The file holds something else.
+            ConfigError: The file has other content.
         """
         require_faces(faces)
         pictures = [Path(face.source) for face in faces]
@@ -37,6 +37,6 @@ class BesideShape:
 
 
 def find_vertices(picture: Path) -> Path | None:
-    """The file of vertices that lies beside a picture under its name, or None."""
-    places = [picture.with_suffix(suffix) for suffix in SUFFIXES] if picture.name else []
-    return next((place for place in places if place.is_file()), None)
+    """The file of vertices with a picture's name in the same folder, or None."""
+    paths = [picture.with_suffix(suffix) for suffix in SUFFIXES] if picture.name else []
+    return next((path for path in paths if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""The exact shape of a puppet: what training and benchmarks know. It looks at no picture."""
+"""The exact shape of a puppet, for training and benchmarks. It does not read pictures."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class PuppetShape:
-    """A source that knows who is shown.
+    """A shape source for a known puppet.
 
     Example:
         fantasy.shape_source = PuppetShape(sample_person(7))
@@ -24,8 +24,8 @@ class PuppetShape:
     num_vertices = NUM_VERTICES
 
     def __init__(self, person: "PuppetPerson | int") -> None:
-        """Shape the head of a puppet, given itself or by its seed."""
-        from likeness.puppets import sample_person  # numba loads only where puppets are used
+        """Build the head of a puppet, given as a `PuppetPerson` or by its seed."""
+        from likeness.puppets import sample_person  # imports numba, only if puppets are used
         from likeness.puppets.people.shape import build_head
 
         self.vertices = build_head(sample_person(person) if isinstance(person, int) else person).vertices
