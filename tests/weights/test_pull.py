@@ -96,7 +96,7 @@ def test_a_server_without_ranges_sends_the_whole_file(one_file, monkeypatch):
 
 def test_an_altered_byte_is_refused_and_thrown_away(one_file):
     one_file.files["a.onnx"] = b"\xff" + CONTENT[1:]
-    with pytest.raises(WeightsError, match=r"SHA-256 differs.*thrown away"):
+    with pytest.raises(WeightsError, match=r"SHA-256 differs.*deleted"):
         pull("some")
     assert not [path for path in (weights.home() / "models" / "some").iterdir() if path.is_file()]
     one_file.files["a.onnx"] = CONTENT
