@@ -391,7 +391,7 @@ def test_the_mean_head_is_that_of_the_published_mesh(tmp_path, vertices):
     assert np.array_equal(read_template(path), vertices)
     for content in ({"vertices": []}, {"vertices": [np.zeros(3)]}, 5):
         path.write_bytes(pickle.dumps(content))
-        with pytest.raises(WeightsError, match="Bring it again"):
+        with pytest.raises(WeightsError, match="Fetch it again"):
             read_template(path)
 
 

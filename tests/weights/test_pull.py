@@ -67,7 +67,7 @@ def test_what_is_whole_is_not_fetched_again(one_file):
 def test_a_cut_connection_goes_on_where_it_broke(one_file, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     one_file.cut_after_bytes = [4000]
-    with pytest.raises(WeightsError, match="the same command goes on from there"):
+    with pytest.raises(WeightsError, match="the same command resumes them"):
         pull("some")
     with pytest.raises(WeightsError, match="is missing"):
         weights.locate("some")

@@ -1,8 +1,7 @@
-"""The stock CogVideoX attention through diffusers' dispatch, with fewer passes over memory.
+"""CogVideoX's attention through diffusers' attention dispatch, with fewer passes over memory.
 
-The stock processor calls PyTorch's attention directly, so `set_attention_backend` does nothing for it. This one is the
-same arithmetic, keeps tokens in the layout (batch, tokens, heads, head_width) from the projection to the output, which
-spares two transposed copies, and lets a backend be chosen.
+The stock processor calls PyTorch's attention directly and ignores `set_attention_backend`. This one computes the same,
+supports backends, and keeps tokens in the layout (batch, tokens, heads, head_width), which saves two transposed copies.
 """
 
 from typing import Any
@@ -18,7 +17,7 @@ Rope = tuple[Tensor, Tensor]
 
 
 class DispatchedAttnProcessor:
-    """Joint attention of text and video of a stock block, through diffusers' attention dispatch.
+    """Joint attention of text and video through diffusers' attention dispatch.
 
     Shapes:
         hidden_states: (batch, video_tokens, width)
@@ -60,13 +59,13 @@ class DispatchedAttnProcessor:
 
 
 def use_dispatch(transformer: nn.Module) -> int:
-    """Give every stock attention of `transformer` the processor of this file, and return their number.
+    """Replace the stock attention processors of `transformer` with `DispatchedAttnProcessor`, and return their number.
 
-    Processors of others (a LoRA's, fused ones) are left as they are. `transformer.set_attention_backend(name)` then
-    works on all of them; the result is the same up to the rounding of another kernel.
+    Other processors (of a LoRA, fused ones) are kept. Afterwards `transformer.set_attention_backend(name)` works;
+    results differ by the rounding of the kernel only.
 
     Raises:
-        ConfigError: There is no stock attention left to give it to.
+        ConfigError: The transformer has no stock attention processor.
     """
     stock = [
         module
@@ -90,7 +89,7 @@ def use_stock(transformer: nn.Module) -> None:
 
 
 def _rotate(x: Tensor, rope: Rope, text_tokens: int) -> Tensor:
-    """Rotate the video's positions in place: text has none. The norm before it keeps its input, not this output."""
+    """Apply the rotary embedding to the video tokens in place; autograd does not need the input of this step."""
     rotated = apply_rotary_emb(x[:, text_tokens:], rope, sequence_dim=1)  # pyright: ignore[reportArgumentType]
     assert isinstance(rotated, Tensor)
     x[:, text_tokens:] = rotated
