@@ -48,7 +48,7 @@ def choose_views(
     points = np.array([(pose.yaw_deg, pose.pitch_deg, ROLL_WEIGHT * pose.roll_deg) for pose in poses])
     keenness = np.zeros(len(poses)) if sharpness is None else np.asarray(sharpness, dtype=np.float64)
     chosen = [_best(-np.linalg.norm(points, axis=1), keenness)]
-    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)
+    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)  # Distance to the nearest chosen pose.
     while len(chosen) < min(num_views, len(poses)) and nearest.max() > min_difference_deg:
         chosen.append(_best(nearest, keenness))
         nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))

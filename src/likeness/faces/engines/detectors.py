@@ -132,6 +132,7 @@ def non_maximum_suppression(
     while order.size:
         best, rest = order[0], order[1:]
         kept.append(int(best))
+        # Intersection over union of the best box with all remaining ones.
         shared = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
         shared = np.maximum(shared + edge_px, 0).prod(axis=1)
         union = sizes[best].prod() + sizes[rest].prod(axis=1) - shared

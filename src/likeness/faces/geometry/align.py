@@ -59,6 +59,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
         # Pixel centers: coarse pixel i covers fine pixels from i * block on.
         scale = np.array([[block, 0, (block - 1) / 2], [0, block, (block - 1) / 2], [0, 0, 1]])
         matrix = matrix @ scale
+    # Source coordinates of every pixel of the square.
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     y, x = np.mgrid[:size_px, :size_px].astype(np.float64)
     source = apply(inverse, np.stack([x.ravel(), y.ravel()], axis=1))
@@ -83,6 +84,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
             left - first_column,
             right - first_column,
         )
+    # Bilinear interpolation.
     upper = picture[top, left] * (1 - fx) + picture[top, right] * fx
     lower = picture[bottom, left] * (1 - fx) + picture[bottom, right] * fx
     mixed = upper * (1 - fy) + lower * fy
@@ -125,6 +127,7 @@ def head_pose(landmarks: np.ndarray, *, layout: LandmarkLayout = EYE_CORNERS) ->
     damping = 1e-3
     error = _pose_residuals(angles, points, head, prior)
     for _ in range(_POSE_STEPS):
+        # Forward differences; scale and shift are eliminated in the residuals.
         jacobian = np.stack(
             [(_pose_residuals(angles + step, points, head, prior) - error) / 1e-5 for step in np.eye(3) * 1e-5],
             axis=1,
@@ -132,6 +135,7 @@ def head_pose(landmarks: np.ndarray, *, layout: LandmarkLayout = EYE_CORNERS) ->
         normal = jacobian.T @ jacobian
         candidate = angles - np.linalg.solve(normal + damping * np.eye(3), jacobian.T @ error)
         candidate_error = _pose_residuals(candidate, points, head, prior)
+        # Levenberg-Marquardt: accept a better step and reduce the damping, else increase it.
         if candidate_error @ candidate_error < error @ error:
             angles, error, damping = candidate, candidate_error, damping / 4
         else:

@@ -76,13 +76,14 @@ def skin_mask(picture: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> ND
     cheeks = (np.abs(across) > 0.15) & (np.abs(across) < 0.5) & (down > 0.25) & (down < 0.6)
     if not cheeks.any():
         return np.zeros((height, width), dtype=bool)
-    light = (picture / 255.0) ** 2.2 + 1e-3
+    light = (picture / 255.0) ** 2.2 + 1e-3  # Linear light.
     brightness = light.sum(axis=-1)
     chroma = light / brightness[..., None]
     away = np.abs(chroma - np.median(chroma[cheeks], axis=0)).max(axis=-1)
     ratio = brightness / np.median(brightness[cheeks])
     low, high = _SKIN_BRIGHTNESS
     is_skin = (away < _SKIN_CHROMA) & (ratio > low) & (ratio < high) & (np.abs(across) < _WIDEST)
+    # Keep the connected component with most pixels on the cheeks.
     labelled: Any = ndimage.label(is_skin)
     parts = labelled[0]
     counts = np.bincount(parts[cheeks & is_skin], minlength=2)

@@ -42,7 +42,7 @@ def check_head(vertices: NDArray[np.floating], source: str) -> None:
         points[CROWN] - points[NECK],
         points[RIGHT] - points[LEFT],
     )
-    if np.dot(np.cross(right, up), forward) < 0:
+    if np.dot(np.cross(right, up), forward) < 0:  # A left-handed head.
         raise ConfigError(f"The head in {source} is mirrored: one of its axes is flipped. {_ADVICE}")
     wrong = [
         what

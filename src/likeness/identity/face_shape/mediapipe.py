@@ -61,6 +61,7 @@ def fit_similarity_3d(
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     a, b = source - source.mean(axis=0), target - target.mean(axis=0)
     left, sizes, right = np.linalg.svd(b.T @ a)
+    # The last sign excludes reflections.
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
     turn = (left * sign) @ right
     scale = float((sizes * sign).sum() / max((a**2).sum(), np.finfo(np.float64).tiny))

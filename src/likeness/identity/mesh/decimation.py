@@ -79,8 +79,10 @@ class _Mesh:
         if stays not in self.neighbors[gone]:
             return False
         shared = self.faces_of[gone] & self.faces_of[stays]
+        # Link condition: every common neighbor belongs to a common triangle.
         if len(self.neighbors[gone] & self.neighbors[stays]) != len(shared):
             return False
+        # A border vertex may only move along the border.
         if self._is_border(gone) and (len(shared) != 1 or not self._is_border(stays)):
             return False
         moved = [self.faces[number] for number in self.faces_of[gone] - shared]
@@ -93,6 +95,7 @@ class _Mesh:
         return bool((np.sum(normals[0] * normals[1], axis=1) > _LEAST_COSINE * sizes[0] * sizes[1]).all())
 
     def collapse(self, gone: int, stays: int) -> None:
+        # Triangles with both vertices vanish, the others of `gone` move to `stays`.
         for number in self.faces_of[gone] & self.faces_of[stays]:
             for vertex in self.faces.pop(number):
                 self.faces_of[vertex].discard(number)
@@ -138,7 +141,7 @@ def _quadrics(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> ND
     for number, (a, b, c) in enumerate(triangles.tolist()):
         owner |= {(a, b): number, (b, c): number, (c, a): number}
     for (a, b), number in owner.items():
-        if (b, a) not in owner:
+        if (b, a) not in owner:  # An edge with one triangle: penalize moving the border.
             wall = np.cross(vertices[b] - vertices[a], normals[number])
             wall /= np.linalg.norm(wall) + 1e-30
             plane = np.append(wall, -wall @ vertices[a])

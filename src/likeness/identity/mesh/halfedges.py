@@ -26,10 +26,11 @@ class _Halfedges:
 
     def add(self, triangle: list[int]) -> bool:
         """Add a triangle; returns False and adds nothing if the mesh would become non-manifold."""
-        if any(not self._is_open(vertex) for vertex in triangle):
+        if any(not self._is_open(vertex) for vertex in triangle):  # A closed fan of triangles.
             return False
         pairs = [(triangle[corner], triangle[(corner + 1) % 3]) for corner in range(3)]
         is_new = [pair not in self._by_ends for pair in pairs]
+        # Each halfedge has at most one triangle.
         if any(not new and self.has_face[self._by_ends[pair]] for pair, new in zip(pairs, is_new, strict=True)):
             return False
         links = self._relink(pairs, is_new)
@@ -46,7 +47,7 @@ class _Halfedges:
             elif self.outgoing[vertex] == behind:
                 moved.append(vertex)
             self.has_face[before] = True
-        for first, second in links:
+        for first, second in links:  # Applied last, because the steps above read the old links.
             self.following[first], self.previous[second] = second, first
         for vertex in moved:
             self._begin_on_border(vertex)

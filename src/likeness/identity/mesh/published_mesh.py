@@ -109,7 +109,7 @@ def _three_a_row(matrix: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     (fine, _), rows, columns, values = _columns(matrix)
     indices, weights = np.zeros((fine, 3), np.int64), np.zeros((fine, 3), np.float32)
     order = np.argsort(rows, kind="stable")
-    places = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])
-    indices[rows[order], places] = columns[order]
-    weights[rows[order], places] = values[order]
+    slots = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])  # 0, 1, 2 within each row.
+    indices[rows[order], slots] = columns[order]
+    weights[rows[order], slots] = values[order]
     return indices, weights

@@ -198,6 +198,7 @@ def project_to_surface(
 def _nearest_shares(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Barycentric weights of the nearest point of each triangle: inside it, or on the nearest of its edges."""
     first, second, third = (corners[:, :, number] for number in range(3))
+    # Project onto the plane of each triangle.
     edge1, edge2, to_point = second - first, third - first, points - first
     d11, d12, d22 = ((a * b).sum(-1) for a, b in ((edge1, edge1), (edge1, edge2), (edge2, edge2)))
     p1, p2 = (to_point * edge1).sum(-1), (to_point * edge2).sum(-1)
@@ -208,6 +209,7 @@ def _nearest_shares(points: NDArray[np.float64], corners: NDArray[np.float64]) -
     least = np.where(is_inside, -1.0, np.inf)  # A point inside is never replaced by one on an edge.
     for start, stop in ((0, 1), (1, 2), (2, 0)):
         origin, edge = corners[:, :, start], corners[:, :, stop] - corners[:, :, start]
+        # Nearest point of the edge, with its parameter clipped to the segment.
         along = ((points - origin) * edge).sum(-1) / np.maximum((edge * edge).sum(-1), 1e-30)
         along = np.clip(along, 0, 1)
         distance = np.linalg.norm(points - origin - along[..., None] * edge, axis=-1)

@@ -163,16 +163,16 @@ def _ears(person: PuppetPerson, head: HeadShape) -> list[Part]:
 def _glasses(person: PuppetPerson, head: HeadShape) -> list[Part]:
     if person.glasses_style == "none":
         return []
-    places = head.features
+    positions = head.feature_positions
     size = 0.185 + 0.035 * person["glasses_size"]
     tall = size * (0.92 if person.glasses_style == "round" else 0.76)
-    near = np.hypot(np.abs(head.rest[:, 0]) - places["eye_x"], head.rest[:, 1] - places["eye_y"]) < 0.2
+    near = np.hypot(np.abs(head.rest[:, 0]) - positions["eye_x"], head.rest[:, 1] - positions["eye_y"]) < 0.2
     front = float(head.vertices[near & (head.rest[:, 2] > 0), 2].max()) + 0.035
     angles = np.linspace(0, 2 * np.pi, 22, endpoint=False)
     power = 1.0 if person.glasses_style == "round" else 0.48
     ring_x = np.sign(np.cos(angles)) * np.abs(np.cos(angles)) ** power
     ring_y = np.sign(np.sin(angles)) * np.abs(np.sin(angles)) ** power
-    eye_x, eye_y, meshes = places["eye_x"] + 0.01, places["eye_y"] - 0.025, []
+    eye_x, eye_y, meshes = positions["eye_x"] + 0.01, positions["eye_y"] - 0.025, []
     width = float(np.abs(head.vertices[:, 0]).max())
     for side in (-1.0, 1.0):
         ring = np.stack(

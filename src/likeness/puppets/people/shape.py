@@ -34,7 +34,7 @@ class HeadShape:
     expressions: NDArray[np.float32]
     landmark_indices: NDArray[np.int64]
     landmark_weights: NDArray[np.float32]
-    features: dict[str, float]
+    feature_positions: dict[str, float]
 
 
 @cache
@@ -78,18 +78,18 @@ def feature_positions(person: PuppetPerson) -> dict[str, float]:
 def build_head(person: PuppetPerson) -> HeadShape:
     """Build a person's head and the displacements of its expressions."""
     rest, directions, triangles = mean_head()
-    places = feature_positions(person)
-    vertices = rest.astype(np.float64) + _features(person, places, rest, directions)
+    positions = feature_positions(person)
+    vertices = rest.astype(np.float64) + _features(person, positions, rest, directions)
     vertices = _proportions(person, vertices, rest)
-    indices, weights = _landmarks(places, rest, directions)
+    indices, weights = _landmarks(positions, rest, directions)
     return HeadShape(
         vertices.astype(np.float32),
         rest,
         triangles,
-        _expressions(places, rest, directions),
+        _expressions(positions, rest, directions),
         indices,
         weights,
-        places,
+        positions,
     )
 
 
@@ -117,31 +117,35 @@ class _Field:
 
 
 def _features(
-    person: PuppetPerson, places: dict[str, float], rest: Vertices, directions: Vertices
+    person: PuppetPerson, positions: dict[str, float], rest: Vertices, directions: Vertices
 ) -> NDArray[np.float64]:
     field, age = _Field(rest, directions), person["age"]
-    _push_nose(person, places, field)
-    eye_x, eye_y = places["eye_x"], places["eye_y"]
+    _push_nose(person, positions, field)
+    # Eye sockets, eyeballs and brow ridge.
+    eye_x, eye_y = positions["eye_x"], positions["eye_y"]
     field.push(field.bump(eye_x - 0.02, eye_y + 0.02, 0.17, 0.11), forward=-0.085 - 0.022 * person["eye_depth"])
     field.push(field.bump(eye_x, eye_y, 0.10, 0.065), forward=0.035)
-    field.push(field.bump(0.25, places["brow_y"], 0.26, 0.075), forward=0.035 + 0.022 * person["brow_ridge"])
-    field.push(field.bump(0.05, places["brow_y"] - 0.02, 0.09, 0.07), forward=0.02 + 0.012 * person["brow_ridge"])
+    field.push(field.bump(0.25, positions["brow_y"], 0.26, 0.075), forward=0.035 + 0.022 * person["brow_ridge"])
+    field.push(field.bump(0.05, positions["brow_y"] - 0.02, 0.09, 0.07), forward=0.02 + 0.012 * person["brow_ridge"])
+    # Cheekbones and cheeks.
     cheek_y = -0.10 + 0.04 * person["cheekbone_height"]
     field.push(field.bump(0.46, cheek_y, 0.17, 0.13), out=0.030 * person["cheekbone_width"] + 0.01, forward=0.045)
     field.push(field.bump(0.40, -0.40, 0.20, 0.22), out=0.030 * person["cheek_fullness"] - 0.02 * age,
                forward=0.030 * person["cheek_fullness"] - 0.05 * age)  # fmt: skip
-    mouth_y, mouth_width = places["mouth_y"], places["mouth_width"]
+    # Mouth and lips.
+    mouth_y, mouth_width = positions["mouth_y"], positions["mouth_width"]
     field.push(field.bump(0.0, mouth_y, 0.24, 0.15), forward=0.05)
     field.push(
-        field.bump(0.0, mouth_y + 0.4 * places["upper_lip"], 0.75 * mouth_width, 0.04),
-        forward=0.25 * places["upper_lip"] + 0.012,
+        field.bump(0.0, mouth_y + 0.4 * positions["upper_lip"], 0.75 * mouth_width, 0.04),
+        forward=0.25 * positions["upper_lip"] + 0.012,
     )
     field.push(
-        field.bump(0.0, mouth_y - 0.6 * places["lower_lip"], 0.62 * mouth_width, 0.04),
-        forward=0.30 * places["lower_lip"] + 0.012,
+        field.bump(0.0, mouth_y - 0.6 * positions["lower_lip"], 0.62 * mouth_width, 0.04),
+        forward=0.30 * positions["lower_lip"] + 0.012,
     )
     field.push(field.bump(0.0, mouth_y - 0.125, 0.17, 0.04), forward=-0.022)
     field.push(field.bump(mouth_width + 0.02, mouth_y, 0.045, 0.06), forward=-0.022)
+    # Chin, jaw and forehead.
     chin = field.bump(0.0, -0.80, 0.17 + 0.04 * person["chin_width"], 0.12)
     field.push(chin, forward=0.06 + 0.035 * person["chin_forward"], up=-0.035 * person["chin_length"])
     field.push(field.bump(0.17, -0.82, 0.13, 0.12), out=0.035 * person["chin_width"])
@@ -154,8 +158,8 @@ def _features(
     return field.total
 
 
-def _push_nose(person: PuppetPerson, places: dict[str, float], field: _Field) -> None:
-    tip_y, height = places["nose_y"] + 0.045, 0.20 * (1 + 0.16 * person["nose_height"])
+def _push_nose(person: PuppetPerson, positions: dict[str, float], field: _Field) -> None:
+    tip_y, height = positions["nose_y"] + 0.045, 0.20 * (1 + 0.16 * person["nose_height"])
     along = _smoothstep(0.17, tip_y, field.y) * _smoothstep(tip_y - 0.13, tip_y - 0.02, field.y)
     ridge = np.exp(-((field.x / (0.075 + 0.012 * person["nose_width"])) ** 2)) * along * field.front
     field.push(ridge, forward=0.62 * height)
@@ -167,7 +171,7 @@ def _push_nose(person: PuppetPerson, places: dict[str, float], field: _Field) ->
         up=0.02 * person["nose_hook"] * -1,
     )
     field.push(
-        field.bump(places["nose_width"] * 0.92, places["nose_y"] + 0.01, 0.052, 0.048),
+        field.bump(positions["nose_width"] * 0.92, positions["nose_y"] + 0.01, 0.052, 0.048),
         out=0.02,
         forward=0.085,
     )
@@ -187,33 +191,33 @@ def _proportions(person: PuppetPerson, vertices: NDArray[np.float64], rest: Vert
     return np.stack([x, y, z], axis=1)
 
 
-def _expressions(places: dict[str, float], rest: Vertices, directions: Vertices) -> NDArray[np.float32]:
-    mouth_y = places["mouth_y"]
+def _expressions(positions: dict[str, float], rest: Vertices, directions: Vertices) -> NDArray[np.float32]:
+    mouth_y = positions["mouth_y"]
     smile, jaw, brows = (_Field(rest, directions) for _ in EXPRESSIONS)
-    smile.push(smile.bump(places["mouth_width"], mouth_y, 0.11, 0.10), out=0.055, up=0.060, forward=-0.03)
+    smile.push(smile.bump(positions["mouth_width"], mouth_y, 0.11, 0.10), out=0.055, up=0.060, forward=-0.03)
     smile.push(smile.bump(0.38, -0.18, 0.17, 0.13), out=0.02, up=0.035, forward=0.045)
     below = _smoothstep(mouth_y - 0.006, mouth_y - 0.040, rest[:, 1]) * _smoothstep(-0.15, 0.15, directions[:, 2])
-    across = np.clip(1.15 - (np.abs(rest[:, 0]) / (1.9 * places["mouth_width"])) ** 2, 0, 1)
+    across = np.clip(1.15 - (np.abs(rest[:, 0]) / (1.9 * positions["mouth_width"])) ** 2, 0, 1)
     near = np.exp(-((np.clip(mouth_y - rest[:, 1], 0, 1) / 0.9) ** 2))
     jaw.push(below * across * near, up=-0.20, forward=-0.04)
-    brows.push(brows.bump(0.27, places["brow_y"], 0.30, 0.11), up=0.085)
+    brows.push(brows.bump(0.27, positions["brow_y"], 0.30, 0.11), up=0.085)
     return np.stack([smile.total, jaw.total, brows.total]).astype(np.float32)
 
 
 def _landmarks(
-    places: dict[str, float], rest: Vertices, directions: Vertices
+    positions: dict[str, float], rest: Vertices, directions: Vertices
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     # dlib's predictor puts eye corners of rendered eyes inside the lash line, a little above the corner.
-    outer = places["eye_x"] + 0.52 * places["eye_width"]
-    inner = places["eye_x"] - 0.90 * places["eye_width"]
-    lift, raised = places["eye_tilt"] * places["eye_width"], places["eye_y"] + 0.016
+    outer = positions["eye_x"] + 0.52 * positions["eye_width"]
+    inner = positions["eye_x"] - 0.90 * positions["eye_width"]
+    lift, raised = positions["eye_tilt"] * positions["eye_width"], positions["eye_y"] + 0.016
     wanted = np.array(
         [
             [-outer, raised + lift + 0.014],
             [-inner, raised - lift],
             [inner, raised - lift],
             [outer, raised + lift + 0.014],
-            [0.0, places["nose_y"] - 0.05],
+            [0.0, positions["nose_y"] - 0.05],
         ]
     )
     distance = ((rest[None, :, :2] - wanted[:, None]) ** 2).sum(-1) + 10.0 * (directions[None, :, 2] < 0.1)

@@ -14,7 +14,7 @@ from likeness.puppets.rendering.raster import bell, ramp
 ) = (*range(18), 18, 21, 24, 27, 30)  # fmt: skip
 AGE, FRECKLES, ROSINESS, EYELINER, BEARD_STYLE, BEARD_DENSITY, NUM_FACE = 33, 34, 35, 36, 37, 38, 39
 # Places in the array of one frame's expression.
-SMILE, JAW, BROWS, CLOSED_LEFT, CLOSED_RIGHT, GAZE_X, GAZE_Y, TEETH, NUM_MOOD = range(9)
+SMILE, JAW, BROWS, CLOSED_LEFT, CLOSED_RIGHT, GAZE_X, GAZE_Y, TEETH, NUM_EXPRESSION = range(9)
 
 
 @njit(cache=True, fastmath=True, inline="never")
@@ -32,7 +32,7 @@ def _darken(color, amount):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_skin(x, y, face, mood, color):
+def _paint_skin(x, y, face, expression, color):
     """Blush, folds, freckles, and shadows of details finer than the mesh."""
     ax, age = abs(x), face[AGE]
     rosy = 0.05 + 0.16 * face[ROSINESS]
@@ -50,13 +50,14 @@ def _paint_skin(x, y, face, mood, color):
     _darken(color, 0.70 * bell(ax - 0.50 * face[NOSE_WIDTH], 0.036) * bell(y - under - 0.002, 0.022))
     _darken(color, 0.22 * bell(ax - face[NOSE_WIDTH] - 0.03, 0.022) * bell(y - under - 0.02, 0.05))
     _darken(color, 0.16 * bell(x, 0.16) * bell(y - face[MOUTH_Y] + 0.135, 0.030))
+    # Nasolabial folds; deeper with age and smiling.
     fold_x = face[NOSE_WIDTH] + 0.03 + (under - y + 0.02) * 0.55
     fold = (
         bell(ax - fold_x, 0.020)
         * ramp(under + 0.05, under - 0.02, y)
         * ramp(face[MOUTH_Y] - 0.12, face[MOUTH_Y] + 0.02, y)
     )
-    _darken(color, min(0.5, (0.04 + 0.36 * age + 0.22 * mood[SMILE]) * fold))
+    _darken(color, min(0.5, (0.04 + 0.36 * age + 0.22 * expression[SMILE]) * fold))
     if age > 0.3:
         lines = 0.5 + 0.5 * np.cos((y - 0.44) * 75.0 + 2.0 * x * x)
         _darken(
@@ -132,18 +133,18 @@ def _paint_brow(x, y, face, soft, color):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_eye(x, y, face, mood, soft, color):
+def _paint_eye(x, y, face, expression, soft, color):
     """Returns the gloss of the point, 1 on the eyeball."""
     side = 1.0 if x > 0.0 else -1.0
     across = (abs(x) - face[EYE_X]) / face[EYE_WIDTH]
     if abs(across) > 1.6 or abs(y - face[EYE_Y]) > 0.24:
         return 0.0
-    closed = mood[CLOSED_RIGHT] if side > 0 else mood[CLOSED_LEFT]
-    squint = 1.0 - 0.22 * mood[SMILE]
+    closed = expression[CLOSED_RIGHT] if side > 0 else expression[CLOSED_LEFT]
+    squint = 1.0 - 0.22 * expression[SMILE]
     bow = max(0.0, 1.0 - across * across)
     middle = face[EYE_Y] + face[EYE_TILT] * across * face[EYE_WIDTH]
     lower = middle - face[EYE_OPENING] * 0.72 * bow**0.75 * squint
-    upper = middle + face[EYE_OPENING] * (1.0 + 0.22 * mood[BROWS]) * bow**0.62
+    upper = middle + face[EYE_OPENING] * (1.0 + 0.22 * expression[BROWS]) * bow**0.62
     upper += (lower + 0.004 - upper) * closed
     liner = 0.60 + 0.40 * face[EYELINER]
     crease = face[EYE_OPENING] * bow**0.5 + face[LID_CREASE] * max(0.0, 1.15 - across * across)
@@ -151,7 +152,7 @@ def _paint_eye(x, y, face, mood, soft, color):
     inside = ramp(-soft, soft, y - lower) * ramp(soft, -soft, y - upper) * ramp(1.04, 0.97, abs(across))
     inside *= 1.0 - ramp(0.75, 1.0, closed)
     if inside > 0.0:
-        gaze_x, gaze_y = face[EYE_X] * side + 0.055 * mood[GAZE_X], middle + 0.004 + 0.035 * mood[GAZE_Y]
+        gaze_x, gaze_y = face[EYE_X] * side + 0.055 * expression[GAZE_X], middle + 0.004 + 0.035 * expression[GAZE_Y]
         radius = 0.078 * (0.75 + 0.25 * face[EYE_WIDTH] / 0.15)
         distance = np.sqrt((x - gaze_x) ** 2 + (y - gaze_y) ** 2)
         white = 0.93 - 0.16 * bell(y - upper, 0.030) - 0.14 * across * across
@@ -175,18 +176,18 @@ def _paint_eye(x, y, face, mood, soft, color):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_mouth(x, y, face, mood, soft, color):
-    width = face[MOUTH_WIDTH] * (1.0 + 0.14 * mood[SMILE] - 0.12 * mood[JAW] * (1.0 - mood[SMILE]))
+def _paint_mouth(x, y, face, expression, soft, color):
+    width = face[MOUTH_WIDTH] * (1.0 + 0.14 * expression[SMILE] - 0.12 * expression[JAW] * (1.0 - expression[SMILE]))
     across = x / width
     if abs(across) > 1.25 or abs(y - face[MOUTH_Y]) > 0.26:
         return
     bow = max(0.0, 1.0 - across * across)
-    line = face[MOUTH_Y] + (face[LIP_CURVE] + 0.030 * mood[SMILE]) * (across * across - 0.35)
-    gap = bow**0.6 * (0.040 * min(1.0, 1.6 * mood[JAW]) + 0.030 * mood[TEETH])
-    top_gap, low_gap = line + 0.35 * gap * mood[TEETH], line - gap
+    line = face[MOUTH_Y] + (face[LIP_CURVE] + 0.030 * expression[SMILE]) * (across * across - 0.35)
+    gap = bow**0.6 * (0.040 * min(1.0, 1.6 * expression[JAW]) + 0.030 * expression[TEETH])
+    top_gap, low_gap = line + 0.35 * gap * expression[TEETH], line - gap
     cupid = 1.0 - 0.28 * bell(across, 0.16) + 0.12 * bell(abs(across) - 0.26, 0.16)
-    top = top_gap + face[UPPER_LIP] * bow**0.8 * cupid * (1.0 - 0.25 * mood[SMILE])
-    low = low_gap - face[LOWER_LIP] * bow**0.65 * (1.0 - 0.15 * mood[SMILE])
+    top = top_gap + face[UPPER_LIP] * bow**0.8 * cupid * (1.0 - 0.25 * expression[SMILE])
+    low = low_gap - face[LOWER_LIP] * bow**0.65 * (1.0 - 0.15 * expression[SMILE])
     lips = ramp(-soft, soft, top - y) * ramp(-soft, soft, y - low) * ramp(1.03, 0.95, abs(across))
     light = 1.10 if y < line else 0.90
     light *= 1.0 + 0.16 * bell(y - (low_gap + low) * 0.5, 0.018) * bow
@@ -202,14 +203,16 @@ def _paint_mouth(x, y, face, mood, soft, color):
     if gap > 0.002:
         inside = ramp(-soft * 0.6, soft * 0.6, top_gap - y) * ramp(-soft * 0.6, soft * 0.6, y - low_gap)
         _mix(color, 0.17, 0.04, 0.05, inside)
-        teeth_low = top_gap - (top_gap - low_gap) * (0.42 + 0.45 * mood[TEETH])
+        teeth_low = top_gap - (top_gap - low_gap) * (0.42 + 0.45 * expression[TEETH])
         teeth = inside * ramp(-soft * 0.4, soft * 0.4, y - teeth_low) * ramp(0.92, 0.78, abs(across))
         shade = 0.92 - 0.20 * across * across
-        _mix(color, shade, shade * 0.98, shade * 0.93, teeth * min(1.0, 0.35 + mood[TEETH] + 0.6 * mood[JAW]))
+        _mix(
+            color, shade, shade * 0.98, shade * 0.93, teeth * min(1.0, 0.35 + expression[TEETH] + 0.6 * expression[JAW])
+        )
 
 
 @njit(cache=True, fastmath=True)
-def face_color(x, y, z, face, mood, soft, color):
+def face_color(x, y, z, face, expression, soft, color):
     """Paint one point of the face.
 
     Args:
@@ -217,7 +220,7 @@ def face_color(x, y, z, face, mood, soft, color):
         y: Rest coordinate, up.
         z: Rest coordinate, towards the camera.
         face: The person's face, from `people.face_settings`.
-        mood: Expression of this frame.
+        expression: Expression of this frame.
         soft: Half the width of a soft edge, rest units; about half a pixel.
         color: (3,), written.
 
@@ -227,9 +230,9 @@ def face_color(x, y, z, face, mood, soft, color):
     color[0], color[1], color[2] = face[SKIN], face[SKIN + 1], face[SKIN + 2]
     if z < 0.02:
         return 0.12
-    _paint_skin(x, y, face, mood, color)
+    _paint_skin(x, y, face, expression, color)
     _paint_beard(x, y, z, face, color)
-    _paint_mouth(x, y, face, mood, soft, color)
-    glossy = _paint_eye(x, y, face, mood, soft, color)
+    _paint_mouth(x, y, face, expression, soft, color)
+    glossy = _paint_eye(x, y, face, expression, soft, color)
     _paint_brow(x, y, face, soft, color)
     return 0.24 - 0.10 * face[SKIN] + 0.5 * glossy

@@ -13,7 +13,7 @@ NUM_HAIR = 8
 @njit(cache=True, fastmath=True)
 def hair_inside(x, y, z, hair):
     """Distance of a scalp point inside the hair line, in head units; negative on bare skin."""
-    around = np.arctan2(abs(x), z + 1e-6) * 57.2958
+    around = np.arctan2(abs(x), z + 1e-6) * 57.2958  # Degrees from the front; the edge height is piecewise linear.
     if around < 38.0:
         edge = hair[0]
     elif around < 62.0:
@@ -106,6 +106,7 @@ def rasterize(screen, depth, normals, rest, triangles, parts, hair, part, place,
             py = row + 0.5
             for column in range(left, right + 1):
                 px = column + 0.5
+                # Barycentric weights of the pixel center.
                 wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * scale
                 wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * scale
                 wc = 1.0 - wa - wb

@@ -49,7 +49,7 @@ def build_body(person: PuppetPerson) -> Body:
         kinds.append(np.full(len(part.triangles), part.kind))
         offset += len(part.rest)
     return Body(
-        head, parts, face_settings(person, head.features), hair_line(person),
+        head, parts, face_settings(person, head.feature_positions), hair_line(person),
         np.concatenate(rests), np.concatenate(triangles).astype(np.int32), np.concatenate(kinds).astype(np.int8),
     )  # fmt: skip
 
@@ -94,7 +94,7 @@ def _project(
     return (center + (points[:, :2] - offset) * np.array([1, -1], dtype=np.float32) * scale).astype(np.float32)
 
 
-def _mood(tracks: dict[str, float]) -> NDArray[np.float32]:
+def _expression_values(tracks: dict[str, float]) -> NDArray[np.float32]:
     names = ("smile", "jaw", "brows", "closed_left", "closed_right", "gaze_x", "gaze_y", "teeth")
     return np.array([tracks[name] for name in names], dtype=np.float32)
 
@@ -158,7 +158,7 @@ class Actor:
             place,
             normal,
             self.body.face,
-            _mood(tracks),
+            _expression_values(tracks),
             self.colors,
             self.light.direction,
             self.light.key,
