@@ -131,7 +131,7 @@ def test_a_picture_smaller_or_larger_than_the_detector_is_measured_in_its_own_pi
         assert (found.landmarks + 0.5) / (side / 640) - 0.5 == pytest.approx(own.landmarks, abs=0.6)
 
 
-def test_no_face_is_told_with_the_best_guess(engine_of):
+def test_no_face_is_reported_with_the_best_guess(engine_of):
     picture = np.zeros((640, 640, 3), np.uint8)
     picture[256:288, 320:352] = (0, 0, 160)
     with pytest.raises(NoFaceError, match=r"0\.\d\d, at least 0\.50"):

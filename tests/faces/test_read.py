@@ -47,7 +47,7 @@ def test_pick_counts_from_the_left(pair):
         faces.read_face(pair, pick=3)
 
 
-def test_a_face_that_is_too_small_is_told_from_none(photograph):
+def test_a_too_small_face_is_distinguished_from_none(photograph):
     with pytest.raises(SmallFaceError, match="at least 40 px"):
         faces.read_face(media.resize(photograph, 150, 150))
     with pytest.raises(NoFaceError, match="looks towards the camera"):

@@ -1,4 +1,4 @@
-"""A short video as references: whose faces they are, which are chosen, and what cannot be used."""
+"""References from a short video: grouping of faces by person, choice of views, refusals."""
 
 import dataclasses
 
@@ -48,10 +48,10 @@ def test_who_shows_in_few_frames_passes_by(shown):
     (faces,) = find_people(FRAMES)
     assert len(faces) == 7
     shown([[(1, 10)]] * 6 + [[(2, 300)]] * 2)
-    assert len(find_people(FRAMES)) == 1  # Fewer than three frames are nobody, however short the video.
+    assert len(find_people(FRAMES)) == 1  # A person needs three frames, however short the video.
 
 
-def test_frames_without_a_usable_face_are_told(shown):
+def test_frames_without_a_usable_face_are_reported(shown):
     shown([[]] * 8)
     with pytest.raises(NoFaceError, match=r"No face found in me\.mp4"):
         find_people(FRAMES, source="me.mp4")
@@ -97,7 +97,7 @@ def test_views_that_differ_most_are_chosen(monkeypatch, face_of, video):
     assert np.diff(sorted(yaws)).min() >= 4.0
 
 
-def test_a_video_that_is_too_short_is_told(tmp_path):
+def test_a_video_that_is_too_short_is_reported(tmp_path):
     write_video(tmp_path / "blink.mp4", np.zeros((5, 16, 16, 3), np.uint8), 10)
     with pytest.raises(MediaError, match=r"lasts 0\.5 s; at least 1 s"):
         read_video_faces(tmp_path / "blink.mp4")

@@ -166,7 +166,7 @@ def test_a_sentence_of_two_is_tokenized_as_without_triggers(make):
         ("a man waves", r"lacks the trigger word"),
     ],
 )
-def test_numbers_that_do_not_fit_are_told(prompt, message):
+def test_numbers_that_do_not_fit_are_reported(prompt, message):
     with pytest.raises(PromptError, match=message):
         tokenize_prompts([prompt], word_level(), num_copies=[1, 1], max_length=24)
 

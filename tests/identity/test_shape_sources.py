@@ -74,7 +74,7 @@ def test_views_are_averaged():
     assert np.allclose(network.read(crops[:1]), each[0], atol=1e-5)
 
 
-def test_a_saved_network_reads_the_same_and_a_damaged_one_is_told(tmp_path):
+def test_a_saved_network_reads_the_same_and_a_damaged_one_is_reported(tmp_path):
     network = small_network()
     network.save(tmp_path)
     crops = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
@@ -95,7 +95,7 @@ def test_what_ships_fits_the_puppets_and_two_megabytes(face_of):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
 
 
-def test_unknown_sources_are_told():
+def test_unknown_sources_are_reported():
     with pytest.raises(ConfigError, match="Did you mean `learned`"):
         load_source("lerned")
     with pytest.raises(ConfigError, match="puppet:7"):
@@ -109,7 +109,7 @@ def test_unknown_sources_are_told():
 
 @pytest.fixture
 def mediapipe(monkeypatch):
-    """A stand-in that sees what it is told to."""
+    """A fake MediaPipe with fixed results."""
 
     class Mesh:
         seen: list[np.ndarray] = []  # noqa: RUF012
@@ -302,7 +302,7 @@ def test_a_pickle_that_runs_code_is_refused(home, tmp_path):
 
 
 @pytest.mark.usefixtures("home")
-def test_what_is_missing_of_flame_is_told(tmp_path, vertices):
+def test_what_is_missing_of_flame_is_reported(tmp_path, vertices):
     with pytest.raises(WeightsError, match=r"No file was named.*5,023 vertices.*flame\.is\.tue\.mpg\.de"):
         load_source("flame")
     np.save(tmp_path / "me.npy", np.zeros(10))
