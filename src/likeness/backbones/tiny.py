@@ -1,6 +1,6 @@
 """Builds the tiny backbone from CogVideoX's own classes with small configurations.
 
-`assemble` builds a stock pipeline, and `write` saves a folder that `diffusers.CogVideoXPipeline.from_pretrained` loads
+`assemble` builds a stock pipeline, and `save_pipeline` saves a folder that `diffusers.CogVideoXPipeline.from_pretrained` loads
 without this package.
 """
 
@@ -272,15 +272,15 @@ def assemble(
     return pipe
 
 
-def write(pipe: CogVideoXPipeline, folder: Path) -> None:
+def save_pipeline(pipe: CogVideoXPipeline, folder: Path) -> None:
     """Save a pipeline with checksums, transformer and VAE in float16; `pipe` is not changed."""
     # The text encoder stays float32: unlike diffusers, transformers would load float16 weights as float16.
-    halves = {"transformer": half(pipe.transformer), "vae": half(pipe.vae)}
+    halves = {"transformer": to_float16(pipe.transformer), "vae": to_float16(pipe.vae)}
     CogVideoXPipeline(**{**pipe.components, **halves}).save_pretrained(folder)
     weights.write_checksums(folder)
 
 
-def half(module: Any) -> Any:
+def to_float16(module: Any) -> Any:
     """A float16 copy of a diffusers model."""
     copy = type(module).from_config(module.config).half()
     copy.load_state_dict(module.state_dict())

@@ -8,7 +8,7 @@ import numpy as np
 
 from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
 from likeness.faces.engines.base import DetectionPass, FaceEngine, distances, rescale
-from likeness.faces.engines.registry import resolve
+from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.geometry.align import crop_head, head_pose
 from likeness.media import read_image, resize
 from likeness.records import Comparison, Detection, Face
@@ -39,7 +39,7 @@ def find_faces(
             need it for small frames (64 px to 384 px). Boxes and landmarks are returned in pixels of `picture`.
         source: where the picture came from, for records.
     """
-    engine = resolve(engine)
+    engine = resolve_engine(engine)
     height, width = picture.shape[:2]
     if enlarge_to_px is not None and max(height, width) < enlarge_to_px:
         scale = enlarge_to_px / max(height, width)
@@ -75,7 +75,7 @@ def read_face(
         ConfigError: no engine has that name.
         WeightsError: the engine's models are missing; the message names the command that fetches them.
     """
-    engine = resolve(engine)
+    engine = resolve_engine(engine)
     source, pixels = _open(picture)
     found, detections = _run_passes(pixels, engine, engine.detection_passes)
     if not found:

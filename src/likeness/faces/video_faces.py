@@ -11,7 +11,7 @@ import numpy as np
 
 from likeness.errors import FaceError, MediaError, NoFaceError, SmallFaceError
 from likeness.faces.engines.base import FaceEngine, distances
-from likeness.faces.engines.registry import resolve
+from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.read import MIN_SIDE_PX, find_faces
 from likeness.faces.views import NUM_VIEWS, choose_faces
 from likeness.media import sample_video
@@ -75,7 +75,7 @@ def find_people(
         SmallFaceError: Faces are smaller than `MIN_SIDE_PX` in every frame.
         FaceError: Too few frames have a face.
     """
-    engine = resolve(engine)
+    engine = resolve_engine(engine)
     found = [
         face
         for number, frame in enumerate(frames)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from likeness.errors import ConfigError, NoFaceError
 from likeness.faces.engines.base import FaceEngine, distances
-from likeness.faces.engines.registry import resolve
+from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.read import find_faces, prominence
 from likeness.records import Face, Pose
 
@@ -84,7 +84,7 @@ def read_views(
     Raises:
         NoFaceError: No frame has a face with that score.
     """
-    engine = resolve(engine)
+    engine = resolve_engine(engine)
     least = engine.min_score if min_score is None else min_score
     faces: list[Face] = []
     best_score: float | None = None

@@ -16,7 +16,7 @@ from likeness.errors import WeightsError
 from likeness.weights.files import (
     CHECKSUMS_FILE,
     component_problems,
-    problem_of,
+    file_problem,
     read_listing,
     sha256_of,
     size_problem,
@@ -121,7 +121,7 @@ def verify(name: str) -> WeightEntry:
         WeightsError: files are missing or altered; all of them are listed.
     """
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := problem_of(file))])
+    _refuse(item, [problem for file in item.files if (problem := file_problem(file))])
     return item
 
 
@@ -134,7 +134,7 @@ def verify_quickly(name: str) -> WeightEntry:
     from likeness.weights.hashes import known_sha256  # `hashes` imports `home` from this module
 
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := problem_of(file, known_sha256))])
+    _refuse(item, [problem for file in item.files if (problem := file_problem(file, known_sha256))])
     return item
 
 

@@ -43,7 +43,7 @@ def size_problem(file: WeightFile) -> str | None:
     return None
 
 
-def problem_of(file: WeightFile, sha256: Callable[[Path], str] = sha256_of) -> str | None:
+def file_problem(file: WeightFile, sha256: Callable[[Path], str] = sha256_of) -> str | None:
     """A problem of presence, size or checksum, or None; by default every byte is read."""
     problem = size_problem(file)
     if problem is None and file.sha256 is not None and sha256(file.path) != file.sha256:

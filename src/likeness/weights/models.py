@@ -56,7 +56,7 @@ def _cogvideox(
             "transformer/diffusion_pytorch_model",
             "vae/diffusion_pytorch_model",
         ),
-        about_bytes=2 * (parameters + 4_762_310_656 + 215_583_907),
+        estimated_bytes=2 * (parameters + 4_762_310_656 + 215_583_907),
     )
 
 
@@ -93,7 +93,7 @@ _ALL = (
         licence="Apache-2.0; trained on InsightFace's buffalo_l embeddings, which are non-commercial",
         source=Hub(repository="TencentARC/PhotoMaker-V2", revision="f5a1e5155dc02166253fa7e29d13519f5ba22eac"),
         files=(_file("photomaker-v2.bin", "0eeac57d7e09b95cee670a18e0d939ff303dd6f76d317c950bf584c6c9bdb8f5"),),
-        about_bytes=1_800_000_000,
+        estimated_bytes=1_800_000_000,
     ),
     WeightEntry(
         name="antelopev2",
@@ -188,7 +188,7 @@ _ALL = (
             "safetensors/taecvx.safetensors"
         ),
         files=(WeightFile(path=Path("taecvx.safetensors"), git_sha1="64e2fd755c9356db4c5c1e24d4a67135640a1085"),),
-        about_bytes=19_600_000,
+        estimated_bytes=19_600_000,
     ),
     WeightEntry(
         name="raft",
@@ -211,7 +211,7 @@ _ALL = (
         licence="not stated with the file; trained on InternVid, which is non-commercial",
         source=Hub(repository="OpenGVLab/VBench_Used_Models"),
         files=(_file("ViClip-InternVid-10M-FLT.pth"),),
-        about_bytes=1_700_000_000,
+        estimated_bytes=1_700_000_000,
     ),
     WeightEntry(
         name="clip-vocabulary",
@@ -280,7 +280,7 @@ _ALL = (
         licence="MIT",
         source=Hub(repository="QuanSun/EVA-CLIP"),
         files=(_file("EVA02_CLIP_L_336_psz14_s6B.pt"),),
-        about_bytes=856_000_000,
+        estimated_bytes=856_000_000,
     ),
 )
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.weights import MODELS, PRESETS, entry, names, verify_quickly
-from likeness.weights.files import problem_of, write_listing
+from likeness.weights.files import file_problem, write_listing
 from likeness.weights.hashes import known_sha256, remember
-from likeness.weights.place import ProgressCallback, copy, missing_in, refuse_incomplete, unpack
+from likeness.weights.local_files import ProgressCallback, copy, missing_in, refuse_incomplete, unpack
 from likeness.weights.records import Hub, Preset, Url, WeightEntry, WeightFile, Zip
 
 _LARGEST_LEFTOVER_BYTES = 1 << 20
@@ -164,7 +164,7 @@ def _complete(file: WeightFile, sibling: Any) -> WeightFile:
 def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> WeightFile:
     """Download one file, resuming a partial one, verify it and move it to its final path."""
     file = download.file
-    if (file.sha256 or file.git_sha1) and problem_of(file, known_sha256) is None:
+    if (file.sha256 or file.git_sha1) and file_problem(file, known_sha256) is None:
         report(file.path.name, file.path.stat().st_size, file.size_bytes)
         return file
     file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +173,7 @@ def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> 
     with _network_errors(item, download.url):
         _receive(download, part, report)
     arrived = replace(file, path=part)
-    if problem := problem_of(arrived):
+    if problem := file_problem(arrived):
         part.unlink(missing_ok=True)
         raise WeightsError(
             f"The download of `{item.name}` is not what was expected: {problem}. It was deleted. {item.remedy}"
@@ -229,7 +229,7 @@ class _CountingFile(BufferedWriter):
 
 def _fetch_archive(item: WeightEntry, source: Zip, report: ProgressCallback) -> Path:
     path = item.folder / f".{item.name}.zip"
-    if all(file.sha256 and problem_of(file) is None for file in item.files):
+    if all(file.sha256 and file_problem(file) is None for file in item.files):
         return path
     file = WeightFile(path=path, sha256=source.sha256, size_bytes=source.size_bytes)
     return _fetch(_Download(file=file, url=source.url), item, report).path

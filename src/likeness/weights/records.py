@@ -83,13 +83,13 @@ class WeightEntry:
     """Stems such as `transformer/diffusion_pytorch_model`: one safetensors file, or shards with an index."""
     needs: tuple[str, ...] = ()
     """Other entries that these weights need; `pull` fetches them too."""
-    about_bytes: int = 0
+    estimated_bytes: int = 0
     """Estimated download size if file sizes are unknown: two bytes per parameter."""
 
     @property
     def size_bytes(self) -> int:
-        """Sum of the known file sizes, at least `about_bytes`."""
-        return max(self.about_bytes, sum(file.size_bytes or 0 for file in self.files))
+        """Sum of the known file sizes, at least `estimated_bytes`."""
+        return max(self.estimated_bytes, sum(file.size_bytes or 0 for file in self.files))
 
     @property
     def sha256(self) -> str:

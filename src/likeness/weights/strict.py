@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import WeightsError
-from likeness.weights.files import CHECKSUMS_FILE, problem_of, read_listing
+from likeness.weights.files import CHECKSUMS_FILE, file_problem, read_listing
 from likeness.weights.hashes import known_sha256
 
 Shapes = Mapping[str, Sequence[int]]
@@ -61,7 +61,7 @@ def refuse_differences(
         ],
         "altered": sorted(altered),
     }
-    lines = [f"  {kind} ({len(names)}): {cut_list(names)}" for kind, names in problems.items() if names]
+    lines = [f"  {kind} ({len(names)}): {shorten_list(names)}" for kind, names in problems.items() if names]
     if lines:
         raise WeightsError("\n".join([f"{what} does not hold the expected tensors:", *lines, remedy]))
 
@@ -76,7 +76,7 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
     if single.is_file() or not index.is_file():
         if not single.is_file() and (others := _other_formats(folder)):
             raise WeightsError(
-                f"{single} is missing; {folder} holds {cut_list(others)} instead. Weights are read from {single.name} "
+                f"{single} is missing; {folder} holds {shorten_list(others)} instead. Weights are read from {single.name} "
                 "or its shards only: fetch those files, or convert yours once with `save_pretrained` of diffusers or "
                 "transformers."
             )
@@ -89,7 +89,9 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
     for shard in sorted(set(places.values())):
         shapes |= read_file_shapes(folder / shard)
     if unlisted := shapes.keys() ^ places.keys():
-        raise WeightsError(f"{index} and its shards disagree on {cut_list(sorted(unlisted))}. Copy or pull them again.")
+        raise WeightsError(
+            f"{index} and its shards disagree on {shorten_list(sorted(unlisted))}. Copy or pull them again."
+        )
     return shapes
 
 
@@ -123,7 +125,7 @@ def altered_in(folder: Path) -> list[str]:
     record, files = read_listing(home, "Copy or pull the weights again.")
     altered = []
     for file in files:
-        if file.path.is_relative_to(folder) and file.path.is_file() and problem_of(file, known_sha256) is not None:
+        if file.path.is_relative_to(folder) and file.path.is_file() and file_problem(file, known_sha256) is not None:
             known = record.get("tensors", {}).get(file.path.relative_to(home).as_posix())
             altered += _altered_tensors(file.path, known) or [file.path.name]
     return altered
@@ -192,7 +194,7 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def cut_list(names: Sequence[str]) -> str:
+def shorten_list(names: Sequence[str]) -> str:
     """Join names for a message; only the first dozen are listed."""
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

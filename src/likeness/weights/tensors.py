@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from likeness.errors import LikenessError, WeightsError
-from likeness.weights.strict import cut_list, read_header
+from likeness.weights.strict import read_header, shorten_list
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,7 +155,7 @@ def _is_finite(values: Any) -> bool:
 
 
 def _not_finite(what: str, names: list[str], remedy: str) -> str:
-    return f"{what} holds numbers that are not finite (infinity or NaN) in {cut_list(names)}. {remedy}"
+    return f"{what} holds numbers that are not finite (infinity or NaN) in {shorten_list(names)}. {remedy}"
 
 
 def _first_line(problem: BaseException) -> str:

@@ -22,7 +22,7 @@ from likeness.records import Detection, Metric
 from likeness.weights import home, locate
 
 _PICTURE_ORDER = (2, 3, 1, 0, 4)
-"""dlib's order: outer and inner corner of the image-right eye, then of the image-left eye, then the nose."""
+"""Indices of the picture order in dlib's list: image-right eye (outer, inner), image-left eye (outer, inner), nose."""
 _CHIP_PX = 150
 _CHIP_PADDING = 0.25
 _MEAN_SHAPE = np.array(

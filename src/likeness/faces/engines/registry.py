@@ -35,7 +35,7 @@ def default_engine() -> FaceEngine:
     return load_engine(os.environ.get(ENGINE_VARIABLE) or DlibEngine.name)
 
 
-def resolve(engine: FaceEngine | str | None) -> FaceEngine:
+def resolve_engine(engine: FaceEngine | str | None) -> FaceEngine:
     """The engine itself, by its name, or the default one for None."""
     if engine is None:
         return default_engine()

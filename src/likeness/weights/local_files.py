@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from likeness.errors import WeightsError
-from likeness.weights.files import CHECKSUMS_FILE, component_problems, problem_of, size_problem
+from likeness.weights.files import CHECKSUMS_FILE, component_problems, file_problem, size_problem
 from likeness.weights.hashes import remember
 from likeness.weights.models import MODELS
 from likeness.weights.records import WeightEntry, WeightFile, Zip
@@ -94,7 +94,7 @@ def _find(folder: Path, path: Path) -> Path | None:
 
 def _verify_and_move(item: WeightEntry, file: WeightFile, part: Path) -> None:
     """Move a file to its final path if it passes the checks."""
-    if problem := problem_of(replace(file, path=part)):
+    if problem := file_problem(replace(file, path=part)):
         part.unlink(missing_ok=True)
         raise WeightsError(f"The files of `{item.name}` are not what was expected: {problem}. {item.remedy}")
     part.replace(file.path)
