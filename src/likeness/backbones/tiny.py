@@ -1,7 +1,7 @@
 """Builds the tiny backbone from CogVideoX's own classes with small configurations.
 
-`assemble` builds a stock pipeline, and `save_pipeline` saves a folder that `diffusers.CogVideoXPipeline.from_pretrained` loads
-without this package.
+`assemble` builds a stock pipeline, and `save_pipeline` saves a folder that
+`diffusers.CogVideoXPipeline.from_pretrained` loads without this package.
 """
 
 import string

@@ -76,9 +76,9 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
     if single.is_file() or not index.is_file():
         if not single.is_file() and (others := _other_formats(folder)):
             raise WeightsError(
-                f"{single} is missing; {folder} holds {shorten_list(others)} instead. Weights are read from {single.name} "
-                "or its shards only: fetch those files, or convert yours once with `save_pretrained` of diffusers or "
-                "transformers."
+                f"{single} is missing; {folder} holds {shorten_list(others)} instead. Weights are read from "
+                f"{single.name} or its shards only: fetch those files, or convert yours once with `save_pretrained` of "
+                "diffusers or transformers."
             )
         return read_file_shapes(single)
     try:
