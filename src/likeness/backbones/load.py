@@ -29,8 +29,8 @@ def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool =
     Raises:
         WeightsError: There is no such pipeline, or its tensors are not exactly those of its configs.
     """
-    place = choose_device(device)
-    dtype = choose_dtype("auto", place)
+    target = choose_device(device)
+    dtype = choose_dtype("auto", target)
     given: dict[str, Any] = {}
     if is_folder := (Path(source) / "model_index.json").is_file():
         refuse_other_pipelines(Path(source))
@@ -44,7 +44,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool =
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
     if is_placed:
-        pipeline = pipeline.to(place)
+        pipeline = pipeline.to(target)
     if is_folder:
         refuse_not_finite_parts(pipeline, source)
     return pipeline

@@ -240,7 +240,7 @@ def _write_listing(item: WeightEntry, revision: str, files: list[WeightFile]) ->
     record = {
         "licence": item.licence,
         "preset": item.preset,
-        "source": item.source.place if item.source else "",
+        "source": item.source.address if item.source else "",
         "revision": revision,
         "files": {
             file.path.relative_to(item.folder).as_posix(): {

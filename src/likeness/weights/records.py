@@ -35,7 +35,7 @@ class Hub:
     """`fnmatch` patterns of files to fetch beside those listed."""
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         return f"hub {self.repository}@{self.revision[:8]}"
 
 
@@ -46,7 +46,7 @@ class Url:
     url: str
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         return self.url
 
 
@@ -59,7 +59,7 @@ class Zip:
     size_bytes: int | None = None
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         return self.url
 
 

@@ -82,13 +82,13 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
             )
         return read_file_shapes(single)
     try:
-        places = dict(json.loads(index.read_text())["weight_map"])
+        weight_map = dict(json.loads(index.read_text())["weight_map"])
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{index} is damaged ({error!r}). Copy or pull it again.") from error
     shapes: dict[str, tuple[int, ...]] = {}
-    for shard in sorted(set(places.values())):
+    for shard in sorted(set(weight_map.values())):
         shapes |= read_file_shapes(folder / shard)
-    if unlisted := shapes.keys() ^ places.keys():
+    if unlisted := shapes.keys() ^ weight_map.keys():
         raise WeightsError(
             f"{index} and its shards disagree on {shorten_list(sorted(unlisted))}. Copy or pull them again."
         )
@@ -119,7 +119,7 @@ def altered_in(folder: Path) -> list[str]:
 
     Tensors are named if the list has checksums of tensors, else files. Without a list nothing is reported.
     """
-    home = next((place for place in (folder, folder.parent) if (place / CHECKSUMS_FILE).is_file()), None)
+    home = next((candidate for candidate in (folder, folder.parent) if (candidate / CHECKSUMS_FILE).is_file()), None)
     if home is None:
         return []
     record, files = read_listing(home, "Copy or pull the weights again.")

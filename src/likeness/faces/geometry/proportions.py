@@ -52,11 +52,11 @@ def measure_mask(mask: NDArray[np.bool_], landmarks: NDArray[np.floating]) -> di
     """
     refuse_other_layout(landmarks, EYE_CORNERS)
     rows, columns = np.nonzero(mask)
-    places = _upright(np.stack([columns, rows], axis=1).astype(np.float64), landmarks)
-    places = places[np.abs(places[:, 0]) < _WIDEST]
+    points = _upright(np.stack([columns, rows], axis=1).astype(np.float64), landmarks)
+    points = points[np.abs(points[:, 0]) < _WIDEST]
     # Width of a pixel in the same unit; a band's extent includes its outermost pixels.
     pixel = 1 / max(float(np.linalg.norm(landmarks[3] - landmarks[0])), 1e-6)
-    cheeks, jaw = (_width(places, low, high, pixel) for low, high in (CHEEKS, JAW))
+    cheeks, jaw = (_width(points, low, high, pixel) for low, high in (CHEEKS, JAW))
     # Eye distance grows with face width, so it cannot be the unit here.
     return {"face_width": cheeks / measure_landmarks(landmarks)["nose_length"], "jaw_width": jaw / cheeks}
 
@@ -71,8 +71,8 @@ def skin_mask(picture: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> ND
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width]
-    places = _upright(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64), landmarks)
-    across, down = places.reshape(height, width, 2).transpose(2, 0, 1)
+    points = _upright(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64), landmarks)
+    across, down = points.reshape(height, width, 2).transpose(2, 0, 1)
     cheeks = (np.abs(across) > 0.15) & (np.abs(across) < 0.5) & (down > 0.25) & (down < 0.6)
     if not cheeks.any():
         return np.zeros((height, width), dtype=bool)
@@ -100,9 +100,9 @@ def _upright(points: NDArray[np.float64], landmarks: NDArray[np.floating]) -> ND
     return (points - (left + right) / 2) @ axes
 
 
-def _width(places: NDArray[np.float64], low: float, high: float, pixel: float) -> float:
+def _width(points: NDArray[np.float64], low: float, high: float, pixel: float) -> float:
     """Median width over the rows of a band, robust to single hairs and holes."""
-    band = places[(places[:, 1] > low) & (places[:, 1] < high)]
+    band = points[(points[:, 1] > low) & (points[:, 1] < high)]
     if not len(band):
         return float("nan")
     rows = np.round(band[:, 1] / pixel)

@@ -22,7 +22,13 @@ _HEAD_SIZE = 0.37  # Picture heights per head unit.
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """The meshes of a person in rest pose."""
+    """The meshes of a person in rest pose.
+
+    Shapes:
+        face: (NUM_FACE,), from `face_settings`; hair: (NUM_HAIR,), from `hair_line`
+        rest: (vertices, 3), rest coordinates of the head, then of all parts
+        triangles: (triangles, 3); kinds: (triangles,), body part numbers of `raster`
+    """
 
     head: HeadShape
     parts: list[Part]
