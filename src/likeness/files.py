@@ -1,10 +1,9 @@
 """Atomic writes of files and folders, and locks between processes.
 
 A file is written to a uniquely named temporary folder beside its target, flushed to disk and then renamed: after a
-    kill, a
-full disk or a concurrent write, the target is the complete old or new file. A symbolic link is replaced, not followed.
-The writer locks its temporary folder, so that the next write in the same place can remove the folders of killed
-processes.
+kill, a full disk or a concurrent write, the target is the complete old or new file. A symbolic link is replaced, not
+followed. The writer locks its temporary folder, so that the next write in the same place can remove the folders of
+killed processes.
 """
 
 import contextlib

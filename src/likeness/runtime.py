@@ -101,8 +101,8 @@ DENOISE_TENSORS = 14
 """Tensors of the size of all tokens that exist at once in a block: stream, normed stream, query, key and value, their
 rotation in float32, or the feed-forward's input and output, four times as wide (counted in diffusers 0.42)."""
 DECODE_TENSORS = 12
-"""Tensors of the decoder's widest size that exist at once. It reproduces diffusers' figures for CogVideoX-2B at
-49 x 480 x 720: 33 GB with everything resident, 19 GB with the decoder only."""
+"""Tensors of the decoder's widest size that exist at once. It reproduces diffusers' figures for CogVideoX-2B at 49 x
+480 x 720: 33 GB with everything resident, 19 GB with the decoder only."""
 DECODE_FRAMES = 9
 """Frames decoded at a time: those of two latent frames, and in the first chunk the one before them."""
 
@@ -257,8 +257,8 @@ def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
 def tile_sizes(sample_px: tuple[int, int], tiles: int) -> tuple[int, int]:
     """Height and width of tiles of about 1/`tiles` of the frame.
 
-    diffusers overlaps tiles by a sixth of their height and a fifth of their width, rounded separately in latents and in
-    pixels. Only if both are whole latents of eight pixels do the tiles fit together.
+    diffusers overlaps tiles by a sixth of their height and a fifth of their width, rounded separately in latents and
+    in pixels. Only if both are whole latents of eight pixels do the tiles fit together.
     """
     height, width = (side // tiles for side in sample_px)
     return max(1, height // 48) * 48, max(1, width // 40) * 40

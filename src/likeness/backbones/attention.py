@@ -1,7 +1,8 @@
 """CogVideoX's attention through diffusers' attention dispatch, with fewer passes over memory.
 
-The stock processor calls PyTorch's attention directly and ignores `set_attention_backend`. This one computes the same,
-supports backends, and keeps tokens in the layout (batch, tokens, heads, head_width), which saves two transposed copies.
+The stock processor calls PyTorch's attention directly and ignores `set_attention_backend`. This one computes the
+same, supports backends, and keeps tokens in the layout (batch, tokens, heads, head_width), which saves two transposed
+copies.
 """
 
 from typing import Any

@@ -104,8 +104,8 @@ def refuse_not_finite_parts(pipeline: Any, source: str | Path, parts: Sequence[s
 def refuse_frames(transformer: Any, frames: int) -> None:
     """Refuse a number of frames for which a transformer with learned positions has none.
 
-    CogVideoX-5B-I2V has learned positions for `sample_frames` frames. For any other number diffusers silently uses sine
-    positions, on which the weights were not trained.
+    CogVideoX-5B-I2V has learned positions for `sample_frames` frames. For any other number diffusers silently uses
+    sine positions, on which the weights were not trained.
 
     Raises:
         ConfigError: `frames` is not `sample_frames`.

@@ -2,8 +2,8 @@
 
 The functions read the modules of a stock `AutoencoderKLCogVideoX` and give the results of its `encode` and `decode`
 (parity is tested), with three differences: weights stay float32 and are cast at use, so activations may be bfloat16;
-group norms run in float32; a single frame goes through 2-D convolutions. A causal 3-D convolution pads the first frame
-with itself, so on one frame it equals the 2-D convolution with the kernel summed over time.
+group norms run in float32; a single frame goes through 2-D convolutions. A causal 3-D convolution pads the first
+frame with itself, so on one frame it equals the 2-D convolution with the kernel summed over time.
 """
 
 from collections.abc import Iterator
@@ -47,8 +47,7 @@ def leave_only_last_tap(vae: Vae) -> None:
     """Move every 3-D kernel's sum over time into its last tap, the one of the current frame.
 
     The result for a single frame is unchanged, and a clip is coded frame by frame: a good initialization for training
-        on
-    images and then on clips.
+    on images and then on clips.
     """
     with torch.no_grad():
         for module in vae.modules():
@@ -123,8 +122,8 @@ def _normalize(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
 def _modulate(norm: Any, hidden: Tensor, latents: Tensor) -> Tensor:
     """The decoder's norm: scale and shift are 1x1 convolutions of the latents.
 
-    The stock layer upsamples the latents before the convolution; a 1x1 convolution commutes with nearest upsampling, so
-    it is done first, on small tensors.
+    The stock layer upsamples the latents before the convolution; a 1x1 convolution commutes with nearest upsampling,
+    so it is done first, on small tensors.
     """
     scale, shift = (_convolve(layer, latents, {}, False) for layer in (norm.conv_y, norm.conv_b))
     return torch.addcmul(_repeat(shift, hidden), _normalize(norm.norm_layer, hidden), _repeat(scale, hidden))

@@ -104,9 +104,10 @@ def whiten(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor, floor:
     """Change a VAE so that its latents have zero mean and nearly unit covariance; decoded frames stay the same.
 
     Diffusion adds equal noise in every direction of a latent pixel, so directions with small variance are resolved
-    later in sampling, and faces depend on those. The whitening, (covariance + floor)^(-1/2) after subtracting the mean,
-    is merged into the encoder's last layer and into the decoder's layers that read latents. At frame borders the zero
-    padding of the decoder's first convolution now has another meaning, so the decoder needs a short fine-tuning.
+    later in sampling, and faces depend on those. The whitening, (covariance + floor)^(-1/2) after subtracting the
+    mean, is merged into the encoder's last layer and into the decoder's layers that read latents. At frame borders
+    the zero padding of the decoder's first convolution now has another meaning, so the decoder needs a short
+    fine-tuning.
 
     Shapes:
         mean: (latent_channels,), covariance: (latent_channels, latent_channels), of the unscaled latents of one pixel
@@ -161,8 +162,8 @@ def build_transformer(settings: TransformerSettings, text: TextSettings) -> CogV
 def refine_patches(tensors: dict[str, Tensor], patch_size: int) -> dict[str, Tensor]:
     """Convert the weights of a CogVideoX transformer to patches of `patch_size`, a divisor of the current size.
 
-    For a constant patch, each smaller patch gives the same token as before, and the output of each is the mean over the
-    old patch. Differences between the new patches have to be trained.
+    For a constant patch, each smaller patch gives the same token as before, and the output of each is the mean over
+    the old patch. Differences between the new patches have to be trained.
 
     Args:
         tensors: The transformer's state dict, with `patch_embed.proj.weight` (width, channels, patch, patch),
@@ -242,8 +243,8 @@ def build_scheduler(snr_shift_scale: float = 1.0) -> CogVideoXDPMScheduler:
     """CogVideoX-5B's noise schedule (v-prediction, zero terminal SNR, trailing timesteps) with its authors' DPM solver.
 
     The solver adds noise between steps, which corrects errors of a small model in earlier steps
-    (`benchmarks/solvers.py` compares it with DDIM). The SNR of every timestep is divided by `snr_shift_scale`; below 1,
-    more steps fall into the range of SNR that matters for frames of few latent pixels.
+    (`benchmarks/solvers.py` compares it with DDIM). The SNR of every timestep is divided by `snr_shift_scale`; below
+    1, more steps fall into the range of SNR that matters for frames of few latent pixels.
     """
     return CogVideoXDPMScheduler(
         beta_start=0.00085,

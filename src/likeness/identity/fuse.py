@@ -33,9 +33,9 @@ class FuseStep(nn.Module):
 class IdentityFuse(nn.Module):
     """x_fuse = F_fuse(x_id, q_txt), and x_hat = m x_fuse + (1 - m) x_txt.
 
-    The two steps are those of PhotoMaker's fuse module, in the text encoder's space.
-    Deviation: PhotoMaker returns the output of the last LayerNorm. Here it is added to the text embedding, and the
-    LayerNorm's gain starts at zero, so that training starts from the base prompt (docs/papers/magic_mirror.md, row 5).
+    The two steps are those of PhotoMaker's fuse module, in the text encoder's space. Deviation: PhotoMaker returns
+    the output of the last LayerNorm. Here it is added to the text embedding, and the LayerNorm's gain starts at zero,
+    so that training starts from the base prompt (docs/papers/magic_mirror.md, row 5).
 
     Shapes:
         text: (batch, text_tokens, text_width)

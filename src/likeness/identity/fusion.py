@@ -1,8 +1,8 @@
 """FantasyID's fusion of shape and appearance (arXiv:2502.13995v1, Sec. 3.4): a transformer, then ResConv1D.
 
 In `FusionTransformer`, vertex tokens X_V attend to face tokens X_F and to each other. `ResConv1D` maps the vertex
-tokens to the width of the injection: the id descriptor V_F. With strides it also shortens the sequence, as the released
-code does.
+tokens to the width of the injection: the id descriptor V_F. With strides it also shortens the sequence, as the
+released code does.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Reads and writes pictures and videos; the only package that uses Pillow and PyAV.
 
-Arrays are uint8 RGB, height first. `guard` checks every file by its first bytes before it is decoded; a file of another
-kind is a `MediaError` that names the kind.
+Arrays are uint8 RGB, height first. `guard` checks every file by its first bytes before it is decoded; a file of
+another kind is a `MediaError` that names the kind.
 """
 
 from likeness.media.pictures import MAX_PIXELS, read_image, resize, write_image

@@ -31,8 +31,8 @@ _STRIP_PX = 256
 def read_image(path: str | Path) -> np.ndarray:
     """Read a picture as upright RGB.
 
-    EXIF orientation is applied, color profiles are converted to sRGB, transparency is composited over white, and of an
-    animation the first frame is read.
+    EXIF orientation is applied, color profiles are converted to sRGB, transparency is composited over white, and of
+    an animation the first frame is read.
 
     Returns:
         (height, width, 3) uint8.
@@ -67,8 +67,8 @@ def read_image(path: str | Path) -> np.ndarray:
 def write_image(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
     """Write (height, width, 3) uint8 atomically in the format of the suffix of `path`. Parent folders are created.
 
-    `metadata` is stored as JSON in the comment of a PNG, or of a JPEG if it is shorter than `MAX_COMMENT_BYTES`; other
-    formats are written without it.
+    `metadata` is stored as JSON in the comment of a PNG, or of a JPEG if it is shorter than `MAX_COMMENT_BYTES`;
+    other formats are written without it.
 
     Raises:
         MediaError: Pillow does not know the suffix.
@@ -98,8 +98,8 @@ def write_image(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] 
 def resize(picture: np.ndarray, width_px: int, height_px: int, *, is_quick: bool = False) -> np.ndarray:
     """Resize uint8 RGB with an antialiased bicubic filter.
 
-    `is_quick` averages whole blocks first if the picture shrinks sixfold or more. The result looks the same and takes a
-    fifth of the time for 39 megapixels.
+    `is_quick` averages whole blocks first if the picture shrinks sixfold or more. The result looks the same and takes
+    a fifth of the time for 39 megapixels.
     """
     if picture.shape[:2] == (height_px, width_px):
         return picture

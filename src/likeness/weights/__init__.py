@@ -2,8 +2,8 @@
 
 A preset names the permitted use: `tiny` ships with the package, `open` allows commercial use, `research` does not.
 Weights that do not ship are in `$LIKENESS_HOME/models/NAME`, put there by the user or by `likeness models pull NAME`.
-This module finds and verifies files and never opens a network connection; `weights.pull` does. `models` is the table of
-weights, `files` and `hashes` check files, `strict` compares tensors with an architecture, `tensors` reads them.
+This module finds and verifies files and never opens a network connection; `weights.pull` does. `models` is the table
+of weights, `files` and `hashes` check files, `strict` compares tensors with an architecture, `tensors` reads them.
 """
 
 import dataclasses

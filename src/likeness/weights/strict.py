@@ -1,7 +1,7 @@
 """Strict comparison of tensors with an architecture: one error lists all that are missing, extra, misshapen or altered.
 
-It works on names and shapes in the safetensors header, so a checkpoint of twenty gigabytes is checked in milliseconds,
-before memory is allocated. It needs no torch.
+It works on names and shapes in the safetensors header, so a checkpoint of twenty gigabytes is checked in
+milliseconds, before memory is allocated. It needs no torch.
 """
 
 import hashlib

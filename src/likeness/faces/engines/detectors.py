@@ -74,9 +74,8 @@ class YuNet:
     """YuNet (`face_detection_yunet_2023mar`).
 
     Input: `(1, 3, side, side)` BGR, 0 to 255. Outputs per stride: `cls_*` and `obj_*` `(1, cells, 1)`, with the score
-        as
-    their geometric mean; `bbox_*` `(1, cells, 4)`, offset of the center and logarithm of the size; `kps_*`
-    `(1, cells, 10)`, offsets of the landmarks.
+    as their geometric mean; `bbox_*` `(1, cells, 4)`, offset of the center and logarithm of the size; `kps_*` `(1,
+    cells, 10)`, offsets of the landmarks.
     """
 
     min_score = 0.6

@@ -73,8 +73,8 @@ class DlibEngine:
     threshold = 0.6
     metric: Metric = "distance"
     min_score = _MIN_SCORE
-    """Calibrated on 509 faces and 161 false boxes found by HOG in photographs (also rotated, blurred, compressed,
-    at half size) and in backgrounds. No false box reaches it."""
+    """Calibrated on 509 faces and 161 false boxes found by HOG in photographs (also rotated, blurred, compressed, at
+    half size) and in backgrounds. No false box reaches it."""
     layout = EYE_CORNERS
     detection_passes = (
         # A phone's picture takes at most half a second at this size.

@@ -13,8 +13,8 @@ ENGINE_VARIABLE = "LIKENESS_ENGINE"
 """Environment variable with the name of the default engine."""
 _SHORT_NAMES = {"research": "research/buffalo_l", "open": "open/auraface"}
 ENGINE_NAMES = (DlibEngine.name, *_SHORT_NAMES, *ENGINE_SPECS)
-"""All names, including short ones. `research` has the recognizer that PhotoMaker-V2 was trained with, `open`
-the stronger of the open ones."""
+"""All names, including short ones. `research` has the recognizer that PhotoMaker-V2 was trained with, `open` the
+stronger of the open ones."""
 
 
 def load_engine(name: str) -> FaceEngine:

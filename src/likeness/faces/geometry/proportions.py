@@ -1,7 +1,8 @@
 """Estimates a face's proportions from a picture: from five landmarks, and from a mask of the face or of its skin.
 
-A turned head looks narrow, and hair or a beard covers the edge of the skin. `likeness.identity.face_shape.proportions`
-measures the same quantities exactly on vertices. Landmarks are eye corners and base of the nose (dlib's).
+A turned head looks narrow, and hair or a beard covers the edge of the skin.
+`likeness.identity.face_shape.proportions` measures the same quantities exactly on vertices. Landmarks are eye corners
+and base of the nose (dlib's).
 """
 
 from typing import Any

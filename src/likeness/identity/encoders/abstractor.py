@@ -1,8 +1,8 @@
 """C-Abstractor: pools a grid of patch features to a smaller grid and keeps its spatial structure.
 
-Convolutions around an average pool, as in Honeybee (arXiv:2312.06742v2), which FantasyID (arXiv:2502.13995v1, Sec. 3.2)
-uses instead of a Q-Former. Layer structure and parameter names are those of the published projector with its RegNet
-bottlenecks. Inputs are square grids without a class token.
+Convolutions around an average pool, as in Honeybee (arXiv:2312.06742v2), which FantasyID (arXiv:2502.13995v1, Sec.
+3.2) uses instead of a Q-Former. Layer structure and parameter names are those of the published projector with its
+RegNet bottlenecks. Inputs are square grids without a class token.
 """
 
 from math import isqrt

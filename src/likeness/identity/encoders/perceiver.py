@@ -1,8 +1,8 @@
 """Perceivers: a few queries attend to many dense features and become a few tokens.
 
 `Resampler` has the layer structure and parameter names of the one in PhotoMaker-V2, so that its weights load.
-`IdentityPerceiver` is Magic Mirror's tau_id (arXiv:2501.03931v1, Eq. 4) and `FacePerceiver` its tau_face (Eq. 3). Their
-inputs come from the encoders in `vit.py`.
+`IdentityPerceiver` is Magic Mirror's tau_id (arXiv:2501.03931v1, Eq. 4) and `FacePerceiver` its tau_face (Eq. 3).
+Their inputs come from the encoders in `vit.py`.
 """
 
 import torch
@@ -82,8 +82,8 @@ class Resampler(nn.Module):
 class IdentityPerceiver(nn.Module):
     """x_id = tau_id(q_id, f), Eq. 4: tokens made from the recognizer's embedding attend to the dense features.
 
-    The embedding gives the queries q_id; f are the features of the last block. The residual around the resampler keeps
-    the information of the embedding in the tokens.
+    The embedding gives the queries q_id; f are the features of the last block. The residual around the resampler
+    keeps the information of the embedding in the tokens.
 
     Shapes:
         embedding: (batch, embedding_width)

@@ -4,8 +4,8 @@ One pass of a fine-tuned CLIP ViT-L/14 serves both branches: tau_id reads the la
 (Magic Mirror, arXiv:2501.03931v1, A.5). The recognizer's embedding (buffalo_l) is the input as it is, not normalized;
 every reference gives two tokens of width 2048, and references are not averaged.
 
-`fill_from_photomaker` copies the published weights into a Magic Mirror adapter of full size; docs/weights.md shows the
-call. `PhotoMakerEncoder` is the complete published model, for code that needs PhotoMaker's own tokens and for the
+`fill_from_photomaker` copies the published weights into a Magic Mirror adapter of full size; docs/weights.md shows
+the call. `PhotoMakerEncoder` is the complete published model, for code that needs PhotoMaker's own tokens and for the
 parity tests. No other module of this package imports them. The file's LoRA for SDXL is not read.
 """
 
@@ -80,8 +80,8 @@ class PhotoMakerTokens:
 class PhotoMakerFuse(IdentityFuse):
     """PhotoMaker's fuse module: the output of the last LayerNorm replaces the class word's embedding.
 
-    The published code changes its input and takes one sample at a time; this one does neither. Magic Mirror trains its
-    own fuse module in T5's space (`IdentityFuse`).
+    The published code changes its input and takes one sample at a time; this one does neither. Magic Mirror trains
+    its own fuse module in T5's space (`IdentityFuse`).
 
     Shapes:
         text: (batch, text_tokens, width)

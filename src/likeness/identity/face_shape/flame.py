@@ -2,8 +2,8 @@
 
 FLAME and DECA are free for research only, after registration, so their networks are not run here. The user gives a
 mesh, or shape numbers (betas) with FLAME's model file; the neutral head is template + shape directions times betas. A
-mesh is used as it is: the released FantasyID needs it posed as in the picture, as DECA writes it, and adapters trained
-with this package need it neutral.
+mesh is used as it is: the released FantasyID needs it posed as in the picture, as DECA writes it, and adapters
+trained with this package need it neutral.
 """
 
 import pickle

@@ -1,7 +1,7 @@
 """FLAME's mean head in the pose of the face: a shape source for the released FantasyID without the user's own vertices.
 
-The released weights read the depth of 314 of DECA's posed vertices. Most of that depth is head pose, so a mean head in
-the right pose is a good approximation: V = R (T + c) + j, with T the finest mesh of `transform.pkl`. With the best
+The released weights read the depth of 314 of DECA's posed vertices. Most of that depth is head pose, so a mean head
+in the right pose is a good approximation: V = R (T + c) + j, with T the finest mesh of `transform.pkl`. With the best
 rotation R for each, this c and j fit the five heads published by the authors to 1.1 mm; docs/shape_sources.md has the
 errors.
 """

@@ -1,8 +1,8 @@
 """Shapes of 468 points by MediaPipe: for photographs, without training. Pose is removed; expression is not.
 
-Every view is aligned to seven points of MediaPipe's canonical face that move least with expression, by a least-squares
-similarity (Procrustes); then views are averaged. Depth is estimated from single pictures, so several neutral, frontal
-pictures give the best result.
+Every view is aligned to seven points of MediaPipe's canonical face that move least with expression, by a
+least-squares similarity (Procrustes); then views are averaged. Depth is estimated from single pictures, so several
+neutral, frontal pictures give the best result.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Measures a head's proportions on vertices in the puppets' topology.
 
-Widths and lengths are in units of the mesh (a head is about two units tall). `measure` divides them by the width of the
-face, so that they can be compared between people and with the estimates from pictures in
+Widths and lengths are in units of the mesh (a head is about two units tall). `measure` divides them by the width of
+the face, so that they can be compared between people and with the estimates from pictures in
 `likeness.faces.geometry.proportions`.
 """
 

@@ -1,7 +1,7 @@
 """Sources of 3D face shapes: the protocol `ShapeSource`, and `load_source` by name.
 
-A source returns vertices in a fixed topology for FantasyID. Adapters trained with this package read neutral heads, the
-released weights heads posed as in the picture. docs/shape_sources.md compares the sources.
+A source returns vertices in a fixed topology for FantasyID. Adapters trained with this package read neutral heads,
+the released weights heads posed as in the picture. docs/shape_sources.md compares the sources.
 """
 
 import difflib

@@ -1,8 +1,8 @@
 """Quadric edge collapse onto existing vertices (Garland and Heckbert, SIGGRAPH 1997).
 
-Each collapse moves one end of an edge onto the other, so the vertices of the coarser mesh are a subset of those of the
-finer one, as in CoMA (arXiv:1807.10267v3), whose down-sampling SpiralNet++ uses. Plain Python with a heap: it runs once
-per topology and takes seconds for 5,000 vertices.
+Each collapse moves one end of an edge onto the other, so the vertices of the coarser mesh are a subset of those of
+the finer one, as in CoMA (arXiv:1807.10267v3), whose down-sampling SpiralNet++ uses. Plain Python with a heap: it
+runs once per topology and takes seconds for 5,000 vertices.
 """
 
 from heapq import heapify, heappop, heappush

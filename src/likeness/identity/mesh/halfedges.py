@@ -2,9 +2,8 @@
 
 A spiral convolution has one weight per position of a spiral, so trained weights need the same order. OpenMesh's order
 depends on the order of the triangles: each vertex stores one outgoing halfedge, which changes while triangles are
-    added,
-and its neighbors are listed clockwise from there. `_Halfedges` reproduces this. Adapters trained with this package use
-the spirals of `spirals.py`, which begin at the highest neighbor.
+added, and its neighbors are listed clockwise from there. `_Halfedges` reproduces this. Adapters trained with this
+package use the spirals of `spirals.py`, which begin at the highest neighbor.
 """
 
 import numpy as np

@@ -1,12 +1,11 @@
 """Mesh preprocessing for SpiralNet++ (arXiv:1911.05856v1): spirals, and down- and up-sampling between mesh levels.
 
-Everything is computed once from a triangle mesh and stored as safetensors. Down-sampling is quadric edge collapse onto
-existing vertices; up-sampling interpolates each fine vertex from the nearest triangle of the coarser mesh by
+Everything is computed once from a triangle mesh and stored as safetensors. Down-sampling is quadric edge collapse
+onto existing vertices; up-sampling interpolates each fine vertex from the nearest triangle of the coarser mesh by
 barycentric weights. The layers are in `vertices.py`.
 
 Deviation: a spiral starts at the highest neighbor, not at an arbitrary one, so that a weight belongs to the same
-    direction
-at every vertex (docs/papers/fantasy_id.md, row 5).
+direction at every vertex (docs/papers/fantasy_id.md, row 5).
 """
 
 import hashlib

@@ -66,12 +66,12 @@ def depth_code(depth: Tensor, width: int) -> Tensor:
 class VertexEncoder(KeepInFloat32):
     """X_V = X'_V + E_dep: spiral convolutions over all three coordinates, plus a depth encoding of coarse vertices.
 
-    The mesh is part of the state dict, so saved weights need no other file. Depth is that of an orthographic camera in
-    front of the mean face, scaled so that the mean face fills [-1, 1]. SpiralNet++ reads offsets from the mean face,
-    and a learned embedding identifies the vertex of each token (docs/papers/fantasy_id.md, rows 5 and 6).
+    The mesh is part of the state dict, so saved weights need no other file. Depth is that of an orthographic camera
+    in front of the mean face, scaled so that the mean face fills [-1, 1]. SpiralNet++ reads offsets from the mean
+    face, and a learned embedding identifies the vertex of each token (docs/papers/fantasy_id.md, rows 5 and 6).
 
-    It stays in float32 when the method is cast to a narrower dtype: differences between people are small compared with
-    the size of a head.
+    It stays in float32 when the method is cast to a narrower dtype: differences between people are small compared
+    with the size of a head.
 
     Shapes:
         vertices: (batch, vertices, 3): V_s; x and y span the image plane, z points at the camera
