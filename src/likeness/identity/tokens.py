@@ -48,7 +48,7 @@ class PersonTokens:
             counts = {tensor.shape[1] for tensor in tensors}
             if len(counts) > 1:
                 raise ConfigError(
-                    f"Identities have {sorted(counts)} tokens, but all identities of a batch need the same number. "
+                    f"Identities have {sorted(counts)} tokens, but those of one batch need equally many. "
                     "Give the same number of reference pictures for each person."
                 )
             parts[name] = torch.cat(tensors)

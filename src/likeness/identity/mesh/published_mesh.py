@@ -36,7 +36,7 @@ class _ArraysOnly(pickle.Unpickler):
             return _SparseMatrix
         if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: text.encode(encoding)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not an array")
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no array")
 
 
 def read_template(path: Path) -> NDArray[np.float32]:
