@@ -20,7 +20,7 @@ from likeness.generation import Likeness
 from likeness.identity.face_shape.learned import LearnedShape
 from likeness.identity.face_shape.proportions import measure
 from likeness.puppets import sample_clip, sample_person
-from likeness.puppets.shape import build_head
+from likeness.puppets.people.shape import build_head
 
 PROPORTIONS: tuple[str, ...] = ("jaw_width", "nose_length")
 GOAL = 0.6

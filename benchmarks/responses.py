@@ -33,7 +33,7 @@ from likeness.evaluation.metrics.registry import METRICS
 from likeness.evaluation.results.score import build_metric_inputs
 from likeness.faces import read_face
 from likeness.media import resize
-from likeness.puppets import Person, sample_clip, sample_image, sample_person
+from likeness.puppets import PuppetPerson, sample_clip, sample_image, sample_person
 from likeness.records import Face
 
 FPS = 8.0
@@ -105,7 +105,7 @@ TRUTH = ("fm_inter_mean", "face_flow_relative", "fast_flow_farneback")
 class Sitter:
     """One puppet with two readable pictures."""
 
-    person: Person
+    person: PuppetPerson
     faces: tuple[Face, ...]
     picture: np.ndarray
     """The first of its references, which a copy shows."""
@@ -127,10 +127,10 @@ def draw_sitter(seed: int, group: str) -> Sitter:
     raise AssertionError(f"no readable {group} near seed {seed}")
 
 
-def mix(a: Person, b: Person, share: float) -> Person:
+def mix(a: PuppetPerson, b: PuppetPerson, share: float) -> PuppetPerson:
     """Identity numbers on the way from one person to another."""
     numbers = (1 - share) * a.numbers + share * b.numbers
-    return Person(group=a.group, numbers=numbers.astype(np.float32))
+    return PuppetPerson(group=a.group, numbers=numbers.astype(np.float32))
 
 
 def slow_down(frames: np.ndarray, degree: float) -> np.ndarray:

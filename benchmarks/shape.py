@@ -16,7 +16,7 @@ from likeness.identity.face_shape.learned import LearnedShape
 from likeness.identity.face_shape.proportions import measure
 from likeness.identity.face_shape.sliders import SHAPE_NUMBERS
 from likeness.puppets import sample_image, sample_person
-from likeness.puppets.shape import build_head
+from likeness.puppets.people.shape import build_head
 from likeness.training.base.shape_network import errors
 
 VIEWS = 6

@@ -52,7 +52,7 @@ def test_errors_of_the_disk_say_what_to_do(tmp_path, number):
             raise error
 
 
-def test_a_file_where_a_folder_is_needed_and_the_reverse_are_told(tmp_path):
+def test_a_file_where_a_folder_is_needed_and_the_reverse_are_reported(tmp_path):
     (tmp_path / "afile").write_text("")
     (tmp_path / "afolder").mkdir()
     with pytest.raises(FileWriteError, match="file"):
@@ -125,8 +125,8 @@ def test_a_lock_is_had_by_one_process_and_freed_by_its_death(tmp_path):
             input()
     """
     with python(script) as owner:
-        told = f"by process {owner.pid}, wait"
-        with pytest.raises(LockedError, match=told), files.lock(path, busy="by {owner}, wait"):
+        message = f"by process {owner.pid}, wait"
+        with pytest.raises(LockedError, match=message), files.lock(path, busy="by {owner}, wait"):
             pass
     with files.lock(path):
         assert path.read_text() == str(os.getpid())
@@ -134,7 +134,7 @@ def test_a_lock_is_had_by_one_process_and_freed_by_its_death(tmp_path):
         pass
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path):
     (tmp_path / "afile").write_text("")
     with pytest.raises(FileWriteError, match="afile"):
         files.check_writable(tmp_path / "afile")

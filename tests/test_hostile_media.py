@@ -1,4 +1,4 @@
-"""Files that lie, change midway, or are damaged: whatever lies in one, only a `MediaError` comes out."""
+"""Files with wrong headers, changing sizes or damage: only a `MediaError` may be raised."""
 
 import json
 import logging

@@ -81,7 +81,7 @@ def test_a_step_down_always_needs_less(sizes):
     assert next_smaller(predict_all(sizes)[-1], sizes) is None
 
 
-def test_a_card_too_small_for_any_plan_is_told_so():
+def test_a_card_too_small_for_any_plan_is_reported():
     with pytest.raises(ResourceError, match=r"has 4\.0 GB; the smallest plan needs 5\.3 GB"):
         choose_plan(4e9, COGVIDEOX_5B)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from likeness.adapters.blocks.fantasy_id import InjectionLayer, wrap
 from likeness.adapters.diffusers.attach import transformer_sizes
 from likeness.adapters.sampling.kv_cache import KVCache
-from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
+from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_without_trigger
 from likeness.identity.reference import FaceInput, read_faces
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.method import Method
@@ -76,7 +76,7 @@ class FaceTokens(Method):
     def tokenize(self, prompts: Sequence[str], tokenizer: Any, *, num_references: Any, max_length: int) -> PromptTokens:
         """Return token ids without the trigger word: this method does not use the prompt."""
         del num_references
-        return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=TRIGGER)
+        return tokenize_without_trigger(prompts, tokenizer, max_length=max_length, trigger=TRIGGER)
 
     def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: Any, *, scale: float = 1.0) -> Tensor:
         del mask, identity, scale

@@ -1,4 +1,4 @@
-"""Everything likeness raises on purpose.
+"""The exceptions of likeness.
 
 LikenessError            (exit code 2)
 ├── ConfigError          a setting is missing, misspelt or out of range
@@ -9,12 +9,12 @@ LikenessError            (exit code 2)
 │   ├── NoFaceError
 │   ├── ManyFacesError
 │   └── SmallFaceError
-└── ResourceError        (4) something that the machine should hold is not there
+└── ResourceError        (4) something that the machine should have is missing
     ├── WeightsError     weights are absent, altered or of another architecture
     ├── CheckpointError  a training run cannot be resumed as asked
     ├── FileWriteError   a file cannot be written
-    ├── SamplingError    the model gave numbers that are not finite
-    └── LockedError      another process has what this one needs
+    ├── SamplingError    the model gave values that are not finite
+    └── LockedError      another process holds a lock
 
 A message says what happened, what was expected, and what to do next, in that order.
 """
@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 class LikenessError(Exception):
-    """Base class. The CLI prints the message alone and exits `exit_code`; `--debug` adds the traceback."""
+    """Base class. The CLI prints only the message and exits with `exit_code`; `--debug` adds the traceback."""
 
     exit_code = 2
 
@@ -35,7 +35,7 @@ class ConfigError(LikenessError, ValueError):
 
 
 class PromptError(LikenessError, ValueError):
-    """A prompt is too long, or its trigger word has nothing to stand for."""
+    """A prompt is too long, or its trigger word is misused."""
 
     exit_code = 3
 
@@ -59,7 +59,7 @@ class FaceError(LikenessError):
 
 
 class NoFaceError(FaceError):
-    """No detection reached the score asked for."""
+    """No detection reached the required score."""
 
     def __init__(self, source: str, *, best_score: float | None, min_score: float) -> None:
         if best_score is None:
@@ -67,15 +67,15 @@ class NoFaceError(FaceError):
         else:
             reached = f"the best guess scored {best_score:.2f}, at least {min_score:.2f} is needed"
         super().__init__(
-            f"No face found in {source}: {reached}. Use a sharper, upright picture in which the person looks towards the "
-            "camera with nothing over the face, and crop it if the face is small in a large picture."
+            f"No face found in {source}: {reached}. Use a sharper, upright picture in which the person looks towards "
+            "the camera with nothing over the face, and crop it if the face is small in a large picture."
         )
         self.source = source
         self.best_score = best_score
 
 
 class ManyFacesError(FaceError):
-    """Several faces stand where one was meant."""
+    """Several faces were found where one was expected."""
 
     def __init__(self, source: str, boxes: Sequence[Box], *, option: str = "--pick") -> None:
         listed = "\n".join(
@@ -91,7 +91,7 @@ class ManyFacesError(FaceError):
 
 
 class SmallFaceError(FaceError):
-    """The only faces are too small to recognize anybody by."""
+    """The only faces are too small for recognition."""
 
     def __init__(self, source: str, *, side_px: float, min_side_px: float) -> None:
         super().__init__(
@@ -103,7 +103,7 @@ class SmallFaceError(FaceError):
 
 
 class ResourceError(LikenessError):
-    """Something that the machine should hold (a file, memory, a device) is not there."""
+    """Something that the machine should have (a file, memory, a device) is missing."""
 
     exit_code = 4
 
@@ -117,12 +117,12 @@ class CheckpointError(ResourceError):
 
 
 class FileWriteError(ResourceError):
-    """A file or folder cannot be written: the disk is full, or may not be written to."""
+    """A file or folder cannot be written: the disk is full or not writable."""
 
 
 class SamplingError(ResourceError):
-    """The model gave numbers that are not finite: damaged weights, or more than their dtype holds."""
+    """The model gave values that are not finite: damaged weights, or an overflow of the dtype."""
 
 
 class LockedError(ResourceError):
-    """Another process has what this one needs alone."""
+    """Another process holds a lock that this one needs."""

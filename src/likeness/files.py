@@ -1,9 +1,9 @@
-"""Files and folders that appear whole or not at all, and locks between processes.
+"""Atomic writes of files and folders, and locks between processes.
 
-What is written lies in a temporary folder beside its target, with a name of its own, is flushed to the disk and then
-renamed: a kill, a full disk or a second writer leaves the old file or the new one, never half of one. A link is
-replaced, not followed. The temporary folder is locked by its writer, so that what a killed process left can be told
-from what another one writes right now; the next write to the same place removes it.
+A file is written to a uniquely named temporary folder beside its target, flushed to disk and then renamed: after a
+kill, a full disk or a concurrent write, the target is the complete old or new file. A symbolic link is replaced, not
+followed. The writer locks its temporary folder, so that the next write in the same place can remove the folders of
+killed processes.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ except ModuleNotFoundError:  # Windows
 _LOG = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".likeness-write-"
-"""Temporary folders of this module begin so."""
+"""Prefix of the temporary folders of this module."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 _UMASK = os.umask(0)
-os.umask(_UMASK)  # It can be read by setting it alone, which threads must not do.
+os.umask(_UMASK)  # The umask can only be read by setting it, which is not thread-safe, so it is done at import.
 _ADVICE = {
     errno.ENOSPC: "Free space on that disk, or choose another place.",
     errno.EDQUOT: "Free space below your quota, or choose another place.",
@@ -51,24 +51,24 @@ _ADVICE = {
 
 @contextmanager
 def write_atomically(path: str | Path, *, replaces_folder: bool = False) -> Iterator[Path]:
-    """Give a temporary path to write to; what is there at the end of the `with` block becomes `path`.
+    """Yield a temporary path to write to, which is renamed to `path` at the end of the `with` block.
 
-    The temporary path has the name of `path`, in a folder of its own on the same disk, so that writers may go by its
-    ending and may leave files of their own beside it. Where the block raises, `path` stays as it was.
+    The temporary path has the name of `path` in a temporary folder on the same disk, so writers may depend on its
+    suffix and create other files beside it. If the block raises, `path` is unchanged.
 
     Args:
-        path: A file, replaced if it is there, or a folder. Folders above are made.
-        replaces_folder: A folder that has the name is replaced; without it, it is an error.
+        path: A file, replaced if it exists, or a folder. Parent folders are created.
+        replaces_folder: Replace an existing folder; otherwise it is an error.
 
     Raises:
-        FileWriteError: `path`, or what the block writes, cannot be written; its `__cause__` is the OSError.
+        FileWriteError: `path` or a file in the block cannot be written; its `__cause__` is the OSError.
 
     Example:
         with write_atomically(target) as draft:
             draft.write_text(text)
     """
     path = Path(path)
-    with reported(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not path.is_symlink() and not replaces_folder:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -76,9 +76,9 @@ def write_atomically(path: str | Path, *, replaces_folder: bool = False) -> Iter
         with _temporary_folder(path.parent) as folder:
             draft = folder / path.name
             yield draft
-            _settle(draft)
+            _flush_all(draft)
             if path.is_dir() and not path.is_symlink():
-                # A kill in between leaves no folder, never one of both.
+                # A kill between the two renames leaves no folder, but never a mixture.
                 path.rename(folder / f"{path.name}.old")
             draft.replace(path)
             if os.name == "posix":
@@ -86,28 +86,28 @@ def write_atomically(path: str | Path, *, replaces_folder: bool = False) -> Iter
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text by `write_atomically`."""
+    """Write UTF-8 text atomically."""
     with write_atomically(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write bytes by `write_atomically`."""
+    """Write bytes atomically."""
     with write_atomically(path) as draft:
         draft.write_bytes(data)
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
-    """Remove temporary folders in `folder` that no living process writes to; return which."""
+    """Remove temporary folders in `folder` that no running process has locked, and return them."""
     removed = []
-    if fcntl is None:  # Without locks nobody can tell which are in use.
+    if fcntl is None:  # Without locks it is unknown which are in use.
         return removed
     try:
         found = [entry.path for entry in os.scandir(folder) if entry.name.startswith(TEMPORARY_PREFIX)]
-    except OSError:  # A folder that may be written to and not listed.
+    except OSError:  # The folder is writable but not readable.
         return removed
     for path in map(Path, found):
-        with contextlib.suppress(OSError):  # Locked, or gone: both are somebody else's.
+        with contextlib.suppress(OSError):  # Locked or already removed by another process.
             handle = os.open(path, os.O_RDONLY)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,7 +119,7 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with everything in it, if it can be."""
+    """Remove a file or folder recursively; errors are ignored."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -128,12 +128,12 @@ def remove(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder` and a file in it, which is gone again afterwards.
+    """Create `folder` and a temporary file in it, to test that it is writable.
 
     Raises:
-        FileWriteError: One of both cannot be made.
+        FileWriteError: One of them cannot be created.
     """
-    with reported(folder):
+    with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"0")
@@ -141,21 +141,21 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def lock(path: str | Path, *, wait_s: float = 0.0, busy: str = "") -> Iterator[None]:
-    """Hold the lock file `path` as the only process; the system frees it when the process dies, however it does.
+    """Hold an exclusive lock on the file `path`; the system releases it when the process ends.
 
-    The file stays. It holds the number of the process that has, or had, the lock.
+    The file is kept. It contains the id of the process that has, or had, the lock.
 
     Args:
-        path: The lock file; folders above are made.
-        wait_s: How long to wait for another process.
-        busy: What to say then, and what to do; "{owner}" becomes the process that has it.
+        path: The lock file; parent folders are created.
+        wait_s: Seconds to wait for another process.
+        busy: Message of the `LockedError`; "{owner}" is replaced by the process that holds the lock.
 
     Raises:
-        LockedError: Another process has it.
-        FileWriteError: The file cannot be made.
+        LockedError: Another process holds the lock.
+        FileWriteError: The file cannot be created.
     """
     path = Path(path)
-    with reported(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     with file:
@@ -164,20 +164,20 @@ def lock(path: str | Path, *, wait_s: float = 0.0, busy: str = "") -> Iterator[N
 
 
 def flush(path: Path) -> None:
-    """Ask the system to bring a file or a folder's list of files to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(*([] if path.is_file() else [OSError])):  # Not every system flushes folders.
+        with contextlib.suppress(*([] if path.is_file() else [OSError])):  # Not every system can flush folders.
             os.fsync(handle)
     finally:
         os.close(handle)
 
 
 @contextmanager
-def reported(path: Path, *, full_disk_alone: bool = False) -> Iterator[None]:
-    """Errors of the system, while `path` is written, as FileWriteErrors that say what to do.
+def translate_write_errors(path: Path, *, full_disk_alone: bool = False) -> Iterator[None]:
+    """Turn an OSError while `path` is written into a FileWriteError with advice.
 
-    `full_disk_alone` leaves others as they are, for blocks that read as well.
+    `full_disk_alone` limits this to errors of a full or read-only disk, for blocks that also read files.
     """
     try:
         yield
@@ -186,7 +186,7 @@ def reported(path: Path, *, full_disk_alone: bool = False) -> Iterator[None]:
             raise
         advice = _ADVICE.get(error.errno or 0, "Choose another place.")
         raise FileWriteError(f"{path} cannot be written: {error.strerror or error}. {advice}") from error
-    except SafetensorError as error:  # It tells the system's errors in words alone.
+    except SafetensorError as error:  # Its message contains the system's error number as text only.
         number = re.search(r"os error (\d+)", str(error))
         if number is None or (full_disk_alone and int(number[1]) not in _FULL):
             raise
@@ -213,25 +213,25 @@ def _locked_folder(parent: Path) -> tuple[Path, int | None]:
             return folder, None
         try:
             handle = os.open(folder, os.O_RDONLY)
-        except FileNotFoundError:  # Somebody who removes what is not locked was here first.
+        except FileNotFoundError:  # Another process removed it before it was locked.
             continue
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             continue
-        except OSError:  # A disk without locks: others cannot lock it either, so they leave it alone.
+        except OSError:  # The file system has no locks, so no other process can lock and remove it.
             pass
         if folder.is_dir():
             return folder, handle
         os.close(handle)
 
 
-def _settle(draft: Path) -> None:
-    """Bring what was written to the disk, readable by whom the user lets read files."""
+def _flush_all(draft: Path) -> None:
+    """Flush all written files to disk, with permissions by the umask."""
     for file in [draft, *draft.rglob("*")] if draft.is_dir() else [draft]:
         if not file.is_symlink():
-            # Some libraries make files that nobody but their owner may read.
+            # Some libraries create files that only their owner can read.
             file.chmod((0o777 if file.is_dir() else 0o666) & ~_UMASK)
             flush(file)
 
@@ -254,7 +254,7 @@ def _acquire(file: IO[str], path: Path, wait_s: float, busy: str) -> None:
         except OSError as error:
             _LOG.warning("%s cannot be locked (%s). Start one process at a time.", path, error.strerror or error)
             return
-    with contextlib.suppress(OSError):  # On a full disk the lock holds all the same.
+    with contextlib.suppress(OSError):  # The lock also holds if the process id cannot be written.
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -1,6 +1,7 @@
-"""Where and how numbers are computed: device, dtype, seeds, what this machine has, and how models share a card's memory.
+"""Device, dtype, seeds, facts about the machine, and memory plans for a GPU.
 
-A memory plan is arithmetic on parameter counts and sizes of tensors; `generation.plan` applies one to a pipeline.
+A memory plan is predicted from parameter counts and tensor sizes; `generation.sampling.memory_plan` applies one to a
+pipeline.
 """
 
 import os
@@ -18,11 +19,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device called `name`; `auto` takes a GPU where there is one.
+    """The device called `name`; `auto` is a GPU if there is one.
 
     Raises:
-        ConfigError: no such kind of device.
-        ResourceError: this machine has none.
+        ConfigError: the name is not a device.
+        ResourceError: the machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,10 +39,10 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype called `name`; `auto` is bfloat16 on a GPU and float32 on a CPU, where it is faster at small widths.
+    """The dtype called `name`; `auto` is bfloat16 on a GPU and float32 on a CPU, which is faster at small widths.
 
     Raises:
-        ConfigError: no such dtype here.
+        ConfigError: the name is not a supported dtype.
     """
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -51,12 +52,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def choose_training_dtype(name: str) -> torch.dtype:
-    """The dtype called `name`, of what is trained on a CPU; `auto` is bfloat16 where the processor multiplies it.
+    """The dtype called `name` for training on a CPU; `auto` is bfloat16 if the processor has instructions for it.
 
-    Others, those with AVX2 alone among them, imitate it: nine times as slow as float32 (`benchmarks/precision.py`).
+    Other processors (with AVX2 only, for example) emulate it, nine times as slow as float32
+    (`benchmarks/precision.py`).
 
     Raises:
-        ConfigError: no such dtype here.
+        ConfigError: the name is not a supported dtype.
     """
     if name == "auto":
         able = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
@@ -67,7 +69,7 @@ def choose_training_dtype(name: str) -> torch.dtype:
 def seed_everything(seed: int) -> torch.Generator:
     """Seed Python, numpy and torch, and return a CPU generator of the same seed.
 
-    Draw noise on the CPU and move it: then the same seed gives the same noise on every device.
+    Sample noise on the CPU and move it: then a seed gives the same noise on every device.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -76,7 +78,7 @@ def seed_everything(seed: int) -> torch.Generator:
 
 
 def describe_machine() -> dict[str, Any]:
-    """JSON-able facts about this machine, for records and `likeness doctor`."""
+    """Facts about this machine for records and `likeness doctor`, JSON-serializable."""
     gpus = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -92,22 +94,22 @@ def describe_machine() -> dict[str, Any]:
 
 
 CONTEXT_BYTES = 800_000_000
-"""What CUDA's context and the workspaces of cuBLAS and cuDNN take before the first tensor (estimate)."""
+"""Memory of CUDA's context and the workspaces of cuBLAS and cuDNN (estimate)."""
 HEADROOM = 1.05
-"""A plan is taken when its peak, this many times over, fits the card: the allocator wastes a few percent."""
+"""A plan is chosen if its peak times this factor fits the GPU: the allocator wastes a few percent."""
 DENOISE_TENSORS = 14
-"""Tensors of the size of all tokens that live at once in a block: stream, normed stream, query, key and value, their
+"""Tensors of the size of all tokens that exist at once in a block: stream, normed stream, query, key and value, their
 rotation in float32, or the feed-forward's input and output, four times as wide (counted in diffusers 0.42)."""
 DECODE_TENSORS = 12
-"""Tensors of the decoder's widest size that live at once. It reproduces what diffusers publishes for CogVideoX-2B at
-49 x 480 x 720: 33 GB with everything resident and 19 GB when the decoder alone is."""
+"""Tensors of the decoder's widest size that exist at once. It reproduces diffusers' figures for CogVideoX-2B at 49 x
+480 x 720: 33 GB with everything resident, 19 GB with the decoder only."""
 DECODE_FRAMES = 9
-"""Frames that the decoder makes at a time: two latent frames, and the one before them in the first round."""
+"""Frames decoded at a time: those of two latent frames, and in the first chunk the one before them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSizes:
-    """How large the parts of a pipeline with a method on it are: parameters first, then lengths and widths."""
+    """Sizes of a pipeline with a method: numbers of parameters, then lengths and widths."""
 
     transformer: int
     """The backbone's transformer, without the method's layers."""
@@ -115,17 +117,17 @@ class ModelSizes:
     """One of its blocks."""
     num_blocks: int
     layers: int
-    """The method's layers, all together."""
+    """All layers of the method."""
     layer: int
     """The largest of them."""
     text_encoder: int
     text_kept: int
-    """The part of the text encoder that has to keep its precision."""
+    """The part of the text encoder that keeps its precision."""
     text_largest: int
     """The largest layer of the text encoder: its embedding."""
     vae: int
     readers: int
-    """What reads the face, once for each person."""
+    """The encoders of the face, used once per person."""
     width: int
     """Channels of a token."""
     text_tokens: int
@@ -133,7 +135,7 @@ class ModelSizes:
     decoder_width: int
     """Channels of the decoder at full resolution."""
     sample_px: tuple[int, int]
-    """Height and width of the frames that the VAE was made for."""
+    """Height and width of the frames for which the VAE is configured."""
     bytes_per_number: int = 2
 
 
@@ -150,30 +152,30 @@ COGVIDEOX_2B = replace(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipSize:
-    """What is generated: the other half of what decides about memory."""
+    """Size of the generated clip."""
 
     frames: int = 49
     height_px: int = 480
     width_px: int = 720
     batch: int = 2
-    """Rows that the transformer sees: two for a clip with guidance."""
+    """Batch size of the transformer: two for a clip with guidance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryPlan:
-    """How the parts share the card. `PLANS` goes from the fastest to the one that needs least."""
+    """Placement of the parts. `PLANS` is ordered from the fastest to the one that needs the least memory."""
 
     name: str
     sentence: str
-    """For people to read."""
+    """Description for users."""
     residency: Literal["resident", "offloaded", "streamed"]
-    """Everything on the card; one part at a time; or two blocks of the transformer at a time."""
+    """Everything on the GPU; one part at a time; or two blocks of the transformer at a time."""
     tiles: int = 1
-    """The decoder's tiles: 1 for none, 2 for a tile of half the sides, 4 for one of a quarter."""
+    """The decoder's tiles: 1 for none, 2 for half the height and width, 4 for a quarter."""
     casts_text: bool = False
-    """Whether most of the text encoder is kept in 8 bits."""
+    """Whether most of the text encoder is stored in 8 bits."""
     streams_text: bool = False
-    """Whether the text encoder comes to the card layer by layer instead of whole."""
+    """Whether the text encoder is copied to the GPU layer by layer."""
 
 
 PLANS = (
@@ -192,14 +194,14 @@ PLANS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PeakMemory:
-    """Predicted bytes on the card while the text is encoded, while the clip is denoised, and while it is decoded."""
+    """Predicted bytes on the GPU during text encoding, denoising and decoding."""
 
     plan: MemoryPlan
     text_bytes: int
     denoise_bytes: int
     decode_bytes: int
     host_bytes: int
-    """Weights that lie in the machine's own memory meanwhile."""
+    """Weights in host memory meanwhile."""
 
     @property
     def peak_bytes(self) -> int:
@@ -210,11 +212,11 @@ class PeakMemory:
 
 
 def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
-    """Predict what `plan` needs: weights from parameter counts, activations from the sizes of tensors."""
+    """Predict the memory of `plan`: weights from parameter counts, activations from tensor sizes."""
     clip = clip or ClipSize()
     number = sizes.bytes_per_number
     text = number * sizes.text_encoder
-    if plan.casts_text:  # The rest takes one byte.
+    if plan.casts_text:  # One byte for the other parameters.
         text = number * sizes.text_kept + (sizes.text_encoder - sizes.text_kept)
     vae, readers = number * sizes.vae, number * sizes.readers
     transformer = number * (sizes.transformer + sizes.layers)
@@ -224,7 +226,7 @@ def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = No
         parts, host = (everything, everything + denoising, everything + decoding), 0
     elif plan.residency == "offloaded":
         parts, host = (text, transformer + denoising, vae + decoding), everything
-    else:  # The VAE stays on the card: it is small, and tiles would fetch it again and again.
+    else:  # The VAE stays on the GPU: it is small, and every tile needs it.
         encoding = 2 * number * sizes.text_largest if plan.streams_text else text
         unblocked = sizes.transformer - sizes.num_blocks * sizes.block
         blocks = number * (unblocked + 2 * (sizes.block + sizes.layer))
@@ -242,9 +244,9 @@ def denoise_activations(sizes: ModelSizes, clip: ClipSize) -> int:
 
 
 def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
-    """Bytes of `DECODE_TENSORS` tensors of the decoder's widest size, for one clip at a time, and of all frames."""
+    """Bytes of `DECODE_TENSORS` tensors of the decoder's widest size for one clip, and of all frames."""
     height, width = clip.height_px, clip.width_px
-    if tiles > 1:  # A smaller picture than a tile is not cut.
+    if tiles > 1:  # Frames smaller than a tile are not tiled.
         tile_height, tile_width = tile_sizes(sizes.sample_px, tiles)
         height, width = min(height, tile_height), min(width, tile_width)
     widest = sizes.decoder_width * min(clip.frames, DECODE_FRAMES) * height * width
@@ -253,22 +255,22 @@ def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
 
 
 def tile_sizes(sample_px: tuple[int, int], tiles: int) -> tuple[int, int]:
-    """Height and width of tiles of about 1/`tiles` of the sides.
+    """Height and width of tiles of about 1/`tiles` of the frame.
 
-    diffusers lets tiles overlap by a sixth of their height and a fifth of their width, rounded once in latents and once
-    in pixels. Where both are no whole latents, of eight pixels, the tiles do not meet.
+    diffusers overlaps tiles by a sixth of their height and a fifth of their width, rounded separately in latents and
+    in pixels. Only if both are whole latents of eight pixels do the tiles fit together.
     """
     height, width = (side // tiles for side in sample_px)
     return max(1, height // 48) * 48, max(1, width // 40) * 40
 
 
 def predict_all(sizes: ModelSizes, clip: ClipSize | None = None) -> tuple[PeakMemory, ...]:
-    """Every plan's prediction, from the fastest plan to the one that needs least."""
+    """The predictions of all plans, in the order of `PLANS`."""
     return tuple(predict_peak(plan, sizes, clip) for plan in PLANS)
 
 
 def choose_plan(card_bytes: float, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
-    """The fastest plan whose predicted peak fits a card of `card_bytes`, with `HEADROOM`.
+    """The fastest plan with a predicted peak that fits a GPU of `card_bytes`, with `HEADROOM`.
 
     Raises:
         ResourceError: Not even the last plan fits.
@@ -285,6 +287,6 @@ def choose_plan(card_bytes: float, sizes: ModelSizes, clip: ClipSize | None = No
 
 
 def next_smaller(prediction: PeakMemory, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory | None:
-    """The first plan after that of `prediction` that needs less; None where there is none."""
+    """The first later plan that needs less memory than `prediction`, or None."""
     later = predict_all(sizes, clip)[PLANS.index(prediction.plan) + 1 :]
     return next((other for other in later if other.peak_bytes < prediction.peak_bytes), None)

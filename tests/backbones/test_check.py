@@ -72,7 +72,7 @@ def test_the_whole_magic_mirror_pipeline_is_counted(full, face_depth, billions):
 
 
 def test_the_registry_expects_two_bytes_for_each_parameter(full):
-    assert MODELS["cogvideox-5b"].about_bytes == 2 * sum(full.values())
+    assert MODELS["cogvideox-5b"].estimated_bytes == 2 * sum(full.values())
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def test_the_scheduler_is_that_of_cogvideox_5b():
 
 def test_a_written_folder_loads_in_stock_diffusers_without_this_package(pipe, tmp_path):
     before = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
-    tiny.write(pipe, tmp_path)
+    tiny.save_pipeline(pipe, tmp_path)
     script = (
         "import sys, torch\n"
         "from diffusers import CogVideoXPipeline\n"
@@ -65,7 +65,7 @@ def test_a_written_folder_loads_in_stock_diffusers_without_this_package(pipe, tm
 
 def test_the_checksums_name_every_file(pipe, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "CHECKPOINTS", tmp_path)
-    tiny.write(pipe, tmp_path / "tiny")
+    tiny.save_pipeline(pipe, tmp_path / "tiny")
     names = {file.path.relative_to(tmp_path / "tiny").parts[0] for file in weights.verify("tiny").files}
     assert names == {"model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae"}
 

@@ -133,7 +133,7 @@ def test_another_pipeline_is_refused_by_its_class(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", None])
-def test_a_damaged_tokenizer_is_told_without_the_other_parts(tmp_path, tokenizer_folder, content):
+def test_a_damaged_tokenizer_is_reported_without_the_other_parts(tmp_path, tokenizer_folder, content):
     shutil.copytree(tokenizer_folder, tmp_path / "tokenizer")
     model = tmp_path / "tokenizer" / "spiece.model"
     model.write_bytes(content) if content is not None else model.unlink()

@@ -1,7 +1,7 @@
-"""Small ONNX models with the inputs and outputs of the real ones. They find colored squares and average blocks of pixels.
+"""Small ONNX models with the inputs and outputs of the real ones. They detect colored squares and average pixel blocks.
 
-Every number that they give can be computed by hand: a convolution with one weight for each channel looks at a whole cell,
-and boxes and landmarks are the same in every cell.
+Every output can be computed by hand: a convolution with one weight per channel covers a whole cell, and boxes and
+landmarks are the same in every cell.
 """
 
 import numpy as np

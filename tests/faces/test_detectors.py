@@ -3,7 +3,7 @@ import pytest
 from onnx_models import EDGES, POINTS, SECOND_ANCHOR, Graph, save_recognizer, save_scrfd, save_yunet
 
 from likeness.errors import WeightsError
-from likeness.faces.engines.detectors import Scrfd, YuNet, keep_best, letterbox
+from likeness.faces.engines.detectors import Scrfd, YuNet, letterbox, non_maximum_suppression
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -156,7 +156,7 @@ def test_suppression_matches_loops():
         for index in sorted(range(40), key=lambda index: -scores[index]):
             if all(overlap(boxes[index], boxes[other], edge) <= 0.4 for other in expected):
                 expected.append(index)
-        assert keep_best(boxes, scores, max_overlap=0.4, edge_px=edge) == expected
+        assert non_maximum_suppression(boxes, scores, max_overlap=0.4, edge_px=edge) == expected
         assert 5 < len(expected) < 40
 
 

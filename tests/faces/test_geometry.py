@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from likeness.errors import ConfigError, FaceError
-from likeness.faces import EYE_CENTERS, EYE_CORNERS, LAYOUTS, layout_named
+from likeness.faces import EYE_CENTERS, EYE_CORNERS, LAYOUTS, get_layout
 from likeness.faces.geometry import align as geometry
 from likeness.faces.geometry import layouts
 from likeness.records import Pose
@@ -167,7 +167,7 @@ def test_a_heads_own_layout_is_never_refused_and_another_mostly_is():
 
 def test_an_unknown_layout_is_refused():
     with pytest.raises(ConfigError, match="Use one of eye corners, eye centers"):
-        layout_named("mouth")
+        get_layout("mouth")
 
 
 @pytest.mark.parametrize(("center", "side"), [((450, 330), 300), ((20, 10), 400), ((590, 470), 500)])

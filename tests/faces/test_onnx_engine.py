@@ -11,8 +11,9 @@ from likeness.errors import ConfigError, FaceError, NoFaceError, ResourceError, 
 from likeness.faces.engines import onnx_engine
 from likeness.faces.engines import registry as choose
 from likeness.faces.engines.onnx_engine import CHIP_POINTS, OnnxEngine
+from likeness.faces.geometry import align
 
-NAMES = tuple(onnx_engine.PARTS)
+NAMES = tuple(onnx_engine.ENGINE_SPECS)
 AT = CHIP_POINTS + np.array([60, 40])
 """Landmarks with which a chip is the part of the picture from (60, 40) on."""
 
@@ -21,7 +22,7 @@ AT = CHIP_POINTS + np.array([60, 40])
 def store(tmp_path_factory):
     """Where the weights of every engine lie, under their real names."""
     root = tmp_path_factory.mktemp("weights")
-    for parts in onnx_engine.PARTS.values():
+    for parts in onnx_engine.ENGINE_SPECS.values():
         for folder, _ in (parts.detector_file, parts.recognizer_file):
             (root / folder).mkdir(exist_ok=True)
         detector = root / "/".join(parts.detector_file)
@@ -47,7 +48,7 @@ def noise():
 
 
 def expected_embedding(name, chip):
-    count = 16 if onnx_engine.PARTS[name].embedding_width == 512 else 8
+    count = 16 if onnx_engine.ENGINE_SPECS[name].embedding_width == 512 else 8
     means = block_means(chip, count)
     return means if name == "open/sface" else (means - 127.5) / 127.5
 
@@ -113,9 +114,8 @@ def test_a_picture_becomes_a_face_with_an_engine_named(engine_of, portrait, monk
     assert face.box[0] == pytest.approx(10.5 * 32 - np.e * 16, abs=1e-2)
     assert abs(face.pose.roll_deg) < 1
     assert abs(face.pose.yaw_deg) < 1
-    eyes = faces.geometry.apply(faces.fit_similarity(face.landmarks, faces.EYE_CENTERS.template * 224), face.landmarks)[
-        :2
-    ]
+    to_crop = faces.fit_similarity(face.landmarks, faces.EYE_CENTERS.template * 224)
+    eyes = align.apply(to_crop, face.landmarks)[:2]
     assert np.abs(eyes[:, 1] - 0.4547 * 224).max() < 12
 
 
@@ -131,7 +131,7 @@ def test_a_picture_smaller_or_larger_than_the_detector_is_measured_in_its_own_pi
         assert (found.landmarks + 0.5) / (side / 640) - 0.5 == pytest.approx(own.landmarks, abs=0.6)
 
 
-def test_no_face_is_told_with_the_best_guess(engine_of):
+def test_no_face_is_reported_with_the_best_guess(engine_of):
     picture = np.zeros((640, 640, 3), np.uint8)
     picture[256:288, 320:352] = (0, 0, 160)
     with pytest.raises(NoFaceError, match=r"0\.\d\d, at least 0\.50"):

@@ -6,7 +6,7 @@ import pytest
 from likeness.errors import FaceError
 from likeness.faces import EYE_CENTERS, EYE_CORNERS
 from likeness.faces.geometry.proportions import measure_landmarks, measure_mask, skin_mask
-from likeness.puppets import IDENTITY_NUMBERS, Person, sample_image, sample_person
+from likeness.puppets import IDENTITY_NUMBERS, PuppetPerson, sample_image, sample_person
 
 STEPS = (-3.0, 0.0, 3.0)
 
@@ -16,7 +16,7 @@ def pictures(number: str):
     for step in STEPS:
         numbers = person.numbers.copy()
         numbers[IDENTITY_NUMBERS.index(number)] += step
-        yield sample_image(51, person=Person(person.group, numbers), size_px=96, zoom=1.0)
+        yield sample_image(51, person=PuppetPerson(person.group, numbers), size_px=96, zoom=1.0)
 
 
 @pytest.mark.parametrize("number", ["nose_length", "eye_spacing"])

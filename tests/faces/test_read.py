@@ -47,7 +47,7 @@ def test_pick_counts_from_the_left(pair):
         faces.read_face(pair, pick=3)
 
 
-def test_a_face_that_is_too_small_is_told_from_none(photograph):
+def test_a_too_small_face_is_distinguished_from_none(photograph):
     with pytest.raises(SmallFaceError, match="at least 40 px"):
         faces.read_face(media.resize(photograph, 150, 150))
     with pytest.raises(NoFaceError, match="looks towards the camera"):
@@ -93,7 +93,7 @@ def test_another_engine_can_join(photograph):
         """Knows one face and where it is."""
 
         name, embedding_width, threshold, min_score = "oracle", 2, 0.1, 0.5
-        metric, layout, searches = "distance", faces.EYE_CORNERS, (faces.Search(1024, most=1.0),)
+        metric, layout, detection_passes = "distance", faces.EYE_CORNERS, (faces.DetectionPass(1024, max_scale=1.0),)
 
         def detect(self, picture):
             side = picture.shape[0]

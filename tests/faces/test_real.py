@@ -28,7 +28,7 @@ def test_nearly_every_photograph_has_one_face(people):
     assert sum(map(len, people.values())) >= 39
 
 
-def test_people_are_told_apart_at_the_calibrated_threshold(people):
+def test_people_are_distinguished_at_the_calibrated_threshold(people):
     labelled = [(name, face) for name, photographs in people.items() for face in photographs]
     pairs = [(a == b, faces.compare(x, y)) for (a, x), (b, y) in combinations(labelled, 2)]
     same = np.array([pair.distance for is_same, pair in pairs if is_same])

@@ -35,7 +35,7 @@ def test_choice_ends_early_where_nothing_differs_and_prefers_the_sharper_of_equa
     assert choose_views(poses, min_difference_deg=4.0, sharpness=[1, 1, 1, 2, 1]) == [0, 3]
     assert choose_views(poses, min_difference_deg=2.0)[:3] == [0, 2, 4]
     assert choose_views([]) == []
-    with pytest.raises(ConfigError, match="1 or more"):
+    with pytest.raises(ConfigError, match="at least 1"):
         choose_views(poses, 0)
 
 

@@ -66,7 +66,7 @@ def test_a_turned_head_is_found(photograph, face, angle_deg):
     ],
     ids=["mask", "on its side", "upside down", "turned 75", "painted over"],
 )
-def test_no_patch_of_background_stands_for_a_face_that_is_not_seen(photograph, spoil):
+def test_background_is_not_detected_in_place_of_a_hidden_face(photograph, spoil):
     """The face is found, or nothing is."""
     picture = np.ascontiguousarray(spoil(photograph))
     assert not faces.find_faces(picture)

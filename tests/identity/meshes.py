@@ -5,7 +5,8 @@ import numpy as np
 
 def sphere(levels=2):
     """Unit sphere, triangles counter-clockwise from outside: 6, 18, 66, 258 vertices."""
-    points = [np.array(point, float) for point in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))]  # fmt: skip
+    corners = ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))
+    points = [np.array(point, float) for point in corners]
     faces = [(0, 2, 4), (2, 1, 4), (1, 3, 4), (3, 0, 4), (2, 0, 5), (1, 2, 5), (3, 1, 5), (0, 3, 5)]
     for _ in range(levels):
         middles = {}

@@ -188,7 +188,7 @@ def test_the_embedding_enters_raw(encoder):
 
 def test_embeddings_of_another_engine_are_refused(encoder):
     pixels, _ = people()
-    with pytest.raises(ConfigError, match="engine `insightface`"):
+    with pytest.raises(ConfigError, match="engine `research`"):
         encoder(pixels, torch.randn(2, 3, 128))
 
 

@@ -4,7 +4,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from likeness.errors import PromptError
-from likeness.identity.prompt import check_fits, split_prompt, tokenize_clean, tokenize_prompts
+from likeness.identity.prompt import check_prompt_length, split_prompt, tokenize_prompts, tokenize_without_trigger
 
 WORDS = ["a", "woman", "elderly", "police", "man", "waves", "reading", "at", "the", "camera"]
 
@@ -124,24 +124,24 @@ def test_too_long_prompt_counts_the_copies(tokenizer):
 def test_a_text_that_does_not_fit_is_refused_with_what_does(caplog):
     tokenizer = word_level()
     tokenizer.model_max_length = 6
-    check_fits("a woman waves at the", tokenizer, max_length=6)
+    check_prompt_length("a woman waves at the", tokenizer, max_length=6)
     with pytest.raises(PromptError, match="negative prompt takes 9 tokens; at most 6 fit") as caught:
-        check_fits("a woman, the camera, reading at", tokenizer, max_length=6, what="negative prompt")
+        check_prompt_length("a woman, the camera, reading at", tokenizer, max_length=6, what="negative prompt")
     assert str(caught.value).endswith('This much fits: "a woman"')
     with pytest.raises(PromptError, match="at most 6 fit"):
-        tokenize_clean(["a woman waves at the camera"], tokenizer, max_length=6)
+        tokenize_without_trigger(["a woman waves at the camera"], tokenizer, max_length=6)
     assert not caplog.records  # The tokenizer's own warning would speak of indexing errors.
 
 
 def test_two_people_are_bound_to_their_own_words():
     prompt = "a man img1 waves at the woman img2, reading"
     tokens = tokenize_prompts([prompt], word_level(), num_copies=[2, 3], max_length=16)
-    assert tokens.whose[0].tolist() == [0, 1, 1, 0, 0, 0, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]
+    assert tokens.person_index[0].tolist() == [0, 1, 1, 0, 0, 0, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0]
     assert word_level().convert_ids_to_tokens(tokens.ids[0, :12].tolist()) == [
         "a", "man", "man", "waves", "at", "the", "woman", "woman", "woman", ",", "reading", "</s>",
     ]  # fmt: skip
     swapped = tokenize_prompts(["a woman img2 waves at the man img1"], word_level(), num_copies=[1, 1], max_length=9)
-    assert swapped.whose[0].tolist() == [0, 2, 0, 0, 0, 1, 0, 0, 0]
+    assert swapped.person_index[0].tolist() == [0, 2, 0, 0, 0, 1, 0, 0, 0]
 
 
 @pytest.mark.parametrize("make", [sentencepiece_like, word_level])
@@ -166,7 +166,7 @@ def test_a_sentence_of_two_is_tokenized_as_without_triggers(make):
         ("a man waves", r"lacks the trigger word"),
     ],
 )
-def test_numbers_that_do_not_fit_are_told(prompt, message):
+def test_numbers_that_do_not_fit_are_reported(prompt, message):
     with pytest.raises(PromptError, match=message):
         tokenize_prompts([prompt], word_level(), num_copies=[1, 1], max_length=24)
 

@@ -9,21 +9,21 @@ from likeness.identity.face_shape.proportions import face_width, is_face, measur
 from likeness.identity.face_shape.puppet import PuppetShape
 from likeness.identity.face_shape.sliders import (
     SHAPE_NUMBERS,
+    EditedShapeSource,
     FaceShape,
-    MovedShape,
     derive_directions,
     directions,
 )
-from likeness.puppets import IDENTITY_NUMBERS, Person, sample_person
-from likeness.puppets.shape import build_head
+from likeness.puppets import IDENTITY_NUMBERS, PuppetPerson, sample_person
+from likeness.puppets.people.shape import build_head
 
 STEPS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 
 
-def changed(person: Person, number: str, deviations: float) -> np.ndarray:
+def changed(person: PuppetPerson, number: str, deviations: float) -> np.ndarray:
     numbers = person.numbers.copy()
     numbers[IDENTITY_NUMBERS.index(number)] += deviations
-    return build_head(Person(person.group, numbers)).vertices
+    return build_head(PuppetPerson(person.group, numbers)).vertices
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +68,10 @@ def test_more_than_three_deviations_are_refused():
 
 def test_a_source_is_moved_and_another_topology_refused(heads):
     source = PuppetShape(901)
-    assert np.array_equal(MovedShape(source, FaceShape(chin=2))([]), FaceShape(chin=2).move(heads[0]))
+    assert np.array_equal(EditedShapeSource(source, FaceShape(chin=2))([]), FaceShape(chin=2).move(heads[0]))
     source.topology = "flame"
     with pytest.raises(ConfigError, match="puppets' topology"):
-        MovedShape(source, FaceShape(chin=2))
+        EditedShapeSource(source, FaceShape(chin=2))
     with pytest.raises(ConfigError, match=r"\(5, 3\)"):
         measure(np.zeros((5, 3)))
 

@@ -17,12 +17,12 @@ from likeness.identity.face_shape.beside import BesideShape, find_vertices
 from likeness.identity.face_shape.flame import FlameShape
 from likeness.identity.face_shape.learned import LearnedShape
 from likeness.identity.face_shape.mean_head import CENTER_M, JOINT_M, PITCH_DEG, MeanHeadShape
-from likeness.identity.face_shape.mediapipe import ANCHORS, MediaPipeShape, fit_space_similarity, remove_pose
+from likeness.identity.face_shape.mediapipe import ANCHORS, MediaPipeShape, fit_similarity_3d, remove_pose
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.face_shape.puppet import PuppetShape
 from likeness.identity.mesh.published_mesh import read_template
 from likeness.puppets import sample_person
-from likeness.puppets.shape import build_head
+from likeness.puppets.people.shape import build_head
 from likeness.records import Pose
 
 
@@ -74,7 +74,7 @@ def test_views_are_averaged():
     assert np.allclose(network.read(crops[:1]), each[0], atol=1e-5)
 
 
-def test_a_saved_network_reads_the_same_and_a_damaged_one_is_told(tmp_path):
+def test_a_saved_network_reads_the_same_and_a_damaged_one_is_reported(tmp_path):
     network = small_network()
     network.save(tmp_path)
     crops = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
@@ -95,7 +95,7 @@ def test_what_ships_fits_the_puppets_and_two_megabytes(face_of):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 2e6
 
 
-def test_unknown_sources_are_told():
+def test_unknown_sources_are_reported():
     with pytest.raises(ConfigError, match="Did you mean `learned`"):
         load_source("lerned")
     with pytest.raises(ConfigError, match="puppet:7"):
@@ -109,7 +109,7 @@ def test_unknown_sources_are_told():
 
 @pytest.fixture
 def mediapipe(monkeypatch):
-    """A stand-in that sees what it is told to."""
+    """A fake MediaPipe with fixed results."""
 
     class Mesh:
         seen: list[np.ndarray] = []  # noqa: RUF012
@@ -146,11 +146,11 @@ def random_turn(random: np.random.Generator) -> np.ndarray:
 def test_a_similarity_in_space_is_found_again():
     random = np.random.default_rng(0)
     points, turn, shift = random.normal(size=(7, 3)), random_turn(random), random.normal(size=3)
-    scale, found, moved = fit_space_similarity(points, 1.7 * points @ turn.T + shift)
+    scale, found, moved = fit_similarity_3d(points, 1.7 * points @ turn.T + shift)
     assert scale == pytest.approx(1.7)
     assert np.allclose(found, turn)
     assert np.allclose(moved, shift)
-    mirrored = fit_space_similarity(points, points * (-1, 1, 1))[1]
+    mirrored = fit_similarity_3d(points, points * (-1, 1, 1))[1]
     assert np.linalg.det(mirrored) == pytest.approx(1)
 
 
@@ -302,7 +302,7 @@ def test_a_pickle_that_runs_code_is_refused(home, tmp_path):
 
 
 @pytest.mark.usefixtures("home")
-def test_what_is_missing_of_flame_is_told(tmp_path, vertices):
+def test_what_is_missing_of_flame_is_reported(tmp_path, vertices):
     with pytest.raises(WeightsError, match=r"No file was named.*5,023 vertices.*flame\.is\.tue\.mpg\.de"):
         load_source("flame")
     np.save(tmp_path / "me.npy", np.zeros(10))
@@ -391,7 +391,7 @@ def test_the_mean_head_is_that_of_the_published_mesh(tmp_path, vertices):
     assert np.array_equal(read_template(path), vertices)
     for content in ({"vertices": []}, {"vertices": [np.zeros(3)]}, 5):
         path.write_bytes(pickle.dumps(content))
-        with pytest.raises(WeightsError, match="Bring it again"):
+        with pytest.raises(WeightsError, match="Fetch it again"):
             read_template(path)
 
 

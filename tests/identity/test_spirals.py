@@ -6,7 +6,7 @@ from meshes import sheet, sphere
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.mesh.decimation import decimate
-from likeness.identity.mesh.spirals import MeshTopology, place_on_surface, spiral_sequences
+from likeness.identity.mesh.spirals import MeshTopology, project_to_surface, spiral_sequences
 
 
 def neighbors_of(triangles, vertex):
@@ -80,7 +80,7 @@ def test_quadric_decimation_keeps_what_sticks_out():
 def test_upsampling_weights_are_the_nearest_points_by_brute_force():
     vertices, triangles = sphere(1)
     points = np.random.default_rng(0).normal(size=(20, 3))
-    indices, weights = place_on_surface(points, vertices, triangles)
+    indices, weights = project_to_surface(points, vertices, triangles)
     assert weights.min() >= 0
     assert weights.sum(axis=1) == pytest.approx(np.ones(20))
     found = np.linalg.norm(points - (vertices[indices] * weights[..., None]).sum(axis=1), axis=1)

@@ -5,12 +5,12 @@ from PIL import Image
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError
-from likeness.identity.encoders.vit import CLIP_MEAN, CLIP_STD, ClipFeatures, SmallFeatures, resize
+from likeness.identity.encoders.vit import CLIP_MEAN, CLIP_STD, ClipVisionEncoder, SmallVisionTransformer, resize
 
 
 def test_small_features_are_the_outputs_of_the_last_two_blocks():
     torch.manual_seed(0)
-    vit = SmallFeatures(16, depth=3, num_heads=2, image_size_px=16, patch_size_px=8)
+    vit = SmallVisionTransformer(16, depth=3, num_heads=2, image_size_px=16, patch_size_px=8)
     pixels = torch.rand(2, 3, 16, 16) * 2 - 1
     dense = vit(pixels)
     assert dense.last.shape == dense.penultimate.shape == (2, 5, 16)
@@ -18,23 +18,23 @@ def test_small_features_are_the_outputs_of_the_last_two_blocks():
 
 
 def test_a_stem_halves_the_picture_once_for_each_width_or_is_refused():
-    vit = SmallFeatures(16, depth=2, num_heads=2, image_size_px=32, patch_size_px=8, stem_widths=(4, 8, 8))
+    vit = SmallVisionTransformer(16, depth=2, num_heads=2, image_size_px=32, patch_size_px=8, stem_widths=(4, 8, 8))
     pixels = torch.rand(2, 3, 32, 32)
     assert vit(pixels).last.shape == (2, 1 + 4 * 4, 16)
     assert vit.patch_embed(pixels).shape == (2, 16, 4, 4)
     with pytest.raises(ConfigError, match="patches of 4 px, not of 8"):
-        SmallFeatures(16, depth=2, num_heads=2, image_size_px=32, patch_size_px=8, stem_widths=(4, 8))
+        SmallVisionTransformer(16, depth=2, num_heads=2, image_size_px=32, patch_size_px=8, stem_widths=(4, 8))
 
 
 def test_small_features_take_any_picture_size():
-    vit = SmallFeatures(16, depth=2, num_heads=2, image_size_px=16, patch_size_px=8)
+    vit = SmallVisionTransformer(16, depth=2, num_heads=2, image_size_px=16, patch_size_px=8)
     flat = torch.full((1, 3, 50, 50), 0.5)
     assert_close(vit(flat).last, vit(torch.full((1, 3, 16, 16), 0.5)).last)
 
 
 def test_clip_features_match_transformers_hidden_states():
     torch.manual_seed(0)
-    clip = ClipFeatures(16, depth=3, num_heads=2, image_size_px=28, patch_size_px=14).eval()
+    clip = ClipVisionEncoder(16, depth=3, num_heads=2, image_size_px=28, patch_size_px=14).eval()
     pixels = torch.rand(1, 3, 28, 28) * 2 - 1
     mean, std = torch.tensor(CLIP_MEAN)[:, None, None], torch.tensor(CLIP_STD)[:, None, None]
     hidden = clip.model(pixel_values=((pixels + 1) / 2 - mean) / std, output_hidden_states=True).hidden_states

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from likeness.adapters.blocks.fantasy_id import InjectionLayer
 from likeness.errors import ConfigError, PromptError
 from likeness.identity.mesh.spirals import MeshTopology
-from likeness.identity.reference import stack_heads
+from likeness.identity.reference import stack_head_crops
 from likeness.methods.fantasy_id import FantasyID, FantasyIdentity
 
 SMALL = {
@@ -430,12 +430,12 @@ def test_an_encoder_of_more_pixels_than_the_crop_reads_the_large_crop():
     plain = make_face(0)
     detailed = dataclasses.replace(make_face(1), detail=large)
     side = plain.crop.shape[0]
-    assert np.array_equal(stack_heads([plain, detailed], side)[1], detailed.crop)
-    both = stack_heads([plain, detailed], side + 1)
+    assert np.array_equal(stack_head_crops([plain, detailed], side)[1], detailed.crop)
+    both = stack_head_crops([plain, detailed], side + 1)
     assert both.shape == (2, 512, 512, 3)
     assert np.array_equal(both[1], large)
     assert abs(both[0].mean() - plain.crop.mean()) < 2  # The other is its small crop, enlarged.
-    assert stack_heads([plain], side + 1).shape == (1, side, side, 3)
+    assert stack_head_crops([plain], side + 1).shape == (1, side, side, 3)
 
 
 def test_the_large_crop_reaches_the_encoder(pipe, topology):

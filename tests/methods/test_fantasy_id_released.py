@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError, WeightsError
-from likeness.identity.mesh.halfedges import walked_rings
+from likeness.identity.mesh.halfedges import openmesh_rings
 from likeness.identity.mesh.published_mesh import read_mesh
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.fantasy_id import FantasyID
@@ -141,8 +141,8 @@ def test_spirals_are_those_that_openmesh_walks(mesh, golden):
 
 def test_a_triangle_that_would_make_the_surface_branch_is_left_out():
     triangles = np.array([[0, 1, 2], [1, 0, 3], [0, 1, 4]])
-    assert walked_rings(5, triangles)[4] == []
-    assert sorted(walked_rings(5, triangles)[0]) == [1, 2, 3]
+    assert openmesh_rings(5, triangles)[4] == []
+    assert sorted(openmesh_rings(5, triangles)[0]) == [1, 2, 3]
 
 
 def test_a_mesh_file_that_wants_to_run_code_is_refused(tmp_path):

@@ -13,9 +13,9 @@ from likeness.puppets import (
     sample_image,
     sample_person,
 )
-from likeness.puppets.captions import describe, describe_pair, vocabulary
 from likeness.puppets.rendering.maps import CHANNELS, PARTS
-from likeness.puppets.scene import GARMENTS
+from likeness.puppets.scenes.captions import describe, describe_pair, vocabulary
+from likeness.puppets.scenes.setting import GARMENTS
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 
 from likeness.puppets.rendering.mesh import ellipsoid, head_topology, join, tube
-from likeness.puppets.rendering.raster import hair_inside, hair_inside_each, vertex_normals
+from likeness.puppets.rendering.raster import hair_depths, hair_inside, vertex_normals
 
 
 def edges(triangles):
@@ -37,4 +37,4 @@ def test_joined_meshes_keep_their_triangles():
 def test_hair_of_many_points_is_the_hair_of_each():
     points = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     line = np.array([0.6, 0.5, 0.0, -0.4, 0.5, 0.2, 0.5, 1.0], dtype=np.float32)
-    assert np.allclose(hair_inside_each(points, line), [hair_inside(*point, line) for point in points], atol=1e-5)
+    assert np.allclose(hair_depths(points, line), [hair_inside(*point, line) for point in points], atol=1e-5)

@@ -8,7 +8,7 @@ import torch
 
 from likeness.methods.fantasy_id import FantasyID
 from likeness.puppets import sample_person
-from likeness.puppets.anatomy import SHAPE_NUMBERS
+from likeness.puppets.people.anatomy import SHAPE_NUMBERS
 from likeness.training.data.datasets import Shards
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PEOPLE_SEED, PuppetSettings

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from likeness.adapters.blocks.attention import FaceAddedAttnProcessor
 from likeness.errors import ConfigError
-from likeness.identity.encoders.recognizer import Recognizer, contrast
+from likeness.identity.encoders.recognizer import Recognizer, contrastive_loss
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training.base.transformer import Denoiser
 from likeness.training.data.datasets import Shards
@@ -198,8 +198,8 @@ def test_contrast_is_the_chance_of_the_right_person_written_as_loops():
     for row in range(3):
         weights = [float(torch.cosine_similarity(found[row], one, dim=0) / 0.1) for one in told]
         expected -= (weights[row] - float(np.log(np.sum(np.exp(weights))))) / 3
-    assert float(contrast(found, told)) == pytest.approx(expected)
-    assert float(contrast(10 * told, told)) < 0.05 < np.log(3) < float(contrast(-told, told))
+    assert float(contrastive_loss(found, told)) == pytest.approx(expected)
+    assert float(contrastive_loss(10 * told, told)) < 0.05 < np.log(3) < float(contrastive_loss(-told, told))
 
 
 def test_the_others_of_a_step_count_in_the_identity_loss_where_that_is_asked_for(parts):

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.encoders.recognizer import Recognizer
-from likeness.identity.encoders.vit import SmallFeatures
+from likeness.identity.encoders.vit import SmallVisionTransformer
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training import recipes
@@ -44,7 +44,7 @@ def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
 
 def test_a_stem_begins_as_a_recognizers_convolutions_or_is_refused(tmp_path):
     def build(widths, patch_size_px):
-        return SmallFeatures(
+        return SmallVisionTransformer(
             16, depth=1, num_heads=2, image_size_px=32, patch_size_px=patch_size_px, stem_widths=widths
         )
 

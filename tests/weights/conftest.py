@@ -1,4 +1,4 @@
-"""A hub on this machine: files, the list of them, ranges, and connections that break when they are told to."""
+"""A local hub: files, their listing, range requests, and connections that break on demand."""
 
 import hashlib
 import json

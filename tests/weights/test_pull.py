@@ -42,12 +42,12 @@ def one_file(hub, register):
 
 @pytest.mark.usefixtures("one_file")
 def test_pulled_weights_are_located_and_verified():
-    heard = []
-    pull("some", on_progress=lambda *told: heard.append(told))
+    calls = []
+    pull("some", on_progress=lambda *args: calls.append(args))
     path = weights.locate("some")
     assert path == weights.home() / "models" / "some" / "a.onnx"
     assert path.read_bytes() == CONTENT
-    assert heard[-1] == ("a.onnx", len(CONTENT), len(CONTENT))
+    assert calls[-1] == ("a.onnx", len(CONTENT), len(CONTENT))
     assert weights.verify("some").preset == "open"
 
 
@@ -67,7 +67,7 @@ def test_what_is_whole_is_not_fetched_again(one_file):
 def test_a_cut_connection_goes_on_where_it_broke(one_file, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     one_file.cut_after_bytes = [4000]
-    with pytest.raises(WeightsError, match="the same command goes on from there"):
+    with pytest.raises(WeightsError, match="the same command resumes them"):
         pull("some")
     with pytest.raises(WeightsError, match="is missing"):
         weights.locate("some")
@@ -96,7 +96,7 @@ def test_a_server_without_ranges_sends_the_whole_file(one_file, monkeypatch):
 
 def test_an_altered_byte_is_refused_and_thrown_away(one_file):
     one_file.files["a.onnx"] = b"\xff" + CONTENT[1:]
-    with pytest.raises(WeightsError, match=r"SHA-256 differs.*thrown away"):
+    with pytest.raises(WeightsError, match=r"SHA-256 differs.*deleted"):
         pull("some")
     assert not [path for path in (weights.home() / "models" / "some").iterdir() if path.is_file()]
     one_file.files["a.onnx"] = CONTENT
@@ -141,7 +141,7 @@ INDEX = json.dumps({"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors
 
 @pytest.fixture
 def repository(hub, register):
-    """A sharded model, of which the table knows the config alone."""
+    """A sharded model with only its config in the table."""
     hub.files = {
         "config.json": b"{}",
         "part/m.safetensors.index.json": INDEX,
@@ -197,7 +197,7 @@ def test_a_lost_shard_is_missed():
         weights.locate("some")
 
 
-def test_a_repository_without_a_needed_file_is_told(repository):
+def test_a_repository_without_a_needed_file_is_reported(repository):
     del repository.files["config.json"]
     with pytest.raises(WeightsError, match=r"org/model@main has no config.json"):
         pull("some")

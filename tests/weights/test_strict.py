@@ -29,7 +29,7 @@ def test_all_that_is_wrong_is_in_one_error():
     with pytest.raises(WeightsError) as caught:
         refuse_differences(shapes_of(STATE), found, what="This", remedy="Do that.", altered=["scale"])
     assert str(caught.value).splitlines() == [
-        "This does not hold the tensors that it must:",
+        "This does not hold the expected tensors:",
         "  missing (1): b.weight",
         "  extra (1): c.weight",
         "  misshapen (1): a.weight is 3x2 instead of 2x3",

@@ -55,14 +55,14 @@ def damaged(header, data=b""):
         damaged({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)),
     ],
 )
-def test_a_damaged_header_is_told(tmp_path, content):
+def test_a_damaged_header_is_reported(tmp_path, content):
     (tmp_path / "x.safetensors").write_bytes(content)
     for read in (read_tensors, read_arrays):
         with pytest.raises(WeightsError, match=r"x\.safetensors"):
             read(tmp_path / "x.safetensors")
 
 
-def test_a_missing_file_and_a_folder_are_told(tmp_path):
+def test_a_missing_file_and_a_folder_are_reported(tmp_path):
     with pytest.raises(WeightsError, match="is missing"):
         read_tensors(tmp_path / "x.safetensors")
     with pytest.raises(WeightsError, match="no safetensors file"):
@@ -111,13 +111,13 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing", b"PK\x03\x04cut", b"version https://git-lfs"])
-def test_a_damaged_pickle_is_told(tmp_path, content):
+def test_a_damaged_pickle_is_reported(tmp_path, content):
     (tmp_path / "x.bin").write_bytes(content)
     with pytest.raises(WeightsError, match=r"x\.bin"):
         read_pickle(tmp_path / "x.bin")
 
 
-def test_a_cut_pickle_and_one_without_a_dictionary_are_told(tmp_path):
+def test_a_cut_pickle_and_one_without_a_dictionary_are_reported(tmp_path):
     torch.save(collections.OrderedDict(STATE), tmp_path / "x.bin")
     content = (tmp_path / "x.bin").read_bytes()
     for kept in (100, len(content) // 2, len(content) - 30):

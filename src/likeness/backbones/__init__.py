@@ -1,1 +1,1 @@
-"""The frozen video models, one file each."""
+"""CogVideoX as the frozen backbone: loading and checking pipelines, attention, the VAE's arithmetic, the tiny model."""

@@ -1,7 +1,6 @@
-"""Is a pipeline's folder whole? Judged from configs and safetensors headers, before memory is filled.
+"""Checks a pipeline folder from its configs and safetensors headers, before weights are loaded.
 
-diffusers and transformers fill a tensor that a file lacks with random numbers and a warning; a video of noise is a late
-way to learn of it.
+diffusers and transformers initialize missing tensors randomly with only a warning; here they are an error.
 """
 
 import json
@@ -20,14 +19,13 @@ from likeness.weights.strict import read_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import refuse_not_finite
 
 _SHARED = ("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weight")
-"""Two names of one tensor; a file may hold either or both."""
-
+"""Two names of one shared tensor; a file may contain either or both."""
 
 PARTS = ("transformer", "vae", "text_encoder")
 
 
 def build_empty(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, nn.Module]:
-    """Transformer, VAE and text encoder as their configs describe them, without memory for their weights.
+    """Build transformer, VAE and text encoder from their configs on the meta device.
 
     Raises:
         WeightsError: A config is missing or describes another architecture.
@@ -50,11 +48,11 @@ def build_empty(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, nn.Modu
 
 
 def check_pipeline(folder: Path, *, parts: Sequence[str] = PARTS) -> None:
-    """Compare every tensor in a CogVideoX folder, in one file or in shards, with what its configs ask for.
+    """Compare all tensors in a CogVideoX folder, in single files or shards, with its configs.
 
     Args:
         folder: A diffusers folder.
-        parts: Those that are looked at.
+        parts: Subfolders to check.
 
     Raises:
         WeightsError: A file is missing or damaged, or tensors are missing, extra or misshapen; all are listed.
@@ -71,12 +69,12 @@ def check_pipeline(folder: Path, *, parts: Sequence[str] = PARTS) -> None:
         found,
         what=f"The pipeline at {folder}",
         optional=optional,
-        remedy="Copy it again, or bring it with `likeness models pull`.",
+        remedy="Copy it again, or fetch it with `likeness models pull`.",
     )
 
 
 def refuse_other_pipelines(folder: Path) -> None:
-    """Stop where a diffusers folder holds another pipeline than CogVideoX's from text, whose parts may load all the same.
+    """Refuse a diffusers folder of another pipeline than `CogVideoXPipeline`; its parts might load without an error.
 
     Raises:
         WeightsError: `model_index.json` cannot be read or names another class.
@@ -94,7 +92,7 @@ def refuse_other_pipelines(folder: Path) -> None:
 
 
 def refuse_not_finite_parts(pipeline: Any, source: str | Path, parts: Sequence[str] = PARTS) -> None:
-    """Stop where a weight of a loaded pipeline is infinite or NaN.
+    """Refuse a loaded pipeline with infinite or NaN weights.
 
     Raises:
         WeightsError: The names of the tensors are listed.
@@ -104,10 +102,10 @@ def refuse_not_finite_parts(pipeline: Any, source: str | Path, parts: Sequence[s
 
 
 def refuse_frames(transformer: Any, frames: int) -> None:
-    """Stop where a transformer with learned positions is asked for frames that it has no positions for.
+    """Refuse a number of frames for which a transformer with learned positions has none.
 
-    CogVideoX-5B-I2V has learned positions for `sample_frames` frames. For any other number diffusers puts sine positions
-    in their place without a word, which the weights were not trained on.
+    CogVideoX-5B-I2V has learned positions for `sample_frames` frames. For any other number diffusers silently uses
+    sine positions, on which the weights were not trained.
 
     Raises:
         ConfigError: `frames` is not `sample_frames`.
@@ -116,7 +114,7 @@ def refuse_frames(transformer: Any, frames: int) -> None:
     if config.get("use_learned_positional_embeddings") and frames != config["sample_frames"]:
         raise ConfigError(
             f"{frames} frames were asked for, and this backbone has learned positions for {config['sample_frames']} "
-            f"frames alone (CogVideoX-5B-I2V). Use `--frames {config['sample_frames']}`."
+            f"frames only (CogVideoX-5B-I2V). Use `--frames {config['sample_frames']}`."
         )
 
 

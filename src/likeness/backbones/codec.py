@@ -1,10 +1,9 @@
-"""The CogVideoX VAE's arithmetic, laid out so that a CPU trains it quickly. It holds no weights and saves nothing.
+"""The forward passes of the CogVideoX VAE, rewritten for fast training on a CPU. It has no weights of its own.
 
-The functions read the modules of a stock `AutoencoderKLCogVideoX` and compute what its `encode` and `decode` compute
-(tests hold them side by side), with three differences that cost no accuracy: weights stay float32 and are cast where
-they are used, so activations may be bfloat16; group norms run in float32; a single picture goes through 2-D
-convolutions. A causal 3-D convolution pads a picture with itself, so on one frame it *is* the 2-D convolution whose
-kernel is the 3-D one summed over time.
+The functions read the modules of a stock `AutoencoderKLCogVideoX` and give the results of its `encode` and `decode`
+(parity is tested), with three differences: weights stay float32 and are cast at use, so activations may be bfloat16;
+group norms run in float32; a single frame goes through 2-D convolutions. A causal 3-D convolution pads the first
+frame with itself, so on one frame it equals the 2-D convolution with the kernel summed over time.
 """
 
 from collections.abc import Iterator
@@ -15,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Cache = dict[nn.Module, Tensor]
-Vae = Any  # AutoencoderKLCogVideoX; diffusers does not type the parts that are read here.
+Vae = Any  # AutoencoderKLCogVideoX; diffusers does not type the attributes in use here.
 
 
 def encode(vae: Vae, frames: Tensor, *, last_tap_only: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and log-variance of the latents, chunk by chunk as the stock encoder walks.
+    """Mean and log-variance of the latents, in the chunks of the stock encoder.
 
     Shapes:
         frames: (batch, channels, frames, height, width), the order of this VAE, in [-1, 1]
@@ -35,7 +34,7 @@ def encode(vae: Vae, frames: Tensor, *, last_tap_only: bool = False) -> tuple[Te
 
 
 def decode(vae: Vae, latents: Tensor, *, last_tap_only: bool = False) -> Tensor:
-    """Frames of unscaled latents, chunk by chunk as the stock decoder walks."""
+    """Frames of unscaled latents, in the chunks of the stock decoder."""
     cache: Cache = {}
     chunks = [
         _decode_chunk(vae, chunk, cache, last_tap_only)
@@ -45,10 +44,10 @@ def decode(vae: Vae, latents: Tensor, *, last_tap_only: bool = False) -> Tensor:
 
 
 def leave_only_last_tap(vae: Vae) -> None:
-    """Move every 3-D kernel's sum over time into its last tap, the one that sees the present frame.
+    """Move every 3-D kernel's sum over time into its last tap, the one of the current frame.
 
-    A picture comes out as before, and a clip is coded frame by frame: where training on pictures starts, and a
-    good place for training on clips to go on from.
+    The result for a single frame is unchanged, and a clip is coded frame by frame: a good initialization for training
+    on images and then on clips.
     """
     with torch.no_grad():
         for module in vae.modules():
@@ -59,7 +58,7 @@ def leave_only_last_tap(vae: Vae) -> None:
 
 
 def _chunks(frames: Tensor, size: int, count: int) -> Iterator[Tensor]:
-    """The stock walk: chunks of `size` frames, the first longer by the remainder."""
+    """The chunks of the stock VAE: `size` frames each, the first longer by the remainder."""
     number, rest = max(count // size, 1), count % size if count >= size else 0
     if count < size:
         yield frames
@@ -96,7 +95,7 @@ def _decode_chunk(vae: Vae, latents: Tensor, cache: Cache, last: bool) -> Tensor
 
 
 def _convolve(module: Any, hidden: Tensor, cache: Cache, last: bool) -> Tensor:
-    """A causal convolution: it sees the two frames before its own, or the first one repeated."""
+    """A causal convolution over the current and the two previous frames; the first frame is repeated."""
     layer = getattr(module, "conv", module)
     weight, bias = layer.weight.to(hidden.dtype), layer.bias.to(hidden.dtype)
     taps, margin = weight.shape[2], weight.shape[3] // 2
@@ -121,10 +120,10 @@ def _normalize(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
 
 
 def _modulate(norm: Any, hidden: Tensor, latents: Tensor) -> Tensor:
-    """The decoder's norm: scale and shift come from the latents, by 1x1 convolutions.
+    """The decoder's norm: scale and shift are 1x1 convolutions of the latents.
 
-    The stock layer enlarges the latents and then convolves; a 1x1 convolution commutes with repeating pixels, so it
-    is done while they are small.
+    The stock layer upsamples the latents before the convolution; a 1x1 convolution commutes with nearest upsampling,
+    so it is done first, on small tensors.
     """
     scale, shift = (_convolve(layer, latents, {}, False) for layer in (norm.conv_y, norm.conv_b))
     return torch.addcmul(_repeat(shift, hidden), _normalize(norm.norm_layer, hidden), _repeat(scale, hidden))

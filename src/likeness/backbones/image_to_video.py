@@ -1,6 +1,6 @@
-"""CogVideoX's image-to-video pipeline around a transformer that was loaded elsewhere: the base of the released FantasyID.
+"""Loads CogVideoX's image-to-video pipeline around a given transformer: the base of the released FantasyID.
 
-Parts are loaded one by one and not through `model_index.json`, which names classes of the publisher's own.
+Parts are loaded separately, because the published `model_index.json` names the publisher's own classes.
 """
 
 from pathlib import Path
@@ -23,28 +23,29 @@ from likeness.errors import WeightsError
 def load_image_pipeline(
     folder: Path, transformer: CogVideoXTransformer3DModel, *, dtype: torch.dtype
 ) -> CogVideoXImageToVideoPipeline:
-    """Load what a pipeline needs beside its transformer. The scheduler is CogVideoX's DPM solver.
+    """Load all parts of the pipeline except the transformer; the scheduler is CogVideoX's DPM solver.
 
     Raises:
         WeightsError: A part is missing or damaged, or its tensors are not those of its config.
     """
     check_pipeline(folder, parts=("vae", "text_encoder"))
     tokenizer = load_tokenizer(folder / "tokenizer")
-    # What is checked is a folder; no name reaches the network.
-    here: dict[str, Any] = {"local_files_only": True}
+    # Never ask the network.
+    local: dict[str, Any] = {"local_files_only": True}
     try:
         with quiet_loading():
-            scheduler: Any = CogVideoXDPMScheduler.from_pretrained(folder / "scheduler", **here)
+            scheduler: Any = CogVideoXDPMScheduler.from_pretrained(folder / "scheduler", **local)
             pipeline = CogVideoXImageToVideoPipeline(
                 tokenizer=tokenizer,
-                text_encoder=T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **here),
-                vae=AutoencoderKLCogVideoX.from_pretrained(folder / "vae", torch_dtype=dtype, **here),
+                text_encoder=T5EncoderModel.from_pretrained(folder / "text_encoder", dtype=dtype, **local),
+                vae=AutoencoderKLCogVideoX.from_pretrained(folder / "vae", torch_dtype=dtype, **local),
                 transformer=transformer,
                 scheduler=scheduler,
             )
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(
-            f"{folder} holds no whole CogVideoX image-to-video pipeline: {error} Bring it again with `likeness models pull`."
+            f"{folder} holds no whole CogVideoX image-to-video pipeline: {error} "
+            "Fetch it again with `likeness models pull`."
         ) from error
     refuse_not_finite_parts(pipeline, folder, ("vae", "text_encoder"))
     return pipeline

@@ -1,4 +1,4 @@
-"""A stock diffusers pipeline from a folder or hub name, on the best device, without asking the network needlessly."""
+"""Loads a stock CogVideoX pipeline from a folder or by its hub name, offline if possible."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,15 +22,15 @@ _UNREADABLE = (OSError, ValueError, SafetensorError)
 def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool = True) -> CogVideoXPipeline:
     """Load a CogVideoX pipeline.
 
-    A folder is read from disk and nothing else is asked. A hub name is looked for among the downloads of before, and the
-    network is asked only for what is not whole there. A CPU computes in float32, because float16 is slow there. Not
-    `is_placed`, it waits in the machine's memory, in the dtype of `device`, for a plan of what goes where.
+    A folder is read from disk only. A hub name is looked up in the hub's local cache first; the network is used if
+    files are missing there. On a CPU the dtype is float32, because float16 is slow. Without `is_placed` the pipeline
+    stays in host memory, in the dtype of `device`, until a memory plan is applied.
 
     Raises:
-        WeightsError: The folder or hub name holds no such pipeline, or not exactly the tensors of its configs.
+        WeightsError: There is no such pipeline, or its tensors are not exactly those of its configs.
     """
-    place = choose_device(device)
-    dtype = choose_dtype("auto", place)
+    target = choose_device(device)
+    dtype = choose_dtype("auto", target)
     given: dict[str, Any] = {}
     if is_folder := (Path(source) / "model_index.json").is_file():
         refuse_other_pipelines(Path(source))
@@ -44,7 +44,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool =
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
     if is_placed:
-        pipeline = pipeline.to(place)
+        pipeline = pipeline.to(target)
     if is_folder:
         refuse_not_finite_parts(pipeline, source)
     return pipeline
@@ -61,14 +61,14 @@ def _load(source: str, dtype: torch.dtype, given: dict[str, Any]) -> CogVideoXPi
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Leave out the libraries' own progress bars while weights load, and bring them back as they were."""
-    doors: list[Any] = [
+    """Disable the progress bars of diffusers and transformers while weights load, then restore them."""
+    libraries: list[Any] = [
         library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()
     ]
-    for library in doors:
+    for library in libraries:
         library.disable_progress_bar()
     try:
         yield
     finally:
-        for library in doors:
+        for library in libraries:
             library.enable_progress_bar()

@@ -1,7 +1,7 @@
-"""Builds the tiny backbone: CogVideoX's own classes with small configurations, and nothing else.
+"""Builds the tiny backbone from CogVideoX's own classes with small configurations.
 
-`assemble` makes a stock pipeline, and `write` a folder that `diffusers.CogVideoXPipeline.from_pretrained` loads
-without this package.
+`assemble` builds a stock pipeline, and `save_pipeline` saves a folder that
+`diffusers.CogVideoXPipeline.from_pretrained` loads without this package.
 """
 
 import string
@@ -29,10 +29,10 @@ PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
 class VaeSettings(Settings):
-    """The VAE: 8 times smaller in space, 4 times in time, as CogVideoX's."""
+    """The VAE, with CogVideoX's compression: 8 times in space, 4 times in time."""
 
     widths: tuple[int, int, int, int] = (16, 32, 64, 96)
-    """Channels at full, half, quarter and eighth resolution. The first is what speed depends on."""
+    """Channels at full, half, quarter and eighth resolution. Speed depends on the first."""
     layers_per_block: int = 1
     """Residual layers at each resolution; the decoder has one more."""
     latent_channels: int = 16
@@ -49,11 +49,11 @@ class TransformerSettings(Settings):
     num_heads: int = 6
     """Attention heads of `head_width` channels each."""
     head_width: int = 32
-    """A multiple of 16: the rotary embedding divides it between time, height and width."""
+    """A multiple of 16, which the rotary embedding divides among time, height and width."""
     num_layers: int = 6
     """Blocks."""
     time_width: int = 128
-    """Channels of the time embedding that every block's modulation reads."""
+    """Channels of the time embedding for the modulation of all blocks."""
     text_length: int = 32
     """Text tokens, padding included."""
     size_px: int = 64
@@ -87,7 +87,7 @@ class TextSettings(Settings):
 
 
 def build_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
-    widths: Any = settings.widths  # diffusers types its default alone
+    widths: Any = settings.widths  # typed too narrowly by diffusers
     return AutoencoderKLCogVideoX(
         block_out_channels=widths,
         layers_per_block=settings.layers_per_block,
@@ -101,21 +101,22 @@ def build_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
 
 @torch.no_grad()
 def whiten(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor, floor: float) -> None:
-    """Change a VAE so that its latents have zero mean and, nearly, unit covariance; what it decodes stays as it was.
+    """Change a VAE so that its latents have zero mean and nearly unit covariance; decoded frames stay the same.
 
-    Diffusion adds the same noise to every direction of a latent pixel, so one with a tenth of another's deviation is
-    decided a few steps later, and faces lie in the small ones. The change of coordinates, (covariance + floor)^(-1/2) after
-    the mean, goes into the encoder's last layer and the decoder's layers that read latents. At the border of a frame, where
-    the decoder's first convolution pads with zeros, zero is another color now: train the decoder on for a little.
+    Diffusion adds equal noise in every direction of a latent pixel, so directions with small variance are resolved
+    later in sampling, and faces depend on those. The whitening, (covariance + floor)^(-1/2) after subtracting the
+    mean, is merged into the encoder's last layer and into the decoder's layers that read latents. At frame borders
+    the zero padding of the decoder's first convolution now has another meaning, so the decoder needs a short
+    fine-tuning.
 
     Shapes:
         mean: (latent_channels,), covariance: (latent_channels, latent_channels), of the unscaled latents of one pixel
 
     Args:
         vae: Changed in place; its scaling factor becomes 1.
-        mean: Of the latents of data.
-        covariance: Of the same.
-        floor: Variance below which a direction is left small: about that of the encoder's noise.
+        mean: Mean of the latents of the data.
+        covariance: Their covariance.
+        floor: Variance below which a direction is not amplified; about that of the encoder's noise.
     """
     values, vectors = torch.linalg.eigh(covariance.double())
     roots = (values.clamp(min=0) + floor).sqrt()
@@ -123,7 +124,7 @@ def whiten(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor, floor:
     from_white = ((vectors * roots) @ vectors.T).float()
     last: Any = vae.encoder.conv_out.conv
     channels = len(mean)
-    # The encoder's layer gives means, then log-variances; those of mixed directions are mixed as variances, roughly.
+    # The encoder's last layer gives means, then log-variances; the latter get one common shift, an approximation.
     last.weight[:channels] = torch.einsum("ij,jcthw->icthw", to_white, last.weight[:channels])
     last.bias[:channels] = to_white @ (last.bias[:channels] - mean)
     last.bias[channels:] -= values.clamp(min=0).add(floor).log().mean().float()
@@ -159,18 +160,18 @@ def build_transformer(settings: TransformerSettings, text: TextSettings) -> CogV
 
 
 def refine_patches(tensors: dict[str, Tensor], patch_size: int) -> dict[str, Tensor]:
-    """The weights of a CogVideoX transformer for patches of `patch_size`, which divides its own.
+    """Convert the weights of a CogVideoX transformer to patches of `patch_size`, a divisor of the current size.
 
-    A fine patch of an evenly colored coarse one makes the token that the coarse one made, and is made of a token as the
-    mean of the coarse one's parts. What lies between neighbors is left to training.
+    For a constant patch, each smaller patch gives the same token as before, and the output of each is the mean over
+    the old patch. Differences between the new patches have to be trained.
 
     Args:
-        tensors: The transformer's state: `patch_embed.proj.weight` (width, channels, patch, patch), `proj_out.weight`
-            (channels * patch * patch, width), `proj_out.bias` (channels * patch * patch) and whatever else.
+        tensors: The transformer's state dict, with `patch_embed.proj.weight` (width, channels, patch, patch),
+            `proj_out.weight` (channels * patch * patch, width) and `proj_out.bias` (channels * patch * patch).
         patch_size: The new side of a token, in latent pixels.
 
     Raises:
-        ConfigError: The weights' patch size is no multiple of `patch_size`.
+        ConfigError: The weights' patch size is not a multiple of `patch_size`.
     """
     patches = tensors["patch_embed.proj.weight"]
     old = patches.shape[-1]
@@ -212,9 +213,9 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A lower-casing tokenizer: whole words where `sentences` hold them, letters elsewhere.
+    """A lower-casing WordPiece tokenizer: the words of `sentences`, and single letters for other words.
 
-    As in T5, padding is 0, the end of a text is 1, and nothing is put before a text.
+    As in T5, the padding token is 0, the end token is 1, and there is no start token.
     """
     pieces = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)])
     words = {piece for text in sentences for piece, _ in pieces.pre_tokenize_str(text.lower())}
@@ -233,17 +234,17 @@ def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
         pad_token=PAD,
         eos_token=END,
         unk_token=UNKNOWN,
-        model_max_length=226,  # What CogVideoX pads to unless told otherwise.
+        model_max_length=226,  # CogVideoX's default text length.
         padding_side="right",
     )
 
 
 def build_scheduler(snr_shift_scale: float = 1.0) -> CogVideoXDPMScheduler:
-    """CogVideoX-5B's noise (v-prediction, zero terminal signal, trailing steps) under the solver that its authors sample with.
+    """CogVideoX-5B's noise schedule (v-prediction, zero terminal SNR, trailing timesteps) with its authors' DPM solver.
 
-    The solver adds noise between steps, which mends what a small model got wrong in earlier ones (`benchmarks/solvers.py`
-    holds it against DDIM). Every timestep's signal over noise is divided by `snr_shift_scale`; below 1, steps are spent where
-    a frame of few latent pixels is decided.
+    The solver adds noise between steps, which corrects errors of a small model in earlier steps
+    (`benchmarks/solvers.py` compares it with DDIM). The SNR of every timestep is divided by `snr_shift_scale`; below
+    1, more steps fall into the range of SNR that matters for frames of few latent pixels.
     """
     return CogVideoXDPMScheduler(
         beta_start=0.00085,
@@ -272,15 +273,15 @@ def assemble(
     return pipe
 
 
-def write(pipe: CogVideoXPipeline, folder: Path) -> None:
-    """Write a pipeline with its checksums, transformer and VAE in float16. `pipe` is left as it is."""
-    # The text encoder stays float32: transformers would load float16 weights as float16, diffusers would not.
-    halves = {"transformer": half(pipe.transformer), "vae": half(pipe.vae)}
+def save_pipeline(pipe: CogVideoXPipeline, folder: Path) -> None:
+    """Save a pipeline with checksums, transformer and VAE in float16; `pipe` is not changed."""
+    # The text encoder stays float32: unlike diffusers, transformers would load float16 weights as float16.
+    halves = {"transformer": to_float16(pipe.transformer), "vae": to_float16(pipe.vae)}
     CogVideoXPipeline(**{**pipe.components, **halves}).save_pretrained(folder)
     weights.write_checksums(folder)
 
 
-def half(module: Any) -> Any:
+def to_float16(module: Any) -> Any:
     """A float16 copy of a diffusers model."""
     copy = type(module).from_config(module.config).half()
     copy.load_state_dict(module.state_dict())

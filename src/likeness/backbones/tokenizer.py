@@ -1,4 +1,4 @@
-"""CogVideoX's tokenizer: T5's, which the hub keeps as a SentencePiece model (`tokenizer/spiece.model`)."""
+"""Loads CogVideoX's T5 tokenizer, on the hub a SentencePiece model (`tokenizer/spiece.model`)."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,26 +12,26 @@ _READERS = {"sentencepiece": "sentencepiece", "google.protobuf": "protobuf"}
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer in `folder`, before anything large is loaded.
+    """Load the tokenizer in `folder`; called before anything large is loaded.
 
     Args:
-        folder: Holds `spiece.model` or `tokenizer.json`, and `tokenizer_config.json`.
+        folder: Contains `spiece.model` or `tokenizer.json`, and `tokenizer_config.json`.
 
     Raises:
-        WeightsError: A package that reads it is not installed, or its files are missing or damaged.
+        WeightsError: A required package is not installed, or files are missing or damaged.
     """
     if not any((folder / name).is_file() for name in ("spiece.model", "tokenizer.json")):
         raise WeightsError(
             f"The tokenizer at {folder} has neither spiece.model nor tokenizer.json. Copy or pull the folder again."
         )
-    # transformers makes a tokenizer without words of an empty file, and no error.
+    # From an empty file transformers builds a tokenizer without vocabulary and raises no error.
     if empty := [path.name for path in sorted(folder.iterdir()) if path.is_file() and not path.stat().st_size]:
         raise WeightsError(
             f"The tokenizer at {folder} is empty: {', '.join(empty)} of 0 bytes. Copy or pull its files again."
         )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # `tokenizers` raises plain `Exception`, and protobuf an error of its own.
+    except Exception as error:  # `tokenizers` raises plain `Exception`, protobuf its own class.
         if not (folder / "tokenizer.json").is_file() and (absent := _absent_readers()):
             raise WeightsError(
                 f"The tokenizer at {folder} needs the package {' and '.join(absent)}, which this Python does not have. "
@@ -50,5 +50,5 @@ def _absent_readers() -> list[str]:
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # The package around it is absent.
+    except ModuleNotFoundError:  # The parent package is absent.
         return False

@@ -153,7 +153,7 @@ def _describe(name: str) -> dict[str, Any]:
         "preset": item.preset,
         "size_bytes": item.size_bytes,
         "pinned": MODELS[name].pinned if name in MODELS else "checksums",
-        "source": item.source.place if item.source else "ships with likeness",
+        "source": item.source.address if item.source else "ships with likeness",
         "folder": str(item.folder),
         "is_here": problem is None,
         "problem": problem,

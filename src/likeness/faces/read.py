@@ -1,4 +1,4 @@
-"""From a picture to faces: detect, drop what is no face, describe each."""
+"""Detects the faces in a picture, drops false detections and describes each remaining face."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
-from likeness.faces.engines.base import FaceEngine, Search, distances, rescale
-from likeness.faces.engines.registry import resolve
+from likeness.faces.engines.base import DetectionPass, FaceEngine, distances, rescale
+from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.geometry.align import crop_head, head_pose
 from likeness.media import read_image, resize
 from likeness.records import Comparison, Detection, Face
 
 MIN_SIDE_PX = 40
-"""Smallest face box, in pixels of the picture given, from which `read_face` takes a reference."""
-FRAME_DETECTION_PX = 384
-"""Longer side to which small video frames are enlarged before detection."""
+"""Smallest face box that `read_face` accepts as a reference, in pixels of the given picture."""
 DETAIL_PX = 512
-"""Side of `Face.detail`, which only references have: frames of a video are looked at by the thousand."""
+"""Side of `Face.detail`. Only references have it; for every frame of a video it would cost too much."""
+FRAME_DETECTION_PX = 384
+"""Longer side to which frames of generated videos are enlarged before detection (`enlarge_to_px` of `find_faces`)."""
 _MIN_PROMINENCE = 0.15
-"""Detections with less than this share of the best one's score times area are false boxes or passers-by."""
+"""Detections with less than this share of the largest prominence are dropped: false boxes, people in the background."""
 
 
 def find_faces(
@@ -30,26 +30,29 @@ def find_faces(
     enlarge_to_px: int | None = None,
     source: str = "picture",
 ) -> list[Face]:
-    """All prominent faces in a uint8 RGB picture, from left to right; none is no error.
+    """All prominent faces in a uint8 RGB picture, from left to right; an empty list if there is none.
 
     Args:
         picture: (height, width, 3) uint8.
-        engine: an engine or its name (`likeness.faces.ENGINE_NAMES`); `default_engine()` where none is given.
-        enlarge_to_px: enlarge smaller pictures to this longer side before anything else. Detectors made for
-            photographs need it for small frames (64 px to 384 px). Boxes and landmarks come back in pixels of
-            `picture` all the same.
+        engine: an engine or its name (`likeness.faces.ENGINE_NAMES`); by default `default_engine()`.
+        enlarge_to_px: enlarge smaller pictures to this longer side before detection. Detectors made for photographs
+            need it for small frames (64 px to 384 px). Boxes and landmarks are returned in pixels of `picture`.
         source: where the picture came from, for records.
     """
-    engine = resolve(engine)
+    engine = resolve_engine(engine)
     height, width = picture.shape[:2]
     if enlarge_to_px is not None and max(height, width) < enlarge_to_px:
         scale = enlarge_to_px / max(height, width)
         enlarged = resize(picture, round(width * scale), round(height * scale))
         found = _prominent(engine.detect(enlarged), engine)
         return [_describe(enlarged, detection, engine, scale=scale, source=source) for detection in found]
-    # A frame without a face is no error, so what is dearer than the first look is left to `read_face`.
-    searches = [search for search in engine.searches if search.side_px <= engine.searches[0].side_px]
-    found, _ = _look(picture, engine, searches)
+    # Many frames have no face, so passes that cost more than the first one are left to `read_face`.
+    detection_passes = [
+        detection_pass
+        for detection_pass in engine.detection_passes
+        if detection_pass.side_px <= engine.detection_passes[0].side_px
+    ]
+    found, _ = _run_passes(picture, engine, detection_passes)
     return [_describe(picture, detection, engine, source=source) for detection in found]
 
 
@@ -60,21 +63,21 @@ def read_face(
 
     Args:
         picture: a file, or (height, width, 3) uint8 RGB.
-        pick: where several faces are prominent, take this one, counted from the left starting at 1.
-        engine: an engine or its name (`likeness.faces.ENGINE_NAMES`); `default_engine()` where none is given.
+        pick: number of the face if several are prominent, counted from the left starting at 1.
+        engine: an engine or its name (`likeness.faces.ENGINE_NAMES`); by default `default_engine()`.
 
     Raises:
-        MediaError: the file is no readable picture.
+        MediaError: the file is not a readable picture.
         NoFaceError: there is no face.
         SmallFaceError: the face is smaller than `MIN_SIDE_PX`.
         ManyFacesError: several faces are prominent and `pick` is not given.
-        FaceError: `pick` is beyond the faces there are.
+        FaceError: `pick` is larger than the number of faces.
         ConfigError: no engine has that name.
-        WeightsError: the engine's models are not here; the message says which command fetches them.
+        WeightsError: the engine's models are missing; the message names the command that fetches them.
     """
-    engine = resolve(engine)
+    engine = resolve_engine(engine)
     source, pixels = _open(picture)
-    found, detections = _look(pixels, engine, engine.searches)
+    found, detections = _run_passes(pixels, engine, engine.detection_passes)
     if not found:
         best_score = max((detection.score for detection in detections), default=None)
         raise NoFaceError(source, best_score=best_score, min_score=engine.min_score)
@@ -87,7 +90,7 @@ def read_face(
 
 
 def compare(a: Face, b: Face) -> Comparison:
-    """How alike two faces are, at the engine's calibrated threshold.
+    """Compare two faces by embedding distance, with the engine's calibrated threshold.
 
     Raises:
         FaceError: the faces were read by different engines.
@@ -107,7 +110,7 @@ def compare(a: Face, b: Face) -> Comparison:
 
 
 def prominence(face: Face | Detection) -> float:
-    """Score times area: the face that a picture is about has the most. HOG's false boxes have little."""
+    """Score times area: large for the main subject, small for false boxes."""
     left, top, right, bottom = face.box
     return max(face.score, 0.0) * (right - left) * (bottom - top)
 
@@ -120,40 +123,40 @@ def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
     return "the picture given", picture
 
 
-def _look(
-    picture: np.ndarray, engine: FaceEngine, searches: Sequence[Search]
+def _run_passes(
+    picture: np.ndarray, engine: FaceEngine, detection_passes: Sequence[DetectionPass]
 ) -> tuple[list[Detection], list[Detection]]:
-    """Search at one size after the other until there is a face.
+    """Detect at one size after the other until a face is found.
 
     Returns:
-        The prominent faces, and everything that was seen on the way.
+        The prominent faces, and all detections of all passes.
     """
     seen: list[Detection] = []
     scales: list[float] = []
-    for search in searches:
-        scale = min(search.side_px / max(picture.shape[:2]), search.most)
-        if scale < search.least or scale in scales:
+    for detection_pass in detection_passes:
+        scale = min(detection_pass.side_px / max(picture.shape[:2]), detection_pass.max_scale)
+        if scale < detection_pass.min_scale or scale in scales:
             continue
         scales.append(scale)
-        seen += _search(picture, engine, scale)
+        seen += _detect_scaled(picture, engine, scale)
         if found := _prominent(seen, engine):
             return found, seen
     return [], seen
 
 
-def _search(picture: np.ndarray, engine: FaceEngine, scale: float) -> list[Detection]:
+def _detect_scaled(picture: np.ndarray, engine: FaceEngine, scale: float) -> list[Detection]:
     if scale == 1.0:
         return engine.detect(picture)
     height, width = picture.shape[:2]
-    # Detectors do not see the difference, and a large picture shrinks five times as fast.
+    # The quick filter gives the same detections and shrinks a large picture five times as fast.
     resized = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)), is_quick=True)
     return [rescale(detection, scale) for detection in engine.detect(resized)]
 
 
 def _prominent(detections: list[Detection], engine: FaceEngine) -> list[Detection]:
-    sure = [detection for detection in detections if detection.score >= engine.min_score]
-    least = _MIN_PROMINENCE * max((prominence(detection) for detection in sure), default=0.0)
-    return sorted((d for d in sure if prominence(d) >= least), key=lambda detection: detection.box[0])
+    faces = [detection for detection in detections if detection.score >= engine.min_score]
+    threshold = _MIN_PROMINENCE * max((prominence(detection) for detection in faces), default=0.0)
+    return sorted((d for d in faces if prominence(d) >= threshold), key=lambda detection: detection.box[0])
 
 
 def _choose(found: list[Detection], pick: int | None, source: str) -> Detection:
@@ -175,10 +178,10 @@ def _side_px(box: Box) -> float:
 def _describe(
     picture: np.ndarray, detection: Detection, engine: FaceEngine, *, source: str, scale: float = 1.0
 ) -> Face:
-    """Embed and crop from `picture`, then give boxes and landmarks in the pixels of `picture` before `scale`."""
+    """Embed and crop from `picture`; box and landmarks are returned in pixels of the picture before scaling."""
     if detection.layout != engine.layout.name:
         raise FaceError(
-            f"The detection's landmarks are {detection.layout}, those of `{engine.name}` are {engine.layout.name}; "
+            f"The detection's landmarks are {detection.layout}, `{engine.name}` needs {engine.layout.name}; "
             "they do not mix. Detect and embed with one engine."
         )
     original = rescale(detection, scale)

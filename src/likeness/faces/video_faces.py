@@ -1,7 +1,7 @@
-"""A short video of a person as references: the views of them that differ most, in place of one photograph.
+"""Reads references from a short video of a person: several different views instead of one photograph.
 
-Frames are sampled, all prominent faces in them read and sorted into people; whoever shows in many frames counts as
-somebody. What `views.py` then chooses of one person's faces are the references.
+Frames are sampled, their prominent faces are clustered into people, and `views.py` chooses among the faces of one
+person.
 """
 
 from collections.abc import Sequence
@@ -11,50 +11,50 @@ import numpy as np
 
 from likeness.errors import FaceError, MediaError, NoFaceError, SmallFaceError
 from likeness.faces.engines.base import FaceEngine, distances
-from likeness.faces.engines.registry import resolve
+from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.read import MIN_SIDE_PX, find_faces
 from likeness.faces.views import NUM_VIEWS, choose_faces
 from likeness.media import sample_video
 from likeness.records import Face
 
 NUM_FRAMES = 32
-"""Frames that are searched, at most."""
+"""Largest number of sampled frames."""
 MIN_SECONDS = 1.0
-"""A shorter video shows a person from one side, as a picture does."""
+"""A shorter video shows a person from one side only, as a picture does."""
 MIN_FRAMES_WITH_FACE = 3
-_SHARE_OF_SOMEBODY = 0.25
-"""Who shows in fewer of the searched frames passes by, or is a false box."""
+_MIN_FRAME_SHARE = 0.25
+"""People in a smaller share of the sampled frames are ignored: passers-by and false boxes."""
 
 
-def read_film(
+def read_video_faces(
     path: str | Path,
     num_views: int = NUM_VIEWS,
     *,
     pick: int | None = None,
     engine: FaceEngine | str | None = None,
 ) -> list[Face]:
-    """Read the one person of a short video from the sides that differ most.
+    """Read the views of one person in a short video that differ most.
 
     Args:
         path: A video file.
-        num_views: How many views, at most; a still person gives fewer.
-        pick: Where several people are seen, take this one, counted from the left starting at 1.
-        engine: An engine or its name; `default_engine()` where none is given.
+        num_views: Largest number of views; a person who does not move gives fewer.
+        pick: Number of the person if there are several, counted from the left starting at 1.
+        engine: An engine or its name; by default `default_engine()`.
 
     Returns:
         Views in the order of choice, the most frontal first.
 
     Raises:
-        MediaError: The file is no readable video, or is too short.
-        NoFaceError: No searched frame shows a face.
+        MediaError: The file is not a readable video, or is too short.
+        NoFaceError: No sampled frame has a face.
         SmallFaceError: Faces are smaller than `MIN_SIDE_PX` in every frame.
-        FaceError: Faces show in too few frames, several people are seen and `pick` is None, or `pick` is beyond them.
+        FaceError: Too few frames have a face, there are several people and `pick` is None, or `pick` is out of range.
     """
     frames, duration_s = sample_video(path, NUM_FRAMES)
     if duration_s < MIN_SECONDS:
         raise MediaError(
-            f"{path} lasts {duration_s:.2g} s; at least {MIN_SECONDS:g} s are needed to see a person from several sides. "
-            "Film a few seconds in which the head turns slowly, or give a picture."
+            f"{path} lasts {duration_s:.2g} s; at least {MIN_SECONDS:g} s are needed to see a person from several "
+            "sides. Film a few seconds in which the head turns slowly, or give a picture."
         )
     people = find_people(frames, engine=engine, source=str(path))
     return choose_faces(_choose_person(people, len(frames), pick, str(path)), num_views)
@@ -63,19 +63,19 @@ def read_film(
 def find_people(
     frames: np.ndarray, *, engine: FaceEngine | str | None = None, source: str = "video"
 ) -> list[list[Face]]:
-    """Sort the faces in frames by whose they are, from left to right; who shows in few frames is left out.
+    """Group the faces in frames by person, from left to right; people in few frames are ignored.
 
     Args:
         frames: (frames, height, width, 3) uint8.
-        engine: An engine or its name; `default_engine()` where none is given.
+        engine: An engine or its name; by default `default_engine()`.
         source: Where the frames came from, for messages and records.
 
     Raises:
-        NoFaceError: No frame shows a face.
+        NoFaceError: No frame has a face.
         SmallFaceError: Faces are smaller than `MIN_SIDE_PX` in every frame.
-        FaceError: Faces show in too few frames.
+        FaceError: Too few frames have a face.
     """
-    engine = resolve(engine)
+    engine = resolve_engine(engine)
     found = [
         face
         for number, frame in enumerate(frames)
@@ -86,15 +86,15 @@ def find_people(
     large = [face for face in found if _side_px(face) >= MIN_SIDE_PX]
     if not large:
         raise SmallFaceError(source, side_px=max(map(_side_px, found)), min_side_px=MIN_SIDE_PX)
-    people = sorted(_sort(large), key=len, reverse=True)
-    least = max(MIN_FRAMES_WITH_FACE, _SHARE_OF_SOMEBODY * len(frames))
-    somebody = [faces for faces in people if len(faces) >= least] or people[:1]
-    if len(somebody[0]) < min(MIN_FRAMES_WITH_FACE, len(frames)):
+    people = sorted(_cluster(large), key=len, reverse=True)
+    min_frames = max(MIN_FRAMES_WITH_FACE, _MIN_FRAME_SHARE * len(frames))
+    frequent = [faces for faces in people if len(faces) >= min_frames] or people[:1]
+    if len(frequent[0]) < min(MIN_FRAMES_WITH_FACE, len(frames)):
         raise FaceError(
-            f"{source} shows a face in {len(somebody[0])} of {len(frames)} frames that were searched; at least "
+            f"{source} shows a face in {len(frequent[0])} of {len(frames)} frames that were searched; at least "
             f"{MIN_FRAMES_WITH_FACE} are needed. Use a video in which the person stays in the picture, or a picture."
         )
-    return sorted(somebody, key=lambda faces: float(np.median([face.box[0] + face.box[2] for face in faces])))
+    return sorted(frequent, key=lambda faces: float(np.median([face.box[0] + face.box[2] for face in faces])))
 
 
 def _choose_person(people: Sequence[list[Face]], num_frames: int, pick: int | None, source: str) -> list[Face]:
@@ -102,8 +102,8 @@ def _choose_person(people: Sequence[list[Face]], num_frames: int, pick: int | No
         return people[0]
     if pick is None:
         listed = "\n".join(
-            f"  {number}: in {len(faces)} of {num_frames} frames, about {np.median([face.box[0] for face in faces]):.0f} px "
-            "from the left"
+            f"  {number}: in {len(faces)} of {num_frames} frames, "
+            f"about {np.median([face.box[0] for face in faces]):.0f} px from the left"
             for number, faces in enumerate(people, start=1)
         )
         raise FaceError(
@@ -115,8 +115,8 @@ def _choose_person(people: Sequence[list[Face]], num_frames: int, pick: int | No
     return people[pick - 1]
 
 
-def _sort(faces: list[Face]) -> list[list[Face]]:
-    """Whose faces they are: each joins the person whose mean embedding is nearest and near enough, or is somebody new."""
+def _cluster(faces: list[Face]) -> list[list[Face]]:
+    """Greedy clustering: a face joins the nearest mean embedding within the threshold, or starts a new person."""
     people: list[list[Face]] = []
     for face in faces:
         means = [np.mean([other.embedding for other in person], axis=0) for person in people]

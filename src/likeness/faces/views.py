@@ -1,7 +1,7 @@
-"""Several views of one person from a short video: a multi-view face collection (FantasyID, arXiv:2502.13995v1, Sec. 3.2).
+"""Chooses several views of one person: a multi-view face collection (FantasyID, arXiv:2502.13995v1, Sec. 3.2).
 
-One face is read from each frame, head pose comes from its five landmarks, and the views that differ most are chosen:
-farthest points among (yaw, pitch, roll), the most frontal first. It is not for following several people.
+One face is read from each frame, head pose is estimated from its five landmarks, and the views that differ most are
+chosen by farthest-point sampling over (yaw, pitch, roll), the most frontal first. It does not track several people.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from likeness.errors import ConfigError, NoFaceError
 from likeness.faces.engines.base import FaceEngine, distances
-from likeness.faces.engines.registry import resolve
+from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.read import find_faces, prominence
 from likeness.records import Face, Pose
 
 NUM_VIEWS = 6
 ROLL_WEIGHT = 0.5
-"""A tilted head shows the same side of the face, so that a degree of roll counts less."""
+"""Weight of roll beside yaw and pitch: a tilted head shows the same side of the face."""
 
 
 def choose_views(
@@ -30,25 +30,25 @@ def choose_views(
     """Choose the poses that differ most: each next one is the farthest from all chosen before.
 
     Args:
-        poses: Of every candidate.
-        num_views: How many to choose, at most.
-        min_difference_deg: Stop where nothing differs more than this from what is chosen.
-        sharpness: Decides between equals, the sharper first; without it, the earlier one does.
+        poses: One per candidate.
+        num_views: Largest number to choose.
+        min_difference_deg: Stop when no remaining pose differs more than this from all chosen ones.
+        sharpness: One per candidate; among equal distances the sharper wins, without it the earlier.
 
     Returns:
-        Numbers of the chosen, in the order of choice; the most frontal is the first.
+        Indices in the order of choice; the most frontal is the first.
 
     Raises:
         ConfigError: `num_views` is not positive.
     """
     if num_views < 1:
-        raise ConfigError(f"`num_views` is {num_views}; at least one view can be chosen. Ask for 1 or more.")
+        raise ConfigError(f"`num_views` is {num_views}; at least 1 is needed.")
     if not poses:
         return []
     points = np.array([(pose.yaw_deg, pose.pitch_deg, ROLL_WEIGHT * pose.roll_deg) for pose in poses])
     keenness = np.zeros(len(poses)) if sharpness is None else np.asarray(sharpness, dtype=np.float64)
     chosen = [_best(-np.linalg.norm(points, axis=1), keenness)]
-    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)
+    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)  # Distance to the nearest chosen pose.
     while len(chosen) < min(num_views, len(poses)) and nearest.max() > min_difference_deg:
         chosen.append(_best(nearest, keenness))
         nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
@@ -67,14 +67,14 @@ def read_views(
 ) -> list[Face]:
     """Read a person's face from the frames of a video, and keep the views that differ most.
 
-    Who is seen in most frames is the person; frames in which somebody else is most prominent are left out.
+    The person is the one found in most frames; frames in which another person is most prominent are ignored.
 
     Args:
         frames: (frames, height, width, 3) uint8.
-        num_views: How many views, at most; a still person gives fewer.
-        engine: An engine or its name; `default_engine()` where none is given.
-        min_score: Detections below it are left out, on the engine's own scale. The paper asks RetinaFace for 0.9.
-        min_difference_deg: Views nearer than this are the same; about what five landmarks can tell apart.
+        num_views: Largest number of views; a person who does not move gives fewer.
+        engine: An engine or its name; by default `default_engine()`.
+        min_score: Detections below it are ignored, on the engine's scale. The paper uses 0.9 with RetinaFace.
+        min_difference_deg: Views closer than this count as equal; about the precision of five landmarks.
         enlarge_to_px: See `find_faces`.
         source: Where the frames came from, for messages and records.
 
@@ -82,9 +82,9 @@ def read_views(
         Views in the order of choice, the most frontal first.
 
     Raises:
-        NoFaceError: No frame shows a face with that score.
+        NoFaceError: No frame has a face with that score.
     """
-    engine = resolve(engine)
+    engine = resolve_engine(engine)
     least = engine.min_score if min_score is None else min_score
     faces: list[Face] = []
     best_score: float | None = None
@@ -100,7 +100,7 @@ def read_views(
 
 
 def choose_faces(faces: Sequence[Face], num_views: int = NUM_VIEWS, *, min_difference_deg: float = 4.0) -> list[Face]:
-    """Choose the faces of one person whose poses differ most, the sharper among equals; the most frontal is the first."""
+    """Choose the faces of one person with the most different poses, the most frontal first; ties go to the sharper."""
     chosen = choose_views(
         [face.pose for face in faces],
         num_views,
@@ -111,20 +111,20 @@ def choose_faces(faces: Sequence[Face], num_views: int = NUM_VIEWS, *, min_diffe
 
 
 def _same_person(faces: list[Face]) -> list[Face]:
-    """Keep the faces of whoever is seen most often."""
+    """Keep the faces of the person who is found most often."""
     embeddings = np.stack([face.embedding for face in faces])
     is_same = np.stack([distances(embeddings, face.embedding, face.metric) < face.threshold for face in faces])
     return [faces[number] for number in np.flatnonzero(is_same[is_same.sum(axis=1).argmax()])]
 
 
 def _sharpness(crop: NDArray[np.uint8]) -> float:
-    """How much neighboring pixels differ from their mean: the variance of the Laplacian."""
+    """Variance of the Laplacian."""
     gray = crop.astype(np.float64).mean(axis=-1)
     around = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
     return float((around - 4 * gray[1:-1, 1:-1]).var())
 
 
 def _best(values: NDArray[np.float64], keenness: NDArray[np.float64]) -> int:
-    """Number of the largest value; the keenest among equals, then the first."""
+    """Index of the largest value; the sharpest among equals, then the first."""
     equals = np.flatnonzero(values >= values.max() - 1e-9)
     return int(equals[keenness[equals].argmax()])

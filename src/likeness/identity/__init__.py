@@ -1,1 +1,1 @@
-"""From a face to identity tokens: the blocks that methods share. Nothing here knows a video model."""
+"""From faces and prompts to identity tokens: the layers and records that methods share, independent of video models."""

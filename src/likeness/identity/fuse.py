@@ -1,6 +1,6 @@
-"""F_fuse (Eq. 4 of Magic Mirror, arXiv:2501.03931v1): the person is written into the prompt's class word.
+"""F_fuse (Eq. 4 of Magic Mirror, arXiv:2501.03931v1): identity tokens are fused into the class word's text embedding.
 
-It works in the text encoder's space, on marked positions only, row by row, and never changes its input.
+It changes the positions of the class word only, works on every prompt of a batch separately, and returns a new tensor.
 """
 
 import torch
@@ -11,7 +11,7 @@ from likeness.errors import PromptError
 
 
 class FuseStep(nn.Module):
-    """LayerNorm, two layers with GELU, and the input again where the widths agree.
+    """LayerNorm and a two-layer MLP with GELU, with an optional residual.
 
     Shapes:
         x: (..., input_width)
@@ -33,9 +33,9 @@ class FuseStep(nn.Module):
 class IdentityFuse(nn.Module):
     """x_fuse = F_fuse(x_id, q_txt), and x_hat = m x_fuse + (1 - m) x_txt.
 
-    The two steps are PhotoMaker's fuse module, in the text encoder's space.
-    Deviation: PhotoMaker returns the last LayerNorm's output; here that is added to the text embedding and the
-    LayerNorm's gain starts at zero, so that training starts at the base prompt (docs/papers/magic_mirror.md, row 5).
+    The two steps are those of PhotoMaker's fuse module, in the text encoder's space. Deviation: PhotoMaker returns
+    the output of the last LayerNorm. Here it is added to the text embedding, and the LayerNorm's gain starts at zero,
+    so that training starts from the base prompt (docs/papers/magic_mirror.md, row 5).
 
     Shapes:
         text: (batch, text_tokens, text_width)
@@ -63,20 +63,20 @@ class IdentityFuse(nn.Module):
 
 
 def token_of_position(mask: Tensor, identity_tokens: int) -> Tensor:
-    """Say which identity token each marked position takes: copy number j of the class word takes token j.
+    """Index of the identity token for each marked position: copy number j of the class word takes token j.
 
     Shapes:
         mask: (batch, text_tokens), bool
-        returns: (batch, text_tokens), int64; meaningful where the mask is set
+        returns: (batch, text_tokens), int64; valid where the mask is set
 
     Raises:
-        PromptError: A row marks a number of positions that the tokens cannot share out evenly.
+        PromptError: The number of marked positions in a row is not a multiple of the number of identity tokens.
     """
     marked = mask.sum(dim=1)
     if (marked % identity_tokens).any():
         raise PromptError(
-            f"The mask marks {marked.tolist()} positions, which {identity_tokens} identity tokens cannot share out "
-            f"evenly. Tokenize the prompt for as many references as the identity has: two positions for each."
+            f"The mask marks {marked.tolist()} positions, not a multiple of {identity_tokens} identity tokens. "
+            f"Tokenize the prompt for as many references as the identity has: two positions for each."
         )
     pieces = (marked // identity_tokens).clamp(min=1)
     return (mask.cumsum(dim=1) - 1).clamp(min=0) // pieces[:, None]

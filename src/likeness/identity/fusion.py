@@ -1,8 +1,8 @@
 """FantasyID's fusion of shape and appearance (arXiv:2502.13995v1, Sec. 3.4): a transformer, then ResConv1D.
 
-`FusionTransformer` lets vertex tokens X_V read face tokens X_F and each other. `ResConv1D` brings what came of the
-vertex tokens to the width of the injection: the id descriptor V_F. With strides it also shortens it, as the released
-code does.
+In `FusionTransformer`, vertex tokens X_V attend to face tokens X_F and to each other. `ResConv1D` maps the vertex
+tokens to the width of the injection: the id descriptor V_F. With strides it also shortens the sequence, as the
+released code does.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ KERNELS = (5, 5, 3, 3)
 
 
 class FusionLayer(nn.Module):
-    """A pre-norm transformer block, without masks and without biases in its projections to Q, K and V.
+    """A pre-norm transformer block without masks and without biases in the Q, K and V projections.
 
     Shapes:
         x: (batch, tokens, width)
@@ -31,7 +31,8 @@ class FusionLayer(nn.Module):
         super().__init__()
         if width % num_heads:
             raise ConfigError(
-                f"The fusion transformer has {num_heads} heads, which do not divide its width {width}. Take others."
+                f"The fusion transformer has {num_heads} heads, which do not divide its width {width}. "
+                "Choose a divisor of the width."
             )
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(width)
@@ -50,12 +51,12 @@ class FusionLayer(nn.Module):
 
 
 class FusionTransformer(nn.Module):
-    """X = [X_V, X_F] through L layers; the first tokens come back.
+    """X = [X_V, X_F] through L layers; the output tokens of X_V are returned.
 
     Shapes:
-        vertices: (batch, coarse_vertices, width): X_V; or None, when the face tokens stand alone
+        vertices: (batch, coarse_vertices, width): X_V; None for face tokens only
         face: (batch, face_tokens, width): X_F
-        returns: as many tokens as there are vertices, or all where there are none
+        returns: (batch, coarse_vertices, width), or (batch, face_tokens, width) without vertices
     """
 
     def __init__(self, width: int, *, depth: int, num_heads: int) -> None:
@@ -84,7 +85,7 @@ class NormedConv1d(nn.Module):
 
 
 class ResidualConv1d(nn.Module):
-    """Two normed convolutions beside a plain one of the same reach.
+    """Two normed convolutions with a convolutional shortcut of the same kernel size.
 
     Shapes:
         x: (batch, width, tokens)
@@ -102,7 +103,7 @@ class ResidualConv1d(nn.Module):
 
 
 class ResConv1D(nn.Module):
-    """V_F: four residual convolutions over the list of tokens, wider by each.
+    """V_F: four residual convolutions over the token sequence, with growing widths.
 
     Shapes:
         x: (batch, tokens, width)
@@ -135,6 +136,6 @@ class ResConv1D(nn.Module):
 
     @classmethod
     def to_width(cls, width: int, output_width: int, *, num_groups: int = 8) -> Self:
-        """Build it with doubling widths that end at `output_width`: 256, 512, 1024 and 2048 in the paper's size."""
-        widths = [max(width, output_width // 2**halvings) for halvings in (3, 2, 1)] + [output_width]
+        """Build it with widths that double up to `output_width`: 256, 512, 1024 and 2048 at the paper's size."""
+        widths = [max(width, output_width // 2**step) for step in (3, 2, 1)] + [output_width]
         return cls(width, widths, num_groups=num_groups)

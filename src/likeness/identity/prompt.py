@@ -1,10 +1,10 @@
-"""The trigger word: from "a woman img waves" to token ids without the trigger and the mask of the class word.
+"""Trigger words: from "a woman img waves" to token ids without the trigger and the positions of the class word.
 
-Several people are numbered: "a man img1 shakes hands with a woman img2". Each class word is bound to its person.
+Several people are numbered: "a man img1 shakes hands with a woman img2". Each class word belongs to one person.
 
-The last word before the trigger is written twice for each reference picture (element M6: "the word takes two
-positions per reference"), and the mask marks those positions. A word of several pieces is repeated whole, so copy
-number j of the word, all its pieces, stands for identity token j. Works with any tokenizer of transformers.
+The class word, the last word before the trigger, is repeated twice per reference picture (element M6: "the word takes
+two positions per reference"), and the mask marks those positions. A word of several subword tokens is repeated as a
+whole: all tokens of copy number j belong to identity token j. Works with any tokenizer of transformers.
 """
 
 import re
@@ -14,55 +14,55 @@ from typing import TYPE_CHECKING, Any
 
 from likeness.errors import PromptError
 
-if TYPE_CHECKING:  # Sentences are checked before torch is imported, which takes seconds.
+if TYPE_CHECKING:  # Prompts are checked before torch is imported, which takes seconds.
     from torch import Tensor
 
 TRIGGER = "img"
-NO_NOUNS = (
+NON_NOUNS = (
     "a an the this that of in on at with by for from to into onto over under near behind and or but nor as than "
     "is are was were be being has have had who which whose where while my your his her its our their no not"
 )
-"""Words that never name a person, so none of them can be the class word."""
+"""Words that cannot be the class word."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PromptTokens:
-    """What the text encoder reads, and where people stand in it.
+    """Token ids for the text encoder, and the positions of class words.
 
     Shapes:
         ids: (batch, text_tokens), int64, padded to the maximum length
-        whose: (batch, text_tokens), int64: which person a class word names, from 1; 0 elsewhere
+        person_index: (batch, text_tokens), int64: number of the person at class words, from 1; 0 elsewhere
     """
 
     ids: "Tensor"
-    whose: "Tensor"
+    person_index: "Tensor"
 
     @property
     def mask(self) -> "Tensor":
-        """(batch, text_tokens), bool: the paper's m, of all people together."""
-        return self.whose > 0
+        """(batch, text_tokens), bool: the paper's m, for all people together."""
+        return self.person_index > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mention:
-    """Where a prompt names a person."""
+    """One class word with its trigger."""
 
     person: int
     """Number of the person, from 1."""
     before: str
-    """The text between the mention before, or the start, and the class word."""
+    """The text between the previous mention, or the start, and the class word."""
     word: str
     """The class word."""
 
 
-def split_people(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], str]:
-    """Split into what the prompt says of each person, in order of mention, and the text after the last trigger.
+def split_mentions(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], str]:
+    """Split a prompt into its mentions of people, in order, and the text after the last trigger.
 
-    One person is marked by the trigger, several by numbered ones: "a man img1 shakes hands with a woman img2".
+    One person is marked by the trigger, several by numbered triggers: "a man img1 shakes hands with a woman img2".
 
     Raises:
-        PromptError: A trigger is missing, stands twice or in capitals, does not follow a word that can name a person,
-            or numbered and plain ones are mixed.
+        PromptError: A trigger is missing, repeated or in capitals, does not follow a word that can name a person, or
+            numbered and plain triggers are mixed.
     """
     prompt = " ".join(prompt.split())
     _refuse_capitals(prompt, trigger)
@@ -76,7 +76,7 @@ def split_people(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], st
                 f'In the prompt "{prompt}" no word stands right before `{match[0]}`. {_example(trigger, len(found))}'
             )
         before, _, word = words.rpartition(" ")
-        if word.lower() in NO_NOUNS.split():
+        if word.lower() in NON_NOUNS.split():
             raise PromptError(
                 f'In the prompt "{prompt}" the word before `{match[0]}` is "{word}", which names no person. '
                 f"{_example(trigger, len(found))}"
@@ -125,17 +125,17 @@ def _example(trigger: str, people: int = 1) -> str:
 
 
 def count_people(prompt: str, trigger: str = TRIGGER) -> int:
-    """How many people a prompt names. Raises PromptError; see `split_people`."""
-    return len(split_people(prompt, trigger)[0])
+    """Number of people in a prompt. Raises PromptError as `split_mentions` does."""
+    return len(split_mentions(prompt, trigger)[0])
 
 
 def split_prompt(prompt: str, trigger: str = TRIGGER) -> tuple[str, str, str]:
     """Split into the text before the class word, the class word, and the text after the trigger.
 
     Raises:
-        PromptError: The trigger is missing, stands twice, or does not follow a word; or several people are named.
+        PromptError: The trigger is missing, repeated, or does not follow a word; or several people are named.
     """
-    mentions, after = split_people(prompt, trigger)
+    mentions, after = split_mentions(prompt, trigger)
     if len(mentions) > 1:
         raise PromptError(
             f'The prompt "{" ".join(prompt.split())}" names {len(mentions)} people, but only one is expected here. '
@@ -152,37 +152,38 @@ def tokenize_prompts(
     max_length: int,
     trigger: str = TRIGGER,
 ) -> PromptTokens:
-    """Tokenize prompts that hold trigger words.
+    """Tokenize prompts with trigger words.
 
     Args:
         prompts: Sentences that each name the same number of people.
         tokenizer: Any tokenizer of transformers.
-        num_copies: How often the class word is written: identity tokens of all references together; for several
-            people one number for each of them.
+        num_copies: Copies of the class word, equal to the identity tokens of all references; one number per person.
         max_length: Tokens, the end token included.
         trigger: The trigger word.
 
     Raises:
-        PromptError: See `split_people`; a prompt names another number of people than `num_copies` has numbers; or it
-            is longer than `max_length` once the class word is repeated.
+        PromptError: See `split_mentions`; the number of people differs from that of `num_copies`; or a prompt with
+            repeated class words is longer than `max_length`.
     """
     import torch
 
     copies = (num_copies,) if isinstance(num_copies, int) else tuple(num_copies)
     rows = [_tokenize(prompt, tokenizer, copies, max_length, trigger) for prompt in prompts]
     ids = torch.full((len(rows), max_length), tokenizer.pad_token_id)
-    whose = torch.zeros(len(rows), max_length, dtype=torch.int64)
+    person_index = torch.zeros(len(rows), max_length, dtype=torch.int64)
     for row, (tokens, people) in enumerate(rows):
         ids[row, : len(tokens)] = torch.tensor(tokens)
-        whose[row, : len(people)] = torch.tensor(people)
-    return PromptTokens(ids=ids, whose=whose)
+        person_index[row, : len(people)] = torch.tensor(people)
+    return PromptTokens(ids=ids, person_index=person_index)
 
 
-def tokenize_clean(prompts: Sequence[str], tokenizer: Any, *, max_length: int, trigger: str = TRIGGER) -> PromptTokens:
-    """Tokenize prompts for a method that writes nothing into them; a trigger word may stand there and is left out.
+def tokenize_without_trigger(
+    prompts: Sequence[str], tokenizer: Any, *, max_length: int, trigger: str = TRIGGER
+) -> PromptTokens:
+    """Tokenize prompts for a method that does not change text embeddings; a trigger word is optional and removed.
 
     Raises:
-        PromptError: See `split_prompt`, of prompts with a trigger; or a prompt is longer than `max_length`.
+        PromptError: A trigger is misused (see `split_prompt`), or a prompt is longer than `max_length`.
     """
     import torch
 
@@ -192,40 +193,40 @@ def tokenize_clean(prompts: Sequence[str], tokenizer: Any, *, max_length: int, t
             split_prompt(prompt, trigger)
             tokens, _ = _tokenize(prompt, tokenizer, (1,), max_length, trigger)
         else:
-            check_fits(prompt, tokenizer, max_length=max_length)
+            check_prompt_length(prompt, tokenizer, max_length=max_length)
             tokens = list(tokenizer(prompt).input_ids)
         ids[row, : len(tokens)] = torch.tensor(tokens)
-    return PromptTokens(ids=ids, whose=torch.zeros_like(ids))
+    return PromptTokens(ids=ids, person_index=torch.zeros_like(ids))
 
 
 def _tokenize(
     prompt: str, tokenizer: Any, num_copies: tuple[int, ...], max_length: int, trigger: str
 ) -> tuple[list[int], list[int]]:
-    """Token ids, and whose class word each of them is."""
-    mentions, after = split_people(prompt, trigger)
+    """Token ids, and the person index of each token."""
+    mentions, after = split_mentions(prompt, trigger)
     if len(mentions) != len(num_copies):
         raise PromptError(
             f'The prompt "{prompt}" names {len(mentions)} {"person" if len(mentions) == 1 else "people"}, but faces of '
             f"{len(num_copies)} were given. {_example(trigger, len(num_copies))}"
         )
     prefix, suffix = _special_tokens(tokenizer, mentions[0].word)
-    tokens, whose, repeated = list(prefix), [0] * len(prefix), 0
-    for place, mention in enumerate(mentions):
+    tokens, person_index, repeated = list(prefix), [0] * len(prefix), 0
+    for number, mention in enumerate(mentions):
         word = _pieces(tokenizer, mention.word)
         if not mention.before:
             before = []
-        elif place == 0:
+        elif number == 0:
             before = _pieces(tokenizer, mention.before)
         else:
-            before = _continue(tokenizer, mentions[place - 1].word, mention.before)
+            before = _tokenize_after(tokenizer, mentions[number - 1].word, mention.before)
         copies = num_copies[mention.person - 1]
         tokens += [*before, *(copies * word)]
-        whose += [0] * len(before) + [mention.person] * (copies * len(word))
+        person_index += [0] * len(before) + [mention.person] * (copies * len(word))
         repeated += (copies - 1) * len(word)
-    rest = [*_continue(tokenizer, mentions[-1].word, after), *suffix]
-    tokens, whose = tokens + rest, whose + [0] * len(rest)
+    rest = [*_tokenize_after(tokenizer, mentions[-1].word, after), *suffix]
+    tokens, person_index = tokens + rest, person_index + [0] * len(rest)
     trigger_ids = {tokenizer.convert_tokens_to_ids(name) for name in (trigger, f"{trigger}1", f"{trigger}2")}
-    # An added trigger would index an untrained row of a padded embedding table, and nothing would complain.
+    # A trigger added to the vocabulary would silently index an untrained row of a padded embedding table.
     assert not (trigger_ids - {None, tokenizer.unk_token_id}).intersection(tokens)
     if len(tokens) > max_length:
         named = " and ".join(f'"{mention.word}"' for mention in mentions)
@@ -234,21 +235,21 @@ def _tokenize(
             f"word {named} is repeated for the references; at most {max_length} fit. Shorten the prompt or "
             "give fewer references."
         )
-    return tokens, whose
+    return tokens, person_index
 
 
-def check_fits(text: str, tokenizer: Any, *, max_length: int, what: str = "prompt") -> None:
-    """Demand that the text encoder reads a whole text, instead of what is left after cutting it.
+def check_prompt_length(text: str, tokenizer: Any, *, max_length: int, what: str = "prompt") -> None:
+    """Refuse a text that the tokenizer would truncate.
 
     Raises:
-        PromptError: It has more tokens than fit. The message holds as much of it as does fit.
+        PromptError: It has more tokens than fit. The message contains the longest beginning that fits.
     """
     count = len(tokenizer(text, truncation=False, verbose=False).input_ids)
     if count <= max_length:
         return
     words = text.split()
     low, high = 0, len(words)
-    while low < high:  # The longest beginning that fits.
+    while low < high:  # Binary search for the longest beginning that fits.
         middle = (low + high + 1) // 2
         fits = len(tokenizer(" ".join(words[:middle]), verbose=False).input_ids) <= max_length
         low, high = (middle, high) if fits else (low, middle - 1)
@@ -263,8 +264,8 @@ def _pieces(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
-def _continue(tokenizer: Any, word: str, after: str) -> list[int]:
-    """Tokenize `after` as it stands behind `word`: alone, ", reading" would begin with a lone word mark."""
+def _tokenize_after(tokenizer: Any, word: str, after: str) -> list[int]:
+    """Tokenize `after` in the context of `word`: on its own, ", reading" would begin with a word-boundary token."""
     head, whole = _pieces(tokenizer, word), _pieces(tokenizer, word + after)
     if whole[: len(head)] == head:
         return whole[len(head) :]
@@ -272,7 +273,7 @@ def _continue(tokenizer: Any, word: str, after: str) -> list[int]:
 
 
 def _special_tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and behind every text."""
+    """The special tokens that the tokenizer adds before and after every text."""
     bare, whole = _pieces(tokenizer, text), list(tokenizer(text).input_ids)
     for start in range(len(whole) - len(bare) + 1):
         if whole[start : start + len(bare)] == bare:

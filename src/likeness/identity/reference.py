@@ -1,4 +1,4 @@
-"""References as arrays: what a method's encoders read of `Face` records or pictures."""
+"""Turns references (`Face` records or pictures) into the arrays that a method's encoders read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,33 +10,33 @@ from likeness.media.pictures import resize
 from likeness.records import Face
 
 FaceInput = Face | str | Path
-"""What a reference may be given as."""
+"""A reference: a `Face` record or the path of a picture."""
 
 
 def read_references(faces: FaceInput | Sequence[FaceInput], *, embedding_width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read every reference and stack what encoders need.
+    """Read all references and stack their crops and embeddings.
 
     Shapes:
         returns: crops (references, height, width, 3) uint8, embeddings (references, embedding_width)
 
     Raises:
-        ConfigError: There is no reference, or one was read by an engine whose embeddings have another width.
-        FaceError: A picture shows no usable face, or several.
+        ConfigError: There is no reference, or an embedding has another width than `embedding_width`.
+        FaceError: A picture has no usable face, or several.
     """
     records = read_faces(faces)
     for record in records:
         if record.embedding.shape != (embedding_width,):
             raise ConfigError(
                 f"The embedding of {record.source}, read by `{record.engine}`, has {record.embedding.size} numbers; "
-                f"the adapter was trained on {embedding_width}. Read the face with the engine of its training."
+                f"the adapter was trained on {embedding_width}. Read the face with the engine used in training."
             )
     return np.stack([face.crop for face in records]), np.stack([face.embedding for face in records])
 
 
-def stack_heads(faces: Sequence[Face], size_px: int) -> np.ndarray:
-    """The heads as an encoder of `size_px` reads them: the large crops where the small ones have fewer pixels than that.
+def stack_head_crops(faces: Sequence[Face], size_px: int) -> np.ndarray:
+    """Head crops for an encoder with an input of `size_px`: the large crops if the small ones have fewer pixels.
 
-    A face without a large crop (of a saved character) gives its small one, enlarged.
+    A face without a large crop (of a saved character) contributes its small crop, enlarged.
 
     Shapes:
         returns: (references, side, side, 3) uint8
@@ -49,11 +49,11 @@ def stack_heads(faces: Sequence[Face], size_px: int) -> np.ndarray:
 
 
 def read_faces(faces: FaceInput | Sequence[FaceInput]) -> list[Face]:
-    """Read every reference as a record.
+    """Read all references as `Face` records.
 
     Raises:
         ConfigError: There is no reference.
-        FaceError: A picture shows no usable face, or several.
+        FaceError: A picture has no usable face, or several.
     """
     if isinstance(faces, (str, Path, Face)):
         faces = [faces]
@@ -65,6 +65,6 @@ def read_faces(faces: FaceInput | Sequence[FaceInput]) -> list[Face]:
 def _read(face: FaceInput) -> Face:
     if isinstance(face, Face):
         return face
-    from likeness.faces import read_face  # the face engine loads only where pictures are given
+    from likeness.faces import read_face  # loads the face engine, only if a picture is given
 
     return read_face(face)

@@ -1,7 +1,7 @@
-"""Pictures and video in and out: the only door to Pillow and PyAV, and the guard on it.
+"""Reads and writes pictures and videos; the only package that uses Pillow and PyAV.
 
-Everything inside is uint8 RGB, height first. Whatever comes from a user passes the guard: a file that is not what
-it should be is a `MediaError` that says what it is instead, before anything large is decoded.
+Arrays are uint8 RGB, height first. `guard` checks every file by its first bytes before it is decoded; a file of
+another kind is a `MediaError` that names the kind.
 """
 
 from likeness.media.pictures import MAX_PIXELS, read_image, resize, write_image

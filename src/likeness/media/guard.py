@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: names lie, and decoders should never see what they were not asked for."""
+"""Detects file formats by their first bytes, so that decoders only get files of the expected kind."""
 
 import os
 from pathlib import Path
@@ -27,10 +27,10 @@ _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 
 
 def inspect(path: Path, *, expected: str) -> tuple[str, str]:
-    """Look at the first bytes of `path`.
+    """Detect the format of `path` from its first bytes.
 
     Returns:
-        What it is (`picture`, `video` or `other`) and the name of the format (may be empty).
+        The kind (`picture`, `video` or `other`) and the name of the format (may be empty).
 
     Raises:
         MediaError: there is no regular file with at least one byte.
@@ -52,9 +52,9 @@ def inspect(path: Path, *, expected: str) -> tuple[str, str]:
 
 
 def matroska_bytes(path: Path) -> int | None:
-    """How long a Matroska or WebM file says that it is; None for other files, and for recordings that do not say.
+    """Size of a Matroska or WebM file by its own header; None for other files, and for live recordings without a size.
 
-    Both hold two elements, head and segment, each of an identifier of four bytes, a size, and as many bytes.
+    The file is two elements, header and segment, each with an identifier of four bytes, a size, and as many bytes.
     """
     with path.open("rb") as file:
         for identifier in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
@@ -67,11 +67,11 @@ def matroska_bytes(path: Path) -> int | None:
     return end
 
 
-def gif_is_cut(path: Path) -> bool:
+def is_gif_truncated(path: Path) -> bool:
     """Whether a GIF ends before its trailer (GIF89a, sections 18 to 27); False for other files.
 
-    After the head and its colors come blocks: extensions and pictures, each of a fixed part and of pieces that say how long
-    they are, until the trailer. What lies behind it is nobody's business.
+    Header and color table are followed by blocks (extensions and images), each with a fixed part and sub-blocks with
+    their length, until the trailer. Bytes after the trailer are ignored.
     """
     with path.open("rb") as file:
         head = file.read(13)
@@ -95,13 +95,13 @@ def gif_is_cut(path: Path) -> bool:
 
 
 def _skip_colors(file: BinaryIO, flags: bytes) -> None:
-    """The lowest bits of the flags say how many colors there are, if the highest says that there are some."""
+    """Skip a color table: the highest flag bit says whether there is one, the lowest three bits give its size."""
     if flags and flags[0] & 0x80:
         file.read(3 << ((flags[0] & 7) + 1))
 
 
 def _read_size(file: BinaryIO) -> int | None:
-    """A size in EBML: leading zero bits tell its length; all ones mean that it is not known (RFC 8794, section 4)."""
+    """A size in EBML: leading zero bits give its length; all ones mean unknown (RFC 8794, section 4)."""
     first = file.read(1)
     if not first or not first[0]:
         return None
@@ -123,7 +123,7 @@ def _classify(head: bytes) -> tuple[str, str]:
 
 
 def _classify_brands(head: bytes) -> tuple[str, str]:
-    """Sort out files of ISO 14496-12: a major brand, a version, then compatible brands, four bytes each."""
+    """Distinguish files of ISO 14496-12: a major brand, a version, then compatible brands, four bytes each."""
     major = head[8:12]
     end = min(int.from_bytes(head[:4]), len(head))
     brands = {major, *(head[start : start + 4] for start in range(16, end, 4))}

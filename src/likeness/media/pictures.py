@@ -1,4 +1,4 @@
-"""Pictures: whatever a camera, phone or scanner wrote becomes upright uint8 RGB."""
+"""Reads pictures of any common format as upright uint8 RGB, and writes them."""
 
 import io
 import json
@@ -18,28 +18,28 @@ from likeness.media.guard import inspect
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 110_000_000
-"""Largest picture that is decoded: cameras of phones give 48, 50 or 108 megapixels. As RGB it takes 330 MB."""
+"""Largest picture that is decoded: phones have 48, 50 or 108 megapixels. As RGB it takes 330 MB."""
 MAX_COMMENT_BYTES = 65_533
-"""What a JPEG's comment holds."""
+"""Largest comment of a JPEG."""
 _JPEG = (".jpg", ".jpeg")
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF")
 _HEIF = "HEIF"
 _STRIP_PX = 256
-"""Rows that are converted at a time where the conversion takes several times the picture's memory."""
+"""Rows converted at a time, because the conversion needs several times the memory of the rows."""
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read any common picture as upright RGB.
+    """Read a picture as upright RGB.
 
-    Orientation (EXIF) is applied, color profiles are brought to sRGB, transparency is laid over white, the first
-    frame of an animation is taken.
+    EXIF orientation is applied, color profiles are converted to sRGB, transparency is composited over white, and of
+    an animation the first frame is read.
 
     Returns:
         (height, width, 3) uint8.
 
     Raises:
-        MediaError: the file is missing, empty, a folder, a video, not a picture, damaged or too large, or a HEIC picture
-            while pillow-heif is not installed.
+        MediaError: the file is missing, empty, a folder, a video, not a picture, damaged, too large, or a HEIC picture
+            without pillow-heif installed.
     """
     path = Path(path)
     kind, name = inspect(path, expected="a picture")
@@ -50,7 +50,7 @@ def read_image(path: str | Path) -> np.ndarray:
     if name == _HEIF:
         _register_heif(path)
     with warnings.catch_warnings():
-        # The size check below is stricter than Pillow's warning; odd metadata is no reason to speak.
+        # The size check below is stricter than Pillow's warning, and warnings about odd metadata do not matter.
         warnings.simplefilter("ignore")
         with _open(path, name) as image:
             width, height = image.size
@@ -58,21 +58,21 @@ def read_image(path: str | Path) -> np.ndarray:
                 raise MediaError(_too_large(path, f"{width} x {height} pixels"))
             try:
                 image.load()
-            except Exception as error:  # Decoders share no class of errors, and damage reaches any line of them.
+            except Exception as error:  # Decoders have no common error class.
                 raise MediaError(_damaged(path, name)) from error
             _turn_upright(image, path)
             return _to_rgb(image)
 
 
 def write_image(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
-    """Write (height, width, 3) uint8 as the suffix of `path` says. Parent folders are made.
+    """Write (height, width, 3) uint8 atomically in the format of the suffix of `path`. Parent folders are created.
 
-    `metadata` lies as JSON in the `comment` of a PNG, and in that of a JPEG where it is shorter than `MAX_COMMENT_BYTES`;
-    other formats are written without. The file appears only once it is whole.
+    `metadata` is stored as JSON in the comment of a PNG, or of a JPEG if it is shorter than `MAX_COMMENT_BYTES`;
+    other formats are written without it.
 
     Raises:
-        MediaError: Pillow knows no such suffix.
-        FileWriteError: The disk refuses.
+        MediaError: Pillow does not know the suffix.
+        FileWriteError: The file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -88,7 +88,7 @@ def write_image(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] 
     if (kind := Image.registered_extensions().get(suffix)) is None:
         raise MediaError(f"{path} cannot be written as a picture. Let its name end in .png or .jpg.")
     try:
-        # In memory first: on a full disk Pillow leaves half a JPEG and raises nothing.
+        # In memory first: on a full disk Pillow leaves a truncated JPEG without an error.
         image.save(encoded, kind, **settings)
     except (ValueError, OSError) as error:
         raise MediaError(f"{path} cannot be written: {error}. Let its name end in .png or .jpg.") from error
@@ -98,8 +98,8 @@ def write_image(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] 
 def resize(picture: np.ndarray, width_px: int, height_px: int, *, is_quick: bool = False) -> np.ndarray:
     """Resize uint8 RGB with an antialiased bicubic filter.
 
-    `is_quick` averages whole blocks first where the picture shrinks sixfold or more; it looks the same, and takes a
-    fifth of the time on a picture of 39 megapixels.
+    `is_quick` averages whole blocks first if the picture shrinks sixfold or more. The result looks the same and takes
+    a fifth of the time for 39 megapixels.
     """
     if picture.shape[:2] == (height_px, width_px):
         return picture
@@ -109,22 +109,22 @@ def resize(picture: np.ndarray, width_px: int, height_px: int, *, is_quick: bool
 
 
 def to_image(picture: np.ndarray) -> Any:
-    """A Pillow image of (height, width, 3) uint8, for pipelines that take no arrays, or resize them another way."""
+    """A Pillow image of (height, width, 3) uint8, for pipelines that accept no arrays or resize them differently."""
     return Image.fromarray(np.ascontiguousarray(picture))
 
 
 def _open(path: Path, name: str) -> Image.Image:
-    """Read the head of a picture whose first bytes say that it is of the format `name`."""
+    """Open a picture that was detected as the format `name`."""
     try:
         return Image.open(path, formats=(*_FORMATS, _HEIF) if name == _HEIF else _FORMATS)
     except Image.DecompressionBombError as error:
         raise MediaError(_too_large(path, str(error))) from error
-    except Exception as error:  # Plug-ins share no class of errors, and damage reaches any line of them.
+    except Exception as error:  # Plug-ins have no common error class.
         raise MediaError(_damaged(path, name)) from error
 
 
 def _register_heif(path: Path) -> None:
-    """Give Pillow its reader of HEIC and HEIF pictures, an optional dependency."""
+    """Register pillow-heif, an optional dependency, as Pillow's reader of HEIC and HEIF."""
     try:
         import pillow_heif  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -136,10 +136,10 @@ def _register_heif(path: Path) -> None:
 
 
 def _turn_upright(image: Image.Image, path: Path) -> None:
-    """Turn a picture in place as its EXIF data say. Data that cannot be read make no picture unreadable."""
+    """Apply the EXIF orientation in place; damaged EXIF data give a warning only."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception as error:  # As above: the parser of EXIF data raises anything.
+    except Exception as error:  # The EXIF parser has no common error class.
         logger.warning("The EXIF data of %s are damaged (%s) and may be ignored.", path, error)
 
 
@@ -156,7 +156,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale single-channel pictures of 16 or 32 bits to 8 (Pillow's own conversion clips them)."""
+    """Scale single-channel pictures of 16 or 32 bits to 8; Pillow's conversion would clip them."""
     if not (image.mode.startswith("I") or image.mode == "F"):
         return image
     values = np.asarray(image)
@@ -173,7 +173,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Bring a wide-gamut or CMYK profile to sRGB, so that skin has the color its photographer saw."""
+    """Convert a wide-gamut or CMYK profile to sRGB, so that skin has its true color."""
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("RGB", "CMYK"):
         return image

@@ -20,11 +20,11 @@ def contact_sheet(
     gap_px: int = 4,
     label_px: int = 150,
 ) -> np.ndarray:
-    """Lay rows of pictures below each other, each fitted into a square cell.
+    """Arrange pictures in rows, each fitted into a square cell.
 
     Args:
         rows: uint8 RGB pictures of any size; rows may differ in length.
-        labels: one text a row, drawn in a column at the left.
+        labels: one text per row, drawn in a column at the left.
         cell_px: side of a cell.
         gap_px: white space around cells.
         label_px: width of the label column.

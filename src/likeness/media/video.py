@@ -1,4 +1,4 @@
-"""Video: H.264 in mp4 out; mp4, Matroska and GIF in. The same frames give the same bytes."""
+"""Writes H.264 in mp4, reads mp4, Matroska and GIF. Equal frames give byte-identical files."""
 
 import json
 import logging
@@ -18,32 +18,32 @@ from av.video.stream import VideoStream
 
 from likeness.errors import LikenessError, MediaError
 from likeness.files import write_atomically
-from likeness.media.guard import gif_is_cut, inspect, matroska_bytes
+from likeness.media.guard import inspect, is_gif_truncated, matroska_bytes
 
 logger = logging.getLogger(__name__)
 
 MAX_FRAME_PIXELS = 36_000_000
 """Largest video frame that is decoded; one of 8K has 35 megapixels."""
 MAX_VIDEO_BYTES = 4_000_000_000
-"""Most memory that the frames of one video may take while it is read."""
+"""Largest memory for the decoded frames of one video."""
 _DEMUXERS = {"MP4": "mov", "Matroska": "matroska", "GIF": "gif"}
 _FPS_DENOMINATOR_LIMIT = 1001
-_MOST_MISSING = 0.05
-"""Share of frames or of time that may be missing; where more is, the file was cut."""
-_STEADY = 0.02
-"""How far frames' times may lie from the rate that the file names, before the times are believed instead."""
+_MAX_MISSING = 0.05
+"""Largest share of frames or duration that may be missing; otherwise the file counts as truncated."""
+_FPS_TOLERANCE = 0.02
+"""Largest relative difference between the stated and the measured frame rate before the measured one is used."""
 _BT601 = 6
-"""The color matrix by which FFmpeg turns RGB into YUV where nothing else is said."""
+"""FFmpeg's default color matrix from RGB to YUV."""
 
 
 def write_video(path: str | Path, frames: np.ndarray, fps: float, metadata: dict[str, Any] | None = None) -> None:
-    """Write (frames, height, width, 3) uint8 as H.264. Parent folders are made; odd sizes gain one edge pixel.
+    """Write (frames, height, width, 3) uint8 as H.264, atomically. Parent folders are created; odd sizes are padded.
 
-    `metadata` lies as JSON in the `comment` tag of the file. The file appears only once it is whole.
+    `metadata` is stored as JSON in the file's `comment` tag.
 
     Raises:
-        MediaError: the frames are no video, or the suffix is another.
-        FileWriteError: the disk refuses.
+        MediaError: the frames have another shape or dtype, or the suffix is not .mp4.
+        FileWriteError: the file cannot be written.
     """
     path = Path(path)
     check_video_path(path)
@@ -59,7 +59,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float, metadata: dict
 
 
 def check_video_path(path: Path) -> None:
-    """Refuse what `write_video` could not write to, before frames are made for it.
+    """Refuse a path that `write_video` cannot write to, before frames are generated.
 
     Raises:
         MediaError: the suffix is not .mp4, or a folder has that name.
@@ -74,10 +74,10 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
     """Read a video as upright RGB frames.
 
     Returns:
-        (frames, height, width, 3) uint8, and frames per second; on average, where the rate varies.
+        (frames, height, width, 3) uint8, and frames per second (the mean of a variable rate).
 
     Raises:
-        MediaError: no mp4, mov, mkv, webm or gif video, damaged, cut short, or more than fits in `MAX_VIDEO_BYTES`.
+        MediaError: not an mp4, mov, mkv, webm or gif video, damaged, truncated, or larger than `MAX_VIDEO_BYTES`.
     """
     path = Path(path)
     frames = _FrameBuffer(path)
@@ -98,14 +98,14 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
 
 
 def sample_video(path: str | Path, num_frames: int) -> tuple[np.ndarray, float]:
-    """Read frames spread evenly over a video of any length, in memory for few of them.
+    """Read evenly spaced frames of a video of any length, without keeping all of them in memory.
 
     Args:
-        path: As `read_video` takes it.
-        num_frames: How many at most; about half as many at least, where the video has them.
+        path: As in `read_video`.
+        num_frames: Largest number of frames; a long enough video gives at least about half of it.
 
     Returns:
-        (frames, height, width, 3) uint8, and the seconds from the first frame of the video to the end of the last.
+        (frames, height, width, 3) uint8, and the duration of the video in seconds.
 
     Raises:
         MediaError: as `read_video`.
@@ -123,9 +123,9 @@ def sample_video(path: str | Path, num_frames: int) -> tuple[np.ndarray, float]:
                 continue
             kept.append((number, _to_rgb(path, frame, number + 1)))
             _check_size(path, kept[0][1], kept[-1][1], number + 1)
-            if 2 * len(kept) * kept[0][1].nbytes > MAX_VIDEO_BYTES:  # They are copied once, into one array.
+            if 2 * len(kept) * kept[0][1].nbytes > MAX_VIDEO_BYTES:  # Twice: stacking copies them.
                 raise MediaError(_too_long(path, len(kept)))
-            if len(kept) > num_frames:  # How long it is, is known at its end: every other one goes.
+            if len(kept) > num_frames:  # The length is known only at the end: double the step, drop every other frame.
                 step *= 2
                 kept = [(other, pixels) for other, pixels in kept if other % step == 0]
         _check_whole(path, container, stream, times)
@@ -136,7 +136,7 @@ def sample_video(path: str | Path, num_frames: int) -> tuple[np.ndarray, float]:
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether a file is a video by its first bytes; a GIF is a picture.
+    """Whether a file is a video by its first bytes; a GIF counts as a picture.
 
     Raises:
         MediaError: there is no regular file with at least one byte.
@@ -145,20 +145,20 @@ def is_video(path: str | Path) -> bool:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The record that `write_video` put into the file; empty where there is none.
+    """The metadata that `write_video` stored in the file; empty if there are none.
 
     Raises:
-        MediaError: no readable mp4, mov, mkv, webm or gif file.
+        MediaError: not a readable mp4, mov, mkv, webm or gif file.
     """
     path = Path(path)
     with _decoding(path), _open(path) as container:
         tags = {name.lower(): value for name, value in container.metadata.items()}
     comment = tags.get("comment", "")
     if not comment.lstrip().startswith("{"):
-        return {}  # What other programs write there.
+        return {}  # A comment of another program.
     try:
         record = json.loads(comment)
-        json.dumps(record, ensure_ascii=False).encode()  # Half a surrogate pair cannot be written or printed.
+        json.dumps(record, ensure_ascii=False).encode()  # Fails on a lone surrogate, which cannot be printed.
     except (ValueError, RecursionError) as error:
         logger.warning("The record inside %s cannot be read (%s); the video counts as one without.", path, error)
         return {}
@@ -166,7 +166,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 class _FrameBuffer:
-    """Frames of one video in one array that grows, so that they never lie in memory twice.
+    """A growing array of frames, so that they are never in memory twice.
 
     Shapes:
         array(): (frames, height, width, 3) uint8
@@ -178,10 +178,10 @@ class _FrameBuffer:
         self._count = 0
 
     def append(self, frame: np.ndarray) -> None:
-        """Add one frame.
+        """Append one frame.
 
         Raises:
-            MediaError: it has another size than the first, or does not fit in `MAX_VIDEO_BYTES`.
+            MediaError: its size differs from the first frame's, or `MAX_VIDEO_BYTES` is exceeded.
         """
         if self._count:
             _check_size(self._path, self._frames[0], frame, self._count + 1)
@@ -189,7 +189,7 @@ class _FrameBuffer:
         if self._count >= most:
             raise MediaError(_too_long(self._path, self._count + 1))
         if self._count == len(self._frames):
-            # `resize` moves pages where the system can, and copies nothing then.
+            # Where possible, `resize` remaps pages instead of copying.
             self._frames.resize((min(self._count + self._count // 8 + 1, most), *frame.shape), refcheck=False)
         self._frames[self._count] = frame
         self._count += 1
@@ -201,7 +201,7 @@ class _FrameBuffer:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """Whatever FFmpeg and PyAV find wrong with a file is a `MediaError`."""
+    """Turn errors of FFmpeg and PyAV into `MediaError`."""
     try:
         yield
     except LikenessError:
@@ -221,7 +221,7 @@ def _decoding(path: Path) -> Iterator[None]:
 
 
 def _encode(path: Path, frames: np.ndarray, rate: Fraction, metadata: dict[str, Any] | None) -> None:
-    # Bit-exact flags leave out dates and library versions; one thread, because x264 decides by thread otherwise.
+    # Bit-exact flags omit dates and library versions; with several threads x264's output would depend on their number.
     options = {"movflags": "+faststart", "fflags": "+bitexact"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
         if metadata is not None:
@@ -243,8 +243,8 @@ def _open(path: Path) -> InputContainer:
         raise MediaError(f"{path} is a picture ({name}), a video is needed. Use an mp4, mov, mkv, webm or gif file.")
     if name not in _DEMUXERS:
         raise MediaError(f"{path} is not a video that is read here. Use an mp4, mov, mkv, webm or gif file.")
-    # The demuxer is forced, so that no file can talk FFmpeg into a playlist or network format. Tags in another encoding
-    # than UTF-8 are no damage.
+    # The demuxer is forced, so that FFmpeg cannot be made to open a playlist or network format. Tags that are not UTF-8
+    # are accepted.
     return av.open(str(path), "r", format=_DEMUXERS[name], metadata_errors="surrogateescape")
 
 
@@ -255,7 +255,7 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
     if stream.codec_context is None:
         raise MediaError(_damaged(path, "its codec is not known"))
     _check_pixels(path, stream.width, stream.height)
-    # The size in the head binds no frame: FFmpeg refuses larger ones before it takes memory for them.
+    # Frames may be larger than the header says: FFmpeg refuses those before it allocates memory.
     stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
     return stream
 
@@ -263,8 +263,8 @@ def _video_stream(path: Path, container: InputContainer) -> VideoStream:
 def _check_pixels(path: Path, width: int, height: int) -> None:
     if width * height > MAX_FRAME_PIXELS:
         raise MediaError(
-            f"{path} is too large ({width} x {height} pixels); at most {MAX_FRAME_PIXELS // 1_000_000} megapixels a frame "
-            "are read. Scale it down."
+            f"{path} is too large ({width} x {height} pixels); at most {MAX_FRAME_PIXELS // 1_000_000} megapixels a "
+            "frame are read. Scale it down."
         )
 
 
@@ -278,8 +278,8 @@ def _check_size(path: Path, first: np.ndarray, frame: np.ndarray, number: int) -
     if frame.shape != first.shape:
         (height, width), (first_height, first_width) = frame.shape[:2], first.shape[:2]
         raise MediaError(
-            f"{path} changes its size: frame {number} has {width} x {height} pixels, the first {first_width} x {first_height}. "
-            "Convert it to one size."
+            f"{path} changes its size: frame {number} has {width} x {height} pixels, the first {first_width} x "
+            f"{first_height}. Convert it to one size."
         )
 
 
@@ -288,25 +288,25 @@ def _named_fps(stream: VideoStream) -> float:
 
 
 def _rate(times: list[float | None], named_fps: float) -> float:
-    """The named rate, unless the times of the frames say otherwise: headers of variable rates are often wrong."""
+    """The stated rate, unless frame times differ from it: headers of variable-rate videos are often wrong."""
     known = [time for time in times if time is not None]
     if len(known) < max(2, len(times)) or not max(known) > min(known):
         return named_fps
     measured_fps = (len(known) - 1) / (max(known) - min(known))
-    return named_fps if abs(measured_fps - named_fps) <= _STEADY * named_fps else measured_fps
+    return named_fps if abs(measured_fps - named_fps) <= _FPS_TOLERANCE * named_fps else measured_fps
 
 
 def _check_whole(path: Path, container: InputContainer, stream: VideoStream, times: list[float | None]) -> None:
-    """Refuse a file that was cut: decoders end quietly where it ends, and figures would be those of its beginning."""
+    """Refuse a truncated file: decoders stop at its end without an error, and only its beginning would be measured."""
     size_bytes = path.stat().st_size
-    if (told_bytes := matroska_bytes(path)) is not None and size_bytes < told_bytes:
-        raise MediaError(_damaged(path, f"{size_bytes} of {told_bytes} bytes are here"))
-    if gif_is_cut(path):
+    if (stated_bytes := matroska_bytes(path)) is not None and size_bytes < stated_bytes:
+        raise MediaError(_damaged(path, f"{size_bytes} of {stated_bytes} bytes are here"))
+    if is_gif_truncated(path):
         raise MediaError(_damaged(path, "its last block is missing"))
-    if len(times) >= stream.frames - max(1.0, _MOST_MISSING * stream.frames) and stream.frames:
+    if len(times) >= stream.frames - max(1.0, _MAX_MISSING * stream.frames) and stream.frames:
         return
-    # Phones trim by edit lists, which hide frames, and Matroska counts none; so what ends too early in time was cut. Sound
-    # may be longer than pictures: Matroska with sound is judged by its bytes alone.
+    # Edit lists of phones hide frames, and Matroska has no frame count, so the duration decides. Sound may be longer
+    # than the pictures, so Matroska with sound is checked by its bytes only.
     if not container.duration or (not stream.frames and len(container.streams) > 1):
         return
     known = [time for time in times if time is not None]
@@ -316,12 +316,12 @@ def _check_whole(path: Path, container: InputContainer, stream: VideoStream, tim
     longest_s = max((later - time for time, later in pairwise(known)), default=one_s)
     end_s = known[-1] + longest_s if known else 0.0
     duration_s = container.duration / av.time_base
-    if end_s < (1 - _MOST_MISSING) * duration_s:
+    if end_s < (1 - _MAX_MISSING) * duration_s:
         raise MediaError(_damaged(path, f"pictures end after {end_s:.1f} of {duration_s:.1f} s"))
 
 
 def _to_rgb(path: Path, frame: VideoFrame, number: int) -> np.ndarray:
-    """Check a frame, and apply the turn that phones note in the file instead of turning the pixels (degrees, to the left)."""
+    """Check a frame, and apply the rotation that phones store in the file (degrees, counterclockwise)."""
     _check_frame(path, frame, number)
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
 

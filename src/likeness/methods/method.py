@@ -26,8 +26,8 @@ from likeness.adapters.conditioning.session import Session
 from likeness.adapters.diffusers.attach import Attachment, attach, detach, refuse_other_sizes
 from likeness.adapters.diffusers.compatibility import adapter_device
 from likeness.errors import ConfigError
-from likeness.identity.cache import IdentityCache, Weights, weights_of
-from likeness.identity.prompt import PromptTokens, check_fits
+from likeness.identity.cache import IdentityCache, WeightsVersion, weights_version
+from likeness.identity.prompt import PromptTokens, check_prompt_length
 from likeness.identity.reference import FaceInput
 from likeness.identity.tokens import PersonTokens
 
@@ -110,20 +110,20 @@ class Method(ModelMixin, ConfigMixin):
             parameter.requires_grad_(not name.startswith(self.frozen))
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def _weights(self) -> Weights | None:
-        return weights_of((*self.parameters(), *self.buffers()))
+    def _weights(self) -> WeightsVersion | None:
+        return weights_version((*self.parameters(), *self.buffers()))
 
     def _encode_cached(self, arrays: Sequence[np.ndarray], encode: Callable[[], Tokens]) -> Tokens:
         """Encode a person, unless the same arrays were encoded before with the same weights."""
         if self._session is not None:
             self._session.reset(self._session.num_prompts)  # Weights may be offloaded.
         key = IdentityCache.key(*arrays)
-        known: Any = self._identity_cache.find(key, self._weights())
+        known: Any = self._identity_cache.get(key, self._weights())
         if known is not None:
             return known
         with torch.no_grad():
             identity = encode()
-        self._identity_cache.keep(key, identity)
+        self._identity_cache.put(key, identity)
         return identity
 
     @torch.no_grad()
@@ -160,11 +160,11 @@ class Method(ModelMixin, ConfigMixin):
         num_references = num_references if scale else none
         tokens = self.tokenize(prompts, pipe.tokenizer, num_references=num_references, max_length=max_length)
         embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
-        check_fits(negative_prompt, pipe.tokenizer, max_length=max_length, what="negative prompt")
+        check_prompt_length(negative_prompt, pipe.tokenizer, max_length=max_length, what="negative prompt")
         negatives = [negative_prompt] * len(prompts)
         negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
-        fused = self.fuse(embeds.to(self.device), tokens.whose, identity, scale=scale).to(negative)
-        session.set_person_index(tokens.whose)
+        fused = self.fuse(embeds.to(self.device), tokens.person_index, identity, scale=scale).to(negative)
+        session.set_person_index(tokens.person_index)
         if session.controls.has_window:
             plain = self.tokenize(prompts, pipe.tokenizer, num_references=none, max_length=max_length)
             session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
@@ -290,7 +290,7 @@ class Method(ModelMixin, ConfigMixin):
         finally:
             self._session.close()
             self._session = outer
-            self._identity_cache.follow(weights, self._weights())
+            self._identity_cache.rebind(weights, self._weights())
 
     def _condition(self, text: Tensor, timestep: Tensor, grid: Grid) -> tuple[FaceCondition | None, Tensor]:
         """Return the condition of the coming forward pass, and its text.

@@ -1,4 +1,8 @@
-"""People who do not exist: a small renderer of procedural faces, with the exact truth about each picture."""
+"""Puppets: a small software renderer of synthetic people, with exact ground truth for every frame.
+
+`people` holds identity and meshes, `rendering` the rasterizer and shading, `scenes` settings, motion and captions;
+`clip` and `two_person` sample whole clips.
+"""
 
 import logging
 import os
@@ -10,21 +14,21 @@ from numba.core import config
 try:
     import_module("likeness.puppets.rendering.raster")
 except RuntimeError as error:
-    # Numba refuses to compile where it can write neither beside the source nor in the home folder.
+    # Numba raises if it can write its cache neither beside the source nor in the home folder.
     if "no locator available" not in str(error):
         raise
     _CACHE = TemporaryDirectory(prefix="likeness-")
     os.environ["NUMBA_CACHE_DIR"] = _CACHE.name  # For worker processes too.
     config.reload_config()
     logging.getLogger(__name__).warning(
-        "No folder for compiled code can be written; puppets are compiled anew, which takes half a minute. "
-        "Set NUMBA_CACHE_DIR to a folder that can be written."
+        "No cache folder for compiled code is writable; puppets are compiled again, which takes half a minute. "
+        "Set NUMBA_CACHE_DIR to a writable folder."
     )
 
-from likeness.puppets.anatomy import GROUPS, IDENTITY_NUMBERS, NUM_IDENTITY, Person, sample_person
 from likeness.puppets.clip import FPS, PuppetClip, sample_clip, sample_image
-from likeness.puppets.performance import ACTIONS
-from likeness.puppets.scene import CLOTHING_COLORS, SETTINGS
+from likeness.puppets.people.anatomy import GROUPS, IDENTITY_NUMBERS, NUM_IDENTITY, PuppetPerson, sample_person
+from likeness.puppets.scenes.performance import ACTIONS
+from likeness.puppets.scenes.setting import CLOTHING_COLORS, SETTINGS
 from likeness.puppets.two_person import TwoPersonClip, sample_two_person_clip
 
 __all__ = [
@@ -35,8 +39,8 @@ __all__ = [
     "IDENTITY_NUMBERS",
     "NUM_IDENTITY",
     "SETTINGS",
-    "Person",
     "PuppetClip",
+    "PuppetPerson",
     "TwoPersonClip",
     "sample_clip",
     "sample_image",

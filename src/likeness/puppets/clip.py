@@ -1,4 +1,4 @@
-"""A puppet in front of the camera: frames, a sentence, and the exact truth about both."""
+"""Samples a clip or an image of one puppet: frames, caption and ground truth."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
-from likeness.puppets.anatomy import Person, sample_person
-from likeness.puppets.captions import TRIGGER, describe
-from likeness.puppets.performance import ACTIONS, Performance, perform
-from likeness.puppets.scene import CLOTHING_COLORS, GARMENTS, SETTINGS, draw_setting, sample_light
-from likeness.puppets.shot import Actor, build_body, color, enlarge, face_mask, sample_zoom, to_frame
+from likeness.puppets.people.anatomy import PuppetPerson, sample_person
+from likeness.puppets.scenes.actor import Actor, actor_colors, build_body, enlarge, face_mask, sample_zoom, to_frame
+from likeness.puppets.scenes.captions import TRIGGER, describe
+from likeness.puppets.scenes.performance import ACTIONS, Performance, perform
+from likeness.puppets.scenes.setting import CLOTHING_COLORS, GARMENTS, SETTINGS, draw_setting, sample_light
 
 FPS = 8
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PuppetClip:
-    """A clip and its truth.
+    """A clip with its ground truth.
 
     Shapes:
         frames: (frames, height, width, 3) uint8
@@ -26,12 +26,12 @@ class PuppetClip:
         pose_deg: (frames, 3): yaw, pitch, roll
         face_mask: (frames, height, width), True on head, ears, hair and glasses
         vertices: (vertices, 3), neutral identity in head units, fixed topology
-        maps: (frames, channels, height / 4, width / 4) uint8, dense ground truth; `maps.CHANNELS` names the channels
+        maps: (frames, channels, height / 4, width / 4) uint8, dense ground truth; channels as `rendering.maps.CHANNELS`
     """
 
     frames: NDArray[np.uint8]
     prompt: str
-    person: Person
+    person: PuppetPerson
     action: str
     clothing: str
     setting: str
@@ -44,29 +44,26 @@ class PuppetClip:
 
     @property
     def caption(self) -> str:
-        """The sentence without the trigger word."""
+        """The prompt without the trigger word."""
         return self.prompt.replace(f" {TRIGGER}", "")
 
 
 def sample_clip(
     seed: int,
     *,
-    person: Person | None = None,
+    person: PuppetPerson | None = None,
     action: str | None = None,
     num_frames: int = 17,
     size_px: int = 64,
 ) -> PuppetClip:
-    """Draw a clip: who, what, where, in which light.
+    """Sample a clip: person, action, setting, clothes and light.
 
     Args:
         seed: The same seed and arguments give the same clip, bit for bit.
-        person: Who is seen; drawn too if None.
-        action: One of `ACTIONS`; drawn too if None.
-        num_frames: Frames at 8 per second.
+        person: The person; sampled if None.
+        action: One of `ACTIONS`; sampled if None.
+        num_frames: Frames, at 8 per second.
         size_px: Height and width.
-
-    Returns:
-        The clip with its sentence and truth.
 
     Raises:
         ConfigError: The action is unknown, or a size is not positive.
@@ -81,21 +78,21 @@ def sample_clip(
     drawn_person, drawn_action = int(rng.integers(2**31)), ACTIONS[rng.integers(len(ACTIONS))]
     person = sample_person(drawn_person) if person is None else person
     performance = perform(drawn_action if action is None else action, num_frames, rng)
-    return _film(seed, person, performance, size_px, rng)
+    return _render_clip(seed, person, performance, size_px, rng)
 
 
 def sample_image(
     seed: int,
     *,
-    person: Person | None = None,
+    person: PuppetPerson | None = None,
     size_px: int = 128,
     max_yaw_deg: float = 25.0,
     zoom: float = 0.78,
 ) -> PuppetClip:
-    """Draw one picture of somebody in some pose, with |yaw| at most `max_yaw_deg`; see `sample_clip`.
+    """Sample one image of a person in a random pose, with |yaw| at most `max_yaw_deg`; see `sample_clip`.
 
-    A `zoom` of 1 frames the head as clips do; by default there is more room around it, without which detectors
-    made for photographs overlook more faces.
+    A `zoom` of 1 frames the head as in clips. The default leaves more room around it, because detectors made for
+    photographs miss more of the tightly framed faces.
     """
     rng = np.random.default_rng([seed, 7003])
     drawn_person = int(rng.integers(2**31))
@@ -106,17 +103,19 @@ def sample_image(
     performance.tracks["pitch_deg"][:] = rng.uniform(-9, 9)
     performance.tracks["roll_deg"][:] = rng.normal(0, 4)
     performance.tracks["zoom"] *= zoom
-    return _film(seed, person, performance, size_px, rng)
+    return _render_clip(seed, person, performance, size_px, rng)
 
 
-def _film(seed: int, person: Person, performance: Performance, size_px: int, rng: np.random.Generator) -> PuppetClip:
+def _render_clip(
+    seed: int, person: PuppetPerson, performance: Performance, size_px: int, rng: np.random.Generator
+) -> PuppetClip:
     clothing, garment = (
         list(CLOTHING_COLORS)[rng.integers(len(CLOTHING_COLORS))],
         GARMENTS[rng.integers(len(GARMENTS))],
     )
     setting, body = SETTINGS[rng.integers(len(SETTINGS))], build_body(person)
     colors, light, backdrop = (
-        color(person, clothing, rng),
+        actor_colors(person, clothing, rng),
         sample_light(rng),
         draw_setting(setting, size_px, rng),
     )
@@ -138,6 +137,7 @@ def _film(seed: int, person: Person, performance: Performance, size_px: int, rng
         landmarks.append(drawn.landmarks)
         maps.append(drawn.maps)
     return PuppetClip(
-        frames=np.stack(frames), prompt=prompt, person=person, action=performance.action, clothing=clothing, setting=setting,
-        landmarks=np.stack(landmarks), pose_deg=performance.pose_deg, face_mask=np.stack(masks), vertices=body.head.vertices, maps=np.stack(maps), seed=seed,
+        frames=np.stack(frames), prompt=prompt, person=person, action=performance.action, clothing=clothing,
+        setting=setting, landmarks=np.stack(landmarks), pose_deg=performance.pose_deg, face_mask=np.stack(masks),
+        vertices=body.head.vertices, maps=np.stack(maps), seed=seed,
     )  # fmt: skip

@@ -1,6 +1,6 @@
-"""Two puppets side by side before one camera: frames twice as wide as high, a sentence that names both, and the truth.
+"""Samples a clip of two puppets side by side: frames twice as wide as high, a caption that names both, ground truth.
 
-Each head is as large as in a clip of one person. They stand in one light and before one backdrop.
+Each head has the size that it has in a clip of one person. Light and backdrop are shared.
 """
 
 import re
@@ -10,27 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
-from likeness.puppets.anatomy import Person, sample_person
-from likeness.puppets.captions import PAIR_TRIGGERS, describe_pair
-from likeness.puppets.performance import ACTIONS, Performance, perform
-from likeness.puppets.scene import CLOTHING_COLORS, GARMENTS, SETTINGS, draw_setting, sample_light
-from likeness.puppets.shot import Actor, build_body, color, enlarge, face_mask, sample_zoom, to_frame
+from likeness.puppets.people.anatomy import PuppetPerson, sample_person
+from likeness.puppets.scenes.actor import Actor, actor_colors, build_body, enlarge, face_mask, sample_zoom, to_frame
+from likeness.puppets.scenes.captions import PAIR_TRIGGERS, describe_pair
+from likeness.puppets.scenes.performance import ACTIONS, Performance, perform
+from likeness.puppets.scenes.setting import CLOTHING_COLORS, GARMENTS, SETTINGS, draw_setting, sample_light
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TwoPersonClip:
-    """A clip of two people and its truth. Whatever there is of each is told from left to right.
+    """A clip of two people with its ground truth. Values per person are in order from left to right.
 
     Shapes:
         frames: (frames, height, 2 height, 3) uint8
         landmarks: (frames, 2, 5, 2) px, in the order of `PuppetClip`
         pose_deg: (frames, 2, 3): yaw, pitch, roll
-        face_masks: (frames, 2, height, 2 height), True where that person's head is seen
+        face_masks: (frames, 2, height, 2 height), True where that person's head is visible
     """
 
     frames: NDArray[np.uint8]
     prompt: str
-    people: tuple[Person, Person]
+    people: tuple[PuppetPerson, PuppetPerson]
     actions: tuple[str, str]
     clothing: tuple[str, str]
     setting: str
@@ -41,25 +41,25 @@ class TwoPersonClip:
 
     @property
     def caption(self) -> str:
-        """The sentence without the trigger words."""
+        """The prompt without the trigger words."""
         return re.sub(rf" ({'|'.join(PAIR_TRIGGERS)})\b", "", self.prompt)
 
 
 def sample_two_person_clip(
     seed: int,
     *,
-    people: tuple[Person, Person] | None = None,
+    people: tuple[PuppetPerson, PuppetPerson] | None = None,
     actions: tuple[str, str] | None = None,
     num_frames: int = 17,
     size_px: int = 64,
 ) -> TwoPersonClip:
-    """Draw a clip of two people: who, what, where, in which light.
+    """Sample a clip of two people: persons, actions, setting, clothes and light.
 
     Args:
         seed: The same seed and arguments give the same clip, bit for bit.
-        people: Who stands left and right; drawn too if None.
-        actions: What each of them does, of `ACTIONS`; drawn too if None.
-        num_frames: Frames at 8 per second.
+        people: The left and the right person; sampled if None.
+        actions: The action of each, of `ACTIONS`; sampled if None.
+        num_frames: Frames, at 8 per second.
         size_px: Height; the width is twice that.
 
     Raises:
@@ -77,43 +77,43 @@ def sample_two_person_clip(
     people = (drawn[0], drawn[1]) if people is None else people
     acts = [ACTIONS[number] for number in rng.integers(len(ACTIONS), size=2)]
     left, right = (acts[0], acts[1]) if actions is None else actions
-    return _film(seed, people, (perform(left, num_frames, rng), perform(right, num_frames, rng)), size_px, rng)
+    return _render_clip(seed, people, (perform(left, num_frames, rng), perform(right, num_frames, rng)), size_px, rng)
 
 
-def _film(
+def _render_clip(
     seed: int,
-    people: tuple[Person, Person],
+    people: tuple[PuppetPerson, PuppetPerson],
     performances: tuple[Performance, Performance],
     size_px: int,
     rng: np.random.Generator,
 ) -> TwoPersonClip:
     first, second = rng.choice(list(CLOTHING_COLORS), size=2, replace=False)
     clothing = (str(first), str(second))
-    worn = tuple(f"{cloth} {GARMENTS[rng.integers(len(GARMENTS))]}" for cloth in clothing)
+    garments = tuple(f"{cloth} {GARMENTS[rng.integers(len(GARMENTS))]}" for cloth in clothing)
     setting, light = SETTINGS[rng.integers(len(SETTINGS))], sample_light(rng)
     backdrop = draw_setting(setting, size_px, rng, width_px=2 * size_px)
     actors = [
         Actor(
             body=build_body(person),
             light=light,
-            colors=color(person, cloth, rng),
+            colors=actor_colors(person, cloth, rng),
             zoom=sample_zoom(person, rng),
-            shift=(place + rng.normal(0, 0.018), rng.normal(0, 0.012)),
+            shift=(column + rng.normal(0, 0.018), rng.normal(0, 0.012)),
             side=float(rng.choice([-1, 1])),
         )
-        for place, (person, cloth) in enumerate(zip(people, clothing, strict=True))
+        for column, (person, cloth) in enumerate(zip(people, clothing, strict=True))
     ]
     actions = (performances[0].action, performances[1].action)
-    prompt = describe_pair(people, actions, (worn[0], worn[1]), setting, rng)
-    front = int(rng.integers(2))  # Whose shoulder is before the other's.
+    prompt = describe_pair(people, actions, (garments[0], garments[1]), setting, rng)
+    front = int(rng.integers(2))  # Index of the person who is drawn in front.
     frames, masks, landmarks = [], [], []
     for index in range(len(performances[0].tracks["zoom"])):
         picture, points = enlarge(backdrop), np.zeros((2, 5, 2), np.float32)
         parts = {}
-        for who in (1 - front, front):
-            drawn = actors[who].draw(performances[who].at(index), picture)
-            parts[who], points[who] = drawn.part, drawn.landmarks
-        faces = np.stack([face_mask(parts[who]) for who in (0, 1)])
+        for number in (1 - front, front):
+            drawn = actors[number].draw(performances[number].at(index), picture)
+            parts[number], points[number] = drawn.part, drawn.landmarks
+        faces = np.stack([face_mask(parts[number]) for number in (0, 1)])
         faces[1 - front] &= ~face_mask(parts[front])
         frames.append(to_frame(picture))
         masks.append(faces)

@@ -72,7 +72,7 @@ def _train_locked(settings: Any, folder: Path, processes: int | None) -> Path:
     with files.lock(folder / ".lock", busy=busy):
         if not resume.begin(settings, folder):
             return _trained_model(folder)
-        with files.reported(folder, full_disk_alone=True), distributed.launch(processes):
+        with files.translate_write_errors(folder, full_disk_alone=True), distributed.launch(processes):
             target = _run(settings, folder)
         checkpoints.check_exported(target)
         resume.complete(folder)

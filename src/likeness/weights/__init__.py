@@ -1,9 +1,9 @@
-"""Every weight the tool can use: name, files, checksums, size, licence, preset. Offline first, strict always.
+"""The registry of weights: name, files, checksums, size, licence, preset.
 
-A preset says what one may do with the results: `tiny` ships with the package, `open` allows commercial use,
-`research` does not. What does not ship lies in `$LIKENESS_HOME/models/NAME`: files that a user puts there serve as well
-as those that `likeness models pull NAME` (`weights.pull`) brings. This module finds and verifies files; it never opens
-a network connection.
+A preset names the permitted use: `tiny` ships with the package, `open` allows commercial use, `research` does not.
+Weights that do not ship are in `$LIKENESS_HOME/models/NAME`, put there by the user or by `likeness models pull NAME`.
+This module finds and verifies files and never opens a network connection; `weights.pull` does. `models` is the table
+of weights, `files` and `hashes` check files, `strict` compares tensors with an architecture, `tensors` reads them.
 """
 
 import dataclasses
@@ -16,10 +16,10 @@ from likeness.errors import WeightsError
 from likeness.weights.files import (
     CHECKSUMS_FILE,
     component_problems,
-    problem_at_a_glance,
-    problem_of,
+    file_problem,
     read_listing,
     sha256_of,
+    size_problem,
     write_checksums,
 )
 from likeness.weights.models import MODELS
@@ -63,9 +63,9 @@ _DLIB_FILES = {
 
 
 def home() -> Path:
-    """The folder of what does not ship: `$LIKENESS_HOME`, or `likeness` in the platform's folder for caches.
+    """The folder of files that do not ship: `$LIKENESS_HOME`, or `likeness` in the platform's cache folder.
 
-    The weights lie in its `models`, one folder for each name, which is also how insightface wants its packs.
+    Weights are in its subfolder `models`, one folder per name, which is also insightface's layout.
     """
     if chosen := os.environ.get("LIKENESS_HOME"):
         return Path(chosen).expanduser()
@@ -79,16 +79,16 @@ def home() -> Path:
 
 
 def names() -> list[str]:
-    """What ships or is installed with the package, whether or not it is whole. `MODELS` names the rest."""
+    """Names of weights that ship or are installed with the package, complete or not. `MODELS` has the others."""
     folders = sorted(CHECKPOINTS.iterdir()) if CHECKPOINTS.is_dir() else []
     return [*(folder.name for folder in folders if folder.is_dir()), *_DLIB_FILES]
 
 
 def entry(name: str) -> WeightEntry:
-    """The entry called `name`, its files with the paths where they lie or belong.
+    """The entry called `name`, with the absolute paths of its files.
 
     Raises:
-        WeightsError: there is none, or its list of checksums is missing or damaged.
+        WeightsError: no entry has that name, or its list of checksums is missing or damaged.
     """
     if name in MODELS:
         return _model_entry(MODELS[name])
@@ -103,25 +103,25 @@ def entry(name: str) -> WeightEntry:
 
 
 def locate(name: str) -> Path:
-    """Where the weights `name` lie: the file, or the folder of several. Checks presence and size, not content.
+    """Path of the weights `name`: the file, or the folder of several. Checks presence and size, not content.
 
     Raises:
-        WeightsError: the name is unknown, or a file is missing or of another size. The last sentence says what brings
-            it, `likeness models pull NAME` for what does not ship.
+        WeightsError: the name is unknown, or a file is missing or has another size. The message ends with the remedy,
+            such as `likeness models pull NAME`.
     """
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := problem_at_a_glance(file))])
+    _refuse(item, [problem for file in item.files if (problem := size_problem(file))])
     return item.files[0].path if item.is_one_file else item.folder
 
 
 def verify(name: str) -> WeightEntry:
-    """Check every byte of the weights `name` against what is known of them.
+    """Check every byte of the weights `name` against their checksums.
 
     Raises:
         WeightsError: files are missing or altered; all of them are listed.
     """
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := problem_of(file))])
+    _refuse(item, [problem for file in item.files if (problem := file_problem(file))])
     return item
 
 
@@ -131,15 +131,15 @@ def verify_quickly(name: str) -> WeightEntry:
     Raises:
         WeightsError: files are missing or altered; all of them are listed.
     """
-    from likeness.weights.hashes import known_sha256  # it asks this module for the home folder
+    from likeness.weights.hashes import known_sha256  # `hashes` imports `home` from this module
 
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := problem_of(file, known_sha256))])
+    _refuse(item, [problem for file in item.files if (problem := file_problem(file, known_sha256))])
     return item
 
 
 def _model_entry(model: WeightEntry) -> WeightEntry:
-    """A model of the table where it lies here. The list that `pull` left beside it adds to what the table knows."""
+    """A model of the table with local paths. The list of checksums written by `pull` completes the table."""
     folder = home() / "models" / model.name
     flag = "" if model.preset == "open" else f" --preset {model.preset}"
     remedy = f"Put the files there yourself, or run `likeness models pull {model.name}{flag}`."
@@ -166,7 +166,7 @@ def _bundled_entry(folder: Path) -> WeightEntry:
 
 
 def _dlib_entry(name: str, file: str, sha256: str, size_bytes: int) -> WeightEntry:
-    # Found, not imported: importing that package needs `pkg_resources`, which setuptools no longer has.
+    # Not imported: that package needs `pkg_resources`, which setuptools no longer has.
     spec = importlib.util.find_spec(_DLIB_PACKAGE)
     package = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path(_DLIB_PACKAGE)
     return WeightEntry(

@@ -1,4 +1,4 @@
-"""Files as they must be: checksums, presence, size, and lists of checksums beside weights."""
+"""Checks of files by presence, size and checksum, and the lists of checksums beside weights."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ _READ_BYTES = 1 << 20
 
 
 def sha256_of(path: Path, *, on_bytes: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file; `on_bytes` hears how many bytes were read since the last call."""
+    """SHA-256 of a file; `on_bytes` is called with the number of bytes of each block read."""
     return _digest(path, hashlib.sha256(), on_bytes)
 
 
 def git_sha1_of(path: Path) -> str:
-    """Git's name for the content of a file."""
+    """Git's blob hash of a file."""
     header = f"blob {path.stat().st_size}\0".encode()
     return _digest(path, hashlib.sha1(header, usedforsecurity=False), None)
 
@@ -33,8 +33,8 @@ def _digest(path: Path, digest: Any, on_bytes: Callable[[int], None] | None) -> 
     return digest.hexdigest()
 
 
-def problem_at_a_glance(file: WeightFile) -> str | None:
-    """What presence and size say against a file."""
+def size_problem(file: WeightFile) -> str | None:
+    """A problem of presence or size, or None."""
     if not file.path.is_file():
         return f"{file.path} is missing"
     size_bytes = file.path.stat().st_size
@@ -43,9 +43,9 @@ def problem_at_a_glance(file: WeightFile) -> str | None:
     return None
 
 
-def problem_of(file: WeightFile, sha256: Callable[[Path], str] = sha256_of) -> str | None:
-    """What presence, size and SHA-256 say against a file; by default every byte is read."""
-    problem = problem_at_a_glance(file)
+def file_problem(file: WeightFile, sha256: Callable[[Path], str] = sha256_of) -> str | None:
+    """A problem of presence, size or checksum, or None; by default every byte is read."""
+    problem = size_problem(file)
     if problem is None and file.sha256 is not None and sha256(file.path) != file.sha256:
         problem = f"{file.path} is altered (its SHA-256 differs)"
     if problem is None and file.git_sha1 is not None and git_sha1_of(file.path) != file.git_sha1:
@@ -54,11 +54,11 @@ def problem_of(file: WeightFile, sha256: Callable[[Path], str] = sha256_of) -> s
 
 
 def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: Preset = "tiny") -> Path:
-    """Write `checksums.json` over all files below `folder`, as `entry` reads it. For those who train weights.
+    """Write `checksums.json` for all files below `folder`, as `entry` reads it, for weights that were trained here.
 
-    Tensors of safetensors files get checksums of their own, so that strict loading can name an altered one.
+    Each tensor of a safetensors file has its own checksum, so that strict loading can name an altered tensor.
     """
-    from likeness.weights.strict import tensor_checksums  # it reads what this module writes
+    from likeness.weights.strict import tensor_checksums  # `strict` imports this module
 
     paths = [
         file
@@ -76,7 +76,7 @@ def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: Preset
 
 
 def write_listing(folder: Path, record: Mapping[str, Any]) -> Path:
-    """Write `record`, which holds at least licence, preset and files, as the folder's list of checksums."""
+    """Write `record`, with at least licence, preset and files, as the folder's list of checksums."""
     path = folder / CHECKSUMS_FILE
     path.write_text(json.dumps(record, indent=2) + "\n")
     return path
@@ -86,7 +86,7 @@ def read_listing(folder: Path, remedy: str) -> tuple[dict[str, Any], tuple[Weigh
     """Read the folder's list of checksums: the whole record, and its files with absolute paths.
 
     Raises:
-        WeightsError: The list is missing or damaged; `remedy` ends the message.
+        WeightsError: The list is missing or damaged; the message ends with `remedy`.
     """
     listing = folder / CHECKSUMS_FILE
     try:
@@ -97,13 +97,15 @@ def read_listing(folder: Path, remedy: str) -> tuple[dict[str, Any], tuple[Weigh
         )
         return {"preset": record["preset"], "licence": record["licence"], **record}, files
     except FileNotFoundError as error:
-        raise WeightsError(f"{listing} is missing; it lists what the weights must be. {remedy}") from error
+        raise WeightsError(f"{listing} is missing; it lists the checksums of the weights. {remedy}") from error
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{listing} is damaged ({error!r}); it lists what the weights must be. {remedy}") from error
+        raise WeightsError(
+            f"{listing} is damaged ({error!r}); it lists the checksums of the weights. {remedy}"
+        ) from error
 
 
 def component_problems(folder: Path, stem: str) -> list[str]:
-    """What is missing of weights that are one file, or shards named by an index beside them."""
+    """Missing files of weights that are either one file, or shards with an index."""
     if (folder / f"{stem}.safetensors").is_file():
         return []
     index = folder / f"{stem}.safetensors.index.json"

@@ -1,7 +1,6 @@
-"""SHA-256 of large files, computed once: later a file of the same size, time and inode counts as the same.
+"""A cache of SHA-256 sums of large files, keyed by path, size, modification time and inode.
 
-What was computed is kept in `$LIKENESS_HOME/sha256.json`. `likeness models check` trusts nothing of it and reads every
-byte.
+It is stored in `$LIKENESS_HOME/sha256.json`. `likeness models check` ignores it and reads every byte.
 """
 
 import json
@@ -13,11 +12,11 @@ from likeness.weights.files import sha256_of
 
 INDEX_FILE = "sha256.json"
 SMALL_BYTES = 16 << 20
-"""Files up to here are read each time; that takes milliseconds."""
+"""Files up to this size are hashed each time; that takes milliseconds."""
 
 
 def known_sha256(path: Path) -> str:
-    """SHA-256 of a file; of a large one that was not touched since, what was computed then."""
+    """SHA-256 of a file; from the cache if a large file has not changed."""
     state = path.stat()
     if state.st_size <= SMALL_BYTES:
         return sha256_of(path)
@@ -32,7 +31,7 @@ def known_sha256(path: Path) -> str:
 
 
 def remember(path: Path, sha256: str) -> None:
-    """Keep the SHA-256 of a file that was just read. Where the folder cannot be written, it is computed again later."""
+    """Store the SHA-256 of a file in the cache; an unwritable cache is ignored."""
     state = path.stat()
     if state.st_size <= SMALL_BYTES:
         return
@@ -43,8 +42,8 @@ def remember(path: Path, sha256: str) -> None:
 
 
 def home_index() -> Path:
-    """Where the computed checksums are kept."""
-    from likeness.weights import home  # it reads what `files` and this module write
+    """Path of the cache."""
+    from likeness.weights import home  # `weights` imports this module
 
     return home() / INDEX_FILE
 

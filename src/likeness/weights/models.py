@@ -1,7 +1,7 @@
-"""The weights that do not ship: what they are for, where they come from, and what their licences allow.
+"""The table of weights that do not ship: purpose, source, licence, files.
 
-A checksum stands here where a publisher or several independent projects state it. Where none is known, `pull` takes
-the hub's own list of checksums, checks the download against it and keeps that list beside the files.
+Checksums are those stated by a publisher or by several independent projects. If none is known, `pull` uses the hub's
+own checksums, checks the download against them and stores them beside the files.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ def _file(path: str, sha256: str | None = None, size_bytes: int | None = None) -
 
 _SCRFD_SHA256 = "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"
 _PACK_FILES = (
-    # Both packs hold these three, byte for byte.
+    # These three are identical in both packs.
     _file("1k3d68.onnx", "df5c06b8a0c12e422b2ed8947b8869faa4105387f199c477af038aa01f9a45cc", 143_607_619),
     _file("2d106det.onnx", "f001b856447c413801ef5c42091ed0cd516fcd21f2d6b79635b1e733a7109dbf", 5_030_888),
     _file("genderage.onnx", "4fde69b1c810857b88c64a335084f1c3fe8f01246c9a191b48c7bb756d6652fb", 1_322_532),
@@ -56,7 +56,7 @@ def _cogvideox(
             "transformer/diffusion_pytorch_model",
             "vae/diffusion_pytorch_model",
         ),
-        about_bytes=2 * (parameters + 4_762_310_656 + 215_583_907),
+        estimated_bytes=2 * (parameters + 4_762_310_656 + 215_583_907),
     )
 
 
@@ -88,16 +88,16 @@ _ALL = (
     WeightEntry(
         name="photomaker-v2",
         purpose="identity encoder of Magic Mirror at 5B",
-        # Apache-2.0 by itself, but useless without the embeddings it was trained on, and those are InsightFace's.
+        # The weights are Apache-2.0, but need the InsightFace embeddings that they were trained on.
         preset="research",
         licence="Apache-2.0; trained on InsightFace's buffalo_l embeddings, which are non-commercial",
         source=Hub(repository="TencentARC/PhotoMaker-V2", revision="f5a1e5155dc02166253fa7e29d13519f5ba22eac"),
         files=(_file("photomaker-v2.bin", "0eeac57d7e09b95cee670a18e0d939ff303dd6f76d317c950bf584c6c9bdb8f5"),),
-        about_bytes=1_800_000_000,
+        estimated_bytes=1_800_000_000,
     ),
     WeightEntry(
         name="antelopev2",
-        purpose="face engine `insightface`: SCRFD-10GF and ArcFace R100 (Glint360K)",
+        purpose="face engine `research/antelopev2`: SCRFD-10GF and ArcFace R100 (Glint360K)",
         preset="research",
         licence=INSIGHTFACE_LICENCE,
         source=Zip(
@@ -117,7 +117,7 @@ _ALL = (
     ),
     WeightEntry(
         name="buffalo_l",
-        purpose="face engine `insightface`: SCRFD-10GF and ArcFace R50 (WebFace600K), as PhotoMaker-V2 uses",
+        purpose="face engine `research`: SCRFD-10GF and ArcFace R50 (WebFace600K), as PhotoMaker-V2 uses",
         preset="research",
         licence=INSIGHTFACE_LICENCE,
         source=Zip(
@@ -140,7 +140,7 @@ _ALL = (
         purpose="face recognizer of the preset `open` (ArcFace R100)",
         preset="open",
         licence="Apache-2.0",
-        # One file of five: the other four of that repository are InsightFace's, byte for byte.
+        # One file of five: the other four in that repository are identical to InsightFace's.
         source=Hub(repository="fal/AuraFace-v1", revision="af6d057c9b0ec4071d4c49c80e3539258798b609"),
         files=(
             _file(
@@ -188,7 +188,7 @@ _ALL = (
             "safetensors/taecvx.safetensors"
         ),
         files=(WeightFile(path=Path("taecvx.safetensors"), git_sha1="64e2fd755c9356db4c5c1e24d4a67135640a1085"),),
-        about_bytes=19_600_000,
+        estimated_bytes=19_600_000,
     ),
     WeightEntry(
         name="raft",
@@ -211,7 +211,7 @@ _ALL = (
         licence="not stated with the file; trained on InternVid, which is non-commercial",
         source=Hub(repository="OpenGVLab/VBench_Used_Models"),
         files=(_file("ViClip-InternVid-10M-FLT.pth"),),
-        about_bytes=1_700_000_000,
+        estimated_bytes=1_700_000_000,
     ),
     WeightEntry(
         name="clip-vocabulary",
@@ -246,11 +246,11 @@ _ALL = (
     ),
     WeightEntry(
         name="fantasyid",
-        purpose="FantasyID as released: image-to-video base, identity layers, pictures' encoder",
+        purpose="released FantasyID: image-to-video base, identity layers, image encoder",
         preset="research",
         licence="Apache-2.0 stated; derived from CogVideoX-5B-I2V and from FLAME and CVTHead data: research",
         source=Hub(repository="acvlab/FantasyID", patterns=("*",)),
-        # Which of `transformer_ema` and `transformer` there is, is for the loader to see.
+        # The loader chooses between `transformer_ema` and `transformer`.
         files=tuple(
             _file(path)
             for path in (
@@ -264,7 +264,7 @@ _ALL = (
     ),
     WeightEntry(
         name="fantasyid-mesh",
-        purpose="the mesh of FantasyID as released: FLAME's head at several levels",
+        purpose="mesh of the released FantasyID: FLAME's head at several levels",
         preset="research",
         licence="FLAME (Max Planck): non-commercial research only; published without a licence of its own",
         source=Url(
@@ -275,14 +275,14 @@ _ALL = (
     ),
     WeightEntry(
         name="eva02-clip-l-336",
-        purpose="pictures' encoder of FantasyID as released, where its own folder lacks it",
+        purpose="image encoder of the released FantasyID, if its folder lacks it",
         preset="open",
         licence="MIT",
         source=Hub(repository="QuanSun/EVA-CLIP"),
         files=(_file("EVA02_CLIP_L_336_psz14_s6B.pt"),),
-        about_bytes=856_000_000,
+        estimated_bytes=856_000_000,
     ),
 )
 
 MODELS: dict[str, WeightEntry] = {entry.name: entry for entry in _ALL}
-"""All weights that `likeness models pull` can bring, by name; `likeness.weights.entry` gives them with real paths."""
+"""All weights that `likeness models pull` can fetch, by name; `likeness.weights.entry` adds local paths."""

@@ -1,7 +1,7 @@
-"""Brings weights: from the network or from a folder, resumed where it was cut, verified before anything may read it.
+"""Fetches weights from the network or from a folder, resumes interrupted downloads, and verifies files before use.
 
-The only module that opens a network connection, and only when it is asked to. Bytes travel through `huggingface_hub`,
-which retries and asks for the rest of a file; the partial file is kept here, because that library throws it away.
+The only module that opens a network connection, and only on request. `huggingface_hub` does the transfer with retries
+and range requests; partial files are managed here, because that library deletes them.
 """
 
 import fnmatch
@@ -16,18 +16,18 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.weights import MODELS, PRESETS, entry, names, verify_quickly
-from likeness.weights.files import problem_of, write_listing
+from likeness.weights.files import file_problem, write_listing
 from likeness.weights.hashes import known_sha256, remember
-from likeness.weights.place import ProgressCallback, copy, missing_in, refuse_incomplete, unpack
+from likeness.weights.local_files import ProgressCallback, copy, missing_in, refuse_incomplete, unpack
 from likeness.weights.records import Hub, Preset, Url, WeightEntry, WeightFile, Zip
 
 _LARGEST_LEFTOVER_BYTES = 1 << 20
-"""Room that must stay free beside a download."""
+"""Disk space that must remain free after a download."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Download:
-    """One file to bring."""
+    """One file to fetch."""
 
     file: WeightFile
     url: str
@@ -41,17 +41,17 @@ def pull(
     folder: Path | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> WeightEntry:
-    """Bring the weights `name`, and others that they need, to where `locate` looks. What is whole is not fetched again.
+    """Fetch the weights `name`, and others that they need, to where `locate` finds them. Complete files are skipped.
 
     Args:
         name: One of `MODELS`.
-        preset: What one wants to do with the results. A preset refuses the weights of less free ones.
-        folder: Take the files (or the archive that holds them) from here instead of the network.
-        on_progress: Told about every file's bytes.
+        preset: Intended use. Weights of a more restricted preset are refused.
+        folder: Copy the files (or their archive) from here instead of the network.
+        on_progress: Called with the progress of every file.
 
     Raises:
-        WeightsError: The name is unknown, the preset forbids these weights, they cannot be had, or what came differs
-            from what is known of them. A download that was cut goes on from there the next time.
+        WeightsError: The name is unknown, the preset does not allow these weights, they cannot be fetched, or they fail
+            a check. An interrupted download is resumed at the next call.
     """
     if name in names():
         raise WeightsError(
@@ -63,12 +63,12 @@ def pull(
         refuse_forbidden(entry(needed), preset)
     if folder is not None:
         refuse_incomplete(item, folder)
-    # First what the weights need, which is small: nothing is copied in vain where it cannot be had.
+    # Required weights are small and come first: if they fail, nothing large was copied for nothing.
     for needed in item.needs:
         _pull_needed(needed, preset, folder, on_progress)
     report = on_progress or (lambda _name, _done, _total: None)
     item.folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(item):
+    with _exclusive(item):
         if folder is not None:
             revision, files = "copied", copy(item, folder, report)
         elif isinstance(item.source, Zip):
@@ -81,7 +81,7 @@ def pull(
 
 
 def _pull_needed(name: str, preset: Preset, folder: Path | None, on_progress: ProgressCallback | None) -> None:
-    """Bring what other weights need: from the folder where that holds it, else from its own source."""
+    """Fetch required weights: from the folder if it has them, else from their own source."""
     try:
         verify_quickly(name)
     except WeightsError:
@@ -90,23 +90,23 @@ def _pull_needed(name: str, preset: Preset, folder: Path | None, on_progress: Pr
 
 
 def refuse_forbidden(item: WeightEntry, preset: str) -> None:
-    """Stop where a preset does not allow what a licence asks.
+    """Refuse weights with a licence that the preset does not allow.
 
     Raises:
-        WeightsError: The preset is unknown or freer than the weights.
+        WeightsError: The preset is unknown or less restricted than the weights.
     """
     if preset not in PRESETS:
         raise WeightsError(f"`{preset}` is no preset. Use one of {', '.join(PRESETS)}.")
     if PRESETS.index(preset) < PRESETS.index(item.preset):
         raise WeightsError(
-            f"The preset `{preset}` does not allow `{item.name}`: its licence is {item.licence}. If that suits what "
-            f"you do, run `likeness models pull {item.name} --preset {item.preset}`."
+            f"The preset `{preset}` does not allow `{item.name}`: its licence is {item.licence}. If your use complies "
+            f"with it, run `likeness models pull {item.name} --preset {item.preset}`."
         )
 
 
 @contextmanager
-def _only_one(item: WeightEntry) -> Iterator[None]:
-    """Let a second process wait, so that two never write one partial file."""
+def _exclusive(item: WeightEntry) -> Iterator[None]:
+    """Lock the entry, so that two processes never write the same partial file."""
     from huggingface_hub.utils import WeakFileLock
 
     with WeakFileLock(item.folder.with_name(f".{item.name}.lock")):
@@ -114,7 +114,7 @@ def _only_one(item: WeightEntry) -> Iterator[None]:
 
 
 def _plan(item: WeightEntry) -> tuple[str, list[_Download]]:
-    """The revision and everything to bring of it."""
+    """The revision, and all files to fetch."""
     if isinstance(item.source, Url):
         return "", [_Download(file=item.files[0], url=item.source.url)]
     assert isinstance(item.source, Hub)
@@ -125,7 +125,7 @@ def _plan_hub(item: WeightEntry, source: Hub) -> tuple[str, list[_Download]]:
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
-    # Read here and not at import, so that a mirror can be named at any time.
+    # Read at call time, so that a mirror can be set after import.
     endpoint = os.environ.get("HF_ENDPOINT")
     with _network_errors(item, f"the list of files of {source.repository}"):
         info = HfApi(endpoint=endpoint).model_info(source.repository, revision=source.revision, files_metadata=True)
@@ -151,20 +151,20 @@ def _plan_hub(item: WeightEntry, source: Hub) -> tuple[str, list[_Download]]:
 
 
 def _complete(file: WeightFile, sibling: Any) -> WeightFile:
-    """Add what the hub says of a file; what the table says stays."""
+    """Complete a file record with the hub's data; values of the table have priority."""
     return replace(
         file,
         sha256=file.sha256 or (sibling.lfs.sha256 if sibling.lfs else None),
         size_bytes=file.size_bytes or sibling.size,
-        # The hub's name for a file in LFS is that of a pointer, not of the content.
+        # For a file in LFS the blob hash is that of the pointer, not of the content.
         git_sha1=None if sibling.lfs else sibling.blob_id,
     )
 
 
 def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> WeightFile:
-    """Bring one file, from where it was cut, and let it into place when every byte is right."""
+    """Download one file, resuming a partial one, verify it and move it to its final path."""
     file = download.file
-    if (file.sha256 or file.git_sha1) and problem_of(file, known_sha256) is None:
+    if (file.sha256 or file.git_sha1) and file_problem(file, known_sha256) is None:
         report(file.path.name, file.path.stat().st_size, file.size_bytes)
         return file
     file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,10 +173,10 @@ def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> 
     with _network_errors(item, download.url):
         _receive(download, part, report)
     arrived = replace(file, path=part)
-    if problem := problem_of(arrived):
+    if problem := file_problem(arrived):
         part.unlink(missing_ok=True)
         raise WeightsError(
-            f"The download of `{item.name}` is not what was expected: {problem}. It was thrown away. {item.remedy}"
+            f"The download of `{item.name}` is not what was expected: {problem}. It was deleted. {item.remedy}"
         )
     part.replace(file.path)
     if file.sha256:
@@ -201,12 +201,12 @@ def _receive(download: _Download, part: Path, report: ProgressCallback) -> None:
                 download.url,
                 target,
                 resume_size=target.tell(),
-                # Compressed on its way, a file could not go on from a byte that we know.
+                # A compressed transfer could not be resumed at a byte offset of the file.
                 headers={**(download.headers or {}), "Accept-Encoding": "identity"},
                 expected_size=size_bytes,
             )
     except HfHubHTTPError as error:
-        # Nothing is left to send: the file is whole, or another one. The checksum decides.
+        # 416: the partial file already has the full size. The checksum decides whether it is right.
         if error.response.status_code != 416:
             raise
     finally:
@@ -215,7 +215,7 @@ def _receive(download: _Download, part: Path, report: ProgressCallback) -> None:
 
 
 class _CountingFile(BufferedWriter):
-    """A file that is appended to and says after each write how long it is."""
+    """A file opened for appending that reports its length after each write."""
 
     def __init__(self, path: Path, on_length: Callable[[int], None]) -> None:
         super().__init__(FileIO(path, "ab"))
@@ -229,18 +229,18 @@ class _CountingFile(BufferedWriter):
 
 def _fetch_archive(item: WeightEntry, source: Zip, report: ProgressCallback) -> Path:
     path = item.folder / f".{item.name}.zip"
-    if all(file.sha256 and problem_of(file) is None for file in item.files):
+    if all(file.sha256 and file_problem(file) is None for file in item.files):
         return path
     file = WeightFile(path=path, sha256=source.sha256, size_bytes=source.size_bytes)
     return _fetch(_Download(file=file, url=source.url), item, report).path
 
 
 def _write_listing(item: WeightEntry, revision: str, files: list[WeightFile]) -> None:
-    """Keep checksums of what came, so that `verify` can check every byte from now on."""
+    """Store checksums of the fetched files, so that `verify` can check every byte."""
     record = {
         "licence": item.licence,
         "preset": item.preset,
-        "source": item.source.place if item.source else "",
+        "source": item.source.address if item.source else "",
         "revision": revision,
         "files": {
             file.path.relative_to(item.folder).as_posix(): {
@@ -267,7 +267,7 @@ def _refuse_full_disk(item: WeightEntry, file: WeightFile, part: Path) -> None:
 
 @contextmanager
 def _network_errors(item: WeightEntry, what: str) -> Iterator[None]:
-    """Say what could not be had and what a user without a network can do."""
+    """Turn network errors into a `WeightsError` that names the file and the offline alternative."""
     from huggingface_hub.errors import GatedRepoError, HTTPError  # pyright: ignore[reportPrivateImportUsage]
 
     try:
@@ -281,7 +281,7 @@ def _network_errors(item: WeightEntry, what: str) -> Iterator[None]:
         ) from error
     except (OSError, HTTPError) as error:
         raise WeightsError(
-            f"{what} cannot be had: {error}\nWhat has arrived is kept, and the same command goes on from there. Without "
-            f"a network, put the files into {item.folder} yourself, or name their folder: `likeness models pull "
+            f"{what} cannot be had: {error}\nPartial files are kept, and the same command resumes them. Without a "
+            f"network, put the files into {item.folder} yourself, or name their folder: `likeness models pull "
             f"{item.name} --preset {item.preset} --from FOLDER`."
         ) from error

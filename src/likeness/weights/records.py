@@ -1,4 +1,4 @@
-"""What the registry says of weights: files, where they come from, what one may do with them."""
+"""Records of the weight registry: files, sources, licences, presets."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,87 +9,87 @@ Preset = Literal["tiny", "open", "research"]
 """`tiny` ships with the package, `open` allows commercial use, `research` does not."""
 
 PRESETS: tuple[Preset, ...] = ("tiny", "open", "research")
-"""From the most to the least free: a preset may use its own weights and those before it."""
+"""From the least to the most restricted: a preset may use its own weights and those before it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightFile:
-    """One file, as it must be. What is None is not known and not checked."""
+    """Expected properties of a file. None means unknown; it is not checked."""
 
     path: Path
     """Absolute in what `entry` returns; relative to the entry's folder in `MODELS`."""
     sha256: str | None = None
     size_bytes: int | None = None
     git_sha1: str | None = None
-    """Git's name for the content, where a repository publishes that alone."""
+    """Git's blob hash, for repositories that publish no SHA-256."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hub:
-    """A repository of the Hugging Face hub."""
+    """A repository of the Hugging Face Hub."""
 
     repository: str
     revision: str = "main"
-    """A commit where it is known; `pull` records the commit that it got."""
+    """A commit if known; `pull` records the commit that it fetched."""
     patterns: tuple[str, ...] = ()
-    """Files to bring beside those listed, as `fnmatch` reads them."""
+    """`fnmatch` patterns of files to fetch beside those listed."""
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         return f"hub {self.repository}@{self.revision[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Url:
-    """One file anywhere else."""
+    """One file at another address."""
 
     url: str
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         return self.url
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Zip:
-    """An archive that holds the files, in whatever folder inside."""
+    """An archive that contains the files, in any folder."""
 
     url: str
     sha256: str | None = None
     size_bytes: int | None = None
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         return self.url
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WeightEntry:
-    """One name under which weights can be asked for."""
+    """One named set of weights."""
 
     name: str
     preset: Preset
     licence: str
     files: tuple[WeightFile, ...]
     remedy: str = ""
-    """What brings the files back when they are missing or altered."""
+    """What to do if files are missing or altered, for error messages."""
     purpose: str = ""
     """What uses them, in a few words."""
     folder: Path = Path()
-    """Where the files lie."""
+    """Folder of the files."""
     source: Hub | Url | Zip | None = None
-    """Where `pull` gets them. None: they come with a package."""
+    """Source for `pull`. None: they come with a package."""
     components: tuple[str, ...] = ()
-    """Stems such as `transformer/diffusion_pytorch_model`: one safetensors file, or shards and their index."""
+    """Stems such as `transformer/diffusion_pytorch_model`: one safetensors file, or shards with an index."""
     needs: tuple[str, ...] = ()
-    """Other entries without which these weights are of no use; `pull` brings them along."""
-    about_bytes: int = 0
-    """Size of the download where that of the files is not known: two bytes for each parameter."""
+    """Other entries that these weights need; `pull` fetches them too."""
+    estimated_bytes: int = 0
+    """Estimated download size if file sizes are unknown: two bytes per parameter."""
 
     @property
     def size_bytes(self) -> int:
-        """What the files must hold, as far as that is known, and at least `about_bytes`."""
-        return max(self.about_bytes, sum(file.size_bytes or 0 for file in self.files))
+        """Sum of the known file sizes, at least `estimated_bytes`."""
+        return max(self.estimated_bytes, sum(file.size_bytes or 0 for file in self.files))
 
     @property
     def sha256(self) -> str:
@@ -99,7 +99,7 @@ class WeightEntry:
 
     @property
     def pinned(self) -> str:
-        """What a first download is held against: checksums of ours, the commit that we name, or nothing of ours."""
+        """How a first download is checked: by checksums of the table, by a fixed commit, or not (`first pull`)."""
         if self.source is None or all(file.sha256 or file.git_sha1 for file in self.files):
             return "checksums"
         if isinstance(self.source, Hub) and self.source.revision != "main":

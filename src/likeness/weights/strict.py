@@ -1,7 +1,7 @@
-"""Tensors as they must be: every missing, extra, misshapen or altered one, in one error.
+"""Strict comparison of tensors with an architecture: one error lists all that are missing, extra, misshapen or altered.
 
-Works on names and shapes alone, which a safetensors file tells without being read, so a checkpoint of twenty gigabytes
-is judged in milliseconds, before memory is filled. Needs no torch.
+It works on names and shapes in the safetensors header, so a checkpoint of twenty gigabytes is checked in
+milliseconds, before memory is allocated. It needs no torch.
 """
 
 import hashlib
@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import WeightsError
-from likeness.weights.files import CHECKSUMS_FILE, problem_of, read_listing
+from likeness.weights.files import CHECKSUMS_FILE, file_problem, read_listing
 from likeness.weights.hashes import known_sha256
 
 Shapes = Mapping[str, Sequence[int]]
 """Shape of each tensor, by name."""
 
 _MOST_LISTED = 12
-"""Names of one kind that an error lists; a wrong architecture would list thousands."""
+"""Names of each kind that an error lists; a wrong architecture would have thousands."""
 _MOST_HEADER_BYTES = 100_000_000
 
 
 def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shapes of a state dict, of whatever has a `shape`."""
+    """Shapes of a state dict, or of any objects with a `shape`."""
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
@@ -37,18 +37,18 @@ def refuse_differences(
     altered: Iterable[str] = (),
     optional: Iterable[str] = (),
 ) -> None:
-    """Compare what an architecture has with what a file holds.
+    """Compare the tensors of an architecture with those of a file.
 
     Args:
         expected: Tensors of the architecture.
         found: Tensors of the file.
-        what: Names the file in the message.
-        remedy: Ends the message.
+        what: Name of the file in the message.
+        remedy: Last sentence of the message.
         altered: Names of tensors or files whose checksum differs.
         optional: Tensors that may be missing, such as the second name of a shared one.
 
     Raises:
-        WeightsError: Anything differs; all of it is listed, each kind cut short where it is long.
+        WeightsError: Anything differs; all differences are listed, long lists shortened.
     """
     wanted, given = expected.keys(), found.keys()
     problems = {
@@ -61,13 +61,13 @@ def refuse_differences(
         ],
         "altered": sorted(altered),
     }
-    lines = [f"  {kind} ({len(names)}): {cut_list(names)}" for kind, names in problems.items() if names]
+    lines = [f"  {kind} ({len(names)}): {shorten_list(names)}" for kind, names in problems.items() if names]
     if lines:
-        raise WeightsError("\n".join([f"{what} does not hold the tensors that it must:", *lines, remedy]))
+        raise WeightsError("\n".join([f"{what} does not hold the expected tensors:", *lines, remedy]))
 
 
 def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str, tuple[int, ...]]:
-    """Names and shapes in `stem`.safetensors, or in the shards that its index names.
+    """Names and shapes in `stem`.safetensors, or in the shards of its index.
 
     Raises:
         WeightsError: A file is missing or damaged, or index and shards disagree.
@@ -76,30 +76,33 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
     if single.is_file() or not index.is_file():
         if not single.is_file() and (others := _other_formats(folder)):
             raise WeightsError(
-                f"{single} is missing; {folder} holds {cut_list(others)} instead. Weights are read from {single.name} or its "
-                "shards alone: bring those files, or convert yours once with `save_pretrained` of diffusers or transformers."
+                f"{single} is missing; {folder} holds {shorten_list(others)} instead. Weights are read from "
+                f"{single.name} or its shards only: fetch those files, or convert yours once with `save_pretrained` of "
+                "diffusers or transformers."
             )
         return read_file_shapes(single)
     try:
-        places = dict(json.loads(index.read_text())["weight_map"])
+        weight_map = dict(json.loads(index.read_text())["weight_map"])
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{index} is damaged ({error!r}). Copy or pull it again.") from error
     shapes: dict[str, tuple[int, ...]] = {}
-    for shard in sorted(set(places.values())):
+    for shard in sorted(set(weight_map.values())):
         shapes |= read_file_shapes(folder / shard)
-    if unlisted := shapes.keys() ^ places.keys():
-        raise WeightsError(f"{index} and its shards disagree on {cut_list(sorted(unlisted))}. Copy or pull them again.")
+    if unlisted := shapes.keys() ^ weight_map.keys():
+        raise WeightsError(
+            f"{index} and its shards disagree on {shorten_list(sorted(unlisted))}. Copy or pull them again."
+        )
     return shapes
 
 
 def _other_formats(folder: Path) -> list[str]:
-    """Weights in pickles, or in a variant such as `fp16`."""
+    """Names of files with weights in pickles, or in a variant such as `fp16`."""
     suffixes = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
     return sorted(path.name for path in folder.glob("*") if path.suffix in suffixes)
 
 
 def read_file_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in one safetensors file. Raises WeightsError where it is missing, cut or damaged."""
+    """Names and shapes in one safetensors file. Raises WeightsError if it is missing, truncated or damaged."""
     header, *_ = read_header(path)
     return {name: tuple(record["shape"]) for name, record in header.items()}
 
@@ -112,17 +115,17 @@ def tensor_checksums(path: Path) -> dict[str, str]:
 
 
 def altered_in(folder: Path) -> list[str]:
-    """Tensors and files in `folder` that differ from the list of checksums beside them, or one folder up.
+    """Tensors and files in `folder` that differ from the list of checksums in it, or in its parent.
 
-    Where the list knows the checksums of single tensors, those are named, else the file. No list, nothing to differ.
+    Tensors are named if the list has checksums of tensors, else files. Without a list nothing is reported.
     """
-    home = next((place for place in (folder, folder.parent) if (place / CHECKSUMS_FILE).is_file()), None)
+    home = next((candidate for candidate in (folder, folder.parent) if (candidate / CHECKSUMS_FILE).is_file()), None)
     if home is None:
         return []
     record, files = read_listing(home, "Copy or pull the weights again.")
     altered = []
     for file in files:
-        if file.path.is_relative_to(folder) and file.path.is_file() and problem_of(file, known_sha256) is not None:
+        if file.path.is_relative_to(folder) and file.path.is_file() and file_problem(file, known_sha256) is not None:
             known = record.get("tensors", {}).get(file.path.relative_to(home).as_posix())
             altered += _altered_tensors(file.path, known) or [file.path.name]
     return altered
@@ -133,16 +136,16 @@ def _altered_tensors(path: Path, known: Mapping[str, str] | None) -> list[str]:
         return []
     try:
         now = tensor_checksums(path)
-    except WeightsError:  # The header itself is altered; the file is what can be named.
+    except WeightsError:  # The header is altered, so only the file can be named.
         return []
     return [name for name in now.keys() & known.keys() if now[name] != known[name]]
 
 
 def read_header(path: Path, *, remedy: str = "Copy or pull it again.") -> tuple[dict[str, Any], int, dict[str, str]]:
-    """The records of a safetensors file's tensors, where its data starts, and its free text.
+    """Tensor records, offset of the data and metadata of a safetensors file.
 
     Raises:
-        WeightsError: The file is missing, cut or damaged. The message names it and ends with `remedy`.
+        WeightsError: The file is missing, truncated or damaged. The message names it and ends with `remedy`.
     """
     try:
         with path.open("rb") as file:
@@ -174,7 +177,7 @@ def read_header(path: Path, *, remedy: str = "Copy or pull it again.") -> tuple[
 
 
 def _is_lfs_pointer(path: Path) -> bool:
-    """A repository that was cloned without Git LFS holds such texts in the place of large files."""
+    """Whether a file is the text that Git LFS puts in place of a large file in a clone without LFS."""
     try:
         with path.open("rb") as file:
             return file.read(40).startswith(b"version https://git-lfs")
@@ -191,7 +194,7 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def cut_list(names: Sequence[str]) -> str:
-    """Names for a message, the first dozen of many."""
+def shorten_list(names: Sequence[str]) -> str:
+    """Join names for a message; only the first dozen are listed."""
     more = len(names) - _MOST_LISTED
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,8 +1,8 @@
-"""Reads tensors from files: the one place where a damaged file of weights becomes a `WeightsError`.
+"""Reads tensors from files and turns every kind of damage into a `WeightsError`.
 
-Safetensors files, and torch's pickles as plain tensors only. The header is compared with the file's size before anything
-is mapped into memory, and numbers that are not finite are refused: one NaN in a weight makes every frame black. Whether
-the tensors are those of an architecture is for `weights.strict` to say.
+It reads safetensors files, and torch pickles of plain tensors. The header is compared with the file's size before the
+file is mapped into memory, and values that are not finite are refused: one NaN in a weight makes every frame black.
+`weights.strict` compares tensors with an architecture.
 """
 
 import warnings
@@ -12,14 +12,14 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from likeness.errors import LikenessError, WeightsError
-from likeness.weights.strict import cut_list, read_header
+from likeness.weights.strict import read_header, shorten_list
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
 REMEDY = "Copy or pull it again."
-"""How a message ends that knows nothing better."""
+"""Default end of error messages."""
 
 
 def read_tensors(
@@ -34,13 +34,13 @@ def read_tensors(
 
     Args:
         path: The file.
-        only: Which names are read; all by default.
-        is_finite: Refuse infinities and NaN. Turn it off where a tensor may hold them on purpose.
-        remedy: Ends the message.
-        error: What is raised, where a file is not one of weights (a checkpoint, a character).
+        only: Selects tensors by name; all by default.
+        is_finite: Refuse infinities and NaN. False if a tensor may contain them on purpose.
+        remedy: Last sentence of the error message.
+        error: Class of the error, for files other than weights (a checkpoint, a character).
 
     Raises:
-        WeightsError: The file is missing, cut or damaged, or a number is not finite. The message names the file.
+        WeightsError: The file is missing, truncated or damaged, or a value is not finite. The message names the file.
     """
     return _read(path, "pt", only, is_finite, remedy, error)
 
@@ -58,7 +58,7 @@ def read_arrays(
 
 
 def read_metadata(path: Path, *, remedy: str = REMEDY, error: type[LikenessError] = WeightsError) -> dict[str, str]:
-    """Read the free text in a safetensors file's header. Raises as `read_tensors` does."""
+    """Read the metadata in a safetensors file's header. Raises as `read_tensors` does."""
     try:
         return dict(read_header(path, remedy=remedy)[2])
     except WeightsError as problem:
@@ -66,10 +66,10 @@ def read_metadata(path: Path, *, remedy: str = REMEDY, error: type[LikenessError
 
 
 def read_pickle(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
-    """Read what `torch.save` wrote of plain tensors and containers, mapped and not copied. It cannot run any code.
+    """Read a `torch.save` file of plain tensors and containers, memory-mapped. It cannot run any code.
 
     Raises:
-        WeightsError: The file is missing or damaged, holds other things than tensors, or no dictionary of them.
+        WeightsError: The file is missing or damaged, contains other objects than tensors, or is not a dictionary.
     """
     import torch
 
@@ -77,7 +77,7 @@ def read_pickle(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
         raise WeightsError(f"{path} is missing. {remedy}")
     try:
         with warnings.catch_warnings():
-            # torch warns of the protocol of pickles that it did not write, and refuses them then.
+            # torch warns about an unknown pickle protocol and then refuses the file.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = _load_pickle(torch.load, path)
     except UnpicklingError as problem:
@@ -94,17 +94,17 @@ def read_pickle(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
 
 
 def refuse_not_finite(state: Mapping[str, Any], *, what: str, remedy: str = REMEDY) -> None:
-    """Stop where a tensor or an array holds an infinity or NaN.
+    """Refuse tensors or arrays with an infinity or NaN.
 
     Raises:
-        WeightsError: The message lists the names of those that do.
+        WeightsError: The message lists their names.
     """
     if names := not_finite_in(state):
         raise WeightsError(_not_finite(what, names, remedy))
 
 
 def not_finite_in(state: Mapping[str, Any]) -> list[str]:
-    """Names of the tensors or arrays that hold an infinity or NaN."""
+    """Names of the tensors or arrays with an infinity or NaN."""
     return [name for name, values in state.items() if not _is_finite(values)]
 
 
@@ -137,16 +137,16 @@ def _load_pickle(load: Callable[..., Any], path: Path) -> Any:
     except RuntimeError as problem:
         if "mmap can only be used" not in str(problem):
             raise
-        # Files from before torch 1.6 are no archives, and cannot be mapped.
+        # Files from before torch 1.6 are not zip archives and cannot be mapped.
         return load(path, map_location="cpu", weights_only=True)
 
 
 def _is_finite(values: Any) -> bool:
-    """Read once and without a copy: the least and the largest number carry NaN with them."""
+    """One pass without a copy: minimum and maximum propagate NaN."""
     if hasattr(values, "aminmax"):
         if not values.is_floating_point() or not values.numel() or values.is_meta:
             return True
-        # torch has no order for numbers of eight bits.
+        # `aminmax` does not support 8-bit floats.
         least, most = (values.float() if values.element_size() == 1 else values).aminmax()
         return bool(least.isfinite() and most.isfinite())
     import numpy as np
@@ -155,7 +155,7 @@ def _is_finite(values: Any) -> bool:
 
 
 def _not_finite(what: str, names: list[str], remedy: str) -> str:
-    return f"{what} holds numbers that are not finite (infinity or NaN) in {cut_list(names)}. {remedy}"
+    return f"{what} holds numbers that are not finite (infinity or NaN) in {shorten_list(names)}. {remedy}"
 
 
 def _first_line(problem: BaseException) -> str:

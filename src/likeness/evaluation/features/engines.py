@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from likeness.errors import WeightsError
 from likeness.faces import DlibEngine, FaceEngine, default_engine, load_engine
-from likeness.faces.engines.onnx_engine import PARTS
+from likeness.faces.engines.onnx_engine import ENGINE_SPECS
 from likeness.weights import locate
 
 
@@ -66,5 +66,5 @@ def check_weights(engines: Engines) -> None:
 def _weights_of(engine: str) -> tuple[str, ...]:
     if engine == DlibEngine.name:
         return ("dlib-landmarks", "dlib-recognizer")
-    parts = PARTS[engine]
+    parts = ENGINE_SPECS[engine]
     return (parts.detector_file[0], parts.recognizer_file[0])

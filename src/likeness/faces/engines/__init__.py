@@ -1,1 +1,1 @@
-"""Face detectors and recognizers behind one interface."""
+"""Face engines: detector and recognizer behind the `FaceEngine` protocol."""

@@ -1,4 +1,4 @@
-"""What a face engine is. dlib's is the default; others join by having these members."""
+"""The protocol of a face engine. dlib's is the default; any object with these members works."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -8,24 +8,24 @@ from likeness.faces.geometry.layouts import LandmarkLayout
 from likeness.records import Detection, Metric
 
 
-class Search(NamedTuple):
-    """One look at a picture, enlarged or shrunk."""
+class DetectionPass(NamedTuple):
+    """One run of the detector over a resized picture."""
 
     side_px: int
-    """Size to which the longer side is brought."""
-    most: float
-    """But the picture is never enlarged more than this."""
-    least: float = 0.0
-    """At less than this the look would find nothing new, and is left out."""
+    """Longer side of the resized picture."""
+    max_scale: float
+    """Upper bound of the scale factor."""
+    min_scale: float = 0.0
+    """The pass is skipped if the scale factor is smaller: it would find nothing new."""
 
 
 @runtime_checkable
 class FaceEngine(Protocol):
-    """Finds faces and says who they are."""
+    """Detects faces and computes their embeddings."""
 
     @property
     def name(self) -> str:
-        """Embeddings compare only between faces read by an engine of the same name."""
+        """Embeddings are comparable only between engines of the same name."""
         ...
 
     @property
@@ -33,44 +33,44 @@ class FaceEngine(Protocol):
 
     @property
     def threshold(self) -> float:
-        """Euclidean distance of embeddings, as `metric` takes it, under which two faces count as one person."""
+        """Two faces with a smaller distance (by `metric`) count as one person."""
         ...
 
     @property
     def metric(self) -> Metric:
-        """Whether embeddings are brought to unit length before their distance is taken."""
+        """`cosine` normalizes embeddings before the Euclidean distance, `distance` does not."""
         ...
 
     @property
     def min_score(self) -> float:
-        """Detections below this score are guesses."""
+        """Smallest score of a detection that counts as a face."""
         ...
 
     @property
     def layout(self) -> LandmarkLayout:
-        """Which five landmarks this engine finds, and is aligned by."""
+        """The five landmarks that this engine detects and aligns by."""
         ...
 
     @property
-    def searches(self) -> tuple[Search, ...]:
-        """Sizes at which a picture is searched, one after the other, until a face is found."""
+    def detection_passes(self) -> tuple[DetectionPass, ...]:
+        """Tried in this order until a face is found."""
         ...
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
-        """All detections in a uint8 RGB picture, guesses included."""
+        """All detections in a uint8 RGB picture, including those below `min_score`."""
         ...
 
     def embed(self, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """(embedding_width,) float32 of the face at (5, 2) landmarks of `layout`; no detection takes place.
+        """(embedding_width,) float32 of the face at (5, 2) landmarks of `layout`, without detection.
 
         Raises:
-            FaceError: the landmarks are plainly of another layout.
+            FaceError: the landmarks clearly have another layout.
         """
         ...
 
 
 def rescale(detection: Detection, scale: float) -> Detection:
-    """Bring a detection from a picture resized by `scale` back. Box edges scale as they are, pixel centers do not."""
+    """Map a detection back from a picture resized by `scale`; landmarks are pixel centers, hence the half pixel."""
     left, top, right, bottom = (edge / scale for edge in detection.box)
     landmarks = ((detection.landmarks + 0.5) / scale - 0.5).astype(np.float32)
     return Detection(

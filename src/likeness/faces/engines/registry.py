@@ -1,4 +1,4 @@
-"""Engines by name: what `--engine`, `read_face(..., engine=...)` and `LIKENESS_ENGINE` understand."""
+"""Engines by name, for `--engine`, `read_face(..., engine=...)` and `LIKENESS_ENGINE`."""
 
 import difflib
 import os
@@ -7,20 +7,21 @@ from functools import cache
 from likeness.errors import ConfigError
 from likeness.faces.engines.base import FaceEngine
 from likeness.faces.engines.dlib_engine import DlibEngine
-from likeness.faces.engines.onnx_engine import PARTS, OnnxEngine
+from likeness.faces.engines.onnx_engine import ENGINE_SPECS, OnnxEngine
 
 ENGINE_VARIABLE = "LIKENESS_ENGINE"
-"""Environment variable that names the engine used where none is named."""
+"""Environment variable with the name of the default engine."""
 _SHORT_NAMES = {"research": "research/buffalo_l", "open": "open/auraface"}
-ENGINE_NAMES = (DlibEngine.name, *_SHORT_NAMES, *PARTS)
-"""Every name, short ones included. `research` is the recognizer that PhotoMaker-V2 was trained on, `open` the stronger one."""
+ENGINE_NAMES = (DlibEngine.name, *_SHORT_NAMES, *ENGINE_SPECS)
+"""All names, including short ones. `research` has the recognizer that PhotoMaker-V2 was trained with, `open` the
+stronger of the open ones."""
 
 
 def load_engine(name: str) -> FaceEngine:
-    """The engine called `name`; the same object each time, so that its models are loaded once.
+    """The engine called `name`; cached, so that its models are loaded once.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no engine has that name.
     """
     if name not in ENGINE_NAMES:
         close = difflib.get_close_matches(name, ENGINE_NAMES, n=1)
@@ -30,12 +31,12 @@ def load_engine(name: str) -> FaceEngine:
 
 
 def default_engine() -> FaceEngine:
-    """The engine used where none is named: dlib's, or what the environment variable `LIKENESS_ENGINE` says."""
+    """The engine named by the environment variable `LIKENESS_ENGINE`, or dlib's."""
     return load_engine(os.environ.get(ENGINE_VARIABLE) or DlibEngine.name)
 
 
-def resolve(engine: FaceEngine | str | None) -> FaceEngine:
-    """An engine from however it was given."""
+def resolve_engine(engine: FaceEngine | str | None) -> FaceEngine:
+    """The engine itself, by its name, or the default one for None."""
     if engine is None:
         return default_engine()
     return load_engine(engine) if isinstance(engine, str) else engine

@@ -1,7 +1,7 @@
-"""Plane and space geometry of the five landmarks: similarity fits, warps, head crops, head pose.
+"""Geometry of the five landmarks: similarity fits, warps, head crops, head pose.
 
-Landmarks stand in picture order everywhere (`likeness.records.LANDMARK_NAMES`), and are eye corners and base of the nose
-where no other `LandmarkLayout` is given. Camera coordinates are x to the right, y down, z towards the viewer.
+Landmarks are in picture order (`likeness.records.LANDMARK_NAMES`): eye corners and base of the nose, unless another
+`LandmarkLayout` is given. Camera coordinates are x to the right, y down, z towards the viewer.
 """
 
 import numpy as np
@@ -11,17 +11,17 @@ from likeness.faces.geometry.layouts import EYE_CORNERS, LandmarkLayout
 from likeness.records import Pose
 
 HEAD_TEMPLATE = EYE_CORNERS.template
-"""Eye corners and base of the nose in a head crop of side 1; other layouts have their own."""
+"""Eye corners and base of the nose in a head crop of side 1; each layout has its own template."""
 
 _POSE_STEPS = 12
 _POSE_PRIOR = 0.005
-"""Pull of the angles (radians) towards frontal, which keeps nearly flat point sets from turning inside out."""
+"""Weight of the prior of angles (radians) towards frontal; without it nearly flat point sets give flipped poses."""
 _SHRINK_FROM = 2.0
-"""A warp that shrinks more than this averages blocks first, because bilinear reading would alias."""
+"""A warp that shrinks more than this averages blocks first, because bilinear sampling would alias."""
 
 
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Least-squares rotation, uniform scale and shift (no mirroring) that takes `source` to `target`.
+    """Least-squares rotation, uniform scale and shift (no mirroring) that maps `source` to `target`.
 
     Shapes:
         source, target: (points, 2)
@@ -30,7 +30,7 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     source_mean, target_mean = source.mean(0), target.mean(0)
     a, b = source - source_mean, target - target_mean
-    # A plane similarity is multiplication by one complex number, so its fit is one complex division.
+    # A 2-D similarity is multiplication by a complex number, so the fit is one complex division.
     cosine = (a * b).sum()
     sine = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()
     spread = (a**2).sum()
@@ -50,7 +50,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
         picture: (height, width, 3) uint8.
         matrix: (2, 3), from pixels of the picture to pixels of the square.
         size_px: side of the square.
-        fill: color of what lies outside the picture; None repeats its edge.
+        fill: color outside the picture; None repeats its edge.
     """
     shrink = 1 / max(float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))), 1e-6)
     block = round(shrink) if shrink >= _SHRINK_FROM else 1
@@ -59,6 +59,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
         # Pixel centers: coarse pixel i covers fine pixels from i * block on.
         scale = np.array([[block, 0, (block - 1) / 2], [0, block, (block - 1) / 2], [0, 0, 1]])
         matrix = matrix @ scale
+    # Source coordinates of every pixel of the square.
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     y, x = np.mgrid[:size_px, :size_px].astype(np.float64)
     source = apply(inverse, np.stack([x.ravel(), y.ravel()], axis=1))
@@ -68,7 +69,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
     left, top = x.astype(int), y.astype(int)
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
     fx, fy = (x - left)[:, None], (y - top)[:, None]
-    if block > 1:  # Only the blocks that the square reads: a face is a small part of a large photograph.
+    if block > 1:  # Average only the blocks that are sampled: a face is a small part of a large photograph.
         first_row, first_column = top.min(), left.min()
         picture = _average_blocks(
             picture[
@@ -83,6 +84,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
             left - first_column,
             right - first_column,
         )
+    # Bilinear interpolation.
     upper = picture[top, left] * (1 - fx) + picture[top, right] * fx
     lower = picture[bottom, left] * (1 - fx) + picture[bottom, right] * fx
     mixed = upper * (1 - fy) + lower * fy
@@ -98,7 +100,7 @@ def crop_head(
 ) -> np.ndarray:
     """The whole head, eyes level, as a (size_px, size_px, 3) uint8 square.
 
-    Where the picture ends too early, the median color of its border goes on: a repeated edge would read as hair.
+    Outside the picture it has the median color of the picture's border: repeated edge pixels would look like hair.
     """
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     matrix = fit_similarity(landmarks, layout.template * size_px)
@@ -108,8 +110,8 @@ def crop_head(
 def head_pose(landmarks: np.ndarray, *, layout: LandmarkLayout = EYE_CORNERS) -> Pose:
     """Head pose by a weak-perspective fit of a mean head to the five landmarks.
 
-    A plain affine fit is useless here: eye corners and nose base nearly lie in one plane, and the depth axis would
-    be noise. So the six parameters (three angles, scale, shift) are fitted directly, by damped Gauss-Newton.
+    Eye corners and nose base are nearly coplanar, so an affine fit cannot recover the depth axis. The six parameters
+    (three angles, scale, shift) are fitted directly by damped Gauss-Newton.
     """
     landmarks = np.asarray(landmarks, np.float64)
     center = landmarks.mean(0)
@@ -125,6 +127,7 @@ def head_pose(landmarks: np.ndarray, *, layout: LandmarkLayout = EYE_CORNERS) ->
     damping = 1e-3
     error = _pose_residuals(angles, points, head, prior)
     for _ in range(_POSE_STEPS):
+        # Forward differences; scale and shift are eliminated in the residuals.
         jacobian = np.stack(
             [(_pose_residuals(angles + step, points, head, prior) - error) / 1e-5 for step in np.eye(3) * 1e-5],
             axis=1,
@@ -132,6 +135,7 @@ def head_pose(landmarks: np.ndarray, *, layout: LandmarkLayout = EYE_CORNERS) ->
         normal = jacobian.T @ jacobian
         candidate = angles - np.linalg.solve(normal + damping * np.eye(3), jacobian.T @ error)
         candidate_error = _pose_residuals(candidate, points, head, prior)
+        # Levenberg-Marquardt: accept a better step and reduce the damping, else increase it.
         if candidate_error @ candidate_error < error @ error:
             angles, error, damping = candidate, candidate_error, damping / 4
         else:
@@ -141,7 +145,7 @@ def head_pose(landmarks: np.ndarray, *, layout: LandmarkLayout = EYE_CORNERS) ->
 
 
 def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
-    """(3, 3) rotation of a head: first yaw about its own vertical, then pitch, then roll in the picture."""
+    """(3, 3) rotation of a head: first yaw about its vertical axis, then pitch, then roll in the image plane."""
     (cy, cp, cr), (sy, sp, sr) = np.cos(a := np.deg2rad([yaw_deg, pitch_deg, roll_deg])), np.sin(a)
     yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
@@ -150,7 +154,7 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
 
 
 def _pose_residuals(angles: np.ndarray, points: np.ndarray, head: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Distance of `points` (centered, unit spread) from the turned head at its best scale, then the prior."""
+    """Residuals of `points` (centered, unit spread) from the rotated head at its best scale, then of the prior."""
     turned = head @ rotation(*np.rad2deg(angles))[:2].T
     scale = (turned * points).sum() / (turned**2).sum()
     return np.concatenate([(scale * turned - points).ravel(), prior * angles])
@@ -159,7 +163,7 @@ def _pose_residuals(angles: np.ndarray, points: np.ndarray, head: np.ndarray, pr
 def _average_blocks(picture: np.ndarray, block: int) -> np.ndarray:
     """Means of blocks of `block` x `block` pixels, float32. Sides are multiples of `block`.
 
-    Integer sums of whole rows, then of columns: exact, and several times as fast as a mean over two axes.
+    Integer sums of rows, then of columns, are exact and several times as fast as a mean over two axes.
     """
     rows = picture[::block].astype(np.uint32)
     for row in range(1, block):

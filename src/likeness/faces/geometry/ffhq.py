@@ -1,7 +1,7 @@
-"""The head as FFHQ shows it: how the released FantasyID wants its reference, a square of 512 pixels.
+"""FFHQ alignment: the 512 px head crop that the released FantasyID reads.
 
-A `Face` holds the head on a template of our own; between the two lies one fixed similarity, so no picture is searched
-for a face again. What the picture did not show is filled as in the `Face`.
+A `Face` holds a head crop on this package's template. One fixed similarity maps it to FFHQ's, so no detection is
+needed. Pixels outside the original picture have the fill color of the `Face`.
 """
 
 import logging
@@ -16,23 +16,28 @@ logger = logging.getLogger(__name__)
 
 SIDE_PX = 512
 TEMPLATE = np.array(
-    [[192.98138, 239.94708], [318.90277, 240.1936], [256.63416, 314.01935], [201.26117, 371.41043], [313.08905, 371.15118]]
-)  # fmt: skip
+    [
+        [192.98138, 239.94708],
+        [318.90277, 240.1936],
+        [256.63416, 314.01935],
+        [201.26117, 371.41043],
+        [313.08905, 371.15118],
+    ]
+)
 """Eye centers, tip of the nose and corners of the mouth on FFHQ's square of 512 pixels."""
 
 
-def place_on_ffhq(face: Face, side_px: int = SIDE_PX) -> np.ndarray:
+def align_ffhq(face: Face, side_px: int = SIDE_PX) -> np.ndarray:
     """The head of a face on FFHQ's template, (side_px, side_px, 3) uint8 RGB.
 
-    It is made of the face's large crop. A face without one (a saved character) gives its small crop, enlarged; a warning
-    says so.
+    The face's large crop is used. If there is none (a saved character), the small crop is enlarged, with a warning.
     """
     head = face.detail
     if head is None:
         head = face.crop
         logger.warning(
-            "Of %s a head of %d pixels is known, where %d are wanted, so the video begins less sharp. Give the picture "
-            "itself for more.",
+            "The head crop of %s has %d pixels a side instead of %d, so the first frame is less sharp. "
+            "Give the picture itself for more detail.",
             face.source,
             head.shape[0],
             side_px,

@@ -1,7 +1,7 @@
-"""Which five points an engine finds. dlib's are eye corners and the base of the nose; ArcFace's family has others.
+"""The landmark layouts of face engines: dlib has eye corners and nose base, ArcFace's family has other five points.
 
-Both are five pairs of numbers, so nothing but their name keeps them apart. A `LandmarkLayout` holds what depends on it: where the
-points lie in a head crop, where they lie on a mean head, which two span the eyes.
+Both are (5, 2) arrays, so every detection carries the name of its layout. A `LandmarkLayout` holds everything that
+depends on it: the points in a head crop, the points on a mean head, the outermost points of the eyes.
 """
 
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class LandmarkLayout:
     name: str
     landmark_names: tuple[str, ...]
     template: np.ndarray
-    """(5, 2): where they lie in a head crop of side 1."""
+    """(5, 2): positions in a head crop of side 1."""
     head_points: np.ndarray
-    """(5, 3): where they lie on a mean head, centimeters; x to the right of the picture, y down, z to the viewer."""
+    """(5, 3): positions on a mean head in centimeters; x to the right of the picture, y down, z to the viewer."""
     eyes: tuple[int, int]
-    """The points that lie furthest left and furthest right on the line through the eyes."""
+    """Indices of the leftmost and the rightmost point on the line through the eyes."""
 
 
 EYE_CORNERS = LandmarkLayout(
@@ -43,7 +43,7 @@ EYE_CORNERS = LandmarkLayout(
     ),
     eyes=(0, 3),
 )
-"""dlib's five points; what `likeness.records.LANDMARK_NAMES` says."""
+"""dlib's five points, as in `likeness.records.LANDMARK_NAMES`."""
 
 EYE_CENTERS = LandmarkLayout(
     name="eye centers",
@@ -54,8 +54,8 @@ EYE_CENTERS = LandmarkLayout(
         "image-left corner of the mouth",
         "image-right corner of the mouth",
     ),
-    # The mean head, seen from the front and moved as its eye corners are moved onto their template. So the crop of
-    # one picture is the same whichever engine reads it.
+    # The frontal mean head under the similarity that maps its eye corners onto the other template, so that both
+    # layouts give the same crop of a picture.
     template=np.array(
         [[0.38, 0.4547], [0.62, 0.4547], [0.5, 0.5976], [0.4065, 0.7201], [0.5935, 0.7201]], dtype=np.float32
     ),
@@ -71,26 +71,26 @@ EYE_CENTERS = LandmarkLayout(
     ),
     eyes=(0, 1),
 )
-"""The five points of RetinaFace, SCRFD and YuNet, which ArcFace and SFace are aligned by."""
+"""The five points of RetinaFace, SCRFD and YuNet, by which faces are aligned for ArcFace and SFace."""
 
 LAYOUTS = {layout.name: layout for layout in (EYE_CORNERS, EYE_CENTERS)}
 
 
-def layout_named(name: str) -> LandmarkLayout:
+def get_layout(name: str) -> LandmarkLayout:
     """The layout that a `Detection` or `Face` names.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no layout has that name.
     """
     if name not in LAYOUTS:
-        raise ConfigError(f"No layout of landmarks is called `{name}`. Use one of {', '.join(LAYOUTS)}.")
+        raise ConfigError(f"No landmark layout is called `{name}`. Use one of {', '.join(LAYOUTS)}.")
     return LAYOUTS[name]
 
 
 def refuse_other_layout(landmarks: np.ndarray, layout: LandmarkLayout) -> None:
-    """Refuse landmarks that are plainly of another layout: aligned by them, a recognizer would see no face.
+    """Refuse landmarks that clearly belong to another layout: the recognizer would get a misaligned crop.
 
-    Points of a turned head fit no template well, but they fit their own far better than any other.
+    Points of a turned head fit no template well, but they fit the template of their layout far better than any other.
 
     Raises:
         FaceError: the points have another shape, or fit another layout twice as well.
@@ -108,7 +108,7 @@ def refuse_other_layout(landmarks: np.ndarray, layout: LandmarkLayout) -> None:
 
 
 def _misfit(points: np.ndarray, template: np.ndarray) -> float:
-    """Share of the spread of `points` that no similarity of `template` explains."""
+    """Share of the variance of `points` that remains after the best similarity fit of `template`."""
     a, b = (
         np.ascontiguousarray(each - each.mean(0), np.float64).view(np.complex128)[:, 0] for each in (points, template)
     )

@@ -1,7 +1,7 @@
-"""MediaPipe's face mesh: 468 points of a face in a picture, with an estimate of depth. An optional dependency.
+"""MediaPipe's face mesh: 468 points of a face in a picture with estimated depth. An optional dependency.
 
-Only version 0.10 brings its models along. Its metadata asks for an older numpy and for a second OpenCV, neither of which it
-needs for this, so that it is installed without its dependencies; see `INSTALL`. It is never imported at start.
+Only version 0.10 includes the models. Its metadata requires an older numpy and a second OpenCV, which the face mesh
+does not need, so it is installed without dependencies (`INSTALL`). It is imported at first use.
 """
 
 import sys
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from likeness.errors import NoFaceError, ResourceError
 
 NUM_POINTS = 468
-"""Without the ten points of the irises, which are no part of a face's surface."""
+"""Without the ten points of the irises, which are not part of the face surface."""
 INSTALL = 'pip install --no-deps mediapipe==0.10.21 "protobuf==4.25.9" absl-py attrs flatbuffers'
 
 
@@ -25,10 +25,10 @@ def read_points(picture: NDArray[np.uint8], *, source: str = "picture") -> NDArr
 
     Shapes:
         picture: (height, width, 3) uint8
-        returns: in pixels; x to the right, y up, z towards the camera, whose zero is near the middle of the head
+        returns: in pixels; x to the right, y up, z towards the camera with zero near the middle of the head
 
     Raises:
-        ResourceError: MediaPipe is not installed, or is of a version without models.
+        ResourceError: MediaPipe is not installed, or its version has no models.
         NoFaceError: No face is found.
     """
     found = _mesh().process(np.ascontiguousarray(picture)).multi_face_landmarks
@@ -40,10 +40,10 @@ def read_points(picture: NDArray[np.uint8], *, source: str = "picture") -> NDArr
 
 
 def read_triangles(points: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Triangles of the mesh, counterclockwise as the camera sees them.
+    """Triangles of the mesh, counterclockwise seen from the camera.
 
-    MediaPipe names the edges alone. Every three that are joined pairwise are a triangle, but for those that only surround one: their
-    edges would belong to three.
+    MediaPipe lists edges only. Three vertices with all three edges form a triangle, unless they merely enclose one:
+    then each of their edges would belong to three triangles.
 
     Shapes:
         points: (468, 3) of any face from the front, z towards the camera
@@ -65,7 +65,7 @@ def read_triangles(points: NDArray[np.floating]) -> NDArray[np.int64]:
 
 
 def _orient(triangles: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Turn triangles so that neighbors pass their common edge in opposite directions."""
+    """Orient triangles consistently: neighbors traverse their common edge in opposite directions."""
     by_edge: dict[tuple[int, int], list[int]] = {}
     for number, triangle in enumerate(triangles):
         for edge in combinations(sorted(triangle), 2):
@@ -96,7 +96,7 @@ def _solutions() -> Any:
     except (
         ImportError,
         AttributeError,
-    ) as error:  # Beside a newer protobuf, its import fails with the latter.
+    ) as error:  # With a newer protobuf its import fails with AttributeError.
         reason = "is not installed" if "mediapipe" not in sys.modules and _is_absent(error) else f"fails ({error})"
         raise ResourceError(f"MediaPipe {reason}; the source `mediapipe` needs it. Run `{INSTALL}`.") from error
     if not hasattr(mediapipe, "solutions"):

@@ -1,7 +1,8 @@
-"""A face's proportions as a picture shows them: from five landmarks alone, and from a mask of the face or of its skin.
+"""Estimates a face's proportions from a picture: from five landmarks, and from a mask of the face or of its skin.
 
-Estimates: a turned head looks narrow, and hair or a beard hides where skin ends. What vertices say exactly is measured in
-`likeness.identity.face_shape.proportions`, under the same names. Landmarks are eye corners and base of the nose (dlib's).
+A turned head looks narrow, and hair or a beard covers the edge of the skin.
+`likeness.identity.face_shape.proportions` measures the same quantities exactly on vertices. Landmarks are eye corners
+and base of the nose (dlib's).
 """
 
 from typing import Any
@@ -14,22 +15,22 @@ from likeness.faces.geometry.layouts import EYE_CORNERS, refuse_other_layout
 
 CHEEKS = (0.15, 0.45)
 JAW = (0.75, 0.95)
-"""Heights below the line through the eyes, in distances of their outer corners."""
+"""Bands below the line through the eyes; the unit is the distance between the outer eye corners."""
 _WIDEST = 1.4
-"""Nothing of a face is farther from its middle, in the same unit."""
+"""Largest horizontal distance of a face pixel from the middle, in the same unit."""
 _SKIN_CHROMA = 0.05
 _SKIN_BRIGHTNESS = (0.35, 2.2)
 
 
 def measure_landmarks(landmarks: NDArray[np.floating]) -> dict[str, float]:
-    """Measure what five landmarks (5, 2) tell.
+    """Measure proportions from five landmarks (5, 2).
 
     Returns:
-        `nose_length`, from the line through the eyes to the base of the nose, and `eye_spacing`, between the inner corners;
-        in distances of the eyes' outer corners.
+        `nose_length`, from the line through the eyes to the base of the nose, and `eye_spacing`, between the inner eye
+        corners; the unit is the distance between the outer corners.
 
     Raises:
-        FaceError: The landmarks are of another layout.
+        FaceError: The landmarks have another layout.
     """
     refuse_other_layout(landmarks, EYE_CORNERS)
     _, inner_left, inner_right, _, nose = _upright(np.asarray(landmarks, np.float64), landmarks)
@@ -44,25 +45,25 @@ def measure_mask(mask: NDArray[np.bool_], landmarks: NDArray[np.floating]) -> di
         landmarks: (5, 2) px
 
     Returns:
-        `face_width` between the cheeks, in distances from the line through the eyes to the base of the nose, and `jaw_width` at
-        the height of the mouth, in shares of the width between the cheeks; not a number where the mask is empty there.
+        `face_width` between the cheeks, divided by `nose_length`, and `jaw_width` at the height of the mouth, divided
+        by the width between the cheeks; NaN where the mask is empty.
 
     Raises:
-        FaceError: The landmarks are of another layout.
+        FaceError: The landmarks have another layout.
     """
     refuse_other_layout(landmarks, EYE_CORNERS)
     rows, columns = np.nonzero(mask)
-    places = _upright(np.stack([columns, rows], axis=1).astype(np.float64), landmarks)
-    places = places[np.abs(places[:, 0]) < _WIDEST]
-    # A pixel is as wide as this in the same unit; a band's extent runs from edge to edge of its outermost pixels.
+    points = _upright(np.stack([columns, rows], axis=1).astype(np.float64), landmarks)
+    points = points[np.abs(points[:, 0]) < _WIDEST]
+    # Width of a pixel in the same unit; a band's extent includes its outermost pixels.
     pixel = 1 / max(float(np.linalg.norm(landmarks[3] - landmarks[0])), 1e-6)
-    cheeks, jaw = (_width(places, low, high, pixel) for low, high in (CHEEKS, JAW))
-    # Eyes move apart with the face, so that their distance would hide how wide it is.
+    cheeks, jaw = (_width(points, low, high, pixel) for low, high in (CHEEKS, JAW))
+    # Eye distance grows with face width, so it cannot be the unit here.
     return {"face_width": cheeks / measure_landmarks(landmarks)["nose_length"], "jaw_width": jaw / cheeks}
 
 
 def skin_mask(picture: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Where the face's skin is: what has the color of the cheeks and hangs together with the middle of the face.
+    """Mask of the face's skin: pixels with the color of the cheeks that are connected to the cheeks.
 
     Shapes:
         picture: (height, width, 3) uint8
@@ -71,18 +72,19 @@ def skin_mask(picture: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> ND
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width]
-    places = _upright(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64), landmarks)
-    across, down = places.reshape(height, width, 2).transpose(2, 0, 1)
+    points = _upright(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float64), landmarks)
+    across, down = points.reshape(height, width, 2).transpose(2, 0, 1)
     cheeks = (np.abs(across) > 0.15) & (np.abs(across) < 0.5) & (down > 0.25) & (down < 0.6)
     if not cheeks.any():
         return np.zeros((height, width), dtype=bool)
-    light = (picture / 255.0) ** 2.2 + 1e-3
+    light = (picture / 255.0) ** 2.2 + 1e-3  # Linear light.
     brightness = light.sum(axis=-1)
     chroma = light / brightness[..., None]
     away = np.abs(chroma - np.median(chroma[cheeks], axis=0)).max(axis=-1)
     ratio = brightness / np.median(brightness[cheeks])
     low, high = _SKIN_BRIGHTNESS
     is_skin = (away < _SKIN_CHROMA) & (ratio > low) & (ratio < high) & (np.abs(across) < _WIDEST)
+    # Keep the connected component with most pixels on the cheeks.
     labelled: Any = ndimage.label(is_skin)
     parts = labelled[0]
     counts = np.bincount(parts[cheeks & is_skin], minlength=2)
@@ -91,17 +93,17 @@ def skin_mask(picture: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> ND
 
 
 def _upright(points: NDArray[np.float64], landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Points (points, 2) about the middle between the eyes, the eyes level and their outer corners 1 apart."""
+    """Points (points, 2) in coordinates with the origin between the eyes, the eyes level, outer corners 1 apart."""
     left, right = np.asarray(landmarks[0], np.float64), np.asarray(landmarks[3], np.float64)
     along = (right - left) / max(float(((right - left) ** 2).sum()), 1e-12)
-    # Straight down of a level head, in the picture's own direction of y.
+    # The second axis points down the face; y grows downwards as in the picture.
     axes = np.stack([along, [-along[1], along[0]]], axis=1)
     return (points - (left + right) / 2) @ axes
 
 
-def _width(places: NDArray[np.float64], low: float, high: float, pixel: float) -> float:
-    """Median width over the rows of a band: single hairs and holes do not count."""
-    band = places[(places[:, 1] > low) & (places[:, 1] < high)]
+def _width(points: NDArray[np.float64], low: float, high: float, pixel: float) -> float:
+    """Median width over the rows of a band, robust to single hairs and holes."""
+    band = points[(points[:, 1] > low) & (points[:, 1] < high)]
     if not len(band):
         return float("nan")
     rows = np.round(band[:, 1] / pixel)

@@ -12,7 +12,7 @@ from likeness.errors import ConfigError
 from likeness.generation.inputs.characters import Character
 from likeness.generation.inputs.references import Person, read_faces
 from likeness.generation.inputs.request import GenerationRequest
-from likeness.identity.prompt import split_people
+from likeness.identity.prompt import split_mentions
 
 People = Person | Sequence[Person]
 """The people of a clip: one person, or a list of several, each a list of pictures or a `Character`."""
@@ -77,6 +77,6 @@ def areas_of(request: GenerationRequest) -> list[Area]:
         return [(0.0, 0.0, 1.0, 1.0)]
     if request.regions is not None and request.regions.areas is not None:
         return list(request.regions.areas)
-    order = [mention.person for mention in split_people(request.prompt)[0]]
+    order = [mention.person for mention in split_mentions(request.prompt)[0]]
     count = len(order)
     return [(place / count, 0.0, (place + 1) / count, 1.0) for place in map(order.index, range(1, count + 1))]

@@ -8,7 +8,7 @@ import re
 
 from likeness.errors import ConfigError, PromptError
 from likeness.generation.inputs.prompt_text import check_text
-from likeness.identity.prompt import NO_NOUNS, TRIGGER, count_people, split_people, split_prompt
+from likeness.identity.prompt import NON_NOUNS, TRIGGER, count_people, split_mentions, split_prompt
 
 CLASS_WORDS = (
     "man|woman|boy|girl|baby|person|child|kid|lady|gentleman|guy|gal|male|female|teenager|teen|toddler|infant|human|adult|"
@@ -50,7 +50,7 @@ def _place_at(marked: re.Match[str], prompt: str) -> str | None:
     """Insert a class word before a trigger word that has none."""
     before, after = prompt[: marked.start()].rstrip(), _tidy(_MARK.sub(" ", prompt[marked.end() :]))
     last = before.split()[-1] if before else ""
-    if last.lower() in NO_NOUNS.split():
+    if last.lower() in NON_NOUNS.split():
         noun = "person" if last.lower() in (*_ARTICLES, "this", "that", "my", "his", "her", "their") else "a person"
         return _tidy(f"{before} {noun} {TRIGGER} {after}")
     if not before and after and _PERSON.match(after) is None:
@@ -136,7 +136,7 @@ def _propose(prompt: str, num_people: int) -> str:
     """A corrected prompt, or nothing if there is none."""
     better = place_trigger(prompt, num_people)
     try:
-        split_people(better)
+        split_mentions(better)
     except PromptError:
         return ""
     return f' Try: "{better}"'

@@ -7,7 +7,7 @@ import numpy as np
 
 from likeness.errors import ConfigError
 from likeness.faces import read_face
-from likeness.faces.video_faces import read_film
+from likeness.faces.video_faces import read_video_faces
 from likeness.generation.inputs.characters import Character
 from likeness.generation.inputs.people import check_person
 from likeness.media import is_video
@@ -59,5 +59,5 @@ def _read(given: FacePicture, pick: int | None) -> list[Face]:
     if isinstance(given, Face):
         return [given]
     if isinstance(given, (str, Path)) and is_video(given):
-        return read_film(given, pick=pick)
+        return read_video_faces(given, pick=pick)
     return [read_face(given, pick=pick)]

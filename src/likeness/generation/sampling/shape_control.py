@@ -10,8 +10,8 @@ import numpy as np
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.face_shape import load_source
 from likeness.identity.face_shape.beside import SUFFIXES, find_vertices
-from likeness.identity.face_shape.flame import FlameShape, what_to_put
-from likeness.identity.face_shape.sliders import FaceShape, MovedShape
+from likeness.identity.face_shape.flame import FlameShape, setup_instructions
+from likeness.identity.face_shape.sliders import EditedShapeSource, FaceShape
 
 if TYPE_CHECKING:
     from likeness.generation.inputs.settings import GenerationSettings
@@ -53,15 +53,15 @@ def check_shape(
             "Leave the sliders out, or use `--shape learned`."
         )
     if kind == "mean_head":
-        from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch  # It imports a face engine.
+        from likeness.identity.face_shape.mean_head import MeanHeadShape, parse_pitch  # It imports a face engine.
 
-        MeanHeadShape(np.zeros((0, 3)), pitch_deg=read_pitch(rest))  # The vertices come with the weights.
+        MeanHeadShape(np.zeros((0, 3)), pitch_deg=parse_pitch(rest))  # The vertices come with the weights.
     elif kind == "beside" and not rest:
         if faces and (found := next(filter(None, map(find_vertices, faces)), None)) is not None:
             FlameShape(found)
         elif faces:
             wanted = " or ".join(Path(faces[0]).with_suffix(suffix).name for suffix in SUFFIXES)
-            raise WeightsError(f"No vertices lie beside {faces[0]}: {wanted} is missing. {what_to_put()}")
+            raise WeightsError(f"No vertices lie beside {faces[0]}: {wanted} is missing. {setup_instructions()}")
     elif kind != "learned":  # The network of `learned` is bundled and needs torch.
         load_source(shape)
 
@@ -100,7 +100,7 @@ def reading_shapes(method: Any, settings: "GenerationSettings") -> Iterator[None
     else:
         own = before.template if isinstance(before, MeanHeadShape) else None
         source = load_source(settings.shape or "learned", template=own)
-    method.shape_source = source if sliders.is_neutral else MovedShape(source, sliders)
+    method.shape_source = source if sliders.is_neutral else EditedShapeSource(source, sliders)
     try:
         yield
     finally:

@@ -1,1 +1,1 @@
-"""Networks that read a face image or an embedding."""
+"""Encoders of face images and recognizer embeddings."""

@@ -1,8 +1,8 @@
-"""C-Abstractor: from a grid of patch features to a smaller grid that keeps its neighborhoods.
+"""C-Abstractor: pools a grid of patch features to a smaller grid and keeps its spatial structure.
 
-Convolutions around an average pool, after Honeybee (arXiv:2312.06742v2), which FantasyID (arXiv:2502.13995v1, Sec. 3.2)
-takes in place of a Q-Former. Layer structure and parameter names are those of the published projector, whose
-convolution stages are RegNet bottlenecks. It is for square pictures without a class token.
+Convolutions around an average pool, as in Honeybee (arXiv:2312.06742v2), which FantasyID (arXiv:2502.13995v1, Sec.
+3.2) uses instead of a Q-Former. Layer structure and parameter names are those of the published projector with its
+RegNet bottlenecks. Inputs are square grids without a class token.
 """
 
 from math import isqrt
@@ -18,7 +18,7 @@ SQUEEZE_RATIO = 0.25
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of a picture.
+    """LayerNorm over the channels of an image.
 
     Shapes:
         x: (batch, channels, height, width)
@@ -35,7 +35,7 @@ class ChannelNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A convolution without bias, then the norm; `bn` is the published name of its place."""
+    """A convolution without bias, then a norm, which the published weights call `bn`."""
 
     def __init__(self, channels: int, output_channels: int, *, kernel: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ConvNorm(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Weigh channels by what the whole picture holds."""
+    """Scale channels by a gate computed from their global averages."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """RegNet's block: 1x1, depthwise 3x3, squeeze-and-excite, 1x1, and the input again.
+    """RegNet's block: 1x1, depthwise 3x3, squeeze-and-excite, 1x1, with a residual.
 
     Shapes:
         x: (batch, channels, height, width)
@@ -82,7 +82,7 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """Bottlenecks one after another, under the published names b1, b2, ..."""
+    """A sequence of bottlenecks with the published names b1, b2, ..."""
 
     def __init__(self, channels: int, output_channels: int, depth: int) -> None:
         super().__init__()
@@ -92,10 +92,10 @@ class Stage(nn.Sequential):
 
 
 class Abstractor(nn.Module):
-    """X_f: `output_side`^2 tokens in rows, each of which has seen its part of the picture and what is around it.
+    """X_f: `output_side`^2 tokens in row order, each for a region of the image and its surroundings.
 
     Shapes:
-        features: (batch, tokens, width), a square of patches row by row, without a class token
+        features: (batch, tokens, width), a square of patches in row order, without a class token
         returns: (batch, output_side * output_side, output_width)
     """
 
@@ -113,8 +113,8 @@ class Abstractor(nn.Module):
         self.side = isqrt(num_patches)
         if self.side**2 != num_patches or not 0 < output_side <= self.side:
             raise ConfigError(
-                f"The abstractor was given {num_patches} patches and an output side of {output_side}; patches must be "
-                "a square number and the side at most its root. Choose other picture, patch or output sizes."
+                f"The abstractor was given {num_patches} patches and an output side of {output_side}; the patches must "
+                "be a square number and the side at most its root. Choose other image, patch or output sizes."
             )
         self.pos_emb = nn.Parameter(torch.zeros(1, num_patches, width))
         nn.init.trunc_normal_(self.pos_emb, std=0.02)

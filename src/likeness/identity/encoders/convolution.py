@@ -1,4 +1,4 @@
-"""The convolutional block of the small networks that read head crops."""
+"""Convolutional layers of the small networks that read head crops."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Module):
-    """x + two normalized convolutions of x: (batch, width, height, width_px) stays what it is."""
+    """A residual block of two convolutions; the shape (batch, channels, height, width) is kept."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -22,8 +22,8 @@ class Residual(nn.Module):
         return hidden + self.body(hidden)
 
 
-def halvings(widths: Sequence[int]) -> list[nn.Module]:
-    """Convolutions that halve a picture of three channels once for each width, with a `Residual` at every size but the last."""
+def downsampling_layers(widths: Sequence[int]) -> list[nn.Module]:
+    """Stride-2 convolutions over an RGB image, one per width, with a `Residual` at every size but the last."""
     layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
     for narrow, wide in pairwise(widths):
         layers += [Residual(narrow), nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]

@@ -1,7 +1,8 @@
-"""Dense features of EVA-02-CLIP (arXiv:2303.11331v2), which the released FantasyID reads in place of OpenAI's CLIP.
+"""EVA-02-CLIP's vision encoder (arXiv:2303.11331v2), which the released FantasyID uses instead of OpenAI's CLIP.
 
-A ViT with rotary positions on the patches, gated feed-forwards, and a LayerNorm inside both halves of a block. Only the
-blocks before the features that are read are built; parameter names are those of the published weights behind `visual.`.
+A ViT with rotary embeddings on the patches, gated feed-forwards, and a LayerNorm inside attention and feed-forward.
+Only the blocks up to the features in use are built. Parameter names are the published ones without the prefix
+`visual.`.
 """
 
 import torch
@@ -13,12 +14,12 @@ from likeness.identity.encoders.vit import CLIP_MEAN, CLIP_STD
 
 _MLP_RATIO = 2.6667
 _PRETRAINED_SIDE = 16
-"""Patches along one side in pre-training: positions of other sizes are squeezed into that range."""
+"""Patches per side in pre-training; rotary positions of other sizes are rescaled to this range."""
 _EPSILON = 1e-6
 
 
 class EvaAttention(nn.Module):
-    """Self-attention with biases on Q and V alone, and a LayerNorm before the output layer."""
+    """Self-attention with biases on Q and V only, and a LayerNorm before the output layer."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -82,8 +83,8 @@ class _PatchEmbed(nn.Module):
         return rearrange(self.proj(pixels), "b w y x -> b (y x) w")
 
 
-class EvaFeatures(nn.Module):
-    """Features behind `depth` blocks, without a final LayerNorm.
+class EvaVisionEncoder(nn.Module):
+    """Features after `depth` blocks, without a final LayerNorm.
 
     Shapes:
         pixels: (batch, 3, height, width) in [-1, 1]
@@ -109,7 +110,7 @@ class EvaFeatures(nn.Module):
         return x
 
     def _prepare(self, pixels: Tensor) -> Tensor:
-        """Resize as torchvision does with tensors: antialiased, and what overshoots white and black stays."""
+        """Resize as torchvision does with tensors: antialiased, without clamping the bicubic overshoot."""
         size = (self.image_size_px, self.image_size_px)
         mean, std = (torch.tensor(each, device=pixels.device)[:, None, None] for each in (CLIP_MEAN, CLIP_STD))
         unit = (pixels.float() + 1) / 2
@@ -118,19 +119,19 @@ class EvaFeatures(nn.Module):
         return ((unit - mean) / std).to(pixels)
 
     def _rope(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of every patch: half of a head's channels turn with its row, half with its column."""
+        """Cosines and sines per patch: half of a head's channels encode the row, half the column."""
         channels = torch.arange(0, self.half_head_width, 2, device=like.device)
-        pace = 10_000 ** -(channels.float() / self.half_head_width)
-        place = torch.arange(self.side, device=like.device) / self.side * _PRETRAINED_SIDE
-        angle = (place[:, None] * pace).repeat_interleave(2, dim=1)  # (side, half a head's channels)
+        frequency = 10_000 ** -(channels.float() / self.half_head_width)
+        position = torch.arange(self.side, device=like.device) / self.side * _PRETRAINED_SIDE
+        angle = (position[:, None] * frequency).repeat_interleave(2, dim=1)  # (side, half a head's channels)
         rows, columns = angle[:, None].expand(-1, self.side, -1), angle[None].expand(self.side, -1, -1)
-        every = torch.cat([rows, columns], dim=-1).flatten(0, 1)
-        return every.cos(), every.sin()
+        angles = torch.cat([rows, columns], dim=-1).flatten(0, 1)
+        return angles.cos(), angles.sin()
 
 
 def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the patches by their places; the class token has none."""
+    """Apply the rotary embedding to the patches; the class token has no position."""
     patches = x[:, :, 1:]
     first, second = patches.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = patches * rope[0] + torch.stack([-second, first], dim=-1).flatten(-2) * rope[1]
-    return torch.cat([x[:, :, :1], turned.to(x)], dim=2)
+    rotated = patches * rope[0] + torch.stack([-second, first], dim=-1).flatten(-2) * rope[1]
+    return torch.cat([x[:, :, :1], rotated.to(x)], dim=2)

@@ -1,8 +1,8 @@
-"""Perceivers: a few queries read many dense features and come back as a few tokens.
+"""Perceivers: a few queries attend to many dense features and become a few tokens.
 
-`Resampler` has the layer structure and the parameter names of the one in PhotoMaker-V2, so that its weights fit.
-`IdentityPerceiver` is the paper's tau_id (Eq. 4) and `FacePerceiver` its tau_face (Eq. 3), of Magic Mirror
-(arXiv:2501.03931v1). The feature extractors that feed them live in `vit.py`.
+`Resampler` has the layer structure and parameter names of the one in PhotoMaker-V2, so that its weights load.
+`IdentityPerceiver` is Magic Mirror's tau_id (arXiv:2501.03931v1, Eq. 4) and `FacePerceiver` its tau_face (Eq. 3).
+Their inputs come from the encoders in `vit.py`.
 """
 
 import torch
@@ -14,7 +14,7 @@ from likeness.errors import ConfigError
 
 
 class LatentAttention(nn.Module):
-    """Latents read features and each other: keys and values come from both, joined.
+    """Latents attend to features and to each other: keys and values come from both, concatenated.
 
     Shapes:
         features: (batch, tokens, width)
@@ -43,7 +43,7 @@ class LatentAttention(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Iterate attention and feed-forward on the latents, as PhotoMaker-V2's `FacePerceiverResampler` does.
+    """Layers of attention and feed-forward on the latents, as PhotoMaker-V2's `FacePerceiverResampler`.
 
     Shapes:
         latents: (batch, latents, width)
@@ -80,10 +80,10 @@ class Resampler(nn.Module):
 
 
 class IdentityPerceiver(nn.Module):
-    """x_id = tau_id(q_id, f), Eq. 4: the recognizer's embedding becomes tokens that read the dense features.
+    """x_id = tau_id(q_id, f), Eq. 4: tokens made from the recognizer's embedding attend to the dense features.
 
-    The embedding is the query (q_id); the dense features f are the last layer's. The residual around the resampler
-    means that the tokens never lose the recognizer's word.
+    The embedding gives the queries q_id; f are the features of the last block. The residual around the resampler
+    keeps the information of the embedding in the tokens.
 
     Shapes:
         embedding: (batch, embedding_width)
@@ -117,9 +117,9 @@ class IdentityPerceiver(nn.Module):
 
 
 class FacePerceiver(nn.Module):
-    """x_face = tau_face(q_face, f), Eq. 3: learned queries read the face's structure, then take the backbone's width.
+    """x_face = tau_face(q_face, f), Eq. 3: learned queries attend to the features; a projection sets the width.
 
-    Several references of one person are one longer set of features: a query may look at whichever shows it best.
+    The features of several references of one person are concatenated, so a query may attend to any of them.
 
     Shapes:
         features: (batch, tokens of all references, feature_width)

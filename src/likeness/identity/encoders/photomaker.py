@@ -1,10 +1,12 @@
-"""PhotoMaker-V2's identity encoder, as published: where tau_id and F_face of Magic Mirror come from.
+"""PhotoMaker-V2's published identity encoder: the source of tau_id and F_face in Magic Mirror.
 
 One pass of a fine-tuned CLIP ViT-L/14 serves both branches: tau_id reads the last block, tau_face the penultimate one
-(Magic Mirror, arXiv:2501.03931v1, A.5). The recognizer's embedding enters raw (buffalo_l's, not normalized), and every
-reference gives two tokens of 2048 numbers; nothing is averaged. The blocks are those that every size of the method
-uses; this module adds the published sizes, the published names of the 463 tensors, and strict loading. The file's
-other half, a LoRA for SDXL, has no use here and is not read.
+(Magic Mirror, arXiv:2501.03931v1, A.5). The recognizer's embedding (buffalo_l) is the input as it is, not normalized;
+every reference gives two tokens of width 2048, and references are not averaged.
+
+`fill_from_photomaker` copies the published weights into a Magic Mirror adapter of full size; docs/weights.md shows
+the call. `PhotoMakerEncoder` is the complete published model, for code that needs PhotoMaker's own tokens and for the
+parity tests. No other module of this package imports them. The file's LoRA for SDXL is not read.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from likeness.config import Settings
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.encoders.perceiver import IdentityPerceiver
-from likeness.identity.encoders.vit import ClipFeatures, DenseFeatures
+from likeness.identity.encoders.vit import ClipVisionEncoder, DenseFeatures
 from likeness.identity.fuse import IdentityFuse, token_of_position
 from likeness.weights.strict import altered_in, read_file_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import read_pickle, read_tensors, refuse_not_finite
@@ -29,14 +31,14 @@ PUBLISHED_PREFIXES = {
     "vision_model.": "face_encoder.model.",
     "qformer_perceiver.": "identity_perceiver.",
 }
-"""How the published names of shared parts begin, and how ours do, here and in `MagicMirror`."""
+"""Published prefixes of parameter names, and those of `PhotoMakerEncoder` and `MagicMirror`."""
 
 _PARTS = ("id_encoder", "lora_weights")
-_REMEDY = "Bring the published file again with `likeness models pull photomaker-v2 --preset research`."
+_REMEDY = "Fetch the published file again: `likeness models pull photomaker-v2 --preset research`."
 
 
 class PhotoMakerSettings(Settings):
-    """Sizes of the encoder; as they stand they are those of PhotoMaker-V2."""
+    """Sizes of the encoder; the defaults are those of PhotoMaker-V2."""
 
     encoder_width: int = 1024
     """Channels of the ViT."""
@@ -45,26 +47,26 @@ class PhotoMakerSettings(Settings):
     encoder_heads: int = 16
     """Attention heads of the ViT."""
     image_size_px: int = 224
-    """Side of the picture that the ViT sees."""
+    """Side of the ViT's input."""
     patch_size_px: int = 14
     """Side of one patch."""
     projection_widths: tuple[int, int] = (768, 1280)
-    """Outputs of two projections that version 2 keeps and never computes."""
+    """Widths of two projections that version 2 contains but never computes."""
     embedding_width: int = 512
-    """Numbers of the recognizer's embedding."""
+    """Width of the recognizer's embedding."""
     identity_width: int = 2048
     """Channels of an identity token."""
     identity_depth: int = 4
     """Layers of the perceiver."""
     head_width: int = 128
-    """Channels of one head in the perceiver."""
+    """Channels per attention head in the perceiver."""
     tokens_per_reference: int = 2
     """Identity tokens of each reference."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhotoMakerTokens:
-    """What both branches of a method read of people.
+    """Inputs of both branches of a method.
 
     Shapes:
         id_tokens: (batch, references * tokens_per_reference, identity_width): x_id
@@ -76,10 +78,10 @@ class PhotoMakerTokens:
 
 
 class PhotoMakerFuse(IdentityFuse):
-    """PhotoMaker's own fuse, in its text encoder's space: the last LayerNorm's output replaces the class word.
+    """PhotoMaker's fuse module: the output of the last LayerNorm replaces the class word's embedding.
 
-    The published code writes into its input and takes one sample at a time; this one does neither. Magic Mirror trains
-    a fuse of its own in T5's space (`IdentityFuse`).
+    The published code changes its input and takes one sample at a time; this one does neither. Magic Mirror trains
+    its own fuse module in T5's space (`IdentityFuse`).
 
     Shapes:
         text: (batch, text_tokens, width)
@@ -104,25 +106,25 @@ class PhotoMakerFuse(IdentityFuse):
 
 
 class PhotoMakerEncoder(nn.Module):
-    """A face picture and a recognizer's embedding become two identity tokens and dense features.
+    """From face images and recognizer embeddings to identity tokens and dense features.
 
     Shapes:
         pixels: (batch, references, 3, height, width) in [-1, 1], square
-        embedding: (batch, references, embedding_width), raw
+        embedding: (batch, references, embedding_width), not normalized
     """
 
     def __init__(self, settings: PhotoMakerSettings | None = None) -> None:
         super().__init__()
         sizes = settings or PhotoMakerSettings()
         self.settings = sizes
-        self.face_encoder = ClipFeatures(
+        self.face_encoder = ClipVisionEncoder(
             sizes.encoder_width,
             depth=sizes.encoder_depth,
             num_heads=sizes.encoder_heads,
             image_size_px=sizes.image_size_px,
             patch_size_px=sizes.patch_size_px,
         )
-        # In the published file and never computed; kept so that a round trip loses nothing.
+        # In the published file but unused; kept so that saving again loses nothing.
         first, second = sizes.projection_widths
         self.visual_projection = nn.Linear(sizes.encoder_width, first, bias=False)
         self.visual_projection_2 = nn.Linear(sizes.encoder_width, second, bias=False)
@@ -140,7 +142,7 @@ class PhotoMakerEncoder(nn.Module):
         if embedding.shape[:2] != pixels.shape[:2] or embedding.shape[2] != self.settings.embedding_width:
             raise ConfigError(
                 f"Embeddings are {tuple(embedding.shape)}; {tuple(pixels.shape[:2])} references need one of "
-                f"{self.settings.embedding_width} numbers each. Read the faces with the engine `insightface`."
+                f"{self.settings.embedding_width} numbers each. Read the faces with the engine `research`."
             )
         dense = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x"))
         tokens = self.identity_perceiver(rearrange(embedding, "b refs w -> (b refs) w").to(pixels), dense.last)
@@ -155,13 +157,13 @@ class PhotoMakerEncoder(nn.Module):
         *,
         dtype: torch.dtype = torch.float32,
     ) -> Self:
-        """Load the published file, strictly. It holds half-precision numbers; `dtype` is what to compute in.
+        """Load the published half-precision file strictly and convert it to `dtype`.
 
         Raises:
             WeightsError: The file cannot be read safely, or its tensors are not exactly those of the encoder.
         """
         state = read_published(path)
-        # Buffers stay real: one of them, the ViT's numbering of positions, is in no file.
+        # Buffers are allocated: the ViT's position ids are not in the file.
         with init_empty_weights(include_buffers=False):
             encoder = cls(settings)
         refuse_differences(
@@ -184,7 +186,7 @@ class PhotoMakerEncoder(nn.Module):
 
 
 def read_published(path: str | Path) -> dict[str, Tensor]:
-    """Read the encoder's half of a published file: a safetensors file, or torch's pickle with weights only.
+    """Read the encoder part of a published file: a safetensors file, or a torch pickle with `weights_only`.
 
     Raises:
         WeightsError: The file is missing, damaged, holds other things than tensors, or has other parts.
@@ -200,32 +202,34 @@ def read_published(path: str | Path) -> dict[str, Tensor]:
     return parts["id_encoder"]
 
 
-def fill_from_photomaker(mirror: nn.Module, path: str | Path) -> None:
-    """Fill the frozen parts of a Magic Mirror of full size, `face_encoder` and `identity_perceiver`, from the file.
+def fill_from_photomaker(adapter: nn.Module, path: str | Path) -> None:
+    """Load `face_encoder` and `identity_perceiver`, the frozen parts of a full-size Magic Mirror, from the file.
 
-    Its trained parts, its fuse in T5's space among them, stay as they are, and so do its dtype and device.
+    Its trained parts, such as the fuse module in T5's space, its dtype and its device are not changed.
 
     Raises:
-        ConfigError: The adapter has no memory yet (it is on the meta device).
+        ConfigError: The adapter is on the meta device.
         WeightsError: The file cannot be read, or its tensors are not those of these two parts.
     """
-    if any(tensor.is_meta for tensor in (*mirror.parameters(), *mirror.buffers())):
-        raise ConfigError(f"The {type(mirror).__name__} is on the meta device. Build it on a real one to fill it.")
+    if any(tensor.is_meta for tensor in (*adapter.parameters(), *adapter.buffers())):
+        raise ConfigError(f"The {type(adapter).__name__} is on the meta device. Build it on a real one to fill it.")
     published = read_published(path)
     state = {name: tensor for name, tensor in to_own_names(published).items() if name.startswith(_frozen_prefixes())}
     expected = {
-        name: tuple(tensor.shape) for name, tensor in mirror.state_dict().items() if name.startswith(_frozen_prefixes())
+        name: tuple(tensor.shape)
+        for name, tensor in adapter.state_dict().items()
+        if name.startswith(_frozen_prefixes())
     }
     refuse_differences(
         expected,
         shapes_of(state),
-        what=f"PhotoMaker-V2 at {path}, for a {type(mirror).__name__},",
+        what=f"PhotoMaker-V2 at {path}, for a {type(adapter).__name__},",
         altered=altered_in(Path(path).parent),
         remedy=f"Make the adapter with `cogvideox_5b_config`. {_REMEDY}",
     )
     for part in ("face_encoder", "identity_perceiver"):
         own = {name.removeprefix(f"{part}."): tensor for name, tensor in state.items() if name.startswith(f"{part}.")}
-        mirror.get_submodule(part).load_state_dict(own, strict=True)
+        adapter.get_submodule(part).load_state_dict(own, strict=True)
 
 
 def to_own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Modules whose numbers cannot be told in sixteen bits."""
+"""Modules that need float32."""
 
 from collections.abc import Callable
 from typing import Self
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 
-class InFloat32(nn.Module):
-    """Stays in float32 where the model around it is cast to a narrower dtype; it moves between devices as usual."""
+class KeepInFloat32(nn.Module):
+    """Stays in float32 when its parent is cast to a narrower dtype; moving between devices works as usual."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         def keep_precision(tensor: Tensor) -> Tensor:

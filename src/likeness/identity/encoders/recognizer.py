@@ -1,7 +1,7 @@
-"""A small differentiable stand-in for dlib's recognizer, for the identity loss. It measures nothing that is reported.
+"""A small differentiable approximation of dlib's recognizer for the identity loss. No reported figure uses it.
 
-It sees a face through the window that dlib cuts out (the five landmarks at the places of dlib's mean face, a quarter
-of padding around) and answers with dlib's 128 numbers, as far as it has learned them.
+Its input is dlib's aligned face (the five landmarks mapped to dlib's mean face, with a padding of a quarter), its
+output an approximation of dlib's 128-dimensional embedding.
 """
 
 import json
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from likeness.errors import WeightsError
 from likeness.files import write_atomically, write_text
-from likeness.identity.encoders.convolution import halvings
+from likeness.identity.encoders.convolution import downsampling_layers
 from likeness.weights.tensors import read_tensors
 
 _PADDING = 0.25
 _MEAN_FACE = ((0.1206, 0.2137), (0.3341, 0.2291), (0.6461, 0.2290), (0.8596, 0.2135), (0.4901, 0.6278))
-"""dlib's five points, in the order of this package: image-left eye outer and inner, image-right inner and outer, nose."""
+"""dlib's five points in the order of `records.LANDMARK_NAMES`."""
 
 
 def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
-    """Cut faces out, differentiable in the pictures.
+    """Crop aligned faces, differentiable in the pictures.
 
     Shapes:
         pictures: (batch, channels, height, width)
@@ -32,11 +32,11 @@ def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
         returns: (batch, channels, size_px, size_px)
     """
     template = (torch.tensor(_MEAN_FACE) + _PADDING) / (1 + 2 * _PADDING)
-    unit = torch.view_as_complex(2 * template - 1)  # The sampler's crop runs from -1 to 1.
+    unit = torch.view_as_complex(2 * template - 1)  # grid_sample's coordinates run from -1 to 1.
     size = torch.tensor([pictures.shape[-1], pictures.shape[-2]])
     points = torch.view_as_complex((2 * (landmarks.float() + 0.5) / size - 1).contiguous())
     centered = unit - unit.mean()
-    # Least squares over similarities: place = turn * unit + shift, in complex numbers.
+    # Least-squares similarity in complex numbers: points = turn * unit + shift.
     turn = (centered.conj() * (points - points.mean(dim=1, keepdim=True))).sum(dim=1) / centered.abs().square().sum()
     shift = points.mean(dim=1) - turn * unit.mean()
     rows = [
@@ -49,26 +49,25 @@ def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
     return F.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
 
 
-def contrast(found: Tensor, told: Tensor, *, temperature: float = 0.1) -> Tensor:
-    """How badly each row of `found` is told by its cosine from the rows of `told` that it does not belong to.
+def contrastive_loss(found: Tensor, target: Tensor, *, temperature: float = 0.1) -> Tensor:
+    """InfoNCE (arXiv:1807.03748v2, Eq. 4) with the density ratio exp(cosine / temperature).
 
-    InfoNCE (arXiv:1807.03748v2, Eq. 4) with exp(cosine / temperature) as its density ratio. Two rows of one person count
-    as two people.
+    Row i of `found` belongs to row i of `target`; all other rows are negatives, even of the same person.
 
     Shapes:
-        found, told: (batch, embedding_width)
-        returns: (), the mean; log(batch) where nothing is told apart
+        found, target: (batch, embedding_width)
+        returns: (), the mean; log(batch) if no row can be distinguished
     """
-    cosines = F.normalize(found, dim=1) @ F.normalize(told, dim=1).T
-    return F.cross_entropy(cosines / temperature, torch.arange(len(told)))
+    cosines = F.normalize(found, dim=1) @ F.normalize(target, dim=1).T
+    return F.cross_entropy(cosines / temperature, torch.arange(len(target)))
 
 
 class Recognizer(nn.Module):
-    """A convolutional network from an aligned face to standardized embedding numbers.
+    """A convolutional network from an aligned face to a standardized embedding.
 
     Shapes:
         faces: (batch, 3, size_px, size_px) in [-1, 1]
-        returns: (batch, embedding_width), each number less its mean over people, divided by its spread
+        returns: (batch, embedding_width), each component minus its mean over people, divided by its standard deviation
     """
 
     mean: Tensor
@@ -82,7 +81,7 @@ class Recognizer(nn.Module):
         self.size_px = size_px
         self.register_buffer("mean", torch.zeros(embedding_width))
         self.register_buffer("spread", torch.ones(embedding_width))
-        layers = halvings((*widths, widths[-1]))
+        layers = downsampling_layers((*widths, widths[-1]))
         side = size_px // 2 ** (len(widths) + 1)
         layers += [
             nn.Flatten(),
@@ -96,11 +95,11 @@ class Recognizer(nn.Module):
         return self.layers(faces)
 
     def embed(self, pictures: Tensor, landmarks: Tensor) -> Tensor:
-        """Dlib's numbers of pictures (batch, 3, height, width) in [-1, 1] with known landmarks."""
+        """Embeddings of pictures (batch, 3, height, width) in [-1, 1] with known landmarks."""
         return self(align(pictures, landmarks, self.size_px)) * self.spread + self.mean
 
     def measure(self, embeddings: Tensor) -> None:
-        """Take the mean and the spread of each number from (count, embedding_width) examples."""
+        """Set mean and standard deviation of each component from (count, embedding_width) examples."""
         self.mean.copy_(embeddings.mean(dim=0))
         self.spread.copy_(embeddings.std(dim=0).clamp(min=1e-6))
 
@@ -115,7 +114,7 @@ class Recognizer(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote, strictly, as float32."""
+        """Load the files of `save` strictly, as float32."""
         try:
             config = json.loads((folder / "config.json").read_text())
             tensors = read_tensors(folder / "model.safetensors")

@@ -1,8 +1,8 @@
-"""F_face: dense features of a face picture, as the outputs of the last two blocks of a vision transformer.
+"""F_face: dense features of a face image, the outputs of the last two blocks of a vision transformer.
 
-Two extractors with one result: `SmallFeatures` is a ViT of our own that trains with the method; `ClipFeatures` is
-transformers' CLIP vision tower. tau_id reads the last block, tau_face the penultimate one (Magic Mirror,
-arXiv:2501.03931v1, A.5), so one pass serves both. Pictures come in [-1, 1] and in any size.
+`SmallVisionTransformer` is trained with the method; `ClipVisionEncoder` wraps the CLIP vision tower of transformers.
+tau_id reads the last block, tau_face the penultimate one (Magic Mirror, arXiv:2501.03931v1, A.5), so one pass serves
+both. Images are in [-1, 1], of any size.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from likeness.errors import ConfigError
-from likeness.identity.encoders.convolution import halvings
+from likeness.identity.encoders.convolution import downsampling_layers
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -24,7 +24,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DenseFeatures:
-    """What both perceivers read.
+    """Features of the last two blocks.
 
     Shapes:
         last, penultimate: (batch, tokens, width), class token first
@@ -35,10 +35,10 @@ class DenseFeatures:
 
 
 def resize(pixels: Tensor, size_px: int, *, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
-    """Bring square pictures to `size_px`, smoothed when they shrink."""
+    """Resize square images to `size_px` with antialiasing."""
     if pixels.shape[-1] == pixels.shape[-2] == size_px:
         return pixels
-    size = (size_px, size_px)  # A CPU resizes no bfloat16.
+    size = (size_px, size_px)  # In float32: CPUs do not resize bfloat16.
     resized = interpolate(pixels.float(), size=size, mode=mode, antialias=True, align_corners=False)
     return resized.clamp(-1, 1).to(pixels) if mode == "bicubic" else resized.to(pixels)
 
@@ -69,11 +69,11 @@ class TransformerLayer(nn.Module):
         return x + self.feed_forward(self.norm2(x))
 
 
-class SmallFeatures(nn.Module):
-    """A small ViT that learns with the method.
+class SmallVisionTransformer(nn.Module):
+    """A small ViT, trained with the method.
 
-    With `stem_widths`, patches are read by the convolutions that `Recognizer` begins with, in the place of one linear
-    layer (early convolutions, arXiv:2106.14881v3): as many halvings of the picture as there are widths.
+    With `stem_widths`, a convolutional stem (as in `Recognizer`) replaces the linear patch embedding (early
+    convolutions, arXiv:2106.14881v3). It halves the image once per width.
 
     Shapes:
         pixels: (batch, 3, height, width) in [-1, 1]
@@ -95,10 +95,10 @@ class SmallFeatures(nn.Module):
         if stem_widths:
             if patch_size_px != 2 ** len(stem_widths):
                 raise ConfigError(
-                    f"A stem of {len(stem_widths)} widths makes patches of {2 ** len(stem_widths)} px, not of {patch_size_px}. "
-                    "Give one width for each halving."
+                    f"A stem of {len(stem_widths)} widths makes patches of {2 ** len(stem_widths)} px, not of "
+                    f"{patch_size_px}. Give one width for each halving."
                 )
-            self.patch_embed = nn.Sequential(*halvings(stem_widths), nn.Conv2d(stem_widths[-1], width, 1))
+            self.patch_embed = nn.Sequential(*downsampling_layers(stem_widths), nn.Conv2d(stem_widths[-1], width, 1))
         else:
             self.patch_embed = nn.Conv2d(3, width, patch_size_px, stride=patch_size_px)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
@@ -113,8 +113,8 @@ class SmallFeatures(nn.Module):
         return DenseFeatures(last=self.layers[-1](x), penultimate=x)
 
 
-class ClipFeatures(nn.Module):
-    """CLIP's vision tower. Neither output passes its final LayerNorm, as in PhotoMaker-V2.
+class ClipVisionEncoder(nn.Module):
+    """CLIP's vision tower. Both outputs are before the final LayerNorm, as in PhotoMaker-V2.
 
     Shapes:
         pixels: (batch, 3, height, width) in [-1, 1]
@@ -137,7 +137,7 @@ class ClipFeatures(nn.Module):
     def forward(self, pixels: Tensor) -> DenseFeatures:
         mean = pixels.new_tensor(CLIP_MEAN)[:, None, None]
         std = pixels.new_tensor(CLIP_STD)[:, None, None]
-        # Bicubic and clipped, as CLIP's own preprocessing does it.
+        # Bicubic and clipped, as in CLIP's preprocessing.
         pixels = ((resize(pixels, self.image_size_px, mode="bicubic") + 1) / 2 - mean) / std
         hidden = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states
         return DenseFeatures(last=hidden[-1], penultimate=hidden[-2])

@@ -1,6 +1,6 @@
-"""A person's three-dimensional shape: where it comes from, how it is measured, and how it is changed.
+"""3D face shapes: sources of vertices, sliders that edit them and measurements of proportions.
 
-`source` is the protocol, `learned` what ships; `sliders` move a head, `proportions` measure one.
+`source` has the protocol `ShapeSource`, `learned` the source that ships.
 """
 
 from likeness.identity.face_shape.source import SOURCES, ShapeSource, load_source

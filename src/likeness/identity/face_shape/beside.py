@@ -1,4 +1,4 @@
-"""Vertices in a file beside the picture: `me.ply`, `me.obj` or `me.npy` for `me.jpg`. So many people need no option each."""
+"""Vertices from a file beside the picture: `me.ply`, `me.obj` or `me.npy` for `me.jpg`; useful for many references."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import WeightsError
-from likeness.identity.face_shape.flame import NUM_VERTICES, FlameShape, what_to_put
-from likeness.identity.face_shape.source import refuse_nobody
+from likeness.identity.face_shape.flame import NUM_VERTICES, FlameShape, setup_instructions
+from likeness.identity.face_shape.source import require_faces
 from likeness.records import Face
 
 SUFFIXES = (".ply", ".obj", ".npy")
@@ -25,18 +25,18 @@ class BesideShape:
 
         Raises:
             WeightsError: No picture has a file beside it.
-            ConfigError: The file holds something else.
+            ConfigError: The file has other content.
         """
-        refuse_nobody(faces)
+        require_faces(faces)
         pictures = [Path(face.source) for face in faces]
         found = next((file for picture in pictures if (file := find_vertices(picture)) is not None), None)
         if found is None:
             wanted = " or ".join(pictures[0].with_suffix(suffix).name for suffix in SUFFIXES)
-            raise WeightsError(f"No vertices lie beside {pictures[0]}: {wanted} is missing. {what_to_put()}")
+            raise WeightsError(f"No vertices lie beside {pictures[0]}: {wanted} is missing. {setup_instructions()}")
         return FlameShape(found)(faces)
 
 
 def find_vertices(picture: Path) -> Path | None:
-    """The file of vertices that lies beside a picture under its name, or None."""
-    places = [picture.with_suffix(suffix) for suffix in SUFFIXES] if picture.name else []
-    return next((place for place in places if place.is_file()), None)
+    """The file of vertices with a picture's name in the same folder, or None."""
+    paths = [picture.with_suffix(suffix) for suffix in SUFFIXES] if picture.name else []
+    return next((path for path in paths if path.is_file()), None)

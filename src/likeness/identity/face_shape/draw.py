@@ -1,4 +1,4 @@
-"""A head without colors, seen from the front: to look at shapes. It is not the renderer of puppets."""
+"""Draws a head's mesh in gray, to inspect shapes. The renderer of puppets is in `likeness.puppets.rendering`."""
 
 import cv2
 import numpy as np
@@ -10,12 +10,12 @@ _LIGHT = np.array([-0.35, 0.45, 0.82])
 
 
 def draw_head(vertices: NDArray[np.floating], size_px: int = 96, *, turn_deg: float = 25.0) -> NDArray[np.uint8]:
-    """Shade a head in the puppets' topology, turned by `turn_deg`, to (size_px, size_px, 3).
+    """Draw a head in the puppets' topology, rotated by `turn_deg`, as (size_px, size_px, 3) uint8.
 
     Raises:
-        ConfigError: The vertices are of another topology.
+        ConfigError: The vertices have another topology.
     """
-    from likeness.puppets.shape import mean_head  # numba loads only where puppets are used
+    from likeness.puppets.people.shape import mean_head  # imports numba, only if puppets are used
 
     vertices = refuse_other_topology(vertices)
     cosine, sine = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
@@ -25,10 +25,10 @@ def draw_head(vertices: NDArray[np.floating], size_px: int = 96, *, turn_deg: fl
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     shade = (60 + 180 * np.clip(normals @ _LIGHT, 0, 1)).astype(int)
     picture = np.full((size_px, size_px, 3), 24, dtype=np.uint8)
-    # Sixteenths of a pixel, which is what the filler understands.
-    places = np.rint((np.array([0.5, 0.52]) + corners[..., :2] * (0.37, -0.37)) * size_px * 16).astype(np.int32)
+    # In sixteenths of a pixel: `fillConvexPoly` gets a shift of 4 bits.
+    points = np.rint((np.array([0.5, 0.52]) + corners[..., :2] * (0.37, -0.37)) * size_px * 16).astype(np.int32)
     for number in np.argsort(corners[..., 2].mean(axis=1)):
         if normals[number, 2] > 0:
             tone = int(shade[number])
-            cv2.fillConvexPoly(picture, places[number], (tone, tone, tone), cv2.LINE_AA, 4)
+            cv2.fillConvexPoly(picture, points[number], (tone, tone, tone), cv2.LINE_AA, 4)
     return picture

@@ -1,9 +1,9 @@
-"""Shapes in FLAME's topology, from files that you made or were licensed to use. Nothing of FLAME or DECA ships.
+"""Shapes in FLAME's topology from the user's files. Nothing of FLAME or DECA ships.
 
-FLAME and DECA are free for research alone, after registration. So their networks are not run here: run them yourself and
-give a mesh, or shape numbers (betas) together with FLAME's model file. The neutral head is template + shape directions times
-betas, with expression and pose at zero. A mesh is taken as it is: the released FantasyID wants it posed as in the picture, as DECA
-writes it; an adapter that was trained on neutral heads wants it neutral.
+FLAME and DECA are free for research only, after registration, so their networks are not run here. The user gives a
+mesh, or shape numbers (betas) with FLAME's model file; the neutral head is template + shape directions times betas. A
+mesh is used as it is: the released FantasyID needs it posed as in the picture, as DECA writes it, and adapters
+trained with this package need it neutral.
 """
 
 import pickle
@@ -21,16 +21,16 @@ from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
 from likeness.records import Face
 
 MODEL_FILES = ("flame.npz", "generic_model.pkl", "flame2023_Open.pkl", "FLAME2023_Open.pkl")
-"""Names under which FLAME's model is looked for, in `$LIKENESS_HOME/models/flame`."""
-_WHAT_TO_PUT = (
-    "Give a mesh of 5,023 vertices in meters (.ply, .obj or .npy; for the released FantasyID posed as in the picture, as DECA writes "
-    "`verts`), or FLAME's shape numbers (betas, a .npy) with FLAME's model file in {folder} ({names}). Both come from https://flame.is.tue.mpg.de and "
-    "https://github.com/yfeng95/DECA, for research, after registration."
+"""Accepted names of FLAME's model file in `$LIKENESS_HOME/models/flame`."""
+_SETUP = (
+    "Give a mesh of 5,023 vertices in meters (.ply, .obj or .npy; for the released FantasyID posed as in the picture, "
+    "as DECA writes `verts`), or FLAME's shape numbers (betas, a .npy) with FLAME's model file in {folder} ({names}). "
+    "Both come from https://flame.is.tue.mpg.de and https://github.com/yfeng95/DECA, for research, after registration."
 )
 
 
 class FlameShape:
-    """A source that reads one person's file. It looks at no picture."""
+    """A source that reads one person's shape from a file; it does not read pictures."""
 
     topology = "flame"
     num_vertices = NUM_VERTICES
@@ -43,17 +43,18 @@ class FlameShape:
             model: FLAME's model file, by default the one in `$LIKENESS_HOME/models/flame`.
 
         Raises:
-            WeightsError: A file is not here or not readable; the message says what to put where.
-            ConfigError: The file holds something else, or a head in another unit or with flipped axes.
+            WeightsError: A file is missing or not readable; the message says which file to put where.
+            ConfigError: The file has other content, or a head in another unit or with flipped axes.
         """
         if path is None or not path.is_file():
             named = "No file was named" if path is None else f"{path} does not exist"
-            raise WeightsError(f"{named}; a shape in FLAME's topology is needed. {what_to_put()}")
+            raise WeightsError(f"{named}; a shape in FLAME's topology is needed. {setup_instructions()}")
         numbers = read_points(path)
         if numbers.shape != (NUM_VERTICES, 3):
             if path.suffix != ".npy" or numbers.ndim != 1:
                 raise ConfigError(
-                    f"{path} holds numbers of shape {numbers.shape}; ({NUM_VERTICES}, 3) vertices were expected. {what_to_put()}"
+                    f"{path} holds numbers of shape {numbers.shape}; ({NUM_VERTICES}, 3) vertices were expected. "
+                    f"{setup_instructions()}"
                 )
             numbers = _neutral_head(numbers, _find_model(model))
         check_head(numbers, str(path))
@@ -64,16 +65,16 @@ class FlameShape:
         return self.vertices.copy()
 
 
-def what_to_put() -> str:
-    """What a user has to bring, and where it goes."""
-    return _WHAT_TO_PUT.format(folder=_folder(), names=" or ".join(MODEL_FILES[:3]))
+def setup_instructions() -> str:
+    """The files that a user has to provide, and where to put them."""
+    return _SETUP.format(folder=_folder(), names=" or ".join(MODEL_FILES[:3]))
 
 
 def read_points(path: Path) -> NDArray[np.float64]:
     """Vertices of a mesh file, or the numbers of a .npy.
 
     Raises:
-        ConfigError: It is no such file, or damaged.
+        ConfigError: The file has another format, or is damaged.
     """
     try:
         if path.suffix == ".npy":
@@ -87,7 +88,7 @@ def read_points(path: Path) -> NDArray[np.float64]:
             raise ValueError(f"its suffix is {path.suffix or 'missing'}")
         numbers = np.asarray(numbers, dtype=np.float64).squeeze()
     except (OSError, ValueError, IndexError, KeyError, StopIteration) as error:
-        raise ConfigError(f"{path} cannot be read as a shape ({error}). {what_to_put()}") from error
+        raise ConfigError(f"{path} cannot be read as a shape ({error}). {setup_instructions()}") from error
     if not np.isfinite(numbers).all():
         raise ConfigError(f"{path} holds numbers that are not finite. Export it again.")
     return numbers
@@ -98,10 +99,10 @@ def _folder() -> Path:
 
 
 def _find_model(path: Path | None) -> Path:
-    places = [_folder() / name for name in MODEL_FILES] if path is None else [path]
-    found = next((place for place in places if place.is_file()), None)
+    candidates = [_folder() / name for name in MODEL_FILES] if path is None else [path]
+    found = next((file for file in candidates if file.is_file()), None)
     if found is None:
-        raise WeightsError(f"Shape numbers need FLAME's model, and {places[0]} is not here. {what_to_put()}")
+        raise WeightsError(f"Shape numbers need FLAME's model, and {candidates[0]} is not here. {setup_instructions()}")
     return found
 
 
@@ -116,7 +117,7 @@ def _neutral_head(betas: NDArray[np.float64], model: Path) -> NDArray[np.float64
 
 @cache
 def _read_model(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The template (5023, 3), and the shape directions (5023, 3, directions), of which the first 300 are identity's."""
+    """The template (5023, 3), and the first 300 shape directions (5023, 3, directions), which are those of identity."""
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
@@ -134,17 +135,17 @@ def _read_model(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         EOFError,
         pickle.UnpicklingError,
     ) as error:
-        raise WeightsError(f"{path} is no FLAME model ({error!r}). {what_to_put()}") from error
+        raise WeightsError(f"{path} is no FLAME model ({error!r}). {setup_instructions()}") from error
     if template.shape != (NUM_VERTICES, 3) or directions.shape[:2] != (NUM_VERTICES, 3):
         raise WeightsError(
-            f"{path} has a template of shape {template.shape} and shape directions {directions.shape}; those of FLAME begin "
-            f"with ({NUM_VERTICES}, 3). {what_to_put()}"
+            f"{path} has a template of shape {template.shape} and shape directions {directions.shape}; those of FLAME "
+            f"begin with ({NUM_VERTICES}, 3). {setup_instructions()}"
         )
     return template, directions[..., :300]
 
 
 class _OnlyNumbers(pickle.Unpickler):
-    """Reads FLAME's pickles without running what a pickle may hold: arrays, sparse matrices, chumpy's wrapper around them."""
+    """Unpickles arrays, sparse matrices and chumpy's wrapper around them, and refuses every other class."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("chumpy"):
@@ -166,12 +167,12 @@ class _OnlyNumbers(pickle.Unpickler):
         if name not in known.get(module, ()):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no FLAME model needs")
         if module.startswith("scipy"):
-            return _Wrapped  # The joint regressor, which a neutral head does not need.
+            return _Wrapped  # The joint regressor; a neutral head does not need it.
         return super().find_class(module, name)
 
 
 class _Wrapped:
-    """Stands for chumpy's arrays, which hold their numbers as `x`."""
+    """Replaces chumpy's arrays, which store their values as `x`."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -182,7 +183,7 @@ class _Wrapped:
 
 
 def _read_ply(path: Path) -> NDArray[np.float64]:
-    """Vertices of an ASCII or binary PLY whose first element is `vertex` with scalar properties."""
+    """Vertices of an ASCII or binary PLY; the first element must be `vertex` with scalar properties."""
     data = path.read_bytes()
     head, found, body = data.partition(b"end_header\n")
     lines = head.decode("ascii", errors="replace").split("\n")
@@ -200,11 +201,11 @@ def _read_ply(path: Path) -> NDArray[np.float64]:
             break
         if line[0] == "property":
             properties.append((line[2], kinds[line[1]]))
-    layout = next(line[1] for line in words if line[0] == "format")
-    if layout == "ascii":
+    encoding = next(line[1] for line in words if line[0] == "format")
+    if encoding == "ascii":
         names = [name for name, _ in properties]
         rows = np.array([line.split()[: len(names)] for line in body.decode().splitlines()[:count]], dtype=np.float64)
         return rows[:, [names.index(axis) for axis in "xyz"]]
-    order = {"binary_little_endian": "<", "binary_big_endian": ">"}[layout]
+    order = {"binary_little_endian": "<", "binary_big_endian": ">"}[encoding]
     rows = np.frombuffer(body, dtype=[(name, order + kind) for name, kind in properties], count=count)
     return np.stack([rows[axis].astype(np.float64) for axis in "xyz"], axis=1)

@@ -1,4 +1,4 @@
-"""Whether vertices in FLAME's topology are a head as FantasyID reads it: in meters, upright, its nose towards the camera."""
+"""Checks that vertices in FLAME's topology are a head for FantasyID: in meters, upright, facing the camera."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,13 +7,13 @@ from likeness.errors import ConfigError
 
 NUM_VERTICES = 5023
 NOSE, BACK, CROWN, NECK, RIGHT, LEFT = 3564, 3522, 3567, 3285, 3226, 3327
-"""Numbers of FLAME's vertices: tip of the nose, back of the head, crown, front of the neck's end, and the two ends of the shoulder
-line, of which x of the first is larger."""
+"""FLAME's vertex indices: tip of the nose, back of the head, crown, front of the neck's end, and the two ends of the
+shoulder line, the first with the larger x."""
 RADIUS_M = 0.082
-"""Root mean square distance of the mean head's vertices from their center. The five heads published with FantasyID have 0.083
-to 0.087."""
+"""RMS distance of the mean head's vertices from their center. The five heads published with FantasyID have 0.083 to
+0.087."""
 MAX_DEPTH_M = 0.3
-"""The published heads lie between -0.18 and 0.14."""
+"""Largest absolute z; the published heads have z between -0.18 and 0.14."""
 _UNITS = {"centimeters": 100.0, "millimeters": 1000.0, "inches": 1 / 0.0254}
 _ADVICE = "x points to the picture's right, y up, z towards the camera, as DECA writes `verts`. Export it so."
 
@@ -26,7 +26,7 @@ def check_head(vertices: NDArray[np.floating], source: str) -> None:
         source: Where they came from, for messages.
 
     Raises:
-        ConfigError: They are no such head; the message says what is wrong with them.
+        ConfigError: The vertices are not valid; the message says why.
     """
     points = np.asarray(vertices, np.float64)
     radius = float(np.sqrt(((points - points.mean(axis=0)) ** 2).sum(axis=1).mean()))
@@ -34,15 +34,15 @@ def check_head(vertices: NDArray[np.floating], source: str) -> None:
         near = [name for name, factor in _UNITS.items() if 0.6 < radius / RADIUS_M / factor < 1.7]
         guess = f"These look like {near[0]}: divide by {_UNITS[near[0]]:g}. " if near else ""
         raise ConfigError(
-            f"The vertices of {source} lie {radius:.3g} from their center on average; a head in meters has {RADIUS_M:g}. "
-            f"{guess}Export them in meters."
+            f"The vertices of {source} lie {radius:.3g} from their center on average; a head in meters has "
+            f"{RADIUS_M:g}. {guess}Export them in meters."
         )
     forward, up, right = (
         points[NOSE] - points[BACK],
         points[CROWN] - points[NECK],
         points[RIGHT] - points[LEFT],
     )
-    if np.dot(np.cross(right, up), forward) < 0:
+    if np.dot(np.cross(right, up), forward) < 0:  # A left-handed head.
         raise ConfigError(f"The head in {source} is mirrored: one of its axes is flipped. {_ADVICE}")
     wrong = [
         what
@@ -58,6 +58,6 @@ def check_head(vertices: NDArray[np.floating], source: str) -> None:
     low, high = float(points[:, 2].min()), float(points[:, 2].max())
     if max(-low, high) > MAX_DEPTH_M:
         raise ConfigError(
-            f"Depth in {source} goes from {low:.2f} to {high:.2f} m; FLAME's origin lies inside the head, so that at most "
-            f"{MAX_DEPTH_M:g} m from zero were expected. Save `verts`, not `trans_verts`, and do not move the head away."
+            f"Depth in {source} goes from {low:.2f} to {high:.2f} m; FLAME's origin is inside the head, so at most "
+            f"{MAX_DEPTH_M:g} m from zero were expected. Save `verts`, not `trans_verts`, and do not shift the head."
         )

@@ -1,4 +1,4 @@
-"""The source that ships: a small network reads a head in the puppets' topology from head crops (`network.py`)."""
+"""The shape source that ships: a small network (`network.py`) reads a head in the puppets' topology from head crops."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.identity.face_shape.network import ShapeNetwork
-from likeness.identity.face_shape.source import SHIPPED, refuse_nobody
+from likeness.identity.face_shape.source import SHIPPED, require_faces
 from likeness.records import Face
 
 
 class LearnedShape:
-    """Reads the crops of all references and averages what each of them says.
+    """Reads the crops of all references and averages the predicted shapes.
 
     Example:
         vertices = LearnedShape()(views)
@@ -22,7 +22,7 @@ class LearnedShape:
     topology = "puppet"
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Load the network in `folder`, by default the one that ships. Raises WeightsError where there is none."""
+        """Load the network in `folder`, by default the one that ships. Raises WeightsError if there is none."""
         self.network = _load(SHIPPED if folder is None else folder)
 
     @property
@@ -30,7 +30,7 @@ class LearnedShape:
         return len(self.network.mean)
 
     def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
-        refuse_nobody(faces)
+        require_faces(faces)
         return self.network.read(np.stack([face.crop for face in faces])).astype(np.float32)
 
 

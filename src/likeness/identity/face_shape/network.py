@@ -1,7 +1,7 @@
-"""Reads a neutral head from head crops: a small convolutional network over a PCA basis of puppets' shapes.
+"""Predicts a neutral head from head crops: a small convolutional network over a PCA basis of puppets' shapes.
 
-It answers in the puppets' topology (`identity/mesh/puppet_topology.py`), whatever the pose and expression of the pictures. It knows
-puppets alone: on photographs it gives plausible heads, and nothing here says how near they come.
+Its output has the puppets' topology (`identity/mesh/puppet_topology.py`), for any pose and expression of the input.
+It is trained on puppets only: on photographs it gives plausible heads of unmeasured accuracy.
 """
 
 import json
@@ -22,9 +22,9 @@ from likeness.weights.tensors import read_tensors
 
 
 class ShapeNetwork(nn.Module):
-    """From aligned head crops to vertices: mean + sum of coefficient times component.
+    """From aligned head crops to PCA coefficients; vertices are mean + sum of coefficient times component.
 
-    Components come scaled, so that over people each coefficient has mean 0 and deviation 1.
+    Components are scaled so that over people each coefficient has mean 0 and standard deviation 1.
 
     Shapes:
         crops: (batch, 3, size_px, size_px) in [-1, 1]
@@ -56,7 +56,7 @@ class ShapeNetwork(nn.Module):
         layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
         for level, (narrow, wide) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
-            layers += [Residual(wide)] if level else []  # Large maps would cost most and tell least of a whole head.
+            layers += [Residual(wide)] if level else []  # None at the largest, most expensive feature map.
         side = size_px // 2 ** len(widths)
         layers += [
             nn.Flatten(),
@@ -70,17 +70,17 @@ class ShapeNetwork(nn.Module):
         return self.layers(crops)
 
     def set_basis(self, mean: Tensor, basis: Tensor) -> None:
-        """Take over what `principal_shapes` found."""
+        """Set the result of `principal_shapes`."""
         self.mean.copy_(mean)
         self.basis.copy_(basis)
 
     @property
     def spread(self) -> Tensor:
-        """(components,): how far a vertex moves when a coefficient moves by 1, root mean square."""
+        """(components,): RMS displacement of a vertex coordinate per unit of each coefficient."""
         return self.basis.square().mean(dim=(1, 2)).sqrt()
 
     def coefficients(self, vertices: Tensor) -> Tensor:
-        """Coefficients (batch, components) of known heads (batch, vertices, 3): components are orthogonal."""
+        """Project heads (batch, vertices, 3) onto the orthogonal components: coefficients (batch, components)."""
         basis = self.basis.flatten(1)
         return (vertices - self.mean).flatten(1) @ basis.T / basis.square().sum(dim=1)
 
@@ -89,7 +89,7 @@ class ShapeNetwork(nn.Module):
         return self.mean + torch.einsum("bk,kvc->bvc", coefficients, self.basis)
 
     def prepare(self, crops: Tensor) -> Tensor:
-        """Crops (batch, 3, side, side) in [-1, 1] at the size that the network reads."""
+        """Resize crops (batch, 3, side, side) in [-1, 1] to the network's input size."""
         return F.adaptive_avg_pool2d(crops, self.size_px)
 
     @torch.no_grad()
@@ -108,10 +108,10 @@ class ShapeNetwork(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote, strictly, as float32.
+        """Load the files of `save` strictly, as float32.
 
         Raises:
-            WeightsError: There is none, or it is damaged.
+            WeightsError: The files are missing or damaged.
         """
         try:
             config = json.loads((folder / "config.json").read_text())
@@ -126,7 +126,7 @@ class ShapeNetwork(nn.Module):
 
 
 def principal_shapes(vertices: np.ndarray, num_components: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of heads and how they differ most, in orthogonal components that are scaled by their deviations.
+    """PCA of heads: the mean, and orthogonal components scaled by their standard deviations.
 
     Shapes:
         vertices: (people, vertices, 3)
@@ -135,7 +135,7 @@ def principal_shapes(vertices: np.ndarray, num_components: int) -> tuple[np.ndar
     flat = vertices.reshape(len(vertices), -1).astype(np.float64)
     mean = flat.mean(axis=0)
     _, singular, rows = np.linalg.svd(flat - mean, full_matrices=False)
-    # The sign of a component is arbitrary; its largest number is made positive, so that every machine agrees.
+    # The sign of a component is arbitrary; its largest entry is made positive, so that all machines agree.
     rows = rows[:num_components]
     rows = rows * np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])[:, None]
     scaled = rows * (singular[:num_components] / np.sqrt(len(flat)))[:, None]

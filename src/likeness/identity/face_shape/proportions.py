@@ -1,7 +1,8 @@
-"""A head's proportions, measured on vertices in the puppets' topology: exact, where landmarks of a picture only estimate.
+"""Measures a head's proportions on vertices in the puppets' topology.
 
-Widths and lengths are in units of the mesh (a head is about two units tall); `measure` gives them in shares of the face's
-own width, as they can be compared between people and with pictures (`likeness.faces.proportions`).
+Widths and lengths are in units of the mesh (a head is about two units tall). `measure` divides them by the width of
+the face, so that they can be compared between people and with the estimates from pictures in
+`likeness.faces.geometry.proportions`.
 """
 
 from functools import cache
@@ -17,43 +18,43 @@ NUM_VERTICES = 2562
 
 @cache
 def _rest() -> NDArray[np.float32]:
-    from likeness.puppets.shape import mean_head  # numba loads only where puppets are used
+    from likeness.puppets.people.shape import mean_head  # imports numba, only if puppets are used
 
     return mean_head()[0]
 
 
 @cache
 def is_face() -> NDArray[np.bool_]:
-    """(vertices,): which vertices lie between brows and chin, in front of the ears."""
+    """(vertices,): mask of the vertices between brows and chin, in front of the ears."""
     rest = _rest()
     return (rest[:, 2] > 0.15) & (rest[:, 1] < 0.45) & (rest[:, 1] > -0.95)
 
 
 @cache
 def _midline() -> NDArray[np.int64]:
-    """Vertices of the profile, from the top down."""
+    """Indices of the vertices on the profile, from the top down."""
     rest = _rest()
     middle = np.flatnonzero((np.abs(rest[:, 0]) < 1e-4) & (rest[:, 2] > 0.2))
     return middle[np.argsort(-rest[middle, 1])]
 
 
 def refuse_other_topology(vertices: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Give finite vertices in the puppets' topology back as float64.
+    """Check that vertices are finite and in the puppets' topology, and return them as float64.
 
     Raises:
-        ConfigError: They are something else.
+        ConfigError: They are not.
     """
     vertices = np.asarray(vertices, dtype=np.float64)
     if vertices.shape != (NUM_VERTICES, 3) or not np.isfinite(vertices).all():
         raise ConfigError(
-            f"Vertices have the shape {vertices.shape}; ({NUM_VERTICES}, 3) finite numbers in the puppets' topology were "
-            "expected. Use the source `puppet` or `learned`."
+            f"Vertices have the shape {vertices.shape}; ({NUM_VERTICES}, 3) finite numbers in the puppets' topology "
+            "were expected. Use the source `puppet` or `learned`."
         )
     return vertices
 
 
 def face_width(vertices: NDArray[np.floating]) -> float:
-    """Width between the cheekbones: the widest place from the eyes to the base of the nose."""
+    """Width between the cheekbones: the largest width from the eyes to the base of the nose."""
     return _width(refuse_other_topology(vertices), -0.20, 0.05)
 
 
@@ -65,11 +66,11 @@ def measure(vertices: NDArray[np.floating]) -> dict[str, float]:
 
     Returns:
         `face_length` (brows to chin), `jaw_width` (between the corners of the jaw), `chin_length` (mouth to chin),
-        `nose_length` (eyes to the base of the nose) and `eye_spacing` (between the middles of the eye sockets) in shares of
-        the face's width; and `face_width` in shares of its length.
+        `nose_length` (eyes to the base of the nose) and `eye_spacing` (between the centers of the eye sockets), divided
+        by the face's width; and `face_width`, divided by its length.
 
     Raises:
-        ConfigError: The vertices are of another topology.
+        ConfigError: The vertices have another topology.
     """
     vertices = refuse_other_topology(vertices)
     width = face_width(vertices)
@@ -93,7 +94,7 @@ def _width(vertices: NDArray[np.float64], low: float, high: float) -> float:
 
 
 def _nose_base(profile: NDArray[np.float64], levels: NDArray[np.float32]) -> float:
-    """Height at which the nose, below its tip, stands out of the face by half of what it does there."""
+    """Height below the tip at which the nose protrudes half as far as at the tip."""
     out = profile[:, 2] - _rest()[_midline(), 2]
     tip = int(np.where((levels < 0.0) & (levels > -0.45), out, -np.inf).argmax())
     half = out[tip] / 2
@@ -103,7 +104,7 @@ def _nose_base(profile: NDArray[np.float64], levels: NDArray[np.float32]) -> flo
 
 
 def _eye_spacing(vertices: NDArray[np.float64]) -> float:
-    """Twice how far from the middle the eye sockets are, on average, weighed by their depth."""
+    """Twice the mean distance of the eye sockets from the middle, weighted by their depth."""
     rest = _rest()
     chosen = (np.abs(rest[:, 0]) < 0.62) & (np.abs(rest[:, 0]) > 0.12) & (np.abs(rest[:, 1] - 0.14) < 0.2)
     chosen &= rest[:, 2] > 0.1

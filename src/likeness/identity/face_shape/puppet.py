@@ -1,4 +1,4 @@
-"""The exact shape of a puppet: what training and benchmarks know. It looks at no picture."""
+"""The exact shape of a puppet, for training and benchmarks. It does not read pictures."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -10,11 +10,11 @@ from likeness.identity.face_shape.proportions import NUM_VERTICES
 from likeness.records import Face
 
 if TYPE_CHECKING:
-    from likeness.puppets import Person
+    from likeness.puppets import PuppetPerson
 
 
 class PuppetShape:
-    """A source that knows who is shown.
+    """A shape source for a known puppet.
 
     Example:
         fantasy.shape_source = PuppetShape(sample_person(7))
@@ -23,10 +23,10 @@ class PuppetShape:
     topology = "puppet"
     num_vertices = NUM_VERTICES
 
-    def __init__(self, person: "Person | int") -> None:
-        """Shape the head of a puppet, given itself or by its seed."""
-        from likeness.puppets import sample_person  # numba loads only where puppets are used
-        from likeness.puppets.shape import build_head
+    def __init__(self, person: "PuppetPerson | int") -> None:
+        """Build the head of a puppet, given as a `PuppetPerson` or by its seed."""
+        from likeness.puppets import sample_person  # imports numba, only if puppets are used
+        from likeness.puppets.people.shape import build_head
 
         self.vertices = build_head(sample_person(person) if isinstance(person, int) else person).vertices
 

@@ -1,9 +1,9 @@
-"""Sliders of a face's shape (FantasyID, arXiv:2502.13995v1, Fig. 4): they move the vertices before a method encodes them.
+"""Sliders of a face's shape (FantasyID, arXiv:2502.13995v1, Fig. 4): vertex offsets before a method encodes the shape.
 
-A slider's direction is what its shape number does to puppets: the mean over people of how far each vertex moves when that
-number grows by one standard deviation. It is computed once (`derive_directions`), with the network of `learned.py`, and
-lies beside it. Directions are linear: where a feature slides over the mesh, as the tip of the nose does, large values also sharpen or
-blunt it.
+A slider's direction is the mean displacement of each vertex over puppets when one shape number grows by one standard
+deviation. Directions are computed once (`derive_directions`) when the network of `learned.py` is trained, and stored
+with it. They are linear: if a feature moves across the mesh, like the tip of the nose, large values also change its
+sharpness.
 """
 
 from collections.abc import Sequence
@@ -31,23 +31,23 @@ SHAPE_NUMBERS = {
     "nose": "nose_length",
     "eyes": "eye_spacing",
 }
-"""The puppets' shape number behind each slider, and the proportion (`proportions.measure`) that it moves."""
+"""The puppets' shape number of each slider; it is also the proportion of `proportions.measure` that changes."""
 LIMIT = 3.0
-"""Most standard deviations, either way."""
+"""Largest absolute value, in standard deviations."""
 _FILE = "sliders.safetensors"
 
 
 class FaceShape(Settings):
-    """How a face's shape differs from the person's own, in standard deviations of people; 0 leaves it.
+    """Change of a face's shape, in standard deviations over people; 0 is no change.
 
     Example:
         likeness.generate("a woman img waves", faces=["me.jpg"], face_shape=FaceShape(jaw=-1.5))
     """
 
     face_width: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
-    """Of the whole face, from the cheekbones down."""
+    """Width of the whole face, from the cheekbones down."""
     face_length: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
-    """From the brows to the chin."""
+    """Length from the brows to the chin."""
     jaw: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
     """Width between the corners of the jaw."""
     chin: float = Field(default=0.0, ge=-LIMIT, le=LIMIT)
@@ -59,18 +59,18 @@ class FaceShape(Settings):
 
     @property
     def is_neutral(self) -> bool:
-        """Whether nothing is moved."""
+        """Whether all sliders are 0."""
         return not any(self.model_dump().values())
 
     def move(self, vertices: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Move a head.
+        """Apply the sliders to a head.
 
         Args:
             vertices: (vertices, 3) in the puppets' topology.
 
         Raises:
-            ConfigError: They are of another topology.
-            WeightsError: The directions that ship are not here.
+            ConfigError: The vertices have another topology.
+            WeightsError: The directions that ship are missing.
         """
         moved = refuse_other_topology(vertices)
         for name, deviations in self.model_dump().items():
@@ -79,13 +79,13 @@ class FaceShape(Settings):
         return moved.astype(np.float32)
 
 
-class MovedShape:
-    """A source whose shapes the sliders have moved."""
+class EditedShapeSource:
+    """Applies sliders to the shapes of another source."""
 
     def __init__(self, source: ShapeSource, face_shape: FaceShape) -> None:
         if source.topology != "puppet" and not face_shape.is_neutral:
             raise ConfigError(
-                f"The sliders move heads in the puppets' topology, and this source reads them in `{source.topology}`. "
+                f"The sliders move heads in the puppets' topology; this source has the topology `{source.topology}`. "
                 "Use the source `learned`, or leave the sliders at 0."
             )
         self.source, self.face_shape = source, face_shape
@@ -106,19 +106,19 @@ class MovedShape:
 def derive_directions(num_people: int = 40) -> dict[str, NDArray[np.float32]]:
     """Compute each slider's direction (vertices, 3) from puppets, in seconds.
 
-    Half the difference of heads whose number is one deviation larger and smaller, averaged over the first `num_people`.
+    Central differences of one standard deviation either way, averaged over the first `num_people` puppets.
     """
     from likeness.puppets import (
         IDENTITY_NUMBERS,
-        Person,
+        PuppetPerson,
         sample_person,
     )  # numba loads only where puppets are used
-    from likeness.puppets.shape import build_head
+    from likeness.puppets.people.shape import build_head
 
-    def head(person: Person, number: str, change: float) -> NDArray[np.float32]:
+    def head(person: PuppetPerson, number: str, change: float) -> NDArray[np.float32]:
         numbers = person.numbers.copy()
         numbers[IDENTITY_NUMBERS.index(number)] += change
-        return build_head(Person(person.group, numbers)).vertices
+        return build_head(PuppetPerson(person.group, numbers)).vertices
 
     people = [sample_person(seed) for seed in range(num_people)]
     return {
@@ -128,17 +128,17 @@ def derive_directions(num_people: int = 40) -> dict[str, NDArray[np.float32]]:
 
 
 def save_directions(folder: Path, found: dict[str, NDArray[np.float32]]) -> None:
-    """Write them beside a shape network, as float16."""
+    """Write the directions as float16 into the folder of a shape network."""
     with write_atomically(folder / _FILE) as draft:
         save_file({name: value.astype(np.float16) for name, value in found.items()}, draft)
 
 
 @cache
 def directions(folder: Path = SHIPPED) -> dict[str, NDArray[np.float64]]:
-    """Read the directions that ship, (vertices, 3) for each slider.
+    """Read directions, by default those that ship: (vertices, 3) for each slider.
 
     Raises:
-        WeightsError: They are not here, or not those of these sliders.
+        WeightsError: The file is missing, or has other sliders.
     """
     try:
         found = read_arrays(folder / _FILE)

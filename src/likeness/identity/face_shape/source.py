@@ -1,8 +1,7 @@
-"""Where a person's three-dimensional shape comes from: one protocol, and the names by which a source is asked for.
+"""Sources of 3D face shapes: the protocol `ShapeSource`, and `load_source` by name.
 
-A source gives vertices in a fixed topology that it names; FantasyID reads them. An adapter that was trained here reads neutral
-heads, the released weights heads posed as in the picture. `docs/shape_sources.md`
-says what each source can and cannot do.
+A source returns vertices in a fixed topology for FantasyID. Adapters trained with this package read neutral heads,
+the released weights heads posed as in the picture. docs/shape_sources.md compares the sources.
 """
 
 import difflib
@@ -18,9 +17,9 @@ from likeness.errors import ConfigError
 from likeness.records import Face
 
 SHIPPED = weights.CHECKPOINTS / "tiny" / "shape"
-"""Where the network and the sliders that ship lie."""
+"""Folder of the network and the sliders that ship."""
 SOURCES = ("learned", "puppet:SEED", "mediapipe", "flame:FILE", "beside", "mean_head:PITCH_DEG")
-"""What `load_source` understands."""
+"""Names for `load_source`."""
 
 
 class ShapeSource(Protocol):
@@ -28,7 +27,7 @@ class ShapeSource(Protocol):
 
     @property
     def topology(self) -> str:
-        """Which mesh the vertices are of: `puppet`, `mediapipe` or `flame`. Vertices of two never compare."""
+        """Mesh of the vertices: `puppet`, `mediapipe` or `flame`. Different topologies cannot be compared."""
         ...
 
     @property
@@ -40,17 +39,18 @@ class ShapeSource(Protocol):
 
 
 def load_source(name: str, *, template: NDArray[np.floating] | None = None) -> ShapeSource:
-    """Load a source of shapes by its name.
+    """Load a shape source by its name.
 
     Args:
         name: `learned`, or `learned:FOLDER` for another network; `puppet:SEED`, the exact head of that puppet;
-            `mediapipe`; `flame:FILE`, a mesh or shape numbers that you made with FLAME; `beside`, a mesh that lies beside the
-            picture under its name; `mean_head` or `mean_head:PITCH_DEG`, FLAME's mean head posed as the face.
-        template: The mean head for the last, (vertices, 3); by default that of the released FantasyID's `transform.pkl`.
+            `mediapipe`; `flame:FILE`, a mesh or shape numbers (betas) made with FLAME; `beside`, a mesh file with the
+            picture's name in the same folder; `mean_head` or `mean_head:PITCH_DEG`, FLAME's mean head posed as the
+            face.
+        template: Vertices (vertices, 3) of the mean head; by default those of the released FantasyID's `transform.pkl`.
 
     Raises:
-        ConfigError: No source has that name, or a part of it is missing.
-        WeightsError: What it needs is not here; the message says what to put where.
+        ConfigError: No source has that name, or a part of the name is missing.
+        WeightsError: A file is missing; the message says which file to put where.
     """
     kind, _, rest = name.partition(":")
     if kind == "learned":
@@ -74,10 +74,10 @@ def load_source(name: str, *, template: NDArray[np.floating] | None = None) -> S
 
         return BesideShape()
     if kind == "mean_head":
-        from likeness.identity.face_shape.mean_head import MeanHeadShape, read_pitch
+        from likeness.identity.face_shape.mean_head import MeanHeadShape, parse_pitch
         from likeness.identity.mesh.published_mesh import MESH_FILE, read_template
 
-        pitch_deg = read_pitch(rest)
+        pitch_deg = parse_pitch(rest)
         if template is None:
             template = read_template(weights.entry("fantasyid-mesh").folder / MESH_FILE)
         return MeanHeadShape(template, pitch_deg=pitch_deg)
@@ -86,11 +86,11 @@ def load_source(name: str, *, template: NDArray[np.floating] | None = None) -> S
     raise ConfigError(f"No source of shapes is called `{name}`. {advice}Known: {', '.join(SOURCES)}.")
 
 
-def refuse_nobody(faces: Sequence[Face]) -> None:
-    """Refuse to read a shape of no picture.
+def require_faces(faces: Sequence[Face]) -> None:
+    """Refuse an empty list of references.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: The list is empty.
     """
     if not faces:
         raise ConfigError("No reference face was given; a shape is read from at least one. Pass a picture.")

@@ -1,1 +1,1 @@
-"""Triangle meshes and networks over them."""
+"""Triangle meshes, and the networks of FantasyID that read their vertices."""

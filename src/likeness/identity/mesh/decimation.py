@@ -1,8 +1,8 @@
-"""Quadric edge collapse that keeps vertices where they are (Garland and Heckbert, SIGGRAPH 1997).
+"""Quadric edge collapse onto existing vertices (Garland and Heckbert, SIGGRAPH 1997).
 
-Each collapse moves one end of an edge onto the other, so that the coarser mesh is a choice among the finer one's
-vertices, as in CoMA (arXiv:1807.10267v3), whose down-sampling SpiralNet++ takes over. Plain Python over a heap: it
-runs once for a topology, in seconds for 5,000 vertices.
+Each collapse moves one end of an edge onto the other, so the vertices of the coarser mesh are a subset of those of
+the finer one, as in CoMA (arXiv:1807.10267v3), whose down-sampling SpiralNet++ uses. Plain Python with a heap: it
+runs once per topology and takes seconds for 5,000 vertices.
 """
 
 from heapq import heapify, heappop, heappush
@@ -14,19 +14,19 @@ from likeness.errors import ConfigError
 
 _BORDER_WEIGHT = 1000.0
 _LEAST_COSINE = 0.1
-"""A collapse may not turn a triangle's normal further than this."""
+"""Smallest cosine between a triangle's normals before and after a collapse."""
 
 
 def decimate(
     vertices: NDArray[np.float64], triangles: NDArray[np.int64], target: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Leave `target` vertices.
+    """Reduce a mesh to `target` vertices.
 
     Shapes:
-        returns: (target,) numbers of the vertices that stay, ascending; (triangles, 3) among them
+        returns: (target,) indices of the kept vertices, ascending; (triangles, 3) over them
 
     Raises:
-        ConfigError: No further edge can go without folding or tearing the mesh.
+        ConfigError: No further edge can be collapsed without folding or tearing the mesh.
     """
     mesh = _Mesh(vertices, triangles)
     heap = [entry for a, b in mesh.edges() for entry in (mesh.entry(a, b), mesh.entry(b, a))]
@@ -35,8 +35,8 @@ def decimate(
     while left > target:
         if not heap:
             raise ConfigError(
-                f"The mesh of {len(vertices)} vertices can be brought to {left}, not to {target}, without folding or "
-                "tearing it. Take a smaller factor, or repair the mesh."
+                f"The mesh of {len(vertices)} vertices can be reduced to {left}, not to {target}, without folding or "
+                "tearing it. Choose a smaller factor, or repair the mesh."
             )
         _, gone, stays, gone_age, stays_age = heappop(heap)
         if (mesh.ages[gone], mesh.ages[stays]) != (gone_age, stays_age) or not mesh.may_collapse(gone, stays):
@@ -50,7 +50,7 @@ def decimate(
 
 
 class _Mesh:
-    """A mesh that shrinks. A vertex's age counts its changes: heap entries of an earlier age are stale."""
+    """A mesh under reduction. A vertex's age counts its changes: heap entries with an older age are stale."""
 
     def __init__(self, vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> None:
         self.points = vertices
@@ -68,19 +68,21 @@ class _Mesh:
         return [(a, b) for a, around in enumerate(self.neighbors) for b in around if a < b]
 
     def entry(self, gone: int, stays: int) -> tuple[float, int, int, int, int]:
-        place = np.append(self.points[stays], 1.0)
-        cost = float(place @ (self.quadrics[gone] + self.quadrics[stays]) @ place)
-        # Where the surface is flat every cost is zero; short edges go first then.
+        point = np.append(self.points[stays], 1.0)
+        cost = float(point @ (self.quadrics[gone] + self.quadrics[stays]) @ point)
+        # On a flat surface all costs are zero; the length term then prefers short edges.
         length = float(np.sum((self.points[gone] - self.points[stays]) ** 2))
         return cost + 1e-9 * length, gone, stays, self.ages[gone], self.ages[stays]
 
     def may_collapse(self, gone: int, stays: int) -> bool:
-        """Whether the mesh stays a surface and no triangle turns over."""
+        """Whether the mesh remains a manifold and no triangle flips."""
         if stays not in self.neighbors[gone]:
             return False
         shared = self.faces_of[gone] & self.faces_of[stays]
+        # Link condition: every common neighbor belongs to a common triangle.
         if len(self.neighbors[gone] & self.neighbors[stays]) != len(shared):
             return False
+        # A border vertex may only move along the border.
         if self._is_border(gone) and (len(shared) != 1 or not self._is_border(stays)):
             return False
         moved = [self.faces[number] for number in self.faces_of[gone] - shared]
@@ -93,6 +95,7 @@ class _Mesh:
         return bool((np.sum(normals[0] * normals[1], axis=1) > _LEAST_COSINE * sizes[0] * sizes[1]).all())
 
     def collapse(self, gone: int, stays: int) -> None:
+        # Triangles with both vertices vanish, the others of `gone` move to `stays`.
         for number in self.faces_of[gone] & self.faces_of[stays]:
             for vertex in self.faces.pop(number):
                 self.faces_of[vertex].discard(number)
@@ -112,8 +115,8 @@ class _Mesh:
 
     def result(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         stay = np.array([vertex for vertex, around in enumerate(self.neighbors) if around], dtype=np.int64)
-        place = {int(vertex): number for number, vertex in enumerate(stay)}
-        faces = [[place[vertex] for vertex in self.faces[number]] for number in sorted(self.faces)]
+        index = {int(vertex): number for number, vertex in enumerate(stay)}
+        faces = [[index[vertex] for vertex in self.faces[number]] for number in sorted(self.faces)]
         return stay, np.array(faces, dtype=np.int64)
 
     def _is_border(self, vertex: int) -> bool:
@@ -121,7 +124,7 @@ class _Mesh:
 
 
 def _quadrics(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum of squared distances to the planes around each vertex, and to walls that stand on open edges.
+    """Quadrics of the planes around each vertex, and of planes perpendicular to the surface at open edges.
 
     Shapes:
         returns: (vertices, 4, 4)
@@ -138,7 +141,7 @@ def _quadrics(vertices: NDArray[np.float64], triangles: NDArray[np.int64]) -> ND
     for number, (a, b, c) in enumerate(triangles.tolist()):
         owner |= {(a, b): number, (b, c): number, (c, a): number}
     for (a, b), number in owner.items():
-        if (b, a) not in owner:
+        if (b, a) not in owner:  # An edge with one triangle: penalize moving the border.
             wall = np.cross(vertices[b] - vertices[a], normals[number])
             wall /= np.linalg.norm(wall) + 1e-30
             plane = np.append(wall, -wall @ vertices[a])

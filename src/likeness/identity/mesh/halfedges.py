@@ -1,9 +1,9 @@
-"""Spirals in the order in which OpenMesh walks around a vertex: what the released FantasyID was trained with.
+"""Spirals in OpenMesh's vertex order, with which the released FantasyID was trained.
 
-A spiral convolution has a weight for each place of a spiral, so trained weights mean nothing under another order.
-OpenMesh's order follows from the order of a mesh's triangles: each vertex remembers one of its outgoing halfedges, which
-moves as triangles arrive, and the walk goes clockwise from there. `_Halfedges` keeps those books. Spirals for
-training of our own are in `spirals.py`; they begin at the highest neighbor instead.
+A spiral convolution has one weight per position of a spiral, so trained weights need the same order. OpenMesh's order
+depends on the order of the triangles: each vertex stores one outgoing halfedge, which changes while triangles are
+added, and its neighbors are listed clockwise from there. `_Halfedges` reproduces this. Adapters trained with this
+package use the spirals of `spirals.py`, which begin at the highest neighbor.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _NONE = -1
 
 
 class _Halfedges:
-    """A triangle mesh that grows by one triangle at a time. Halfedges are numbers; 2k and 2k + 1 are opposite."""
+    """A triangle mesh built one triangle at a time. Halfedges are integers; 2k and 2k + 1 are opposite."""
 
     def __init__(self, num_vertices: int) -> None:
         self.outgoing = [_NONE] * num_vertices
@@ -24,11 +24,12 @@ class _Halfedges:
         self._by_ends: dict[tuple[int, int], int] = {}
 
     def add(self, triangle: list[int]) -> bool:
-        """Add a triangle; False where it would make the surface branch, and nothing is added."""
-        if any(not self._is_open(vertex) for vertex in triangle):
+        """Add a triangle; returns False and adds nothing if the mesh would become non-manifold."""
+        if any(not self._is_open(vertex) for vertex in triangle):  # A closed fan of triangles.
             return False
         pairs = [(triangle[corner], triangle[(corner + 1) % 3]) for corner in range(3)]
         is_new = [pair not in self._by_ends for pair in pairs]
+        # Each halfedge has at most one triangle.
         if any(not new and self.has_face[self._by_ends[pair]] for pair, new in zip(pairs, is_new, strict=True)):
             return False
         links = self._relink(pairs, is_new)
@@ -45,7 +46,7 @@ class _Halfedges:
             elif self.outgoing[vertex] == behind:
                 moved.append(vertex)
             self.has_face[before] = True
-        for first, second in links:
+        for first, second in links:  # Applied last, because the steps above read the old links.
             self.following[first], self.previous[second] = second, first
         for vertex in moved:
             self._begin_on_border(vertex)
@@ -82,7 +83,7 @@ class _Halfedges:
         return self._by_ends[start, end]
 
     def _relink(self, pairs: list[tuple[int, int]], is_new: list[bool]) -> list[tuple[int, int]] | None:
-        """Where two old edges meet that do not follow each other, move what lies between them into another gap."""
+        """If two existing edges meet but are not consecutive, move the faces between them into another gap."""
         links: list[tuple[int, int]] = []
         for corner in range(3):
             after = (corner + 1) % 3
@@ -104,7 +105,7 @@ class _Halfedges:
         return links
 
     def _outer_links(self, vertex: int, before: int, behind: int, is_new: tuple[bool, bool]) -> list[tuple[int, int]]:
-        """Close the border around a corner with a new edge, and let the corner begin on it."""
+        """Link the border around a corner with a new edge, and set the corner's outgoing halfedge on it."""
         outer_before, outer_behind = behind ^ 1, before ^ 1
         if is_new == (True, False):
             self.outgoing[vertex] = outer_behind
@@ -119,23 +120,23 @@ class _Halfedges:
         return [(self.previous[known], outer_behind), (outer_before, known)]
 
 
-def walked_rings(num_vertices: int, triangles: NDArray[np.integer]) -> list[list[int]]:
-    """Neighbors of every vertex in OpenMesh's order. Triangles that would make the surface branch are left out, as there."""
+def openmesh_rings(num_vertices: int, triangles: NDArray[np.integer]) -> list[list[int]]:
+    """Neighbors of every vertex in OpenMesh's order. Non-manifold triangles are skipped, as in OpenMesh."""
     mesh = _Halfedges(num_vertices)
     for triangle in triangles.tolist():
         mesh.add(triangle)
     return [mesh.ring(vertex) for vertex in range(num_vertices)]
 
 
-def walked_spirals(vertices: NDArray[np.floating], triangles: NDArray[np.integer], length: int) -> NDArray[np.int64]:
-    """Spirals ring by ring in OpenMesh's order; the nearest vertices instead, where the rings run out.
+def openmesh_spirals(vertices: NDArray[np.floating], triangles: NDArray[np.integer], length: int) -> NDArray[np.int64]:
+    """Spirals ring by ring in OpenMesh's order; the nearest vertices if there are too few rings.
 
     Shapes:
         vertices: (vertices, 3)
         triangles: (triangles, 3)
         returns: (vertices, length); each begins with its own vertex
     """
-    around = walked_rings(len(vertices), triangles)
+    around = openmesh_rings(len(vertices), triangles)
     spirals = np.empty((len(vertices), length), dtype=np.int64)
     for center in range(len(vertices)):
         spiral, ring = [center], around[center]
@@ -153,11 +154,11 @@ def walked_spirals(vertices: NDArray[np.floating], triangles: NDArray[np.integer
 
 
 def _outer_ring(around: list[list[int]], ring: list[int], inner: list[int]) -> list[int]:
-    """Go around each vertex of a ring, beginning behind the first neighbor that is in the ring too."""
+    """The next ring: neighbors of each vertex of a ring, starting after the first neighbor within the ring."""
     within, outer = {*ring, *inner}, []
     for vertex in ring:
         neighbors = around[vertex]
-        first = next((place for place, each in enumerate(neighbors) if each in set(ring)), None)
+        first = next((index for index, each in enumerate(neighbors) if each in set(ring)), None)
         if first is not None:
             neighbors = neighbors[first + 1 :] + neighbors[:first]
         for neighbor in neighbors:

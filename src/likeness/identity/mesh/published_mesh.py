@@ -1,7 +1,6 @@
-"""The mesh of the released FantasyID, `transform.pkl`: FLAME's head at several levels, and the ways between them.
+"""Reads the mesh of the released FantasyID, `transform.pkl`: FLAME's head at several levels and the maps between them.
 
-It comes as a pickle, which could run any code; here nothing is built of it but arrays. FLAME's licence covers it, so it
-does not ship.
+A pickle could run any code; this reader builds arrays only. The file is under FLAME's licence and does not ship.
 """
 
 import io
@@ -13,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import WeightsError
-from likeness.identity.mesh.halfedges import walked_spirals
+from likeness.identity.mesh.halfedges import openmesh_spirals
 from likeness.identity.mesh.spirals import MeshTopology
 
 MESH_FILE = Path("transform.pkl")
-_REMEDY = "Bring it again with `likeness models pull fantasyid-mesh --preset research`."
+_REMEDY = "Fetch it again: `likeness models pull fantasyid-mesh --preset research`."
 
 
 class _SparseMatrix:
-    """Stands for scipy's compressed columns: shape, data, indices and pointers arrive as attributes."""
+    """Replaces scipy's compressed-column matrix; the unpickler sets shape, data, indices and pointers as attributes."""
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds arrays and compressed columns, and refuses every other name."""
+    """Unpickles arrays and compressed-column matrices, and refuses every other class."""
 
     def find_class(self, module: str, name: str) -> Any:
         top = module.split(".")[0]
@@ -41,10 +40,10 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_template(path: Path) -> NDArray[np.float32]:
-    """The finest mesh alone, (vertices, 3): FLAME's mean head.
+    """The vertices of the finest level, (vertices, 3): FLAME's mean head.
 
     Raises:
-        WeightsError: It is missing, damaged, or holds something else.
+        WeightsError: The file is missing, damaged, or has other content.
     """
     try:
         vertices = np.asarray(_load(path)["vertices"][0], np.float32)
@@ -63,10 +62,10 @@ def _load(path: Path) -> Any:
 
 
 def read_mesh(path: Path, *, levels: int = 3, spiral_length: int = 9) -> MeshTopology:
-    """Read the published mesh: its finest levels, and spirals as the published code computes them.
+    """Read the finest levels of the published mesh, with spirals as the published code computes them.
 
     Raises:
-        WeightsError: It is missing, damaged, or holds something else.
+        WeightsError: The file is missing, damaged, or has other content.
     """
     try:
         content = _load(path)
@@ -80,7 +79,7 @@ def read_mesh(path: Path, *, levels: int = 3, spiral_length: int = 9) -> MeshTop
         vertices=tuple(each.astype(np.float32) for each in vertices),
         triangles=tuple(triangles),
         spirals=tuple(
-            walked_spirals(points, faces, spiral_length) for points, faces in zip(vertices, triangles, strict=True)
+            openmesh_spirals(points, faces, spiral_length) for points, faces in zip(vertices, triangles, strict=True)
         ),
         kept=tuple(kept),
         up_indices=tuple(indices for indices, _ in ups),
@@ -89,28 +88,28 @@ def read_mesh(path: Path, *, levels: int = 3, spiral_length: int = 9) -> MeshTop
 
 
 def _columns(matrix: Any) -> tuple[tuple[int, int], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Shape, rows, columns and values of compressed columns."""
+    """Shape, rows, columns and values of a compressed-column matrix."""
     counts = np.diff(matrix.indptr)
     columns = np.repeat(np.arange(len(counts)), counts)
     return tuple(matrix._shape), np.asarray(matrix.indices), columns, np.asarray(matrix.data)
 
 
 def _selected(matrix: Any) -> NDArray[np.int64]:
-    """Which fine vertex each coarse one is: the way down selects, and does not mix."""
+    """Index of the fine vertex for each coarse one; the down-sampling matrix must select single vertices."""
     (coarse, _), rows, columns, values = _columns(matrix)
     if not np.array_equal(np.sort(rows), np.arange(coarse)) or not (values == 1).all():
-        raise ValueError("its way to coarser levels does not select one vertex for each")
+        raise ValueError("its down-sampling matrix does not select one vertex per row")
     kept = np.empty(coarse, np.int64)
     kept[rows] = columns
     return kept
 
 
 def _three_a_row(matrix: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Corners and shares of each fine vertex; the published shares reach beyond their triangle in places."""
+    """Triangle corners and barycentric weights of each fine vertex; some published weights are negative."""
     (fine, _), rows, columns, values = _columns(matrix)
     indices, weights = np.zeros((fine, 3), np.int64), np.zeros((fine, 3), np.float32)
     order = np.argsort(rows, kind="stable")
-    places = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])
-    indices[rows[order], places] = columns[order]
-    weights[rows[order], places] = values[order]
+    slots = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])  # 0, 1, 2 within each row.
+    indices[rows[order], slots] = columns[order]
+    weights[rows[order], slots] = values[order]
     return indices, weights

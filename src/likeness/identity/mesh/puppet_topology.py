@@ -1,4 +1,4 @@
-"""The puppets' head as a mesh for shape encoders: the topology that tiny's FantasyID is trained on."""
+"""The puppets' head mesh, which the FantasyID adapter of `tiny` is trained on."""
 
 from functools import cache
 
@@ -9,12 +9,13 @@ from likeness.identity.mesh.spirals import MeshTopology
 
 @cache
 def puppet_topology(num_people: int = 60, *, factors: tuple[int, ...] = (4, 4)) -> MeshTopology:
-    """Build the mesh from the mean of the first `num_people` puppets, in some seconds; `factors` as `MeshTopology.build`.
+    """Build the mesh from the mean of the first `num_people` puppets, in seconds; `factors` as in `MeshTopology.build`.
 
-    Coarser meshes keep the vertices that shape needs most, and a head without features needs few on its face.
+    Decimation keeps the vertices that describe the shape best. The mean of many heads has facial features, so enough
+    vertices remain on the face.
     """
     from likeness.puppets import sample_person  # numba loads only where puppets are used
-    from likeness.puppets.shape import build_head
+    from likeness.puppets.people.shape import build_head
 
     heads = [build_head(sample_person(seed)) for seed in range(num_people)]
     return MeshTopology.build(np.mean([head.vertices for head in heads], axis=0), heads[0].triangles, factors=factors)

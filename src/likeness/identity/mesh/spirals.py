@@ -1,11 +1,11 @@
-"""What SpiralNet++ (arXiv:1911.05856v1) needs of a mesh: spirals, and ways down to coarser meshes and up again.
+"""Mesh preprocessing for SpiralNet++ (arXiv:1911.05856v1): spirals, and down- and up-sampling between mesh levels.
 
-Everything is computed once from any triangle mesh and stored as safetensors. Down-sampling is quadric edge collapse
-that keeps one end of each edge, so every coarse vertex is a vertex of the finer mesh; up-sampling takes each fine vertex
-from the nearest triangle of the coarser mesh, by barycentric weights. The layers that read them are in `vertices.py`.
+Everything is computed once from a triangle mesh and stored as safetensors. Down-sampling is quadric edge collapse
+onto existing vertices; up-sampling interpolates each fine vertex from the nearest triangle of the coarser mesh by
+barycentric weights. The layers are in `vertices.py`.
 
-Deviation: a spiral starts at the neighbor that lies highest in the mesh, not at an arbitrary one, so that a weight
-means the same direction at every vertex (docs/papers/fantasy_id.md, row 5).
+Deviation: a spiral starts at the highest neighbor, not at an arbitrary one, so that a weight belongs to the same
+direction at every vertex (docs/papers/fantasy_id.md, row 5).
 """
 
 import hashlib
@@ -34,9 +34,9 @@ class MeshTopology:
     Shapes:
         vertices: per level (vertices, 3), of the mean shape
         triangles: per level (triangles, 3)
-        spirals: per level (vertices, spiral_length); each begins with its own vertex
-        kept: per step down (coarse_vertices,), which vertices of the finer level stay
-        up_indices, up_weights: per step up (fine_vertices, 3), corners of a coarse triangle and their shares
+        spirals: per level (vertices, spiral_length); each begins with its center vertex
+        kept: per down-sampling (coarse_vertices,), indices of the kept vertices of the finer level
+        up_indices, up_weights: per up-sampling (fine_vertices, 3), corners of a coarse triangle and barycentric weights
     """
 
     vertices: tuple[Vertices, ...]
@@ -57,7 +57,7 @@ class MeshTopology:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the finest level's triangles: vertices of one topology fit no other."""
+        """SHA-256 of the finest level's triangles, which identifies the topology."""
         return hashlib.sha256(self.triangles[0].tobytes()).hexdigest()
 
     @classmethod
@@ -69,16 +69,16 @@ class MeshTopology:
         factors: Sequence[int] = (4, 4),
         spiral_length: int = 9,
     ) -> Self:
-        """Compute all of it from a mesh, in seconds for 5,000 vertices.
+        """Compute all levels from a mesh, in seconds for 5,000 vertices.
 
         Args:
             vertices: (vertices, 3), of the mean shape.
             triangles: (triangles, 3).
-            factors: How many times fewer vertices each coarser level has, rounded up.
-            spiral_length: Vertices in a spiral, its center included.
+            factors: Reduction factor of the number of vertices at each level; the result is rounded up.
+            spiral_length: Vertices in a spiral, including its center.
 
         Raises:
-            ConfigError: The mesh is malformed, or cannot be made as coarse as that.
+            ConfigError: The mesh is malformed, or cannot be reduced that far.
         """
         levels = [(np.asarray(vertices, dtype=np.float64), np.asarray(triangles, dtype=np.int64))]
         _refuse_malformed(*levels[0])
@@ -87,7 +87,7 @@ class MeshTopology:
             fine, faces = levels[-1]
             stay, coarse_faces = decimate(fine, faces, -(-len(fine) // factor))
             coarse = fine[stay]
-            corners, shares = place_on_surface(fine, coarse, coarse_faces)
+            corners, shares = project_to_surface(fine, coarse, coarse_faces)
             levels.append((coarse, coarse_faces))
             kept.append(stay)
             indices.append(corners)
@@ -113,12 +113,13 @@ class MeshTopology:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
+        """Load a file written by `save`."""
         try:
             tensors = read_arrays(path)
         except WeightsError as error:
             raise WeightsError(
-                f"No mesh topology at {path} ({error}). Build one: `MeshTopology.build(vertices, triangles).save(path)`."
+                f"No mesh topology at {path} ({error}). "
+                "Build one: `MeshTopology.build(vertices, triangles).save(path)`."
             ) from error
         names = cls.__dataclass_fields__
         parts = {
@@ -127,15 +128,15 @@ class MeshTopology:
         }
         if any(not parts[name] for name in names) or sum(map(len, parts.values())) != len(tensors):
             raise WeightsError(
-                f"{path} holds {', '.join(sorted(tensors))}, which are not the parts of a mesh topology. Build it anew."
+                f"{path} holds {', '.join(sorted(tensors))}, which are not those of a mesh topology. Build it again."
             )
         return cls(**parts)
 
 
 def spiral_sequences(vertices: NDArray[np.floating], triangles: NDArray[np.integer], length: int) -> NDArray[np.int64]:
-    """For each vertex itself, then its neighbors ring by ring, each ring in the direction of the triangles.
+    """Spirals: a vertex, then its neighbors ring by ring, each ring in the direction of the triangles.
 
-    Where a part of the mesh has too few vertices, the nearest of the others follow.
+    If a connected part of the mesh has too few vertices, the nearest other vertices follow.
 
     Shapes:
         returns: (vertices, length)
@@ -145,7 +146,8 @@ def spiral_sequences(vertices: NDArray[np.floating], triangles: NDArray[np.integ
     """
     if length > len(vertices):
         raise ConfigError(
-            f"A spiral of {length} vertices does not fit on a mesh of {len(vertices)}. Take a shorter one or fewer levels."
+            f"A spiral of {length} vertices does not fit on a mesh of {len(vertices)}. "
+            "Choose a shorter one or fewer levels."
         )
     around = _ordered_neighbors(triangles, len(vertices))
     spirals = np.empty((len(vertices), length), dtype=np.int64)
@@ -154,9 +156,9 @@ def spiral_sequences(vertices: NDArray[np.floating], triangles: NDArray[np.integ
         spiral, seen = [center, *first], {center, *first}
         at = 1
         while len(spiral) < length and at < len(spiral):
-            # Go around each vertex of the ring, beginning behind the one that the spiral came from.
+            # Traverse the neighbors of each spiral vertex, starting at the first that is already in the spiral.
             ring = around[spiral[at]]
-            inner = next((place for place, vertex in enumerate(ring) if vertex in seen), 0)
+            inner = next((index for index, vertex in enumerate(ring) if vertex in seen), 0)
             for vertex in ring[inner:] + ring[:inner]:
                 if vertex not in seen:
                     seen.add(vertex)
@@ -169,14 +171,14 @@ def spiral_sequences(vertices: NDArray[np.floating], triangles: NDArray[np.integ
     return spirals
 
 
-def place_on_surface(
+def project_to_surface(
     points: NDArray[np.floating], vertices: NDArray[np.floating], triangles: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find the nearest point of a surface for each of `points`.
 
     Shapes:
         points: (points, 3)
-        returns: corners of its triangle (points, 3), and their shares (points, 3), which are >= 0 and sum to 1
+        returns: corners of its triangle (points, 3), and barycentric weights (points, 3), which are >= 0 and sum to 1
     """
     points = np.asarray(points, dtype=np.float64)
     corners = np.asarray(vertices, dtype=np.float64)[triangles]  # (triangles, 3, 3)
@@ -193,8 +195,9 @@ def place_on_surface(
 
 
 def _nearest_shares(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Barycentric shares of the nearest point of each triangle: inside it, or on the nearest of its edges."""
+    """Barycentric weights of the nearest point of each triangle: inside it, or on the nearest of its edges."""
     first, second, third = (corners[:, :, number] for number in range(3))
+    # Project onto the plane of each triangle.
     edge1, edge2, to_point = second - first, third - first, points - first
     d11, d12, d22 = ((a * b).sum(-1) for a, b in ((edge1, edge1), (edge1, edge2), (edge2, edge2)))
     p1, p2 = (to_point * edge1).sum(-1), (to_point * edge2).sum(-1)
@@ -202,9 +205,10 @@ def _nearest_shares(points: NDArray[np.float64], corners: NDArray[np.float64]) -
     v, w = (d22 * p1 - d12 * p2) / area, (d11 * p2 - d12 * p1) / area
     best = np.stack([1 - v - w, v, w], axis=-1)
     is_inside = (best >= 0).all(axis=-1)
-    least = np.where(is_inside, -1.0, np.inf)  # Inside, no edge is nearer.
+    least = np.where(is_inside, -1.0, np.inf)  # A point inside is never replaced by one on an edge.
     for start, stop in ((0, 1), (1, 2), (2, 0)):
         origin, edge = corners[:, :, start], corners[:, :, stop] - corners[:, :, start]
+        # Nearest point of the edge, with its parameter clipped to the segment.
         along = ((points - origin) * edge).sum(-1) / np.maximum((edge * edge).sum(-1), 1e-30)
         along = np.clip(along, 0, 1)
         distance = np.linalg.norm(points - origin - along[..., None] * edge, axis=-1)
@@ -216,7 +220,7 @@ def _nearest_shares(points: NDArray[np.float64], corners: NDArray[np.float64]) -
 
 
 def _ordered_neighbors(triangles: NDArray[np.integer], num_vertices: int) -> list[list[int]]:
-    """Neighbors of each vertex in the direction of its triangles; on a border they begin at its open end."""
+    """Neighbors of each vertex in the direction of its triangles; at a border they start at the open end."""
     following: list[dict[int, int]] = [{} for _ in range(num_vertices)]
     for a, b, c in triangles.tolist():
         following[a][b], following[b][c], following[c][a] = c, a, b
@@ -238,7 +242,7 @@ def _ordered_neighbors(triangles: NDArray[np.integer], num_vertices: int) -> lis
 def _begin_highest(ring: list[int], vertices: NDArray[np.floating]) -> list[int]:
     if not ring:
         return []
-    start = max(range(len(ring)), key=lambda place: (vertices[ring[place], 1], -ring[place]))
+    start = max(range(len(ring)), key=lambda index: (vertices[ring[index], 1], -ring[index]))
     return ring[start:] + ring[:start]
 
 
@@ -253,5 +257,5 @@ def _refuse_malformed(vertices: NDArray[np.float64], triangles: NDArray[np.int64
     if not is_mesh:
         raise ConfigError(
             f"Vertices {vertices.shape} and triangles {triangles.shape} are no mesh: (vertices, 3) finite numbers and "
-            "(triangles, 3) that use every vertex were expected. Check the file that they come from."
+            "(triangles, 3) that use every vertex were expected. Check their source file."
         )

@@ -1,7 +1,7 @@
-"""The vertex branch of the released FantasyID: learned vertices with a code of depth, fused with a face, brought to a mesh.
+"""The vertex branch of the released FantasyID: learned vertex queries with a depth encoding, fused with face tokens.
 
-Unlike the paper's encoder (`vertices.py`) it reads of a shape the depth of the coarse vertices alone, and SpiralNet++
-comes last, from the coarse mesh to the fine one. Its weights are the published ones; nothing here is meant to be trained.
+Unlike the paper's encoder (`vertices.py`) it reads only the depth of the coarse vertices, and SpiralNet++ comes last,
+from the coarse mesh to the fine one. It is meant for the published weights, not for training.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.nn.functional import elu, gelu
 
 from likeness.errors import ConfigError
-from likeness.identity.encoders.precision import InFloat32
+from likeness.identity.encoders.precision import KeepInFloat32
 from likeness.identity.fusion import FusionTransformer
 from likeness.identity.mesh.spirals import MeshTopology
 from likeness.identity.mesh.vertices import SpiralConv, depth_code, upsample
 
-HALVINGS = 4
-"""Steps from the face tokens' width to that of the vertices."""
+NUM_PROJECTIONS = 4
+"""Projections from the width of face tokens to that of vertex tokens."""
 
 
-class Narrowing(nn.Module):
-    """Two layers to another width, with the input's width in between.
+class ProjectionMLP(nn.Module):
+    """A two-layer MLP to another width; the hidden width is that of the input.
 
     Shapes:
         x: (batch, tokens, width)
@@ -39,14 +39,14 @@ class Narrowing(nn.Module):
         return self.fc2(gelu(self.fc1(x)))
 
 
-class VertexDecoder(InFloat32):
-    """Coarse vertices and face tokens through the fusion transformer, then up to every vertex of the mesh.
+class VertexDecoder(KeepInFloat32):
+    """The fusion transformer over coarse vertices and face tokens, then up-sampling to every vertex of the mesh.
 
-    It stays in float32 when a method is brought to a narrower type, as in the published code. The mesh is part of
-    the state under names of its own; the published weights do not hold it.
+    It stays in float32 when the method is cast to a narrower dtype, as in the published code. The mesh is part of the
+    state dict, but not of the published weights.
 
     Shapes:
-        vertices: (batch, vertices, 3), in meters as FLAME gives them, posed
+        vertices: (batch, vertices, 3), posed, in FLAME's meters
         face: (batch, face_tokens, face_width)
         returns: (batch, vertices, width)
     """
@@ -66,8 +66,8 @@ class VertexDecoder(InFloat32):
         super().__init__()
         self.sizes = tuple(num_vertices)
         self.query = nn.Parameter(torch.zeros(1, num_vertices[-1], width))
-        halved = [face_width // 2**step for step in range(HALVINGS)] + [width]
-        self.narrow = nn.Sequential(*(Narrowing(wide, narrow) for wide, narrow in pairwise(halved)))
+        halved = [face_width // 2**step for step in range(NUM_PROJECTIONS)] + [width]
+        self.narrow = nn.Sequential(*(ProjectionMLP(wide, narrow) for wide, narrow in pairwise(halved)))
         self.fusion = FusionTransformer(width, depth=fusion_depth, num_heads=fusion_heads)
         self.convolutions = nn.ModuleList(SpiralConv(width, width, spiral_length=spiral_length) for _ in num_vertices)
         self.output = nn.Linear(width, width)
@@ -83,7 +83,7 @@ class VertexDecoder(InFloat32):
         return bool(self.get_buffer("spirals_0").any())
 
     def topology_state(self, topology: MeshTopology) -> dict[str, Tensor]:
-        """The mesh as tensors of this module's state.
+        """The mesh as tensors of this module's state dict.
 
         Raises:
             ConfigError: Its levels or spirals have other sizes.
@@ -91,8 +91,8 @@ class VertexDecoder(InFloat32):
         length = self.get_buffer("spirals_0").shape[1]
         if topology.sizes != self.sizes or topology.spiral_length != length:
             raise ConfigError(
-                f"The mesh has levels of {topology.sizes} vertices and spirals of {topology.spiral_length}; these weights "
-                f"were made for {self.sizes} and {length}. Use the mesh that was published with them."
+                f"The mesh has levels of {topology.sizes} vertices and spirals of {topology.spiral_length}; these "
+                f"weights were made for {self.sizes} and {length}. Use the mesh that was published with them."
             )
         state: dict[str, Any] = {"template": topology.vertices[0]}
         for level in range(len(self.sizes) - 1):
@@ -103,7 +103,7 @@ class VertexDecoder(InFloat32):
         return {name: torch.from_numpy(array).clone() for name, array in state.items()}
 
     def set_topology(self, topology: MeshTopology) -> None:
-        """Take over a mesh."""
+        """Set the mesh."""
         for name, tensor in self.topology_state(topology).items():
             self.get_buffer(name).copy_(tensor)
 

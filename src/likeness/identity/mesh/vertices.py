@@ -1,7 +1,7 @@
-"""A face's three-dimensional shape as tokens: SpiralNet++ with a code of depth (FantasyID, arXiv:2502.13995v1, Sec. 3.3).
+"""Encodes a face's 3D shape as tokens: SpiralNet++ with a depth encoding (FantasyID, arXiv:2502.13995v1, Sec. 3.3).
 
-Vertices come in one fixed topology (`spirals.py`), in neutral pose and expression. `SpiralConv` is SpiralNet++'s
-(arXiv:1911.05856v1); `VertexEncoder` makes X_V of V_s. Reading vertices from pictures is not done here.
+Vertices have a fixed topology (`spirals.py`), neutral pose and expression. `SpiralConv` is SpiralNet++'s
+(arXiv:1911.05856v1); `VertexEncoder` maps V_s to X_V. Vertices come from `likeness.identity.face_shape`.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from likeness.errors import ConfigError
-from likeness.identity.encoders.precision import InFloat32
+from likeness.identity.encoders.precision import KeepInFloat32
 from likeness.identity.mesh.spirals import MeshTopology
 
 DEPTH_TEMPERATURE = 10_000
 
 
 class SpiralConv(nn.Module):
-    """A weight for each place of a spiral: one linear layer over a vertex and those around it, in order.
+    """One linear layer over the features along a spiral, with separate weights for each position.
 
     Shapes:
         x: (batch, vertices, width)
-        spirals: (vertices, spiral_length) or those of some vertices, int32
-        returns: (batch, as many vertices as spirals, output_width)
+        spirals: (centers, spiral_length), int32, for all vertices or some
+        returns: (batch, centers, output_width)
     """
 
     def __init__(self, width: int, output_width: int, *, spiral_length: int) -> None:
@@ -40,7 +40,7 @@ class SpiralConv(nn.Module):
 
 
 def upsample(x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    """Bring features of a coarse mesh to the vertices of the finer one.
+    """Interpolate features of a coarse mesh at the vertices of the finer one.
 
     Shapes:
         x: (batch, coarse_vertices, width)
@@ -51,30 +51,30 @@ def upsample(x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
 
 
 def depth_code(depth: Tensor, width: int) -> Tensor:
-    """E_dep: sines on even and cosines on odd channels of 2 pi (depth / 2 + 1 / 2), at falling frequencies.
+    """E_dep: sines (even channels) and cosines (odd channels) of 2 pi (depth / 2 + 1 / 2) at falling frequencies.
 
     Shapes:
-        depth: (batch, vertices), from -1 far to 1 near the camera
+        depth: (batch, vertices), from -1 (far) to 1 (near the camera)
         returns: (batch, vertices, width)
     """
     channel = torch.arange(width, device=depth.device)
-    pace = DEPTH_TEMPERATURE ** (2 * (channel // 2).to(depth) / width)
-    angle = (2 * pi * (0.5 * depth + 0.5))[..., None] / pace
+    period = DEPTH_TEMPERATURE ** (2 * (channel // 2).to(depth) / width)
+    angle = (2 * pi * (0.5 * depth + 0.5))[..., None] / period
     return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
 
 
-class VertexEncoder(InFloat32):
-    """X_V = X'_V + E_dep: spiral convolutions over all three coordinates, with the depth of the coarse vertices.
+class VertexEncoder(KeepInFloat32):
+    """X_V = X'_V + E_dep: spiral convolutions over all three coordinates, plus a depth encoding of coarse vertices.
 
-    The mesh is part of the state, so saved weights need no other file. Depth comes from an orthographic camera in front
-    of the mean face, whose cube fills [-1, 1]. Offsets from the mean face are what SpiralNet++ reads; which
-    vertex a token stands for, a learned vector says (docs/papers/fantasy_id.md, rows 5 and 6).
+    The mesh is part of the state dict, so saved weights need no other file. Depth is that of an orthographic camera
+    in front of the mean face, scaled so that the mean face fills [-1, 1]. SpiralNet++ reads offsets from the mean
+    face, and a learned embedding identifies the vertex of each token (docs/papers/fantasy_id.md, rows 5 and 6).
 
-    It stays in float32 when a method is brought to a narrower type: differences between people are small beside
-    the size of a head.
+    It stays in float32 when the method is cast to a narrower dtype: differences between people are small compared
+    with the size of a head.
 
     Shapes:
-        vertices: (batch, vertices, 3): V_s; x and y span the picture, z points at the camera
+        vertices: (batch, vertices, 3): V_s; x and y span the image plane, z points at the camera
         returns: (batch, coarse_vertices, width)
     """
 
@@ -82,7 +82,7 @@ class VertexEncoder(InFloat32):
     spread: Tensor
 
     def __init__(self, widths: Sequence[int], *, num_vertices: Sequence[int], spiral_length: int = 9) -> None:
-        """Build it for a mesh of these sizes; `set_topology` tells which mesh.
+        """Build it for a mesh of these sizes; `set_topology` sets the mesh.
 
         Args:
             widths: Channels after each level, the last the paper's C'.
@@ -92,8 +92,8 @@ class VertexEncoder(InFloat32):
         super().__init__()
         if len(num_vertices) != len(widths) + 1:
             raise ConfigError(
-                f"{len(widths)} widths were given for {len(num_vertices)} levels of the mesh; each step down has one "
-                "width. Give one width less than levels."
+                f"{len(widths)} widths were given for {len(num_vertices)} levels of the mesh; each down-sampling has "
+                "one width. Give one width less than levels."
             )
         self.sizes = tuple(num_vertices)
         self.register_buffer("template", torch.zeros(num_vertices[0], 3))
@@ -111,7 +111,7 @@ class VertexEncoder(InFloat32):
         return bool(self.spirals(0).any())
 
     def set_topology(self, topology: MeshTopology) -> None:
-        """Take over a mesh, and its mean shape as the one that offsets are from.
+        """Set the mesh and the mean shape from which offsets are computed.
 
         Raises:
             ConfigError: Its levels or spirals have other sizes.
@@ -119,8 +119,9 @@ class VertexEncoder(InFloat32):
         length = self.spirals(0).shape[1]
         if topology.sizes != self.sizes or topology.spiral_length != length:
             raise ConfigError(
-                f"The mesh has levels of {topology.sizes} vertices and spirals of {topology.spiral_length}; the encoder "
-                f"was made for {self.sizes} and {length}. Build the method with `num_vertices={topology.sizes}`."
+                f"The mesh has levels of {topology.sizes} vertices and spirals of {topology.spiral_length}; the "
+                f"encoder was built for {self.sizes} and {length}. "
+                f"Build the method with `num_vertices={topology.sizes}`."
             )
         mean = torch.from_numpy(topology.vertices[0])
         self.template.copy_(mean)
@@ -136,7 +137,7 @@ class VertexEncoder(InFloat32):
         return self.get_buffer(f"kept_{level}")
 
     def project(self, vertices: Tensor) -> Tensor:
-        """See vertices from the front: x, y and depth, of which the mean face fills [-1, 1]."""
+        """Project vertices to x, y and depth, scaled so that the mean face fills [-1, 1]."""
         center = (self.template.amax(dim=0) + self.template.amin(dim=0)) / 2
         return (vertices - center) / self.spread
 
@@ -147,12 +148,12 @@ class VertexEncoder(InFloat32):
                 "Read the shape in the topology that the method was trained on."
             )
         vertices = vertices.to(self.template)
-        # Ten times: the offsets of people are about a tenth of a head.
+        # Offsets between people are about a tenth of a head; the factor 10 brings them to unit scale.
         x = 10 * (vertices - self.template) / self.spread
         coarse: Any = self.project(vertices)
         for level, convolution in enumerate(self.convolutions):
             kept = self.kept(level)
-            # Only where a vertex stays: the others would be thrown away.
+            # Compute only the vertices that the down-sampling keeps.
             x = elu(convolution(x, self.spirals(level)[kept]))
             coarse = coarse[:, kept]
         return x + depth_code(coarse[..., 2], x.shape[-1]) + self.position

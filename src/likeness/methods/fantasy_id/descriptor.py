@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from likeness.errors import ConfigError
 from likeness.identity.encoders.abstractor import Abstractor
 from likeness.identity.encoders.perceiver import FacePerceiver
-from likeness.identity.encoders.vit import ClipFeatures, SmallFeatures
+from likeness.identity.encoders.vit import ClipVisionEncoder, SmallVisionTransformer
 from likeness.identity.fusion import FusionTransformer, ResConv1D
 from likeness.identity.mesh.vertices import VertexEncoder
 
@@ -70,7 +70,11 @@ class Descriptor(nn.Module):
 
     def __init__(self, sizes: DescriptorSizes) -> None:
         super().__init__()
-        features = partial(SmallFeatures, stem_widths=sizes.encoder_stem) if sizes.encoder == "vit" else ClipFeatures
+        features = (
+            partial(SmallVisionTransformer, stem_widths=sizes.encoder_stem)
+            if sizes.encoder == "vit"
+            else ClipVisionEncoder
+        )
         self.face_encoder = features(
             sizes.encoder_width,
             depth=sizes.encoder_depth,

@@ -22,11 +22,11 @@ from likeness.adapters.conditioning.controls import Branch
 from likeness.adapters.diffusers.attach import transformer_sizes
 from likeness.adapters.sampling.kv_cache import KVCache
 from likeness.errors import ConfigError
-from likeness.faces.geometry.ffhq import place_on_ffhq
+from likeness.faces.geometry.ffhq import align_ffhq
 from likeness.identity.face_shape.flame_check import NUM_VERTICES, check_head
 from likeness.identity.mesh.spirals import MeshTopology
-from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_clean
-from likeness.identity.reference import FaceInput, read_faces, stack_heads
+from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_without_trigger
+from likeness.identity.reference import FaceInput, read_faces, stack_head_crops
 from likeness.identity.tokens import PersonTokens
 from likeness.media.pictures import to_image
 from likeness.methods.fantasy_id.descriptor import Descriptor, DescriptorSizes
@@ -205,9 +205,9 @@ class FantasyID(Method):
         records = read_faces(faces)
         is_released = self.config["profile"] == "released"
         heads = (
-            np.stack([place_on_ffhq(face) for face in records])
+            np.stack([align_ffhq(face) for face in records])
             if is_released
-            else stack_heads(records, self.config["image_size_px"])
+            else stack_head_crops(records, self.config["image_size_px"])
         )
         arrays = [heads]
         if self.descriptor.vertex_encoder is not None:
@@ -251,7 +251,7 @@ class FantasyID(Method):
         References do not change this method's prompts.
         """
         del num_references
-        return tokenize_clean(prompts, tokenizer, max_length=max_length, trigger=self.trigger)
+        return tokenize_without_trigger(prompts, tokenizer, max_length=max_length, trigger=self.trigger)
 
     def fuse(self, prompt_embeds: Tensor, mask: Tensor, identity: PersonTokens, *, scale: float = 1.0) -> Tensor:
         """Return the embeddings unchanged: this method does not use the prompt."""

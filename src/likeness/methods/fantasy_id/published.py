@@ -23,7 +23,7 @@ from likeness.identity.mesh.spirals import MeshTopology
 from likeness.methods.fantasy_id.model import FantasyID
 from likeness.methods.fantasy_id.settings import RELEASED
 from likeness.methods.fantasy_id.tensor_files import read_eva, read_parts, read_shapes
-from likeness.weights.strict import altered_in, cut_list, refuse_differences, shapes_of
+from likeness.weights.strict import altered_in, refuse_differences, shapes_of, shorten_list
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def load_published(
     expected = shapes_of(transformer.state_dict()) | {new: empty[own] for own, new in names.items()}
     found = read_shapes(directory, _REMEDY)
     if extra := sorted(found.keys() - expected.keys()):
-        _log.warning("%s holds %d tensors that are not read: %s.", directory, len(extra), cut_list(extra))
+        _log.warning("%s holds %d tensors that are not read: %s.", directory, len(extra), shorten_list(extra))
     refuse_differences(
         expected,
         {name: shape for name, shape in found.items() if name in expected},

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from likeness.errors import ConfigError
 from likeness.identity.encoders.abstractor import Abstractor
-from likeness.identity.encoders.eva import EvaFeatures
+from likeness.identity.encoders.eva import EvaVisionEncoder
 from likeness.identity.fusion import ResConv1D
 from likeness.identity.mesh.vertex_decoder import VertexDecoder
 from likeness.identity.tokens import PersonTokens
@@ -113,7 +113,7 @@ class ReleasedDescriptor(nn.Module):
     def __init__(self, sizes: DescriptorSizes) -> None:
         super().__init__()
         width = sizes.vertex_widths[-1]
-        self.face_encoder = EvaFeatures(
+        self.face_encoder = EvaVisionEncoder(
             sizes.encoder_width,
             depth=sizes.encoder_depth,
             num_heads=sizes.encoder_heads,

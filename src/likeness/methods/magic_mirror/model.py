@@ -20,7 +20,7 @@ from likeness.adapters.blocks.modulation import NormFactors
 from likeness.adapters.diffusers.attach import transformer_sizes
 from likeness.adapters.sampling.precompute import ModulationCache
 from likeness.identity.encoders.perceiver import FacePerceiver, IdentityPerceiver
-from likeness.identity.encoders.vit import ClipFeatures, SmallFeatures
+from likeness.identity.encoders.vit import ClipVisionEncoder, SmallVisionTransformer
 from likeness.identity.fuse import IdentityFuse
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
 from likeness.identity.reference import FaceInput, read_references
@@ -107,7 +107,7 @@ class MagicMirror(Method):
             frozen: Name prefixes of parameters that never train.
         """
         super().__init__()
-        features = {"vit": SmallFeatures, "clip": ClipFeatures}[encoder]
+        features = {"vit": SmallVisionTransformer, "clip": ClipVisionEncoder}[encoder]
         self.face_encoder = features(
             encoder_width,
             depth=encoder_depth,

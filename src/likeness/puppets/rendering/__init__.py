@@ -1,1 +1,1 @@
-"""The software renderer of puppets."""
+"""The software renderer: meshes, rasterizer, face painting, shading and ground-truth maps."""

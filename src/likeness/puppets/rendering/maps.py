@@ -1,7 +1,7 @@
-"""Dense ground truth of a frame: which part of the person is where, how it faces, and where on the head it lies.
+"""Dense ground truth of a frame: coverage by body parts, normals, positions on the head, facial features.
 
-A denoiser that learns these maps from noisy latents beside its own task learns sooner what goes where
-(representation alignment, arXiv:2410.06940, with the renderer in place of a pretrained teacher). Compiled with numba.
+Predicting these maps from noisy latents is an auxiliary task of training that speeds up learning of layout
+(representation alignment, arXiv:2410.06940, with the renderer in place of a pretrained encoder). Compiled with numba.
 """
 
 import numpy as np
@@ -16,11 +16,11 @@ CELL_PX = 4
 PARTS = ("head", "ear", "neck", "clothing", "hair", "glasses", "hand")
 FEATURES = ("left_eye", "right_eye", "brows", "nose", "mouth")
 CHANNELS = (*PARTS, "normal_x", "normal_y", "normal_z", "place_x", "place_y", "place_z", *FEATURES)
-"""Coverage by each part; normals and places on the head, each times its coverage; features of the face."""
+"""Coverage by each part; normals and rest coordinates, each times its coverage; facial features."""
 
-_CHANNEL_OF_PART = np.array([0, 1, 2, 3, 4, 4, 5, 6, 3], dtype=np.int64)  # By the number that `raster` gives a part.
+_CHANNEL_OF_PART = np.array([0, 1, 2, 3, 4, 4, 5, 6, 3], dtype=np.int64)  # Indexed by the part numbers of `raster`.
 _NORMAL, _PLACE, _FEATURE = len(PARTS), len(PARTS) + 3, len(PARTS) + 6
-_REACH = np.float32(1.6)  # Head units; what lies on the head is nearer to its center.
+_REACH = np.float32(1.6)  # Largest rest coordinate on the head, in head units.
 
 
 def dense_maps(
@@ -33,7 +33,7 @@ def dense_maps(
     """The maps of one rendered frame.
 
     Shapes:
-        part: (height, width) as `raster.rasterize` leaves it, `samples` pixels to one of the frame
+        part: (height, width) from `raster.rasterize`, `samples` pixels per frame pixel
         place, normal: (height, width, 3); face: (NUM_FACE,)
         returns: (CHANNELS, cells, cells); coverage and features are 0 to 255, normals and places 127.5 + 127.5 * value
     """

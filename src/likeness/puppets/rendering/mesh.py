@@ -1,4 +1,4 @@
-"""Triangle meshes that puppets are made of: a head topology that never changes, spheres, tubes and sheets."""
+"""Triangle meshes of puppets: the fixed head topology, ellipsoids, tubes and sheets."""
 
 from functools import cache
 
@@ -12,7 +12,7 @@ Mesh = tuple[Vertices, Triangles]
 
 @cache
 def head_topology(levels: int = 4, front_density: float = 0.58) -> Mesh:
-    """Directions and triangles of the head: an icosphere drawn towards the face by a Moebius map.
+    """Directions and triangles of the head: an icosphere, made denser at the face by a Moebius map.
 
     The map is conformal, so triangles stay well shaped; 4 levels give 2,562 vertices and 5,120 triangles.
 
@@ -20,11 +20,17 @@ def head_topology(levels: int = 4, front_density: float = 0.58) -> Mesh:
         returns: (vertices, 3) unit directions, z towards the face; (triangles, 3)
     """
     golden = (1 + 5**0.5) / 2
-    corners = [(-1, golden, 0), (1, golden, 0), (-1, -golden, 0), (1, -golden, 0), (0, -1, golden), (0, 1, golden),
-               (0, -1, -golden), (0, 1, -golden), (golden, 0, -1), (golden, 0, 1), (-golden, 0, -1), (-golden, 0, 1)]  # fmt: skip
+    corners = [
+        (-1, golden, 0), (1, golden, 0), (-1, -golden, 0), (1, -golden, 0),
+        (0, -1, golden), (0, 1, golden), (0, -1, -golden), (0, 1, -golden),
+        (golden, 0, -1), (golden, 0, 1), (-golden, 0, -1), (-golden, 0, 1),
+    ]  # fmt: skip
     points = [np.array(corner, dtype=np.float64) / np.linalg.norm(corner) for corner in corners]
-    triangles = [(0, 11, 5), (0, 5, 1), (0, 1, 7), (0, 7, 10), (0, 10, 11), (1, 5, 9), (5, 11, 4), (11, 10, 2), (10, 7, 6), (7, 1, 8),
-                 (3, 9, 4), (3, 4, 2), (3, 2, 6), (3, 6, 8), (3, 8, 9), (4, 9, 5), (2, 4, 11), (6, 2, 10), (8, 6, 7), (9, 8, 1)]  # fmt: skip
+    triangles = [
+        (0, 11, 5), (0, 5, 1), (0, 1, 7), (0, 7, 10), (0, 10, 11), (1, 5, 9), (5, 11, 4), (11, 10, 2), (10, 7, 6),
+        (7, 1, 8), (3, 9, 4), (3, 4, 2), (3, 2, 6), (3, 6, 8), (3, 8, 9), (4, 9, 5), (2, 4, 11), (6, 2, 10),
+        (8, 6, 7), (9, 8, 1),
+    ]  # fmt: skip
     for _ in range(levels):
         middles: dict[tuple[int, int], int] = {}
 

@@ -1,39 +1,20 @@
-"""The colors of a face: eyes, brows, lips, beard, wrinkles, painted in rest coordinates. Compiled with numba."""
+"""Face colors: eyes, brows, lips, beard and wrinkles, painted in rest coordinates. Compiled with numba."""
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import Person
 from likeness.puppets.rendering.raster import bell, ramp
 
 # Places in the array of face settings.
 (
-    EYE_X, EYE_Y, EYE_WIDTH, EYE_OPENING, EYE_TILT, LID_CREASE, BROW_Y, BROW_THICKNESS, BROW_ARCH, BROW_SLANT, BROW_INNER,
+    EYE_X, EYE_Y, EYE_WIDTH, EYE_OPENING, EYE_TILT, LID_CREASE,
+    BROW_Y, BROW_THICKNESS, BROW_ARCH, BROW_SLANT, BROW_INNER,
     NOSE_Y, NOSE_WIDTH, MOUTH_Y, MOUTH_WIDTH, UPPER_LIP, LOWER_LIP, LIP_CURVE,
     SKIN, BROW_COLOR, IRIS_COLOR, LIP_COLOR, BEARD_COLOR,
 ) = (*range(18), 18, 21, 24, 27, 30)  # fmt: skip
 AGE, FRECKLES, ROSINESS, EYELINER, BEARD_STYLE, BEARD_DENSITY, NUM_FACE = 33, 34, 35, 36, 37, 38, 39
 # Places in the array of one frame's expression.
-SMILE, JAW, BROWS, CLOSED_LEFT, CLOSED_RIGHT, GAZE_X, GAZE_Y, TEETH, NUM_MOOD = range(9)
-
-
-def face_settings(person: Person, places: dict[str, float]) -> NDArray[np.float32]:
-    """Everything that `face_color` needs to know of a person, (NUM_FACE,)."""
-    settings = np.zeros(NUM_FACE, dtype=np.float32)
-    settings[:18] = list(places.values())[:18]
-    skin, hair = person.skin, person.hair_color
-    settings[SKIN : SKIN + 3] = skin
-    settings[BROW_COLOR : BROW_COLOR + 3] = hair * person["brow_darkness"] * (0.72 if hair.mean() > 0.5 else 1.0)
-    settings[IRIS_COLOR : IRIS_COLOR + 3] = [person["iris_red"], person["iris_green"], person["iris_blue"]]
-    red = np.array([0.70, 0.22, 0.24], dtype=np.float32) * (0.45 + 0.65 * float(skin.mean()))
-    lip = 0.35 + 0.45 * person["lip_redness"]
-    settings[LIP_COLOR : LIP_COLOR + 3] = skin * (1 - lip) + red * lip
-    settings[BEARD_COLOR : BEARD_COLOR + 3] = hair * 0.85
-    settings[AGE], settings[FRECKLES] = person["age"], person["freckles"] * float(skin.mean() > 0.55)
-    settings[ROSINESS], settings[EYELINER] = person["skin_rosiness"], person["eyeliner"]
-    settings[BEARD_STYLE], settings[BEARD_DENSITY] = person["beard_style"], person["beard_density"]
-    return settings
+SMILE, JAW, BROWS, CLOSED_LEFT, CLOSED_RIGHT, GAZE_X, GAZE_Y, TEETH, NUM_EXPRESSION = range(9)
 
 
 @njit(cache=True, fastmath=True, inline="never")
@@ -51,8 +32,8 @@ def _darken(color, amount):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_skin(x, y, face, mood, color):
-    """Blush, folds, shadows that the mesh is too coarse to cast, freckles."""
+def _paint_skin(x, y, face, expression, color):
+    """Blush, folds, freckles, and shadows of details finer than the mesh."""
     ax, age = abs(x), face[AGE]
     rosy = 0.05 + 0.16 * face[ROSINESS]
     blush = bell(ax - 0.42, 0.16) * bell(y + 0.17, 0.14) + 0.8 * bell(x, 0.09) * bell(y - face[NOSE_Y] - 0.05, 0.09)
@@ -69,13 +50,14 @@ def _paint_skin(x, y, face, mood, color):
     _darken(color, 0.70 * bell(ax - 0.50 * face[NOSE_WIDTH], 0.036) * bell(y - under - 0.002, 0.022))
     _darken(color, 0.22 * bell(ax - face[NOSE_WIDTH] - 0.03, 0.022) * bell(y - under - 0.02, 0.05))
     _darken(color, 0.16 * bell(x, 0.16) * bell(y - face[MOUTH_Y] + 0.135, 0.030))
+    # Nasolabial folds; deeper with age and smiling.
     fold_x = face[NOSE_WIDTH] + 0.03 + (under - y + 0.02) * 0.55
     fold = (
         bell(ax - fold_x, 0.020)
         * ramp(under + 0.05, under - 0.02, y)
         * ramp(face[MOUTH_Y] - 0.12, face[MOUTH_Y] + 0.02, y)
     )
-    _darken(color, min(0.5, (0.04 + 0.36 * age + 0.22 * mood[SMILE]) * fold))
+    _darken(color, min(0.5, (0.04 + 0.36 * age + 0.22 * expression[SMILE]) * fold))
     if age > 0.3:
         lines = 0.5 + 0.5 * np.cos((y - 0.44) * 75.0 + 2.0 * x * x)
         _darken(
@@ -151,18 +133,18 @@ def _paint_brow(x, y, face, soft, color):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_eye(x, y, face, mood, soft, color):
-    """Returns how glossy the point is (1 on the eyeball)."""
+def _paint_eye(x, y, face, expression, soft, color):
+    """Returns the gloss of the point, 1 on the eyeball."""
     side = 1.0 if x > 0.0 else -1.0
     across = (abs(x) - face[EYE_X]) / face[EYE_WIDTH]
     if abs(across) > 1.6 or abs(y - face[EYE_Y]) > 0.24:
         return 0.0
-    closed = mood[CLOSED_RIGHT] if side > 0 else mood[CLOSED_LEFT]
-    squint = 1.0 - 0.22 * mood[SMILE]
+    closed = expression[CLOSED_RIGHT] if side > 0 else expression[CLOSED_LEFT]
+    squint = 1.0 - 0.22 * expression[SMILE]
     bow = max(0.0, 1.0 - across * across)
     middle = face[EYE_Y] + face[EYE_TILT] * across * face[EYE_WIDTH]
     lower = middle - face[EYE_OPENING] * 0.72 * bow**0.75 * squint
-    upper = middle + face[EYE_OPENING] * (1.0 + 0.22 * mood[BROWS]) * bow**0.62
+    upper = middle + face[EYE_OPENING] * (1.0 + 0.22 * expression[BROWS]) * bow**0.62
     upper += (lower + 0.004 - upper) * closed
     liner = 0.60 + 0.40 * face[EYELINER]
     crease = face[EYE_OPENING] * bow**0.5 + face[LID_CREASE] * max(0.0, 1.15 - across * across)
@@ -170,14 +152,19 @@ def _paint_eye(x, y, face, mood, soft, color):
     inside = ramp(-soft, soft, y - lower) * ramp(soft, -soft, y - upper) * ramp(1.04, 0.97, abs(across))
     inside *= 1.0 - ramp(0.75, 1.0, closed)
     if inside > 0.0:
-        gaze_x, gaze_y = face[EYE_X] * side + 0.055 * mood[GAZE_X], middle + 0.004 + 0.035 * mood[GAZE_Y]
+        gaze_x, gaze_y = face[EYE_X] * side + 0.055 * expression[GAZE_X], middle + 0.004 + 0.035 * expression[GAZE_Y]
         radius = 0.078 * (0.75 + 0.25 * face[EYE_WIDTH] / 0.15)
         distance = np.sqrt((x - gaze_x) ** 2 + (y - gaze_y) ** 2)
         white = 0.93 - 0.16 * bell(y - upper, 0.030) - 0.14 * across * across
         _mix(color, white, white * 0.98, white * 0.97, inside)
         ring = 0.55 + 0.45 * ramp(1.0, 0.72, distance / radius)
-        _mix(color, face[IRIS_COLOR] * ring * 1.25, face[IRIS_COLOR + 1] * ring * 1.25, face[IRIS_COLOR + 2] * ring * 1.25,
-             inside * ramp(radius + soft, radius - soft, distance))  # fmt: skip
+        _mix(
+            color,
+            face[IRIS_COLOR] * ring * 1.25,
+            face[IRIS_COLOR + 1] * ring * 1.25,
+            face[IRIS_COLOR + 2] * ring * 1.25,
+            inside * ramp(radius + soft, radius - soft, distance),
+        )
         _mix(color, 0.03, 0.03, 0.035, inside * ramp(0.46 * radius + soft, 0.46 * radius - soft, distance))
         glint = np.sqrt((x - gaze_x + 0.022) ** 2 + (y - gaze_y - 0.026) ** 2)
         _mix(color, 1.0, 1.0, 1.0, 0.9 * inside * ramp(0.022 + soft * 0.5, 0.012, glint))
@@ -189,18 +176,18 @@ def _paint_eye(x, y, face, mood, soft, color):
 
 
 @njit(cache=True, fastmath=True)
-def _paint_mouth(x, y, face, mood, soft, color):
-    width = face[MOUTH_WIDTH] * (1.0 + 0.14 * mood[SMILE] - 0.12 * mood[JAW] * (1.0 - mood[SMILE]))
+def _paint_mouth(x, y, face, expression, soft, color):
+    width = face[MOUTH_WIDTH] * (1.0 + 0.14 * expression[SMILE] - 0.12 * expression[JAW] * (1.0 - expression[SMILE]))
     across = x / width
     if abs(across) > 1.25 or abs(y - face[MOUTH_Y]) > 0.26:
         return
     bow = max(0.0, 1.0 - across * across)
-    line = face[MOUTH_Y] + (face[LIP_CURVE] + 0.030 * mood[SMILE]) * (across * across - 0.35)
-    gap = bow**0.6 * (0.040 * min(1.0, 1.6 * mood[JAW]) + 0.030 * mood[TEETH])
-    top_gap, low_gap = line + 0.35 * gap * mood[TEETH], line - gap
+    line = face[MOUTH_Y] + (face[LIP_CURVE] + 0.030 * expression[SMILE]) * (across * across - 0.35)
+    gap = bow**0.6 * (0.040 * min(1.0, 1.6 * expression[JAW]) + 0.030 * expression[TEETH])
+    top_gap, low_gap = line + 0.35 * gap * expression[TEETH], line - gap
     cupid = 1.0 - 0.28 * bell(across, 0.16) + 0.12 * bell(abs(across) - 0.26, 0.16)
-    top = top_gap + face[UPPER_LIP] * bow**0.8 * cupid * (1.0 - 0.25 * mood[SMILE])
-    low = low_gap - face[LOWER_LIP] * bow**0.65 * (1.0 - 0.15 * mood[SMILE])
+    top = top_gap + face[UPPER_LIP] * bow**0.8 * cupid * (1.0 - 0.25 * expression[SMILE])
+    low = low_gap - face[LOWER_LIP] * bow**0.65 * (1.0 - 0.15 * expression[SMILE])
     lips = ramp(-soft, soft, top - y) * ramp(-soft, soft, y - low) * ramp(1.03, 0.95, abs(across))
     light = 1.10 if y < line else 0.90
     light *= 1.0 + 0.16 * bell(y - (low_gap + low) * 0.5, 0.018) * bow
@@ -216,22 +203,24 @@ def _paint_mouth(x, y, face, mood, soft, color):
     if gap > 0.002:
         inside = ramp(-soft * 0.6, soft * 0.6, top_gap - y) * ramp(-soft * 0.6, soft * 0.6, y - low_gap)
         _mix(color, 0.17, 0.04, 0.05, inside)
-        teeth_low = top_gap - (top_gap - low_gap) * (0.42 + 0.45 * mood[TEETH])
+        teeth_low = top_gap - (top_gap - low_gap) * (0.42 + 0.45 * expression[TEETH])
         teeth = inside * ramp(-soft * 0.4, soft * 0.4, y - teeth_low) * ramp(0.92, 0.78, abs(across))
         shade = 0.92 - 0.20 * across * across
-        _mix(color, shade, shade * 0.98, shade * 0.93, teeth * min(1.0, 0.35 + mood[TEETH] + 0.6 * mood[JAW]))
+        _mix(
+            color, shade, shade * 0.98, shade * 0.93, teeth * min(1.0, 0.35 + expression[TEETH] + 0.6 * expression[JAW])
+        )
 
 
 @njit(cache=True, fastmath=True)
-def face_color(x, y, z, face, mood, soft, color):
+def face_color(x, y, z, face, expression, soft, color):
     """Paint one point of the face.
 
     Args:
         x: Rest coordinate, picture right.
         y: Rest coordinate, up.
         z: Rest coordinate, towards the camera.
-        face: Who, see `face_settings`.
-        mood: Expression of this frame.
+        face: The person's face, from `people.face_settings`.
+        expression: Expression of this frame.
         soft: Half the width of a soft edge, rest units; about half a pixel.
         color: (3,), written.
 
@@ -241,9 +230,9 @@ def face_color(x, y, z, face, mood, soft, color):
     color[0], color[1], color[2] = face[SKIN], face[SKIN + 1], face[SKIN + 2]
     if z < 0.02:
         return 0.12
-    _paint_skin(x, y, face, mood, color)
+    _paint_skin(x, y, face, expression, color)
     _paint_beard(x, y, z, face, color)
-    _paint_mouth(x, y, face, mood, soft, color)
-    glossy = _paint_eye(x, y, face, mood, soft, color)
+    _paint_mouth(x, y, face, expression, soft, color)
+    glossy = _paint_eye(x, y, face, expression, soft, color)
     _paint_brow(x, y, face, soft, color)
     return 0.24 - 0.10 * face[SKIN] + 0.5 * glossy

@@ -1,4 +1,4 @@
-"""Triangles to pixels: a depth buffer that keeps, for every pixel, what lies there. Compiled with numba."""
+"""Rasterizer with a depth buffer; it stores body part, rest coordinates and normal per pixel. Compiled with numba."""
 
 from math import exp, floor
 
@@ -12,8 +12,8 @@ NUM_HAIR = 8
 
 @njit(cache=True, fastmath=True)
 def hair_inside(x, y, z, hair):
-    """How far inside the hair a point of the scalp lies, in head units; negative is bare skin."""
-    around = np.arctan2(abs(x), z + 1e-6) * 57.2958
+    """Distance of a scalp point inside the hair line, in head units; negative on bare skin."""
+    around = np.arctan2(abs(x), z + 1e-6) * 57.2958  # Degrees from the front; the edge height is piecewise linear.
     if around < 38.0:
         edge = hair[0]
     elif around < 62.0:
@@ -38,7 +38,7 @@ def hair_inside(x, y, z, hair):
 
 
 @njit(cache=True, fastmath=True)
-def hair_inside_each(points, hair):
+def hair_depths(points, hair):
     """`hair_inside` of (points, 3), as (points,)."""
     inside = np.empty(len(points), dtype=np.float64)
     for index in range(len(points)):
@@ -98,7 +98,7 @@ def rasterize(screen, depth, normals, rest, triangles, parts, hair, part, place,
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         kind = parts[index]
         if abs(area) < 1e-9 or (area > 0 and kind in (HEAD, EAR, NECK)):
-            continue  # The picture's y axis points down, so faces that look at the camera have a negative area.
+            continue  # Back faces: the picture's y axis points down, so front faces have a negative area.
         left, right = max(0, floor(min(ax, bx, cx))), min(width - 1, int(max(ax, bx, cx)) + 1)
         top, bottom = max(0, floor(min(ay, by, cy))), min(height - 1, int(max(ay, by, cy)) + 1)
         scale = 1.0 / area
@@ -106,6 +106,7 @@ def rasterize(screen, depth, normals, rest, triangles, parts, hair, part, place,
             py = row + 0.5
             for column in range(left, right + 1):
                 px = column + 0.5
+                # Barycentric weights of the pixel center.
                 wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) * scale
                 wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) * scale
                 wc = 1.0 - wa - wb
@@ -151,7 +152,7 @@ def bell(value, width):
 
 @njit(cache=True, fastmath=True)
 def ramp(low, high, value):
-    """A smooth step from 0 at `low` to 1 at `high`."""
+    """Smoothstep from 0 at `low` to 1 at `high`."""
     place = (value - low) / (high - low)
     place = min(max(place, 0.0), 1.0)
     return place * place * (3.0 - 2.0 * place)

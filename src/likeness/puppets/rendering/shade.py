@@ -1,6 +1,6 @@
-"""Light on what the rasterizer left: skin, hair, cloth. Compiled with numba.
+"""Shading of rasterized pixels: skin, hair, cloth. Compiled with numba.
 
-Numba's cache looks at this file alone: after a change in `paint`, delete the cached `*.nb*` files.
+Numba's cache checks this file only: after a change in `paint`, delete the cached `*.nb*` files.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from likeness.puppets.rendering import paint, raster
 
 
 @njit(cache=True, fastmath=True)
-def shade(part, place, normal, face, mood, colors, direction, key, ambient, soft, picture):
-    """Paint and light every pixel that is not empty; `colors` holds hair, clothing, frame of the glasses, skin."""
+def shade(part, place, normal, face, expression, colors, direction, key, ambient, soft, picture):
+    """Shade every pixel that is not empty; `colors` are those of hair, clothing, glasses frame and skin."""
     color = np.zeros(3, dtype=np.float32)
     for row in range(part.shape[0]):
         for column in range(part.shape[1]):
@@ -22,11 +22,12 @@ def shade(part, place, normal, face, mood, colors, direction, key, ambient, soft
             nx, ny, nz = normal[row, column, 0], normal[row, column, 1], normal[row, column, 2]
             length = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-9
             nx, ny, nz = nx / length, ny / length, nz / length
+            # Thin sheets are two-sided.
             if nz < 0.0 and kind in (raster.HAIR, raster.HAIR_SHEET, raster.GLASSES):
                 nx, ny, nz = -nx, -ny, -nz
             gloss, shadow = 0.05, 1.0
             if kind == raster.HEAD:
-                gloss = paint.face_color(x, y, z, face, mood, soft, color)
+                gloss = paint.face_color(x, y, z, face, expression, soft, color)
                 shadow = 1.0 - 0.30 * raster.ramp(-0.55, -0.95, y) * raster.ramp(0.55, 0.1, z)
             elif kind in (raster.EAR, raster.NECK, raster.HAND):
                 color[:] = colors[3]
@@ -56,6 +57,7 @@ def shade(part, place, normal, face, mood, colors, direction, key, ambient, soft
             else:
                 color[:] = colors[2]
                 gloss = 0.5
+            # Wrapped diffuse key light, Blinn-Phong highlight, and ambient light from above.
             facing = nx * direction[0] + ny * direction[1] + nz * direction[2]
             wrapped = max(0.0, (facing + 0.28) / 1.28)
             half_x, half_y, half_z = direction[0], direction[1], direction[2] + 1.0

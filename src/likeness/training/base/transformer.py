@@ -278,6 +278,6 @@ def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
     target = folder / "model"
     if distributed.rank() == 0:
         with files.write_atomically(target, replaces_folder=True) as draft:
-            tiny.write(pipe, draft)
+            tiny.save_pipeline(pipe, draft)
         logger.info(f"pipeline written to {target}")
     return target

@@ -21,7 +21,7 @@ from likeness.config import Settings
 from likeness.training.data import shards
 
 if TYPE_CHECKING:
-    from likeness.puppets import Person
+    from likeness.puppets import PuppetPerson
 
 TRAIN_SEED = 10_000_000
 """First number of training people and clips. Tests and benchmarks use smaller numbers, so the sets are disjoint."""
@@ -114,7 +114,7 @@ def _safe_path() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def person_of(settings: PuppetSettings, number: int) -> "Person":
+def person_of(settings: PuppetSettings, number: int) -> "PuppetPerson":
     """Person `number` of a data set."""
     from likeness.puppets import sample_person
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from likeness import media
-from likeness.puppets.anatomy import SHAPE_NUMBERS
+from likeness.puppets.people.anatomy import SHAPE_NUMBERS
 from likeness.training.data.datasets import Order, Shards, jitter_crops, to_pixels
 from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.data.render_puppets import PuppetSettings, person_of

@@ -130,7 +130,7 @@ def load_stem(encoder: torch.nn.Module, folder: Path) -> None:
     """Initialize the stem of an encoder with the first convolutions of a recognizer.
 
     Args:
-        encoder: A `SmallFeatures`.
+        encoder: A `SmallVisionTransformer`.
         folder: Of the recognizer.
 
     Raises:

@@ -113,7 +113,7 @@ class TwoPersonStage(MethodStage):
                 )
             except PromptError:
                 continue
-            token_ids[row], person_mask[row] = tokens.ids[0], tokens.whose[0]
+            token_ids[row], person_mask[row] = tokens.ids[0], tokens.person_index[0]
             rows += [row] if has_references else []
         return rows, token_ids, person_mask
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from likeness.backbones import codec
-from likeness.identity.encoders.recognizer import Recognizer, align, contrast
+from likeness.identity.encoders.recognizer import Recognizer, align, contrastive_loss
 
 
 class IdentityLoss:
@@ -66,7 +66,7 @@ class IdentityLoss:
             predicted = self.recognizer(crops.flip(-1) if view % 2 else crops)
             distances.append(1 - F.cosine_similarity(predicted, target).mean())
             if self.contrast_weight:
-                confusions.append(contrast(predicted, target))
+                confusions.append(contrastive_loss(predicted, target))
         return torch.stack(distances).mean(), torch.stack(confusions).sum() / self.num_views
 
 

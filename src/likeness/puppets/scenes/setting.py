@@ -1,4 +1,4 @@
-"""Where a puppet stands and how it is lit: settings with some structure, light, clothes."""
+"""Backdrops, light, and the colors and kinds of clothes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ GARMENTS = ("sweater", "t-shirt", "shirt", "jacket", "hoodie")
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """A key light and what comes from everywhere.
+    """A key light and ambient light.
 
     Shapes:
         direction: (3,) towards the light; key, ambient: (3,) colors
@@ -40,7 +40,7 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 
 def draw_setting(name: str, size_px: int, rng: np.random.Generator, *, width_px: int | None = None) -> Picture:
-    """Draw a setting, slightly out of focus, (height, width, 3) in [0, 1]; a wider one is stretched."""
+    """Draw a backdrop, slightly blurred, (height, width, 3) in [0, 1]; `width_px` stretches it."""
     columns, rows = np.linspace(0, 1, width_px or size_px), np.linspace(0, 1, size_px)
     y, x = np.meshgrid(rows, columns, indexing="ij")
     picture = _SETTINGS[name](x + rng.uniform(-0.2, 0.2), y, rng).astype(np.float32)
@@ -162,7 +162,8 @@ def _night_city(x: Picture, y: Picture, rng: np.random.Generator) -> Picture:
 
 
 _SETTINGS: dict[str, Callable[[Picture, Picture, np.random.Generator], Picture]] = {
-    "studio": _studio, "park": _park, "beach": _beach, "street": _street, "library": _library, "brick wall": _brick_wall,
-    "living room": _living_room, "kitchen": _kitchen, "mountains": _mountains, "night city": _night_city,
+    "studio": _studio, "park": _park, "beach": _beach, "street": _street, "library": _library,
+    "brick wall": _brick_wall, "living room": _living_room, "kitchen": _kitchen, "mountains": _mountains,
+    "night city": _night_city,
 }  # fmt: skip
 SETTINGS = tuple(_SETTINGS)

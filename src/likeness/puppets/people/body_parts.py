@@ -1,11 +1,12 @@
-"""What a head wears and stands on: ears, hair, glasses, neck, clothes, and a hand to wave with."""
+"""Meshes of everything except the head: ears, hair, glasses, neck, clothes and a waving hand."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import Person
+from likeness.puppets.people.anatomy import PuppetPerson
+from likeness.puppets.people.shape import HeadShape
 from likeness.puppets.rendering.mesh import Mesh, ellipsoid, join, sheet_triangles, tube
 from likeness.puppets.rendering.raster import (
     EAR,
@@ -17,9 +18,8 @@ from likeness.puppets.rendering.raster import (
     NUM_HAIR,
     SLEEVE,
     TORSO,
-    hair_inside_each,
+    hair_depths,
 )
-from likeness.puppets.shape import HeadShape
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +41,12 @@ def _part(kind: int, moves_with: str, mesh: Mesh, rest: NDArray[np.float32] | No
     return Part(kind, moves_with, mesh[0], mesh[0] if rest is None else rest, mesh[1])
 
 
-def dress(person: Person, head: HeadShape) -> list[Part]:
-    """All the parts of a person except the head itself."""
+def build_body_parts(person: PuppetPerson, head: HeadShape) -> list[Part]:
+    """All meshes of a person except the head itself."""
     return [*_ears(person, head), *_body(person), *_hair(person, head), *_glasses(person, head), *_hand()]
 
 
-def hair_line(person: Person) -> NDArray[np.float32]:
+def hair_line(person: PuppetPerson) -> NDArray[np.float32]:
     """Settings of `raster.hair_inside`."""
     style, line = person.hair_style, person["hairline"]
     front, temple, side, nape = 0.66 + 0.10 * line, 0.50 + 0.10 * line, -0.02, -0.45
@@ -72,7 +72,7 @@ def hair_line(person: Person) -> NDArray[np.float32]:
     return line_settings
 
 
-def _hair(person: Person, head: HeadShape) -> list[Part]:
+def _hair(person: PuppetPerson, head: HeadShape) -> list[Part]:
     style = person.hair_style
     if style == "bald":
         return []
@@ -96,7 +96,7 @@ def _hair(person: Person, head: HeadShape) -> list[Part]:
     if style == "bun":
         thickness -= 0.03
     line = hair_line(person)
-    inside = hair_inside_each(rest, line)
+    inside = hair_depths(rest, line)
     thickness = np.where(thickness > 0.03, 0.03 + (thickness - 0.03) * np.clip(inside / 0.22, 0, 1) ** 0.6, thickness)
     cap = _part(
         HAIR,
@@ -108,12 +108,12 @@ def _hair(person: Person, head: HeadShape) -> list[Part]:
 
 
 def _hairy_triangles(head: HeadShape) -> NDArray[np.int32]:
-    """Triangles that no hair line can cover are left out, for speed."""
+    """Triangles that a hair line can cover; the others are dropped for speed."""
     height = head.rest[:, 1] - np.where(head.rest[:, 2] > 0.35, 0.3, -0.75)
     return head.triangles[(height[head.triangles] > -0.1).any(axis=1)]
 
 
-def _loose_hair(person: Person, head: HeadShape) -> list[Part]:
+def _loose_hair(person: PuppetPerson, head: HeadShape) -> list[Part]:
     style, volume, length = person.hair_style, person["hair_volume"], person["hair_length"]
     width, top = float(np.abs(head.vertices[:, 0]).max()), float(head.vertices[:, 1].max())
     if style == "bun":
@@ -146,7 +146,7 @@ def _loose_hair(person: Person, head: HeadShape) -> list[Part]:
     return [_part(HAIR_SHEET, "head", (sheet, sheet_triangles(rows, columns)), rest)]
 
 
-def _ears(person: Person, head: HeadShape) -> list[Part]:
+def _ears(person: PuppetPerson, head: HeadShape) -> list[Part]:
     size, angle = 1 + 0.14 * person["ear_size"], 0.03 * person["ear_angle"]
     level = np.abs(head.rest[:, 1] - 0.05) < 0.12
     width = float(np.abs(head.vertices[level, 0]).max())
@@ -160,19 +160,19 @@ def _ears(person: Person, head: HeadShape) -> list[Part]:
     return parts
 
 
-def _glasses(person: Person, head: HeadShape) -> list[Part]:
+def _glasses(person: PuppetPerson, head: HeadShape) -> list[Part]:
     if person.glasses_style == "none":
         return []
-    places = head.features
+    positions = head.feature_positions
     size = 0.185 + 0.035 * person["glasses_size"]
     tall = size * (0.92 if person.glasses_style == "round" else 0.76)
-    near = np.hypot(np.abs(head.rest[:, 0]) - places["eye_x"], head.rest[:, 1] - places["eye_y"]) < 0.2
+    near = np.hypot(np.abs(head.rest[:, 0]) - positions["eye_x"], head.rest[:, 1] - positions["eye_y"]) < 0.2
     front = float(head.vertices[near & (head.rest[:, 2] > 0), 2].max()) + 0.035
     angles = np.linspace(0, 2 * np.pi, 22, endpoint=False)
     power = 1.0 if person.glasses_style == "round" else 0.48
     ring_x = np.sign(np.cos(angles)) * np.abs(np.cos(angles)) ** power
     ring_y = np.sign(np.sin(angles)) * np.abs(np.sin(angles)) ** power
-    eye_x, eye_y, meshes = places["eye_x"] + 0.01, places["eye_y"] - 0.025, []
+    eye_x, eye_y, meshes = positions["eye_x"] + 0.01, positions["eye_y"] - 0.025, []
     width = float(np.abs(head.vertices[:, 0]).max())
     for side in (-1.0, 1.0):
         ring = np.stack(
@@ -194,7 +194,7 @@ def _glasses(person: Person, head: HeadShape) -> list[Part]:
     return [_part(GLASSES, "head", join(meshes))]
 
 
-def _body(person: Person) -> list[Part]:
+def _body(person: PuppetPerson) -> list[Part]:
     neck = 0.33 * (1 + 0.11 * person["neck_width"])
     shoulders = 1.22 * (1 + 0.09 * person["shoulder_width"])
     torso = join([

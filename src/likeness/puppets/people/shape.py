@@ -1,7 +1,7 @@
-"""From identity numbers to the head's surface, its expressions and where its features lie.
+"""From identity numbers to the head's surface, its expressions and the positions of facial features.
 
-Everything is written in *rest coordinates*: positions on the mean head, x to the picture's right, y up, z towards
-the camera, the head about two units tall. Features are bumps in rest coordinates, so one topology serves everybody.
+Formulas use *rest coordinates*: positions on the mean head, x to the picture's right, y up, z towards the camera, the
+head about two units tall. Facial features are Gaussian bumps in rest coordinates, so all people share one topology.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import Person
+from likeness.puppets.people.anatomy import PuppetPerson
 from likeness.puppets.rendering.mesh import Triangles, Vertices, head_topology
 
 EXPRESSIONS = ("smile", "jaw", "brows")
@@ -25,7 +25,7 @@ class HeadShape:
         rest: (vertices, 3), the same points on the mean head
         triangles: (triangles, 3)
         expressions: (3, vertices, 3), displacement at full strength, in the order of `EXPRESSIONS`
-        landmarks: (5, 4) indices and weights of the nearest vertices to the five landmarks
+        landmark_indices, landmark_weights: (5, 4), the vertices nearest to each of the five landmarks
     """
 
     vertices: Vertices
@@ -34,7 +34,7 @@ class HeadShape:
     expressions: NDArray[np.float32]
     landmark_indices: NDArray[np.int64]
     landmark_weights: NDArray[np.float32]
-    features: dict[str, float]
+    feature_positions: dict[str, float]
 
 
 @cache
@@ -51,8 +51,8 @@ def mean_head() -> tuple[Vertices, Vertices, Triangles]:
     return np.stack([width, height, depth], axis=1).astype(np.float32), directions, triangles
 
 
-def feature_places(person: Person) -> dict[str, float]:
-    """Where this person's features lie, in rest coordinates; paint and shape both read it."""
+def feature_positions(person: PuppetPerson) -> dict[str, float]:
+    """Positions and sizes of facial features in rest coordinates, for the mesh and for painting."""
     return {
         "eye_x": 0.305 + 0.022 * person["eye_spacing"],
         "eye_y": 0.12 + 0.022 * person["eye_height"],
@@ -75,21 +75,21 @@ def feature_places(person: Person) -> dict[str, float]:
     }
 
 
-def build_head(person: Person) -> HeadShape:
-    """Shape a person's head and the displacements of their expressions."""
+def build_head(person: PuppetPerson) -> HeadShape:
+    """Build a person's head and the displacements of its expressions."""
     rest, directions, triangles = mean_head()
-    places = feature_places(person)
-    vertices = rest.astype(np.float64) + _features(person, places, rest, directions)
+    positions = feature_positions(person)
+    vertices = rest.astype(np.float64) + _features(person, positions, rest, directions)
     vertices = _proportions(person, vertices, rest)
-    indices, weights = _landmarks(places, rest, directions)
+    indices, weights = _landmarks(positions, rest, directions)
     return HeadShape(
         vertices.astype(np.float32),
         rest,
         triangles,
-        _expressions(places, rest, directions),
+        _expressions(positions, rest, directions),
         indices,
         weights,
-        places,
+        positions,
     )
 
 
@@ -99,7 +99,7 @@ def _smoothstep(low: float, high: float, value: NDArray[np.floating]) -> NDArray
 
 
 class _Field:
-    """Bumps on the front of the head, symmetric in x."""
+    """A displacement field of bumps on the front of the head, symmetric in x."""
 
     def __init__(self, rest: Vertices, directions: Vertices) -> None:
         self.x, self.y = np.abs(rest[:, 0]).astype(np.float64), rest[:, 1].astype(np.float64)
@@ -116,30 +116,36 @@ class _Field:
         self.total[:, 2] += weight * forward
 
 
-def _features(person: Person, places: dict[str, float], rest: Vertices, directions: Vertices) -> NDArray[np.float64]:
+def _features(
+    person: PuppetPerson, positions: dict[str, float], rest: Vertices, directions: Vertices
+) -> NDArray[np.float64]:
     field, age = _Field(rest, directions), person["age"]
-    _push_nose(person, places, field)
-    eye_x, eye_y = places["eye_x"], places["eye_y"]
+    _push_nose(person, positions, field)
+    # Eye sockets, eyeballs and brow ridge.
+    eye_x, eye_y = positions["eye_x"], positions["eye_y"]
     field.push(field.bump(eye_x - 0.02, eye_y + 0.02, 0.17, 0.11), forward=-0.085 - 0.022 * person["eye_depth"])
     field.push(field.bump(eye_x, eye_y, 0.10, 0.065), forward=0.035)
-    field.push(field.bump(0.25, places["brow_y"], 0.26, 0.075), forward=0.035 + 0.022 * person["brow_ridge"])
-    field.push(field.bump(0.05, places["brow_y"] - 0.02, 0.09, 0.07), forward=0.02 + 0.012 * person["brow_ridge"])
+    field.push(field.bump(0.25, positions["brow_y"], 0.26, 0.075), forward=0.035 + 0.022 * person["brow_ridge"])
+    field.push(field.bump(0.05, positions["brow_y"] - 0.02, 0.09, 0.07), forward=0.02 + 0.012 * person["brow_ridge"])
+    # Cheekbones and cheeks.
     cheek_y = -0.10 + 0.04 * person["cheekbone_height"]
     field.push(field.bump(0.46, cheek_y, 0.17, 0.13), out=0.030 * person["cheekbone_width"] + 0.01, forward=0.045)
     field.push(field.bump(0.40, -0.40, 0.20, 0.22), out=0.030 * person["cheek_fullness"] - 0.02 * age,
                forward=0.030 * person["cheek_fullness"] - 0.05 * age)  # fmt: skip
-    mouth_y, mouth_width = places["mouth_y"], places["mouth_width"]
+    # Mouth and lips.
+    mouth_y, mouth_width = positions["mouth_y"], positions["mouth_width"]
     field.push(field.bump(0.0, mouth_y, 0.24, 0.15), forward=0.05)
     field.push(
-        field.bump(0.0, mouth_y + 0.4 * places["upper_lip"], 0.75 * mouth_width, 0.04),
-        forward=0.25 * places["upper_lip"] + 0.012,
+        field.bump(0.0, mouth_y + 0.4 * positions["upper_lip"], 0.75 * mouth_width, 0.04),
+        forward=0.25 * positions["upper_lip"] + 0.012,
     )
     field.push(
-        field.bump(0.0, mouth_y - 0.6 * places["lower_lip"], 0.62 * mouth_width, 0.04),
-        forward=0.30 * places["lower_lip"] + 0.012,
+        field.bump(0.0, mouth_y - 0.6 * positions["lower_lip"], 0.62 * mouth_width, 0.04),
+        forward=0.30 * positions["lower_lip"] + 0.012,
     )
     field.push(field.bump(0.0, mouth_y - 0.125, 0.17, 0.04), forward=-0.022)
     field.push(field.bump(mouth_width + 0.02, mouth_y, 0.045, 0.06), forward=-0.022)
+    # Chin, jaw and forehead.
     chin = field.bump(0.0, -0.80, 0.17 + 0.04 * person["chin_width"], 0.12)
     field.push(chin, forward=0.06 + 0.035 * person["chin_forward"], up=-0.035 * person["chin_length"])
     field.push(field.bump(0.17, -0.82, 0.13, 0.12), out=0.035 * person["chin_width"])
@@ -152,8 +158,8 @@ def _features(person: Person, places: dict[str, float], rest: Vertices, directio
     return field.total
 
 
-def _push_nose(person: Person, places: dict[str, float], field: _Field) -> None:
-    tip_y, height = places["nose_y"] + 0.045, 0.20 * (1 + 0.16 * person["nose_height"])
+def _push_nose(person: PuppetPerson, positions: dict[str, float], field: _Field) -> None:
+    tip_y, height = positions["nose_y"] + 0.045, 0.20 * (1 + 0.16 * person["nose_height"])
     along = _smoothstep(0.17, tip_y, field.y) * _smoothstep(tip_y - 0.13, tip_y - 0.02, field.y)
     ridge = np.exp(-((field.x / (0.075 + 0.012 * person["nose_width"])) ** 2)) * along * field.front
     field.push(ridge, forward=0.62 * height)
@@ -165,13 +171,13 @@ def _push_nose(person: Person, places: dict[str, float], field: _Field) -> None:
         up=0.02 * person["nose_hook"] * -1,
     )
     field.push(
-        field.bump(places["nose_width"] * 0.92, places["nose_y"] + 0.01, 0.052, 0.048),
+        field.bump(positions["nose_width"] * 0.92, positions["nose_y"] + 0.01, 0.052, 0.048),
         out=0.02,
         forward=0.085,
     )
 
 
-def _proportions(person: Person, vertices: NDArray[np.float64], rest: Vertices) -> NDArray[np.float64]:
+def _proportions(person: PuppetPerson, vertices: NDArray[np.float64], rest: Vertices) -> NDArray[np.float64]:
     x, y, z = vertices.T
     upper, lower = _smoothstep(0.15, 0.75, rest[:, 1]), _smoothstep(0.25, -0.85, rest[:, 1])
     middle = np.exp(-((rest[:, 1] / 0.45) ** 2))
@@ -185,33 +191,33 @@ def _proportions(person: Person, vertices: NDArray[np.float64], rest: Vertices) 
     return np.stack([x, y, z], axis=1)
 
 
-def _expressions(places: dict[str, float], rest: Vertices, directions: Vertices) -> NDArray[np.float32]:
-    mouth_y = places["mouth_y"]
+def _expressions(positions: dict[str, float], rest: Vertices, directions: Vertices) -> NDArray[np.float32]:
+    mouth_y = positions["mouth_y"]
     smile, jaw, brows = (_Field(rest, directions) for _ in EXPRESSIONS)
-    smile.push(smile.bump(places["mouth_width"], mouth_y, 0.11, 0.10), out=0.055, up=0.060, forward=-0.03)
+    smile.push(smile.bump(positions["mouth_width"], mouth_y, 0.11, 0.10), out=0.055, up=0.060, forward=-0.03)
     smile.push(smile.bump(0.38, -0.18, 0.17, 0.13), out=0.02, up=0.035, forward=0.045)
     below = _smoothstep(mouth_y - 0.006, mouth_y - 0.040, rest[:, 1]) * _smoothstep(-0.15, 0.15, directions[:, 2])
-    across = np.clip(1.15 - (np.abs(rest[:, 0]) / (1.9 * places["mouth_width"])) ** 2, 0, 1)
+    across = np.clip(1.15 - (np.abs(rest[:, 0]) / (1.9 * positions["mouth_width"])) ** 2, 0, 1)
     near = np.exp(-((np.clip(mouth_y - rest[:, 1], 0, 1) / 0.9) ** 2))
     jaw.push(below * across * near, up=-0.20, forward=-0.04)
-    brows.push(brows.bump(0.27, places["brow_y"], 0.30, 0.11), up=0.085)
+    brows.push(brows.bump(0.27, positions["brow_y"], 0.30, 0.11), up=0.085)
     return np.stack([smile.total, jaw.total, brows.total]).astype(np.float32)
 
 
 def _landmarks(
-    places: dict[str, float], rest: Vertices, directions: Vertices
+    positions: dict[str, float], rest: Vertices, directions: Vertices
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    # Where dlib's predictor puts them on a painted eye: inside the lash line, a little above the corner.
-    outer = places["eye_x"] + 0.52 * places["eye_width"]
-    inner = places["eye_x"] - 0.90 * places["eye_width"]
-    lift, raised = places["eye_tilt"] * places["eye_width"], places["eye_y"] + 0.016
+    # dlib's predictor puts eye corners of rendered eyes inside the lash line, a little above the corner.
+    outer = positions["eye_x"] + 0.52 * positions["eye_width"]
+    inner = positions["eye_x"] - 0.90 * positions["eye_width"]
+    lift, raised = positions["eye_tilt"] * positions["eye_width"], positions["eye_y"] + 0.016
     wanted = np.array(
         [
             [-outer, raised + lift + 0.014],
             [-inner, raised - lift],
             [inner, raised - lift],
             [outer, raised + lift + 0.014],
-            [0.0, places["nose_y"] - 0.05],
+            [0.0, positions["nose_y"] - 0.05],
         ]
     )
     distance = ((rest[None, :, :2] - wanted[:, None]) ** 2).sum(-1) + 10.0 * (directions[None, :, 2] < 0.1)

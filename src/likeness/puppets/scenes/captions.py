@@ -1,16 +1,16 @@
-"""The sentence that goes with a clip, in varied words, the trigger word after the class word."""
+"""Captions of clips in varied wording, with the trigger word after the class word."""
 
 import re
 
 import numpy as np
 
-from likeness.puppets.anatomy import HAIR_COLORS, Person
-from likeness.puppets.scene import CLOTHING_COLORS, GARMENTS
+from likeness.puppets.people.anatomy import HAIR_COLORS, PuppetPerson
+from likeness.puppets.scenes.setting import CLOTHING_COLORS, GARMENTS
 
 TRIGGER = "img"
 PAIR_TRIGGERS = ("img1", "img2")
 MAX_PAIR_WORDS = 28
-"""Words and marks of a sentence about two people: with both class words repeated they fit the tiny backbone's 32 tokens."""
+"""Most words and marks of a caption of two people: with repeated class words it fits the tiny backbone's 32 tokens."""
 
 _ACTION_WORDS = {
     "turn_left": (
@@ -67,8 +67,8 @@ _POSSESSIVES = {
 }
 
 
-def look_words(person: Person) -> list[str]:
-    """What one could say of a person's looks, each part on its own."""
+def appearance_phrases(person: PuppetPerson) -> list[str]:
+    """Phrases that describe a person's appearance, one per attribute."""
     words = []
     style, color = person.hair_style, person.hair_color_name
     if style == "bald":
@@ -103,8 +103,10 @@ def look_words(person: Person) -> list[str]:
     return words
 
 
-def describe(person: Person, action: str, clothing: str, garment: str, setting: str, rng: np.random.Generator) -> str:
-    """A sentence for a clip.
+def describe(
+    person: PuppetPerson, action: str, clothing: str, garment: str, setting: str, rng: np.random.Generator
+) -> str:
+    """A caption for a clip.
 
     Returns:
         For example "a woman img in a red sweater nods in a park".
@@ -119,7 +121,7 @@ def describe(person: Person, action: str, clothing: str, garment: str, setting: 
     where = choose(_SETTING_WORDS[setting])
     looks = ""
     if rng.random() < 0.4:
-        chosen = [word for word in look_words(person) if rng.random() < 0.75]
+        chosen = [word for word in appearance_phrases(person) if rng.random() < 0.75]
         looks = f" with {' and '.join(chosen)}" if chosen else ""
     who = f"{_article(person.group)} {person.group} {TRIGGER}{looks}"
     shape = rng.random()
@@ -133,20 +135,20 @@ def describe(person: Person, action: str, clothing: str, garment: str, setting: 
 
 
 def describe_pair(
-    people: tuple[Person, Person],
+    people: tuple[PuppetPerson, PuppetPerson],
     actions: tuple[str, str],
     clothes: tuple[str, str],
     setting: str,
     rng: np.random.Generator,
 ) -> str:
-    """A sentence for a clip of two people, who are named from left to right.
+    """A caption for a clip of two people, who are named from left to right.
 
     Args:
         people: Left, right.
-        actions: What each of them does.
+        actions: The action of each.
         clothes: Color and garment of each, as "red sweater".
-        setting: Where they are.
-        rng: Which words, and whether clothes are told.
+        setting: Name of the setting.
+        rng: Chooses the wording, and whether clothes are mentioned.
 
     Returns:
         For example "a man img1 in a red sweater nods and a woman img2 smiles in a kitchen".
@@ -159,10 +161,10 @@ def describe_pair(
         (left, left_act), (right, right_act) = (
             (
                 f"{_article(person.group)} {person.group} {trigger}"
-                + (f" in {_article(worn)} {worn}" if rng.random() < 0.5 else ""),
+                + (f" in {_article(garment)} {garment}" if rng.random() < 0.5 else ""),
                 choose(_ACTION_WORDS[action]).format(his=_POSSESSIVES[person.group]),
             )
-            for person, action, worn, trigger in zip(people, actions, clothes, PAIR_TRIGGERS, strict=True)
+            for person, action, garment, trigger in zip(people, actions, clothes, PAIR_TRIGGERS, strict=True)
         )
         where, shape = choose(_SETTING_WORDS[setting]), rng.random()
         if shape < 0.55:
@@ -178,7 +180,7 @@ def describe_pair(
 
 
 def vocabulary() -> list[str]:
-    """Phrases that between them hold every word of `describe` and `describe_pair` but the trigger words."""
+    """Phrases that together contain every word of `describe` and `describe_pair`, except the trigger words."""
     acts = [act.format(his=his) for acts in _ACTION_WORDS.values() for act in acts for his in ("his", "her", "its")]
     places = [where for options in _SETTING_WORDS.values() for where in options]
     looks = [

@@ -1,4 +1,4 @@
-"""Puts files that are on this machine where the registry looks for them: out of a folder, or out of an archive."""
+"""Copies local files from a folder or an archive to the place where the registry expects them."""
 
 import shutil
 import zipfile
@@ -7,28 +7,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from likeness.errors import WeightsError
-from likeness.weights.files import CHECKSUMS_FILE, component_problems, problem_at_a_glance, problem_of
+from likeness.weights.files import CHECKSUMS_FILE, component_problems, file_problem, size_problem
 from likeness.weights.hashes import remember
 from likeness.weights.models import MODELS
 from likeness.weights.records import WeightEntry, WeightFile, Zip
 
 ProgressCallback = Callable[[str, int, int | None], None]
-"""Called with a file's name, its bytes that are here, and its size where that is known."""
+"""Called with a file's name, the bytes received so far, and its size if known."""
 
 
 def copy(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[WeightFile]:
-    """Take the files from a folder: laid out as in the repository, bare, or still in their archive."""
+    """Copy the files from a folder: laid out as in the repository, flat, or in their archive."""
     if (archive := _archive_in(item, folder)) is not None:
         return unpack(item, archive, report)
     wanted = {file.path.relative_to(item.folder): file for file in item.files}
     if item.components or getattr(item.source, "patterns", ()):
-        # Shards have names of their own, so the whole folder comes.
+        # The names of shards are not known in advance, so the whole folder is copied.
         for path in sorted(folder.rglob("*")):
             relative = path.relative_to(folder)
             if path.is_file() and not any(part.startswith(".") for part in relative.parts):
                 wanted.setdefault(relative, WeightFile(path=item.folder / relative))
     wanted.pop(Path(CHECKSUMS_FILE), None)
-    # What an earlier pull listed and this folder does not have is no part of what comes now.
+    # Files that an earlier pull listed and this folder lacks are not part of this copy.
     found = {path: origin for path in wanted if (origin := _find(folder, path)) is not None}
     wanted = {path: wanted[path] for path in found}
     for path, file in wanted.items():
@@ -37,19 +37,19 @@ def copy(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[Weig
             file.path.parent.mkdir(parents=True, exist_ok=True)
             part = file.path.with_name(f".{file.path.name}.part")
             shutil.copyfile(origin, part)
-            _settle(item, file, part)
+            _verify_and_move(item, file, part)
         report(file.path.name, file.path.stat().st_size, file.size_bytes)
     return list(wanted.values())
 
 
 def refuse_incomplete(item: WeightEntry, folder: Path) -> None:
-    """Stop before anything is copied where a folder does not hold all files, or the disk has no room for them.
+    """Refuse a folder that lacks files, or a disk that is too full, before anything is copied.
 
     Raises:
-        WeightsError: All that is missing or of another size is listed.
+        WeightsError: All files that are missing or have another size are listed.
     """
     if not folder.is_dir():
-        raise WeightsError(f"{folder} is no folder. Name the one that holds the files of `{item.name}`.")
+        raise WeightsError(f"{folder} is no folder. Name the folder with the files of `{item.name}`.")
     if problems := missing_in(item, folder):
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise WeightsError(f"`{item.name}` needs all of its files; nothing was copied:{listed}")
@@ -59,13 +59,13 @@ def refuse_incomplete(item: WeightEntry, folder: Path) -> None:
     free = shutil.disk_usage(place).free
     if needed > free and folder.resolve() != item.folder.resolve():
         raise WeightsError(
-            f"The files of `{item.name}` hold {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at {item.folder}. "
-            "Make room, or name another place with LIKENESS_HOME."
+            f"The files of `{item.name}` hold {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at "
+            f"{item.folder}. Make room, or name another place with LIKENESS_HOME."
         )
 
 
 def missing_in(item: WeightEntry, folder: Path) -> list[str]:
-    """What a folder lacks of an entry's files, by presence and size; shards count as well."""
+    """Problems of an entry's files in a folder, by presence and size, including shards."""
     if _archive_in(item, folder) is not None:
         return []
     problems = []
@@ -73,10 +73,10 @@ def missing_in(item: WeightEntry, folder: Path) -> list[str]:
         relative = file.path.relative_to(item.folder)
         origin = _find(folder, relative)
         if origin is None:
-            # Shards that a listing of an earlier pull names may have other names now; the index says which.
+            # The listing of an earlier pull may name shards that no longer exist; the index decides.
             if relative.as_posix() in {known.path.as_posix() for known in MODELS[item.name].files}:
                 problems.append(f"{folder} holds no {relative.as_posix()}")
-        elif problem := problem_at_a_glance(replace(file, path=origin)):
+        elif problem := size_problem(replace(file, path=origin)):
             problems.append(problem)
     return problems + [line for stem in item.components for line in component_problems(folder, stem)]
 
@@ -92,9 +92,9 @@ def _find(folder: Path, path: Path) -> Path | None:
     return next((place for place in (folder / path, folder / path.name) if place.is_file()), None)
 
 
-def _settle(item: WeightEntry, file: WeightFile, part: Path) -> None:
-    """Let a file that is here into place if it is what it must be."""
-    if problem := problem_of(replace(file, path=part)):
+def _verify_and_move(item: WeightEntry, file: WeightFile, part: Path) -> None:
+    """Move a file to its final path if it passes the checks."""
+    if problem := file_problem(replace(file, path=part)):
         part.unlink(missing_ok=True)
         raise WeightsError(f"The files of `{item.name}` are not what was expected: {problem}. {item.remedy}")
     part.replace(file.path)
@@ -103,7 +103,7 @@ def _settle(item: WeightEntry, file: WeightFile, part: Path) -> None:
 
 
 def unpack(item: WeightEntry, archive: Path, report: ProgressCallback) -> list[WeightFile]:
-    """Take the entry's files out of an archive, by name alone: packs differ in the folders inside."""
+    """Extract the entry's files from an archive by file name: packs differ in their inner folders."""
     if not archive.is_file():
         return list(item.files)
     try:
@@ -111,12 +111,12 @@ def unpack(item: WeightEntry, archive: Path, report: ProgressCallback) -> list[W
             members = {Path(info.filename).name: info for info in opened.infolist() if not info.is_dir()}
             absent = [file.path.name for file in item.files if file.path.name not in members]
             if absent:
-                raise WeightsError(f"{archive} holds no {', '.join(absent)}. Get the archive that {item.name} names.")
+                raise WeightsError(f"{archive} holds no {', '.join(absent)}. Get the archive of {item.name}.")
             for file in item.files:
                 part = file.path.with_name(f".{file.path.name}.part")
                 with opened.open(members[file.path.name]) as packed, part.open("wb") as target:
                     shutil.copyfileobj(packed, target)
-                _settle(item, file, part)
+                _verify_and_move(item, file, part)
                 report(file.path.name, file.path.stat().st_size, file.size_bytes)
     except zipfile.BadZipFile as error:
         raise WeightsError(f"{archive} is no archive: {error}. {item.remedy}") from error

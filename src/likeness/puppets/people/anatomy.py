@@ -1,7 +1,6 @@
-"""Who a puppet is: a vector of identity numbers, drawn for one of seven groups.
+"""A puppet's identity: a vector of numbers, sampled for one of seven groups.
 
-It is for naming and sampling people who do not exist. It is not for how they look from somewhere (`shape`,
-`paint`) or what they do (`performance`).
+Geometry is made of it in `shape` and `body_parts`, colors in `rendering.paint`, motion in `scenes.performance`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from likeness.errors import ConfigError
 
 GROUPS = ("man", "woman", "elderly man", "elderly woman", "boy", "girl", "baby")
 
-# Shape numbers are in units of their own standard deviation; the rest are in [0, 1] unless a comment says otherwise.
+# Shape numbers are in standard deviations; the others are in [0, 1] unless a comment says otherwise.
 SHAPE_NUMBERS = (
     "skull_width", "skull_height", "skull_depth", "forehead_slope",
     "face_width", "face_length", "jaw_width", "jaw_corner", "chin_length", "chin_width", "chin_forward",
@@ -76,8 +75,8 @@ IRIS_COLORS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Person:
-    """Somebody who does not exist.
+class PuppetPerson:
+    """The identity of a synthetic person.
 
     Shapes:
         numbers: (NUM_IDENTITY,) float32, in the order of `IDENTITY_NUMBERS`
@@ -125,17 +124,29 @@ class Person:
         return min(HAIR_COLORS, key=lambda name: float(np.abs(np.array(HAIR_COLORS[name]) - self.hair_color).sum()))
 
 
-# Each group: the mean of some shape numbers, in standard deviations.
+# Mean of some shape numbers in each group, in standard deviations.
 _SHIFTS: dict[str, dict[str, float]] = {
-    "man": {"jaw_width": 0.7, "jaw_corner": 0.8, "brow_thickness": 0.9, "brow_ridge": 0.8, "brow_height": -0.5, "neck_width": 0.9,
-            "nose_width": 0.3, "nose_length": 0.3, "shoulder_width": 0.8, "upper_lip": -0.4, "chin_length": 0.3},
-    "woman": {"jaw_width": -0.6, "jaw_corner": -0.6, "brow_thickness": -0.5, "brow_arch": 0.7, "eye_size": 0.6, "upper_lip": 0.5,
-              "lower_lip": 0.4, "neck_width": -0.8, "shoulder_width": -0.7, "nose_width": -0.4, "cheekbone_width": 0.3},
-    "boy": {"face_length": -1.0, "jaw_width": -0.5, "nose_length": -1.2, "nose_height": -0.9, "eye_size": 1.0, "cheek_fullness": 0.9,
-            "chin_length": -0.8, "neck_width": -1.8, "shoulder_width": -1.6, "brow_thickness": -0.3, "skull_height": 0.6, "eye_height": -0.5},
-    "baby": {"face_length": -1.8, "jaw_width": -0.2, "nose_length": -1.9, "nose_height": -1.6, "eye_size": 1.4, "cheek_fullness": 2.0,
-             "chin_length": -1.5, "neck_width": -2.4, "shoulder_width": -2.4, "brow_thickness": -1.4, "skull_height": 1.3,
-             "skull_width": 0.8, "eye_height": -1.2, "nose_width": -0.4, "mouth_width": -0.9, "brow_height": 0.4},
+    "man": {
+        "jaw_width": 0.7, "jaw_corner": 0.8, "brow_thickness": 0.9, "brow_ridge": 0.8, "brow_height": -0.5,
+        "neck_width": 0.9, "nose_width": 0.3, "nose_length": 0.3, "shoulder_width": 0.8, "upper_lip": -0.4,
+        "chin_length": 0.3,
+    },
+    "woman": {
+        "jaw_width": -0.6, "jaw_corner": -0.6, "brow_thickness": -0.5, "brow_arch": 0.7, "eye_size": 0.6,
+        "upper_lip": 0.5, "lower_lip": 0.4, "neck_width": -0.8, "shoulder_width": -0.7, "nose_width": -0.4,
+        "cheekbone_width": 0.3,
+    },
+    "boy": {
+        "face_length": -1.0, "jaw_width": -0.5, "nose_length": -1.2, "nose_height": -0.9, "eye_size": 1.0,
+        "cheek_fullness": 0.9, "chin_length": -0.8, "neck_width": -1.8, "shoulder_width": -1.6,
+        "brow_thickness": -0.3, "skull_height": 0.6, "eye_height": -0.5,
+    },
+    "baby": {
+        "face_length": -1.8, "jaw_width": -0.2, "nose_length": -1.9, "nose_height": -1.6, "eye_size": 1.4,
+        "cheek_fullness": 2.0, "chin_length": -1.5, "neck_width": -2.4, "shoulder_width": -2.4,
+        "brow_thickness": -1.4, "skull_height": 1.3, "skull_width": 0.8, "eye_height": -1.2,
+        "nose_width": -0.4, "mouth_width": -0.9, "brow_height": 0.4,
+    },
 }  # fmt: skip
 _SHIFTS["girl"] = {
     **_SHIFTS["boy"],
@@ -182,15 +193,12 @@ _GLASSES_CHANCES = {
 }
 
 
-def sample_person(seed: int, group: str | None = None) -> Person:
-    """Draw a person.
+def sample_person(seed: int, group: str | None = None) -> PuppetPerson:
+    """Sample a person with numbers that are plausible for the group.
 
     Args:
         seed: The same seed gives the same person.
-        group: One of `GROUPS`; drawn as well if None.
-
-    Returns:
-        Somebody whose features are plausible for the group.
+        group: One of `GROUPS`; sampled if None.
 
     Raises:
         ConfigError: `group` is not one of `GROUPS`.
@@ -206,7 +214,7 @@ def sample_person(seed: int, group: str | None = None) -> Person:
         values[name] = values[name] * spread + _SHIFTS[group].get(name, 0.0)
     values |= _sample_colors(rng, group)
     values |= _sample_look(rng, group)
-    return Person(group, np.array([values[name] for name in IDENTITY_NUMBERS], dtype=np.float32))
+    return PuppetPerson(group, np.array([values[name] for name in IDENTITY_NUMBERS], dtype=np.float32))
 
 
 def _sample_colors(rng: np.random.Generator, group: str) -> dict[str, float]:

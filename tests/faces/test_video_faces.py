@@ -1,4 +1,4 @@
-"""A short video as references: whose faces they are, which are chosen, and what cannot be used."""
+"""References from a short video: grouping of faces by person, choice of views, refusals."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import pytest
 
 from likeness.errors import FaceError, MediaError, NoFaceError, SmallFaceError
 from likeness.faces import video_faces
-from likeness.faces.video_faces import find_people, read_film
+from likeness.faces.video_faces import find_people, read_video_faces
 from likeness.media import sample_video, write_video
 from likeness.records import Pose
 
@@ -48,10 +48,10 @@ def test_who_shows_in_few_frames_passes_by(shown):
     (faces,) = find_people(FRAMES)
     assert len(faces) == 7
     shown([[(1, 10)]] * 6 + [[(2, 300)]] * 2)
-    assert len(find_people(FRAMES)) == 1  # Fewer than three frames are nobody, however short the video.
+    assert len(find_people(FRAMES)) == 1  # A person needs three frames, however short the video.
 
 
-def test_frames_without_a_usable_face_are_told(shown):
+def test_frames_without_a_usable_face_are_reported(shown):
     shown([[]] * 8)
     with pytest.raises(NoFaceError, match=r"No face found in me\.mp4"):
         find_people(FRAMES, source="me.mp4")
@@ -74,12 +74,12 @@ def test_two_people_are_listed_and_one_can_be_picked(shown, video):
     table = [[(1, 10), (2, 300)]] * 40
     shown(table)
     with pytest.raises(FaceError, match=r"2 people are seen in .*me\.mp4(.|\n)*--pick N"):
-        read_film(video)
+        read_video_faces(video)
     shown(table)
-    assert {face.box[0] for face in read_film(video, pick=2)} == {300}
+    assert {face.box[0] for face in read_video_faces(video, pick=2)} == {300}
     shown(table)
     with pytest.raises(FaceError, match="shows 2 people"):
-        read_film(video, pick=3)
+        read_video_faces(video, pick=3)
 
 
 def test_views_that_differ_most_are_chosen(monkeypatch, face_of, video):
@@ -91,16 +91,16 @@ def test_views_that_differ_most_are_chosen(monkeypatch, face_of, video):
         return [dataclasses.replace(face_of(1), pose=pose, source=source)]
 
     monkeypatch.setattr(video_faces, "find_faces", find)
-    yaws = [face.pose.yaw_deg for face in read_film(video)]
+    yaws = [face.pose.yaw_deg for face in read_video_faces(video)]
     assert abs(yaws[0]) == min(map(abs, yaws))
     assert len(yaws) >= 4
     assert np.diff(sorted(yaws)).min() >= 4.0
 
 
-def test_a_video_that_is_too_short_is_told(tmp_path):
+def test_a_video_that_is_too_short_is_reported(tmp_path):
     write_video(tmp_path / "blink.mp4", np.zeros((5, 16, 16, 3), np.uint8), 10)
     with pytest.raises(MediaError, match=r"lasts 0\.5 s; at least 1 s"):
-        read_film(tmp_path / "blink.mp4")
+        read_video_faces(tmp_path / "blink.mp4")
 
 
 def test_sampling_spreads_over_videos_of_any_length(tmp_path):
@@ -126,7 +126,7 @@ def test_a_real_video_gives_views_of_one_person(filmed, monkeypatch):
 
     monkeypatch.setattr(video_faces, "NUM_FRAMES", 12)
     path = next(path for path in filmed if path.stem == "d12")
-    first, *others = read_film(path)
+    first, *others = read_video_faces(path)
     assert len(others) >= 3
     assert all(compare(first, other).is_same for other in others)
 
@@ -134,4 +134,4 @@ def test_a_real_video_gives_views_of_one_person(filmed, monkeypatch):
 @pytest.mark.real
 @pytest.mark.slow
 def test_every_real_video_gives_several_views(filmed):
-    assert all(len(read_film(path)) >= 2 for path in filmed)
+    assert all(len(read_video_faces(path)) >= 2 for path in filmed)

@@ -1,4 +1,4 @@
-"""One person before the camera: meshes, pose, projection, and how they are drawn over a picture."""
+"""Poses one puppet, projects it and draws it over a picture."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,21 +7,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from likeness.puppets.anatomy import Person
-from likeness.puppets.dress import Part, dress, hair_line
-from likeness.puppets.rendering import maps, paint, raster
+from likeness.puppets.people.anatomy import PuppetPerson
+from likeness.puppets.people.body_parts import Part, build_body_parts, hair_line
+from likeness.puppets.people.face_settings import face_settings
+from likeness.puppets.people.shape import EXPRESSIONS, HeadShape, build_head
+from likeness.puppets.rendering import maps, raster
 from likeness.puppets.rendering.shade import shade
-from likeness.puppets.scene import CLOTHING_COLORS, Light
-from likeness.puppets.shape import EXPRESSIONS, HeadShape, build_head
+from likeness.puppets.scenes.setting import CLOTHING_COLORS, Light
 
 _PIVOT = np.array([0.0, -0.75, -0.25], dtype=np.float32)
 _SUPER_SAMPLES = 2
-_HEAD_SIZE = 0.37  # Picture heights to one head unit.
+_HEAD_SIZE = 0.37  # Picture heights per head unit.
 
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """A person as meshes, ready for any frame."""
+    """The meshes of a person in rest pose.
+
+    Shapes:
+        face: (NUM_FACE,), from `face_settings`; hair: (NUM_HAIR,), from `hair_line`
+        rest: (vertices, 3), rest coordinates of the head, then of all parts
+        triangles: (triangles, 3); kinds: (triangles,), body part numbers of `raster`
+    """
 
     head: HeadShape
     parts: list[Part]
@@ -33,9 +40,9 @@ class Body:
 
 
 @lru_cache(maxsize=64)
-def build_body(person: Person) -> Body:
+def build_body(person: PuppetPerson) -> Body:
     head = build_head(person)
-    parts = dress(person, head)
+    parts = build_body_parts(person, head)
     rests, triangles, kinds, offset = (
         [head.rest],
         [head.triangles],
@@ -48,7 +55,7 @@ def build_body(person: Person) -> Body:
         kinds.append(np.full(len(part.triangles), part.kind))
         offset += len(part.rest)
     return Body(
-        head, parts, paint.face_settings(person, head.features), hair_line(person),
+        head, parts, face_settings(person, head.feature_positions), hair_line(person),
         np.concatenate(rests), np.concatenate(triangles).astype(np.int32), np.concatenate(kinds).astype(np.int8),
     )  # fmt: skip
 
@@ -93,17 +100,17 @@ def _project(
     return (center + (points[:, :2] - offset) * np.array([1, -1], dtype=np.float32) * scale).astype(np.float32)
 
 
-def _mood(tracks: dict[str, float]) -> NDArray[np.float32]:
+def _expression_values(tracks: dict[str, float]) -> NDArray[np.float32]:
     names = ("smile", "jaw", "brows", "closed_left", "closed_right", "gaze_x", "gaze_y", "teeth")
     return np.array([tracks[name] for name in names], dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """The truth about one person in one drawn frame.
+    """Ground truth of one person in one frame.
 
     Shapes:
-        part: (height, width) of the enlarged picture: which part of the person covers each pixel
+        part: (height, width) of the enlarged picture: the body part at each pixel
         landmarks: (5, 2) in pixels of the frame
         maps: (`maps.CHANNELS`, height / 4, width / 4) of the frame
     """
@@ -115,7 +122,7 @@ class Drawn:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Actor:
-    """A person as they stay over a clip: body, colors, and where they stand in which light.
+    """What stays constant for a person over a clip: body, colors, position and light.
 
     Shapes:
         colors: (4, 3): hair, clothing, frame of the glasses, skin
@@ -126,9 +133,9 @@ class Actor:
     colors: NDArray[np.float32]
     zoom: float
     shift: tuple[float, float]
-    """Picture heights to the right of the middle of a square picture, and downwards."""
+    """Offset from the middle of a square picture, to the right and downwards, in picture heights."""
     side: float
-    """Which hand waves."""
+    """Side of the waving hand, -1 or 1."""
 
     def draw(self, tracks: dict[str, float], picture: NDArray[np.float32]) -> Drawn:
         """Draw over a picture from `enlarge`."""
@@ -157,7 +164,7 @@ class Actor:
             place,
             normal,
             self.body.face,
-            _mood(tracks),
+            _expression_values(tracks),
             self.colors,
             self.light.direction,
             self.light.key,
@@ -172,20 +179,20 @@ class Actor:
         )
 
 
-def color(person: Person, clothing: str, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The colors of an `Actor`, those of the cloth with some chance."""
+def actor_colors(person: PuppetPerson, clothing: str, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The colors of an `Actor`; the brightness of the clothes varies at random."""
     cloth = np.array(CLOTHING_COLORS[clothing]) * rng.uniform(0.9, 1.08)
     frame_tone = np.array([0.06, 0.06, 0.07]) if person["glasses_tone"] < 0.6 else np.array([0.42, 0.24, 0.12])
     return np.stack([person.hair_color, cloth, frame_tone, person.skin]).astype(np.float32)
 
 
-def sample_zoom(person: Person, rng: np.random.Generator) -> float:
-    """How large somebody is shown: hair that stands far out needs room."""
+def sample_zoom(person: PuppetPerson, rng: np.random.Generator) -> float:
+    """Sample the zoom; wide hair is shown smaller so that it fits."""
     return rng.uniform(0.95, 1.06) * (0.90 if person.hair_style == "afro" else 1.0)
 
 
 def enlarge(backdrop: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The picture, (height, width, 3), that people are drawn over: several pixels to one of the frame."""
+    """Enlarge a backdrop (height, width, 3) for supersampling: several pixels per frame pixel."""
     return np.repeat(np.repeat(backdrop, _SUPER_SAMPLES, axis=0), _SUPER_SAMPLES, axis=1)
 
 

@@ -1,6 +1,6 @@
-"""What a puppet does: head pose, expression, gaze and hand over time, one function an action.
+"""Animation tracks of a puppet: head pose, expression, gaze and hand over time, one function per action.
 
-Heads turn at most about seven degrees a frame: four frames share one latent frame, and faster ones come back blurred.
+Heads turn at most about seven degrees a frame: four frames share one latent frame, and the VAE blurs faster motion.
 Left and right are those of the picture. Angles: yaw > 0 turns the nose to the picture's right, pitch > 0 looks up,
 roll > 0 tilts the head clockwise.
 """
@@ -19,7 +19,7 @@ TRACKS = ("yaw_deg", "pitch_deg", "roll_deg", "zoom", "smile", "jaw", "brows", "
 
 @dataclass(frozen=True, eq=False)
 class Performance:
-    """One action.
+    """The tracks of one action.
 
     Shapes:
         tracks: each (frames,), by the names in `TRACKS`; `hand` is 0 (out of the picture) to 1 (raised)
@@ -171,7 +171,7 @@ ACTIONS = tuple(_ACTS)
 
 
 def perform(action: str, num_frames: int, rng: np.random.Generator) -> Performance:
-    """Draw how somebody does `action` over `num_frames` frames, with a little life besides."""
+    """Sample the tracks of `action` over `num_frames` frames, with small random head motion, gaze and a blink."""
     time = np.linspace(0, 1, num_frames) if num_frames > 1 else np.array([rng.uniform(0.3, 1.0)])
     tracks = {name: np.zeros(num_frames) for name in TRACKS}
     tracks["zoom"] += 1.0

@@ -1,0 +1,1 @@
+"""Who a puppet is and what its body looks like: identity numbers, head, hair, clothes, face colors."""
