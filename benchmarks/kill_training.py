@@ -1,7 +1,7 @@
 """Ends trainings at random moments and counts which of them resume to the weights of an undisturbed one.
 
-A VAE of a few thousand weights is trained in two stages on puppets of 32 px. Trials are forked from one process that has
-imported everything; those of `--starts` are commands with two processes. The counts go to OUTPUT/counts.json:
+A VAE of a few thousand weights is trained in two stages on 32 px puppets. Trials are forked from one process with all
+imports done; trials of `--starts` are commands with two processes. The counts go to OUTPUT/counts.json:
 
 - kills: SIGKILL; afterwards every checkpoint must load, and the model of the last trial must be the undisturbed one.
 - interrupts: Ctrl-C, the same; a trial must end with 130 within 20 s.
