@@ -3,22 +3,31 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+COMPILED := $(VENV)/.compiled
 PYTEST_ARGS ?= -n 2 --dist worksteal
-# Two workers on two cores: threads inside each would only fight.
+# Two workers use two cores; more threads in each would compete.
 export OMP_NUM_THREADS ?= 1
-# claims.py, acting.py and face_quality.py serve the others; gpu.py wants a card (gpu.sh), ablations.py an hour of training, guidance.py a
-# base that has not learned guidance.
+# claims.py, acting.py and face_quality.py are imported by the others; gpu.py needs a GPU (gpu.sh), ablations.py an hour of training, and
+# guidance.py a base that was trained without guidance.
 BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py acting.py face_quality.py gpu.py ablations.py guidance.py),$(sort $(wildcard benchmarks/*.py)))
 
 .PHONY: setup demo test check bench recompile
 
-setup: $(STAMP)
+setup: $(STAMP) $(COMPILED)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "likeness needs Python 3.11 or later; point PYTHON at one: make PYTHON=python3.12 setup"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev]' -c constraints.txt
+	@touch $@
+
+# Numba caches a function by its own file and not by the files that it calls into, so a change compiles everything anew.
+# One small frame runs every compiled function; without this step each test worker would compile them.
+$(COMPILED): $(STAMP) $(shell find src/likeness/puppets -name '*.py')
+	find src/likeness/puppets -name '*.nb[ic]' -delete
+	$(BIN)/python -c 'from likeness.puppets import sample_clip, sample_person; \
+		sample_clip(0, person=sample_person(0), num_frames=1, size_px=16)'
 	@touch $@
 
 demo: setup
@@ -36,6 +45,6 @@ check: setup
 bench: setup
 	@for script in $(BENCHMARKS); do OMP_NUM_THREADS=2 $(BIN)/python $$script --quick || exit 1; done
 
-# Numba keeps compiled code by the file of a function, not by the files that it calls into (CONTRIBUTING.md).
 recompile:
-	find src -name '*.nb[ic]' -delete
+	rm -f $(COMPILED)
+	$(MAKE) $(COMPILED)

@@ -1,9 +1,9 @@
-"""What each part of a method adds: the papers' ablations at tiny size.
+"""The papers' ablations at tiny size: what each part of a method contributes.
 
-Magic Mirror's are Figures 7 and 8: without CAN, without the face branch, without image pre-training. FantasyID's are Table 3: without
-the abstractor, the multi-view collection, vertices, layer-aware injection; the direction of every change stands beside the
-paper's. Every variant trains from nothing for the same minutes over the same base. Training resumes, so that a stopped benchmark
-goes on; `--minutes` is for each stage.
+Magic Mirror: Figures 7 and 8, without CAN, without the face branch, without image pre-training. FantasyID: Table 3,
+without the abstractor, the multi-view collection, vertices, layer-aware injection; the paper's direction of change
+is printed beside each figure. Every variant is trained from scratch for the same number of minutes on the same
+base. Training resumes after an interruption; `--minutes` is for each stage.
 """
 
 import argparse
@@ -51,9 +51,10 @@ TABLE_3 = {
     "without_vertices": {"rs": 0.42, "ifs": 0.90, "fm": 0.36, "fd": 172.51},
     "without_layer_model": {"rs": 0.33, "ifs": 0.93, "fm": 0.22, "fd": 235.46},
 }
-"""FantasyID's paper. Its FID of faces needs Inception's weights, which do not ship: `likeness eval` measures it where they are.
-Here `fd` is the Frechet distance of dlib's embeddings, to drawn clips of the same people; lower is better, and biased upwards where
-few faces are found. Of the paper's FID only the direction of a change compares with it."""
+"""FantasyID's paper. Its FID of faces needs Inception's weights, which do not ship; `likeness eval` measures it if
+they are installed. Here `fd` is the Frechet distance of dlib's embeddings to rendered clips of the same people;
+lower is better, and biased upwards if few faces are found. Only the direction of a change can be compared with the
+paper's FID."""
 PER_VIDEO = ("rs", "ifs", "fm")
 STAGES = ("images", "clips")
 FPS = 8.0
@@ -87,7 +88,7 @@ def measure(
     arguments: argparse.Namespace,
     pool: ProcessPoolExecutor,
 ) -> tuple[Identification, dict[str, float]]:
-    """Identity figures of one adapter on puppets that no step saw, and those of Table 3: RS, IFS, FM, and a Frechet distance.
+    """Identity figures of one adapter on held-out puppets, and those of Table 3: RS, IFS, FM, and a Frechet distance.
 
     Shapes:
         drawn: (faces, embedding_width), embeddings of faces in drawn clips of the sitters
@@ -115,7 +116,7 @@ def embed_drawn(seed: int) -> np.ndarray:
 
 
 def read_faces(frames: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-    """Embeddings of a video's frames, its similarity to the reference and between frames, and the motion of the face."""
+    """Embeddings of a video's frames, its similarity to the reference and between frames, and its face motion."""
     found = [find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX) for frame in frames]
     rows = [row for row, faces in enumerate(found) if faces]
     embeddings = np.full((len(frames), len(reference)), np.nan, dtype=np.float32)

@@ -56,6 +56,6 @@ def judge(task: tuple[np.ndarray, str]) -> tuple[float, bool, str]:
 
 
 def rates(pool: ProcessPoolExecutor, videos: np.ndarray, truths: Sequence[PuppetClip]) -> tuple[float, float]:
-    """Shares of frames with a face, and of clips whose action is seen."""
+    """Shares of frames with a face, and of clips whose action is recognized."""
     judged = list(pool.map(judge, zip(videos, [truth.action for truth in truths], strict=True)))
     return float(np.mean([rate for rate, _, _ in judged])), float(np.mean([seen for _, seen, _ in judged]))

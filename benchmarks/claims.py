@@ -22,7 +22,7 @@ class Claim:
     value: float
     goal: float
     better: str
-    """`>=`, `<=`, `<` or `>`: how the value has to stand to the goal."""
+    """`>=`, `<=`, `<` or `>` between value and goal."""
 
     @property
     def is_met(self) -> bool:

@@ -1,11 +1,11 @@
-"""Does the adapter compose with what diffusers offers? Each feature alone and in pairs, against the plain adapted run.
+"""Does the adapter compose with diffusers' features? Each one alone and in pairs, against the plain adapted run.
 
-A feature is switched on before or after `attach`, as `docs/composition.md` says, and the same video is sampled with and
-without it: the value is the largest difference between the two. Features that change the base itself (LoRA, 8 bits)
-are compared with a base whose weights were changed in the same way by hand. Caches that really skip cannot agree: their
-value is the root mean square of the difference, as a share of the video's own, and beside it how many times as far that
-is as the same cache takes the stock pipeline, and both where only four steps are taken at all. The tests run the same features on a pipeline of a few thousand random
-weights.
+A feature is switched on before or after `attach`, as `docs/composition.md` says, and the same video is sampled with
+and without it: the value is the largest difference between the two. Features that change the base itself (LoRA, 8
+bits) are compared with a base whose weights were changed in the same way by hand. Caches that skip steps cannot
+agree exactly: their value is the RMS of the difference relative to the video's own, beside the ratio to the same
+cache's difference on the stock pipeline, and both with only four steps in all. The tests run the same features on a
+pipeline of a few thousand random weights.
 """
 
 import logging

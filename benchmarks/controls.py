@@ -1,4 +1,4 @@
-"""What strength, branch and steps of the reference do to faces and to likeness: why users get the settings that they get."""
+"""The effect of strength, branch and steps of the reference on faces and similarity, for choosing defaults."""
 
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor

@@ -1,9 +1,9 @@
 """Is one pass faster than one script for each metric, with the same scores?
 
-The other side is what such scripts look like: a function for each metric that opens the video with PyAV, goes frame by
-frame, finds the face with this package's own detector, and keeps nothing for the next. It computes only what its metric needs (no
-embedding where landmarks are enough), in one process that is already warm. Both sides run in this one process and are
-timed on the same files; the one pass runs without a cache, first in this process alone, which is what the claim is about, then
+The scripts have a function for each metric that opens the video with PyAV, goes frame by frame, finds the face with
+this package's own detector, and keeps nothing for the next metric. Each computes only what its metric needs (no
+embedding if landmarks are enough), in one process that is already warm. Both sides run in this process and are
+timed on the same files. The one pass runs without a cache: first in this process alone, which is the claim, then
 with two workers.
 """
 

@@ -1,6 +1,6 @@
-"""How whole the faces of some frames are, by figures that no single detector can be pleased with.
+"""How complete the faces of some frames are, by several figures, so that no single detector decides.
 
-All of them are read against true clips that went through the same VAE: what this backbone can show at best.
+All of them are relative to true clips that went through the same VAE, the best that this backbone can show.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class FrameQuality:
     score: float
     """dlib's detection score; 0 without a face, which its threshold is."""
     disagreement: float
-    """How far landmarks lie from those of the mirrored frame, in distances between the eyes; NaN unless near frontal."""
+    """Distance of landmarks from those of the mirrored frame, in eye distances; NaN unless near frontal."""
     symmetry: float
     """Correlation of the face with its mirror image; NaN unless near frontal."""
     embedding: NDArray[np.float32]

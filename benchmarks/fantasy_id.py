@@ -28,7 +28,7 @@ Reading = dict[str, float]
 
 
 def read_video(frames: np.ndarray) -> tuple[Reading, Reading]:
-    """Proportions in a video, by the network from all its faces, and as the median of what landmarks and skin tell."""
+    """Proportions in a video: by the network from all its faces, and as the median over landmarks and skin."""
     faces, told = [], []
     for frame in frames[::2]:
         found = find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX)

@@ -1,7 +1,7 @@
 """Time and memory of one step at true CogVideoX-5B size, with random weights, on one GPU.
 
-Run it by `benchmarks/gpu.sh`, which needs the repository, torch with CUDA and a few wheels. Without a GPU every figure is
-`not measured`. Quality is no matter of this script: random weights draw nothing.
+Run it by `benchmarks/gpu.sh`, which needs the repository, torch with CUDA and a few wheels. Without a GPU every
+figure is `not measured`. Quality is not measured: the weights are random.
 """
 
 import argparse

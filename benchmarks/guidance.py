@@ -1,6 +1,7 @@
-"""What perturbed-attention guidance does to a base while sampling: which blocks, which weight, beside which guidance.
+"""The effect of perturbed-attention guidance on a base while sampling, by block and weight, beside other guidance.
 
-This chose what `recipes/tiny/base_guided.toml` lets the base learn: run it on the base before that, `--checkpoint runs/base/model`.
+`recipes/tiny/base_guided.toml` takes its settings from here. Run it on the base before that, `--checkpoint
+runs/base/model`.
 """
 
 import copy

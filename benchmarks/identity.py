@@ -50,7 +50,7 @@ class Sitter:
 
 
 def write_prompt(group: str, number: int) -> str:
-    """A sentence that says nothing of the person's looks beyond the class word."""
+    """A prompt that describes no appearance beyond the class word."""
     color = list(CLOTHING_COLORS)[number % len(CLOTHING_COLORS)]
     scene = SCENES[number % len(SCENES)].format(his=POSSESSIVES.get(group, "her"))
     return f"{article(group)} {group} img in {article(color)} {color} sweater {scene}"
@@ -204,7 +204,7 @@ def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessP
 
 
 def write_sheet(path: Path, sitters: list[Sitter], videos: list[np.ndarray]) -> None:
-    """Reference, then frames, at most twelve people. It shows real people: look at it, do not publish it."""
+    """Reference, then frames, at most twelve people. It shows real people; do not publish it."""
     rows = [[sitter.face.crop, *video[[0, 4, 8, 12, 16]]] for sitter, video in zip(sitters, videos, strict=True)]
     write_image(path, contact_sheet(rows[:12], [f"{sitter.group} {sitter.name}" for sitter in sitters[:12]]))
 

@@ -1,19 +1,16 @@
-"""Ends trainings at random moments and counts which of them go on to the very weights of an undisturbed one.
+"""Ends trainings at random moments and counts which of them resume to the weights of an undisturbed one.
 
-python benchmarks/kill_training.py OUTPUT [--kills 40] [--interrupts 40] [--starts 8] [--pairs 10] [--disks 10] [--seed 0]
+A VAE of a few thousand weights is trained in two stages on 32 px puppets. Trials are forked from one process with all
+imports done; trials of `--starts` are commands with two processes. The counts go to OUTPUT/counts.json:
 
-A VAE of a few thousand weights is trained in two stages on puppets of 32 px. Trials are forked from one process, so that
-each begins in a moment; those of `--starts` are commands with two processes. What is counted goes to OUTPUT/counts.json:
-
-- kills: SIGKILL; afterwards every checkpoint that is there must load, and the last trial's model must be the undisturbed one's.
+- kills: SIGKILL; afterwards every checkpoint must load, and the model of the last trial must be the undisturbed one.
 - interrupts: Ctrl-C, the same; a trial must end with 130 within 20 s.
 - starts: Ctrl-C while two processes start; all of them must have ended within 20 s.
 - pairs: two trials at once in one folder; one must train to the end, one must be refused.
-- disks: a disk of random size, too small for a run (needs the right to mount a tmpfs); the message must say so, every
-  checkpoint must load, and with more room the run must end with the undisturbed one's model.
+- disks: a tmpfs of random size, too small for a run (needs the right to mount); the message must name the cause, every
+  checkpoint must load, and with more room the run must end with the model of the undisturbed one.
 """
 
-import argparse
 import hashlib
 import json
 import os
@@ -29,13 +26,17 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import matplotlib.pyplot as plt  # noqa: F401  Loaded once, before trials are forked.
+import matplotlib.pyplot as plt  # noqa: F401  Imported once, before trials are forked.
+from claims import Benchmark
 
 from likeness.errors import LikenessError
 from likeness.training import run
 from likeness.training.base import vae  # noqa: F401
 from likeness.training.engine import checkpoints
 
+NUMBERS = {"kills": 40, "interrupts": 40, "starts": 8, "pairs": 10, "disks": 10}
+"""How many trials of each kind."""
+QUICK_NUMBERS = {"kills": 2, "interrupts": 2, "starts": 1, "pairs": 1, "disks": 0}
 RECIPE = """
 kind = "vae"
 [model]
@@ -43,8 +44,8 @@ widths = [8, 8, 8, 8]
 norm_num_groups = 2
 latent_channels = 4
 size_px = 32
-[pictures]
-kind = "pictures"
+[images]
+kind = "images"
 count = 24
 people = 24
 size_px = 32
@@ -57,7 +58,7 @@ size_px = 32
 num_frames = 9
 seed = 1
 shard = 4
-[unseen]
+[validation]
 kind = "clips"
 count = 4
 people = 4
@@ -66,8 +67,8 @@ num_frames = 9
 seed = 90
 shard = 4
 [[stages]]
-name = "pictures"
-data = "pictures"
+name = "images"
+data = "images"
 steps = 14
 batch = 4
 checkpoint_steps = 3
@@ -81,7 +82,7 @@ checkpoint_steps = 2
 
 
 def fork(recipe: Path, output: Path) -> int:
-    """Train in a child; return its number. Its messages lie in `output` with the ending .txt."""
+    """Train in a child; return its process id. Its messages go to `output` with the ending .txt."""
     child = os.fork()
     if child:
         return child
@@ -97,7 +98,7 @@ def fork(recipe: Path, output: Path) -> int:
     except LikenessError as error:
         code = error.exit_code
         os.write(log, f"likeness: {error}\n".encode())
-    except BaseException as error:  # What escapes is what is looked for.
+    except BaseException as error:  # No other error may leave `train`.
         os.write(log, f"ESCAPED {error!r}\n".encode())
         code = 99
     finally:
@@ -105,7 +106,7 @@ def fork(recipe: Path, output: Path) -> int:
 
 
 def wait(child: int, limit_s: float) -> int | None:
-    """The exit code, negative for a signal; None where it is still there after `limit_s`, and ended then."""
+    """The exit code, negative for a signal; None if the child still ran after `limit_s` and was killed."""
     until_s = time.monotonic() + limit_s
     while time.monotonic() < until_s:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -172,7 +173,7 @@ def end_by(kind: signal.Signals, longest_s: float) -> Callable[[int], tuple[int 
 
 
 def wait_gently(child: int, seconds: float) -> int | None:
-    """As `wait`, and leaves it alone."""
+    """As `wait`, without killing the child."""
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
         done, status = os.waitpid(child, os.WNOHANG)
@@ -297,41 +298,52 @@ def fork_logged(recipe: Path, output: Path, log: Path) -> int:
         os._exit(code)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path)
-    for name, number in (("kills", 40), ("interrupts", 40), ("starts", 8), ("pairs", 10), ("disks", 10)):
-        parser.add_argument(f"--{name}", type=int, default=number)
-    parser.add_argument("--longest-start-s", type=float, default=25.0)
-    parser.add_argument("--seed", type=int, default=0)
-    told = parser.parse_args()
-    random.seed(told.seed)
-    parent = told.output.absolute()
+def main() -> int:
+    benchmark = Benchmark("kill_training", seed=0)
+    benchmark.parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/kill_training"))
+    for name, number in NUMBERS.items():
+        benchmark.parser.add_argument(f"--{name}", type=int, help=f"trials; by default {number}")
+    benchmark.parser.add_argument("--longest-start-s", type=float, default=25.0)
+    arguments = benchmark.arguments()
+    random.seed(arguments.seed)
+    defaults = QUICK_NUMBERS if arguments.quick else NUMBERS
+    numbers = {
+        name: defaults[name] if getattr(arguments, name) is None else getattr(arguments, name) for name in NUMBERS
+    }
+    parent = arguments.output.absolute()
     parent.mkdir(parents=True, exist_ok=True)
     recipe = parent / "small.toml"
     recipe.write_text(RECIPE)
     shutil.rmtree(parent / "undisturbed", ignore_errors=True)
-    wait(fork(recipe, parent / "undisturbed"), 1200)  # This one renders.
+    wait(fork(recipe, parent / "undisturbed"), 1200)  # Renders the data.
     shutil.rmtree(parent / "undisturbed")
     began_s = time.monotonic()
     assert wait(fork(recipe, parent / "undisturbed"), 1200) == 0, "an undisturbed run has failed"
     longest_s = time.monotonic() - began_s
     meant = model_of(parent / "undisturbed")
-    print(f"an undisturbed run takes {longest_s:.1f} s", flush=True)
+    benchmark.note("undisturbed_s", longest_s)
     trials = {
-        "kills": lambda: disturb(told.kills, recipe, parent, meant, end_by(signal.SIGKILL, longest_s)),
-        "interrupts": lambda: disturb(told.interrupts, recipe, parent, meant, end_by(signal.SIGINT, longest_s)),
-        "pairs": lambda: meet(told.pairs, recipe, parent, meant),
-        "disks": lambda: fill(told.disks, recipe, parent, meant),
-        "starts": lambda: start(told.starts, recipe, parent, told.longest_start_s),
+        "kills": lambda number: disturb(number, recipe, parent, meant, end_by(signal.SIGKILL, longest_s)),
+        "interrupts": lambda number: disturb(number, recipe, parent, meant, end_by(signal.SIGINT, longest_s)),
+        "pairs": lambda number: meet(number, recipe, parent, meant),
+        "disks": lambda number: fill(number, recipe, parent, meant),
+        "starts": lambda number: start(number, recipe, parent, arguments.longest_start_s),
     }
     counts: dict[str, dict[str, int]] = {}
     for name, trial in trials.items():
-        if getattr(told, name):
-            counts[name] = {key: value for key, value in sorted(trial().items()) if value}
-            print(name, counts[name], flush=True)
+        if numbers[name]:
+            counts[name] = {key: value for key, value in sorted(trial(numbers[name]).items()) if value}
+            benchmark.note(name, counts[name])
             (parent / "counts.json").write_text(json.dumps(counts, indent=1) + "\n")
+    for name, count in counts.items():
+        benchmark.claim(f"kill_training.{name}.wrong", sum(n for key, n in count.items() if is_wrong(key)), "<=", 0)
+    return benchmark.finish()
+
+
+def is_wrong(outcome: str) -> bool:
+    """Names of outcomes that must not happen begin with a capital word."""
+    return outcome.split()[0].isupper() or outcome == "broken checkpoints"
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

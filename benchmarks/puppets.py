@@ -1,4 +1,4 @@
-"""Are puppets faces to somebody who only knows photographs, are they told apart, and are they quick to draw?"""
+"""Are puppets faces to networks trained on photographs, are they distinguishable, and are they quick to render?"""
 
 import time
 from concurrent.futures import ProcessPoolExecutor

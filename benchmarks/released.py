@@ -1,7 +1,7 @@
-"""What the released FantasyID adds to its image-to-video base: products, counted at true size.
+"""The cost that the released FantasyID adds to its image-to-video base: products, counted at true size.
 
-Nothing is computed: everything runs on torch's meta device (`overhead.py` says how operators are counted). The identity is
-in both rows of guidance, as released; what depends on the person alone is counted apart, for it happens once.
+Everything runs on torch's meta device (`overhead.py` defines how operators are counted). As released, the identity
+is in both CFG rows. Operations that depend on the person alone are counted apart because they run once.
 
     python benchmarks/released.py --json released.json
 """

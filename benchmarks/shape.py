@@ -1,8 +1,8 @@
-"""How near is a head read from pictures to the true one, on puppets that no training saw?
+"""The error of a head predicted from images against the true one, on held-out puppets.
 
-Errors are mean distances of vertices, in units of each face's own width, beside those of the mean head. Pictures are 128 px
-wide; crops are cut by the true landmarks, and for part of the people by those that dlib finds in a picture of 256 px, as
-`generate` does it.
+Errors are mean distances of vertices, in units of each face's own width, beside those of the mean head. Images are
+128 px wide; crops are cut by the true landmarks, and for part of the people by those that dlib finds in an image of
+256 px, as `generate` does it.
 """
 
 from pathlib import Path

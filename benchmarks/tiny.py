@@ -1,4 +1,4 @@
-"""Does the tiny backbone, from text alone, show faces that do what the prompt says, and does its VAE keep the person?"""
+"""Does the tiny backbone, from text alone, show faces that follow the prompt, and does its VAE keep the person?"""
 
 import subprocess
 import sys
@@ -48,7 +48,7 @@ def flicker(frames: np.ndarray) -> float:
 
 
 PAGE = 24
-"""Prompts and seeds on the page that nobody picks from."""
+"""Prompts and seeds on the page, without selection."""
 QUALITY_FRAMES = (0, 4, 8, 12, 16)
 
 
@@ -59,7 +59,7 @@ def measure_faces(
     videos: np.ndarray,
     truths: list[PuppetClip],
 ) -> None:
-    """How whole the faces are, beside true clips through the VAE; the floor is other clips of the same people and prompts."""
+    """Face quality beside true clips through the VAE; the floor is other clips of the same people and prompts."""
     seed, moments = benchmark.arguments().seed, [m for m in QUALITY_FRAMES if m < videos.shape[1]]
     others = [
         sample_clip(seed + 700_000 + number, person=truth.person, action=truth.action)
@@ -92,7 +92,7 @@ def measure_faces(
 
 
 def measure_images(benchmark: Benchmark, pipe: CogVideoXPipeline, pool: ProcessPoolExecutor) -> None:
-    """The faces of single images: a look at a checkpoint in a fiftieth of the time."""
+    """The faces of single images: an estimate in a fiftieth of the time."""
     arguments = benchmark.arguments()
     truths = [sample_clip(arguments.seed + number, num_frames=1) for number in range(arguments.images)]
     prompts = [truth.caption for truth in truths]

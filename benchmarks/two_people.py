@@ -1,7 +1,6 @@
-"""Do two people in one video stay themselves? Pairs of puppets that no training saw, each bound to a class word.
+"""Do two people in one video keep their identities? Pairs of held-out puppets, each bound to a class word.
 
-Beside it, as what could be reached: the same people, each alone in a video of their own, glued side by side and measured the
-same way.
+The upper bound is the same people, each alone in a video of their own, joined side by side and measured the same way.
 """
 
 from collections.abc import Sequence
@@ -47,7 +46,7 @@ class Found:
 
 
 def write_prompt(groups: Sequence[str], number: int) -> str:
-    """A sentence that says nothing of looks beyond the class words. Every other one names the second person first."""
+    """A prompt that describes no appearance beyond the class words. Every other one names the second person first."""
     first, second, where = SCENES[number % len(SCENES)]
     order = (0, 1) if number % 2 == 0 else (1, 0)
     named = [f"{article(groups[who])} {groups[who]} img{who + 1}" for who in order]

@@ -2,12 +2,14 @@
 
     python tests/import_counts.py [--detail PACKAGE]
 
-An import between sub-packages counts once for each ordered pair of them; a module that lies directly in the package counts as
-a sub-package of its own. Two-way pairs (circles) are listed. `tests/test_layers.py` holds the limits.
+An import between sub-packages counts once for each ordered pair of them; a module directly in the package counts as a
+sub-package of its own. Two-way pairs (circles) are listed. `tests/test_layers.py` holds the limits.
 """
 
 import argparse
 import ast
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "likeness"
@@ -23,10 +25,15 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imports_of(path: Path, known: dict[str, Path]) -> set[str]:
     """Modules of the package that a file imports, at module level, inside functions and for type checking."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_parse(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "likeness":
             parent = (node.module or "").removeprefix("likeness").removeprefix(".")
             for alias in node.names:
@@ -57,6 +64,12 @@ def count(package: str) -> tuple[set[tuple[str, str]], dict[tuple[str, str], lis
     return files, pairs
 
 
+def circles(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Sub-packages that import each other."""
+    pairs = set(pairs)
+    return sorted(f"{a} <-> {b}" for a, b in pairs if a < b and (b, a) in pairs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detail", choices=PACKAGES, help="list every import between sub-packages of one package")
@@ -64,8 +77,7 @@ def main() -> None:
     print(f"{'package':12} {'modules':>8} {'sub-packages':>13}  circles")
     for package in PACKAGES:
         files, pairs = count(package)
-        circles = sorted(f"{a} <-> {b}" for a, b in pairs if a < b and (b, a) in pairs)
-        print(f"{package:12} {len(files):8} {len(pairs):13}  {', '.join(circles) or 'none'}")
+        print(f"{package:12} {len(files):8} {len(pairs):13}  {', '.join(circles(pairs)) or 'none'}")
         if package == arguments.detail:
             for (a, b), between in sorted(pairs.items()):
                 print(f"    {a} -> {b}: " + ", ".join(f"{x} -> {y}" for x, y in between))

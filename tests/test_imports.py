@@ -43,7 +43,7 @@ def test_prompts_and_settings_are_checked_without_a_deep_learning_framework():
 def test_help_answers_within_seven_tenths_of_a_second():
     command = [str(Path(sys.executable).parent / "likeness"), "--help"]
     times_s = []
-    for _ in range(3):
+    while len(times_s) < 3 and min(times_s, default=MOST_HELP_S + 1) > MOST_HELP_S:
         # The smaller of clock and CPU time: the clock counts what else the machine does, CPU time counts threads twice.
         clock_s, cpu_s = time.perf_counter(), children_cpu_s()
         subprocess.run(command, capture_output=True, check=True)

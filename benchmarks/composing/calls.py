@@ -1,4 +1,4 @@
-"""What a user gives to one call of the pipeline, and caches that skip."""
+"""Arguments of one pipeline call, and caches that skip steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from composing.subject import NUM_STEPS, Subject
 
 
 def skipping(subject: Subject, name: str) -> tuple[float, float]:
-    """Return how far a cache that skips is from the plain run (root mean squares), and its share of the plain run's work."""
+    """Return the distance of a skipping cache from the plain run (RMS), and its share of the plain run's work."""
     videos, rows = [], []
     for caches in (True, False):
         pipe = subject.pipe()

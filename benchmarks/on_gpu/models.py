@@ -1,4 +1,4 @@
-"""CogVideoX, its VAE and Magic Mirror with random weights, made on the device where they stay."""
+"""CogVideoX, its VAE and Magic Mirror with random weights, created on their device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class Size:
     latent_width: int
     decoder_width: int
     matrix: int
-    """Side of the matrices whose product shows what the device can do."""
+    """Side of the matrices of the machine's matrix product."""
     mirror: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -61,7 +61,7 @@ def make(build: Callable[[], M], device: torch.device, dtype: torch.dtype) -> M:
     """Build a model without memory, then give it random weights where it stays."""
     with torch.device("meta"):
         model = build()
-        nn.Module.to(model, dtype)  # diffusers' own `to` warns of what is of no concern here.
+        nn.Module.to(model, dtype)  # diffusers' own `to` warns about dtypes.
     model.to_empty(device=device)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if not tensor.is_floating_point():
@@ -115,7 +115,7 @@ def make_mirror(size: Size, transformer: Any, device: torch.device, dtype: torch
 
 
 def make_identity(mirror: MagicMirror, like: Tensor) -> MagicMirrorIdentity:
-    """One person whose tokens are random: what reads faces is no part of a step."""
+    """One person with random tokens: encoders are no part of a step."""
     tokens = mirror.config["tokens_per_reference"]
     projection = next(m for m in mirror.norm_projection.modules() if isinstance(m, nn.Linear))
     id_tokens = torch.randn(1, tokens, projection.in_features // tokens)  # CAN's projection reads all of x_id.
@@ -124,7 +124,7 @@ def make_identity(mirror: MagicMirror, like: Tensor) -> MagicMirrorIdentity:
 
 
 def make_inputs(size: Size, device: torch.device, dtype: torch.dtype, *, batch: int = 2) -> dict[str, Any]:
-    """What a transformer gets at a step; two rows are the two branches of guidance."""
+    """Inputs of a transformer at a step; two rows are the two CFG branches."""
     generator = torch.Generator("cpu").manual_seed(0)
 
     def draw(*shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The parts of the GPU table, in the order in which they can follow each other on one transformer."""
+"""The parts of the GPU table, in an order that needs only one transformer."""
 
 import statistics
 from typing import Any
@@ -22,7 +22,7 @@ PAIRS = 5
 
 
 class Bench:
-    """One transformer and what is done to it, one part after the other."""
+    """One transformer, on which the parts are measured one after the other."""
 
     def __init__(self, size: Size, meter: Meter, dtype: torch.dtype, *, compiles: bool) -> None:
         self.size = size
@@ -40,7 +40,7 @@ class Bench:
 
     @torch.no_grad()
     def adapted(self) -> torch.Tensor:
-        """A step with the identity on, as the second of two: what depends on the step alone is in a table by then."""
+        """The second of two adapted steps: values that depend on the step alone are cached by then."""
         self.adapted_s()
         return self.output
 
@@ -54,7 +54,7 @@ class Bench:
         self.output = self.transformer(**self.inputs)[0]
 
     def machine(self) -> dict[str, Any]:
-        """What this device can do: a product of matrices, a copy."""
+        """Speed of the device: a matrix product, a copy."""
         side = self.size.matrix
         a, b = (torch.randn(side, side, device=self.device, dtype=self.dtype) for _ in range(2))
         product_s = self.meter.median(lambda: a @ b, 10)["seconds"]
@@ -67,11 +67,11 @@ class Bench:
         }
 
     def stock(self) -> dict[str, Any]:
-        """Diffusers as it comes."""
+        """Stock diffusers."""
         return self.meter.median(self.base) | {"parameters": count(self.transformer)}
 
     def attention(self, backend: str) -> dict[str, Any]:
-        """Our processor with one kernel, and how far it is from the stock one."""
+        """Our processor with one kernel, and its distance from the stock one."""
         if not any(hasattr(p, "_attention_backend") for p in self.transformer.attn_processors.values()):
             self.expected = self.base()
             use_dispatch(self.transformer)
@@ -79,7 +79,7 @@ class Bench:
         return self.meter.median(self.base) | {"error": relative(self.base(), self.expected)}
 
     def choose(self, measured: dict[str, float]) -> str:
-        """Go on with the fastest of the kernels that ran."""
+        """Select the fastest kernel that ran."""
         best = min(measured, key=lambda name: measured[name]) if measured else "native"
         self.transformer.set_attention_backend(best)
         return best
@@ -90,7 +90,7 @@ class Bench:
         self.identity = make_identity(self.mirror, self.inputs["hidden_states"])
 
     def adapted_pairs(self) -> dict[str, Any]:
-        """Adapted against the same transformer without an identity."""
+        """Adapted step against the same transformer without an identity."""
         result = self.meter.pairs(lambda: self.meter.once(self.base), self.adapted_s, PAIRS)
         self.meter.start_peak()
         self.adapted()
@@ -120,7 +120,7 @@ class Bench:
             self.transformer.eval()
 
     def decode(self) -> dict[str, Any]:
-        """The VAE, frames whole; then in tiles."""
+        """The VAE on whole frames, then in tiles."""
         vae = make_vae(self.size, self.device, self.dtype)
         latents = self.inputs["hidden_states"][:1].transpose(1, 2)
 
@@ -143,7 +143,7 @@ class Bench:
         return result | {"parameters": count(decoder)}
 
     def compiled(self) -> dict[str, Any]:
-        """Our attention, and each block compiled; the time of the first call is that of compiling."""
+        """Our attention with each block compiled."""
         self.compile_blocks()
         return self.meter.median(self.base)
 
@@ -199,7 +199,7 @@ class Bench:
         return {"seconds": seconds / STEPS, "computed": computed, "steps": STEPS}
 
     def compile_blocks(self) -> None:
-        """Compile what a block does. Hooks that come later, a cache's, stay outside."""
+        """Compile the blocks' forward. Hooks added later, such as a cache's, stay outside."""
         if not self.compiles:
             return
         torch._dynamo.reset()
@@ -212,7 +212,7 @@ class Bench:
 
 
 def relative(value: torch.Tensor, expected: torch.Tensor) -> float:
-    """Norm of the difference over the norm of what is expected; not a number where either is none."""
+    """Norm of the difference over the norm of the expected value."""
     return float((value.float() - expected.float()).norm() / expected.float().norm())
 
 

@@ -1,8 +1,10 @@
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
+from diffusers import CogVideoXPipeline
 from torch.testing import assert_close
 
 from likeness import weights
@@ -46,6 +48,18 @@ def test_the_scheduler_is_that_of_cogvideox_5b():
     assert alpha_bars[999] == 0
 
 
+def test_a_written_folder_names_only_classes_of_stock_libraries(pipe, tmp_path):
+    tiny.write(pipe, tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    parts = {name: value for name, value in index.items() if isinstance(value, list)}
+    assert {library for library, _ in parts.values()} == {"diffusers", "transformers"}
+    loaded = CogVideoXPipeline.from_pretrained(tmp_path)
+    assert all(type(loaded.components[name]).__name__ == kind for name, (_, kind) in parts.items())
+    clip = loaded("a woman nods", max_sequence_length=32, num_inference_steps=1, output_type="np").frames
+    assert clip.shape == (1, 17, 64, 64, 3)
+
+
+@pytest.mark.slow
 def test_a_written_folder_loads_in_stock_diffusers_without_this_package(pipe, tmp_path):
     before = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
     tiny.save_pipeline(pipe, tmp_path)

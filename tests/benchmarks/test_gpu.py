@@ -27,12 +27,41 @@ def run(tmp_path, *words, **environment):
     return subprocess.run([SCRIPT, *words], env=settings | environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.skipif(shutil.which("timeout") is None, reason="coreutils are not here")
-def test_dry_run_measures_every_part_and_writes_it(tmp_path):
+needs_timeout = pytest.mark.skipif(shutil.which("timeout") is None, reason="coreutils are not installed")
+
+
+def test_dry_run_measures_every_part_and_writes_it(tmp_path, capsys, monkeypatch):
+    import gpu
+
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--dry-run", "--table", str(tmp_path / "gpu_table.json")])
+    assert gpu.main() == 0
+    assert "11 of 11 parts ran; no figure here is a result" in capsys.readouterr().out
+    check_table(tmp_path / "gpu_table.json")
+
+
+@needs_timeout
+@pytest.mark.slow
+def test_the_script_runs_dry_in_a_process_of_its_own(tmp_path):
     done = run(tmp_path, "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "11 of 11 parts ran; no figure here is a result" in done.stdout
-    parts = json.loads((tmp_path / "gpu_table.json").read_text())["parts"]
+    check_table(tmp_path / "gpu_table.json")
+
+
+@needs_timeout
+def test_the_script_passes_its_arguments_and_its_folder_on(tmp_path):
+    stub = tmp_path / "python"
+    stub.write_text(
+        '#!/bin/sh\ntest "$1" = - || { echo "$@" >"$OUT/words"; echo "$PYTHONPATH" >"$OUT/path"; exit 3; }\n'
+    )
+    stub.chmod(0o755)
+    assert run(tmp_path, "--dry-run", "--seed", "4", PYTHON=str(stub)).returncode == 3
+    files = f"--table {tmp_path}/gpu_table.json --json {tmp_path}/gpu.json"
+    assert (tmp_path / "words").read_text() == f"benchmarks/gpu.py {files} --dry-run --seed 4\n"
+    assert (tmp_path / "path").read_text().startswith(f"{ROOT}/src")
+
+
+def check_table(path):
+    parts = json.loads(path.read_text())["parts"]
     assert list(parts) == NAMES
     # The first tenth, then one in four: steps 1 to 5, 9, 13, ..., 49.
     assert parts["compiled, fp8, adapted, cached"]["computed"] == 16

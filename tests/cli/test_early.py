@@ -116,7 +116,7 @@ def cpu_of_children_s():
 def test_bad_words_are_refused_within_a_second(desk, name):
     command = [str(Path(sys.executable).parent / "likeness"), *REFUSED[name]]
     times_s = []
-    for _ in range(3):
+    while len(times_s) < 3 and min(times_s, default=MOST_S + 1) > MOST_S:
         clock_s, cpu_s = time.perf_counter(), cpu_of_children_s()
         subprocess.run(command, cwd=desk, capture_output=True, check=False)
         times_s.append(min(time.perf_counter() - clock_s, cpu_of_children_s() - cpu_s))

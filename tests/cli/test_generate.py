@@ -1,5 +1,6 @@
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -90,8 +91,18 @@ def test_bad_setting_is_refused(checkpoint, photograph, tmp_path, capsys):
     assert not output.exists()
 
 
+def test_generating_opens_no_connection(checkpoint, photograph, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert main(words(checkpoint, photograph, tmp_path / "clip.mp4")) == 0
+
+
+@pytest.mark.slow
 def test_no_network_is_asked(checkpoint, photograph, tmp_path):
-    """A process that cannot open a connection generates all the same."""
+    """A fresh process that cannot open a connection, and was not told to work offline, generates all the same."""
     guard = (
         "import socket, sys\n"
         "def refuse(*_): raise AssertionError('a connection was opened')\n"

@@ -12,8 +12,8 @@ BOUNDS = {
     "pyramid_attention_broadcast": 0.09,
     "fastercache": 0.13,
 }
-"""How far a cache may take an adapted video, as a share of how far the identity does: with random weights that is more
-than twice the video's own size, and differs from method to method."""
+"""Largest effect of a cache on an adapted video, relative to the effect of the identity. With random weights the latter
+is more than twice the video's own size, and differs from method to method."""
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*(meshgrid|indexing argument)")
 
 

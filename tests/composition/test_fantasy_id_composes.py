@@ -25,9 +25,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # torch's own, where it compiles
 ]
 # These look into Magic Mirror by name; test_fantasy_id.py has checkpointing, copies and backends.
-for name in ("sequential_offload_lets_go_of_the_adapter", "checkpointing_goes_with_lora",
-             "a_chosen_backend_runs_all_attention", "agrees_with_the_plain_run",
-             "blocks_compile_one_by_one_without_a_graph_break"):  # fmt: skip
+for name in (
+    "sequential_offload_lets_go_of_the_adapter",
+    "checkpointing_goes_with_lora",
+    "a_chosen_backend_runs_all_attention",
+    "agrees_with_the_plain_run",
+    "blocks_compile_one_by_one_without_a_graph_break",
+):
     del globals()[f"test_{name}"]
 
 

@@ -42,11 +42,14 @@ def test_embedding_from_landmarks_matches_dlib_from_detection(photograph):
 
 
 def test_a_copy_of_the_detector_sees_what_dlibs_own_sees(photograph, tmp_path):
+    photograph = np.ascontiguousarray(photograph[40:200, 144:304])
     copy = tmp_path / "cache" / "detector.svm"
     own, copied = load_detector(copy), load_detector(copy)
     assert [path.name for path in copy.parent.iterdir()] == ["detector.svm"]
-    assert copied.run(photograph, 0, -0.3) == own.run(photograph, 0, -0.3)
+    found = own.run(photograph, 0, -0.3)
+    assert found[0]
+    assert copied.run(photograph, 0, -0.3) == found
     copy.write_bytes(copy.read_bytes()[:9000])
-    assert load_detector(copy).run(photograph, 0, -0.3) == own.run(photograph, 0, -0.3)
+    assert load_detector(copy).run(photograph, 0, -0.3) == found
     (tmp_path / "file").touch()
-    assert load_detector(tmp_path / "file" / "detector.svm").run(photograph, 0, -0.3)
+    assert load_detector(tmp_path / "file" / "detector.svm").run(photograph, 0, -0.3) == found

@@ -49,6 +49,16 @@ def test_two_clips_do_not_share_a_record(tmp_path, first, second):
     assert contents(tmp_path) == before
 
 
+def test_a_photograph_beside_a_video_does_not_own_its_record(tmp_path):
+    write_image(tmp_path / "me.jpg", np.zeros((16, 16, 3), np.uint8))
+    make_clip(num_frames=9).save(tmp_path / "me.mp4")
+    assert make_clip(num_frames=9, seed=2).save(tmp_path / "me.mp4").exists()
+    with pytest.raises(ConfigError, match="is the record of me.mp4"):
+        make_clip(seed=3).save(tmp_path / "me.png")
+    with pytest.raises(ConfigError, match="is the record of me.mp4"):
+        make_clip(seed=3).save(tmp_path / "me.jpg")
+
+
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.png", "clip.jpg"])
 def test_results_are_replaced_only_where_it_was_asked_for(tmp_path, name):
     path = make_clip().save(tmp_path / name, overwrite=False)

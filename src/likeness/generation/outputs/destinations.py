@@ -104,7 +104,7 @@ def check_record(path: Path, *, overwrite: bool = False) -> None:
         )
     if not record.exists() and not record.is_symlink():
         return
-    other = next((one for one in _siblings(path) if one.exists()), None)
+    other = next((one for one in _siblings(path) if one.exists() and _can_own(one, record)), None)
     if other is not None:
         raise ConfigError(
             f"{record} is the record of {other.name}, and would become that of {path.name}. Choose another name."
@@ -189,6 +189,12 @@ def check_enlarged(shape: Sequence[int], factor: int) -> None:
         f"{3 * frames * height * width * factor**2 / 1e9:.1f} GB; at most {MAX_SHOWN_PX} pixels a side and "
         f"{MAX_SHOWN_BYTES / 1e9:.0f} GB are made. Use {max(1, most)} or less."
     )
+
+
+def _can_own(clip: Path, record: Path) -> bool:
+    """Whether a record can be that of `clip`: one of several frames is not that of a picture, say a photograph."""
+    is_picture = clip.suffix.lower() in PICTURES
+    return not (is_picture and is_record(record) and json.loads(record.read_bytes())["num_frames"] != 1)
 
 
 def _siblings(path: Path) -> list[Path]:
