@@ -68,7 +68,7 @@ def test_the_face_changes_the_video(either, face_of):
 
 def test_a_reference_that_never_acts_is_the_stock_pipeline(either, face):
     stock = either.generate(PROMPT, face, identity_scale=0, steps=2, frames=1).frames
-    # Neither of two steps lies wholly behind split_modulation tenths of them.
+    # Neither of two steps lies wholly behind six tenths of them.
     late = either.generate(PROMPT, face, identity_start=0.6, steps=2, frames=1)
     assert_array_equal(late.frames, stock)
     assert late.settings["identity_start"] == 0.6

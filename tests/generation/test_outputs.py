@@ -53,9 +53,9 @@ def test_a_photograph_beside_a_video_does_not_own_its_record(tmp_path):
     write_image(tmp_path / "me.jpg", np.zeros((16, 16, 3), np.uint8))
     make_clip(num_frames=9).save(tmp_path / "me.mp4")
     assert make_clip(num_frames=9, seed=2).save(tmp_path / "me.mp4").exists()
-    with pytest.raises(ConfigError, match="is the record of me.mp4"):
+    with pytest.raises(ConfigError, match=r"is the record of me.mp4"):
         make_clip(seed=3).save(tmp_path / "me.png")
-    with pytest.raises(ConfigError, match="is the record of me.mp4"):
+    with pytest.raises(ConfigError, match=r"is the record of me.mp4"):
         make_clip(seed=3).save(tmp_path / "me.jpg")
 
 

@@ -141,7 +141,7 @@ def errors(predicted: np.ndarray, true: np.ndarray, mean: np.ndarray) -> dict[st
 
 def heads_of(settings: PuppetSettings, count: int | None = None) -> np.ndarray:
     """Vertices (people, vertices, 3) of the first `count` people of a data set, all if absent."""
-    from likeness.puppets.shape import build_head
+    from likeness.puppets.people.shape import build_head
 
     people = range(settings.people if count is None else min(count, settings.people))
     return np.stack([build_head(person_of(settings, number)).vertices for number in people])

@@ -19,7 +19,7 @@ from likeness import files, media
 from likeness.backbones import tiny
 from likeness.config import Settings
 from likeness.errors import ConfigError
-from likeness.puppets.captions import vocabulary
+from likeness.puppets.scenes.captions import vocabulary
 from likeness.runtime import choose_training_dtype
 from likeness.training.base.pipelines import read_vae
 from likeness.training.data.datasets import Order, Shards
