@@ -144,7 +144,7 @@ class BaseStage:
         if on_pictures:
             frames, more = [0], 3 if settings.data == "clips" else 1
         elif frames is not None:
-            more = self.data[name]["latents"].shape[1] // len(frames)
+            more = round(self.data[name]["latents"].shape[1] / len(frames))
         rows = self.orders[name].rows(step, settings.batch * more)
         ids = self.ids[name][rows]
         ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
