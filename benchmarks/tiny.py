@@ -86,8 +86,8 @@ def measure_faces(
     benchmark.note("tiny.quality.face_distance", quality.face_distance)
     benchmark.claim("tiny.face_rate_kept", quality.face_rate / best.face_rate, ">=", 0.97)
     benchmark.claim("tiny.detection_score_share", quality.score_share, ">=", 0.90)
-    benchmark.claim("tiny.mirror_agreement", quality.mirror_agreement, ">=", 0.85)
-    benchmark.claim("tiny.symmetry_share", quality.symmetry_share, ">=", 0.90)
+    benchmark.claim("tiny.mirror_ratio", quality.mirror_ratio, "<=", 1.15)
+    benchmark.claim("tiny.eye_agreement_share", quality.eye_agreement_share, ">=", 0.90)
     benchmark.claim("tiny.face_distance_over_floor", quality.face_distance / max(best.face_distance, 1e-9), "<=", 2.0)
 
 

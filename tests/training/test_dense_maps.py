@@ -100,7 +100,7 @@ def test_steps_see_so_many_latent_frames_as_they_should(pipe):
     pipe.transformer.patch_embed.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[1].shape[:2])))
     for step in range(12):
         one.loss(step)
-    assert set(seen) == {(20, 1), (4, 3)}
+    assert set(seen) == {(20, 1), (8, 3)}
 
 
 def test_signal_over_noise_is_drawn_as_wanted():

@@ -147,7 +147,7 @@ class BaseStage:
         if on_images:
             frames, batch_factor = [0], 3 if settings.data == "clips" else 1
         elif frames is not None:
-            batch_factor = self.data[name]["latents"].shape[1] // len(frames)
+            batch_factor = round(self.data[name]["latents"].shape[1] / len(frames))
         rows = self.orders[name].rows(step, settings.batch * batch_factor)
         token_ids = self.token_ids[name][rows]
         token_ids[torch.rand(len(rows)) < settings.text_drop] = self.empty

@@ -149,10 +149,27 @@ def orthogonalize(matrix: Tensor, coefficients: Sequence[float], steps: int, eps
     a, b, c = coefficients
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if is_tall else matrix) / matrix.norm().clamp(min=eps)
+    if x.shape[1] >= 2 * x.shape[0]:  # Far wider than high: the iteration on the Gram matrix alone costs half.
+        x = _gram_polynomial(x @ x.T, (a, b, c), steps) @ x
+        return x.T if is_tall else x
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.T if is_tall else x
+
+
+def _gram_polynomial(gram: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+    """The product of all steps: the factor of each step is a polynomial of the Gram matrix."""
+    a, b, c = coefficients
+    product: Tensor | None = None
+    for step in range(steps):
+        factor = b * gram + c * gram @ gram
+        factor.diagonal().add_(a)
+        product = factor if product is None else factor @ product
+        if step + 1 < steps:
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product
 
 
 def rate_factor(settings: OptimizerSettings, *, step: int, progress: float) -> float:
