@@ -126,8 +126,8 @@ def test_a_full_disk_anywhere_is_told_and_other_errors_are_not_taken_for_one(rec
 @pytest.mark.usefixtures("trained")
 def test_processes_do_not_outnumber_a_batch(recipe, tmp_path, monkeypatch):
     asked = []
-    together = distributed.launch
-    monkeypatch.setattr(distributed, "together", lambda count: asked.append(count) or together(1))
+    launch = distributed.launch
+    monkeypatch.setattr(distributed, "launch", lambda count: asked.append(count) or launch(1))
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
     run.train(recipe, output=tmp_path / "a")
     assert asked == [2]

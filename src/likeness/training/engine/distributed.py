@@ -24,7 +24,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-import likeness
 from likeness.errors import ResourceError
 
 _RANK, _WORLD, _STORE, _FIRST = "LIKENESS_RANK", "LIKENESS_WORLD", "LIKENESS_STORE", "LIKENESS_FIRST"
@@ -155,7 +154,7 @@ class _Peers:
         settings = {**os.environ, _WORLD: str(processes), _STORE: str(folder), _FIRST: str(os.getpid())}
         settings["OMP_NUM_THREADS"] = "1"
         # -P: modules must not be imported from the working directory.
-        source = str(Path(likeness.__file__).parents[1])
+        source = str(Path(__file__).parents[3])  # The folder of the package `likeness`.
         code = f"import sys; sys.path.append({source!r}); from likeness.cli import main; sys.exit(main())"
         command = [sys.executable, "-P", "-c", code, *sys.argv[1:]]
         for number in range(1, processes):
