@@ -80,8 +80,8 @@ def evaluate(
         return
     if (references is None) == (not first_face):
         raise ConfigError(
-            "No reference was given, or two kinds. Use either `--references FOLDER`, or `--first-face` to compare each "
-            "video with its own first face."
+            "No reference was given, or two kinds. Give `--references FOLDER`, or `--first-face` to compare each video "
+            "with its own first face; one of the two."
         )
     from likeness.app.folders import check_folder
     from likeness.evaluation.inputs.manifest import read_request
