@@ -49,7 +49,7 @@ def test_the_scheduler_is_that_of_cogvideox_5b():
 
 
 def test_a_written_folder_names_only_classes_of_stock_libraries(pipe, tmp_path):
-    tiny.write(pipe, tmp_path)
+    tiny.save_pipeline(pipe, tmp_path)
     index = json.loads((tmp_path / "model_index.json").read_text())
     parts = {name: value for name, value in index.items() if isinstance(value, list)}
     assert {library for library, _ in parts.values()} == {"diffusers", "transformers"}
