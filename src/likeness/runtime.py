@@ -51,8 +51,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return DTYPES[name]
 
 
-def choose_training_dtype(name: str) -> torch.dtype:
-    """The dtype called `name` for training on a CPU; `auto` is bfloat16 if the processor has instructions for it.
+def choose_training_dtype(name: str, device: torch.device | None = None) -> torch.dtype:
+    """The dtype called `name` for training; `auto` is bfloat16 on a GPU and on processors with instructions for it.
 
     Other processors (with AVX2 only, for example) emulate it, nine times as slow as float32
     (`benchmarks/precision.py`).
@@ -60,6 +60,8 @@ def choose_training_dtype(name: str) -> torch.dtype:
     Raises:
         ConfigError: the name is not a supported dtype.
     """
+    if name == "auto" and device is not None and device.type != "cpu":
+        return torch.bfloat16
     if name == "auto":
         able = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if able else torch.float32

@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from likeness.errors import CheckpointError, FileWriteError
-from likeness.training.engine import checkpoints, loop
+from likeness.training.engine import checkpoints, loop, state
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.loop import (
     FINISHED,
@@ -100,7 +100,7 @@ def test_another_seed_is_refused(tmp_path):
 def test_a_run_that_goes_on_in_another_dtype_says_so(tmp_path, monkeypatch, caplog):
     with pytest.raises(InterruptedRunError):
         train(Line(), settings(), tmp_path, seed=0, after_steps=10)
-    monkeypatch.setattr(loop, "choose_training_dtype", lambda _: torch.float16)
+    monkeypatch.setattr(state, "choose_training_dtype", lambda _: torch.float16)
     train(Line(), settings(), tmp_path, seed=0)
     assert "here it is torch.float16" in caplog.text
 

@@ -170,8 +170,15 @@ class Method(ModelMixin, ConfigMixin):
             session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
         return {"prompt_embeds": fused, "negative_prompt_embeds": negative, "max_sequence_length": max_length}
 
-    def attach(self, target: CogVideoXPipeline | CogVideoXTransformer3DModel) -> Self:
-        """Attach the layers to a pipeline's transformer, or to a bare one, and move to its device and dtype.
+    def attach(
+        self, target: CogVideoXPipeline | CogVideoXTransformer3DModel, *, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Attach the layers to a pipeline's transformer, or to a bare one, and move to its device.
+
+        Args:
+            target: The pipeline or transformer.
+            dtype: Of the method's parameters; by default the transformer's. For training over a bfloat16 base, keep
+                them in float32 and run under autocast: small updates are lost in bfloat16.
 
         Raises:
             ConfigError: The method is attached already, the sizes differ, or a cache is enabled.
@@ -180,7 +187,7 @@ class Method(ModelMixin, ConfigMixin):
             raise ConfigError("This adapter is attached already. Call `detach()` first.")
         transformer = target if isinstance(target, CogVideoXTransformer3DModel) else target.transformer
         refuse_other_sizes(self.config, transformer.config)
-        nn.Module.to(self, device=adapter_device(transformer), dtype=transformer.dtype)
+        nn.Module.to(self, device=adapter_device(transformer), dtype=dtype or transformer.dtype)
         self._attachment = attach(transformer, self.layers, self._condition, wrap=self._wrap)
         self._pipe = None if isinstance(target, CogVideoXTransformer3DModel) else target
         return self

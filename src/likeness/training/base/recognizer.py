@@ -17,7 +17,8 @@ from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
-from likeness.training.engine.loop import LoopSettings, load_finished, save_finished, train
+from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.engine.settings import LoopSettings
 
 
 class RecognizerStageSettings(LoopSettings):
@@ -54,8 +55,9 @@ class RecognizerStage:
         self.order = Order(len(data["faces"]), seed)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        distributed.seed_by_rank()
         faces = self.data["faces"]
-        rows = self.order.rows(step, self.settings.batch)
+        rows = self.order.rows(step, self.settings.micro_batch)
         images, points = resize(faces, rows, self.settings.frame_px)
         points = points + self.settings.jitter_px * torch.randn_like(points)
         is_blurred = torch.rand(len(rows), 1, 1, 1) < self.settings.blur

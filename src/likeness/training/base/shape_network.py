@@ -23,7 +23,8 @@ from likeness.training.data.datasets import Order, Shards, puppets
 from likeness.training.data.render_puppets import PuppetSettings, person_of
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.logging import TrainingLogger
-from likeness.training.engine.loop import LoopSettings, load_finished, save_finished, train
+from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.engine.settings import LoopSettings
 
 
 class ShapeStageSettings(LoopSettings):
@@ -83,7 +84,8 @@ class ShapeStage:
         self.weights = model.spread.sqrt() / model.spread.sqrt().sum()
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = self.order.rows(step, self.settings.batch)
+        distributed.seed_by_rank()
+        rows = self.order.rows(step, self.settings.micro_batch)
         images = self.crops[rows].movedim(-1, 1).float() / 127.5 - 1
         predicted = self.model(self.augment(images).contiguous(memory_format=torch.channels_last))
         squared = (predicted - self.coefficients[rows]).square()

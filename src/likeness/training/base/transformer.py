@@ -139,6 +139,7 @@ class BaseStage:
         self.empty, self.padding = empty[: self.length], empty[self.length :]
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        distributed.seed_by_rank()
         settings = self.settings
         every = settings.image_every
         on_images = settings.data == "images" or (every > 0 and step % every == every - 1)
@@ -148,7 +149,7 @@ class BaseStage:
             frames, batch_factor = [0], 3 if settings.data == "clips" else 1
         elif frames is not None:
             batch_factor = round(self.data[name]["latents"].shape[1] / len(frames))
-        rows = self.orders[name].rows(step, settings.batch * batch_factor)
+        rows = self.orders[name].rows(step, settings.micro_batch * batch_factor)
         token_ids = self.token_ids[name][rows]
         token_ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
         if settings.long_text_every and step % settings.long_text_every == settings.long_text_every - 1:

@@ -24,7 +24,8 @@ from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.logging import TrainingLogger
-from likeness.training.engine.loop import LoopSettings, load_finished, save_finished, train
+from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.engine.settings import LoopSettings
 
 
 class VaeLossSettings(Settings):
@@ -103,6 +104,7 @@ class VaeStage:
         self.dtype = choose_training_dtype(settings.activation_dtype)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        distributed.seed_by_rank()
         settings = self.settings
         on_images = settings.data == "images" or step % settings.image_every == settings.image_every - 1
         frames, mask, landmarks = self._batch("images" if on_images else "clips", step)
@@ -134,7 +136,7 @@ class VaeStage:
 
     def _batch(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
         shards = self.data[name]
-        size = self.settings.batch
+        size = self.settings.micro_batch
         if name == "images" and self.settings.data == "clips":
             size *= self.settings.num_frames // 2
         rows = self.orders[name].rows(step, size)

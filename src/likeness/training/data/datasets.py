@@ -95,7 +95,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 class Order:
-    """The rows of each step for this process: a new permutation every epoch, computed from seed and step."""
+    """The rows of each step: a new permutation every epoch, computed from seed and step."""
 
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
@@ -103,8 +103,12 @@ class Order:
         self.epochs: dict[int, np.ndarray] = {}
 
     def rows(self, step: int, size: int) -> Tensor:
-        indices = range(step * size + distributed.rank(), (step + 1) * size, distributed.world_size())
-        return torch.tensor([self._row(*divmod(index, self.count)) for index in indices])
+        """Rows of this process's share of a batch."""
+        return self.all_rows(step, size)[distributed.rank() :: distributed.world_size()]
+
+    def all_rows(self, step: int, size: int) -> Tensor:
+        """Rows of a batch of `size` samples over all processes."""
+        return torch.tensor([self._row(*divmod(index, self.count)) for index in range(step * size, (step + 1) * size)])
 
     def _row(self, epoch: int, index: int) -> int:
         if epoch not in self.epochs:

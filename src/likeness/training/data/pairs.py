@@ -30,6 +30,8 @@ class TrainingData:
     """`latents` and `mask` of `images` and `clips` of validation people."""
     vertices: dict[Split, VerticesOf] = field(default_factory=dict)
     """Heads of the people in `references`, for methods that read them."""
+    text_states: Callable[[Tensor], Tensor] | None = None
+    """From token ids (batch, tokens) to precomputed states of the text encoder, (batch, tokens, width)."""
 
 
 def read_data(

@@ -8,7 +8,7 @@ not finite are never written.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +16,70 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from likeness import files
 from likeness.errors import CheckpointError, LikenessError, WeightsError
+from likeness.training.engine.parallel import copy_full, full_tensor
 
 KEEP = 2
+_SHAPED = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+"""States of optimizers that have the shape of their parameter."""
 
 
 class DivergedError(LikenessError):
     """A loss, gradient or weight is not finite."""
 
 
-def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> Path:
-    """Write one checkpoint and delete all but the newest two.
+def save(
+    folder: Path,
+    step: int,
+    groups: Mapping[str, Mapping[str, Tensor]] | Iterable[tuple[str, Mapping[str, Tensor]]],
+    state: dict[str, Any],
+    *,
+    keep: int = KEEP,
+) -> Path:
+    """Write one checkpoint and delete all but the newest ones.
 
     Args:
         folder: Of the checkpoints of one stage.
         step: Optimizer steps done.
-        tensors: File name (without suffix) to named tensors.
+        groups: File names (without suffix) with their named tensors. They are written one by one, so that an iterator
+            needs the memory of one file only.
         state: JSON values: seconds, settings, seed.
+        keep: Number of checkpoints that are kept.
 
     Raises:
         DivergedError: A number is not finite.
         FileWriteError: The checkpoint cannot be written; earlier ones remain.
     """
-    named = ((f"{group}.{name}", value) for group, part in tensors.items() for name, value in part.items())
-    check_finite(named, f"The checkpoint of step {step} in {folder} is not written")
     final = folder / f"step_{step:08d}"
     with files.write_atomically(final, replaces_folder=True) as draft:
         draft.mkdir()
         checksums = {}
-        for name, group in tensors.items():
+        for name, group in groups.items() if isinstance(groups, Mapping) else groups:
+            named = ((f"{name}.{key}", value) for key, value in group.items())
+            check_finite(named, f"The checkpoint of step {step} in {folder} is not written")
             path = draft / f"{name}.safetensors"
-            save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
+            save_file(_separate(group), path)
             checksums[path.name] = _checksum(path)
         record = {**state, "step": step, "files": checksums}
         (draft / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    for old in complete(folder)[:-KEEP]:
+    for old in complete(folder)[:-keep]:
         shutil.rmtree(old)
     return final
+
+
+def _separate(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that safetensors accepts: contiguous, and tied weights, the same memory under two names, copied."""
+    seen: set[int] = set()
+    separate = {}
+    for name, value in group.items():
+        value = value.detach().contiguous()
+        address = value.untyped_storage().data_ptr() if value.numel() else 0
+        separate[name] = value.clone() if address in seen else value
+        seen.add(address)
+    return separate
 
 
 def complete(folder: Path) -> list[Path]:
@@ -107,15 +132,43 @@ def damaged(path: Path, reason: object) -> CheckpointError:
     return CheckpointError(f"The checkpoint {path} cannot be read ({reason}). Delete this folder to {alternative}.")
 
 
+def pack_module(module: nn.Module) -> dict[str, Tensor]:
+    """The whole tensors of a module, on the CPU, without parts that a method never trains (`Method.frozen`).
+
+    All processes have to call it where weights are sharded.
+    """
+    packed = {}
+    for name, value in module.state_dict().items():
+        if not _is_frozen(module, name):
+            packed[name] = full_tensor(value).detach().cpu()
+    return packed
+
+
 def load_module(module: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:
-    """Strictly load `tensors` into `module`."""
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
+    """Strictly load `tensors` into `module`; parts that a method never trains may be absent."""
+    own = module.state_dict()
+    expected = {name: tuple(value.shape) for name, value in own.items()}
+    required = {name for name in expected if not _is_frozen(module, name)}
+    problems = [f"{name} is missing" for name in sorted(required - tensors.keys())]
+    problems += [f"{name} is unknown" for name in sorted(tensors.keys() - expected.keys())]
+    problems += [
+        f"{name} has the shape {tuple(value.shape)} instead of {expected[name]}"
+        for name, value in tensors.items()
+        if name in expected and tuple(value.shape) != expected[name]
+    ]
+    if problems:
+        rest = f", and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError(
-            f"The checkpoint of {where} is of another architecture: {error}. "
+            f"The checkpoint of {where} is of another architecture: {'; '.join(problems[:8])}{rest}. "
             "Use the recipe it was trained with, or another `--output`."
-        ) from error
+        )
+    for name, value in tensors.items():
+        copy_full(own[name], value)
+
+
+def _is_frozen(module: nn.Module, name: str) -> bool:
+    prefixes: tuple[str, ...] = tuple(getattr(module, "frozen", ()))
+    return name.startswith(prefixes) if prefixes else False
 
 
 def start_from(module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None) -> None:
@@ -147,11 +200,12 @@ def start_from(module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dic
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The state of an optimizer as named tensors."""
+    """The state of an optimizer as named whole tensors. All processes have to call it where it is sharded."""
     packed = {}
     for index, values in optimizer.state_dict()["state"].items():
         for key, value in values.items():
-            packed[f"{index}.{key}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+            value = value if isinstance(value, Tensor) else torch.tensor(value)
+            packed[f"{index}.{key}"] = full_tensor(value).detach().cpu()
     return packed
 
 
@@ -174,11 +228,17 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, packed: dict[str, Tensor]
         )
     for index, values in state.items():
         for key, value in values.items():
-            if value.ndim and value.shape != parameters[index].shape:
+            if key in _SHAPED and value.shape != parameters[index].shape:
                 raise CheckpointError(
                     f"The optimizer's `{key}` of parameter {index} has the shape {tuple(value.shape)}, the parameter "
                     f"{tuple(parameters[index].shape)}. Use the recipe it was trained with, or another `--output`."
                 )
+    for index, values in state.items():
+        for key in _SHAPED:
+            if key in values and isinstance(parameters[index], DTensor):
+                sharded = torch.zeros_like(parameters[index], dtype=values[key].dtype)
+                copy_full(sharded, values[key])
+                values[key] = sharded
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

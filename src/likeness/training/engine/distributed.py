@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from likeness.errors import ResourceError
+from likeness.runtime import choose_device
 
 _RANK, _WORLD, _STORE, _FIRST = "LIKENESS_RANK", "LIKENESS_WORLD", "LIKENESS_STORE", "LIKENESS_FIRST"
 _GROUP_TIMEOUT = timedelta(days=30)
@@ -49,8 +50,27 @@ def world_size() -> int:
 
 
 def is_peer() -> bool:
-    """Whether this process was started by `launch` of another process."""
-    return _RANK in os.environ
+    """Whether this process was started by `launch` of another process, or is not the first one of torchrun's."""
+    return _RANK in os.environ or (is_torchrun() and int(os.environ["RANK"]) > 0)
+
+
+def is_torchrun() -> bool:
+    """Whether torchrun (or another launcher with its environment variables) has started this process."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def local_device(name: str) -> torch.device:
+    """The device of this process: with several processes on CUDA, the one of its local rank.
+
+    Raises:
+        ConfigError: The name is not a device.
+        ResourceError: The machine has no such device.
+    """
+    device = choose_device(name)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    return device
 
 
 @contextmanager
@@ -60,7 +80,10 @@ def launch(processes: int) -> Iterator[None]:
     Raises:
         ResourceError: A peer has died. Saved checkpoints remain.
     """
-    if is_peer():
+    if is_torchrun():
+        with _by_torchrun():
+            yield
+    elif is_peer():
         with _as_peer():
             yield
     elif processes == 1:
@@ -76,25 +99,55 @@ def barrier() -> None:
         dist.barrier()
 
 
-def sync_gradients(gradients: list[Tensor]) -> None:
-    """Average gradients over all processes, in place."""
-    if not dist.is_initialized():
-        return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= world_size()
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+def share(samples: int) -> float:
+    """This process's share of `samples`, in units of an equal share.
+
+    The mean of all processes' losses, each times its share, is the mean over all samples.
+    """
+    own = len(range(rank(), samples, world_size()))
+    return own * world_size() / samples
+
+
+def seed_by_rank() -> None:
+    """From here on random numbers differ between processes; with one process nothing changes."""
+    if world_size() > 1:
+        torch.manual_seed((torch.initial_seed() * 8191 + rank() + 1) % (1 << 62))
+
+
+def own_rows(values: Tensor) -> Tensor:
+    """This process's rows of a whole batch."""
+    return values[rank() :: world_size()]
+
+
+def broadcast_number(value: float) -> float:
+    """The number of process 0."""
+    return broadcast_stop(value, is_stopping=False)[0]
 
 
 def broadcast_stop(elapsed_s: float, *, is_stopping: bool) -> tuple[float, bool]:
     """The training time and the stop request of process 0, so that all processes end at the same step."""
     if not dist.is_initialized():
         return elapsed_s, is_stopping
-    state = torch.tensor([elapsed_s, float(is_stopping)], dtype=torch.float64)
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    state = torch.tensor([elapsed_s, float(is_stopping)], dtype=torch.float64, device=device)
     dist.broadcast(state, 0)
     elapsed_s, stop = state.tolist()
     return elapsed_s, bool(stop)
+
+
+@contextmanager
+def _by_torchrun() -> Iterator[None]:
+    """Join the group of torchrun, with NCCL where there is CUDA. Its elastic agent watches and restarts processes."""
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    dist.init_process_group(backend, timeout=_GROUP_TIMEOUT)
+    try:
+        yield
+        dist.barrier()
+    finally:
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 @contextmanager

@@ -1,34 +1,45 @@
-"""Optimizers, learning rate schedule and moving average of parameters."""
+"""Optimizers and moving average of parameters."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from likeness.config import Settings
+from likeness.errors import ConfigError
 from likeness.runtime import choose_training_dtype
+from likeness.training.engine.parallel import copy_full, full_tensor
+from likeness.training.engine.schedules import Schedule, rate_factor
 
 
 class OptimizerSettings(Settings):
     """AdamW, or Muon for the hidden matrices and AdamW for everything else."""
 
-    kind: Literal["adamw", "muon"] = "adamw"
-    """`muon` trains hidden matrices with Muon; vectors, embeddings and, without `kernels`, kernels use AdamW."""
+    kind: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """`muon` trains hidden matrices with Muon; vectors, embeddings and, without `kernels`, kernels use AdamW.
+    `adamw8bit` keeps both moments in 8 bits (bitsandbytes; it needs CUDA)."""
     kernels: bool = False
     """Muon also trains kernels of hidden convolutions, each as a matrix of outputs by inputs and taps."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak rate of AdamW."""
     muon_learning_rate: float = Field(default=2e-3, gt=0)
     """Peak rate of Muon, in AdamW's units (its updates are rescaled to the size of AdamW's)."""
+    schedule: Schedule = "cosine"
+    """How the rate falls after the warm-up."""
+    cycles: int = Field(default=1, ge=1)
+    """Cycles of `cosine_with_restarts`."""
     final_fraction: float = Field(default=0.02, ge=0, le=1)
-    """The cosine schedule ends at this fraction of the peak rate."""
+    """The schedule ends at this fraction of the peak rate; `constant` ignores it."""
     warmup_steps: int = Field(default=100, ge=0)
     """Steps of linear warm-up."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay of matrices."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's decay of the first moment."""
     beta2: float = Field(default=0.99, gt=0, lt=1)
     """AdamW's decay of the second moment."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -55,17 +66,13 @@ class Optimizers:
         matrices = [*(p for p in by_muon if p.ndim == 2), *(matrix for _, matrix in self.kernels)]
         ids = {id(p) for p in by_muon}
         by_adamw = [p for p in self.parameters if id(p) not in ids]
-        self.parts: dict[str, torch.optim.Optimizer] = {
-            "adamw": torch.optim.AdamW(
-                [
-                    {"params": [p for p in by_adamw if p.ndim > 1], "weight_decay": settings.weight_decay},
-                    {"params": [p for p in by_adamw if p.ndim <= 1], "weight_decay": 0.0},
-                ],
-                lr=settings.learning_rate,
-                betas=(0.9, settings.beta2),
-                fused=True,
-            )
-        }
+        if matrices and any(isinstance(p, DTensor) for p in matrices):
+            raise ConfigError('Muon needs whole matrices, and `parallel = "fsdp2"` shards them. Use AdamW or DDP.')
+        groups = [
+            {"params": [p for p in by_adamw if p.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [p for p in by_adamw if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.parts: dict[str, torch.optim.Optimizer] = {"adamw": _build_adamw(groups, settings)}
         if matrices:
             has_bfloat16 = choose_training_dtype("auto") == torch.bfloat16
             self.parts["muon"] = (torch.optim.Muon if has_bfloat16 else WideMuon)(
@@ -84,11 +91,20 @@ class Optimizers:
 
     def step(self, *, step: int, progress: float) -> float:
         """Clip, update, zero gradients; returns the norm before clipping. If it is not finite nothing is updated."""
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
-        if not math.isfinite(float(norm)):
-            return float(norm)
-        factor = rate_factor(self.settings, step=step, progress=progress)
-        peaks = {"adamw": self.settings.learning_rate, "muon": self.settings.muon_learning_rate}
+        settings = self.settings
+        total: Any = nn.utils.clip_grad_norm_(self.parameters, settings.max_grad_norm)
+        norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
+        if not math.isfinite(norm):
+            return norm
+        factor = rate_factor(
+            settings.schedule,
+            step=step,
+            progress=progress,
+            warmup_steps=settings.warmup_steps,
+            final_fraction=settings.final_fraction,
+            cycles=settings.cycles,
+        )
+        peaks = {"adamw": settings.learning_rate, "muon": settings.muon_learning_rate}
         for name, part in self.parts.items():
             for group in part.param_groups:
                 group["lr"] = peaks[name] * factor
@@ -97,7 +113,7 @@ class Optimizers:
             part.step()
             part.zero_grad()
         self._copy_from_matrices()
-        return float(norm)
+        return norm
 
     @torch.no_grad()
     def _copy_to_matrices(self) -> None:
@@ -172,11 +188,19 @@ def _gram_polynomial(gram: Tensor, coefficients: tuple[float, float, float], ste
     return product
 
 
-def rate_factor(settings: OptimizerSettings, *, step: int, progress: float) -> float:
-    """Linear warm-up over steps times a cosine over `progress`, which runs from 0 to 1."""
-    warmup = min(1.0, (step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
-    cosine = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    return warmup * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
+def _build_adamw(groups: list[dict[str, Any]], settings: OptimizerSettings) -> torch.optim.Optimizer:
+    options: Any = {"lr": settings.learning_rate, "betas": (settings.beta1, settings.beta2)}
+    if settings.kind != "adamw8bit":
+        return torch.optim.AdamW(groups, fused=True, **options)
+    try:
+        import bitsandbytes  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            "`optimizer.kind` is adamw8bit, which needs bitsandbytes: `pip install bitsandbytes`, or use adamw."
+        ) from error
+    if not torch.cuda.is_available():
+        raise ConfigError("`optimizer.kind` is adamw8bit, which needs a CUDA device. Use adamw here.")
+    return bitsandbytes.optim.AdamW8bit(groups, **options)
 
 
 class MovingAverage:
@@ -205,7 +229,11 @@ class MovingAverage:
             value.copy_(current)
 
     def pack(self) -> dict[str, Tensor]:
-        return {f"{prefix}.{name}": value for (prefix, name), value in zip(self.names, self.values, strict=True)}
+        """The averages as whole tensors on the CPU. All processes have to call it where they are sharded."""
+        return {
+            f"{prefix}.{name}": full_tensor(value).cpu()
+            for (prefix, name), value in zip(self.names, self.values, strict=True)
+        }
 
     @torch.no_grad()
     def unpack(self, packed: dict[str, Tensor]) -> None:
@@ -214,7 +242,7 @@ class MovingAverage:
             saved = packed[f"{prefix}.{name}"]
             if saved.shape != value.shape:
                 raise ValueError(f"the average of {prefix}.{name} has another shape")
-            value.copy_(saved)
+            copy_full(value, saved)
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:

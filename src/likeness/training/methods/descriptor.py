@@ -22,7 +22,8 @@ from likeness.puppets.people.anatomy import SHAPE_NUMBERS
 from likeness.training.data.datasets import Order, Shards, jitter_crops, to_pixels
 from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.data.render_puppets import PuppetSettings, person_of
-from likeness.training.engine.loop import LoopSettings
+from likeness.training.engine import distributed
+from likeness.training.engine.settings import LoopSettings
 from likeness.training.methods.spec import MethodTrainingSpec
 
 
@@ -99,7 +100,8 @@ class DescriptorStage:
         return from_v_f, from_x_f
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        people = [self.reference_views[i] for i in self.order.rows(step, self.settings.batch).tolist()]
+        distributed.seed_by_rank()
+        people = [self.reference_views[i] for i in self.order.rows(step, self.settings.micro_batch).tolist()]
         rows = torch.stack([views[torch.randint(len(views), ())] for views in people])
         is_swapped = torch.rand(len(rows)) < self.settings.shape_swap * self.has_vertices
         vertex_rows = torch.where(is_swapped, rows.roll(1), rows)

@@ -13,6 +13,8 @@ from likeness.training.objectives.on_policy import RolloutSettings
 class MethodStageSettings(RolloutSettings):
     """One stage of the method."""
 
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass instead of keeping its activations."""
     identity_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without an identity."""
     both_drop: float = Field(default=0.05, ge=0, le=1)
@@ -54,6 +56,11 @@ class MethodStageSettings(RolloutSettings):
         if self.on_policy_distillation_weight and not (self.rollout_samples and self.teacher_scale):
             raise ValueError(
                 f"stage `{self.name}` has on_policy_distillation_weight: give it rollout_samples and a teacher_scale"
+            )
+        if self.parallel == "fsdp2" and (self.rollout_samples or self.attention_guidance or self.teacher_scale):
+            raise ValueError(
+                f"stage `{self.name}` has rollouts, guidance or a teacher, whose forward passes differ between "
+                'processes: use `parallel = "ddp"`'
             )
         if self.identity_contrast and not self.identity_weight:
             raise ValueError(f"stage `{self.name}` has identity_contrast, but an identity_weight of 0")

@@ -9,6 +9,7 @@ Mirror's loss (arXiv:2501.03931v1), used for every method.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
@@ -20,6 +21,7 @@ from likeness.runtime import choose_training_dtype
 from likeness.training.data.datasets import Order, jitter_crops
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.prompts import TokenizedPrompts
+from likeness.training.engine import distributed
 from likeness.training.methods import validation
 from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.methods.spec import MethodTrainingSpec
@@ -47,10 +49,16 @@ class MethodBatch:
     """The v of the data, as `noisy`."""
     alpha_bar: Tensor
     """(batch,), the share of signal."""
+    is_whole: Tensor
+    """(batch,), boolean: samples whose loss is computed over the whole frame, not over the face alone."""
 
 
 class MethodStage:
-    """One stage of a `MethodRecipe`."""
+    """One stage of a `MethodRecipe`.
+
+    What a batch consists of (rows, references, noise, timesteps, dropping) is drawn for all processes together, so that
+    it does not depend on their number.
+    """
 
     def __init__(
         self,
@@ -66,7 +74,15 @@ class MethodStage:
         self.settings, self.data = settings, data
         self.targets = data.targets[settings.data]
         self.modules: dict[str, nn.Module] = {method_spec.name: method}
-        self.dtype = choose_training_dtype(settings.dtype)
+        self.device: torch.device = pipe.transformer.device
+        self.dtype = choose_training_dtype(settings.dtype, self.device)
+        self.uses_autocast = (
+            self.device.type != "cpu" or settings.gradient_checkpointing or settings.parallel == "fsdp2"
+        )
+        if settings.gradient_checkpointing:
+            pipe.transformer.enable_gradient_checkpointing()
+        else:
+            pipe.transformer.disable_gradient_checkpointing()
         self.set_denoiser(MethodDenoiser(pipe, method))
         self.identity_loss = IdentityLoss(
             pipe.vae,
@@ -89,6 +105,10 @@ class MethodStage:
 
     def set_denoiser(self, denoiser: MethodDenoiser) -> None:
         """Use `denoiser`, and its encoder of references, in the stage's dtype."""
+        if self.uses_autocast:
+            self.denoiser = diffusion.Autocast(denoiser, self.dtype, self.device)
+            self.encode = diffusion.Autocast(ReferenceEncoder(denoiser), self.dtype, self.device)
+            return
         keep_float32 = tuple(self.method._keep_in_fp32_modules or ())
         self.denoiser = diffusion.CastParameters(denoiser, self.dtype, keep_float32=keep_float32)
         self.encode = diffusion.CastParameters(ReferenceEncoder(denoiser), self.dtype, keep_float32=keep_float32)
@@ -97,6 +117,12 @@ class MethodStage:
         """Cast the frozen base, not the method."""
         diffusion.cast_base(self.pipe.transformer, self.method, dtype)
 
+    def shardable(self) -> list[nn.Module]:
+        """What FSDP2 gathers as units: the blocks with their layers, the rest of the transformer, the encoders."""
+        transformer: Any = self.pipe.transformer
+        encoders = [module for name, module in self.method.named_children() if name != "layers"]
+        return [*transformer.transformer_blocks, transformer, *encoders]
+
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         batch = self.sample_batch(step)
         # References are encoded once; rollouts use the same identity tokens.
@@ -104,12 +130,16 @@ class MethodStage:
         identity = self.encode(inputs.pixels, inputs.extra_conditioning, inputs.active)
         inputs = inputs.replace(identity=identity)
         velocity = self.denoiser(inputs).float()
+        unused = velocity.new_zeros(())
+        if len(velocity) > len(batch.rows):  # The row that `_with_active_row` has added.
+            unused, velocity = 0.0 * velocity[-1].sum(), velocity[:-1]
         target = self.target_velocity(batch)
-        loss = masked_mean(self.targets["mask"][batch.rows], (velocity - target).square(), self.settings.face_share)
+        mask = self.targets["mask"][batch.rows].to(velocity)
+        loss = masked_mean(mask, (velocity - target).square(), batch.is_whole) + unused
         metrics = {"denoising": float(loss.detach())}
         if self.settings.identity_weight and self.settings.identity_samples:
             loss = self.add_identity_loss(loss, batch, velocity, metrics)
-        chosen = inputs.active.nonzero()[: self.settings.rollout_samples, 0]
+        chosen = batch.inputs.active.nonzero()[: self.settings.rollout_samples, 0]
         if len(chosen):
             on_policy = self.on_policy_loss(batch, inputs, chosen, metrics)
             loss = loss + on_policy * len(chosen) / len(batch.rows)
@@ -117,27 +147,69 @@ class MethodStage:
 
     def sample_batch(self, step: int) -> MethodBatch:
         """Targets with noise, and their references and prompts after dropping."""
-        settings = self.settings
-        rows = self.rows[self.order.rows(step, settings.batch)]
+        settings, own = self.settings, distributed.own_rows
+        all_rows = self.rows[self.order.all_rows(step, settings.micro_batch)]
         every = settings.two_references_every
-        references = self.sample_references(rows, 2 if every and step % every == every - 1 else 1)
-        token_ids, class_mask, active = self.sample_conditions(rows, references.shape[1])
-        clean = self.targets["latents"][rows].float()
-        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alpha_bars)
-        alpha_bar = self.alpha_bars[timesteps]
-        noisy, velocity = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
+        references = self.sample_references(all_rows, 2 if every and step % every == every - 1 else 1)
+        conditions = self.sample_conditions(all_rows, references.shape[1])
+        token_ids, class_mask, active = (own(part) for part in conditions)
+        timesteps = own(diffusion.sample_timesteps(len(all_rows), settings, self.alpha_bars))
+        rows, references = own(all_rows), own(references)
+        clean = self.targets["latents"][rows].float().to(self.device)
+        noise = own(torch.randn(len(all_rows), *clean.shape[1:])).to(self.device)
+        alpha_bar = self.alpha_bars[timesteps].to(self.device)
+        noisy, velocity = diffusion.add_noise(clean, noise, alpha_bar)
+        pixels = self.reference_pixels(references).to(self.device, self.dtype)
+        is_whole = own(torch.rand(len(all_rows))) >= settings.face_share
+        distributed.seed_by_rank()
+        extra = self.method_spec.extra_conditioning(self.data, "train", references)
         inputs = DenoiserInputs(
-            token_ids=token_ids,
-            class_mask=class_mask,
-            pixels=self.reference_pixels(references).to(self.dtype),
-            extra_conditioning=self.method_spec.extra_conditioning(self.data, "train", references),
+            token_ids=token_ids.to(self.device),
+            class_mask=class_mask.to(self.device),
+            pixels=pixels,
+            extra_conditioning=None if extra is None else extra.to(self.device),
             active=active,
             noisy=noisy.to(self.dtype),
-            timesteps=timesteps,
+            timesteps=timesteps.to(self.device),
+            text=self._text_states(token_ids),
         )
+        if settings.parallel == "fsdp2" and distributed.world_size() > 1:
+            inputs = self._with_active_row(inputs, rows[:1], references.shape[1])
         return MethodBatch(
-            rows=rows, references=references, inputs=inputs, noisy=noisy, velocity=velocity, alpha_bar=alpha_bar
+            rows=rows,
+            references=references,
+            inputs=inputs,
+            noisy=noisy,
+            velocity=velocity,
+            alpha_bar=alpha_bar,
+            is_whole=is_whole.to(self.device),
         )
+
+    def _text_states(self, token_ids: Tensor) -> Tensor | None:
+        """Precomputed states of prompts (batch, tokens), None where the text encoder is loaded."""
+        return None if self.data.text_states is None else self.data.text_states(token_ids).to(self.device)
+
+    def _with_active_row(self, inputs: DenoiserInputs, row: Tensor, num_references: int) -> DenoiserInputs:
+        """Add a copy of the first sample with its identity if no sample has one together with its class word.
+
+        FSDP2 reduces the gradients of a module in all processes or in none, so every process has to use every part of
+        the method. The added row's loss is multiplied by zero.
+        """
+        if bool((inputs.active & inputs.class_mask.bool().any(dim=1).cpu()).any()):
+            return inputs
+        prompts = self.prompts
+        token_ids, class_mask = prompts.ids[num_references][row], prompts.masks[num_references][row]
+        first = DenoiserInputs(
+            token_ids=token_ids.to(self.device),
+            class_mask=class_mask.to(self.device),
+            pixels=None if inputs.pixels is None else inputs.pixels[:1],
+            extra_conditioning=None if inputs.extra_conditioning is None else inputs.extra_conditioning[:1],
+            active=torch.ones(1, dtype=torch.bool),
+            noisy=inputs.noisy[:1],
+            timesteps=inputs.timesteps[:1],
+            text=self._text_states(token_ids),
+        )
+        return inputs.concatenate(first)
 
     def target_velocity(self, batch: MethodBatch) -> Tensor:
         """The v to learn: the data's, the data's with guidance, or the teacher's; as `batch.noisy`."""
@@ -223,8 +295,8 @@ class MethodStage:
                 noisy=noisy,
                 timesteps=timesteps,
             )
-            mask = self.targets["mask"][rows]
-            distillation = masked_mean(mask, (conditional - target).square(), settings.face_share)
+            mask = self.targets["mask"][rows].to(conditional)
+            distillation = masked_mean(mask, (conditional - target).square(), batch.is_whole[chosen])
             metrics["on_policy_distillation"] = float(distillation.detach())
             loss = loss + settings.on_policy_distillation_weight * distillation
         return loss
@@ -297,16 +369,17 @@ class MethodStage:
         return metrics
 
 
-def masked_mean(mask: Tensor, error: Tensor, face_share: float) -> Tensor:
-    """The mean error, for a random share of the samples over the face alone.
+def masked_mean(mask: Tensor, error: Tensor, is_whole: Tensor) -> Tensor:
+    """The mean error, for some of the samples over the face alone.
 
     Shapes:
         mask: (batch, frames, height, width), the share of each latent pixel that shows the face
         error: (batch, frames, channels, height, width)
+        is_whole: (batch,), boolean: samples whose error is averaged over the whole frame, as it is without a face
         returns: ()
     """
     face = mask.float().unsqueeze(2)
-    is_whole = (torch.rand(len(mask)) >= face_share) | (face.flatten(1).sum(dim=1) < 1)
+    is_whole = is_whole | (face.flatten(1).sum(dim=1) < 1)
     weight = torch.where(is_whole.view(-1, 1, 1, 1, 1), torch.ones_like(face), face)
     by_sample = (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])
     return by_sample.mean()

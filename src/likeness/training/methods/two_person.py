@@ -23,6 +23,7 @@ from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to
 from likeness.training.data.latents import latents
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PuppetSettings
+from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.methods.settings import MethodRecipe
@@ -120,8 +121,9 @@ class TwoPersonStage(MethodStage):
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         if step % self.recipe.single_every == 0:
             return super().loss(step)
+        distributed.seed_by_rank()
         settings = self.settings
-        rows = self.pair_rows[self.pair_order.rows(step, max(1, settings.batch // 2))]
+        rows = self.pair_rows[self.pair_order.rows(step, max(1, settings.micro_batch // 2))]
         references = self._sample_pair_references(rows)
         token_ids, person_mask = self.token_ids[rows].clone(), self.person_mask[rows].clone()
         drops_text = torch.rand(len(rows)) < settings.text_drop
@@ -143,7 +145,8 @@ class TwoPersonStage(MethodStage):
             timesteps=timesteps,
         )
         velocity = self.denoiser(inputs).float()
-        loss = masked_mean(self.pairs["mask"][rows], (velocity - target).square(), settings.face_share)
+        is_whole = torch.rand(len(rows)) >= settings.face_share
+        loss = masked_mean(self.pairs["mask"][rows], (velocity - target).square(), is_whole)
         metrics = {"two_person_denoising": float(loss.detach())}
         chosen = (alpha_bar > settings.min_alpha_bar).nonzero()[: settings.identity_samples // 2, 0]
         if settings.identity_weight and len(chosen):

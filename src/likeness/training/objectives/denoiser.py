@@ -1,7 +1,7 @@
 """A frozen base with a method: from token ids, references and noisy latents to v."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import torch
@@ -33,9 +33,16 @@ class DenoiserInputs:
     """(batch,)."""
     identity: PersonTokens | None = None
     """Encoded references. None to encode `pixels` and `extra_conditioning`."""
+    text: Tensor | None = None
+    """(batch, tokens, width), encoded prompts. None to encode `token_ids`."""
 
     def replace(self, **changes: Any) -> Self:
         return dataclasses.replace(self, **changes)
+
+    def concatenate(self, other: Self) -> Self:
+        """The rows of both; fields that are None here are None."""
+        parts = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        return self.replace(**{name: torch.cat(pair) for name, pair in parts.items() if pair[0] is not None})
 
 
 class MethodDenoiser(nn.Module):
@@ -55,8 +62,11 @@ class MethodDenoiser(nn.Module):
         """
         text_encoder, transformer = self.base
         noisy, timesteps = inputs.noisy, inputs.timesteps
-        with torch.no_grad():
-            text = text_encoder(inputs.token_ids)[0].to(noisy.dtype)
+        text = inputs.text
+        if text is None:
+            with torch.no_grad():
+                text = text_encoder(inputs.token_ids)[0]
+        text = text.to(noisy.dtype)
         if not inputs.active.any():  # Exactly the base; no reference has to be encoded.
             return diffusion.denoise(transformer, noisy, text, timesteps)
         identity = inputs.identity

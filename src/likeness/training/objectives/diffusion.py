@@ -5,17 +5,17 @@ error of x0 by 1 / (1 - alpha_bar); that is the plain squared error of v, which 
 """
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from pydantic import Field
 from torch import Tensor, nn
 
-from likeness.training.engine.loop import LoopSettings
+from likeness.training.engine.settings import LoopSettings
 
 Timesteps = Literal["uniform", "logit_normal", "log_snr_normal"]
 STEPS = 1000
@@ -79,18 +79,52 @@ def _scales(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     return shaped.sqrt(), (1 - shaped).sqrt()
 
 
-@cache
-def rope(head_width: int, grid: int, num_latent_frames: int) -> tuple[Tensor, Tensor]:
-    """The rotary embedding of a square clip, as the stock pipeline prepares it."""
-    corners = ((0, 0), (grid, grid))
-    embedding: Any = get_3d_rotary_pos_embed(head_width, corners, (grid, grid), num_latent_frames)
-    return embedding
+Rope = tuple[Tensor, Tensor]
+
+
+def positions(transformer: Any, latents: Tensor) -> Rope | None:
+    """The rotary embedding of latents, made by the stock pipeline's own function; None for a base without one.
+
+    Shapes:
+        latents: (batch, frames, channels, height, width)
+        returns: cosine and sine, (video_tokens, head_width)
+    """
+    config = transformer.config
+    if not config.use_rotary_positional_embeddings:
+        return None
+    frames, _, height, width = latents.shape[1:]
+    sizes = (config.patch_size, config.patch_size_t, config.sample_width, config.sample_height)
+    return _stock_positions(height, width, frames, *sizes, config.attention_head_dim, str(latents.device))
+
+
+@lru_cache(maxsize=64)
+def _stock_positions(
+    height: int,
+    width: int,
+    frames: int,
+    patch_size: int,
+    patch_size_t: int | None,
+    sample_width: int,
+    sample_height: int,
+    head_width: int,
+    device: str,
+) -> Rope:
+    config = SimpleNamespace(
+        patch_size=patch_size,
+        patch_size_t=patch_size_t,
+        sample_width=sample_width,
+        sample_height=sample_height,
+        attention_head_dim=head_width,
+    )
+    # In units of latent pixels, so that the VAE's factor is 1.
+    pipe: Any = SimpleNamespace(transformer=SimpleNamespace(config=config), vae_scale_factor_spatial=1)
+    return CogVideoXPipeline._prepare_rotary_positional_embeddings(pipe, height, width, frames, torch.device(device))
 
 
 def denoise(
     transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
 ) -> Tensor:
-    """The v that a CogVideoX transformer predicts for square clips, with the rotary embedding of their grid.
+    """The v that a CogVideoX transformer predicts, with the rotary embedding of the stock pipeline.
 
     Shapes:
         noisy: (batch, frames, channels, height, width)
@@ -99,11 +133,9 @@ def denoise(
         frames: positions of the latent frames if `noisy` has only some of a clip: [0, 3] for the first and fourth
         returns: v, as `noisy`
     """
-    config = transformer.config
-    grid = noisy.shape[-1] // config.patch_size
     count = noisy.shape[1] if frames is None else max(frames) + 1
-    embedding = rope(config.attention_head_dim, grid, count)
-    if frames is not None:
+    embedding = positions(transformer, noisy[:, :1].expand(-1, count, -1, -1, -1))
+    if frames is not None and embedding is not None:
         cosine, sine = (part.unflatten(0, (count, -1))[list(frames)].flatten(0, 1) for part in embedding)
         embedding = (cosine, sine)
     return transformer(
@@ -115,10 +147,29 @@ def denoise(
     )[0]
 
 
+class Autocast(nn.Module):
+    """Runs a module under `torch.autocast`: parameters keep their dtype, and each operation chooses its own.
+
+    It works with gradient checkpointing and FSDP2, for which `CastParameters` does not.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self.module, self.dtype, self.device_type = module, dtype, device.type
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        # Its cache of cast weights would outlive a shard that FSDP2 has released.
+        with torch.autocast(
+            self.device_type, dtype=self.dtype, enabled=self.dtype != torch.float32, cache_enabled=False
+        ):
+            return self.module(*args, **kwargs)
+
+
 class CastParameters(nn.Module):
     """Runs a module in another dtype; its parameters and their gradients keep theirs.
 
-    Parameters below a module named in `keep_float32` are not cast.
+    All parameters are cast once in each call, which is faster than `Autocast` on small models. Parameters below a
+    module named in `keep_float32` are not cast.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype, *, keep_float32: tuple[str, ...] = ()) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.training.data import render_puppets, shards
-from likeness.training.engine.loop import LoopSettings
+from likeness.training.engine.settings import LoopSettings
 from likeness.training.recipes.resume import stages_of
 
 _S_A_MEGAPIXEL = 1.5

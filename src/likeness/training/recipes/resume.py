@@ -19,7 +19,8 @@ from likeness.errors import CheckpointError, WeightsError
 from likeness.training import recipes
 from likeness.training.data import render_puppets
 from likeness.training.engine import checkpoints
-from likeness.training.engine.loop import ADJUSTABLE, FINISHED, LENGTHS, LoopSettings, progress_of
+from likeness.training.engine.loop import FINISHED
+from likeness.training.engine.settings import ADJUSTABLE, LENGTHS, LoopSettings, progress_of
 from likeness.training.recipes import upgrade
 
 T = TypeVar("T")
