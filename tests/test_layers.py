@@ -39,7 +39,7 @@ DOORS = {
     "av": "media",
     "typer": "cli",
     "numba": "puppets",
-    "pyarrow": "evaluation",
+    "pyarrow": "evaluation training",
     "huggingface_hub": "weights",
     "fastapi": "app",
     "uvicorn": "app",

@@ -11,6 +11,7 @@ from likeness.media.video import (
     is_video,
     read_metadata,
     read_video,
+    resample_video,
     sample_video,
     write_video,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "read_image",
     "read_metadata",
     "read_video",
+    "resample_video",
     "resize",
     "sample_video",
     "write_image",

@@ -1,0 +1,143 @@
+"""Tar shards with a Parquet manifest: few large files instead of many small ones.
+
+A shard is a plain tar file in the layout of webdataset: the files of a sample share a key (`00000012.mp4`,
+`00000012.txt`, `00000012.reference0.png`), so other programs can stream it. `manifest.parquet` has the columns of every
+manifest; its paths go into the shards (`00000.tar/00000012.mp4`), and members are read by offset. Shards without
+a manifest are read by their keys, with the caption in `.txt` or in `.json`.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from likeness import files
+from likeness.errors import ConfigError
+from likeness.training.files import tar
+from likeness.training.files.manifest import read_caption, write_manifest
+from likeness.training.files.sample import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Problems, Sample, check_samples
+
+MANIFEST_NAME = "manifest.parquet"
+MAX_SHARD_BYTES = 1_000_000_000
+"""A new shard is begun beyond this; one file may be larger."""
+
+
+def write_shards(samples: Sequence[Sample], folder: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> list[Sample]:
+    """Copy samples into shards. Equal samples give byte-identical shards; the manifest is written last.
+
+    Returns:
+        The samples with paths into the shards.
+
+    Raises:
+        ConfigError: The folder already has a manifest.
+        MediaError: A file cannot be read.
+        FileWriteError: A shard cannot be written.
+    """
+    if (folder / MANIFEST_NAME).exists():
+        raise ConfigError(f"{folder} already has a {MANIFEST_NAME}. Name an empty folder.")
+    written: list[Sample] = []
+    start = 0
+    while start < len(samples):
+        shard = folder / f"{len({sample.media.parent for sample in written}):05d}{tar.SHARD_SUFFIX}"
+        with files.write_atomically(shard) as draft:
+            stop = _write_shard(draft, samples, start, max_shard_bytes)
+        written += [_in_shard(samples[row], row, shard) for row in range(start, stop)]
+        start = stop
+    write_manifest(folder / MANIFEST_NAME, written)
+    return written
+
+
+def is_shard_folder(folder: Path) -> bool:
+    """Whether a folder has tar files and no media beside them."""
+    suffixes = {entry.suffix.lower() for entry in folder.iterdir()}
+    return tar.SHARD_SUFFIX in suffixes and not suffixes & {*IMAGE_SUFFIXES, *VIDEO_SUFFIXES}
+
+
+def read_shards(folder: Path) -> list[Sample]:
+    """Read shards without a manifest, by their keys.
+
+    Raises:
+        ConfigError: A sample has no caption, or several media; all problems are listed.
+        MediaError: A shard cannot be read.
+    """
+    problems = Problems(subject=str(folder))
+    found = []
+    for shard in sorted(folder.glob(f"*{tar.SHARD_SUFFIX}")):
+        keys: dict[str, dict[str, Path]] = {}
+        for name in tar.members(shard):
+            stem, _, extension = Path(name).name.partition(".")
+            key = (Path(name).parent / stem).as_posix()
+            keys.setdefault(key, {})[f".{extension}".lower()] = shard / name
+        found += [
+            (where, sample)
+            for key, parts in keys.items()
+            if (
+                sample := _read_key(f"{folder.name}/{shard.name}", key, parts, problems, where := f"{shard.name}/{key}")
+            )
+        ]
+    if not found and not problems.found:
+        problems.add(folder.name, "the shards hold no photographs or videos", "Name another folder.")
+    check_samples(found, problems)
+    problems.settle()
+    return [sample for _, sample in found]
+
+
+def _write_shard(draft: Path, samples: Sequence[Sample], start: int, max_bytes: int) -> int:
+    """Write samples from `start` on until the shard is full; returns the first that is not in it."""
+    with tarfile.open(draft, "w", format=tarfile.USTAR_FORMAT) as archive:
+        row = start
+        while row < len(samples) and (row == start or archive.offset < max_bytes):
+            sample = samples[row]
+            for path, name in _names(sample, row):
+                _add(archive, name, tar.read_bytes(path))
+            _add(archive, f"{row:08d}.txt", sample.caption.encode())
+            row += 1
+    return row
+
+
+def _names(sample: Sample, row: int) -> list[tuple[Path, str]]:
+    """Files of a sample, and their names in a shard. The row makes names unique over all shards."""
+    references = [
+        (path, f"{row:08d}.reference{number}{path.suffix.lower()}") for number, path in enumerate(sample.references)
+    ]
+    return [(sample.media, f"{row:08d}{sample.media.suffix.lower()}"), *references]
+
+
+def _in_shard(sample: Sample, row: int, shard: Path) -> Sample:
+    (_, media), *references = _names(sample, row)
+    return replace(sample, media=shard / media, references=tuple(shard / name for _, name in references))
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)  # Date and owner stay zero, so that equal samples give equal bytes.
+    entry.size = len(data)
+    archive.addfile(entry, io.BytesIO(data))
+
+
+def _read_key(shard: str, key: str, parts: dict[str, Path], problems: Problems, where: str) -> Sample | None:
+    media = [path for extension, path in parts.items() if extension in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+    if len(media) != 1:
+        if media:
+            problems.add(where, f"there are {len(media)} media of one key", "Give each its own key.")
+        return None
+    record = _read_record(parts.get(".json"), problems, where)
+    text = tar.read_bytes(parts[".txt"]).decode(errors="replace") if ".txt" in parts else record.get("caption")
+    caption = read_caption(text, problems, where)
+    if caption is None:
+        return None
+    person = str(record.get("person") or f"{shard}/{key}")
+    return Sample(media=media[0], caption=caption, person=person, class_word=record.get("class_word"))
+
+
+def _read_record(path: Path | None, problems: Problems, where: str) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        record = json.loads(tar.read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        problems.add(where, f"its .json is not JSON ({error})", "Write the shard again.")
+        return {}
+    return record if isinstance(record, dict) else {}
