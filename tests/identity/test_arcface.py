@@ -138,7 +138,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(WeightsError, match="missing"):
         ArcFace.read(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("this is no model at all")
-    with pytest.raises(WeightsError, match="no ONNX model|no IResNet"):
+    with pytest.raises(WeightsError, match=r"no ONNX model|no IResNet"):
         ArcFace.read(tmp_path / "text.onnx")
 
 

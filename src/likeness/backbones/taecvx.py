@@ -134,7 +134,7 @@ class TaecvxDecoder(nn.Module):
     def load(cls, path: Path | None = None) -> Self:
         """Load the frozen decoder from `taecvx.safetensors`, or from where `likeness models pull taecvx` puts it.
 
-        The file holds the encoder too. Its tensors are checked, all of them, and only the decoder's are used.
+        A file that holds the encoder too has to hold all of it; only the decoder's tensors are used.
 
         Raises:
             WeightsError: The file is missing or damaged, or holds other tensors.
@@ -150,7 +150,9 @@ class TaecvxDecoder(nn.Module):
             rows = expected[name][0]
             if name in state and len(state[name]) % rows == 0:
                 state[name] = state[name][-rows:].contiguous()
-        refuse_differences(expected | encoder_shapes(), shapes_of(state), what=str(path), remedy=remedy)
+        has_encoder = any(name.startswith("encoder.") for name in state)
+        wanted = expected | encoder_shapes() if has_encoder else expected
+        refuse_differences(wanted, shapes_of(state), what=str(path), remedy=remedy)
         model.load_state_dict({name: state[name].float() for name in expected})
         return model.requires_grad_(False).eval()
 

@@ -73,9 +73,7 @@ def align_faces(
     return torch.cat(crops)
 
 
-def source_points(
-    landmarks: Tensor, template: Tensor, size_px: int, residuals: Residuals = "template"
-) -> Tensor:
+def source_points(landmarks: Tensor, template: Tensor, size_px: int, residuals: Residuals = "template") -> Tensor:
     """Where each pixel of an aligned crop lies in the picture: (batch, size_px, size_px, 2) px."""
     turn, shift = _fit(landmarks, template, residuals)
     pixels = (torch.arange(size_px, dtype=turn.real.dtype, device=turn.device) + 0.5) / size_px

@@ -127,9 +127,7 @@ class ArcFace(nn.Module):
         With ArcFace's own five points the crop is the engine's to half a gray level, its rounding to uint8.
         """
         with torch.autocast(pictures.device.type, enabled=False):
-            crops = align_faces(
-                pictures.float(), landmarks, self.template, CHIP_PX, fill=BLACK, is_averaging=True
-            )
+            crops = align_faces(pictures.float(), landmarks, self.template, CHIP_PX, fill=BLACK, is_averaging=True)
             return self(crops.flip(-1) if is_mirrored else crops)
 
     def standardize(self, embedding: Tensor) -> Tensor:

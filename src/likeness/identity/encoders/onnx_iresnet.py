@@ -122,9 +122,7 @@ class _Walk:
         others = [each for each in self.consumers[hidden] if each is not norm and each is not total]
         if others:
             (projection,) = others
-            beside = self.conv_norm(
-                projection, f"{name}.downsample.0", f"{name}.downsample.1", stride=stride, kernel=1
-            )
+            beside = self.conv_norm(projection, f"{name}.downsample.0", f"{name}.downsample.1", stride=stride, kernel=1)
             if total not in self.consumers[beside]:
                 raise self.wrong(f"the shortcut of {name} does not end in its sum")
         return total.output[0], stride, self.state[f"{name}.conv2.weight"].shape[0]

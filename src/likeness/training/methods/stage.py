@@ -2,7 +2,7 @@
 
 A sample is an image or clip of a puppet with its prompt, and reference images of the same puppet: the same scene
 (self-reference, images only) or another one. L = L_noise + lambda (1 - cos(q_id, F_id(D(x0_hat)))), where L_noise is
-the squared error of v, for part of the samples over the face alone, and F_id the distilled recognizer. It is Magic
+the squared error of v, for part of the samples over the face alone, and F_id a recognizer with gradients. It is Magic
 Mirror's loss (arXiv:2501.03931v1), used for every method.
 """
 
@@ -14,7 +14,7 @@ import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
-from likeness.identity.encoders.recognizer import Recognizer
+from likeness.identity.encoders.recognizer import IdentityRecognizer
 from likeness.methods.method import Method
 from likeness.runtime import choose_training_dtype
 from likeness.training.data.datasets import Order, jitter_crops
@@ -26,7 +26,13 @@ from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser, ReferenceEncoder
 from likeness.training.objectives.distillation import DistillationTeacher
-from likeness.training.objectives.identity_loss import IdentityLoss
+from likeness.training.objectives.face_decoder import FaceDecoder, build_frame_decoder
+from likeness.training.objectives.identity_loss import (
+    DecodedSamples,
+    IdentityLoss,
+    choose_samples,
+    refuse_other_embeddings,
+)
 from likeness.training.objectives.on_policy import sample_on_policy
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
 
@@ -57,7 +63,7 @@ class MethodStage:
         pipe: CogVideoXPipeline,
         method: Method,
         method_spec: MethodTrainingSpec,
-        recognizer: Recognizer,
+        recognizer: IdentityRecognizer,
         settings: MethodStageSettings,
         data: TrainingData,
         seed: int,
@@ -68,13 +74,7 @@ class MethodStage:
         self.modules: dict[str, nn.Module] = {method_spec.name: method}
         self.dtype = choose_training_dtype(settings.dtype)
         self.set_denoiser(MethodDenoiser(pipe, method))
-        self.identity_loss = IdentityLoss(
-            pipe.vae,
-            recognizer,
-            self.dtype,
-            num_views=settings.identity_views,
-            contrast_weight=settings.identity_contrast,
-        )
+        self.identity_loss = self.build_identity_loss(recognizer)
         self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
         views = method_spec.reference_views(data)
         self.reference_views = {person: torch.tensor(rows) for person, rows in views.items()}
@@ -86,6 +86,23 @@ class MethodStage:
         self.guidance: MethodGuidance | None = None
         self.teacher: DistillationTeacher | None = None
         self.set_base_dtype(self.dtype)
+
+    def build_identity_loss(self, recognizer: IdentityRecognizer) -> IdentityLoss:
+        """The loss with the decoder, margin and views of the settings."""
+        settings = self.settings
+        if settings.identity_weight:
+            refuse_other_embeddings(recognizer, self.data.references["train"]["embedding"])
+        decode = build_frame_decoder(
+            settings.identity_decoder, self.pipe.vae, self.dtype, is_checkpointed=settings.identity_checkpointing
+        )
+        decoder = FaceDecoder(decode=decode, template=recognizer.template, margin=settings.identity_margin)
+        return IdentityLoss(
+            decoder,
+            recognizer,
+            num_views=settings.identity_views,
+            contrast_weight=settings.identity_contrast,
+            frames=settings.identity_frames,
+        )
 
     def set_denoiser(self, denoiser: MethodDenoiser) -> None:
         """Use `denoiser`, and its encoder of references, in the stage's dtype."""
@@ -109,11 +126,20 @@ class MethodStage:
         metrics = {"denoising": float(loss.detach())}
         if self.settings.identity_weight and self.settings.identity_samples:
             loss = self.add_identity_loss(loss, batch, velocity, metrics)
-        chosen = inputs.active.nonzero()[: self.settings.rollout_samples, 0]
-        if len(chosen):
-            on_policy = self.on_policy_loss(batch, inputs, chosen, metrics)
-            loss = loss + on_policy * len(chosen) / len(batch.rows)
+        if self.settings.rollout_samples:
+            qualifies = inputs.active & self.has_face(batch) if self.settings.identity_weight else inputs.active
+            chosen = self.choose_samples(qualifies, self.settings.rollout_samples, "on_policy", metrics)
+            if len(chosen.rows):
+                loss = loss + chosen.share * self.on_policy_loss(batch, inputs, chosen.rows, metrics)
         return loss, metrics
+
+    def choose_samples(self, qualifies: Tensor, limit: int, name: str, metrics: dict[str, float]) -> DecodedSamples:
+        """Which samples an auxiliary loss is computed of, and the share that it has."""
+        return choose_samples(qualifies, limit, name, metrics, average=self.settings.identity_average)
+
+    def has_face(self, batch: MethodBatch) -> Tensor:
+        """Which samples have a latent frame with a known face: (batch,)."""
+        return self.identity_loss.has_face(self.targets["landmarks"][batch.rows])
 
     def sample_batch(self, step: int) -> MethodBatch:
         """Targets with noise, and their references and prompts after dropping."""
@@ -164,15 +190,16 @@ class MethodStage:
     ) -> Tensor:
         """Add the identity loss of x0 predicted from the data's noisy latents, of samples with enough signal."""
         settings = self.settings
-        is_eligible = batch.inputs.active & (batch.alpha_bar > settings.min_alpha_bar)
-        chosen = is_eligible.nonzero()[: settings.identity_samples, 0]
+        qualifies = batch.inputs.active & (batch.alpha_bar > settings.min_alpha_bar) & self.has_face(batch)
+        decoded = self.choose_samples(qualifies, settings.identity_samples, "identity", metrics)
+        chosen = decoded.rows
         if not len(chosen):
             return loss
         clean = diffusion.predict_clean(batch.noisy[chosen], velocity[chosen], batch.alpha_bar[chosen])
         landmarks = self.targets["landmarks"][batch.rows[chosen]]
         embedding = self.data.references["train"]["embedding"][batch.references[chosen, 0]]
         identity = self.identity_loss("identity", clean, landmarks, embedding, metrics)
-        return loss + settings.identity_weight * identity * len(chosen) / len(batch.rows)
+        return loss + settings.identity_weight * decoded.share * identity
 
     def on_policy_loss(
         self, batch: MethodBatch, inputs: DenoiserInputs, chosen: Tensor, metrics: dict[str, float]

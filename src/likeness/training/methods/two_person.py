@@ -20,7 +20,7 @@ from likeness.identity.tokens import PersonTokens
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 from likeness.training.base.pipelines import read_base
 from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to_pixels
-from likeness.training.data.latents import latents
+from likeness.training.data.latents import average_frames, latents
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine.logging import TrainingLogger
@@ -145,12 +145,17 @@ class TwoPersonStage(MethodStage):
         velocity = self.denoiser(inputs).float()
         loss = masked_mean(self.pairs["mask"][rows], (velocity - target).square(), settings.face_share)
         metrics = {"two_person_denoising": float(loss.detach())}
-        chosen = (alpha_bar > settings.min_alpha_bar).nonzero()[: settings.identity_samples // 2, 0]
-        if settings.identity_weight and len(chosen):
+        if not (settings.identity_weight and settings.identity_samples):
+            return loss, metrics
+        qualifies = (alpha_bar > settings.min_alpha_bar) & self.identity_loss.has_face(self.pairs["landmarks"][rows])
+        limit = max(1, settings.identity_samples // 2)  # Each sample has two faces.
+        decoded = self.choose_samples(qualifies, limit, "two_person_identity", metrics)
+        chosen = decoded.rows
+        if len(chosen):
             predicted = diffusion.predict_clean(noisy[chosen], velocity[chosen], alpha_bar[chosen])
             landmarks = self.pairs["landmarks"][rows[chosen]]
             identity = self.identity_loss("two_person_identity", predicted, landmarks, embedding[chosen], metrics)
-            loss = loss + settings.identity_weight * identity * len(chosen) / len(rows)
+            loss = loss + settings.identity_weight * decoded.share * identity
         return loss, metrics
 
     def _sample_pair_references(self, rows: Tensor) -> Tensor:
@@ -214,8 +219,8 @@ class TwoPersonTrainingSpec(MagicMirrorTrainingSpec):
         clips, logger = self.recipe.two_person, TrainingLogger(self.folder, self.name)
         targets = latents(clips, read_base(self.recipe.base).vae, self.cache, logger)
         landmarks = puppets(clips, self.cache, logger, ("landmarks",))["landmarks"]
-        # Of the first frame: (samples, 2, 5, 2)
-        data.targets["two_person"] = targets.with_tensor("landmarks", landmarks[:, 0])
+        # Of each sample, latent frame and person.
+        data.targets["two_person"] = targets.with_tensor("landmarks", average_frames(landmarks))
 
 
 def run(recipe: TwoPersonRecipe, folder: Path, cache: Path) -> Path:
