@@ -49,13 +49,13 @@ def make_data() -> TrainingData:
         "embedding": torch.randn(8, 128),
         "landmarks": torch.randn(8, 1, 5, 2),
     }
-    points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]]).expand(8, 5, 2)
+    points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]])
 
     def targets(frames: int) -> Shards:
         tensors = {
             "latents": torch.randn(8, frames, 16, 8, 8).half(),
             "mask": torch.rand(8, frames, 8, 8).half(),
-            "landmarks": points,
+            "landmarks": points.expand(8, frames, 5, 2),
         }
         return Shards(tensors, facts)
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from likeness.errors import CheckpointError, FileWriteError
-from likeness.training.engine import checkpoints, loop, state
+from likeness.training.engine import checkpoints, state
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.loop import (
     FINISHED,

@@ -27,7 +27,7 @@ def make_data() -> TrainingData:
         "embedding": torch.randn(8, 128),
     }
     points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]])
-    both = torch.stack([points, points + torch.tensor([64.0, 0])]).expand(8, 2, 5, 2)
+    both = torch.stack([points, points + torch.tensor([64.0, 0])]).expand(8, 5, 2, 5, 2)
 
     def targets(width: int, facts: list, landmarks: torch.Tensor) -> Shards:
         tensors = {
@@ -37,7 +37,7 @@ def make_data() -> TrainingData:
         }
         return Shards(tensors, facts)
 
-    one = points.expand(8, 5, 2)
+    one = points.expand(8, 5, 5, 2)
     return TrainingData(
         references={"train": Shards(faces, facts), "validation": Shards(faces, facts)},
         targets={"clips": targets(8, facts, one), "two_person": targets(16, pairs, both)},
@@ -71,7 +71,9 @@ def test_what_steps_on_pairs_do_not_know_is_refused(stage, changes):
 
 def test_two_people_teach_the_method_and_every_third_step_is_of_one(stage):
     loss, figures = stage.loss(1)
-    assert figures.keys() == {"two_person_denoising", "two_person_identity"}
+    counts = {f"two_person_identity_{kind}" for kind in ("qualifying", "decoded")}
+    assert figures.keys() == {"two_person_denoising", "two_person_identity", *counts}
+    assert [figures[name] for name in sorted(counts)] == [2, 2]
     loss.backward()
     reached = {name for name, p in stage.method.named_parameters() if p.grad is not None and p.grad.any()}
     stage.method.zero_grad()

@@ -6,12 +6,13 @@ group norms run in float32; a single frame goes through 2-D convolutions. A caus
 frame with itself, so on one frame it equals the 2-D convolution with the kernel summed over time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Cache = dict[nn.Module, Tensor]
 Vae = Any  # AutoencoderKLCogVideoX; diffusers does not type the attributes in use here.
@@ -41,6 +42,41 @@ def decode(vae: Vae, latents: Tensor, *, last_tap_only: bool = False) -> Tensor:
         for chunk in _chunks(latents, vae.num_latent_frames_batch_size, latents.shape[2])
     ]
     return torch.cat(chunks, dim=2)
+
+
+def decode_frame(vae: Vae, latents: Tensor, *, is_checkpointed: bool = False) -> Tensor:
+    """The frame of a lone latent frame, as `decode` gives it.
+
+    Shapes:
+        latents: (batch, latent_channels, height, width), unscaled
+        returns: (batch, 3, 8 * height, 8 * width)
+
+    Args:
+        vae: Its decoder.
+        latents: Of any frame; it is decoded as the first one.
+        is_checkpointed: Keep only what goes from one residual block to the next for the backward pass, which computes
+            the rest again (arXiv:1604.06174v2).
+    """
+
+    def run(part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        # Each part gets a cache of its own: there is no later chunk, and it must be empty when a part runs again.
+        def fresh(*tensors: Any) -> Tensor:
+            return part(*tensors, {}, False)
+
+        if is_checkpointed and torch.is_grad_enabled():
+            return checkpoint(fresh, *inputs, use_reentrant=False)
+        return fresh(*inputs)
+
+    decoder, start = vae.decoder, latents.unsqueeze(2)
+    hidden = run(_convolve, decoder.conv_in, start)
+    for resnet in decoder.mid_block.resnets:
+        hidden = run(_resnet, resnet, hidden, start)
+    for block in decoder.up_blocks:
+        for resnet in block.resnets:
+            hidden = run(_resnet, resnet, hidden, start)
+        for sampler in block.upsamplers or ():
+            hidden = run(lambda layer, inputs, *_: _enlarge(layer, inputs), sampler, hidden)
+    return run(_finish, decoder, hidden, start).squeeze(2)
 
 
 def leave_only_last_tap(vae: Vae) -> None:
@@ -91,6 +127,10 @@ def _decode_chunk(vae: Vae, latents: Tensor, cache: Cache, last: bool) -> Tensor
             hidden = _resnet(resnet, hidden, latents, cache, last)
         for sampler in block.upsamplers or ():
             hidden = _enlarge(sampler, hidden)
+    return _finish(decoder, hidden, latents, cache, last)
+
+
+def _finish(decoder: Any, hidden: Tensor, latents: Tensor, cache: Cache, last: bool) -> Tensor:
     return _convolve(decoder.conv_out, F.silu(_modulate(decoder.norm_out, hidden, latents)), cache, last)
 
 

@@ -11,8 +11,8 @@ from likeness.faces.engines.onnx_engine import ENGINE_SPECS, OnnxEngine
 
 ENGINE_VARIABLE = "LIKENESS_ENGINE"
 """Environment variable with the name of the default engine."""
-_SHORT_NAMES = {"research": "research/buffalo_l", "open": "open/auraface"}
-ENGINE_NAMES = (DlibEngine.name, *_SHORT_NAMES, *ENGINE_SPECS)
+SHORT_NAMES = {"research": "research/buffalo_l", "open": "open/auraface"}
+ENGINE_NAMES = (DlibEngine.name, *SHORT_NAMES, *ENGINE_SPECS)
 """All names, including short ones. `research` has the recognizer that PhotoMaker-V2 was trained with, `open` the
 stronger of the open ones."""
 
@@ -27,7 +27,7 @@ def load_engine(name: str) -> FaceEngine:
         close = difflib.get_close_matches(name, ENGINE_NAMES, n=1)
         advice = f"Did you mean `{close[0]}`?" if close else f"Use one of {', '.join(ENGINE_NAMES)}."
         raise ConfigError(f"No face engine is called `{name}`. {advice}")
-    return _build(_SHORT_NAMES.get(name, name))
+    return _build(SHORT_NAMES.get(name, name))
 
 
 def default_engine() -> FaceEngine:

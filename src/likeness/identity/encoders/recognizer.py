@@ -6,7 +6,7 @@ output an approximation of dlib's 128-dimensional embedding.
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from likeness.errors import WeightsError
 from likeness.files import write_atomically, write_text
+from likeness.identity.encoders.alignment import align_faces
 from likeness.identity.encoders.convolution import downsampling_layers
 from likeness.weights.tensors import read_tensors
 
 _PADDING = 0.25
 _MEAN_FACE = ((0.1206, 0.2137), (0.3341, 0.2291), (0.6461, 0.2290), (0.8596, 0.2135), (0.4901, 0.6278))
 """dlib's five points in the order of `records.LANDMARK_NAMES`."""
+TEMPLATE = (torch.tensor(_MEAN_FACE) + _PADDING) / (1 + 2 * _PADDING)
+"""The same as shares of the side of an aligned crop."""
 
 
 def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
@@ -31,22 +34,8 @@ def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
         landmarks: (batch, 5, 2) px
         returns: (batch, channels, size_px, size_px)
     """
-    template = (torch.tensor(_MEAN_FACE) + _PADDING) / (1 + 2 * _PADDING)
-    unit = torch.view_as_complex(2 * template - 1)  # grid_sample's coordinates run from -1 to 1.
-    size = torch.tensor([pictures.shape[-1], pictures.shape[-2]])
-    points = torch.view_as_complex((2 * (landmarks.float() + 0.5) / size - 1).contiguous())
-    centered = unit - unit.mean()
-    # Least-squares similarity in complex numbers: points = turn * unit + shift.
-    turn = (centered.conj() * (points - points.mean(dim=1, keepdim=True))).sum(dim=1) / centered.abs().square().sum()
-    shift = points.mean(dim=1) - turn * unit.mean()
-    rows = [
-        torch.stack([turn.real, -turn.imag, shift.real], -1),
-        torch.stack([turn.imag, turn.real, shift.imag], -1),
-    ]
-    grid = F.affine_grid(
-        torch.stack(rows, dim=1), [len(pictures), pictures.shape[1], size_px, size_px], align_corners=False
-    )
-    return F.grid_sample(pictures, grid.to(pictures.dtype), padding_mode="border", align_corners=False)
+    # The network was trained on crops of this fit.
+    return align_faces(pictures, landmarks, TEMPLATE, size_px, residuals="picture")
 
 
 def contrastive_loss(found: Tensor, target: Tensor, *, temperature: float = 0.1) -> Tensor:
@@ -59,7 +48,39 @@ def contrastive_loss(found: Tensor, target: Tensor, *, temperature: float = 0.1)
         returns: (), the mean; log(batch) if no row can be distinguished
     """
     cosines = F.normalize(found, dim=1) @ F.normalize(target, dim=1).T
-    return F.cross_entropy(cosines / temperature, torch.arange(len(target)))
+    return F.cross_entropy(cosines / temperature, torch.arange(len(target), device=target.device))
+
+
+class IdentityRecognizer(Protocol):
+    """A frozen face recognizer with gradients to the picture: the distilled one, or ArcFace.
+
+    Persons are compared by the cosine of standardized embeddings.
+    """
+
+    @property
+    def embedding_width(self) -> int: ...
+
+    @property
+    def template(self) -> Tensor:
+        """(5, 2): where an aligned crop has the landmarks, as shares of its side."""
+        ...
+
+    def embed(self, pictures: Tensor, landmarks: Tensor, *, is_mirrored: bool = False) -> Tensor:
+        """Embeddings in the space of the references' embeddings.
+
+        Shapes:
+            pictures: (batch, 3, height, width) in [-1, 1]
+            landmarks: (batch, 5, 2) px
+            returns: (batch, embedding_width)
+        """
+        ...
+
+    def standardize(self, embedding: Tensor) -> Tensor:
+        """Remove what all people share, where the recognizer needs that; ArcFace's embeddings are returned as they are.
+
+        Raw embeddings of dlib share a mean that hides the differences between people.
+        """
+        ...
 
 
 class Recognizer(nn.Module):
@@ -94,9 +115,19 @@ class Recognizer(nn.Module):
     def forward(self, faces: Tensor) -> Tensor:
         return self.layers(faces)
 
-    def embed(self, pictures: Tensor, landmarks: Tensor) -> Tensor:
+    @property
+    def embedding_width(self) -> int:
+        return len(self.mean)
+
+    @property
+    def template(self) -> Tensor:
+        """Where an aligned crop has dlib's five landmarks."""
+        return TEMPLATE
+
+    def embed(self, pictures: Tensor, landmarks: Tensor, *, is_mirrored: bool = False) -> Tensor:
         """Embeddings of pictures (batch, 3, height, width) in [-1, 1] with known landmarks."""
-        return self(align(pictures, landmarks, self.size_px)) * self.spread + self.mean
+        crops = align(pictures, landmarks, self.size_px)
+        return self(crops.flip(-1) if is_mirrored else crops) * self.spread + self.mean
 
     def measure(self, embeddings: Tensor) -> None:
         """Set mean and standard deviation of each component from (count, embedding_width) examples."""

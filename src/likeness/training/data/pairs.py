@@ -9,7 +9,7 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor
 
 from likeness.training.data.datasets import Shards, puppets
-from likeness.training.data.latents import latents
+from likeness.training.data.latents import average_frames, latents
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine.logging import TrainingLogger
 
@@ -25,7 +25,8 @@ class TrainingData:
     references: dict[Split, Shards]
     """`crop` (samples, size_px, size_px, 3) uint8, `embedding` and `landmarks` of several images of each person."""
     targets: dict[str, Shards]
-    """`latents`, `mask` and `landmarks` (of the first frame, px of the target) of `images` and `clips`."""
+    """`latents`, `mask` and `landmarks` (of each latent frame, px of the target) of `images` and `clips`. Landmarks are
+    NaN where a frame shows no face, and may be of fewer frames than the latents."""
     validation_targets: dict[str, Shards]
     """`latents` and `mask` of `images` and `clips` of validation people."""
     vertices: dict[Split, VerticesOf] = field(default_factory=dict)
@@ -74,5 +75,8 @@ def read_data(
 
 
 def landmarks_of(shards: Shards, size_px: int, frame_px: int) -> Tensor:
-    """Landmarks of first frames, in pixels of frames of another size: (samples, 5, 2)."""
-    return (shards["landmarks"][:, 0] + 0.5) * (frame_px / size_px) - 0.5
+    """Landmarks of latent frames, in pixels of frames of another size: (samples, latent_frames, 5, 2).
+
+    A latent frame after the first codes four frames; its landmarks are their mean.
+    """
+    return (average_frames(shards["landmarks"]) + 0.5) * (frame_px / size_px) - 0.5

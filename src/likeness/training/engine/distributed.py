@@ -99,15 +99,6 @@ def barrier() -> None:
         dist.barrier()
 
 
-def share(samples: int) -> float:
-    """This process's share of `samples`, in units of an equal share.
-
-    The mean of all processes' losses, each times its share, is the mean over all samples.
-    """
-    own = len(range(rank(), samples, world_size()))
-    return own * world_size() / samples
-
-
 def seed_by_rank() -> None:
     """From here on random numbers differ between processes; with one process nothing changes."""
     if world_size() > 1:

@@ -149,9 +149,9 @@ def _accumulate(state: StageState) -> tuple[float, dict[str, float]]:
     for number in range(settings.accumulation):
         micro_step = state.step * settings.accumulation + number
         torch.manual_seed((state.seed * 1_000_003 + micro_step) % (1 << 62))
-        # Processes with more samples than others count more; gradients are averaged over processes.
-        share = distributed.share(settings.micro_batch) / settings.accumulation
-        loss, parts = state.parallel.backward(micro_step, share=share, is_last=number + 1 == settings.accumulation)
+        loss, parts = state.parallel.backward(
+            micro_step, share=1 / settings.accumulation, is_last=number + 1 == settings.accumulation
+        )
         losses.append(loss)
         for name, value in parts.items():
             metrics.setdefault(name, []).append(value)

@@ -81,9 +81,9 @@ class Stage(Protocol):
     """The modules with trained parameters, by name in checkpoints."""
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of one micro-batch, the mean over this process's samples, and metrics to log.
+        """The loss of one micro-batch, and metrics to log; the mean over all processes is the loss of the whole.
 
-        `step` counts micro-batches. Random numbers are the same in all processes until the batch is divided.
+        `step` counts micro-batches. All processes begin with the same random numbers (`distributed.seed_by_rank`).
         """
         ...
 

@@ -1,12 +1,13 @@
 """Settings of a method's recipe."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from likeness.config import Settings
 from likeness.training.data.render_puppets import PuppetSettings
+from likeness.training.objectives.identity_loss import Average
 from likeness.training.objectives.on_policy import RolloutSettings
 
 
@@ -26,12 +27,24 @@ class MethodStageSettings(RolloutSettings):
     two_references_every: int = Field(default=4, ge=0)
     """One step in this many uses two references a sample; 0 for never."""
     identity_weight: float = Field(default=0.1, ge=0)
-    """Weight of the identity loss, the paper's lambda."""
+    """Weight of the identity loss, the paper's lambda: of its mean over the samples of a step that qualify."""
     identity_contrast: float = Field(default=0.0, ge=0)
     """Within the identity loss, the weight of a contrastive term over the people of a process's share of the step:
     InfoNCE (arXiv:1807.03748v2, Eq. 4) over the same cosines."""
     identity_samples: int = Field(default=4, ge=0)
-    """At most this many samples of a process's share of a step are decoded for the identity loss."""
+    """At most this many samples of a process's share of a step are decoded for the identity loss, chosen at random. The
+    mean over all that qualify is estimated from them; 0 for no identity loss on the data's latents."""
+    identity_average: Average = "qualifying"
+    """`qualifying`: the identity loss and the on-policy losses are means over the samples that qualify. `all`: over all
+    samples, and those that are not decoded count as zero; the weights are then smaller than stated."""
+    identity_frames: Literal["any", "first"] = "any"
+    """Which latent frame is decoded: a random one of each sample, or the first."""
+    identity_decoder: Literal["vae", "taecvx"] = "vae"
+    """Decodes for the identity loss: the base's VAE, or TAECVX, which is small (CogVideoX's latents alone)."""
+    identity_margin: int = Field(default=4, ge=0)
+    """Latent pixels (8 px) around the largest face that are decoded; as many as a frame has decode whole frames."""
+    identity_checkpointing: bool = True
+    """Compute the decoder's activations again in the backward pass instead of keeping them."""
     attention_guidance: float = Field(default=0.0, ge=0)
     """Scale of perturbed-attention guidance over the recipe's `unguided` base, added to the target v; 0 for none."""
     teacher_scale: float = Field(default=0.0, ge=0)
@@ -86,7 +99,7 @@ class MethodRecipe(Settings):
     teacher: Path | None = None
     """Folder of a Magic Mirror adapter over `base`, the distillation teacher of stages with a `teacher_scale`."""
     recognizer: Path
-    """Folder of the distilled recognizer."""
+    """Folder of the distilled recognizer, or a face engine with ArcFace, for data made with that engine."""
     start: Path | None = None
     """Folder of an adapter of this shape to continue from; new weights if absent."""
     method: dict[str, Any] = Field(default_factory=dict)

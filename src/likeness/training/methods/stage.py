@@ -2,7 +2,7 @@
 
 A sample is an image or clip of a puppet with its prompt, and reference images of the same puppet: the same scene
 (self-reference, images only) or another one. L = L_noise + lambda (1 - cos(q_id, F_id(D(x0_hat)))), where L_noise is
-the squared error of v, for part of the samples over the face alone, and F_id the distilled recognizer. It is Magic
+the squared error of v, for part of the samples over the face alone, and F_id a recognizer with gradients. It is Magic
 Mirror's loss (arXiv:2501.03931v1), used for every method.
 """
 
@@ -15,7 +15,7 @@ import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
-from likeness.identity.encoders.recognizer import Recognizer
+from likeness.identity.encoders.recognizer import IdentityRecognizer
 from likeness.methods.method import Method
 from likeness.runtime import choose_training_dtype
 from likeness.training.data.datasets import Order, jitter_crops
@@ -28,7 +28,13 @@ from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser, ReferenceEncoder
 from likeness.training.objectives.distillation import DistillationTeacher
-from likeness.training.objectives.identity_loss import IdentityLoss
+from likeness.training.objectives.face_decoder import FaceDecoder, build_frame_decoder
+from likeness.training.objectives.identity_loss import (
+    DecodedSamples,
+    IdentityLoss,
+    choose_samples,
+    refuse_other_embeddings,
+)
 from likeness.training.objectives.on_policy import sample_on_policy
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
 
@@ -51,6 +57,8 @@ class MethodBatch:
     """(batch,), the share of signal."""
     is_whole: Tensor
     """(batch,), boolean: samples whose loss is computed over the whole frame, not over the face alone."""
+    weight: Tensor
+    """(batch,), of each sample in this process's loss: the mean over processes is the mean over all samples."""
 
 
 class MethodStage:
@@ -65,7 +73,7 @@ class MethodStage:
         pipe: CogVideoXPipeline,
         method: Method,
         method_spec: MethodTrainingSpec,
-        recognizer: Recognizer,
+        recognizer: IdentityRecognizer,
         settings: MethodStageSettings,
         data: TrainingData,
         seed: int,
@@ -84,13 +92,7 @@ class MethodStage:
         else:
             pipe.transformer.disable_gradient_checkpointing()
         self.set_denoiser(MethodDenoiser(pipe, method))
-        self.identity_loss = IdentityLoss(
-            pipe.vae,
-            recognizer,
-            self.dtype,
-            num_views=settings.identity_views,
-            contrast_weight=settings.identity_contrast,
-        )
+        self.identity_loss = self.build_identity_loss(recognizer)
         self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
         views = method_spec.reference_views(data)
         self.reference_views = {person: torch.tensor(rows) for person, rows in views.items()}
@@ -102,6 +104,23 @@ class MethodStage:
         self.guidance: MethodGuidance | None = None
         self.teacher: DistillationTeacher | None = None
         self.set_base_dtype(self.dtype)
+
+    def build_identity_loss(self, recognizer: IdentityRecognizer) -> IdentityLoss:
+        """The loss with the decoder, margin and views of the settings."""
+        settings = self.settings
+        if settings.identity_weight:
+            refuse_other_embeddings(recognizer, self.data.references["train"]["embedding"])
+        decode = build_frame_decoder(
+            settings.identity_decoder, self.pipe.vae, self.dtype, is_checkpointed=settings.identity_checkpointing
+        )
+        decoder = FaceDecoder(decode=decode, template=recognizer.template, margin=settings.identity_margin)
+        return IdentityLoss(
+            decoder,
+            recognizer,
+            num_views=settings.identity_views,
+            contrast_weight=settings.identity_contrast,
+            frames=settings.identity_frames,
+        )
 
     def set_denoiser(self, denoiser: MethodDenoiser) -> None:
         """Use `denoiser`, and its encoder of references, in the stage's dtype."""
@@ -135,20 +154,36 @@ class MethodStage:
             unused, velocity = 0.0 * velocity[-1].sum(), velocity[:-1]
         target = self.target_velocity(batch)
         mask = self.targets["mask"][batch.rows].to(velocity)
-        loss = masked_mean(mask, (velocity - target).square(), batch.is_whole) + unused
+        error = masked_error(mask, (velocity - target).square(), batch.is_whole)
+        loss = (batch.weight * error).sum() + unused
         metrics = {"denoising": float(loss.detach())}
         if self.settings.identity_weight and self.settings.identity_samples:
             loss = self.add_identity_loss(loss, batch, velocity, metrics)
-        chosen = batch.inputs.active.nonzero()[: self.settings.rollout_samples, 0]
-        if len(chosen):
-            on_policy = self.on_policy_loss(batch, inputs, chosen, metrics)
-            loss = loss + on_policy * len(chosen) / len(batch.rows)
+        if self.settings.rollout_samples:
+            active = batch.inputs.active
+            qualifies = active & self.has_face(batch) if self.settings.identity_weight else active
+            chosen = self.choose_samples(qualifies, self.settings.rollout_samples, "on_policy", metrics)
+            if len(chosen.rows):
+                loss = loss + chosen.share * self.on_policy_loss(batch, inputs, chosen.rows, metrics)
         return loss, metrics
+
+    def choose_samples(self, qualifies: Tensor, limit: int, name: str, metrics: dict[str, float]) -> DecodedSamples:
+        """Which samples an auxiliary loss is computed of, and the share that it has."""
+        return choose_samples(qualifies, limit, name, metrics, average=self.settings.identity_average)
+
+    def has_face(self, batch: MethodBatch) -> Tensor:
+        """Which samples have a latent frame with a known face: (batch,)."""
+        return self.identity_loss.has_face(self.targets["landmarks"][batch.rows])
 
     def sample_batch(self, step: int) -> MethodBatch:
         """Targets with noise, and their references and prompts after dropping."""
         settings, own = self.settings, distributed.own_rows
         all_rows = self.rows[self.order.all_rows(step, settings.micro_batch)]
+        count, processes = len(all_rows), distributed.world_size()
+        weight = torch.full((count,), processes / count)
+        if count < processes:  # The end of an epoch: every process needs a sample, some of them count nothing.
+            all_rows = torch.cat([all_rows, all_rows[:1].expand(processes - count)])
+            weight = torch.cat([weight, torch.zeros(processes - count)])
         every = settings.two_references_every
         references = self.sample_references(all_rows, 2 if every and step % every == every - 1 else 1)
         conditions = self.sample_conditions(all_rows, references.shape[1])
@@ -183,6 +218,7 @@ class MethodStage:
             velocity=velocity,
             alpha_bar=alpha_bar,
             is_whole=is_whole.to(self.device),
+            weight=own(weight).to(self.device),
         )
 
     def _text_states(self, token_ids: Tensor) -> Tensor | None:
@@ -236,15 +272,16 @@ class MethodStage:
     ) -> Tensor:
         """Add the identity loss of x0 predicted from the data's noisy latents, of samples with enough signal."""
         settings = self.settings
-        is_eligible = batch.inputs.active & (batch.alpha_bar > settings.min_alpha_bar)
-        chosen = is_eligible.nonzero()[: settings.identity_samples, 0]
+        qualifies = batch.inputs.active & (batch.alpha_bar > settings.min_alpha_bar) & self.has_face(batch)
+        decoded = self.choose_samples(qualifies, settings.identity_samples, "identity", metrics)
+        chosen = decoded.rows
         if not len(chosen):
             return loss
         clean = diffusion.predict_clean(batch.noisy[chosen], velocity[chosen], batch.alpha_bar[chosen])
         landmarks = self.targets["landmarks"][batch.rows[chosen]]
         embedding = self.data.references["train"]["embedding"][batch.references[chosen, 0]]
         identity = self.identity_loss("identity", clean, landmarks, embedding, metrics)
-        return loss + settings.identity_weight * identity * len(chosen) / len(batch.rows)
+        return loss + settings.identity_weight * decoded.share * identity
 
     def on_policy_loss(
         self, batch: MethodBatch, inputs: DenoiserInputs, chosen: Tensor, metrics: dict[str, float]
@@ -296,7 +333,7 @@ class MethodStage:
                 timesteps=timesteps,
             )
             mask = self.targets["mask"][rows].to(conditional)
-            distillation = masked_mean(mask, (conditional - target).square(), batch.is_whole[chosen])
+            distillation = masked_error(mask, (conditional - target).square(), batch.is_whole[chosen]).mean()
             metrics["on_policy_distillation"] = float(distillation.detach())
             loss = loss + settings.on_policy_distillation_weight * distillation
         return loss
@@ -369,17 +406,16 @@ class MethodStage:
         return metrics
 
 
-def masked_mean(mask: Tensor, error: Tensor, is_whole: Tensor) -> Tensor:
-    """The mean error, for some of the samples over the face alone.
+def masked_error(mask: Tensor, error: Tensor, is_whole: Tensor) -> Tensor:
+    """The mean error of each sample, of some samples over the face alone.
 
     Shapes:
         mask: (batch, frames, height, width), the share of each latent pixel that shows the face
         error: (batch, frames, channels, height, width)
         is_whole: (batch,), boolean: samples whose error is averaged over the whole frame, as it is without a face
-        returns: ()
+        returns: (batch,)
     """
     face = mask.float().unsqueeze(2)
     is_whole = is_whole | (face.flatten(1).sum(dim=1) < 1)
     weight = torch.where(is_whole.view(-1, 1, 1, 1, 1), torch.ones_like(face), face)
-    by_sample = (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])
-    return by_sample.mean()
+    return (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])

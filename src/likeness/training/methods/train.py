@@ -10,7 +10,9 @@ from torch import nn
 
 from likeness import files
 from likeness.errors import ConfigError, WeightsError
-from likeness.identity.encoders.recognizer import Recognizer
+from likeness.faces.geometry.layouts import EYE_CORNERS
+from likeness.identity.encoders import arcface
+from likeness.identity.encoders.recognizer import IdentityRecognizer, Recognizer
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import choose_training_dtype
 from likeness.training.base.pipelines import read_base
@@ -59,6 +61,21 @@ def read_teacher(
     return DistillationTeacher(pipe, method, prompts, embeddings, scale=settings.teacher_scale, dtype=dtype)
 
 
+def read_recognizer(source: Path) -> IdentityRecognizer:
+    """The frozen recognizer of the identity loss, for landmarks of puppets.
+
+    Args:
+        source: Folder of a distilled recognizer, or the name of a face engine with ArcFace.
+
+    Raises:
+        ResourceError: onnx is not installed.
+        WeightsError: There is no such recognizer.
+    """
+    if arcface.is_engine(source.as_posix()):
+        return arcface.ArcFace.of_engine(source.as_posix(), layout=EYE_CORNERS)
+    return Recognizer.load(source).requires_grad_(False).eval()
+
+
 def train_method(
     recipe: MethodRecipe,
     folder: Path,
@@ -74,7 +91,7 @@ def train_method(
     """
     _check(recipe)
     logger = TrainingLogger(folder, method_spec.name)
-    pipe, recognizer = read_base(recipe.base), Recognizer.load(recipe.recognizer).requires_grad_(False).eval()
+    pipe, recognizer = read_base(recipe.base), read_recognizer(recipe.recognizer)
     torch.manual_seed(recipe.seed)
     method = method_spec.build(pipe.transformer.config, recipe.method)
     sets = {"faces": recipe.faces, "validation": recipe.validation, "clips": recipe.clips}

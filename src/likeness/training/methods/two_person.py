@@ -20,14 +20,14 @@ from likeness.identity.tokens import PersonTokens
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 from likeness.training.base.pipelines import read_base
 from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to_pixels
-from likeness.training.data.latents import latents
+from likeness.training.data.latents import average_frames, latents
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.methods.settings import MethodRecipe
-from likeness.training.methods.stage import MethodStage, masked_mean
+from likeness.training.methods.stage import MethodStage, masked_error
 from likeness.training.methods.train import train_method
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
@@ -146,14 +146,19 @@ class TwoPersonStage(MethodStage):
         )
         velocity = self.denoiser(inputs).float()
         is_whole = torch.rand(len(rows)) >= settings.face_share
-        loss = masked_mean(self.pairs["mask"][rows], (velocity - target).square(), is_whole)
+        loss = masked_error(self.pairs["mask"][rows], (velocity - target).square(), is_whole).mean()
         metrics = {"two_person_denoising": float(loss.detach())}
-        chosen = (alpha_bar > settings.min_alpha_bar).nonzero()[: settings.identity_samples // 2, 0]
-        if settings.identity_weight and len(chosen):
+        if not (settings.identity_weight and settings.identity_samples):
+            return loss, metrics
+        qualifies = (alpha_bar > settings.min_alpha_bar) & self.identity_loss.has_face(self.pairs["landmarks"][rows])
+        limit = max(1, settings.identity_samples // 2)  # Each sample has two faces.
+        decoded = self.choose_samples(qualifies, limit, "two_person_identity", metrics)
+        chosen = decoded.rows
+        if len(chosen):
             predicted = diffusion.predict_clean(noisy[chosen], velocity[chosen], alpha_bar[chosen])
             landmarks = self.pairs["landmarks"][rows[chosen]]
             identity = self.identity_loss("two_person_identity", predicted, landmarks, embedding[chosen], metrics)
-            loss = loss + settings.identity_weight * identity * len(chosen) / len(rows)
+            loss = loss + settings.identity_weight * decoded.share * identity
         return loss, metrics
 
     def _sample_pair_references(self, rows: Tensor) -> Tensor:
@@ -217,8 +222,8 @@ class TwoPersonTrainingSpec(MagicMirrorTrainingSpec):
         clips, logger = self.recipe.two_person, TrainingLogger(self.folder, self.name)
         targets = latents(clips, read_base(self.recipe.base).vae, self.cache, logger)
         landmarks = puppets(clips, self.cache, logger, ("landmarks",))["landmarks"]
-        # Of the first frame: (samples, 2, 5, 2)
-        data.targets["two_person"] = targets.with_tensor("landmarks", landmarks[:, 0])
+        # Of each sample, latent frame and person.
+        data.targets["two_person"] = targets.with_tensor("landmarks", average_frames(landmarks))
 
 
 def run(recipe: TwoPersonRecipe, folder: Path, cache: Path) -> Path:
