@@ -1,5 +1,6 @@
 """Loads what a stage trains over: a trained pipeline, or a trained VAE."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,8 +11,20 @@ from safetensors import SafetensorError
 from likeness.errors import WeightsError
 
 
-def read_base(folder: Path) -> CogVideoXPipeline:
-    """A trained pipeline, frozen, in float32.
+def read_base(
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    without: Sequence[str] = (),
+) -> CogVideoXPipeline:
+    """A trained pipeline, frozen.
+
+    Args:
+        folder: Of the pipeline.
+        dtype: Of its weights in memory.
+        device: Where they are; the CPU by default.
+        without: Names of parts that are not loaded, such as `text_encoder` where prompts are precomputed.
 
     Raises:
         WeightsError: The folder has no pipeline, or one that cannot be read.
@@ -19,15 +32,18 @@ def read_base(folder: Path) -> CogVideoXPipeline:
     if not (folder / "model_index.json").exists():
         raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
     try:
-        pipe = CogVideoXPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        pipe = CogVideoXPipeline.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, **dict.fromkeys(without, None)
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(
             f"The pipeline at {folder} cannot be read ({error}). Train it again, or name another."
         ) from error
     pipe.set_progress_bar_config(disable=True)
     for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
-        part.requires_grad_(False).eval()
-    return pipe
+        if part is not None:
+            part.requires_grad_(False).eval()
+    return pipe if device is None or device.type == "cpu" else pipe.to(device)
 
 
 def read_vae(folder: Path) -> AutoencoderKLCogVideoX:

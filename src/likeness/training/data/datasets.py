@@ -1,7 +1,9 @@
 """Shards as tensors, and the order in which rows are read: a function of seed and step, so that a run can resume."""
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -18,6 +20,10 @@ from likeness.training.engine.logging import TrainingLogger
 class Shards:
     """A data set in memory: named tensors with one row a sample, and one record of facts (prompt, person) a sample."""
 
+    reference_rows: Sequence[Sequence[int]] = ()
+    """For data from files, rows of the references that each target may be shown with."""
+    is_in_memory = True
+
     def __init__(self, tensors: dict[str, Tensor], facts: list[dict[str, Any]]) -> None:
         self.tensors = tensors
         self.facts = facts
@@ -28,9 +34,16 @@ class Shards:
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
 
-    def with_tensor(self, name: str, values: Tensor) -> "Shards":
+    def with_tensor(self, name: str, values: Tensor) -> Self:
         """The same samples with one more tensor, (samples, ...)."""
-        return Shards({**self.tensors, name: values}, self.facts)
+        changed = copy.copy(self)
+        changed.tensors = {**self.tensors, name: values}
+        return changed
+
+    def order(self, rows: Tensor, batch: int, seed: int) -> "Order":
+        """The order in which batches of these rows are read."""
+        del batch
+        return Order(len(rows), seed)
 
     @classmethod
     def read(cls, folder: Path, names: tuple[str, ...] | None = None, *, count: int | None = None) -> "Shards":

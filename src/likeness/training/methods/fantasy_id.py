@@ -100,6 +100,8 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         return data.vertices[split](rows) if data.vertices else None
 
     def _puppets(self) -> dict[Split, PuppetSettings]:
+        assert self.recipe.faces is not None
+        assert self.recipe.validation is not None
         return {"train": self.recipe.faces, "validation": self.recipe.validation}
 
     def _estimate_heads(self, shards: Shards) -> VerticesOf:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from likeness.config import Settings
 from likeness.training.data.render_puppets import PuppetSettings
+from likeness.training.files.settings import FileDataSettings
 from likeness.training.objectives.identity_loss import Average
 from likeness.training.objectives.on_policy import RolloutSettings
 
@@ -102,14 +103,38 @@ class MethodRecipe(Settings):
     """Folder of the distilled recognizer, or a face engine with ArcFace, for data made with that engine."""
     start: Path | None = None
     """Folder of an adapter of this shape to continue from; new weights if absent."""
+    profile: Literal["tiny", "paper"] = "tiny"
+    """The method's sizes: those of tiny, or those of its paper."""
     method: dict[str, Any] = Field(default_factory=dict)
-    """Changes of the method's own defaults, for example `has_norm = false` for Magic Mirror."""
-    faces: PuppetSettings
+    """Changes of the profile's settings, for example `has_norm = false` for Magic Mirror."""
+    data: FileDataSettings | None = None
+    """Photographs and videos on disk, instead of the puppets of `faces`, `clips` and `validation`."""
+    faces: PuppetSettings | None = None
     """References, several of each person; the same scenes are the targets of image stages."""
-    clips: PuppetSettings
+    clips: PuppetSettings | None = None
     """Targets of clip stages; with the seed of `faces` they show the same people."""
-    validation: PuppetSettings
+    validation: PuppetSettings | None = None
     """References of validation people."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; `auto` is a GPU if there is one."""
+    base_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the frozen base in memory. The trained weights are float32."""
     without: tuple[str, ...] = ()
     """Names of stages to skip: Magic Mirror's ablation of image pre-training."""
     stages: tuple[MethodStageSettings, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        given = [name for name in ("faces", "clips", "validation") if getattr(self, name) is not None]
+        if self.data is not None and given:
+            raise ValueError(f"`data` names files, so {', '.join(given)} (puppets) cannot be used: remove them")
+        if self.data is None and len(given) < 3:
+            raise ValueError("name files with `data`, or puppets with `faces`, `clips` and `validation`")
+        if self.data is None and (mixed := [stage.name for stage in self.stages if stage.data == "mixed"]):
+            raise ValueError(f"stage `{mixed[0]}` trains on `mixed`, which is for files: use images or clips")
+        return self
+
+    def puppets(self) -> dict[str, PuppetSettings]:
+        """The puppet sets by name; empty with files."""
+        sets = {"faces": self.faces, "validation": self.validation, "clips": self.clips}
+        return {name: settings for name, settings in sets.items() if settings is not None}

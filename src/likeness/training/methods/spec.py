@@ -6,12 +6,13 @@ The loop, sampling, dropping, losses and sheets are the same for every method (`
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from likeness.errors import ConfigError
 from likeness.methods.method import Method
+from likeness.training.data.datasets import Shards
 from likeness.training.data.pairs import Split, TrainingData
 
 
@@ -20,21 +21,28 @@ class MethodTrainingSpec:
 
     Args:
         name: Of the method's weights in checkpoints, and of its lines in the log.
-        kind: The class; it needs `tiny_config` and `encode_tensors`.
+        kind: The class; it needs `tiny_config`, for the profile `paper` also `cogvideox_5b_config`, and
+            `encode_tensors`.
     """
+
+    needs_class_word = True
+    """Whether the method writes the person into the prompt's class word."""
 
     def __init__(self, name: str, kind: type[Method]) -> None:
         self.name, self.kind = name, kind
 
-    def build(self, transformer_config: Any, changes: Mapping[str, Any]) -> Method:
-        """Build the method for a base, with a recipe's changes of its defaults.
+    def build(
+        self, transformer_config: Any, changes: Mapping[str, Any], profile: Literal["tiny", "paper"] = "tiny"
+    ) -> Method:
+        """Build the method for a base, with a recipe's changes of the profile's settings.
 
         Raises:
             ConfigError: The method has no such setting.
         """
         make: Any = self.kind
         try:
-            return make(**make.tiny_config(transformer_config, **changes))
+            config = make.tiny_config if profile == "tiny" else make.cogvideox_5b_config
+            return make(**config(transformer_config, **changes))
         except TypeError as error:
             raise ConfigError(f"`method` has a setting that {self.kind.__name__} does not know: {error}.") from error
 
@@ -46,6 +54,15 @@ class MethodTrainingSpec:
             data: The data sets.
             is_new: False where training continues from trained weights.
         """
+
+    def choose_crops(self, references: Shards, image_size_px: int) -> Shards:
+        """References from files with the `crop` that the method's encoder reads.
+
+        It is the 224 px crop, or for larger inputs the 512 px `detail`, as at inference (`stack_head_crops`).
+        """
+        if references["crop"].shape[1] >= image_size_px:
+            return references
+        return references.with_tensor("crop", references["detail"])
 
     def train_first(self, method: Method, data: TrainingData, folder: Path) -> None:
         """Train what is trained before the image stage, if anything; stages write to `folder`."""

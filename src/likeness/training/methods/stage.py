@@ -15,12 +15,13 @@ import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
+from likeness.errors import ConfigError
 from likeness.identity.encoders.recognizer import IdentityRecognizer
 from likeness.methods.method import Method
 from likeness.runtime import choose_training_dtype
-from likeness.training.data.datasets import Order, jitter_crops
+from likeness.training.data.datasets import jitter_crops
 from likeness.training.data.pairs import TrainingData
-from likeness.training.data.prompts import TokenizedPrompts
+from likeness.training.data.prompts import read_prompts
 from likeness.training.engine import distributed
 from likeness.training.methods import validation
 from likeness.training.methods.settings import MethodStageSettings
@@ -97,10 +98,15 @@ class MethodStage:
         views = method_spec.reference_views(data)
         self.reference_views = {person: torch.tensor(rows) for person, rows in views.items()}
         self.rows = torch.tensor([row for row, fact in enumerate(self.targets.facts) if fact["person"] in views])
-        self.order = Order(len(self.rows), seed)
-        self.prompts = TokenizedPrompts(pipe, method, self.targets)
+        if not len(self.rows):
+            raise ConfigError(
+                f"Stage `{settings.name}` trains on `{settings.data}`: the data set has none with a reference. "
+                'Use another `data` for the stage ("images", "clips" or "mixed"), or add such files.'
+            )
+        self.order = self.targets.order(self.rows, settings.micro_batch, seed)
+        self.prompts = read_prompts(pipe, method, self.targets)
         self.validation = data.validation_targets[settings.data]
-        self.validation_prompts = TokenizedPrompts(pipe, method, self.validation)
+        self.validation_prompts = read_prompts(pipe, method, self.validation)
         self.guidance: MethodGuidance | None = None
         self.teacher: DistillationTeacher | None = None
         self.set_base_dtype(self.dtype)
@@ -206,7 +212,7 @@ class MethodStage:
             active=active,
             noisy=noisy.to(self.dtype),
             timesteps=timesteps.to(self.device),
-            text=self._text_states(token_ids),
+            text=self.text_states(token_ids),
         )
         if settings.parallel == "fsdp2" and distributed.world_size() > 1:
             inputs = self._with_active_row(inputs, rows[:1], references.shape[1])
@@ -221,7 +227,7 @@ class MethodStage:
             weight=own(weight).to(self.device),
         )
 
-    def _text_states(self, token_ids: Tensor) -> Tensor | None:
+    def text_states(self, token_ids: Tensor) -> Tensor | None:
         """Precomputed states of prompts (batch, tokens), None where the text encoder is loaded."""
         return None if self.data.text_states is None else self.data.text_states(token_ids).to(self.device)
 
@@ -243,7 +249,7 @@ class MethodStage:
             active=torch.ones(1, dtype=torch.bool),
             noisy=inputs.noisy[:1],
             timesteps=inputs.timesteps[:1],
-            text=self._text_states(token_ids),
+            text=self.text_states(token_ids),
         )
         return inputs.concatenate(first)
 
@@ -368,6 +374,10 @@ class MethodStage:
 
     def sample_references(self, rows: Tensor, count: int) -> Tensor:
         """Rows of references, (batch, count): the first may show the same scene, the others show other scenes."""
+        own = self.targets.reference_rows
+        if own:  # Files say which references a target may have.
+            views = [torch.tensor(own[row]) for row in rows.tolist()]
+            return torch.stack([view[torch.randint(len(view), (count,))] for view in views])
         chosen = torch.empty(len(rows), count, dtype=torch.long)
         is_image = self.settings.data == "images"
         for index, row in enumerate(rows.tolist()):

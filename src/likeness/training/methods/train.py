@@ -3,9 +3,11 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from torch import nn
 
 from likeness import files
@@ -14,7 +16,8 @@ from likeness.faces.geometry.layouts import EYE_CORNERS
 from likeness.identity.encoders import arcface
 from likeness.identity.encoders.recognizer import IdentityRecognizer, Recognizer
 from likeness.methods.magic_mirror import MagicMirror
-from likeness.runtime import choose_training_dtype
+from likeness.methods.method import Method
+from likeness.runtime import DTYPES, choose_training_dtype
 from likeness.training.base.pipelines import read_base
 from likeness.training.data.pairs import TrainingData, read_data
 from likeness.training.data.prompts import TokenizedPrompts
@@ -26,6 +29,9 @@ from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.methods.stage import MethodStage
 from likeness.training.objectives.distillation import DistillationTeacher
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
+from likeness.training.precompute.dataset import open_data
+from likeness.training.precompute.plan import DataPlan
+from likeness.training.precompute.prepare import find_cache, prepare_files
 
 
 def read_guidance(
@@ -91,16 +97,26 @@ def train_method(
     """
     _check(recipe)
     logger = TrainingLogger(folder, method_spec.name)
-    pipe, recognizer = read_base(recipe.base), read_recognizer(recipe.recognizer)
+    device, dtype = distributed.local_device(recipe.device), DTYPES[recipe.base_dtype]
+    recognizer = read_recognizer(recipe.recognizer)
     torch.manual_seed(recipe.seed)
-    method = method_spec.build(pipe.transformer.config, recipe.method)
-    sets = {"faces": recipe.faces, "validation": recipe.validation, "clips": recipe.clips}
-    data = read_data(sets, pipe, cache, logger)
+    transformer_config = CogVideoXTransformer3DModel.load_config(recipe.base / "transformer")
+    method = method_spec.build(SimpleNamespace(**transformer_config), recipe.method, recipe.profile)
+    if recipe.data is None:
+        pipe = read_base(recipe.base, dtype=dtype, device=device)
+        data = read_data(recipe.puppets(), pipe, cache, logger)
+    else:
+        files_cache = find_cache(cache)
+        plan = prepare_recipe(recipe, method, method_spec, cache, logger, device)
+        data = open_data(
+            plan, files_cache, crop=lambda shards: method_spec.choose_crops(shards, method.config["image_size_px"])
+        )
+        pipe = read_base(recipe.base, dtype=dtype, device=device, without=("text_encoder",))
     if recipe.start:
         checkpoints.start_from(method, recipe.start)
     method_spec.prepare(method, data, is_new=recipe.start is None)
     method_spec.train_first(method, data, folder)
-    method.attach(pipe)
+    method.attach(pipe, dtype=torch.float32)
     method.trainable_parameters()
     modules: dict[str, nn.Module] = {method_spec.name: method}
     for number, settings in enumerate(recipe.stages):
@@ -121,6 +137,30 @@ def train_method(
             copy.deepcopy(method).half().save_pretrained(draft)
         logger.info(f"adapter written to {target}")
     return target
+
+
+def prepare_recipe(
+    recipe: MethodRecipe,
+    method: Method,
+    method_spec: MethodTrainingSpec,
+    cache: Path,
+    logger: TrainingLogger,
+    device: torch.device,
+) -> DataPlan:
+    """Encode what is missing of the files of a recipe."""
+    assert recipe.data is not None
+    return prepare_files(
+        recipe.data,
+        recipe.base,
+        method,
+        find_cache(cache),
+        logger,
+        recognizer=recipe.recognizer,
+        device=device,
+        dtype=DTYPES[recipe.base_dtype],
+        seed=recipe.seed,
+        needs_class_word=method_spec.needs_class_word,
+    )
 
 
 def _check(recipe: MethodRecipe) -> None:

@@ -26,29 +26,36 @@ def face_loss(stage: Any, count: int = 64) -> float:
     views = faces.rows_of("person")
     people = [views[stage.validation.facts[int(row)]["person"]] for row in rows]
     chosen = torch.tensor([own[-1] if own[-1] != int(row) else own[0] for own, row in zip(people, rows, strict=True)])
-    clean = stage.validation["latents"][rows].float()
+    device = stage.device
+    clean = stage.validation["latents"][rows].float().to(device)
     timesteps = torch.linspace(20, 980, len(rows)).long()
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    noisy, target = diffusion.add_noise(clean, noise, stage.alpha_bars[timesteps])
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    noisy, target = diffusion.add_noise(clean, noise, stage.alpha_bars[timesteps].to(device))
+    token_ids = stage.validation_prompts.ids[1][rows]
+    extra = stage.method_spec.extra_conditioning(stage.data, "validation", chosen[:, None])
     inputs = DenoiserInputs(
-        token_ids=stage.validation_prompts.ids[1][rows],
-        class_mask=stage.validation_prompts.masks[1][rows],
-        pixels=to_pixels(faces["crop"][chosen]).to(stage.dtype),
-        extra_conditioning=stage.method_spec.extra_conditioning(stage.data, "validation", chosen[:, None]),
+        token_ids=token_ids.to(device),
+        class_mask=stage.validation_prompts.masks[1][rows].to(device),
+        pixels=to_pixels(faces["crop"][chosen]).to(device, stage.dtype),
+        extra_conditioning=None if extra is None else extra.to(device),
         active=torch.ones(len(rows), dtype=torch.bool),
         noisy=noisy.to(stage.dtype),
-        timesteps=timesteps,
+        timesteps=timesteps.to(device),
+        text=stage.text_states(token_ids),
     )
     velocity = stage.denoiser(inputs).float()
     if stage.guidance is not None:
         target = target + stage.settings.attention_guidance * stage.guidance(inputs)
-    face = stage.validation["mask"][rows].float().unsqueeze(2)
+    face = stage.validation["mask"][rows].float().unsqueeze(2).to(device)
     return float(((velocity - target).square() * face).sum() / (face.sum() * clean.shape[2]))
 
 
 @torch.no_grad()
 def draw_sheet(stage: Any, path: Path) -> None:
     """One row for each person: the reference, then frames generated from it."""
+    if stage.data.text_states is not None:
+        _draw_own_prompts(stage, path)
+        return
     length = stage.pipe.transformer.config.max_text_seq_length
     frames = 1 if stage.settings.data == "images" else stage.pipe.transformer.config.sample_frames
     faces, rows = stage.data.references["validation"], []
@@ -62,9 +69,39 @@ def draw_sheet(stage: Any, path: Path) -> None:
         with stage.method.identity(identity):
             prompt = stage.method.prompt(prompts, max_sequence_length=length)
             clips = diffusion.sample(stage.pipe, num_frames=frames, seed=0, guidance=stage.settings.guidance, **prompt)
-        crops = to_bytes(pixels[:, 0])
-        if frames == 1:
-            rows += [list(crops), [clip[0] for clip in clips]]
-        else:
-            rows += [[crop, *clip[::2]] for crop, clip in zip(crops, clips, strict=True)]
+        rows += _sheet_rows(to_bytes(pixels[:, 0]), clips)
     media.write_image(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
+
+
+def _draw_own_prompts(stage: Any, path: Path, count: int = 4) -> None:
+    """The sheet where no text encoder is loaded: prompts of the validation set, at its size."""
+    shards, prompts = stage.validation, stage.validation_prompts
+    chosen = list({fact["person"]: row for row, fact in reversed(list(enumerate(shards.facts)))}.values())[:count]
+    rows = torch.tensor(chosen)
+    references = torch.tensor([shards.reference_rows[row][0] for row in chosen])
+    pixels = to_pixels(stage.data.references["validation"]["crop"][references]).to(stage.device)
+    extra = stage.method_spec.extra_conditioning(stage.data, "validation", references[:, None])
+    identity = stage.method.encode_tensors(pixels, None if extra is None else extra.to(stage.device))
+    text = stage.text_states(prompts.ids[1][rows]).to(pixels)
+    text = stage.method.fuse(text, prompts.masks[1][rows].to(stage.device), identity)
+    bucket = shards.buckets[chosen[0]]
+    with stage.method.identity(identity):
+        clips = diffusion.sample(
+            stage.pipe,
+            num_frames=bucket.frames,
+            height=bucket.height_px,
+            width=bucket.width_px,
+            seed=0,
+            guidance=stage.settings.guidance,
+            prompt_embeds=text.to(stage.pipe.transformer.dtype),
+            negative_prompt_embeds=stage.text_states(prompts.empty.expand(len(rows), -1)).to(
+                stage.pipe.transformer.dtype
+            ),
+        )
+    media.write_image(path, media.contact_sheet(_sheet_rows(to_bytes(pixels[:, 0]), clips), cell_px=96, gap_px=2))
+
+
+def _sheet_rows(crops: Any, clips: list[Any]) -> list[list[Any]]:
+    if len(clips[0]) == 1:
+        return [list(crops), [clip[0] for clip in clips]]
+    return [[crop, *clip[::2]] for crop, clip in zip(crops, clips, strict=True)]

@@ -26,8 +26,8 @@ UNIFORM_SHARE = 0.1
 class DiffusionStageSettings(LoopSettings):
     """Settings of every stage that learns to predict v."""
 
-    data: Literal["images", "clips"]
-    """The data set that the stage trains on."""
+    data: Literal["images", "clips", "mixed"]
+    """What the stage trains on; `mixed`, for data from files, is both."""
     text_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples with an empty prompt, for classifier-free guidance."""
     timesteps: Timesteps = "uniform"

@@ -1,0 +1,266 @@
+"""Encodes what is missing of a recipe's files; resumable, by any number of processes.
+
+A kill loses the items that were not flushed yet; they are encoded again. What is complete is never touched.
+"""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likeness import files
+from likeness.errors import LikenessError
+from likeness.faces.engines.base import FaceEngine
+from likeness.training.engine import distributed
+from likeness.training.engine.logging import TrainingLogger, format_time
+from likeness.training.files.media_tensors import read_media
+from likeness.training.precompute import encode
+from likeness.training.precompute.plan import DataPlan, PlannedSample, Records, text_key
+from likeness.training.precompute.store import Store
+
+_LOG = logging.getLogger(__name__)
+
+FLUSH_S = 30.0
+"""Seconds after which encoded items are written, which is the most that a kill costs."""
+SHARD_ITEMS = 256
+"""Most items of a shard."""
+SKIPPED = "skipped.jsonl"
+"""File in the cache's folder with the files and captions that are left out, and why."""
+
+
+@dataclass(kw_only=True)
+class Cache:
+    """The folder of a cache: tensors and records."""
+
+    folder: Path
+    store: Store = field(init=False)
+    records: Records = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store, self.records = Store(self.folder / "items"), Records(self.folder / "records")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoders:
+    """What encodes; parts are built when they are first needed, so that a complete cache loads no model."""
+
+    latents: Callable[[], encode.LatentEncoder]
+    text: Callable[[], encode.TextEncoder]
+    engine: Callable[[], FaceEngine]
+    tokenize: Callable[[Sequence[str]], list[Tensor]]
+    """From prompts to the token ids that training reads: with one and two references, plain; and the empty prompt."""
+
+
+def precompute(plan: DataPlan, cache: Cache, encoders: Encoders, logger: TrainingLogger) -> None:
+    """Encode everything that is missing, this process's share of it; all processes return when all is done."""
+    samples = [sample for part in plan.samples.values() for sample in part]
+    writer = _Writer(cache)
+    for step in (_encode_views, _encode_targets, _encode_latents, _encode_text):
+        step(plan, samples, cache, encoders, writer, logger)
+        writer.flush()
+        distributed.barrier()
+        cache.store.refresh()
+    if distributed.rank() == 0:
+        _list_skipped(plan, cache, samples, logger)
+    distributed.barrier()
+
+
+class _Writer:
+    """Collects items and writes them in shards, each followed by the records that depend on it."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self.items: dict[str, list[tuple[str, dict[str, Tensor]]]] = {}
+        self.records: list[tuple[str, dict[str, Any]]] = []
+        self.last_s = time.monotonic()
+
+    def add(self, group: str, key: str, tensors: dict[str, Tensor]) -> None:
+        self.items.setdefault(group, []).append((key, tensors))
+
+    def add_record(self, key: str, record: dict[str, Any]) -> None:
+        """A record, written after all items that were added before."""
+        self.records.append((key, record))
+        if time.monotonic() - self.last_s > FLUSH_S or max(map(len, self.items.values()), default=0) >= SHARD_ITEMS:
+            self.flush()
+
+    def flush(self) -> None:
+        for group, items in self.items.items():
+            names = items[0][1]
+            tensors = {name: torch.stack([parts[name] for _, parts in items]) for name in names}
+            self.cache.store.write(group, [key for key, _ in items], tensors)
+        for key, record in self.records:
+            self.cache.records.write(key, record)
+        self.items, self.records, self.last_s = {}, [], time.monotonic()
+
+
+def _own(missing: Sequence[Any]) -> Sequence[Any]:
+    return missing[distributed.rank() :: distributed.world_size()]
+
+
+def _progress(items: Sequence[Any], what: str, logger: TrainingLogger, known: int) -> Iterator[Any]:
+    """The items, with a line on progress and the time left every few seconds."""
+    begun_s = shown_s = time.monotonic()
+    total = len(items)
+    if total:
+        logger.info(f"{what}: {known} known, {total} to do in this process")
+    for done, item in enumerate(items):
+        now_s = time.monotonic()
+        if now_s - shown_s > 5 and done:
+            left_s = (now_s - begun_s) / done * (total - done)
+            logger.info(f"{what}: {done} of {total}, {done / (now_s - begun_s):.3g}/s, {format_time(left_s)} left")
+            shown_s = now_s
+        yield item
+    if total:
+        logger.info(f"{what}: {total} of {total} in {format_time(time.monotonic() - begun_s)}")
+
+
+def _missing(keys: dict[str, Any], cache: Cache) -> list[tuple[str, Any]]:
+    return [(key, value) for key, value in keys.items() if cache.records.read(key) is None]
+
+
+def _encode_views(
+    plan: DataPlan,
+    samples: list[PlannedSample],
+    cache: Cache,
+    encoders: Encoders,
+    writer: _Writer,
+    logger: TrainingLogger,
+) -> None:
+    keys = {k: path for one in samples for k, path in zip(one.references, one.reference_media, strict=True)}
+    missing = _missing(keys, cache)
+    settings = plan.settings
+    for key, path in _progress(_own(missing), "reference faces", logger, len(keys) - len(missing)):
+        try:
+            faces = encode.find_views(
+                path,
+                encoders.engine(),
+                num_views=settings.num_views,
+                min_score=settings.min_face_score,
+                fps=settings.fps,
+            )
+        except LikenessError as error:
+            writer.add_record(key, {"error": encode.describe_failure(error)})
+            continue
+        views = []
+        for number, face in enumerate(faces):
+            assert face.detail is not None
+            views.append(f"{key}.{number}")
+            tensors = {
+                "crop": torch.from_numpy(face.crop),
+                "detail": torch.from_numpy(face.detail),
+                "embedding": torch.from_numpy(np.asarray(face.embedding, np.float32)),
+                "landmarks": torch.from_numpy(np.asarray(face.landmarks, np.float32))[None],
+            }
+            writer.add("views", views[-1], tensors)
+        writer.add_record(key, {"views": views, "poses": [dataclasses.astuple(face.pose) for face in faces]})
+
+
+def _encode_targets(
+    plan: DataPlan,
+    samples: list[PlannedSample],
+    cache: Cache,
+    encoders: Encoders,
+    writer: _Writer,
+    logger: TrainingLogger,
+) -> None:
+    keys = {one.targets: one for one in samples}
+    missing, grid = _missing(keys, cache), _grid(plan)
+    for key, one in _progress(_own(missing), "faces in targets", logger, len(keys) - len(missing)):
+        try:
+            media = read_media(one.sample.media, grid, fps=plan.settings.fps)
+        except LikenessError as error:
+            writer.add_record(key, {"error": encode.describe_failure(error)})
+            continue
+        mask, landmarks = encode.find_targets(
+            media,
+            encoders.engine(),
+            min_score=plan.settings.min_face_score,
+            person=_embeddings(one, cache),
+        )
+        group = _group("targets", media.bucket)
+        writer.add(group, key, {"mask": mask, "landmarks": landmarks})
+        writer.add_record(key, {"group": group, "faces": int(torch.isfinite(landmarks).all(dim=(1, 2)).sum())})
+
+
+def _embeddings(one: PlannedSample, cache: Cache) -> list[np.ndarray]:
+    """Embeddings of the references of a sample, to recognize the person among several."""
+    views = [view for key in one.references for view in (cache.records.read(key) or {}).get("views", [])[:1]]
+    return list(cache.store.read("views", views[:8], "embedding").numpy()) if views else []
+
+
+def _encode_latents(
+    plan: DataPlan,
+    samples: list[PlannedSample],
+    cache: Cache,
+    encoders: Encoders,
+    writer: _Writer,
+    logger: TrainingLogger,
+) -> None:
+    usable = [one for one in samples if "error" not in (cache.records.read(one.targets) or {})]
+    keys = {one.latents: one for one in usable}
+    missing, grid = _missing(keys, cache), _grid(plan)
+    for key, one in _progress(_own(missing), "latents", logger, len(keys) - len(missing)):
+        media = read_media(one.sample.media, grid, fps=plan.settings.fps)
+        group = _group("latents", media.bucket)
+        writer.add(group, key, {"latents": encoders.latents()(media)})
+        bucket = [media.bucket.frames, media.bucket.height_px, media.bucket.width_px]
+        writer.add_record(key, {"group": group, "bucket": bucket})
+
+
+def _encode_text(
+    plan: DataPlan,
+    samples: list[PlannedSample],
+    cache: Cache,
+    encoders: Encoders,
+    writer: _Writer,
+    logger: TrainingLogger,
+) -> None:
+    prompts = list(dict.fromkeys([one.prompt for one in samples]))
+    ids: dict[str, Tensor] = {}
+    for prompt in _own(["", *prompts]):
+        ids |= {text_key(plan.encoding, row.tolist()): row for row in encoders.tokenize([prompt])}
+    missing = cache.store.missing("text", ids)
+    for key in _progress(missing, "prompts", logger, len(ids) - len(missing)):
+        writer.add("text", key, {"states": encoders.text()(ids[key][None])[0]})
+        if len(writer.items["text"]) >= SHARD_ITEMS // 4:
+            writer.flush()
+
+
+def _grid(plan: DataPlan) -> Any:
+    return plan.settings.grid(frame_step=plan.encoding.frame_step, side_step_px=plan.encoding.side_step_px)
+
+
+def _group(kind: str, bucket: Any) -> str:
+    return f"{kind}_{bucket.frames}x{bucket.height_px}x{bucket.width_px}"
+
+
+def _list_skipped(plan: DataPlan, cache: Cache, samples: list[PlannedSample], logger: TrainingLogger) -> None:
+    """Write the list of what is left out, and say how much it is."""
+    skipped: dict[str, str] = {}
+    for one in samples:
+        if error := (cache.records.read(one.targets) or {}).get("error"):
+            skipped[str(one.sample.media)] = error
+        for key, path in zip(one.references, one.reference_media, strict=True):
+            if error := (cache.records.read(key) or {}).get("error"):
+                skipped[str(path)] = error
+    lines = [json.dumps({"file": name, "reason": reason}) for name, reason in skipped.items()]
+    lines += [json.dumps({"caption": text}) for text in plan.undecided]
+    files.write_text(cache.folder / SKIPPED, "".join(f"{line}\n" for line in lines))
+    if skipped:
+        _LOG.warning(
+            "%d of the files are left out, listed with reasons in %s; the first: %s",
+            len(skipped),
+            cache.folder / SKIPPED,
+            next(iter(skipped.values())),
+        )
+    if plan.undecided:
+        _LOG.warning("%s", "\n".join(plan.undecided[:8]))
+    logger.info(f"{cache.folder}: {cache.store.size_bytes() / 1e9:.3g} GB")
