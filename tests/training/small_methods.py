@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 """Both methods at a small size, with random data to train them on."""
 
 import numpy as np
@@ -28,7 +30,10 @@ def fantasy_spec(views: int = 6) -> FantasyIDTrainingSpec:
 
 
 HEADS = torch.randn(4, 30, 3, generator=torch.Generator().manual_seed(0))
-SPECS = {"magic_mirror": (MagicMirrorTrainingSpec(), MAGIC_MIRROR), "fantasy_id": (fantasy_spec(), FANTASY_ID)}
+SPECS = {
+    "magic_mirror": (MagicMirrorTrainingSpec(SimpleNamespace(photomaker=None, profile="tiny")), MAGIC_MIRROR),
+    "fantasy_id": (fantasy_spec(), FANTASY_ID),
+}
 
 
 def build(name, frozen_pipe, topology_of):

@@ -16,6 +16,9 @@ from likeness.training.data import render_puppets, shards
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
 
+EXAMPLES = 4096
+"""Rows of data on disk that statistics are computed of."""
+
 
 class Shards:
     """A data set in memory: named tensors with one row a sample, and one record of facts (prompt, person) a sample."""
@@ -39,6 +42,10 @@ class Shards:
         changed = copy.copy(self)
         changed.tensors = {**self.tensors, name: values}
         return changed
+
+    def examples(self, name: str) -> Tensor:
+        """Enough rows of a tensor for its statistics; all rows of data in memory."""
+        return self.tensors[name] if self.is_in_memory else self.tensors[name][:EXAMPLES]
 
     def order(self, rows: Tensor, batch: int, seed: int) -> "Order":
         """The order in which batches of these rows are read."""

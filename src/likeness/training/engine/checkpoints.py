@@ -54,12 +54,16 @@ def save(
         FileWriteError: The checkpoint cannot be written; earlier ones remain.
     """
     final = folder / f"step_{step:08d}"
+    what = f"The checkpoint of step {step} in {folder} is not written"
+    if isinstance(groups, Mapping):  # Before anything is written.
+        groups = list(groups.items())
+        for name, group in groups:
+            check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
     with files.write_atomically(final, replaces_folder=True) as draft:
         draft.mkdir()
         checksums = {}
-        for name, group in groups.items() if isinstance(groups, Mapping) else groups:
-            named = ((f"{name}.{key}", value) for key, value in group.items())
-            check_finite(named, f"The checkpoint of step {step} in {folder} is not written")
+        for name, group in groups:
+            check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
             path = draft / f"{name}.safetensors"
             save_file(_separate(group), path)
             checksums[path.name] = _checksum(path)

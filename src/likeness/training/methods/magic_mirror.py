@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from likeness.errors import ConfigError
+from likeness.identity.encoders.photomaker import fill_from_photomaker
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.methods.settings import MethodRecipe
@@ -16,17 +18,29 @@ class MagicMirrorRecipe(MethodRecipe):
     """Magic Mirror over a trained base."""
 
     kind: Literal["magic_mirror"]
+    photomaker: Path | None = None
+    """The file `photomaker-v2.bin`, for the profile `paper`: F_face and tau_id, which stay frozen."""
 
 
 class MagicMirrorTrainingSpec(MethodTrainingSpec):
     """Magic Mirror reads the embedding of every reference."""
 
-    def __init__(self) -> None:
+    def __init__(self, recipe: Any) -> None:
         super().__init__("magic_mirror", MagicMirror)
+        self.recipe = recipe
 
     def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
-        if is_new:
-            method.standardize_embeddings(data.references["train"]["embedding"])
+        if not is_new:
+            return
+        if self.recipe.photomaker is not None:
+            fill_from_photomaker(method, self.recipe.photomaker)
+        elif self.recipe.profile == "paper":
+            raise ConfigError(
+                "The profile `paper` has F_face and tau_id of PhotoMaker-V2, which are not trained. Set `photomaker` to "
+                "the file photomaker-v2.bin (`likeness models pull photomaker-v2`)."
+            )
+        else:  # PhotoMaker-V2's tau_id takes raw embeddings; a new one learns faster from standardized ones.
+            method.standardize_embeddings(data.references["train"].examples("embedding"))
 
     def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor:
         return data.references[split]["embedding"][rows]
@@ -34,4 +48,4 @@ class MagicMirrorTrainingSpec(MethodTrainingSpec):
 
 def run(recipe: MagicMirrorRecipe, folder: Path, cache: Path) -> Path:
     """Train the method and write its adapter to `folder/model`."""
-    return train_method(recipe, folder, cache, MagicMirrorTrainingSpec())
+    return train_method(recipe, folder, cache, MagicMirrorTrainingSpec(recipe))

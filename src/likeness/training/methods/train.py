@@ -100,7 +100,7 @@ def train_method(
     device, dtype = distributed.local_device(recipe.device), DTYPES[recipe.base_dtype]
     recognizer = read_recognizer(recipe.recognizer)
     torch.manual_seed(recipe.seed)
-    transformer_config = CogVideoXTransformer3DModel.load_config(recipe.base / "transformer")
+    transformer_config: Any = CogVideoXTransformer3DModel.load_config(recipe.base / "transformer")
     method = method_spec.build(SimpleNamespace(**transformer_config), recipe.method, recipe.profile)
     if recipe.data is None:
         pipe = read_base(recipe.base, dtype=dtype, device=device)
@@ -109,7 +109,7 @@ def train_method(
         files_cache = find_cache(cache)
         plan = prepare_recipe(recipe, method, method_spec, cache, logger, device)
         data = open_data(
-            plan, files_cache, crop=lambda shards: method_spec.choose_crops(shards, method.config["image_size_px"])
+            plan, files_cache, lambda shards: method_spec.choose_crops(shards, method.config["image_size_px"])
         )
         pipe = read_base(recipe.base, dtype=dtype, device=device, without=("text_encoder",))
     if recipe.start:

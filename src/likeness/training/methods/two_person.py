@@ -214,8 +214,8 @@ class TwoPersonTrainingSpec(MagicMirrorTrainingSpec):
     """Magic Mirror with clips of two people."""
 
     def __init__(self, recipe: TwoPersonRecipe, folder: Path, cache: Path) -> None:
-        super().__init__()
-        self.recipe, self.folder, self.cache = recipe, folder, cache
+        super().__init__(recipe)
+        self.folder, self.cache = folder, cache
 
     def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
         super().prepare(method, data, is_new=is_new)

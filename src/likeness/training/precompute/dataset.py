@@ -10,9 +10,8 @@ from torch import Tensor
 
 from likeness.errors import ConfigError
 from likeness.identity.prompt import TRIGGER
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import Order, Shards
 from likeness.training.data.pairs import TrainingData
-from likeness.training.engine import distributed
 from likeness.training.files.buckets import BatchOrder, Bucket
 from likeness.training.precompute.plan import DataPlan, EncodingSettings, PlannedSample, Split, text_key
 from likeness.training.precompute.run import Cache
@@ -59,20 +58,17 @@ class FileShards(Shards):
         )
 
 
-class BucketRows:
-    """`BatchOrder` with the interface of `data.datasets.Order`."""
+class BucketRows(Order):
+    """Batches of one bucket each (`BatchOrder`)."""
 
     def __init__(self, order: BatchOrder) -> None:
-        self.batches, self.seed = order, order.seed
+        super().__init__(len(order), order.seed)
+        self.batches = order
 
     def all_rows(self, step: int, size: int) -> Tensor:
         """Rows of a batch over all processes; `size` is that of the order, smaller at the end of a bucket."""
         assert size == self.batches.batch_size
         return torch.tensor(self.batches.batch(*self.batches.find(step)).rows)
-
-    def rows(self, step: int, size: int) -> Tensor:
-        """Rows of this process's share of a batch."""
-        return self.all_rows(step, size)[distributed.rank() :: distributed.world_size()]
 
 
 class TextStates:
@@ -87,9 +83,7 @@ class TextStates:
         return self.cache.store.read("text", keys, "states")
 
 
-def open_data(
-    plan: DataPlan, cache: Cache, *, crop: Callable[[Shards], Shards] = lambda shards: shards
-) -> TrainingData:
+def open_data(plan: DataPlan, cache: Cache, crop: Callable[[Shards], Shards]) -> TrainingData:
     """The encoded data of a plan.
 
     Args:
