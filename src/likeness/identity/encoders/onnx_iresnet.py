@@ -72,8 +72,8 @@ class _Walk:
         initializers = {each.name for each in graph.initializer}
         self.input = next((each.name for each in graph.input if each.name not in initializers), "")
         self.output = graph.output[0].name if graph.output else ""
-        self.consumers: dict[str, list[Any]] = defaultdict(list)
-        alias: dict[str, str] = {}
+        self.consumers: defaultdict[str, list[Any]] = defaultdict(list)
+        alias: dict[Any, Any] = {}
         for node in graph.node:  # Nodes are in topological order.
             if node.op_type in _THROUGH and node.input[0] not in constants:
                 alias[node.output[0]] = alias.get(node.input[0], node.input[0])

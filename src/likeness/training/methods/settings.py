@@ -1,7 +1,7 @@
 """Settings of a method's recipe."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,9 @@ from likeness.training.objectives.on_policy import RolloutSettings
 
 class MethodStageSettings(RolloutSettings):
     """One stage of the method."""
+
+    EARLIER: ClassVar[dict[str, Any]] = {"identity_average": "all", "identity_frames": "first", "identity_margin": 16}
+    """What settings were before they existed, for checkpoints of that time: whole first frames were decoded."""
 
     identity_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples without an identity."""
