@@ -167,7 +167,7 @@ def window_error(
 
     Returns:
         `rms`: of the pixels, as a share of their standard deviation; `gradient`: the cosine of the gradients of a
-        loss over the crop with respect to the latents of the window; `embedding`: the cosine of the embeddings.
+        loss over the crop with respect to the latents of the frame; `embedding`: the cosine of the embeddings.
     """
     latents = latents.clone().requires_grad_()
     height, width = latents.shape[-2:]
@@ -188,14 +188,14 @@ def window_error(
         else:
             moved = landmarks - LATENT_PX * torch.stack([offset[1], offset[0]], dim=-1)[:, None]
             sums.append(embed(frames, moved))
-    (a, b) = crops
+    a, b = (crop.detach() for crop in crops)
     result = {"rms": float((a - b).square().mean().sqrt() / a.std())}
     if embed is not None:
-        result["embedding"] = float(F.cosine_similarity(sums[0], sums[1]).mean())
+        result["embedding"] = float(F.cosine_similarity(*(each.detach() for each in sums)).mean())
         # The loss to an embedding that neither has.
         other = sums[0].detach().roll(1, dims=0)
         sums = [(1 - F.cosine_similarity(each, other)).sum() for each in sums]
-    gradients = [windows.cut(torch.autograd.grad(each, latents, retain_graph=True)[0]).flatten(1) for each in sums]
+    gradients = [torch.autograd.grad(each, latents)[0].flatten(1) for each in sums]
     return result | {"gradient": float(F.cosine_similarity(*gradients).mean())}
 
 

@@ -146,8 +146,6 @@ def test_an_engine_without_arcface_is_refused():
     with pytest.raises(ConfigError, match="open/sface"):
         ArcFace.of_engine("open/sface")
     assert set(arcface.ENGINES) == {name for name in ENGINE_SPECS if "sface" not in name}
-    assert arcface.is_engine("research")
-    assert not arcface.is_engine("runs/recognizer/model")
 
 
 def test_without_onnx_the_error_says_what_to_install(tmp_path, monkeypatch):

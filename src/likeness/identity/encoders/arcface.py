@@ -173,8 +173,3 @@ class ArcFace(nn.Module):
 
 ENGINES = tuple(name for name, spec in ENGINE_SPECS.items() if spec.embedding_width == DEPTHS[50].embedding_width)
 """Engines whose recognizer is an ArcFace."""
-
-
-def is_engine(name: str) -> bool:
-    """Whether a recipe's `recognizer` names an engine with an ArcFace, and no folder."""
-    return SHORT_NAMES.get(name, name) in ENGINES

@@ -10,6 +10,9 @@ from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.objectives.identity_loss import Average
 from likeness.training.objectives.on_policy import RolloutSettings
 
+ArcFaceEngine = Literal["research", "research/buffalo_l", "research/antelopev2", "open", "open/auraface"]
+"""Face engines whose recognizer is an ArcFace."""
+
 
 class MethodStageSettings(RolloutSettings):
     """One stage of the method."""
@@ -94,7 +97,7 @@ class MethodRecipe(Settings):
     """Folder of an adapter of this shape trained over `unguided` (or over a similar base), for `attention_guidance`."""
     teacher: Path | None = None
     """Folder of a Magic Mirror adapter over `base`, the distillation teacher of stages with a `teacher_scale`."""
-    recognizer: Path
+    recognizer: ArcFaceEngine | Path
     """Folder of the distilled recognizer, or a face engine with ArcFace, for data made with that engine."""
     start: Path | None = None
     """Folder of an adapter of this shape to continue from; new weights if absent."""

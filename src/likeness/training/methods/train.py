@@ -11,7 +11,7 @@ from torch import nn
 from likeness import files
 from likeness.errors import ConfigError, WeightsError
 from likeness.faces.geometry.layouts import EYE_CORNERS
-from likeness.identity.encoders import arcface
+from likeness.identity.encoders.arcface import ArcFace
 from likeness.identity.encoders.recognizer import IdentityRecognizer, Recognizer
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import choose_training_dtype
@@ -61,7 +61,7 @@ def read_teacher(
     return DistillationTeacher(pipe, method, prompts, embeddings, scale=settings.teacher_scale, dtype=dtype)
 
 
-def read_recognizer(source: Path) -> IdentityRecognizer:
+def read_recognizer(source: Path | str) -> IdentityRecognizer:
     """The frozen recognizer of the identity loss, for landmarks of puppets.
 
     Args:
@@ -71,8 +71,8 @@ def read_recognizer(source: Path) -> IdentityRecognizer:
         ResourceError: onnx is not installed.
         WeightsError: There is no such recognizer.
     """
-    if arcface.is_engine(source.as_posix()):
-        return arcface.ArcFace.of_engine(source.as_posix(), layout=EYE_CORNERS)
+    if isinstance(source, str):
+        return ArcFace.of_engine(source, layout=EYE_CORNERS)
     return Recognizer.load(source).requires_grad_(False).eval()
 
 

@@ -6,6 +6,7 @@ checkpoint may only be made longer, a stage without one may be changed, and sett
 first checkpoint.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -20,6 +21,7 @@ from likeness.training import recipes
 from likeness.training.data import render_puppets
 from likeness.training.engine import checkpoints
 from likeness.training.engine.loop import ADJUSTABLE, FINISHED, LENGTHS, LoopSettings, progress_of
+from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.recipes import upgrade
 
 T = TypeVar("T")
@@ -207,8 +209,11 @@ def _resize(path: str, stages: dict[str, LoopSettings], begun: dict[str, Path]) 
 
 
 def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with today's names, and with the defaults of settings that later versions added."""
-    record = upgrade.upgrade_record(record, where=RECORD)
+    """A record with today's names, and with what settings that later versions added were before, or their defaults."""
+    record = copy.deepcopy(upgrade.upgrade_record(record, where=RECORD))
+    stages = [stage for stage in record["settings"].get("stages") or () if "identity_weight" in stage]
+    for stage in stages:  # Of a method.
+        stage |= {name: value for name, value in MethodStageSettings.EARLIER.items() if name not in stage}
     try:
         settings = recipes.build(record["settings"], where=RECORD).model_dump(mode="json")
     except ValueError:  # A setting that this version does not have; the comparison reports it.
