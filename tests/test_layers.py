@@ -33,6 +33,7 @@ DOORS = {
     "diffusers": "backbones adapters generation methods training",
     "transformers": "backbones identity",
     "dlib": "faces",
+    "onnx": "identity",
     "onnxruntime": "faces",
     "mediapipe": "faces",
     "PIL": "media",

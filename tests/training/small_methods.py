@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 """Both methods at a small size, with random data to train them on."""
 
 import numpy as np
@@ -30,8 +28,9 @@ def fantasy_spec(views: int = 6) -> FantasyIDTrainingSpec:
 
 
 HEADS = torch.randn(4, 30, 3, generator=torch.Generator().manual_seed(0))
+TINY_RECIPE: Any = SimpleNamespace(photomaker=None, profile="tiny")
 SPECS = {
-    "magic_mirror": (MagicMirrorTrainingSpec(SimpleNamespace(photomaker=None, profile="tiny")), MAGIC_MIRROR),
+    "magic_mirror": (MagicMirrorTrainingSpec(TINY_RECIPE), MAGIC_MIRROR),
     "fantasy_id": (fantasy_spec(), FANTASY_ID),
 }
 

@@ -1,21 +1,26 @@
-import copy
 import os
 import socket
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from pydantic import TypeAdapter
 from torch.testing import assert_close
 
 from likeness import weights
 from likeness.backbones import codec, tiny
 from likeness.errors import ConfigError, WeightsError
+from likeness.faces.engines.registry import SHORT_NAMES
 from likeness.faces.geometry.layouts import EYE_CORNERS
-from likeness.identity.encoders.arcface import ArcFace, IResNetConfig
+from likeness.identity.encoders.arcface import ENGINES, ArcFace, IResNetConfig
 from likeness.identity.encoders.recognizer import TEMPLATE, Recognizer
 from likeness.training.data.datasets import Shards
 from likeness.training.data.pairs import landmarks_of
+from likeness.training.methods.settings import MethodRecipe
+from likeness.training.methods.train import read_recognizer
 from likeness.training.objectives.face_decoder import (
     FaceDecoder,
     VaeFrameDecoder,
@@ -256,11 +261,22 @@ def test_taecvx_is_refused_for_latents_that_are_not_cogvideox(vae, tmp_path, mon
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
     with pytest.raises(ConfigError, match="Use `vae`"):
         build_frame_decoder("taecvx", vae, torch.float32, is_checkpointed=True)
-    large = copy.copy(vae.config)
     large = type("Config", (), {**vae.config, "block_out_channels": (128, 256, 256, 512)})
     with pytest.raises(WeightsError, match="likeness models pull taecvx"):
         build_frame_decoder("taecvx", type("Vae", (), {"config": large}), torch.float32, is_checkpointed=True)
     assert weights.MODELS["taecvx"].licence == "MIT"
+
+
+def test_a_recipe_names_a_folder_or_an_engine_with_arcface(tmp_path, monkeypatch, recognizer):
+    kind = MethodRecipe.model_fields["recognizer"].annotation
+    assert TypeAdapter(kind).validate_python("runs/recognizer/model") == Path("runs/recognizer/model")
+    assert {name for name in get_args(get_args(kind)[0]) if "/" in name} == set(ENGINES)
+    assert {SHORT_NAMES.get(name, name) for name in get_args(get_args(kind)[0])} == set(ENGINES)
+    recognizer.save(tmp_path / "model")
+    assert isinstance(read_recognizer(TypeAdapter(kind).validate_python(str(tmp_path / "model"))), Recognizer)
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match="likeness models pull buffalo_l"):
+        read_recognizer(TypeAdapter(kind).validate_python("research"))
 
 
 def test_random_embeddings_have_a_loss_of_one_on_average(vae, recognizer):

@@ -183,7 +183,7 @@ def test_a_teacher_is_evaluated_on_on_policy_latents(parts, monkeypatch):
     sample_conditions = stage.sample_conditions
     stage.sample_conditions = lambda rows, references: (
         *sample_conditions(rows, references)[:2],
-        torch.tensor([False, True, True, True]),
+        torch.tensor([False, True, True, False]),
     )
     loss, figures = stage.loss(0)
     (everybody, faces, pixels, others), (few, few_faces, few_pixels, own) = told
@@ -197,10 +197,25 @@ def test_a_teacher_is_evaluated_on_on_policy_latents(parts, monkeypatch):
     assert (noisy - others["noisy"][1:3]).abs().mean() > 0.1  # Not the data's.
     error = float((meant[-1].detach() - 20).square().mean())
     assert figures["on_policy_distillation"] == pytest.approx(error, rel=1e-5)
-    assert float(loss.detach()) == pytest.approx(0.5 * figures["on_policy_distillation"] * 2 / 4, rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(0.5 * figures["on_policy_distillation"], rel=1e-5)
     loss.backward()
     assert any(p.grad is not None and p.grad.any() for p in parts[1].parameters())
     parts[1].zero_grad()
+
+
+@pytest.mark.parametrize(("average", "share"), [("qualifying", 1.0), ("all", 2 / 4)])
+def test_lambda_weights_the_mean_over_what_qualifies(parts, average, share):
+    stage = make_stage(
+        parts, data="clips", dtype="float32", identity_weight=0.25, identity_samples=2, identity_average=average,
+        min_alpha_bar=0.0, text_drop=0.0, identity_drop=0.0, both_drop=0.0,
+    )  # fmt: skip
+    landmarks = stage.targets["landmarks"].clone()
+    stage.targets = stage.targets.with_tensor("landmarks", landmarks)
+    landmarks[stage.rows[stage.order.rows(0, 4)][0]] = torch.nan  # One of four has no face.
+    stage.identity_loss.terms = lambda latents, *_: (latents.mean() * 0 + 3.0, torch.zeros(()))
+    loss, figures = stage.loss(0)
+    assert (figures["identity_qualifying"], figures["identity_decoded"]) == (3, 2)
+    assert float(loss.detach()) == pytest.approx(figures["denoising"] + 0.25 * share * 3.0, rel=1e-5)
 
 
 def test_dropping_leaves_plain_or_empty_sentences(parts):

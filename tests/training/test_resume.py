@@ -6,7 +6,8 @@ import torch
 from likeness.errors import CheckpointError, WeightsError
 from likeness.training import recipes
 from likeness.training.engine import checkpoints
-from likeness.training.engine.loop import FINISHED
+from likeness.training.engine.loop import FINISHED, StageState
+from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.recipes import resume
 
 SMALL = {"kind": "images", "count": 4, "people": 4, "size_px": 32}
@@ -165,3 +166,27 @@ def test_what_killed_processes_left_is_removed(begun):
     assert sorted(path.name for path in (begun / "first").rglob("*") if path.parent.name != "step_00000010") == [
         "checkpoints", FINISHED, "step_00000010",
     ]  # fmt: skip
+
+
+def test_a_checkpoint_from_before_a_setting_is_not_continued_with_another_meaning(tmp_path):
+    earlier = {"name": "s", "steps": 1, "data": "clips"}
+
+    def check(**changes):
+        settings = MethodStageSettings(**earlier, **changes)
+        state = StageState.__new__(StageState)
+        state.settings, state.folder, state.seed = settings, tmp_path, 0
+        state._check_settings({"seed": 0, "settings": earlier})
+
+    check(**MethodStageSettings.EARLIER)
+    with pytest.raises(CheckpointError, match="identity_average all -> qualifying"):
+        check()
+
+
+def test_a_record_from_before_a_setting_gets_what_it_was():
+    stage = {"name": "s", "steps": 1, "data": "clips", "identity_weight": 0.1}
+    record = {
+        "settings": {"kind": "magic_mirror", "stages": [dict(stage), {**stage, "identity_average": "qualifying"}]}
+    }
+    upgraded = resume._upgraded(record)["settings"]["stages"]
+    assert [each["identity_average"] for each in upgraded] == ["all", "qualifying"]
+    assert "identity_average" not in record["settings"]["stages"][0]

@@ -1,8 +1,7 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from small_methods import TINY_RECIPE
 
 from likeness.errors import ConfigError
 from likeness.identity.encoders.recognizer import Recognizer
@@ -50,7 +49,7 @@ def make_data() -> TrainingData:
 @pytest.fixture(scope="module")
 def stage(frozen_pipe):
     pipe = frozen_pipe([ALONE, PROMPT, *SHEET_PROMPTS])
-    method_spec = MagicMirrorTrainingSpec(SimpleNamespace(photomaker=None, profile="tiny"))
+    method_spec = MagicMirrorTrainingSpec(TINY_RECIPE)
     method = method_spec.build(pipe.transformer.config, SMALL)
     method.attach(pipe).trainable_parameters()
     settings = MethodStageSettings(name="s", steps=1, batch=4, data="clips", dtype="float32", min_alpha_bar=0.0)

@@ -6,6 +6,7 @@ are not divided by the scaling factor. The weights carry no word on the scale of
 differ; they fit one of them at best.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -126,8 +127,8 @@ class TaecvxDecoder(nn.Module):
         return self.decoder["22"](F.relu(frames))
 
     @staticmethod
-    def _each(function: nn.Module | object, hidden: Tensor) -> Tensor:
-        assert callable(function)
+    def _each(function: Callable[[Tensor], Tensor], hidden: Tensor) -> Tensor:
+        """A function of single frames, of all frames."""
         return function(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
 
     @classmethod

@@ -4,6 +4,7 @@ IResNet as insightface's arcface_torch builds it (arXiv:1801.07698v4, section 3.
 are read from the ONNX file of a face engine; `onnx_iresnet` reads the graph. Nothing here detects faces.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -126,7 +127,8 @@ class ArcFace(nn.Module):
 
         With ArcFace's own five points the crop is the engine's to half a gray level, its rounding to uint8.
         """
-        with torch.autocast(pictures.device.type, enabled=False):
+        device = pictures.device.type  # torch's meta device, on which costs are counted, has no autocast.
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             crops = align_faces(pictures.float(), landmarks, self.template, CHIP_PX, fill=BLACK, is_averaging=True)
             return self(crops.flip(-1) if is_mirrored else crops)
 
@@ -171,8 +173,3 @@ class ArcFace(nn.Module):
 
 ENGINES = tuple(name for name, spec in ENGINE_SPECS.items() if spec.embedding_width == DEPTHS[50].embedding_width)
 """Engines whose recognizer is an ArcFace."""
-
-
-def is_engine(name: str) -> bool:
-    """Whether a recipe's `recognizer` names an engine with an ArcFace, and no folder."""
-    return SHORT_NAMES.get(name, name) in ENGINES

@@ -57,7 +57,7 @@ def _constants(graph: Any, onnx: Any) -> dict[str, np.ndarray]:
     for node in graph.node:
         if node.op_type == "Constant":
             values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
-        elif node.op_type in _THROUGH and node.input[0] in values:
+        elif node.op_type in (*_THROUGH, "Unsqueeze") and node.input[0] in values:  # Slopes of a PRelu get two axes.
             values[node.output[0]] = values[node.input[0]]
     return values
 
@@ -72,8 +72,8 @@ class _Walk:
         initializers = {each.name for each in graph.initializer}
         self.input = next((each.name for each in graph.input if each.name not in initializers), "")
         self.output = graph.output[0].name if graph.output else ""
-        self.consumers: dict[str, list[Any]] = defaultdict(list)
-        alias: dict[str, str] = {}
+        self.consumers: defaultdict[str, list[Any]] = defaultdict(list)
+        alias: dict[Any, Any] = {}
         for node in graph.node:  # Nodes are in topological order.
             if node.op_type in _THROUGH and node.input[0] not in constants:
                 alias[node.output[0]] = alias.get(node.input[0], node.input[0])
@@ -121,7 +121,7 @@ class _Walk:
         total = self.only(main, "Add")
         others = [each for each in self.consumers[hidden] if each is not norm and each is not total]
         if others:
-            (projection,) = others
+            projection = self.one_of(others, "Conv", hidden)
             beside = self.conv_norm(projection, f"{name}.downsample.0", f"{name}.downsample.1", stride=stride, kernel=1)
             if total not in self.consumers[beside]:
                 raise self.wrong(f"the shortcut of {name} does not end in its sum")

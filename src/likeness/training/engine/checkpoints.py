@@ -55,14 +55,17 @@ def save(
     """
     final = folder / f"step_{step:08d}"
     what = f"The checkpoint of step {step} in {folder} is not written"
-    if isinstance(groups, Mapping):  # Before anything is written.
-        groups = list(groups.items())
-        for name, group in groups:
+    named: Iterable[tuple[str, Mapping[str, Tensor]]]
+    if isinstance(groups, Mapping):  # All are there, and are checked before anything is written.
+        named = list(groups.items())
+        for name, group in named:
             check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
+    else:
+        named = groups
     with files.write_atomically(final, replaces_folder=True) as draft:
         draft.mkdir()
         checksums = {}
-        for name, group in groups:
+        for name, group in named:
             check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
             path = draft / f"{name}.safetensors"
             save_file(_separate(group), path)

@@ -106,8 +106,9 @@ class StageState:
                 f"{self.folder} was started with seed {state['seed']}, the recipe now has {self.seed}. "
                 "Use the same seed, or another `--output`."
             )
-        try:  # Settings that were added by a later version get their defaults.
-            before = type(self.settings).model_validate(state["settings"]).model_dump(mode="json")
+        earlier = getattr(self.settings, "EARLIER", {})
+        try:  # Settings that were added by a later version get what they were, or their defaults.
+            before = type(self.settings).model_validate({**earlier, **state["settings"]}).model_dump(mode="json")
         except ValidationError:
             before = state["settings"]
         changed = [

@@ -36,8 +36,8 @@ class MagicMirrorTrainingSpec(MethodTrainingSpec):
             fill_from_photomaker(method, self.recipe.photomaker)
         elif self.recipe.profile == "paper":
             raise ConfigError(
-                "The profile `paper` has F_face and tau_id of PhotoMaker-V2, which are not trained. Set `photomaker` to "
-                "the file photomaker-v2.bin (`likeness models pull photomaker-v2`)."
+                "The profile `paper` has F_face and tau_id of PhotoMaker-V2, which are not trained. Set `photomaker` "
+                "to the file photomaker-v2.bin (`likeness models pull photomaker-v2`)."
             )
         else:  # PhotoMaker-V2's tau_id takes raw embeddings; a new one learns faster from standardized ones.
             method.standardize_embeddings(data.references["train"].examples("embedding"))

@@ -1,7 +1,7 @@
 """Settings of a method's recipe."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,9 +11,15 @@ from likeness.training.files.settings import FileDataSettings
 from likeness.training.objectives.identity_loss import Average
 from likeness.training.objectives.on_policy import RolloutSettings
 
+ArcFaceEngine = Literal["research", "research/buffalo_l", "research/antelopev2", "open", "open/auraface"]
+"""Face engines whose recognizer is an ArcFace."""
+
 
 class MethodStageSettings(RolloutSettings):
     """One stage of the method."""
+
+    EARLIER: ClassVar[dict[str, Any]] = {"identity_average": "all", "identity_frames": "first", "identity_margin": 16}
+    """What settings were before they existed, for checkpoints of that time: whole first frames were decoded."""
 
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass instead of keeping its activations."""
@@ -99,7 +105,7 @@ class MethodRecipe(Settings):
     """Folder of an adapter of this shape trained over `unguided` (or over a similar base), for `attention_guidance`."""
     teacher: Path | None = None
     """Folder of a Magic Mirror adapter over `base`, the distillation teacher of stages with a `teacher_scale`."""
-    recognizer: Path
+    recognizer: ArcFaceEngine | Path
     """Folder of the distilled recognizer, or a face engine with ArcFace, for data made with that engine."""
     start: Path | None = None
     """Folder of an adapter of this shape to continue from; new weights if absent."""

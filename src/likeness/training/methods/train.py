@@ -12,8 +12,9 @@ from torch import nn
 
 from likeness import files
 from likeness.errors import ConfigError, WeightsError
-from likeness.faces.geometry.layouts import EYE_CORNERS
-from likeness.identity.encoders import arcface
+from likeness.faces.engines.registry import resolve_engine
+from likeness.faces.geometry.layouts import EYE_CORNERS, LandmarkLayout
+from likeness.identity.encoders.arcface import ArcFace
 from likeness.identity.encoders.recognizer import IdentityRecognizer, Recognizer
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.methods.method import Method
@@ -31,7 +32,7 @@ from likeness.training.objectives.distillation import DistillationTeacher
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
 from likeness.training.precompute.dataset import open_data
 from likeness.training.precompute.plan import DataPlan
-from likeness.training.precompute.prepare import find_cache, prepare_files
+from likeness.training.precompute.prepare import describe_encoding, find_cache, prepare_files
 
 
 def read_guidance(
@@ -67,18 +68,19 @@ def read_teacher(
     return DistillationTeacher(pipe, method, prompts, embeddings, scale=settings.teacher_scale, dtype=dtype)
 
 
-def read_recognizer(source: Path) -> IdentityRecognizer:
-    """The frozen recognizer of the identity loss, for landmarks of puppets.
+def read_recognizer(source: Path | str, layout: LandmarkLayout = EYE_CORNERS) -> IdentityRecognizer:
+    """The frozen recognizer of the identity loss.
 
     Args:
         source: Folder of a distilled recognizer, or the name of a face engine with ArcFace.
+        layout: Of the data's landmarks.
 
     Raises:
         ResourceError: onnx is not installed.
         WeightsError: There is no such recognizer.
     """
-    if arcface.is_engine(source.as_posix()):
-        return arcface.ArcFace.of_engine(source.as_posix(), layout=EYE_CORNERS)
+    if isinstance(source, str):
+        return ArcFace.of_engine(source, layout=layout)
     return Recognizer.load(source).requires_grad_(False).eval()
 
 
@@ -98,7 +100,7 @@ def train_method(
     _check(recipe)
     logger = TrainingLogger(folder, method_spec.name)
     device, dtype = distributed.local_device(recipe.device), DTYPES[recipe.base_dtype]
-    recognizer = read_recognizer(recipe.recognizer)
+    recognizer = read_recognizer(recipe.recognizer, _layout_of(recipe))
     torch.manual_seed(recipe.seed)
     transformer_config: Any = CogVideoXTransformer3DModel.load_config(recipe.base / "transformer")
     method = method_spec.build(SimpleNamespace(**transformer_config), recipe.method, recipe.profile)
@@ -161,6 +163,13 @@ def prepare_recipe(
         seed=recipe.seed,
         needs_class_word=method_spec.needs_class_word,
     )
+
+
+def _layout_of(recipe: MethodRecipe) -> LandmarkLayout:
+    """The landmarks of the data: those of puppets, or of the engine that reads files."""
+    if recipe.data is None:
+        return EYE_CORNERS
+    return resolve_engine(describe_encoding(recipe.data, recipe.base, recipe.recognizer).engine).layout
 
 
 def _check(recipe: MethodRecipe) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from likeness.errors import WeightsError
-from likeness.faces.engines.registry import ENGINE_NAMES, resolve_engine
+from likeness.faces.engines.registry import resolve_engine
 from likeness.methods.method import Method
 from likeness.training.base.pipelines import read_base
 from likeness.training.data.prompts import tokenize, tokenize_prompt
@@ -36,7 +36,7 @@ def prepare_files(
     cache: Cache,
     logger: TrainingLogger,
     *,
-    recognizer: Path,
+    recognizer: Path | str,
     device: torch.device,
     dtype: torch.dtype,
     seed: int,
@@ -82,14 +82,14 @@ def prepare_files(
     return plan
 
 
-def describe_encoding(settings: FileDataSettings, base: Path, recognizer: Path) -> EncodingSettings:
+def describe_encoding(settings: FileDataSettings, base: Path, recognizer: Path | str) -> EncodingSettings:
     """What encoded items depend on beside the media.
 
     Raises:
         WeightsError: The base lacks a part.
     """
     config = _read_config(base / "transformer")
-    engine = settings.engine or (recognizer.as_posix() if recognizer.as_posix() in ENGINE_NAMES else "dlib")
+    engine = settings.engine or (recognizer if isinstance(recognizer, str) else "dlib")
     return EncodingSettings(
         vae=_hash_folder(base / "vae"),
         text_encoder=_hash_folder(base / "text_encoder", base / "tokenizer"),

@@ -6,6 +6,7 @@ checkpoint may only be made longer, a stage without one may be changed, and sett
 first checkpoint.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -21,6 +22,7 @@ from likeness.training.data import render_puppets
 from likeness.training.engine import checkpoints
 from likeness.training.engine.loop import FINISHED
 from likeness.training.engine.settings import ADJUSTABLE, LENGTHS, LoopSettings, progress_of
+from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.recipes import upgrade
 
 T = TypeVar("T")
@@ -208,8 +210,11 @@ def _resize(path: str, stages: dict[str, LoopSettings], begun: dict[str, Path]) 
 
 
 def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with today's names, and with the defaults of settings that later versions added."""
-    record = upgrade.upgrade_record(record, where=RECORD)
+    """A record with today's names, and with what settings that later versions added were before, or their defaults."""
+    record = copy.deepcopy(upgrade.upgrade_record(record, where=RECORD))
+    stages = [stage for stage in record["settings"].get("stages") or () if "identity_weight" in stage]
+    for stage in stages:  # Of a method.
+        stage |= {name: value for name, value in MethodStageSettings.EARLIER.items() if name not in stage}
     try:
         settings = recipes.build(record["settings"], where=RECORD).model_dump(mode="json")
     except ValueError:  # A setting that this version does not have; the comparison reports it.
