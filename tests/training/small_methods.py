@@ -1,5 +1,8 @@
 """Both methods at a small size, with random data to train them on."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import torch
 

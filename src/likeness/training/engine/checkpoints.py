@@ -34,7 +34,7 @@ class DivergedError(LikenessError):
 def save(
     folder: Path,
     step: int,
-    groups: Mapping[str, Mapping[str, Tensor]] | Iterable[tuple[str, Mapping[str, Tensor]]],
+    groups: dict[str, Mapping[str, Tensor]] | Iterable[tuple[str, Mapping[str, Tensor]]],
     state: dict[str, Any],
     *,
     keep: int = KEEP,
@@ -55,17 +55,13 @@ def save(
     """
     final = folder / f"step_{step:08d}"
     what = f"The checkpoint of step {step} in {folder} is not written"
-    named: Iterable[tuple[str, Mapping[str, Tensor]]]
-    if isinstance(groups, Mapping):  # All are there, and are checked before anything is written.
-        named = list(groups.items())
-        for name, group in named:
+    if isinstance(groups, dict):  # All are there, and are checked before anything is written.
+        for name, group in groups.items():
             check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
-    else:
-        named = groups
     with files.write_atomically(final, replaces_folder=True) as draft:
         draft.mkdir()
         checksums = {}
-        for name, group in named:
+        for name, group in groups.items() if isinstance(groups, dict) else groups:
             check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
             path = draft / f"{name}.safetensors"
             save_file(_separate(group), path)
