@@ -1,44 +1,84 @@
-"""`likeness train`: trains a model from a recipe."""
+"""`likeness train`: trains a model from a recipe, and what belongs to it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+Recipe = Annotated[Path, typer.Argument(help="A recipe, for example recipes/tiny/vae.toml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="A.B=1", help="Change one setting of the recipe; may be repeated."),
+]
+Output = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Folder of the run. [default: runs/NAME OF RECIPE]")
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of processes. [default: one per core, at most 8 and at most the samples of a batch; with torchrun "
+        "its own number]",
+    ),
+]
+
+
+class _DefaultsToRun(TyperGroup):
+    """`likeness train RECIPE` is `likeness train run RECIPE`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(train)
+    family = typer.Typer(
+        cls=_DefaultsToRun,
+        no_args_is_help=True,
+        help="Train a model: `likeness train RECIPE`.",
+    )
+    for verb in (run, precompute):
+        family.command()(verb)
+    app.add_typer(family, name="train")
 
 
-def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, for example recipes/tiny/vae.toml.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="A.B=1", help="Change one setting of the recipe; may be repeated."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder of the run. [default: runs/NAME OF RECIPE]")
-    ] = None,
-    processes: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Number of training processes. [default: one per core, at most 8 and at most the samples of a batch]",
-        ),
-    ] = None,
-) -> None:
+def run(recipe: Recipe, overrides: Overrides = None, output: Output = None, processes: Processes = None) -> None:
     """Train a model from a recipe.
 
     The same command continues a run that was interrupted or killed. With more `steps` or `minutes` the last stage of a
     finished run continues; with other data, weights or settings the command is refused.
     """
-    from likeness.training import run
+    from likeness.training import run as training
 
-    run.configure_malloc()
-    target = run.train(
-        recipe,
-        overrides=tuple(overrides or ()),
-        output=output,
-        processes=processes,
+    training.configure_malloc()
+    target = training.train(recipe, overrides=tuple(overrides or ()), output=output, processes=processes)
+    print(f"{target}")
+
+
+def precompute(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    output: Output = None,
+    processes: Processes = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read all encoded files first, and make damaged ones again.")
+    ] = False,
+) -> None:
+    """Encode the files of a recipe: latents, prompts, faces and references.
+
+    Only what is missing is encoded; a killed run goes on. `likeness train RECIPE` does the same before it starts.
+    """
+    from likeness.training import run as training
+
+    training.configure_malloc()
+    target = training.precompute(
+        recipe, overrides=tuple(overrides or ()), output=output, processes=processes, verify=verify
     )
     print(f"{target}")

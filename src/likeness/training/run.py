@@ -58,13 +58,47 @@ def train(
         return _train_locked(recipes.read(recipe, overrides), folder, processes)
 
 
+def precompute(
+    recipe: Path,
+    *,
+    overrides: Sequence[str] = (),
+    output: Path | None = None,
+    processes: int | None = None,
+    verify: bool = False,
+) -> Path:
+    """Encode the files of a method's recipe; returns the folder of the cache.
+
+    Args:
+        recipe: A TOML file with `data`.
+        overrides: `a.b=1` changes of it.
+        output: Folder of the run, beside whose parent's `cache` the items are kept.
+        processes: Number of processes; see `train`.
+        verify: Read all items first, and make damaged ones again.
+
+    Raises:
+        ConfigError: The recipe has no files, or they cannot be used.
+    """
+    folder = output or Path("runs") / recipe.stem
+    with _report_interrupt(folder):
+        from likeness.training import recipes
+        from likeness.training.engine import distributed
+        from likeness.training.methods.prepare import precompute_recipe
+
+        settings = recipes.read(recipe, overrides)
+        with distributed.launch(1 if processes is None else processes):
+            return precompute_recipe(settings, folder, folder.parent / "cache", verify=verify)
+
+
 def _train_locked(settings: Any, folder: Path, processes: int | None) -> Path:
     from likeness import files
     from likeness.training.engine import checkpoints, distributed
     from likeness.training.recipes import estimate, resume
 
     max_processes = estimate.smallest_share(settings)
-    processes = min(os.cpu_count() or 1, 8, max_processes) if processes is None else processes
+    if distributed.is_torchrun():
+        processes = int(os.environ["WORLD_SIZE"])
+    elif processes is None:
+        processes = min(os.cpu_count() or 1, 8, max_processes)
     estimate.check(settings, folder.parent / "cache", processes=processes)
     files.check_writable(folder)
     files.check_writable(folder.parent / "cache")

@@ -7,15 +7,17 @@ both. Images are in [-1, 1], of any size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from einops import rearrange
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, scaled_dot_product_attention
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, WeightsError
 from likeness.identity.encoders.convolution import downsampling_layers
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -141,3 +143,24 @@ class ClipVisionEncoder(nn.Module):
         pixels = ((resize(pixels, self.image_size_px, mode="bicubic") + 1) / 2 - mean) / std
         hidden = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states
         return DenseFeatures(last=hidden[-1], penultimate=hidden[-2])
+
+    def fill(self, folder: Path) -> None:
+        """Load the vision tower of a CLIP in a hub folder (`CLIPModel` or `CLIPVisionModel`), strictly.
+
+        Raises:
+            WeightsError: There is none, or it has other sizes.
+        """
+        if not (folder / "config.json").is_file():
+            raise WeightsError(f"No CLIP at {folder}, which has no config.json. Name the folder of a CLIP ViT.")
+        try:
+            found = CLIPVisionModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise WeightsError(f"The CLIP at {folder} cannot be read ({error}). Download it again.") from error
+        state, own = found.state_dict(), self.model.state_dict()
+        if wrong := [name for name in own if name not in state or state[name].shape != own[name].shape]:
+            raise WeightsError(
+                f"The CLIP at {folder} has other sizes than the method: {wrong[0]} is "
+                f"{tuple(state[wrong[0]].shape) if wrong[0] in state else 'missing'}, expected "
+                f"{tuple(own[wrong[0]].shape)}. Use the CLIP that the profile names."
+            )
+        self.model.load_state_dict({name: state[name] for name in own})

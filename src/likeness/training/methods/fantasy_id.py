@@ -8,6 +8,7 @@ the place of CLIP's pretrained patch features, the encoder can be initialized wi
 (`stem`).
 """
 
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -16,11 +17,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, WeightsError
 from likeness.faces.geometry.align import head_pose
 from likeness.faces.views import NUM_VIEWS, choose_views
 from likeness.identity.encoders.recognizer import Recognizer
+from likeness.identity.face_shape.beside import find_vertices
+from likeness.identity.face_shape.flame import read_points
 from likeness.identity.face_shape.network import ShapeNetwork
+from likeness.identity.mesh.published_mesh import read_mesh
 from likeness.identity.mesh.puppet_topology import puppet_topology
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training.base.shape_network import heads_of
@@ -44,8 +48,16 @@ class FantasyIDRecipe(MethodRecipe):
     stem: Path | None = None
     """Folder of a recognizer whose first convolutions initialize the encoder's stem, which needs the same widths;
     random weights if absent."""
-    shape: Path | None = None
-    """Folder of the network that estimates heads from the references, as at inference; the exact heads if absent."""
+    shape: Path | Literal["beside"] | None = None
+    """Where vertices come from: the folder of the network that estimates heads from the references, as at inference;
+    `beside` for files of neutral FLAME vertices beside the references (`me.ply`, `me.obj` or `me.npy` for `me.jpg`);
+    the exact heads of puppets if absent."""
+    mesh: Path | None = None
+    """The file `transform.pkl` with the topology of FLAME's vertices at three levels, for new weights of the profile
+    `paper`; tiny's mesh of puppets if absent."""
+    clip: Path | None = None
+    """Folder of the CLIP whose vision tower is the frozen face encoder of the profile `paper`
+    (openai/clip-vit-large-patch14-336)."""
     descriptor: DescriptorSettings | None = None
     """A stage before the image stage that trains the descriptor alone; none if absent. With `start` it continues from
     those weights."""
@@ -54,11 +66,25 @@ class FantasyIDRecipe(MethodRecipe):
     def _has_one_initialization(self) -> Self:
         if self.stem and self.start:
             raise ValueError("`stem` initializes an adapter whose weights `start` brings already: name one of them")
+        if self.data is not None and self.shape is None and self.method.get("has_vertices", True):
+            raise ValueError(
+                'files have no exact heads: set `shape` to the folder of a shape network or to "beside", or leave '
+                "vertices out with `method.has_vertices = false`"
+            )
+        if self.data is not None and self.descriptor is not None:
+            raise ValueError("the stage `descriptor` learns attributes that only puppets have: remove it")
+        if self.profile == "paper" and self.start is None and (self.clip is None or self.mesh is None):
+            raise ValueError("the profile `paper` needs `clip` (the frozen face encoder) and `mesh` (transform.pkl)")
         return self
+
+    def training_spec(self) -> MethodTrainingSpec:
+        return FantasyIDTrainingSpec(self)
 
 
 class FantasyIDTrainingSpec(MethodTrainingSpec):
     """FantasyID reads the mesh of the person's neutral head."""
+
+    needs_class_word = False
 
     def __init__(self, recipe: FantasyIDRecipe) -> None:
         super().__init__("fantasy_id", FantasyID)
@@ -67,17 +93,17 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
     def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
         encoder = method.descriptor.vertex_encoder
         if encoder is not None:
-            data.vertices = {
-                split: self._estimate_heads(data.references[split])
-                if self.recipe.shape
-                else exact_heads(settings, data.references[split])
-                for split, settings in self._puppets().items()
-            }
+            data.vertices = {split: self._heads(split, shards) for split, shards in data.references.items()}
         if not is_new:
             return
         if encoder is not None:
             factors = tuple(-(-fine // coarse) for fine, coarse in pairwise(encoder.sizes))
-            method.set_topology(puppet_topology(factors=factors))
+            mesh = self.recipe.mesh
+            method.set_topology(
+                puppet_topology(factors=factors) if mesh is None else read_mesh(mesh, levels=len(encoder.sizes))
+            )
+        if self.recipe.clip:
+            method.descriptor.face_encoder.fill(self.recipe.clip)
         if self.recipe.stem:
             load_stem(method.descriptor.face_encoder, self.recipe.stem)
 
@@ -104,9 +130,24 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         assert self.recipe.validation is not None
         return {"train": self.recipe.faces, "validation": self.recipe.validation}
 
-    def _estimate_heads(self, shards: Shards) -> VerticesOf:
-        assert self.recipe.shape is not None
-        network = ShapeNetwork.load(self.recipe.shape)
+    def _heads(self, split: Split, shards: Shards) -> VerticesOf:
+        shape = self.recipe.shape
+        if shape is None:
+            return exact_heads(self._puppets()[split], shards)
+        return heads_beside(shards) if shape == "beside" else self._estimate_heads(shards, Path(shape))
+
+    @staticmethod
+    def _estimate_heads(shards: Shards, folder: Path) -> VerticesOf:
+        network = ShapeNetwork.load(folder)
+
+        @torch.no_grad()
+        def estimate(rows: Tensor) -> Tensor:
+            crops = to_pixels(shards["crop"][rows.flatten()])[:, 0]
+            coefficients = network(network.prepare(crops)).unflatten(0, tuple(rows.shape))
+            return network.head(coefficients.mean(dim=1))
+
+        if not shards.is_in_memory:
+            return estimate
         with torch.no_grad():
             parts = [network(network.prepare(to_pixels(crops)[:, 0])) for crops in shards["crop"].split(64)]
         coefficients = torch.cat(parts)
@@ -114,6 +155,8 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
 
     def reference_views(self, data: TrainingData) -> dict[Any, list[int]]:
         references, count = data.references["train"], self.recipe.views
+        if not references.is_in_memory:  # `data.num_views` were chosen when the files were read.
+            return references.rows_of("person")
         landmarks = references["landmarks"]
         return {
             person: rows if len(rows) <= count else _most_different(rows, landmarks, count)
@@ -126,6 +169,22 @@ def exact_heads(settings: PuppetSettings, shards: Shards) -> VerticesOf:
     heads = torch.from_numpy(heads_of(settings))
     people = torch.tensor([fact["person"] for fact in shards.facts])
     return lambda rows: heads[people[rows[:, 0]]]
+
+
+def heads_beside(shards: Shards) -> VerticesOf:
+    """The vertices in the file beside the media of each row's first reference."""
+
+    @lru_cache(maxsize=256)
+    def read(media: str) -> Tensor:
+        found = find_vertices(Path(media))
+        if found is None:
+            raise WeightsError(
+                f"No vertices lie beside {media}: a file of the same name with the suffix .ply, .obj or .npy is "
+                "missing. Make it (docs/shape_sources.md), or use another `shape`."
+            )
+        return torch.from_numpy(read_points(found)).float()
+
+    return lambda rows: torch.stack([read(shards.facts[row]["media"]) for row in rows[:, 0].tolist()])
 
 
 def load_stem(encoder: torch.nn.Module, folder: Path) -> None:

@@ -21,6 +21,9 @@ class MagicMirrorRecipe(MethodRecipe):
     photomaker: Path | None = None
     """The file `photomaker-v2.bin`, for the profile `paper`: F_face and tau_id, which stay frozen."""
 
+    def training_spec(self) -> MethodTrainingSpec:
+        return MagicMirrorTrainingSpec(self)
+
 
 class MagicMirrorTrainingSpec(MethodTrainingSpec):
     """Magic Mirror reads the embedding of every reference."""

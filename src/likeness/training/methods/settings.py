@@ -144,3 +144,7 @@ class MethodRecipe(Settings):
         """The puppet sets by name; empty with files."""
         sets = {"faces": self.faces, "validation": self.validation, "clips": self.clips}
         return {name: settings for name, settings in sets.items() if settings is not None}
+
+    def training_spec(self) -> Any:
+        """The `MethodTrainingSpec` of this recipe's method."""
+        raise NotImplementedError

@@ -17,7 +17,6 @@ from likeness.faces.geometry.layouts import EYE_CORNERS, LandmarkLayout
 from likeness.identity.encoders.arcface import ArcFace
 from likeness.identity.encoders.recognizer import IdentityRecognizer, Recognizer
 from likeness.methods.magic_mirror import MagicMirror
-from likeness.methods.method import Method
 from likeness.runtime import DTYPES, choose_training_dtype
 from likeness.training.base.pipelines import read_base
 from likeness.training.data.pairs import TrainingData, read_data
@@ -25,14 +24,14 @@ from likeness.training.data.prompts import TokenizedPrompts
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.methods.prepare import prepare_recipe
 from likeness.training.methods.settings import MethodRecipe, MethodStageSettings
 from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.methods.stage import MethodStage
 from likeness.training.objectives.distillation import DistillationTeacher
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
 from likeness.training.precompute.dataset import open_data
-from likeness.training.precompute.plan import DataPlan
-from likeness.training.precompute.prepare import describe_encoding, find_cache, prepare_files
+from likeness.training.precompute.prepare import describe_encoding, find_cache
 
 
 def read_guidance(
@@ -139,30 +138,6 @@ def train_method(
             copy.deepcopy(method).half().save_pretrained(draft)
         logger.info(f"adapter written to {target}")
     return target
-
-
-def prepare_recipe(
-    recipe: MethodRecipe,
-    method: Method,
-    method_spec: MethodTrainingSpec,
-    cache: Path,
-    logger: TrainingLogger,
-    device: torch.device,
-) -> DataPlan:
-    """Encode what is missing of the files of a recipe."""
-    assert recipe.data is not None
-    return prepare_files(
-        recipe.data,
-        recipe.base,
-        method,
-        find_cache(cache),
-        logger,
-        recognizer=recipe.recognizer,
-        device=device,
-        dtype=DTYPES[recipe.base_dtype],
-        seed=recipe.seed,
-        needs_class_word=method_spec.needs_class_word,
-    )
 
 
 def _layout_of(recipe: MethodRecipe) -> LandmarkLayout:

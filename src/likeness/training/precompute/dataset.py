@@ -125,13 +125,14 @@ def _open_references(samples: list[PlannedSample], cache: Cache) -> tuple[Shards
     places: list[tuple[str, str]] = []
     rows: dict[str, list[int]] = {}
     for one in samples:
-        for key in one.references:
+        for key, path in zip(one.references, one.reference_media, strict=True):
             if key in rows:
                 continue
             record = cache.records.read(key) or {}
             rows[key] = list(range(len(places), len(places) + len(record.get("views", []))))
             places += [("views", view) for view in record.get("views", [])]
-            facts += [{"person": one.sample.person, "group": _class_words(one.prompt)}] * len(rows[key])
+            fact = {"person": one.sample.person, "group": _class_words(one.prompt), "media": str(path)}
+            facts += [fact] * len(rows[key])
     names = ("crop", "detail", "embedding", "landmarks")
     return FileShards({name: StoredRows(cache.store, places, name) for name in names}, facts), rows
 
