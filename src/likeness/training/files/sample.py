@@ -5,10 +5,11 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, PromptError
+from likeness.identity.prompt import TRIGGER, split_prompt
 from likeness.training.files.tar import SHARD_SUFFIX, is_media_file
 
 logger = logging.getLogger(__name__)
@@ -125,13 +126,54 @@ def check_suffix(path: Path, problems: Problems, where: str) -> bool:
     return False
 
 
-def check_samples(samples: Sequence[tuple[str, Sample]], problems: Problems) -> None:
-    """Find problems between samples: repeated media, and references that belong to someone else.
+def finish(found: Sequence[tuple[str, Sample]], problems: Problems, *, root: Path) -> list[Sample]:
+    """Complete samples, and check them against each other.
+
+    A sample without a person gets one of its own, named after its file; a trigger that a caption already has is taken
+    out, and tells the class word.
 
     Args:
-        samples: The place of each sample, and the sample.
-        problems: Where problems are recorded.
+        found: The place of each sample, and the sample.
+        problems: Those found so far.
+        root: Folder that names of people without a name are relative to.
+
+    Raises:
+        ConfigError: There are problems.
     """
+    complete = [(where, _take_trigger(_with_person(sample, root), problems, where)) for where, sample in found]
+    _check_pairs(complete, problems)
+    problems.settle()
+    return [sample for _, sample in complete]
+
+
+def _with_person(sample: Sample, root: Path) -> Sample:
+    if sample.person:
+        return sample
+    inside = sample.media.relative_to(root) if sample.media.is_relative_to(root) else sample.media
+    return replace(sample, person=inside.as_posix())
+
+
+def _take_trigger(sample: Sample, problems: Problems, where: str) -> Sample:
+    if TRIGGER not in re.findall(r"\w+", sample.caption.lower()):
+        return sample
+    try:
+        before, word, after = split_prompt(sample.caption)
+    except PromptError as error:
+        problems.add(where, str(error).rstrip("."), "Or leave the trigger out: it is put in by itself.")
+        return sample
+    if sample.class_word is not None and sample.class_word.split(":")[0] != word:
+        problems.add(
+            where,
+            f"`class_word` is `{sample.class_word}`, but the trigger stands behind `{word}`",
+            "Remove one of them.",
+        )
+    number = len(re.findall(rf"(?<![\w-]){re.escape(word)}(?![\w-])", before, flags=re.IGNORECASE)) + 1
+    caption = f"{before} {word}{after}".strip()
+    return replace(sample, caption=caption, class_word=word if number == 1 else f"{word}:{number}")
+
+
+def _check_pairs(samples: Sequence[tuple[str, Sample]], problems: Problems) -> None:
+    """Find problems between samples: repeated media, and references that belong to someone else."""
     media: dict[Path, tuple[str, Sample]] = {}
     for where, sample in samples:
         first, other = media.setdefault(sample.media, (where, sample))

@@ -18,7 +18,7 @@ from likeness import files
 from likeness.errors import ConfigError
 from likeness.training.files import tar
 from likeness.training.files.manifest import read_caption, write_manifest
-from likeness.training.files.sample import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Problems, Sample, check_samples
+from likeness.training.files.sample import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Problems, Sample, finish
 
 MANIFEST_NAME = "manifest.parquet"
 MAX_SHARD_BYTES = 1_000_000_000
@@ -74,15 +74,11 @@ def read_shards(folder: Path) -> list[Sample]:
         found += [
             (where, sample)
             for key, parts in keys.items()
-            if (
-                sample := _read_key(f"{folder.name}/{shard.name}", key, parts, problems, where := f"{shard.name}/{key}")
-            )
+            if (sample := _read_key(parts, problems, where := f"{shard.name}/{key}"))
         ]
     if not found and not problems.found:
         problems.add(folder.name, "the shards hold no photographs or videos", "Name another folder.")
-    check_samples(found, problems)
-    problems.settle()
-    return [sample for _, sample in found]
+    return finish(found, problems, root=folder)
 
 
 def _write_shard(draft: Path, samples: Sequence[Sample], start: int, max_bytes: int) -> int:
@@ -117,7 +113,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
-def _read_key(shard: str, key: str, parts: dict[str, Path], problems: Problems, where: str) -> Sample | None:
+def _read_key(parts: dict[str, Path], problems: Problems, where: str) -> Sample | None:
     media = [path for extension, path in parts.items() if extension in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
     if len(media) != 1:
         if media:
@@ -128,7 +124,7 @@ def _read_key(shard: str, key: str, parts: dict[str, Path], problems: Problems, 
     caption = read_caption(text, problems, where)
     if caption is None:
         return None
-    person = str(record.get("person") or f"{shard}/{key}")
+    person = str(record.get("person") or "")
     return Sample(media=media[0], caption=caption, person=person, class_word=record.get("class_word"))
 
 
