@@ -142,7 +142,7 @@ def _warn_unused(name: str, tables: Iterable[Mapping[str, Any]], used: Iterable[
         problems.warn(name, f"these settings have no effect here: {', '.join(listed)}")
 
 
-def _locate(text: Any, folder: Path, problems: Problems, where: str) -> Path | None:
+def _locate(text: Any, folder: Path, problems: Problems, where: str, *, advice: str = "") -> Path | None:
     """A path in a data set file: from the working folder as in its trainer, or else from the file's own folder."""
     if not isinstance(text, str) or not text.strip():
         problems.add(where, f"the path is {text!r}", "Name a folder or file.")
@@ -152,7 +152,8 @@ def _locate(text: Any, folder: Path, problems: Problems, where: str) -> Path | N
         problems.warn(where, f"`{text}` is in the working folder and beside the file; {near} is used")
     found = near if near.exists() else far
     if not found.exists():
-        problems.add(where, f"`{text}` does not exist", f"Correct the path; it starts from {Path.cwd()} or {folder}.")
+        remedy = f"Correct the path; it starts from {Path.cwd()} or {folder}.{advice}"
+        problems.add(where, f"`{text}` does not exist", remedy)
         return None
     return found
 
@@ -273,9 +274,9 @@ def _read_finetrainers(path: Path, values: Mapping[str, Any], problems: Problems
     found: Found = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path.name} datasets[{number - 1}]"
-        root = _locate(entry.get("data_root"), path.parent, problems, where)
+        advice = " A data set of a hub must be downloaded first."
+        root = _locate(entry.get("data_root"), path.parent, problems, where, advice=advice)
         if root is None:
-            problems.found[-1] += " A data set of a hub must be downloaded first."
             continue
         suffixes = {"image": IMAGE_SUFFIXES, "video": VIDEO_SUFFIXES}.get(
             str(entry.get("dataset_type")), MEDIA_SUFFIXES

@@ -18,6 +18,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".t
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm")
 MAX_LISTED = 20
 """Problems that an error lists; the rest is counted."""
+_MAX_COMPARED = 2000
+"""Largest folder in which the file that was probably meant is searched by similarity."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +57,13 @@ class Problems:
 
     subject: str
     """What is read, for messages."""
-    found: list[str] = field(default_factory=list)
+    found: list[tuple[str, str]] = field(default_factory=list)
+    """Place and message of each."""
     notes: dict[str, None] = field(default_factory=dict)
 
     def add(self, where: str, what: str, remedy: str) -> None:
         """Record a problem: its place, what is wrong, and what to do."""
-        self.found.append(f"{where}: {what}. {remedy}")
+        self.found.append((where, f"{what}. {remedy}".rstrip()))
 
     def warn(self, where: str, what: str) -> None:
         """Record something that does not stop training; equal ones are logged once."""
@@ -77,7 +80,9 @@ class Problems:
         self.notes.clear()
         if not self.found:
             return
-        listed = "\n".join(f"  {problem}" for problem in self.found[:MAX_LISTED])
+        # By file and line; numbers in names are compared as numbers.
+        ordered = sorted(self.found, key=lambda problem: _natural_order(problem[0]))
+        listed = "\n".join(f"  {where}: {problem}" for where, problem in ordered[:MAX_LISTED])
         rest = len(self.found) - MAX_LISTED
         count = "1 problem" if len(self.found) == 1 else f"{len(self.found)} problems"
         more = f"\n  and {rest} more; correct these first." if rest > 0 else ""
@@ -97,13 +102,12 @@ def resolve(text: str, root: Path, problems: Problems, where: str, *, anywhere: 
         anywhere: Accept paths outside `root`.
     """
     text = text.strip()
-    if "\\" in text and not is_media_file(root / text):
-        text = text.replace("\\", "/")
     if re.match(r"[A-Za-z]:", text) and os.name != "nt":
         name = PureWindowsPath(text).name
         problems.add(where, f"`{text}` is a path of another system", f"Write it relative to {root}, as in `{name}`.")
         return None
-    path = Path(os.path.normpath(root / text))
+    is_from_windows = "\\" in text and not is_media_file(root / text)
+    path = Path(os.path.normpath(root / (text.replace("\\", "/") if is_from_windows else text)))
     if not anywhere and not path.is_relative_to(os.path.normpath(root)):
         problems.add(
             where,
@@ -112,7 +116,9 @@ def resolve(text: str, root: Path, problems: Problems, where: str, *, anywhere: 
         )
         return None
     if not is_media_file(path):
-        problems.add(where, f"`{text}` does not exist{_propose(path)}", "Correct the path, or copy the file there.")
+        # Searching for the file that was meant takes time; beyond the problems that are listed nobody reads it.
+        proposal = _propose(path) if len(problems.found) < MAX_LISTED else ""
+        problems.add(where, f"`{text}` does not exist{proposal}", "Correct the path, or copy the file there.")
         return None
     return path
 
@@ -205,6 +211,10 @@ def describe_unknown(name: str, known: Iterable[str]) -> str:
     return f"`{name}`" + (f" (did you mean `{close[0]}`?)" if close else "")
 
 
+def _natural_order(text: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text)]
+
+
 def _propose(path: Path) -> str:
     """The file that was probably meant: another spelling, or another suffix."""
     folder = path.parent
@@ -213,5 +223,6 @@ def _propose(path: Path) -> str:
         return f" in {inside}" if inside is not None and inside.is_file() else f": there is no folder {folder}"
     names = [entry.name for entry in os.scandir(folder)]
     lower = {name.lower(): name for name in names}
-    close = lower.get(path.name.lower()) or next(iter(difflib.get_close_matches(path.name, names, n=1)), None)
+    similar = difflib.get_close_matches(path.name, names, n=1) if len(names) <= _MAX_COMPARED else []
+    close = lower.get(path.name.lower()) or next(iter(similar), None)
     return f" (did you mean `{close}`?)" if close else ""
