@@ -9,6 +9,8 @@ a reason, and a manifest's `class_word` decides them. Captions are English.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from likeness.errors import PromptError
 from likeness.identity.prompt import NON_NOUNS, TRIGGER
@@ -20,6 +22,8 @@ _STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d"
 _TOKEN = re.compile(r"\w+(?:[-']\w+)*'?")
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
 _MAX_ADJECTIVES = 5
+_DETERMINERS = words.INDEFINITE | words.DEFINITE | words.POSSESSIVE | words.OTHER
+_PHRASE_BREAKS = words.FOLLOWERS | words.BE | words.PRONOUNS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +46,9 @@ class Undecided:
     """Number of the sample."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
+    """A word of a caption; a tuple, since long captions have a hundred."""
+
     text: str
     """In small letters, without the possessive ending."""
     start: int
@@ -195,6 +200,7 @@ def _tokenize(caption: str) -> list[_Token]:
     return tokens
 
 
+@cache
 def _names_person(word: str) -> bool:
     if word in words.SINGULAR or word in words.WEAK:
         return True
@@ -247,14 +253,14 @@ def _read_phrase(tokens: list[_Token], index: int) -> tuple[int, frozenset[str]]
         if tokens[position + 1].follows_break and not _is_listed_adjective(tokens, position, index):
             break
         word = tokens[position].text
-        if word in words.INDEFINITE | words.DEFINITE | words.POSSESSIVE | words.OTHER:
+        if word in _DETERMINERS:
             determiners.add(word)
             first = position
             if word not in words.OTHER:
                 return first, frozenset(determiners)
         elif tokens[position].is_possessive:
             return position, frozenset({*determiners, "his"})
-        elif word in words.FOLLOWERS | words.BE | words.PRONOUNS:
+        elif word in _PHRASE_BREAKS:
             break
     return first, frozenset(determiners)
 
@@ -298,6 +304,7 @@ def _find_several(tokens: list[_Token]) -> str | None:
     return None
 
 
+@cache
 def _is_plural(word: str) -> bool:
     if word.endswith("men") and _names_person(f"{word[:-2]}an"):
         return True
