@@ -3,6 +3,8 @@ import logging
 from dataclasses import fields, replace
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from likeness.errors import ConfigError
@@ -194,6 +196,26 @@ def test_paths_may_start_from_another_folder(folder):
 def test_a_file_that_is_no_manifest_is_refused(folder, name, text, message):
     folder.image("a.png")
     assert message in refuse(folder.text(name, text))
+
+
+def test_a_class_word_that_the_caption_lacks_is_refused_with_its_line(folder):
+    folder.image("a.png")
+    message = refuse(folder.text("m.jsonl", jsonl({**ROW, "class_word": "man"})))
+    assert 'm.jsonl:1: The caption "a woman waves" has the class word `man` not at all' in message
+
+
+@pytest.mark.parametrize("name", ["media", "caption", "class_word"])
+def test_a_cell_that_is_no_text_is_refused(folder, name):
+    folder.image("a.png")
+    assert f"m.jsonl:1: `{name}` is [3], which is no text" in refuse(folder.text("m.jsonl", jsonl({**ROW, name: [3]})))
+
+
+def test_tables_with_empty_cells_are_read(folder):
+    folder.image("a.png")
+    rows = [{**ROW, "repeats": 2.0, "source": float("nan"), "licence": None}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder.path / "m.parquet")
+    (sample,) = read_samples(folder.path / "m.parquet")
+    assert (sample.repeats, sample.source, sample.licence) == (2, None, None)
 
 
 def test_a_missing_file_is_refused(folder):

@@ -1,5 +1,6 @@
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from drawn_media import draw
@@ -64,6 +65,22 @@ def test_the_number_of_frames_follows_the_duration(tmp_path, source_fps):
     found, duration_s = resample_video(path, fps=8, max_frames=1000)
     assert duration_s == pytest.approx(frames / source_fps, rel=0.01)
     assert len(found) == pytest.approx(frames / source_fps * 8, abs=1.01)
+
+
+def test_a_video_of_variable_rate_is_read_by_its_times(tmp_path):
+    times_ms = [0, 40, 80, 500, 520, 1000, 1960]
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time_ms in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 5 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    found, _ = resample_video(tmp_path / "a.mkv", fps=8, max_frames=16)
+    nearest = [min(range(7), key=lambda k: (abs(times_ms[k] - 125 * i), k)) for i in range(16)]
+    assert numbers(found) == nearest
 
 
 def test_only_the_beginning_of_a_long_video_is_used(tmp_path):

@@ -69,8 +69,16 @@ def test_shards_are_plain_tar_files_with_one_key_for_each_sample(folder):
 def test_shards_are_not_written_over_others(folder):
     samples = make_samples(folder)
     write_shards(samples, folder.path / "shards")
-    with pytest.raises(ConfigError, match="already has a manifest"):
+    with pytest.raises(ConfigError, match="is not empty"):
         write_shards(samples, folder.path / "shards")
+
+
+def test_a_folder_of_shards_appears_when_it_is_complete(folder):
+    samples = make_samples(folder)
+    samples[2].media.unlink()
+    with pytest.raises(MediaError, match=r"c\.png"):
+        write_shards(samples, folder.path / "shards", max_shard_bytes=1)
+    assert sorted(path.name for path in folder.path.iterdir()) == ["m"]
 
 
 def test_a_member_that_is_not_there_is_a_problem_of_the_manifest(folder):

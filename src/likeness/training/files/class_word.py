@@ -10,12 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from likeness.errors import PromptError
 from likeness.identity.prompt import NON_NOUNS, TRIGGER
 from likeness.training.files import person_words as words
-from likeness.training.files.sample import Sample
+
+if TYPE_CHECKING:
+    from likeness.training.files.sample import Sample
 
 _STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 """Typographic quotes and apostrophes, which language models write."""
@@ -92,7 +94,7 @@ def add_trigger(caption: str, class_word: str | None = None, *, trigger: str = T
     return f"{caption[: found.end]} {trigger}{caption[found.end :]}"
 
 
-def add_triggers(samples: Sequence[Sample], *, trigger: str = TRIGGER) -> tuple[list[str | None], list[Undecided]]:
+def add_triggers(samples: "Sequence[Sample]", *, trigger: str = TRIGGER) -> tuple[list[str | None], list[Undecided]]:
     """The prompt of each sample, None where there is none, and the samples that are undecided.
 
     Raises:

@@ -10,6 +10,7 @@ Sizes, lengths and batches are settings of a recipe here: those of other trainer
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -150,7 +151,7 @@ def _locate(text: Any, folder: Path, problems: Problems, where: str, *, advice: 
     near, far = Path.cwd() / text, folder / text
     if near.exists() and far.exists() and not near.samefile(far):
         problems.warn(where, f"`{text}` is in the working folder and beside the file; {near} is used")
-    found = near if near.exists() else far
+    found = Path(os.path.normpath(near if near.exists() else far))
     if not found.exists():
         remedy = f"Correct the path; it starts from {Path.cwd()} or {folder}.{advice}"
         problems.add(where, f"`{text}` does not exist", remedy)

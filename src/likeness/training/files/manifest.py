@@ -8,6 +8,7 @@ a manifest are found before it is used, and one error lists them.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -207,6 +208,10 @@ def _check_columns(rows: Iterable[Row], path: Path, problems: Problems) -> None:
 def _read_row(row: Mapping[str, Any], root: Path, problems: Problems, where: str) -> Sample | None:
     """The sample of a row; None, with problems, if it cannot be used. Every value is checked."""
     before = len(problems.found)
+    for name in ("media", "caption", *_TEXTS):
+        if not isinstance(row.get(name) or "", str) and _text(row.get(name)):
+            problems.add(where, f"`{name}` is {row[name]!r}, which is no text", "Write it in double quotes.")
+            return None
     media = _read_media(row.get("media"), root, problems, where)
     caption = read_caption(row.get("caption"), problems, where)
     texts = {name: _text(row.get(name)).strip() or None for name in _TEXTS}
@@ -248,7 +253,8 @@ def _read_list(value: Any, problems: Problems, where: str) -> list[str]:
 
 
 def _read_repeats(value: Any, problems: Problems, where: str) -> int:
-    text = _text(value).strip()
+    # Tables with empty cells hold their whole numbers as floats.
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else _text(value).strip()
     if not text:
         return 1
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
@@ -258,7 +264,9 @@ def _read_repeats(value: Any, problems: Problems, where: str) -> int:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    """A cell as text; empty cells of tables may be NaN."""
+    is_empty = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if is_empty else str(value)
 
 
 def _relative(path: Path, root: Path) -> str:

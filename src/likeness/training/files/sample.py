@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 
 from likeness.errors import ConfigError, PromptError
 from likeness.identity.prompt import TRIGGER, split_prompt
+from likeness.training.files.class_word import locate_class_word
 from likeness.training.files.tar import SHARD_SUFFIX, is_media_file
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Problems:
 
     def add(self, where: str, what: str, remedy: str) -> None:
         """Record a problem: its place, what is wrong, and what to do."""
-        self.found.append((where, f"{what}. {remedy}".rstrip()))
+        self.found.append((where, f"{what}. {remedy}".strip()))
 
     def warn(self, where: str, what: str) -> None:
         """Record something that does not stop training; equal ones are logged once."""
@@ -147,6 +148,12 @@ def finish(found: Sequence[tuple[str, Sample]], problems: Problems, *, root: Pat
         ConfigError: There are problems.
     """
     complete = [(where, _take_trigger(_with_person(sample, root), problems, where)) for where, sample in found]
+    for where, sample in complete:
+        if sample.class_word is not None:
+            try:
+                locate_class_word(sample.caption, sample.class_word)
+            except PromptError as error:
+                problems.add(where, str(error).rstrip("."), "")
     _check_pairs(complete, problems)
     problems.settle()
     return [sample for _, sample in complete]
