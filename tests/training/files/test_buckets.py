@@ -58,6 +58,11 @@ def test_epochs_and_seeds_differ():
     assert len(rows) == 4
 
 
+def test_other_rows_share_a_batch_in_each_epoch():
+    groups = [{frozenset(batch.rows) for batch in epoch_of(order(), epoch)} for epoch in range(3)]
+    assert groups[0] != groups[1] != groups[2] != groups[0]
+
+
 def test_the_order_stays_what_it_was_when_this_was_written():
     # Resuming an old run depends on it.
     assert [batch.rows for batch in epoch_of(order())] == GOLDEN

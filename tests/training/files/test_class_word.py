@@ -51,6 +51,7 @@ def test_every_prompt_is_valid():
     ("caption", "reason"),
     [
         ("A man and a woman dance.", "two people"),
+        ("A man nods. The other man waves.", "two people"),
         ("Two women laugh.", "several people"),
         ("A lake at dawn.", "no word for a person"),
         ("A woman's hand reaches for a cup.", "possessive"),

@@ -67,6 +67,11 @@ def test_the_number_of_frames_follows_the_duration(tmp_path, source_fps):
     assert len(found) == pytest.approx(frames / source_fps * 8, abs=1.01)
 
 
+def test_a_rate_that_is_measured_a_little_low_adds_no_frame(tmp_path):
+    path = number_video(tmp_path / "a.mp4", 17, 7.99)
+    assert numbers(resample_video(path, fps=8, max_frames=99)[0]) == list(range(17))
+
+
 def test_a_video_of_variable_rate_is_read_by_its_times(tmp_path):
     times_ms = [0, 40, 80, 500, 520, 1000, 1960]
     with av.open(str(tmp_path / "a.mkv"), "w") as container:

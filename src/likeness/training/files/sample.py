@@ -90,7 +90,7 @@ class Problems:
         raise ConfigError(f"{self.subject} has {count}:\n{listed}{more}")
 
 
-def resolve(text: str, root: Path, problems: Problems, where: str, *, anywhere: bool = False) -> Path | None:
+def resolve(text: str, root: Path, problems: Problems, where: str) -> Path | None:
     """The file that a data set names; None, with a problem, if it cannot be used.
 
     Backslashes separate folders as they do on Windows, unless a file has such a name.
@@ -100,7 +100,6 @@ def resolve(text: str, root: Path, problems: Problems, where: str, *, anywhere: 
         root: Folder that relative paths start from.
         problems: Where problems are recorded.
         where: Place of the path, for messages.
-        anywhere: Accept paths outside `root`.
     """
     text = text.strip()
     if re.match(r"[A-Za-z]:", text) and os.name != "nt":
@@ -109,7 +108,7 @@ def resolve(text: str, root: Path, problems: Problems, where: str, *, anywhere: 
         return None
     is_from_windows = "\\" in text and not is_media_file(root / text)
     path = Path(os.path.normpath(root / (text.replace("\\", "/") if is_from_windows else text)))
-    if not anywhere and not path.is_relative_to(os.path.normpath(root)):
+    if not path.is_relative_to(os.path.normpath(root)):
         problems.add(
             where,
             f"`{text}` lies outside {root}",
