@@ -56,6 +56,8 @@ def test_a_video_that_changes_its_size_is_refused(tmp_path, suffix):
         media.read_video(path)
     with pytest.raises(MediaError, match="changes its size"):
         media.sample_video(path, 8)
+    with pytest.raises(MediaError, match="changes its size"):
+        media.resample_video(path, fps=25, max_frames=100)
     assert media.read_video(path, max_frames=3)[0].shape == (3, 48, 64, 3)
 
 
@@ -78,6 +80,8 @@ def test_many_frames_are_counted_as_they_come(tmp_path, monkeypatch):
         media.read_video(path)
     with pytest.raises(MediaError, match="too many frames"):
         media.sample_video(path, 25)
+    with pytest.raises(MediaError, match="too many frames"):
+        media.resample_video(path, fps=1000, max_frames=30)
     assert len(media.sample_video(path, 4)[0]) <= 4
     assert len(media.read_video(path, max_frames=20)[0]) == 20
 
@@ -179,6 +183,7 @@ def open_all_doors(path):
         media.read_image,
         media.read_video,
         lambda p: media.sample_video(p, 2),
+        lambda p: media.resample_video(p, fps=8, max_frames=4),
         media.read_metadata,
     ):
         try:

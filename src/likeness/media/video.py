@@ -166,8 +166,8 @@ class _NearestFrames:
         if self._last is None:
             return
         self.duration_s = self._last[1] + 1 / (source_fps if source_fps > 0 else self._fps)
-        # A hundredth of a period is left out: a rate of 7.99 measured for 8 must not add a frame.
-        while self.count < self._max_frames and self.count + 0.01 < self.duration_s * self._fps:
+        # A tenth of a period is left out: a rate of 7.99 measured for 8 must not add a frame.
+        while self.count < self._max_frames and self.count + 0.1 < self.duration_s * self._fps:
             self._take(self._last[0], self._last[2])
 
     def _take(self, frame: VideoFrame, number: int) -> None:

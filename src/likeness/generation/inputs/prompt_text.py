@@ -57,12 +57,17 @@ def check_text(text: str, *, what: str = "prompt", example: str = "a woman img w
             f'Write it in English: "{_without(text, {*dropped, *letters}) or example}"'
         )
     words = re.findall(r"[^\W\d_]+", text.lower())
-    other = [word for word in words if word in _OTHER_LANGUAGES.split()]
-    if len(other) > sum(word in _ENGLISH.split() for word in words):
+    other = [word for word in words if word in _word_set(_OTHER_LANGUAGES)]
+    if len(other) > sum(word in _word_set(_ENGLISH) for word in words):
         _warn_once(
             f'The {what} "{text}" does not look English ("{other[0]}"), and the text encoder was trained on English '
             f'captions. Write it in English, as in "{example}".'
         )
+
+
+@cache
+def _word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 def _is_dropped(character: str) -> bool:

@@ -9,17 +9,23 @@ a reason, and a manifest's `class_word` decides them. Captions are English.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from likeness.errors import PromptError
 from likeness.identity.prompt import NON_NOUNS, TRIGGER
 from likeness.training.files import person_words as words
-from likeness.training.files.sample import Sample
+
+if TYPE_CHECKING:
+    from likeness.training.files.sample import Sample
 
 _STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 """Typographic quotes and apostrophes, which language models write."""
 _TOKEN = re.compile(r"\w+(?:[-']\w+)*'?")
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
 _MAX_ADJECTIVES = 5
+_DETERMINERS = words.INDEFINITE | words.DEFINITE | words.POSSESSIVE | words.OTHER
+_PHRASE_BREAKS = words.FOLLOWERS | words.BE | words.PRONOUNS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,8 +48,9 @@ class Undecided:
     """Number of the sample."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Token:
+class _Token(NamedTuple):
+    """A word of a caption; a tuple, since long captions have a hundred."""
+
     text: str
     """In small letters, without the possessive ending."""
     start: int
@@ -87,7 +94,7 @@ def add_trigger(caption: str, class_word: str | None = None, *, trigger: str = T
     return f"{caption[: found.end]} {trigger}{caption[found.end :]}"
 
 
-def add_triggers(samples: Sequence[Sample], *, trigger: str = TRIGGER) -> tuple[list[str | None], list[Undecided]]:
+def add_triggers(samples: "Sequence[Sample]", *, trigger: str = TRIGGER) -> tuple[list[str | None], list[Undecided]]:
     """The prompt of each sample, None where there is none, and the samples that are undecided.
 
     Raises:
@@ -195,6 +202,7 @@ def _tokenize(caption: str) -> list[_Token]:
     return tokens
 
 
+@cache
 def _names_person(word: str) -> bool:
     if word in words.SINGULAR or word in words.WEAK:
         return True
@@ -247,14 +255,14 @@ def _read_phrase(tokens: list[_Token], index: int) -> tuple[int, frozenset[str]]
         if tokens[position + 1].follows_break and not _is_listed_adjective(tokens, position, index):
             break
         word = tokens[position].text
-        if word in words.INDEFINITE | words.DEFINITE | words.POSSESSIVE | words.OTHER:
+        if word in _DETERMINERS:
             determiners.add(word)
             first = position
             if word not in words.OTHER:
                 return first, frozenset(determiners)
         elif tokens[position].is_possessive:
             return position, frozenset({*determiners, "his"})
-        elif word in words.FOLLOWERS | words.BE | words.PRONOUNS:
+        elif word in _PHRASE_BREAKS:
             break
     return first, frozenset(determiners)
 
@@ -298,6 +306,7 @@ def _find_several(tokens: list[_Token]) -> str | None:
     return None
 
 
+@cache
 def _is_plural(word: str) -> bool:
     if word.endswith("men") and _names_person(f"{word[:-2]}an"):
         return True

@@ -10,27 +10,35 @@ Sizes, lengths and batches are settings of a recipe here: those of other trainer
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from likeness.config import parse_toml
 from likeness.errors import ConfigError
 from likeness.training.files import tar
+from likeness.training.files.folders import (
+    MEDIA_SUFFIXES,
+    FolderRules,
+    Found,
+    read_pairs,
+    read_text,
+    warn_of_loose_media,
+)
 from likeness.training.files.manifest import read_caption, read_rows
 from likeness.training.files.sample import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Problems,
     Sample,
-    check_samples,
     check_suffix,
+    finish,
     resolve,
 )
 
 CONFIG_SUFFIXES = (".toml", ".json")
-_MEDIA = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 _CAPTION_LISTS = ("prompt.txt", "prompts.txt", "caption.txt", "captions.txt")
 _MEDIA_LISTS = ("video.txt", "videos.txt", "image.txt", "images.txt")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.json")
@@ -57,20 +65,6 @@ _PREFIXES = (
 )
 """Beginnings that finetrainers removes with `remove_common_llm_caption_prefixes`."""
 
-Found = list[tuple[str, Sample]]
-"""Samples with the place where each was found."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _FolderRules:
-    """How media and captions of a folder belong together."""
-
-    caption_suffix: str = ".txt"
-    suffixes: tuple[str, ...] = _MEDIA
-    is_recursive: bool = False
-    """Whether subfolders are people."""
-    skips_uncaptioned: bool = False
-
 
 def read_folder(folder: Path) -> list[Sample]:
     """Read a folder of media beside captions, or one in a layout of finetrainers.
@@ -81,9 +75,9 @@ def read_folder(folder: Path) -> list[Sample]:
     problems = Problems(subject=str(folder))
     found = _read_finetrainers_folder(folder, problems)
     if found is None:
-        found = _read_pairs(folder, _FolderRules(is_recursive=True), problems)
-        _warn_of_loose_media(folder, found, problems)
-    return _settle(found, folder.name, problems)
+        found = read_pairs(folder, FolderRules(is_recursive=True), problems)
+        warn_of_loose_media(folder, found, problems)
+    return _settle(found, folder, folder.name, problems)
 
 
 def read_config(path: Path) -> list[Sample]:
@@ -107,7 +101,7 @@ def read_config(path: Path) -> list[Sample]:
     else:
         read = _read_musubi
     found = read(path, values, problems)
-    return _settle(_merge(found, problems), path.name, problems)
+    return _settle(_merge(found, problems), path.parent, path.name, problems)
 
 
 def _read_values(path: Path) -> dict[str, Any]:
@@ -121,16 +115,14 @@ def _read_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _settle(found: Found, name: str, problems: Problems) -> list[Sample]:
+def _settle(found: Found, root: Path, name: str, problems: Problems) -> list[Sample]:
     if not found and not problems.found:
         problems.add(
             name,
-            f"there are no pictures or videos ({', '.join(_MEDIA)}) with captions",
+            f"there are no pictures or videos ({', '.join(MEDIA_SUFFIXES)}) with captions",
             "Put a caption beside each, as in `clip.mp4` and `clip.txt`.",
         )
-    check_samples(found, problems)
-    problems.settle()
-    return [sample for _, sample in found]
+    return finish(found, problems, root=root)
 
 
 def _merge(found: Found, problems: Problems) -> Found:
@@ -151,7 +143,7 @@ def _warn_unused(name: str, tables: Iterable[Mapping[str, Any]], used: Iterable[
         problems.warn(name, f"these settings have no effect here: {', '.join(listed)}")
 
 
-def _locate(text: Any, folder: Path, problems: Problems, where: str) -> Path | None:
+def _locate(text: Any, folder: Path, problems: Problems, where: str, *, advice: str = "") -> Path | None:
     """A path in a data set file: from the working folder as in its trainer, or else from the file's own folder."""
     if not isinstance(text, str) or not text.strip():
         problems.add(where, f"the path is {text!r}", "Name a folder or file.")
@@ -159,9 +151,10 @@ def _locate(text: Any, folder: Path, problems: Problems, where: str) -> Path | N
     near, far = Path.cwd() / text, folder / text
     if near.exists() and far.exists() and not near.samefile(far):
         problems.warn(where, f"`{text}` is in the working folder and beside the file; {near} is used")
-    found = near if near.exists() else far
+    found = Path(os.path.normpath(near if near.exists() else far))
     if not found.exists():
-        problems.add(where, f"`{text}` does not exist", f"Correct the path; it starts from {Path.cwd()} or {folder}.")
+        remedy = f"Correct the path; it starts from {Path.cwd()} or {folder}.{advice}"
+        problems.add(where, f"`{text}` does not exist", remedy)
         return None
     return found
 
@@ -195,8 +188,8 @@ def _read_musubi(path: Path, values: Mapping[str, Any], problems: Problems) -> F
         else:
             suffixes = VIDEO_SUFFIXES if kind == "video" else IMAGE_SUFFIXES
             suffix = str(entry.get("caption_extension") or ".txt")
-            rules = _FolderRules(caption_suffix=suffix if suffix.startswith(".") else f".{suffix}", suffixes=suffixes)
-            read = _read_pairs(source, rules, problems)
+            rules = FolderRules(caption_suffix=suffix if suffix.startswith(".") else f".{suffix}", suffixes=suffixes)
+            read = read_pairs(source, rules, problems)
         found += [(at, replace(sample, repeats=repeats)) for at, sample in read]
     return found
 
@@ -212,7 +205,7 @@ def _read_musubi_rows(path: Path, kind: str, problems: Problems) -> Found:
             continue
         caption = read_caption(row.get("caption"), problems, where)
         if media is not None and caption is not None and check_suffix(media, problems, where):
-            found.append((where, _sample(media, caption)))
+            found.append((where, Sample(media=media, caption=caption, person="")))
     return found
 
 
@@ -237,8 +230,8 @@ def _read_diffusion_pipe(path: Path, values: Mapping[str, Any], problems: Proble
         if captions.is_file():
             read = _read_captions_json(folder, captions, problems)
         else:
-            rules = _FolderRules(skips_uncaptioned=bool(entry.get("skip_empty_caption", True)))
-            read = _read_pairs(folder, rules, problems)
+            rules = FolderRules(skips_uncaptioned=bool(entry.get("skip_empty_caption", True)))
+            read = read_pairs(folder, rules, problems)
         found += [(at, replace(sample, repeats=repeats, caption=f"{prefix}{sample.caption}")) for at, sample in read]
     return found
 
@@ -258,15 +251,15 @@ def _read_captions_json(folder: Path, path: Path, problems: Problems) -> Found:
             problems.warn(path.name, "of several captions the first is used")
         caption = read_caption(texts[0], problems, where)
         if caption is not None:
-            found.append((where, _sample(media, caption)))
+            found.append((where, Sample(media=media, caption=caption, person="")))
     return found
 
 
 def _media_with_members(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.suffix == tar.SHARD_SUFFIX and path.is_file():
-            yield from (path / name for name in tar.members(path) if Path(name).suffix.lower() in _MEDIA)
-        elif path.suffix.lower() in _MEDIA and path.is_file():
+            yield from (path / name for name in tar.members(path) if Path(name).suffix.lower() in MEDIA_SUFFIXES)
+        elif path.suffix.lower() in MEDIA_SUFFIXES and path.is_file():
             yield path
 
 
@@ -282,14 +275,16 @@ def _read_finetrainers(path: Path, values: Mapping[str, Any], problems: Problems
     found: Found = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path.name} datasets[{number - 1}]"
-        root = _locate(entry.get("data_root"), path.parent, problems, where)
+        advice = " A data set of a hub must be downloaded first."
+        root = _locate(entry.get("data_root"), path.parent, problems, where, advice=advice)
         if root is None:
-            problems.found[-1] += " A data set of a hub must be downloaded first."
             continue
-        suffixes = {"image": IMAGE_SUFFIXES, "video": VIDEO_SUFFIXES}.get(str(entry.get("dataset_type")), _MEDIA)
+        suffixes = {"image": IMAGE_SUFFIXES, "video": VIDEO_SUFFIXES}.get(
+            str(entry.get("dataset_type")), MEDIA_SUFFIXES
+        )
         read = _read_finetrainers_folder(root, problems)
         if read is None:
-            read = _read_pairs(root, _FolderRules(suffixes=suffixes), problems)
+            read = read_pairs(root, FolderRules(suffixes=suffixes), problems)
         read = [(at, sample) for at, sample in read if sample.media.suffix.lower() in suffixes]
         if entry.get("remove_common_llm_caption_prefixes"):
             read = [(at, replace(sample, caption=_without_prefix(sample.caption))) for at, sample in read]
@@ -324,15 +319,15 @@ def _read_metadata(root: Path, path: Path, problems: Problems) -> Found:
         media = resolve(str(row.get("file_name") or ""), root, problems, where)
         caption = read_caption(row.get("caption"), problems, where)
         if media is not None and caption is not None and check_suffix(media, problems, where):
-            person = str(row.get("person") or "").strip() or None
+            person = str(row.get("person") or "").strip()
             word = str(row.get("class_word") or "").strip() or None
-            found.append((where, replace(_sample(media, caption, person), class_word=word)))
+            found.append((where, Sample(media=media, caption=caption, person=person, class_word=word)))
     return found
 
 
 def _read_lists(root: Path, captions: Path, media: Path, problems: Problems) -> Found:
     """Captions and paths in two files, line by line."""
-    texts, names = _read_text(captions).splitlines(), _read_text(media).splitlines()
+    texts, names = read_text(captions).splitlines(), read_text(media).splitlines()
     if len(texts) != len(names):
         problems.add(
             f"{captions.name}:{min(len(texts), len(names)) + 1}",
@@ -345,78 +340,13 @@ def _read_lists(root: Path, captions: Path, media: Path, problems: Problems) -> 
         path = resolve(name, root, problems, f"{media.name}:{number}")
         caption = read_caption(text, problems, f"{captions.name}:{number}")
         if path is not None and caption is not None and check_suffix(path, problems, f"{media.name}:{number}"):
-            found.append((f"{media.name}:{number}", _sample(path, caption)))
+            found.append((f"{media.name}:{number}", Sample(media=path, caption=caption, person="")))
     return found
 
 
 def _without_prefix(caption: str) -> str:
     prefix = next((prefix for prefix in _PREFIXES if caption.startswith(prefix)), "")
     return caption.removeprefix(prefix).strip()
-
-
-# Media beside captions
-
-
-def _read_pairs(folder: Path, rules: _FolderRules, problems: Problems) -> Found:
-    if not folder.is_dir():
-        problems.add(str(folder), "this is not a folder", "Name a folder of media beside captions.")
-        return []
-    found: Found = []
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    places = [(folder, None), *((inner, inner.name) for inner in folders if rules.is_recursive)]
-    for place, person in places:
-        stems: dict[str, Path] = {}
-        for path in sorted(path for path in place.iterdir() if not path.name.startswith(".")):
-            if path.is_dir():
-                if place != folder:
-                    problems.warn(folder.name, f"subfolders of people are not read, such as {path}")
-                continue
-            if path.suffix.lower() not in rules.suffixes:
-                _warn_of_other(folder, path, rules, problems)
-                continue
-            where = path.relative_to(folder.parent).as_posix()
-            if (other := stems.setdefault(path.stem, path)) is not path:
-                problems.add(where, f"{other.name} has the same caption file", "Rename one of them.")
-                continue
-            caption = _read_pair(path, rules, problems, where)
-            if caption is not None:
-                found.append((where, _sample(path, caption, person)))
-    return found
-
-
-def _read_pair(path: Path, rules: _FolderRules, problems: Problems, where: str) -> str | None:
-    beside = path.with_suffix(rules.caption_suffix)
-    if beside.is_file():
-        return read_caption(_read_text(beside), problems, where)
-    if rules.skips_uncaptioned:
-        problems.warn(path.parent.name, f"media without a caption are left out, such as {path.name}")
-    else:
-        problems.add(where, f"there is no caption {beside.name}", "Write what the picture or video shows into it.")
-    return None
-
-
-def _warn_of_other(folder: Path, path: Path, rules: _FolderRules, problems: Problems) -> None:
-    """Captions are no media; a file of another kind is named once for each suffix."""
-    if path.suffix.lower() not in (rules.caption_suffix.lower(), ".txt", ".json", ".npz", ".safetensors"):
-        problems.warn(folder.name, f"files of this kind are not read: {path.suffix or 'without suffix'}")
-
-
-def _warn_of_loose_media(folder: Path, found: Found, problems: Problems) -> None:
-    loose = [sample for _, sample in found if sample.media.parent == folder]
-    if len(loose) > 1:
-        problems.warn(
-            folder.name,
-            f"{len(loose)} files are in no person's subfolder, so each counts as a person of its own. Put the files of "
-            "a person into one subfolder to use other pictures of the person as references",
-        )
-
-
-def _sample(media: Path, caption: str, person: str | None = None) -> Sample:
-    return Sample(media=media, caption=caption, person=person or str(media))
-
-
-def _read_text(path: Path) -> str:
-    return path.read_bytes().decode("utf-8-sig", errors="replace")
 
 
 def _read_repeats(value: Any, problems: Problems, where: str) -> int:

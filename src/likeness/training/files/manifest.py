@@ -8,6 +8,7 @@ a manifest are found before it is used, and one error lists them.
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,8 +20,7 @@ import pyarrow.parquet
 from likeness import files
 from likeness.errors import ConfigError, PromptError
 from likeness.generation.inputs.prompt_text import check_text
-from likeness.identity.prompt import TRIGGER, split_prompt
-from likeness.training.files.sample import Problems, Sample, check_samples, check_suffix, describe_unknown, resolve
+from likeness.training.files.sample import Problems, Sample, check_suffix, describe_unknown, finish, resolve
 
 MANIFEST_SUFFIXES = (".jsonl", ".csv", ".parquet")
 COLUMNS = tuple(field.name for field in fields(Sample))
@@ -54,9 +54,7 @@ def read_manifest(path: Path, *, media_root: Path | None = None) -> list[Sample]
             "there is no `person`, so every file counts as a person of its own and its references come from the file "
             "itself. Add the column to use other pictures of a person",
         )
-    check_samples(found, problems)
-    problems.settle()
-    return [sample for _, sample in found]
+    return finish(found, problems, root=root)
 
 
 def write_manifest(path: Path, samples: Sequence[Sample], *, root: Path | None = None) -> None:
@@ -210,11 +208,13 @@ def _check_columns(rows: Iterable[Row], path: Path, problems: Problems) -> None:
 def _read_row(row: Mapping[str, Any], root: Path, problems: Problems, where: str) -> Sample | None:
     """The sample of a row; None, with problems, if it cannot be used. Every value is checked."""
     before = len(problems.found)
+    for name in ("media", "caption", *_TEXTS):
+        if not isinstance(row.get(name) or "", str) and _text(row.get(name)):
+            problems.add(where, f"`{name}` is {row[name]!r}, which is no text", "Write it in double quotes.")
+            return None
     media = _read_media(row.get("media"), root, problems, where)
     caption = read_caption(row.get("caption"), problems, where)
     texts = {name: _text(row.get(name)).strip() or None for name in _TEXTS}
-    if caption is not None:
-        caption, texts["class_word"] = _take_trigger(caption, texts["class_word"], problems, where)
     references = [
         resolved
         for text in _read_list(row.get("references"), problems, where)
@@ -223,11 +223,10 @@ def _read_row(row: Mapping[str, Any], root: Path, problems: Problems, where: str
     repeats = _read_repeats(row.get("repeats"), problems, where)
     if media is None or caption is None or len(problems.found) > before:
         return None
-    person = _text(row.get("person")).strip()
     return Sample(
         media=media,
         caption=caption,
-        person=person or _relative(media, root),
+        person=_text(row.get("person")).strip(),
         references=tuple(references),
         repeats=repeats,
         **texts,
@@ -242,25 +241,6 @@ def _read_media(value: Any, root: Path, problems: Problems, where: str) -> Path 
     return media if media is not None and check_suffix(media, problems, where) else None
 
 
-def _take_trigger(caption: str, class_word: str | None, problems: Problems, where: str) -> tuple[str, str | None]:
-    """A caption that already has the trigger, without it; the word before it is the class word."""
-    if TRIGGER not in caption.lower().split():
-        return caption, class_word
-    try:
-        before, word, after = split_prompt(caption)
-    except PromptError as error:
-        problems.add(where, str(error).rstrip("."), "Or leave the trigger out: it is put in by itself.")
-        return caption, class_word
-    if class_word is not None and class_word.split(":")[0] != word:
-        problems.add(
-            where,
-            f"`class_word` is `{class_word}`, but the trigger stands behind `{word}`",
-            "Remove one of them.",
-        )
-    earlier = before.split().count(word)
-    return f"{before} {word}{after}".strip(), f"{word}:{earlier + 1}" if earlier else word
-
-
 def _read_list(value: Any, problems: Problems, where: str) -> list[str]:
     if value is None:
         return []
@@ -273,7 +253,8 @@ def _read_list(value: Any, problems: Problems, where: str) -> list[str]:
 
 
 def _read_repeats(value: Any, problems: Problems, where: str) -> int:
-    text = _text(value).strip()
+    # Tables with empty cells hold their whole numbers as floats.
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else _text(value).strip()
     if not text:
         return 1
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
@@ -283,7 +264,9 @@ def _read_repeats(value: Any, problems: Problems, where: str) -> int:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    """A cell as text; empty cells of tables may be NaN."""
+    is_empty = value is None or (isinstance(value, float) and math.isnan(value))
+    return "" if is_empty else str(value)
 
 
 def _relative(path: Path, root: Path) -> str:

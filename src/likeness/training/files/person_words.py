@@ -45,11 +45,11 @@ WEAK = _words("figure subject")
 NOT_PEOPLE = _words("snowman german roman norman ottoman talisman caiman batman superman spiderman merman")
 """Words that end in "man" all the same."""
 VERBS = _words(
-    "anchor anchors baby captain coach coaches cook cooks father fathers guard guards guide guides host hosts judge "
+    "anchor anchors captain coach coaches cook cooks father fathers guard guards guide guides host hosts judge "
     "judges kid model models mother mothers nurse nurses patient pilot pilots subject subjects tailor tailors train "
-    "tutor figure figures author authors partner partners butcher human male female adult senior"
+    "tutor figure figures author authors partner partners butcher"
 )
-"""Person words that are verbs or adjectives as well."""
+"""Person words, and their plurals, that are verbs as well."""
 CROWD = _words(
     "people crowd audience others spectators onlookers passersby passers-by pedestrians bystanders fans viewers"
 )

@@ -5,10 +5,12 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, PromptError
+from likeness.identity.prompt import TRIGGER, split_prompt
+from likeness.training.files.class_word import locate_class_word
 from likeness.training.files.tar import SHARD_SUFFIX, is_media_file
 
 logger = logging.getLogger(__name__)
@@ -17,6 +19,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".t
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm")
 MAX_LISTED = 20
 """Problems that an error lists; the rest is counted."""
+_MAX_COMPARED = 2000
+"""Largest folder in which the file that was probably meant is searched by similarity."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,12 +58,13 @@ class Problems:
 
     subject: str
     """What is read, for messages."""
-    found: list[str] = field(default_factory=list)
+    found: list[tuple[str, str]] = field(default_factory=list)
+    """Place and message of each."""
     notes: dict[str, None] = field(default_factory=dict)
 
     def add(self, where: str, what: str, remedy: str) -> None:
         """Record a problem: its place, what is wrong, and what to do."""
-        self.found.append(f"{where}: {what}. {remedy}")
+        self.found.append((where, f"{what}. {remedy}".strip()))
 
     def warn(self, where: str, what: str) -> None:
         """Record something that does not stop training; equal ones are logged once."""
@@ -76,14 +81,16 @@ class Problems:
         self.notes.clear()
         if not self.found:
             return
-        listed = "\n".join(f"  {problem}" for problem in self.found[:MAX_LISTED])
+        # By file and line; numbers in names are compared as numbers.
+        ordered = sorted(self.found, key=lambda problem: _natural_order(problem[0]))
+        listed = "\n".join(f"  {where}: {problem}" for where, problem in ordered[:MAX_LISTED])
         rest = len(self.found) - MAX_LISTED
         count = "1 problem" if len(self.found) == 1 else f"{len(self.found)} problems"
         more = f"\n  and {rest} more; correct these first." if rest > 0 else ""
         raise ConfigError(f"{self.subject} has {count}:\n{listed}{more}")
 
 
-def resolve(text: str, root: Path, problems: Problems, where: str, *, anywhere: bool = False) -> Path | None:
+def resolve(text: str, root: Path, problems: Problems, where: str) -> Path | None:
     """The file that a data set names; None, with a problem, if it cannot be used.
 
     Backslashes separate folders as they do on Windows, unless a file has such a name.
@@ -93,17 +100,15 @@ def resolve(text: str, root: Path, problems: Problems, where: str, *, anywhere: 
         root: Folder that relative paths start from.
         problems: Where problems are recorded.
         where: Place of the path, for messages.
-        anywhere: Accept paths outside `root`.
     """
     text = text.strip()
-    if "\\" in text and not is_media_file(root / text):
-        text = text.replace("\\", "/")
     if re.match(r"[A-Za-z]:", text) and os.name != "nt":
         name = PureWindowsPath(text).name
         problems.add(where, f"`{text}` is a path of another system", f"Write it relative to {root}, as in `{name}`.")
         return None
-    path = Path(os.path.normpath(root / text))
-    if not anywhere and not path.is_relative_to(os.path.normpath(root)):
+    is_from_windows = "\\" in text and not is_media_file(root / text)
+    path = Path(os.path.normpath(root / (text.replace("\\", "/") if is_from_windows else text)))
+    if not path.is_relative_to(os.path.normpath(root)):
         problems.add(
             where,
             f"`{text}` lies outside {root}",
@@ -111,7 +116,9 @@ def resolve(text: str, root: Path, problems: Problems, where: str, *, anywhere: 
         )
         return None
     if not is_media_file(path):
-        problems.add(where, f"`{text}` does not exist{_propose(path)}", "Correct the path, or copy the file there.")
+        # Searching for the file that was meant takes time; beyond the problems that are listed nobody reads it.
+        proposal = _propose(path) if len(problems.found) < MAX_LISTED else ""
+        problems.add(where, f"`{text}` does not exist{proposal}", "Correct the path, or copy the file there.")
         return None
     return path
 
@@ -125,13 +132,60 @@ def check_suffix(path: Path, problems: Problems, where: str) -> bool:
     return False
 
 
-def check_samples(samples: Sequence[tuple[str, Sample]], problems: Problems) -> None:
-    """Find problems between samples: repeated media, and references that belong to someone else.
+def finish(found: Sequence[tuple[str, Sample]], problems: Problems, *, root: Path) -> list[Sample]:
+    """Complete samples, and check them against each other.
+
+    A sample without a person gets one of its own, named after its file; a trigger that a caption already has is taken
+    out, and tells the class word.
 
     Args:
-        samples: The place of each sample, and the sample.
-        problems: Where problems are recorded.
+        found: The place of each sample, and the sample.
+        problems: Those found so far.
+        root: Folder that names of people without a name are relative to.
+
+    Raises:
+        ConfigError: There are problems.
     """
+    complete = [(where, _take_trigger(_with_person(sample, root), problems, where)) for where, sample in found]
+    for where, sample in complete:
+        if sample.class_word is not None:
+            try:
+                locate_class_word(sample.caption, sample.class_word)
+            except PromptError as error:
+                problems.add(where, str(error).rstrip("."), "")
+    _check_pairs(complete, problems)
+    problems.settle()
+    return [sample for _, sample in complete]
+
+
+def _with_person(sample: Sample, root: Path) -> Sample:
+    if sample.person:
+        return sample
+    inside = sample.media.relative_to(root) if sample.media.is_relative_to(root) else sample.media
+    return replace(sample, person=inside.as_posix())
+
+
+def _take_trigger(sample: Sample, problems: Problems, where: str) -> Sample:
+    if TRIGGER not in re.findall(r"\w+", sample.caption.lower()):
+        return sample
+    try:
+        before, word, after = split_prompt(sample.caption)
+    except PromptError as error:
+        problems.add(where, str(error).rstrip("."), "Or leave the trigger out: it is put in by itself.")
+        return sample
+    if sample.class_word is not None and sample.class_word.split(":")[0] != word:
+        problems.add(
+            where,
+            f"`class_word` is `{sample.class_word}`, but the trigger stands behind `{word}`",
+            "Remove one of them.",
+        )
+    number = len(re.findall(rf"(?<![\w-]){re.escape(word)}(?![\w-])", before, flags=re.IGNORECASE)) + 1
+    caption = f"{before} {word}{after}".strip()
+    return replace(sample, caption=caption, class_word=word if number == 1 else f"{word}:{number}")
+
+
+def _check_pairs(samples: Sequence[tuple[str, Sample]], problems: Problems) -> None:
+    """Find problems between samples: repeated media, and references that belong to someone else."""
     media: dict[Path, tuple[str, Sample]] = {}
     for where, sample in samples:
         first, other = media.setdefault(sample.media, (where, sample))
@@ -163,6 +217,10 @@ def describe_unknown(name: str, known: Iterable[str]) -> str:
     return f"`{name}`" + (f" (did you mean `{close[0]}`?)" if close else "")
 
 
+def _natural_order(text: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text)]
+
+
 def _propose(path: Path) -> str:
     """The file that was probably meant: another spelling, or another suffix."""
     folder = path.parent
@@ -171,5 +229,6 @@ def _propose(path: Path) -> str:
         return f" in {inside}" if inside is not None and inside.is_file() else f": there is no folder {folder}"
     names = [entry.name for entry in os.scandir(folder)]
     lower = {name.lower(): name for name in names}
-    close = lower.get(path.name.lower()) or next(iter(difflib.get_close_matches(path.name, names, n=1)), None)
+    similar = difflib.get_close_matches(path.name, names, n=1) if len(names) <= _MAX_COMPARED else []
+    close = lower.get(path.name.lower()) or next(iter(similar), None)
     return f" (did you mean `{close}`?)" if close else ""

@@ -11,6 +11,7 @@ import json
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from likeness import files
 from likeness.errors import ConfigError
 from likeness.training.files import tar
 from likeness.training.files.manifest import read_caption, write_manifest
-from likeness.training.files.sample import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Problems, Sample, check_samples
+from likeness.training.files.sample import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Problems, Sample, finish
 
 MANIFEST_NAME = "manifest.parquet"
 MAX_SHARD_BYTES = 1_000_000_000
@@ -26,28 +27,32 @@ MAX_SHARD_BYTES = 1_000_000_000
 
 
 def write_shards(samples: Sequence[Sample], folder: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> list[Sample]:
-    """Copy samples into shards. Equal samples give byte-identical shards; the manifest is written last.
+    """Copy samples into shards. Equal samples give byte-identical shards; the folder appears when it is complete.
 
     Returns:
         The samples with paths into the shards.
 
     Raises:
-        ConfigError: The folder already has a manifest.
+        ConfigError: The folder exists and is not empty, or there are no samples.
         MediaError: A file cannot be read.
         FileWriteError: A shard cannot be written.
     """
-    if (folder / MANIFEST_NAME).exists():
-        raise ConfigError(f"{folder} already has a {MANIFEST_NAME}. Name an empty folder.")
-    written: list[Sample] = []
-    start = 0
-    while start < len(samples):
-        shard = folder / f"{len({sample.media.parent for sample in written}):05d}{tar.SHARD_SUFFIX}"
-        with files.write_atomically(shard) as draft:
-            stop = _write_shard(draft, samples, start, max_shard_bytes)
-        written += [_in_shard(samples[row], row, shard) for row in range(start, stop)]
-        start = stop
-    write_manifest(folder / MANIFEST_NAME, written)
-    return written
+    if not samples:
+        raise ConfigError("There are no samples to write into shards; at least one is needed.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not empty. Name another folder.")
+    with files.write_atomically(folder, replaces_folder=True) as draft:
+        draft.mkdir()
+        starts = [0]
+        while starts[-1] < len(samples):
+            shard = draft / _shard_name(len(starts) - 1)
+            starts.append(_write_shard(shard, samples, starts[-1], max_shard_bytes))
+        names = [
+            _shard_name(number) for number, (start, stop) in enumerate(pairwise(starts)) for _ in range(start, stop)
+        ]
+        inside = [_in_shard(sample, row, draft / names[row]) for row, sample in enumerate(samples)]
+        write_manifest(draft / MANIFEST_NAME, inside)
+    return [_in_shard(sample, row, folder / names[row]) for row, sample in enumerate(samples)]
 
 
 def is_shard_folder(folder: Path) -> bool:
@@ -74,15 +79,15 @@ def read_shards(folder: Path) -> list[Sample]:
         found += [
             (where, sample)
             for key, parts in keys.items()
-            if (
-                sample := _read_key(f"{folder.name}/{shard.name}", key, parts, problems, where := f"{shard.name}/{key}")
-            )
+            if (sample := _read_key(parts, problems, where := f"{shard.name}/{key}"))
         ]
     if not found and not problems.found:
         problems.add(folder.name, "the shards hold no photographs or videos", "Name another folder.")
-    check_samples(found, problems)
-    problems.settle()
-    return [sample for _, sample in found]
+    return finish(found, problems, root=folder)
+
+
+def _shard_name(number: int) -> str:
+    return f"{number:05d}{tar.SHARD_SUFFIX}"
 
 
 def _write_shard(draft: Path, samples: Sequence[Sample], start: int, max_bytes: int) -> int:
@@ -117,7 +122,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
-def _read_key(shard: str, key: str, parts: dict[str, Path], problems: Problems, where: str) -> Sample | None:
+def _read_key(parts: dict[str, Path], problems: Problems, where: str) -> Sample | None:
     media = [path for extension, path in parts.items() if extension in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
     if len(media) != 1:
         if media:
@@ -128,7 +133,7 @@ def _read_key(shard: str, key: str, parts: dict[str, Path], problems: Problems, 
     caption = read_caption(text, problems, where)
     if caption is None:
         return None
-    person = str(record.get("person") or f"{shard}/{key}")
+    person = str(record.get("person") or "")
     return Sample(media=media[0], caption=caption, person=person, class_word=record.get("class_word"))
 
 
