@@ -39,13 +39,15 @@ from likeness.training.data.latents import average_frames
 from likeness.training.objectives.face_decoder import (
     LATENT_PX,
     FaceDecoder,
+    FrameDecoder,
     TaecvxFrameDecoder,
     VaeFrameDecoder,
+    Windows,
     face_windows,
 )
 
 STEP_TFLOP = 1241.0
-"""Forward and backward pass of the frozen base with an adapter, with checkpoints (docs/evidence.md)."""
+"""Of one clip: forward pass, the same again for the checkpoints, and the gradients of the activations."""
 MOST_OF_STEP, MOST_GB = 0.02, 3.0
 CROPS_PX = {"a face of 112 px": 112, "a face of 224 px": 224}
 """Sides of ArcFace's crop in the frame. At 224 px the crop is nearly half of the frame's height."""
@@ -161,7 +163,7 @@ def read_puppets(vae: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def window_error(
-    decode: Callable[[Tensor], Tensor], latents: Tensor, landmarks: Tensor, margin: int, embed: Any = None
+    decode: FrameDecoder, latents: Tensor, landmarks: Tensor, margin: int, embed: Any = None
 ) -> dict[str, float]:
     """How a window differs from the whole frame where the crop is.
 
@@ -172,8 +174,8 @@ def window_error(
     latents = latents.clone().requires_grad_()
     height, width = latents.shape[-2:]
     windows = face_windows(crop_corners(landmarks, TEMPLATE), height=height, width=width, margin=margin)
-    whole = decode(latents)
-    part = decode(windows.cut(latents))
+    everything = Windows(top=0 * windows.top, left=0 * windows.left, height=height, width=width)
+    whole, part = decode(latents, everything), decode(latents, windows)
     inner = face_windows(crop_corners(landmarks, TEMPLATE), height=height, width=width, margin=0)
     sums, crops = [], []
     for frames, offset in ((whole, (0 * windows.top, 0 * windows.left)), (part, (windows.top, windows.left))):
@@ -207,7 +209,7 @@ def measure_windows(benchmark: Benchmark, vae: Any, recognizer: Recognizer, data
     for margin in range(4):
         error = window_error(decode, latents[:, 0], landmarks[:, 0], margin, embed)
         benchmark.note(f"window.tiny.margin_{margin}", describe(error))
-    random = AutoencoderKLCogVideoX(**{**VAE, "block_out_channels": (16, 32, 32, 64), "norm_num_groups": 8})
+    random = AutoencoderKLCogVideoX(**{**VAE, "block_out_channels": (8, 16, 16, 32), "norm_num_groups": 2})
     decode = VaeFrameDecoder(vae=random.requires_grad_(False), dtype=torch.float32, is_checkpointed=False)
     noise = torch.randn(1, 16, LATENT[2], LATENT[3])
     smooth = F.interpolate(torch.randn(1, 16, LATENT[2] // 5, LATENT[3] // 5), size=noise.shape[-2:], mode="bilinear")
