@@ -82,7 +82,7 @@ class VaeFrameDecoder:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaecvxFrameDecoder:
-    """TAECVX, a fortieth of the VAE's products."""
+    """TAECVX, which has an eighth of the VAE's products and no group norm."""
 
     model: TaecvxDecoder
     dtype: torch.dtype
