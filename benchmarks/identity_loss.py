@@ -164,8 +164,8 @@ def read_puppets(vae: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tenso
 
 @torch.no_grad()
 def read_images(vae: Any, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Latents and landmarks of rendered images of 128 px in which heads are as large as in tiny's frames of 64 px."""
-    images = [sample_image(seed + index, size_px=128, zoom=0.5) for index in range(count)]
+    """Latents and landmarks of rendered images of 192 px in which heads are as large as in tiny's frames of 64 px."""
+    images = [sample_image(seed + index, size_px=192, zoom=1 / 3) for index in range(count)]
     frames = torch.stack([torch.from_numpy(image.frames).permute(3, 0, 1, 2) / 127.5 - 1 for image in images])
     mean, _ = codec.encode(vae, frames)
     landmarks = torch.stack([torch.as_tensor(image.landmarks[0], dtype=torch.float32) for image in images])
@@ -178,8 +178,9 @@ def window_error(
     """How a window differs from the whole frame where the crop is.
 
     Returns:
-        `rms`: of the pixels, as a share of their standard deviation; `gradient`: the cosine of the gradients of a
-        loss over the crop with respect to the latents of the frame; `embedding`: the cosine of the embeddings.
+        `share`: of the frame that the window has; `rms`: of the pixels, as a share of their standard deviation;
+        `gradient`: the cosine of the gradients of a loss over the crop with respect to the latents of the frame;
+        `embedding`: the cosine of the embeddings.
     """
     latents = latents.clone().requires_grad_()
     height, width = latents.shape[-2:]
@@ -201,7 +202,8 @@ def window_error(
             moved = landmarks - LATENT_PX * torch.stack([offset[1], offset[0]], dim=-1)[:, None]
             sums.append(embed(frames, moved))
     a, b = (crop.detach() for crop in crops)
-    result = {"rms": float((a - b).square().mean().sqrt() / a.std())}
+    share = windows.height * windows.width / (height * width)
+    result = {"share": share, "rms": float((a - b).square().mean().sqrt() / a.std())}
     if embed is not None:
         result["embedding"] = float(F.cosine_similarity(*(each.detach() for each in sums)).mean())
         # The loss to an embedding that neither has.
