@@ -63,6 +63,22 @@ def test_a_frame_is_decoded_as_the_stock_decoder_does_it_kept_or_checkpointed(va
         assert_close(gradient, wanted, atol=1e-4, rtol=1e-3)
 
 
+def test_a_window_with_the_statistics_of_its_frame_is_that_part_of_the_frame(vae):
+    torch.manual_seed(0)
+    latents = torch.randn(2, 16, 24, 24) + torch.linspace(-2, 2, 24)
+    whole = codec.decode_frame(vae, latents)
+    statistics = codec.frame_statistics(vae, latents)
+    assert_close(codec.decode_frame(vae, latents, normalize=codec.normalize_by(statistics)), whole, atol=1e-4, rtol=0)
+    window = latents[..., 4:20, 4:20]
+    inside = (slice(None), slice(None), slice(8 * 4, 8 * 12), slice(8 * 4, 8 * 12))  # 4 latent pixels of margin.
+    expected = whole[..., 32:160, 32:160][inside]
+    with_frame = codec.decode_frame(vae, window, normalize=codec.normalize_by(statistics))[inside]
+    without = codec.decode_frame(vae, window)[inside]
+    errors = [float((found - expected).square().mean().sqrt() / expected.std()) for found in (with_frame, without)]
+    assert errors[0] < 0.02
+    assert errors[1] > 5 * errors[0]
+
+
 def saved_bytes(vae, latents, *, is_checkpointed):
     """What autograd keeps: with checkpoints, what goes from one block to the next."""
     kept = {}
@@ -120,7 +136,7 @@ def test_a_face_beyond_the_frame_gets_a_window_inside():
 
 def test_the_crop_sees_the_same_picture_whether_the_frame_or_its_window_is_decoded(recognizer):
     # With a decoder that looks at each latent pixel alone, a window changes nothing.
-    plain = lambda latents: torch.nn.functional.interpolate(latents[:, :3], scale_factor=8.0)  # noqa: E731
+    plain = lambda latents, w: torch.nn.functional.interpolate(w.cut(latents)[:, :3], scale_factor=8.0)  # noqa: E731
     latents, views = torch.randn(2, 16, 10, 12), torch.stack([POINTS, POINTS + 11])[None]
     embeddings = []
     for margin in (1, 12):
@@ -189,7 +205,7 @@ def test_views_of_a_face_after_the_first_are_moved_and_mirrored():
             return torch.ones(len(faces), 128)
 
     watching = Watching(128, (8, 8, 8), 32)
-    decoder = FaceDecoder(decode=lambda _: ramp, template=TEMPLATE, margin=8)
+    decoder = FaceDecoder(decode=lambda *_: ramp, template=TEMPLATE, margin=8)
     torch.manual_seed(0)
     loss = IdentityLoss(decoder, watching, num_views=3)
     distance, confusion = loss.terms(torch.randn(2, 5, 16, 8, 8), POINTS.expand(2, 5, 5, 2), -torch.ones(2, 128))

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 Cache = dict[nn.Module, Tensor]
+Normalize = Callable[[nn.GroupNorm, Tensor], Tensor]
+Statistics = dict[nn.GroupNorm, tuple[Tensor, Tensor]]
+"""Mean and inverse standard deviation of each group, (batch, groups) each."""
 Vae = Any  # AutoencoderKLCogVideoX; diffusers does not type the attributes in use here.
 
 
@@ -44,7 +47,41 @@ def decode(vae: Vae, latents: Tensor, *, last_tap_only: bool = False) -> Tensor:
     return torch.cat(chunks, dim=2)
 
 
-def decode_frame(vae: Vae, latents: Tensor, *, is_checkpointed: bool = False) -> Tensor:
+def frame_statistics(vae: Vae, latents: Tensor) -> Statistics:
+    """What every group norm of the decoder subtracts and divides by, for a lone latent frame; without gradients.
+
+    Shapes:
+        latents: (batch, latent_channels, height, width), unscaled
+    """
+    statistics: Statistics = {}
+
+    def measure(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
+        groups = hidden.float().unflatten(1, (norm.num_groups, -1)).flatten(2)  # (batch, groups, ...)
+        variance, mean = torch.var_mean(groups, dim=2, correction=0)
+        statistics[norm] = mean, (variance + norm.eps).rsqrt()
+        return _normalize(norm, hidden)
+
+    with torch.no_grad():
+        decode_frame(vae, latents, normalize=measure)
+    return statistics
+
+
+def normalize_by(statistics: Statistics) -> Normalize:
+    """Group norms with given statistics, such as those of a whole frame for a window of it."""
+
+    def normalize(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
+        mean, factor = (value.repeat_interleave(hidden.shape[1] // norm.num_groups, 1) for value in statistics[norm])
+        factor = factor * norm.weight
+        shift = norm.bias - mean * factor
+        shape = (*factor.shape, *(1,) * (hidden.ndim - 2))
+        return torch.addcmul(shift.view(shape), hidden.float(), factor.view(shape)).to(hidden.dtype)
+
+    return normalize
+
+
+def decode_frame(
+    vae: Vae, latents: Tensor, *, is_checkpointed: bool = False, normalize: Normalize | None = None
+) -> Tensor:
     """The frame of a lone latent frame, as `decode` gives it.
 
     Shapes:
@@ -56,19 +93,21 @@ def decode_frame(vae: Vae, latents: Tensor, *, is_checkpointed: bool = False) ->
         latents: Of any frame; it is decoded as the first one.
         is_checkpointed: Keep only what goes from one residual block to the next for the backward pass, which computes
             the rest again (arXiv:1604.06174v2).
+        normalize: The group norms; by statistics of `latents` themselves if None.
     """
+    norm = normalize or _normalize
 
     def run(part: Callable[..., Tensor], *inputs: Any) -> Tensor:
         # Each part gets a cache of its own: there is no later chunk, and it must be empty when a part runs again.
         def fresh(*tensors: Any) -> Tensor:
-            return part(*tensors, {}, False)
+            return part(*tensors, {}, False, norm)
 
         if is_checkpointed and torch.is_grad_enabled():
             return checkpoint(fresh, *inputs, use_reentrant=False)
         return fresh(*inputs)
 
     decoder, start = vae.decoder, latents.unsqueeze(2)
-    hidden = run(_convolve, decoder.conv_in, start)
+    hidden = run(lambda layer, inputs, *rest: _convolve(layer, inputs, *rest[:2]), decoder.conv_in, start)
     for resnet in decoder.mid_block.resnets:
         hidden = run(_resnet, resnet, hidden, start)
     for block in decoder.up_blocks:
@@ -130,8 +169,10 @@ def _decode_chunk(vae: Vae, latents: Tensor, cache: Cache, last: bool) -> Tensor
     return _finish(decoder, hidden, latents, cache, last)
 
 
-def _finish(decoder: Any, hidden: Tensor, latents: Tensor, cache: Cache, last: bool) -> Tensor:
-    return _convolve(decoder.conv_out, F.silu(_modulate(decoder.norm_out, hidden, latents)), cache, last)
+def _finish(
+    decoder: Any, hidden: Tensor, latents: Tensor, cache: Cache, last: bool, normalize: Normalize | None = None
+) -> Tensor:
+    return _convolve(decoder.conv_out, F.silu(_modulate(decoder.norm_out, hidden, latents, normalize)), cache, last)
 
 
 def _convolve(module: Any, hidden: Tensor, cache: Cache, last: bool) -> Tensor:
@@ -159,14 +200,15 @@ def _normalize(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
     return F.group_norm(hidden.float(), norm.num_groups, norm.weight, norm.bias, norm.eps).to(hidden.dtype)
 
 
-def _modulate(norm: Any, hidden: Tensor, latents: Tensor) -> Tensor:
+def _modulate(norm: Any, hidden: Tensor, latents: Tensor, normalize: Normalize | None = None) -> Tensor:
     """The decoder's norm: scale and shift are 1x1 convolutions of the latents.
 
     The stock layer upsamples the latents before the convolution; a 1x1 convolution commutes with nearest upsampling,
     so it is done first, on small tensors.
     """
     scale, shift = (_convolve(layer, latents, {}, False) for layer in (norm.conv_y, norm.conv_b))
-    return torch.addcmul(_repeat(shift, hidden), _normalize(norm.norm_layer, hidden), _repeat(scale, hidden))
+    normalized = (normalize or _normalize)(norm.norm_layer, hidden)
+    return torch.addcmul(_repeat(shift, hidden), normalized, _repeat(scale, hidden))
 
 
 def _repeat(small: Tensor, like: Tensor) -> Tensor:
@@ -180,9 +222,16 @@ def _repeat(small: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(small, size=size)
 
 
-def _resnet(block: Any, hidden: Tensor, latents: Tensor | None, cache: Cache, last: bool) -> Tensor:
+def _resnet(
+    block: Any,
+    hidden: Tensor,
+    latents: Tensor | None,
+    cache: Cache,
+    last: bool,
+    normalize: Normalize | None = None,
+) -> Tensor:
     def norm(layer: Any, inputs: Tensor) -> Tensor:
-        return _normalize(layer, inputs) if latents is None else _modulate(layer, inputs, latents)
+        return _normalize(layer, inputs) if latents is None else _modulate(layer, inputs, latents, normalize)
 
     out = _convolve(block.conv1, F.silu(norm(block.norm1, hidden)), cache, last)
     out = _convolve(block.conv2, F.silu(norm(block.norm2, out)), cache, last)

@@ -1,9 +1,9 @@
 """TAECVX: madebyollin's small decoder of CogVideoX latents (github.com/madebyollin/taehv), without its encoder.
 
-It costs a fortieth of the VAE's decoder, for the identity loss; nothing is generated with it. Its conventions are not
-the VAE's: order (batch, frames, channels, height, width), pixels in [0, 1], and latents as diffusion has them, which
-are not divided by the scaling factor. The weights carry no word on the scale of CogVideoX-2B, 5B and 1.5, which
-differ; they fit one of them at best.
+For one frame it costs an eighth of the VAE's decoder; it serves the identity loss, and nothing is generated with it.
+Its conventions are not the VAE's: order (batch, frames, channels, height, width), pixels in [0, 1], and latents as
+diffusion has them, which are not divided by the scaling factor. The weights carry no word on the scale of CogVideoX-2B,
+5B and 1.5, which differ; they fit one of them at best.
 """
 
 from collections.abc import Callable

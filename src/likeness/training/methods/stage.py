@@ -171,6 +171,9 @@ class MethodStage:
             chosen = self.choose_samples(qualifies, self.settings.rollout_samples, "on_policy", metrics)
             if len(chosen.rows):
                 loss = loss + chosen.share * self.on_policy_loss(batch, inputs, chosen.rows, metrics)
+        if not loss.requires_grad:  # No sample of this process has an identity; its gradients are zero.
+            parameter = next(p for p in self.method.parameters() if p.requires_grad)
+            loss = loss + 0.0 * parameter.sum()
         return loss, metrics
 
     def choose_samples(self, qualifies: Tensor, limit: int, name: str, metrics: dict[str, float]) -> DecodedSamples:

@@ -2,8 +2,9 @@
 
 One latent frame of CogVideoX-5B at 480x720 keeps 9 GB for the backward pass. Here a window of it is decoded, as large
 as the recognizer's crop of the largest face of the batch with a margin, and the decoder keeps what goes from block to
-block alone. The decoder's group norms then see the window instead of the frame, and the causal convolutions see no
-frame before: a lone latent frame is decoded as a first one. Both errors are measured (docs/evidence.md).
+block alone. The decoder's group norms depend on the whole frame; a pass without gradients finds their statistics, which
+then are constants for the window. Causal convolutions see no frame before: a lone latent frame is decoded as a first
+one. The errors of both are measured (docs/evidence.md).
 """
 
 from dataclasses import dataclass
@@ -22,69 +23,6 @@ LATENT_PX = 8
 """Side of a latent pixel in pixels."""
 COGVIDEOX_WIDTHS = (128, 256, 256, 512)
 """Channels of CogVideoX's VAE, by which it is told from others."""
-
-
-class FrameDecoder(Protocol):
-    """Decodes lone latent frames."""
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        """Pixels of latents as diffusion has them.
-
-        Shapes:
-            latents: (batch, channels, height, width)
-            returns: (batch, 3, 8 * height, 8 * width), in [-1, 1] where the latents are those of a picture
-        """
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VaeFrameDecoder:
-    """The decoder of the pipeline's VAE."""
-
-    vae: Any
-    dtype: torch.dtype
-    """Of activations."""
-    is_checkpointed: bool = True
-    """Compute activations again in the backward pass."""
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
-        return codec.decode_frame(self.vae, scaled, is_checkpointed=self.is_checkpointed)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaecvxFrameDecoder:
-    """TAECVX, a fortieth of the VAE's products."""
-
-    model: TaecvxDecoder
-    dtype: torch.dtype
-    is_checkpointed: bool = True
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        self.model.to(latents.device, self.dtype)
-        if self.is_checkpointed and torch.is_grad_enabled():
-            return checkpoint(self.model.decode_first, latents.to(self.dtype), use_reentrant=False)
-        return self.model.decode_first(latents.to(self.dtype))
-
-
-def build_frame_decoder(
-    kind: Literal["vae", "taecvx"], vae: Any, dtype: torch.dtype, *, is_checkpointed: bool
-) -> FrameDecoder:
-    """The decoder that a stage names.
-
-    Raises:
-        WeightsError: TAECVX's weights are missing.
-        ConfigError: The latents of the VAE are not those that TAECVX decodes.
-    """
-    if kind == "vae":
-        return VaeFrameDecoder(vae=vae, dtype=dtype, is_checkpointed=is_checkpointed)
-    if vae.config.latent_channels != LATENT_CHANNELS or tuple(vae.config.block_out_channels) != COGVIDEOX_WIDTHS:
-        raise ConfigError(
-            f"`identity_decoder` is taecvx, which decodes CogVideoX's latents, and the base's VAE has "
-            f"{vae.config.latent_channels} latent channels and widths {tuple(vae.config.block_out_channels)}. Use "
-            "`vae`."
-        )
-    return TaecvxFrameDecoder(model=TaecvxDecoder.load(), dtype=dtype, is_checkpointed=is_checkpointed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +45,75 @@ class Windows:
         """Points (batch, points, 2) px of the frames, in px of the decoded windows."""
         origin = torch.stack([self.left, self.top], dim=-1).to(points)
         return points - LATENT_PX * origin[:, None]
+
+
+class FrameDecoder(Protocol):
+    """Decodes windows of lone latent frames."""
+
+    def __call__(self, latents: Tensor, windows: Windows) -> Tensor:
+        """Pixels of the windows.
+
+        Shapes:
+            latents: (batch, channels, height, width) of whole frames, as diffusion has them
+            returns: (batch, 3, 8 * window_height, 8 * window_width), in [-1, 1] where the latents are of a picture
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaeFrameDecoder:
+    """The decoder of the pipeline's VAE."""
+
+    vae: Any
+    dtype: torch.dtype
+    """Of activations."""
+    is_checkpointed: bool = True
+    """Compute activations again in the backward pass."""
+
+    def __call__(self, latents: Tensor, windows: Windows) -> Tensor:
+        scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
+        normalize = None
+        if scaled.shape[-2:] != (windows.height, windows.width):
+            normalize = codec.normalize_by(codec.frame_statistics(self.vae, scaled))
+        return codec.decode_frame(
+            self.vae, windows.cut(scaled), is_checkpointed=self.is_checkpointed, normalize=normalize
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaecvxFrameDecoder:
+    """TAECVX, which has an eighth of the VAE's products and no group norm."""
+
+    model: TaecvxDecoder
+    dtype: torch.dtype
+    is_checkpointed: bool = True
+
+    def __call__(self, latents: Tensor, windows: Windows) -> Tensor:
+        self.model.to(latents.device, self.dtype)
+        part = windows.cut(latents).to(self.dtype)
+        if self.is_checkpointed and torch.is_grad_enabled():
+            return checkpoint(self.model.decode_first, part, use_reentrant=False)
+        return self.model.decode_first(part)
+
+
+def build_frame_decoder(
+    kind: Literal["vae", "taecvx"], vae: Any, dtype: torch.dtype, *, is_checkpointed: bool
+) -> FrameDecoder:
+    """The decoder that a stage names.
+
+    Raises:
+        WeightsError: TAECVX's weights are missing.
+        ConfigError: The latents of the VAE are not those that TAECVX decodes.
+    """
+    if kind == "vae":
+        return VaeFrameDecoder(vae=vae, dtype=dtype, is_checkpointed=is_checkpointed)
+    if vae.config.latent_channels != LATENT_CHANNELS or tuple(vae.config.block_out_channels) != COGVIDEOX_WIDTHS:
+        raise ConfigError(
+            f"`identity_decoder` is taecvx, which decodes CogVideoX's latents, and the base's VAE has "
+            f"{vae.config.latent_channels} latent channels and widths {tuple(vae.config.block_out_channels)}. Use "
+            "`vae`."
+        )
+    return TaecvxFrameDecoder(model=TaecvxDecoder.load(), dtype=dtype, is_checkpointed=is_checkpointed)
 
 
 def face_windows(corners: Tensor, *, height: int, width: int, margin: int) -> Windows:
@@ -158,4 +165,4 @@ class FaceDecoder:
         height, width = latents.shape[-2:]
         windows = face_windows(corners, height=height, width=width, margin=self.margin)
         moved = torch.stack([windows.move(points) for points in views])
-        return self.decode(windows.cut(latents)).float(), moved
+        return self.decode(latents, windows).float(), moved

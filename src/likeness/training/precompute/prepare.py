@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
+from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
 from likeness.faces.engines.registry import resolve_engine
 from likeness.methods.method import Method
@@ -59,7 +59,7 @@ def prepare_files(
     encoding = describe_encoding(settings, base, recognizer)
     plan = plan_data(settings, encoding, seed=seed, needs_class_word=needs_class_word)
     parts = cached(lambda: read_base(base, dtype=dtype, device=device, without=("transformer",)))
-    tokenizer = cached(lambda: AutoTokenizer.from_pretrained(base / "tokenizer", local_files_only=True))
+    tokenizer = cached(lambda: load_tokenizer(base / "tokenizer"))
     length = json.loads((base / "transformer" / "config.json").read_text(encoding="utf-8"))["max_text_seq_length"]
 
     def tokenize_all(prompts: Sequence[str]) -> list[Tensor]:
