@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from likeness import Likeness
 from likeness.backbones import tiny
 from likeness.errors import ConfigError, WeightsError
-from likeness.generation.loading.released_fantasy_id import find_files, is_published
+from likeness.generation.loading.released_fantasy_id import find_files
+from likeness.generation.loading.source import is_published
 from likeness.identity.face_shape.mean_head import PITCH_DEG, MeanHeadShape
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "methods"))
@@ -26,6 +27,7 @@ def folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("fantasyid")
     config = {"sample_width": 4, "sample_height": 4, "sample_frames": 9, "max_text_seq_length": 16}
+    config["use_learned_positional_embeddings"] = True  # As the published base, CogVideoX-5B-I2V.
     place = released.write_config(folder, **config)
     torch.manual_seed(0)
     text = tiny.TextSettings(width=16, num_layers=1, num_heads=2, hidden_width=32)
@@ -98,6 +100,16 @@ def test_vertices_of_another_head_are_refused(monkeypatch, likeness, face_of, tm
     monkeypatch.setattr(flame, "check_head", lambda *_: None)
     with pytest.raises(ConfigError, match="finite numbers were expected"):
         make(likeness, face_of(0), tmp_path / "me.npy")
+
+
+def test_frames_without_learned_positions_are_refused_before_a_picture_is_read(likeness, tmp_path):
+    with pytest.raises(ConfigError, match="learned positions for 9 frames only"):
+        likeness.generate("a woman img smiles", [tmp_path / "absent.jpg"], steps=2, frames=17)
+    story = tmp_path / "story.toml"
+    story.write_text('frames = 9\n[[shots]]\nprompt = "a woman img nods"\n[[shots]]\nprompt = "a woman"\nframes = 17\n')
+    with pytest.raises(ConfigError, match="Shot 2: 17 frames"):
+        likeness.story(story, tmp_path / "out", [tmp_path / "absent.jpg"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_pipeline_begins_with_the_first_reference(likeness):

@@ -11,7 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from likeness.backbones.check import check_pipeline, refuse_not_finite_parts, refuse_other_pipelines
+from likeness.backbones.check import check_pipeline, refuse_image_input, refuse_not_finite_parts, refuse_other_pipelines
 from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
 from likeness.runtime import choose_device, choose_dtype
@@ -34,6 +34,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool =
     given: dict[str, Any] = {}
     if is_folder := (Path(source) / "model_index.json").is_file():
         refuse_other_pipelines(Path(source))
+        refuse_image_input(Path(source))
         check_pipeline(Path(source))
         given["tokenizer"] = load_tokenizer(Path(source) / "tokenizer")
     try:

@@ -162,10 +162,10 @@ def generate(
     if second_face or second_character or second_pick is not None:
         named.append(NamedPerson(second_face, second_character, second_pick, pick_option="--second-pick"))
     output, num_frames, search = _check(
-        prompt, choices, output, preset=preset, method=method, best_of=best_of, min_similarity=min_similarity,
-        seed=seed, overwrite=overwrite, enlarge=enlarge, num_people=len(named), faces=face or (),
+        prompt, choices, output, preset=preset, method=method, backbone=backbone, adapter=adapter, best_of=best_of,
+        min_similarity=min_similarity, seed=seed, overwrite=overwrite, enlarge=enlarge,
+        num_people=len(named), faces=face or (),
     )  # fmt: skip
-    check_folders(backbone, adapter)
     for one in named:
         one.check()
     with spinner("Reading the face", is_quiet=as_json):
@@ -222,6 +222,8 @@ def _check(
     *,
     preset: str,
     method: str,
+    backbone: str | None,
+    adapter: Path | None,
     best_of: int,
     min_similarity: float | None,
     seed: int,
@@ -241,12 +243,17 @@ def _check(
     from likeness.generation.inputs.search import Search
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.generation.loading.source import check_frames, uses_released
     from likeness.generation.outputs.destinations import check_enlarged, check_output
     from likeness.generation.sampling.shape_control import check_shape
 
-    settings = resolve_settings(find_preset(preset), dict(choices))
+    chosen = find_preset(preset)
+    settings = resolve_settings(chosen, dict(choices))
     known("method", method, METHODS)
-    check_shape(settings.shape, settings.face_shape, method=method, faces=faces)
+    check_folders(backbone, adapter)
+    check_frames(settings.frames, chosen, method=method, backbone=backbone, adapter=adapter)
+    is_released = uses_released(chosen, method, backbone, adapter)
+    check_shape(settings.shape, settings.face_shape, method=method, faces=faces, is_released=is_released)
     search = Search.of(best_of, min_similarity)
     search.check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")

@@ -1,6 +1,5 @@
 """Loads the released FantasyID: its image-to-video base, the method, and the files that both need."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,39 +7,19 @@ import torch
 
 from likeness import weights
 from likeness.backbones.image_to_video import load_image_pipeline
+from likeness.backbones.transformer_config import TRANSFORMERS
 from likeness.errors import WeightsError
 from likeness.generation.loading.presets import Preset
+from likeness.generation.loading.source import RELEASED
 from likeness.identity.face_shape.mean_head import MeanHeadShape
 from likeness.identity.mesh.published_mesh import MESH_FILE, read_mesh
 from likeness.methods.fantasy_id import FantasyID
-from likeness.methods.fantasy_id.published import EVA_FILE, TRANSFORMERS, find_transformer, load_published
+from likeness.methods.fantasy_id.published import EVA_FILE, find_transformer, load_published
 from likeness.runtime import choose_device, choose_dtype
 from likeness.weights.hashes import known_sha256
 
-WEIGHTS, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
+WEIGHTS, MESH, EVA = RELEASED, "fantasyid-mesh", "eva02-clip-l-336"
 """Names in the registry of weights."""
-
-
-def uses_released(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> bool:
-    """Whether a load uses the released weights.
-
-    `fantasy_id` with the preset `research` does, unless an adapter is given or exists in the backbone's folder. So
-    does a backbone given as a folder in the published layout.
-    """
-    if method != "fantasy_id" or adapter is not None:
-        return False
-    if backbone is not None:
-        return is_published(Path(backbone))
-    return preset.name == "research" and not (Path(preset.backbone) / method).is_dir()
-
-
-def is_published(folder: Path) -> bool:
-    """Whether a folder holds a transformer with FantasyID's published settings."""
-    place = next((folder / name for name in TRANSFORMERS if (folder / name / "config.json").is_file()), None)
-    try:
-        return place is not None and "is_train_face" in json.loads((place / "config.json").read_text())
-    except (OSError, ValueError, TypeError):
-        return False  # The pipeline's loader reports the error.
 
 
 def open_released(

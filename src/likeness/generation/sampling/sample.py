@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
+from likeness.backbones.transformer_config import frame_size_px
 from likeness.errors import ConfigError, SamplingError
 from likeness.generation.inputs.request import GenerationRequest
 from likeness.generation.inputs.settings import GenerationSettings
@@ -165,19 +166,16 @@ def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
 
 
 def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[str, int]:
-    """Height and width of the pipeline call, if they differ from the backbone's."""
+    """Height and width of the pipeline call."""
     first = requests[0]
     if any((len(one.people), one.regions) != (len(first.people), first.regions) for one in requests):
         raise ConfigError(
             "Clips of one batch show the same number of people in the same regions. Make them one by one."
         )
-    if first.regions is None or not first.regions.own_positions:
-        return {}
-    config, factor = pipeline.transformer.config, pipeline.vae_scale_factor_spatial
-    return {
-        "height": config.sample_height * factor,
-        "width": len(first.people) * config.sample_width * factor,
-    }
+    height, width = frame_size_px(pipeline.transformer.config, pipeline.vae_scale_factor_spatial)
+    if first.regions is not None and first.regions.own_positions:
+        width *= len(first.people)
+    return {"height": height, "width": width}
 
 
 def to_bytes(pictures: np.ndarray) -> np.ndarray:
