@@ -3,7 +3,7 @@ import os
 import pytest
 
 from likeness.evaluation.inputs import reference_matching
-from likeness.evaluation.inputs.folders import find_videos, is_hidden
+from likeness.evaluation.inputs.folders import find_skipped_pictures, find_videos, is_hidden
 from likeness.evaluation.inputs.manifest import read_request
 from likeness.evaluation.inputs.reference_matching import find_prompt, find_references, remove_trigger_words
 from likeness.identity.prompt import TRIGGER
@@ -12,6 +12,18 @@ MP4 = b"\x00\x00\x00\x18ftypisom" + bytes(20)
 AVI = b"RIFF\x00\x00\x00\x00AVI LIST" + bytes(20)
 STILL_WEBP = b"RIFF\x00\x00\x00\x00WEBPVP8 " + bytes(20)
 ANIMATED_WEBP = b"RIFF\x00\x00\x00\x00WEBPVP8X\x0a\x00\x00\x00\x02" + bytes(20)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".avif", ".gif", ".jfif", ".webp"])
+def test_pictures_of_phones_and_pages_are_references(tmp_path, suffix):
+    for path in (tmp_path / f"anna{suffix}", tmp_path / "bob" / f"1{suffix}"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert find_references(tmp_path) == {
+        "anna": (tmp_path / f"anna{suffix}",),
+        "bob": (tmp_path / "bob" / f"1{suffix}",),
+    }
+    assert find_skipped_pictures(tmp_path) == []
 
 
 @pytest.fixture
@@ -85,9 +97,9 @@ def test_a_request_tells_what_it_leaves_out_and_which_links_lead_elsewhere(tmp_p
     (system / "ann.mp4").symlink_to(tmp_path / "elsewhere.mp4")
     (system / "notes.txt").write_text("x")
     (pictures / "ann.png").write_bytes(b"picture")
-    (pictures / "ann.heic").write_bytes(b"picture")
+    (pictures / "ann.cr3").write_bytes(b"picture")
     request = read_request([str(system)], pictures)
-    assert {file.path.rsplit("/", 1)[1] for file in request.skipped} == {"notes.txt", "ann.heic"}
+    assert {file.path.rsplit("/", 1)[1] for file in request.skipped} == {"notes.txt", "ann.cr3"}
     (note,) = request.notes
     assert f"ann.mp4 -> {tmp_path}/elsewhere.mp4" in note
 
