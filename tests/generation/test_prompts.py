@@ -32,6 +32,12 @@ from likeness.generation.inputs.prompts import (
         ("a woman, img, waves", "a woman img, waves"),
         ("a woman doctor waves", "a woman doctor img waves"),
         ("she smiles", "a woman img smiles"),
+        ("a woman waving img", "a woman img waving"),
+        ("a woman waves img", "a woman img waves"),
+        ("a woman in red img smiles", "a woman img in red smiles"),
+        ("a woman at the beach img", "a woman img at the beach"),
+        ("a smiling img waves", "a smiling person img waves"),
+        ("a photo img", "a person img, a photo"),
         ("the sea at night", "a person img, the sea at night"),
     ],
 )
@@ -40,6 +46,20 @@ def test_proposed_sentence_passes_the_check(prompt, better):
     check_prompt(better)
     with pytest.raises(PromptError, match=f'Try: "{better}"'):
         check_prompt(prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["a violinist img", "a woman violinist img", "a king img", "a brunette img", "her sibling img nods",
+     "a man greets his boss img", "a genius img", "Thomas img", "the princess img"],
+)  # fmt: skip
+def test_any_noun_may_name_a_person(prompt):
+    check_prompt(prompt)
+
+
+def test_the_second_person_is_named_by_a_noun_too():
+    with pytest.raises(PromptError, match=r'"nods", which names no person.*Try: "a man img1 greets a woman img2 nods"'):
+        check_prompt("a man img1 greets a woman nods img2", 2)
 
 
 def test_words_that_contain_a_class_word_do_not_count():
