@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch.testing import assert_close
 from likeness.errors import ConfigError
 from likeness.identity.encoders.recognizer import Recognizer, contrastive_loss
 from likeness.training.methods import stage as method_stage
+from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.objectives import identity_loss
 from likeness.training.objectives.on_policy import sample_on_policy
 
@@ -343,3 +346,9 @@ def test_a_setting_that_the_method_does_not_have_is_refused(parts):
     pipe, _, method_spec, _ = parts
     with pytest.raises(ConfigError, match="does not know"):
         method_spec.build(pipe.transformer.config, {"no_such_setting": 1})
+
+
+def test_a_method_that_reads_whole_images_is_not_trained_on_head_crops():
+    method = SimpleNamespace(encoder_input="whole_image")
+    with pytest.raises(ConfigError, match="training data hold head crops alone"):
+        MagicMirrorTrainingSpec().prepare(method, None, is_new=False)

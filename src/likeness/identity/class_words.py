@@ -19,7 +19,7 @@ _FUNCTION_WORDS = (
     "is are was were be being has have had who which whose where while my your his her its our their no not"
 )
 _MODIFIERS = (
-    "young old elderly happy sad angry serious beautiful handsome pretty cute tall short big small little red "
+    "young old elderly happy sad angry serious beautiful handsome pretty cute tall short big small little red"
     " orange yellow green blue purple pink brown black white gray grey dark bright very quickly slowly "
     "happily sadly softly gently alone outside inside outdoors indoors here there"
 )

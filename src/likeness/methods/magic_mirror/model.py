@@ -23,7 +23,7 @@ from likeness.identity.encoders.perceiver import FacePerceiver, IdentityPerceive
 from likeness.identity.encoders.vit import ClipVisionEncoder, SmallVisionTransformer
 from likeness.identity.fuse import IdentityFuse
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
-from likeness.identity.reference import FaceInput, read_references
+from likeness.identity.reference import EncoderInput, FaceInput, read_references
 from likeness.methods.magic_mirror.identity import MagicMirrorIdentity
 from likeness.methods.magic_mirror.settings import COGVIDEOX_5B, PAPER
 from likeness.methods.method import Method
@@ -73,6 +73,7 @@ class MagicMirror(Method):
         reinjects_face: bool = False,
         trigger: str = TRIGGER,
         frozen: Sequence[str] = (),
+        encoder_input: EncoderInput = "head_crop",
     ) -> None:
         """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` give the other settings.
 
@@ -105,6 +106,8 @@ class MagicMirror(Method):
             reinjects_face: Start every adapted layer with x_face, instead of one stream through all of them.
             trigger: The word that marks the class word before it.
             frozen: Name prefixes of parameters that never train.
+            encoder_input: What F_face reads of a reference: "head_crop", or "whole_image", on which PhotoMaker-V2's
+                CLIP was trained (docs/papers/magic_mirror.md, row 1a).
         """
         super().__init__()
         features = {"vit": SmallVisionTransformer, "clip": ClipVisionEncoder}[encoder]
@@ -160,6 +163,7 @@ class MagicMirror(Method):
         self.reinjects_face = reinjects_face
         self.trigger = trigger
         self.frozen = tuple(frozen)
+        self.encoder_input: EncoderInput = encoder_input
 
     @staticmethod
     def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
@@ -188,7 +192,7 @@ class MagicMirror(Method):
         Raises:
             ConfigError: There is no reference, or its embedding has another width than `embedding_width`.
         """
-        arrays = read_references(faces, embedding_width=len(self.embedding_mean))
+        arrays = read_references(faces, embedding_width=len(self.embedding_mean), encoder_input=self.encoder_input)
 
         def encode() -> MagicMirrorIdentity:
             crops, embedding = (torch.from_numpy(array).to(self.embedding_mean) for array in arrays)

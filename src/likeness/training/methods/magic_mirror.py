@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from likeness.errors import ConfigError
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.methods.settings import MethodRecipe
@@ -25,6 +26,11 @@ class MagicMirrorTrainingSpec(MethodTrainingSpec):
         super().__init__("magic_mirror", MagicMirror)
 
     def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
+        if method.encoder_input != "head_crop":
+            raise ConfigError(
+                f"`encoder_input` is {method.encoder_input!r}, and the training data hold head crops alone. Set "
+                '`encoder_input` to "head_crop".'
+            )
         if is_new:
             method.standardize_embeddings(data.references["train"]["embedding"])
 
