@@ -1,17 +1,19 @@
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx_models import block_means, save_recognizer, save_scrfd, save_yunet
+from onnx_models import block_means, save_landmark_model, save_recognizer, save_scrfd, save_yunet
 
-from likeness import faces, media
+from likeness import faces, media, weights
 from likeness.cli import main
 from likeness.errors import ConfigError, FaceError, NoFaceError, ResourceError, WeightsError
 from likeness.faces.engines import onnx_engine
 from likeness.faces.engines import registry as choose
 from likeness.faces.engines.onnx_engine import CHIP_POINTS, OnnxEngine
 from likeness.faces.geometry import align
+from likeness.weights.local_files import unpack
 
 NAMES = tuple(onnx_engine.ENGINE_SPECS)
 AT = CHIP_POINTS + np.array([60, 40])
@@ -163,6 +165,41 @@ def test_the_published_cosine_decides(engine_of, portrait, name, cosine):
         assert result.is_same == is_same
         assert result.cosine == pytest.approx(at, abs=1e-6)
         assert result.distance == pytest.approx(np.sqrt(2 - 2 * at), abs=1e-6)
+
+
+PACKS = {
+    # Name: detector, recognizer and its output. The zip of antelopev2 has a folder inside, that of buffalo_l has none.
+    "buffalo_l": ("det_10g.onnx", "w600k_r50.onnx", "683", ""),
+    "antelopev2": ("scrfd_10g_bnkps.onnx", "glintr100.onnx", "1333", "antelopev2/"),
+}
+
+
+@pytest.mark.parametrize("pack", PACKS)
+def test_a_pack_of_insightface_as_published_is_pulled_and_read(pack, portrait, monkeypatch, tmp_path):
+    """Five files with the published names, inputs and outputs, in their zip."""
+    detector, recognizer, output, inner = PACKS[pack]
+    files = tmp_path / "files"
+    files.mkdir()
+    save_scrfd(files / detector, side=None)
+    save_recognizer(files / recognizer, width=512, output=output)
+    save_landmark_model(files / "1k3d68.onnx", side=192, width=3309)
+    save_landmark_model(files / "2d106det.onnx", side=192, width=212)
+    save_landmark_model(files / "genderage.onnx", side=96, width=3)
+    with zipfile.ZipFile(tmp_path / f"{pack}.zip", "w") as archive:
+        for path in sorted(files.iterdir()):
+            archive.write(path, inner + path.name)
+    monkeypatch.setenv("LIKENESS_HOME", str(tmp_path / "home"))
+    unpacked = weights.entry(pack)
+    unpacked.folder.mkdir(parents=True)
+    plain = [replace(file, sha256=None, size_bytes=None) for file in unpacked.files]
+    assert {file.path.name for file in plain} == {path.name for path in files.iterdir()}
+    unpack(replace(unpacked, files=tuple(plain)), tmp_path / f"{pack}.zip", lambda *_: None)
+    assert all(file.path.is_file() for file in plain)
+    monkeypatch.setattr(onnx_engine, "locate", lambda name: weights.entry(name).folder)
+    portrait[256:288, 320:352] = (0, 0, 255)
+    face = faces.read_face(portrait, engine=OnnxEngine(f"research/{pack}"))
+    assert face.embedding.shape == (512,)
+    assert face.landmarks.mean(axis=0) == pytest.approx((320, 256 + 32 * 0.1), abs=1)
 
 
 def test_sfaces_threshold_is_opencvs_in_both_forms():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
-from likeness.faces.engines.base import DetectionPass, FaceEngine, distances, rescale
+from likeness.faces.engines.base import DetectionPass, FaceEngine, ThoroughEngine, distances, rescale
 from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.geometry.align import crop_head, head_pose
 from likeness.media import read_image, resize, resize_and_center_crop
@@ -80,6 +80,8 @@ def read_face(
     engine = resolve_engine(engine)
     source, pixels = _open(picture)
     found, detections = _run_passes(pixels, engine, engine.detection_passes)
+    if not found and isinstance(engine, ThoroughEngine):
+        found = _prominent(engine.detect_thoroughly(pixels), engine)
     if not found:
         best_score = max((detection.score for detection in detections), default=None)
         raise NoFaceError(source, best_score=best_score, min_score=engine.min_score)
