@@ -57,7 +57,7 @@ def test_compare_prints_json_and_picks(folder, capsys):
     [
         ("coffee.jpg", "No face found"),
         ("two.jpg", "--pick N"),
-        ("small.png", "at least 40 px"),
+        ("small.png", "at least 32 px"),
         ("text.jpg", "not a picture"),
         ("truncated.jpg", "truncated"),
         ("large.png", "110 megapixels"),

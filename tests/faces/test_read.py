@@ -48,7 +48,7 @@ def test_pick_counts_from_the_left(pair):
 
 
 def test_a_too_small_face_is_distinguished_from_none(photograph):
-    with pytest.raises(SmallFaceError, match="at least 40 px"):
+    with pytest.raises(SmallFaceError, match="at least 32 px"):
         faces.read_face(media.resize(photograph, 150, 150))
     with pytest.raises(NoFaceError, match="looks towards the camera"):
         faces.read_face(photograph[300:, 300:])

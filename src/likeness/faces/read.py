@@ -13,8 +13,9 @@ from likeness.faces.geometry.align import crop_head, head_pose
 from likeness.media import read_image, resize, resize_and_center_crop
 from likeness.records import Comparison, Detection, Face
 
-MIN_SIDE_PX = 40
-"""Smallest face box that `read_face` accepts as a reference, in pixels of the given picture."""
+MIN_SIDE_PX = 32
+"""Smallest face box that `read_face` accepts as a reference, in pixels of the given picture. At this size dlib errs in
+verification as at full size, below it more often (docs/evidence.md)."""
 DETAIL_PX = 512
 """Side of `Face.detail`. Only references have it; for every frame of a video it would cost too much."""
 FRAME_DETECTION_PX = 384
