@@ -4,7 +4,6 @@ Photographs come from `LIKENESS_REAL` (default `../shared/real`), backgrounds fr
 blocks are shuffled.
 """
 
-import argparse
 import io
 import os
 from collections import defaultdict
@@ -14,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import skimage.data
+from claims import Benchmark
 from PIL import Image
 
 from likeness.errors import FaceError
@@ -108,26 +108,36 @@ def read_one(picture: np.ndarray) -> list[np.ndarray]:
         return []
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--step", type=int, default=1, help="Take each N-th photograph.")
-    arguments = parser.parse_args()
-    engine = DlibEngine()
-    known = []
-    for photograph in photographs()[:: arguments.step]:
-        faces = engine.detect(photograph)
-        known.append((photograph, max(faces, key=lambda each: each.score * (each.box[2] - each.box[0]))))
-    cases = [case for pair in known for case in spoil(*pair)] + list(backgrounds(known, arguments.seed))
-    counts: dict[str, list[int]] = defaultdict(lambda: [0] * 5)
+def count(cases: list[Case]) -> dict[str, np.ndarray]:
+    """For each set: pictures, faces found by `find_faces` and `read_face`, and their false boxes."""
+    counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(5, int))
     for name, picture, center, eyes in cases:
         found = [[face.landmarks for face in find_faces(picture)], read_one(picture)]
         hits = [any(is_there(one, center, eyes) for one in each) for each in found]
         false = [sum(not is_there(one, center, eyes) for one in each) for each in found]
-        counts[name] = [a + b for a, b in zip(counts[name], [1, *hits, *false], strict=True)]
+        counts[name] += [1, *hits, *false]
+    return counts
+
+
+def main() -> None:
+    benchmark = Benchmark("faces", seed=1)
+    arguments = benchmark.arguments()
+    engine = DlibEngine()
+    known = []
+    for photograph in photographs()[:: 8 if arguments.quick else 1]:
+        faces = engine.detect(photograph)
+        known.append((photograph, max(faces, key=lambda each: each.score * (each.box[2] - each.box[0]))))
+    cases = [case for pair in known for case in spoil(*pair)] + list(backgrounds(known, arguments.seed))
+    counts = count(cases)
     print(f"{'set':16} pictures  find_faces read_face  false: find_faces read_face")
-    for name, (total, frames, references, false_frames, false_references) in counts.items():
-        print(f"{name:16} {total:8} {frames:11} {references:9} {false_frames:18} {false_references:9}")
+    for name, (total, *row) in counts.items():
+        print(f"{name:16} {total:8} {row[0]:11} {row[1]:9} {row[2]:18} {row[3]:9}", flush=True)
+    turned = np.sum([row for name, row in counts.items() if name.startswith("turned")], axis=0)
+    benchmark.note("faces.masked", float(counts["mask"][2] / counts["mask"][0]))
+    benchmark.claim("faces.turned", float(turned[2] / turned[0]), ">=", 0.95)
+    benchmark.claim("faces.plain", float(counts["plain"][2] / counts["plain"][0]), ">=", 0.95)
+    benchmark.claim("faces.false_boxes", float(sum(row[3:].sum() for row in counts.values())), "<=", 0)
+    benchmark.finish()
 
 
 if __name__ == "__main__":
