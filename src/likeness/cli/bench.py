@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.console.terminal import printable, say
+from likeness.cli.console.options import Json
+from likeness.cli.console.terminal import print_json, printable, say
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def create(
         bool, typer.Option("--allow-fewer", help="Go on with fewer people than the protocol wants.")
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures without a usable face.")] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Make a benchmark: references, sentences, seeds."""
     from likeness.app.bench.protocols import read_protocol, with_prompts
@@ -56,9 +56,7 @@ def create(
 
         bench = create_bench(output, protocol, recipe, pictures, seed=seed, allow_fewer=allow_fewer, skip_bad=skip_bad)
     if as_json:
-        import json
-
-        print(json.dumps({"bench": str(output), **bench.model_dump(mode="json")}))
+        print_json({"bench": str(output), **bench.model_dump(mode="json")})
         return
     fewer = "" if bench.is_complete else f" (the protocol wants {recipe.num_identities})"
     say(
@@ -81,7 +79,7 @@ def run(
     backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
     remake: Annotated[bool, typer.Option("--remake", help="Make changed cases anew.")] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
     from likeness.app.bench.manifest import Bench, run_lock
@@ -105,7 +103,7 @@ def run(
 def score(
     bench: Folder,
     name: Annotated[str, typer.Argument(help="A folder in `runs/` of the benchmark, videos in its `videos/`.")],
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Measure the videos of any system: put them into BENCH/runs/NAME/videos, named after the cases."""
     _measure(bench, name, made=0, as_json=as_json)
@@ -116,7 +114,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page; report.html in the benchmark by default.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Compare all measured runs on one page."""
     import json
@@ -132,7 +130,7 @@ def report(
     write_bench_page(page, loaded, made)
     write_text(numbers, json.dumps(made.to_dict(), indent=2) + "\n")
     if as_json:
-        print(json.dumps(made.to_dict()))
+        print_json(made.to_dict())
         return
     for system, values in made.means.items():
         say(f"{printable(system, lines=False)}:")
@@ -150,8 +148,6 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
         result = score_bench(bench, system, on_video=on_video)
     (own,) = result.systems
     if as_json:
-        import json
-
         scores = {metric: summary.mean for metric, summary in own.scores.items()}
         record = {
             "run": system,
@@ -160,7 +156,7 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
             "failed": own.num_failed,
             "scores": scores,
         }
-        print(json.dumps(record))
+        print_json(record)
     else:
         measured = own.num_videos - own.num_failed
         say(

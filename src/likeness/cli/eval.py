@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.terminal import printable, say
+from likeness.cli.console.options import Json
+from likeness.cli.console.terminal import print_json, printable, say
 
 if TYPE_CHECKING:
     from likeness.evaluation.evaluate import EvaluationSettings
@@ -70,7 +71,7 @@ def evaluate(
     vbench_setup: Annotated[
         bool, typer.Option("--vbench-setup", help="Make VBench's environment, and nothing else.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure videos; print a table, write JSON, Parquet and a page. A second run goes on where the first stopped."""
     from likeness.errors import ConfigError
@@ -228,13 +229,11 @@ def _run_vbench(
 
 
 def _set_up_vbench(*, as_json: bool) -> None:
-    import json
-
     from likeness.evaluation.vbench.environment import environment, set_up
 
     command = set_up(environment(), (lambda _: None) if as_json else print)
     if as_json:
-        print(json.dumps({"vbench": str(command)}))
+        print_json({"vbench": str(command)})
         return
     print(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
 
@@ -268,13 +267,11 @@ def _print_table(result: "EvaluationResult", comparison: "Comparison") -> None:
 
 
 def _print_json(result: "EvaluationResult", comparison: "Comparison", output: Path) -> None:
-    import json
-
     record = result.to_dict()
     for video in record["videos"]:
         del video["frames"]  # Thousands of numbers, which the file contains.
     printed = {"output": str(output), **record, "comparison": comparison.to_dict()}
-    print(json.dumps(printed, allow_nan=False))
+    print_json(printed)
 
 
 def _leave(result: "EvaluationResult", *, is_quiet: bool) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from likeness.cli.console.options import MemoryGb, Overwrite
-from likeness.cli.console.terminal import say
+from likeness.cli.console.options import Json, MemoryGb, Overwrite
+from likeness.cli.console.terminal import print_json, say
 
 if TYPE_CHECKING:
     from likeness.generation import Likeness
@@ -103,7 +103,6 @@ _Eyes = Annotated[float, _slider("Distance of the eyes")]
 _Verify = Annotated[
     bool, typer.Option("--verify", help="Read every byte of the weights and compare checksums before loading.")
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -147,7 +146,7 @@ def generate(
     adapter: _Adapter = None,
     memory_gb: MemoryGb = None,
     verify: _Verify = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Make a video of the person in a picture, or with `--frames 1` a picture."""
     from likeness.cli.console.progress import progress, spinner
@@ -181,7 +180,10 @@ def generate(
         # The loaded method supplies the defaults of `identity_scale` and `identity_branch`.
         clip = likeness.generate_best(request, likeness.settings(**choices), search, on_step=on_step)
     save_with_fallback(clip, output, enlarge=enlarge, overwrite=overwrite)
-    say(_to_json(clip, output) if as_json else f"{output}: {describe(clip)}")
+    if as_json:
+        print_json({"picture" if len(clip.frames) == 1 else "video": str(output), **clip.to_dict()})
+        return
+    say(f"{output}: {describe(clip)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +292,6 @@ def _sliders(
         "eyes": eyes,
     }
     return build(FaceShape, values, where="sliders")
-
-
-def _to_json(clip: "Clip", output: Path) -> str:
-    import json
-
-    kind = "video" if output.suffix.lower() == ".mp4" else "picture"
-    return json.dumps({kind: str(output), **clip.to_dict()})
 
 
 def load(

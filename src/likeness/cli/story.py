@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.console.options import MemoryGb, Overwrite
-from likeness.cli.console.terminal import say
+from likeness.cli.console.options import Json, MemoryGb, Overwrite
+from likeness.cli.console.terminal import print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def story(
         typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth."),
     ] = None,
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
     from likeness.cli.console.progress import progress, spinner
@@ -66,9 +66,7 @@ def story(
     with progress("Making the shots", is_quiet=as_json) as on_step:
         result = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
     if as_json:
-        import json
-
-        say(json.dumps({"folder": str(result.video.parent), **result.to_dict()}))
+        print_json({"folder": str(result.video.parent), **result.to_dict()})
         return
     from likeness.generation.outputs.similarity import describe_similarity
 

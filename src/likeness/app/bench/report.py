@@ -19,7 +19,7 @@ from likeness.errors import ConfigError
 from likeness.evaluation.report.style import STYLE
 from likeness.evaluation.results.records import EvaluationResult, MetricRecord, load
 from likeness.evaluation.results.statistics import RESAMPLES, Estimate, estimate
-from likeness.files import write_text
+from likeness.files import nan_to_none, write_text
 
 _ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
 
@@ -41,7 +41,7 @@ class BenchReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, with None for undefined numbers."""
-        return _without_nan(
+        return nan_to_none(
             {
                 "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
                 "left_out": dict(self.left_out),
@@ -210,13 +210,3 @@ def _plain(value: float) -> str:
 
 def _table(head: str, rows: str) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
