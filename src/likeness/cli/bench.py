@@ -120,8 +120,9 @@ def report(
     import json
 
     from likeness.app.bench.manifest import CASES, MANIFEST, Bench
-    from likeness.app.bench.report import make_bench_report, show, write_bench_page
+    from likeness.app.bench.report import make_bench_report, write_bench_page
     from likeness.app.folders import check_page
+    from likeness.evaluation.results.statistics import format_estimate
     from likeness.files import write_text
 
     loaded, page = Bench.load(bench), output or bench / "report.html"
@@ -135,14 +136,14 @@ def report(
     for system, values in made.means.items():
         say(f"{printable(system, lines=False)}:")
         for metric, value in values.items():
-            say(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
+            say(f"  {metric} {format_estimate(value)}, {made.counts[system][metric]} videos")
     say(page)
 
 
 def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
     from likeness.app.bench.run import score_bench
     from likeness.cli.console.progress import progress
-    from likeness.cli.eval import report_failed
+    from likeness.cli.console.scores import report_failed
 
     with progress("Measuring", last="Measured", is_quiet=as_json) as on_video:
         result = score_bench(bench, system, on_video=on_video)

@@ -110,44 +110,19 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    prompt: _Prompt,
-    face: _Face = None,
-    character: _Character = None,
-    second_face: _SecondFace = None,
-    second_character: _SecondCharacter = None,
-    output: _Output = None,
-    overwrite: Overwrite = False,
-    seed: _Seed = 0,
-    best_of: _BestOf = 1,
-    min_similarity: _MinSimilarity = None,
-    steps: _Steps = None,
-    guidance: _Guidance = None,
-    identity_scale: _Scale = None,
-    identity_start: _Start = 0.0,
-    identity_end: _End = 1.0,
-    identity_blocks: _Blocks = None,
-    identity_branch: _Branch = None,
-    frames: _Frames = None,
-    negative_prompt: _Negative = "",
-    style: _Style = "",
-    shape: _Shape = None,
-    face_width: _FaceWidth = 0.0,
-    face_length: _FaceLength = 0.0,
-    jaw: _Jaw = 0.0,
-    chin: _Chin = 0.0,
-    nose: _Nose = 0.0,
-    eyes: _Eyes = 0.0,
-    pick: _Pick = None,
-    second_pick: _SecondPick = None,
-    enlarge: _Enlarge = None,
-    preset: _Preset = "tiny",
-    method: _Method = "magic_mirror",
-    backbone: _Backbone = None,
-    adapter: _Adapter = None,
-    memory_gb: MemoryGb = None,
-    verify: _Verify = False,
-    as_json: Json = False,
-) -> None:
+    prompt: _Prompt, face: _Face = None, character: _Character = None, pick: _Pick = None,
+    second_face: _SecondFace = None, second_character: _SecondCharacter = None, second_pick: _SecondPick = None,
+    output: _Output = None, overwrite: Overwrite = False, enlarge: _Enlarge = None,
+    seed: _Seed = 0, best_of: _BestOf = 1, min_similarity: _MinSimilarity = None,
+    steps: _Steps = None, guidance: _Guidance = None, frames: _Frames = None,
+    negative_prompt: _Negative = "", style: _Style = "",
+    identity_scale: _Scale = None, identity_start: _Start = 0.0, identity_end: _End = 1.0,
+    identity_blocks: _Blocks = None, identity_branch: _Branch = None,
+    shape: _Shape = None, face_width: _FaceWidth = 0.0, face_length: _FaceLength = 0.0, jaw: _Jaw = 0.0,
+    chin: _Chin = 0.0, nose: _Nose = 0.0, eyes: _Eyes = 0.0,
+    preset: _Preset = "tiny", method: _Method = "magic_mirror", backbone: _Backbone = None, adapter: _Adapter = None,
+    memory_gb: MemoryGb = None, verify: _Verify = False, as_json: Json = False,
+) -> None:  # fmt: skip
     """Make a video of the person in a picture, or with `--frames 1` a picture."""
     from likeness.cli.console.progress import progress, spinner
 
@@ -162,28 +137,31 @@ def generate(
         named.append(NamedPerson(second_face, second_character, second_pick, pick_option="--second-pick"))
     output, num_frames, search = _check(
         prompt, choices, output, preset=preset, method=method, best_of=best_of, min_similarity=min_similarity,
-        seed=seed, overwrite=overwrite, enlarge=enlarge, num_people=len(named), faces=face or (),
+        seed=seed, overwrite=overwrite, enlarge=enlarge, named=named, backbone=backbone, adapter=adapter,
     )  # fmt: skip
-    check_folders(backbone, adapter)
-    for one in named:
-        one.check()
     with spinner("Reading the face", is_quiet=as_json):
         people = [one.read() for one in named]
     with spinner("Verifying and loading the models" if verify else "Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb, verify=verify)
-    from likeness.generation.inputs.multi_person import build_request
-    from likeness.generation.outputs.save import save_with_fallback
-
     likeness.check_enlarged(num_frames, enlarge, num_people=len(named))
+    from likeness.generation.inputs.multi_person import build_request
+
     request = build_request(prompt, people, seed=seed)
     with progress("Denoising", is_quiet=as_json) as on_step:
         # The loaded method supplies the defaults of `identity_scale` and `identity_branch`.
         clip = likeness.generate_best(request, likeness.settings(**choices), search, on_step=on_step)
+    _save(clip, output, enlarge=enlarge, overwrite=overwrite, as_json=as_json)
+
+
+def _save(clip: "Clip", output: Path, *, enlarge: int | None, overwrite: bool, as_json: bool) -> None:
+    """Write the clip and print what it is."""
+    from likeness.generation.outputs.save import save_with_fallback
+
     save_with_fallback(clip, output, enlarge=enlarge, overwrite=overwrite)
     if as_json:
         print_json({"picture" if len(clip.frames) == 1 else "video": str(output), **clip.to_dict()})
-        return
-    say(f"{output}: {describe(clip)}")
+    else:
+        say(f"{output}: {describe(clip)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +207,9 @@ def _check(
     seed: int,
     overwrite: bool,
     enlarge: int | None,
-    num_people: int,
-    faces: Sequence[Path] = (),
+    named: "list[NamedPerson]",
+    backbone: str | None,
+    adapter: Path | None,
 ) -> "tuple[Path, int, Search]":
     """Check all options before anything is loaded.
 
@@ -239,7 +218,7 @@ def _check(
     """
     from likeness.generation.inputs.prompts import check_prompt
 
-    check_prompt(prompt, num_people, method=method)
+    check_prompt(prompt, len(named), method=method)
     from likeness.generation.inputs.search import Search
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
@@ -248,7 +227,7 @@ def _check(
 
     settings = resolve_settings(find_preset(preset), dict(choices))
     known("method", method, METHODS)
-    check_shape(settings.shape, settings.face_shape, method=method, faces=faces)
+    check_shape(settings.shape, settings.face_shape, method=method, faces=[Path(face) for face in named[0].faces or ()])
     search = Search.of(best_of, min_similarity)
     search.check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
@@ -256,6 +235,9 @@ def _check(
     if enlarge is not None:
         # A lower bound; `Likeness.check_enlarged` repeats the check with the true size of the frames.
         check_enlarged((settings.frames, MIN_FRAME_PX, MIN_FRAME_PX), enlarge)
+    check_folders(backbone, adapter)
+    for person in named:
+        person.check()
     return output, settings.frames, search
 
 

@@ -1,12 +1,15 @@
 """`likeness story`: render several shots of one character from one file and join them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from likeness.cli.console.options import Json, MemoryGb, Overwrite
 from likeness.cli.console.terminal import print_json, say
+
+if TYPE_CHECKING:
+    from likeness.generation.stories.render import StoryResult
 
 
 def register(app: typer.Typer) -> None:
@@ -67,7 +70,11 @@ def story(
         result = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
     if as_json:
         print_json({"folder": str(result.video.parent), **result.to_dict()})
-        return
+    else:
+        _print(result)
+
+
+def _print(result: "StoryResult") -> None:
     from likeness.generation.outputs.similarity import describe_similarity
 
     for number, shot in enumerate(result.shots, start=1):
