@@ -94,7 +94,7 @@ def measure(
         drawn: (faces, embedding_width), embeddings of faces in drawn clips of the sitters
     """
     requests = [
-        GenerationRequest(prompt=write_prompt(sitter.group, row), references=(sitter.face,), seed=row)
+        GenerationRequest(prompt=write_prompt(sitter.group, row), people=((sitter.face,),), seed=row)
         for row, sitter in enumerate(sitters)
     ]
     likeness = Likeness.load(method=arguments.method, backbone=arguments.base, adapter=adapter)

@@ -31,7 +31,7 @@ def measure(likeness: Likeness, seed: int, steps: int) -> list[tuple[float, floa
             previews.append(measure_similarity(frame[None], (person.face,)).score)
             return True
 
-        request = GenerationRequest(prompt=person.prompts[0], references=(person.face,), seed=seed + number)
+        request = GenerationRequest(prompt=person.prompts[0], people=((person.face,),), seed=seed + number)
         judge = Judge(step=step, keeps=keep)
         clip = likeness.generate_many([request], likeness.settings(steps=steps), judge=judge)[0]
         assert clip.similarity is not None

@@ -50,7 +50,7 @@ def main() -> None:
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         sitters = list(pool.map(draw_sitter, [arguments.seed + number for number in range(people)]))
         requests = [
-            GenerationRequest(prompt=write_prompt(one.group, row), references=(one.face,), seed=row)
+            GenerationRequest(prompt=write_prompt(one.group, row), people=((one.face,),), seed=row)
             for row, one in enumerate(sitters)
         ]
         for name, choices in SETTINGS.items():

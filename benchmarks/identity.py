@@ -150,7 +150,7 @@ def measure_puppets(
     gallery = np.stack([sitter.face.embedding for sitter in sitters])
     requests = [
         GenerationRequest(
-            prompt=write_prompt(sitter.group, 2 * row + take), references=(sitter.face,), seed=2 * row + take
+            prompt=write_prompt(sitter.group, 2 * row + take), people=((sitter.face,),), seed=2 * row + take
         )
         for row, sitter in enumerate(sitters)
         for take in range(arguments.takes)
@@ -186,7 +186,7 @@ def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessP
     requests = [
         GenerationRequest(
             prompt=f"a {sitter.group} img in a blue sweater smiles at the camera in a studio",
-            references=(sitter.face,),
+            people=((sitter.face,),),
             seed=number,
         )
         for number, sitter in enumerate(sitters)

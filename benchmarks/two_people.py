@@ -114,8 +114,7 @@ def main() -> None:
         requests = [
             GenerationRequest(
                 prompt=write_prompt((one.group, other.group), number),
-                references=(one.face,),
-                others=((other.face,),),
+                people=((one.face,), (other.face,)),
                 seed=number,
             )
             for number, (one, other) in enumerate(pairs)
@@ -126,7 +125,7 @@ def main() -> None:
         alone = [
             GenerationRequest(
                 prompt=write_alone(sitter.group, number, place),
-                references=(sitter.face,),
+                people=((sitter.face,),),
                 seed=2 * number + place,
             )
             for number, pair in enumerate(shown)

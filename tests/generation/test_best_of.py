@@ -104,7 +104,7 @@ def test_progress_never_runs_backwards_and_ends_complete(likeness, face, scripte
 def test_the_frame_expected_after_the_last_step_is_the_clips_first(likeness, face):
     seen = []
     settings = likeness.settings(steps=3, frames=9)
-    request = GenerationRequest(prompt=PROMPT, references=(face,), seed=2)
+    request = GenerationRequest(prompt=PROMPT, people=((face,),), seed=2)
     judge = Judge(step=3, keeps=lambda frame: not seen.append(frame))
     frames = denoise(likeness.pipeline, likeness.method, [request], settings, judge=judge)[0]
     # The decoder's norms see all latent frames together, so a frame decoded alone differs a little.
@@ -114,7 +114,7 @@ def test_the_frame_expected_after_the_last_step_is_the_clips_first(likeness, fac
 
 
 def test_after_a_rejection_the_pipeline_is_as_before(likeness, face):
-    request = GenerationRequest(prompt=PROMPT, references=(face,), seed=2)
+    request = GenerationRequest(prompt=PROMPT, people=((face,),), seed=2)
     settings = likeness.settings(steps=3, frames=1)
     before = likeness.generate_many([request], settings, is_measured=False)[0].frames
     with pytest.raises(Rejected):

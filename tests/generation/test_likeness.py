@@ -84,7 +84,7 @@ def test_controls_reach_the_method(either, face):
 
 
 def test_a_batch_makes_what_single_calls_make(either, face_of):
-    requests = [GenerationRequest(prompt=PROMPT, references=(face_of(s),), seed=s) for s in (0, 1)]
+    requests = [GenerationRequest(prompt=PROMPT, people=((face_of(s),),), seed=s) for s in (0, 1)]
     together = either.generate_many(requests, either.settings(**FAST), is_measured=False)
     for request, clip in zip(requests, together, strict=True):
         alone = either.generate(request.prompt, request.references, seed=request.seed, **FAST)

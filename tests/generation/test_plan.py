@@ -42,7 +42,7 @@ def fresh(checkpoint):
 @pytest.fixture
 def film(face):
     def make(likeness, seed=3):
-        request = GenerationRequest(prompt="a woman img in a red sweater nods", references=(face,), seed=seed)
+        request = GenerationRequest(prompt="a woman img in a red sweater nods", people=((face,),), seed=seed)
         settings = likeness.settings(steps=2, frames=9)
         return likeness.generate_many([request], settings, is_measured=False)[0].frames.astype(int)
 

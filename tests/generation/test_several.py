@@ -13,7 +13,7 @@ HALVES = [(0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)]
 
 
 def request(face_of, prompt=BOTH, **more):
-    return GenerationRequest(prompt=prompt, references=(face_of(0),), others=((face_of(1),),), **more)
+    return GenerationRequest(prompt=prompt, people=((face_of(0),), (face_of(1),)), **more)
 
 
 def test_two_people_stand_side_by_side_and_each_is_measured(likeness, face_of, tmp_path):
@@ -73,8 +73,8 @@ def test_each_is_held_against_their_own_reference():
         ).frames
         if None not in faces_in(frames[0], HALVES):
             break
-    right = GenerationRequest(prompt=BOTH, references=(faces[0],), others=((faces[1],),))
-    wrong = GenerationRequest(prompt=BOTH, references=(faces[1],), others=((faces[0],),))
+    right = GenerationRequest(prompt=BOTH, people=((faces[0],), (faces[1],)))
+    wrong = GenerationRequest(prompt=BOTH, people=((faces[1],), (faces[0],)))
     joint, each = measure_clip(frames, right.people, areas_of(right))
     assert joint.mean_distance == max(one.mean_distance for one in each)
     for mine, other in zip(each, measure_clip(frames, wrong.people, areas_of(wrong))[1], strict=True):

@@ -295,7 +295,7 @@ class Likeness:
             "fps": self.preset.fps,
             "width": frames.shape[2],
             "height": frames.shape[1],
-            "references": [describe_reference(face) for face in request.references],
+            "references": [describe_reference(face) for face in request.people[0]],
             **_describe_others(request),
             **({"character": request.character} if request.character else {}),
             **({"memory_plan": self.memory.prediction.plan.name} if self.memory else {}),
@@ -306,10 +306,10 @@ class Likeness:
 
 def _describe_others(request: GenerationRequest) -> dict[str, Any]:
     """The part of the record that describes further people."""
-    if not request.others:
+    if not request.is_multi_person:
         return {}
     regions = request.regions
     return {
-        "other_references": [[describe_reference(face) for face in person] for person in request.others],
+        "other_references": [[describe_reference(face) for face in person] for person in request.people[1:]],
         "regions": None if regions is None else asdict(regions),
     }

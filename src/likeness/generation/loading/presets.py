@@ -47,6 +47,21 @@ class Preset(BaseModel):
         return str(folder)
 
 
+def _cogvideox(name: str, backbone_name: str, weights: str) -> Preset:
+    """A published CogVideoX with the settings of its authors' example."""
+    return Preset(
+        name=name,
+        backbone_name=backbone_name,
+        weights=weights,
+        licence=MODELS[weights].licence,
+        is_bundled=False,
+        steps=50,
+        guidance=6.0,
+        frames=49,
+        fps=8.0,
+    )
+
+
 PRESETS = {
     preset.name: preset
     for preset in (
@@ -65,28 +80,8 @@ PRESETS = {
             fps=8.0,
             stands_apart=True,
         ),
-        Preset(
-            name="research",
-            backbone_name="CogVideoX-5B",
-            weights="cogvideox-5b",
-            licence=MODELS["cogvideox-5b"].licence,
-            is_bundled=False,
-            steps=50,
-            guidance=6.0,
-            frames=49,
-            fps=8.0,
-        ),
-        Preset(
-            name="open",
-            backbone_name="CogVideoX-2B",
-            weights="cogvideox-2b",
-            licence=MODELS["cogvideox-2b"].licence,
-            is_bundled=False,
-            steps=50,
-            guidance=6.0,
-            frames=49,
-            fps=8.0,
-        ),
+        _cogvideox("research", "CogVideoX-5B", "cogvideox-5b"),
+        _cogvideox("open", "CogVideoX-2B", "cogvideox-2b"),
     )
 }
 

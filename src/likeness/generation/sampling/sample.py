@@ -165,7 +165,7 @@ def _ends(scheduler: Any, steps: int) -> bool:
 
 def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
     people = [
-        method.encode_people(request.people) if request.others else method.encode(request.references)
+        method.encode_people(request.people) if request.is_multi_person else method.encode(request.people[0])
         for request in requests
     ]
     return type(people[0]).stack(people)
