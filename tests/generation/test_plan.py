@@ -39,8 +39,10 @@ def fresh(checkpoint):
     return Likeness.load(backbone=checkpoint, device="cpu")
 
 
-@pytest.fixture
-def film(face):
+@pytest.fixture(scope="module")
+def film(face_of):
+    face = face_of(0)
+
     def make(likeness, seed=3):
         request = GenerationRequest(prompt="a woman img in a red sweater nods", people=((face,),), seed=seed)
         settings = likeness.settings(steps=2, frames=9)
@@ -49,7 +51,7 @@ def film(face):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def plain(likeness, film):
     return film(likeness)
 
@@ -183,7 +185,7 @@ def test_a_larger_batch_is_planned_before_it_runs(fresh, caplog):
 
 def test_a_stated_memory_is_planned_for_and_recorded(checkpoint, face):
     likeness = Likeness.load(backbone=checkpoint, device="cpu", memory_gb=8)
-    clip = likeness.generate("a woman img nods", face, seed=3, steps=1, frames=9)
+    clip = likeness.generate("a woman img nods", face, seed=3, steps=1, frames=1)
     assert clip.settings["memory_plan"] == "resident"
     assert likeness.memory.card.num_bytes == 8e9
 
