@@ -208,8 +208,8 @@ def main() -> None:
                 for name, value in figures.items():
                     change = value - means["full"][name]
                     paper = TABLE_3[variant][name] - TABLE_3["full"][name]
-                    told = f"{value:.4g}, {change:+.4f} (paper {TABLE_3[variant][name]:.4g}, {paper:+.2f})"
-                    benchmark.note(f"ablations.{variant}.{name}", told)
+                    text = f"{value:.4g}, {change:+.4f} (paper {TABLE_3[variant][name]:.4g}, {paper:+.2f})"
+                    benchmark.note(f"ablations.{variant}.{name}", text)
     draw_curves(arguments, variants, Path(f"runs/benchmarks/ablations_{arguments.method}.png"))
     for variant in list(variants)[1:]:
         worse = results[variant].distance_ratio - results["full"].distance_ratio

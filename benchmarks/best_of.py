@@ -1,7 +1,7 @@
 """What early rejection saves of a search for the best seed, and what it costs in similarity.
 
 Every candidate is finished and looked at half-way; the searches are then replayed in every order of starting, so that
-few clips tell about many searches.
+few clips stand for many searches.
 """
 
 from itertools import permutations

@@ -2,7 +2,7 @@
 
 Jaw width over face width, and nose length, are read in generated frames by the network of shapes and held against the
 reference's exact head. The same reading of drawn videos of the same people is the most that can be reached. A second
-reading, from landmarks and skin, is independent of that network, which also tells FantasyID the shape; it is coarse.
+reading, from landmarks and skin, is independent of that network, which also gives FantasyID the shape; it is coarse.
 """
 
 from collections.abc import Iterable
@@ -29,18 +29,18 @@ Reading = dict[str, float]
 
 def read_video(frames: np.ndarray) -> tuple[Reading, Reading]:
     """Proportions in a video: by the network from all its faces, and as the median over landmarks and skin."""
-    faces, told = [], []
+    faces, measured = [], []
     for frame in frames[::2]:
         found = find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX)
         if found:
             face = max(found, key=prominence)
             faces.append(face)
             points = face.landmarks
-            told.append({**measure_mask(skin_mask(frame, points), points), **measure_landmarks(points)})
+            measured.append({**measure_mask(skin_mask(frame, points), points), **measure_landmarks(points)})
     if not faces:
         nothing: Reading = dict.fromkeys(PROPORTIONS, float("nan"))
         return nothing, nothing
-    coarse = {name: median_of([each[name] for each in told]) for name in PROPORTIONS}
+    coarse = {name: median_of([each[name] for each in measured]) for name in PROPORTIONS}
     return measure(LearnedShape()(faces)), coarse
 
 

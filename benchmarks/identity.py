@@ -75,7 +75,7 @@ def draw_sitter(seed: int) -> Sitter:
 def photographed_sitters() -> list[Sitter]:
     """The astronaut, first frames of videos, and whom a color photograph of a group shows.
 
-    The portraits of the folder are gray and can tell no skin color; they only name the people of the group.
+    The portraits of the folder are gray and show no skin color; they only name the people of the group.
     """
     from skimage.data import astronaut
 
@@ -108,12 +108,12 @@ def make(
 ) -> list[np.ndarray]:
     """The frames of each request's video; `choices` are changes of the preset's settings."""
     settings = likeness.settings(**choices)
-    told = ", ".join(f"{name} {value}" for name, value in choices.items() if value is not None) or "by default"
+    chosen = ", ".join(f"{name} {value}" for name, value in choices.items() if value is not None) or "by default"
     videos: list[np.ndarray] = []
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
         videos += [clip.frames for clip in likeness.generate_many(part, settings, is_measured=False)]
-        print(f"  {told}: {len(videos)} of {len(requests)} clips made", flush=True)
+        print(f"  {chosen}: {len(videos)} of {len(requests)} clips made", flush=True)
     return videos
 
 

@@ -87,8 +87,8 @@ def other_scheduler(subject: Subject, kind: type) -> float:
     video = subject.sample(pipe, mirror, callback_on_step_end=keep)
     hook.remove()
     with mirror.identity(subject.identity(mirror)), torch.no_grad():
-        told = mirror.prompt(subject.prompt)
-        text = torch.cat([told["negative_prompt_embeds"], told["prompt_embeds"]])
+        embeddings = mirror.prompt(subject.prompt)
+        text = torch.cat([embeddings["negative_prompt_embeds"], embeddings["prompt_embeds"]])
         latents, old = start[0][:1], None
         generator = torch.Generator().manual_seed(subject.seed)
         torch.randn(latents.shape, generator=generator)  # the pipeline's own first draw
@@ -127,10 +127,10 @@ def own_embeddings(subject: Subject) -> float:
     options = {"num_inference_steps": NUM_STEPS, "output_type": "latent", **subject.options}
     videos = []
     with mirror.identity(person):
-        for told in (own, mirror.prompt(subject.prompt, negative_prompt="a man")):
+        for embeddings in (own, mirror.prompt(subject.prompt, negative_prompt="a man")):
             generator = torch.Generator().manual_seed(subject.seed)
-            told = {"max_sequence_length": length, **told}
-            videos.append(pipe(**options, **told, generator=generator).frames)
+            embeddings = {"max_sequence_length": length, **embeddings}
+            videos.append(pipe(**options, **embeddings, generator=generator).frames)
     return (videos[0] - videos[1]).abs().max().item()
 
 
@@ -143,8 +143,8 @@ def several_videos(subject: Subject) -> float:
     with mirror.identity(subject.identity(mirror)):
         for seeds in ([1, 2], [1], [2]):
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            told = mirror.prompt([subject.prompt] * len(seeds))
-            videos.append(pipe(**options, **told, generator=generators).frames)
+            embeddings = mirror.prompt([subject.prompt] * len(seeds))
+            videos.append(pipe(**options, **embeddings, generator=generators).frames)
     return (videos[0] - torch.cat(videos[1:])).abs().max().item()
 
 

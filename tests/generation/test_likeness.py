@@ -158,12 +158,12 @@ def test_unknown_names_are_refused_with_a_guess():
         Likeness.load("tiny", "magic_miror")
 
 
-def test_absent_adapter_is_told(checkpoint, tmp_path):
+def test_absent_adapter_is_reported(checkpoint, tmp_path):
     with pytest.raises(WeightsError, match="No adapter"):
         Likeness.load(backbone=checkpoint, adapter=tmp_path / "nothing")
 
 
-def test_absent_adapter_is_told_before_a_backbone_is_fetched(monkeypatch):
+def test_absent_adapter_is_reported_before_a_backbone_is_fetched(monkeypatch):
     fetched = []
     monkeypatch.setattr("likeness.generation.likeness.load_pipeline", lambda *a, **_: fetched.append(a))
     with pytest.raises(WeightsError, match="No adapter"):
@@ -171,7 +171,7 @@ def test_absent_adapter_is_told_before_a_backbone_is_fetched(monkeypatch):
     assert not fetched
 
 
-def test_damaged_adapter_is_told(checkpoint, tmp_path):
+def test_damaged_adapter_is_reported(checkpoint, tmp_path):
     for name in ("config.json", "diffusion_pytorch_model.safetensors"):
         content = (checkpoint / "magic_mirror" / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2] if name.endswith("safetensors") else content)
