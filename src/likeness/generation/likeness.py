@@ -23,7 +23,7 @@ from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.loading.load import adapter_folder, load_adapter, locate_backbone, verify_weights
 from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
-from likeness.generation.loading.released_fantasy_id import open_released, uses_released
+from likeness.generation.loading.released_fantasy_id import load_released_preset, uses_released
 from likeness.generation.outputs.destinations import check_enlarged
 from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.outputs.similarity import measure_clip, refuse_other_engines
@@ -97,7 +97,7 @@ class Likeness:
             verify_weights(chosen, method, backbone, adapter)
         if isinstance(method, str) and uses_released(chosen, method, backbone, adapter):
             card = find_card(device, memory_gb)
-            opened = open_released(chosen, backbone, device=device, is_placed=card is None)
+            opened = load_released_preset(chosen, backbone, device=device, moves_to_device=card is None)
             return cls._attached(*opened, card=card)
         folder = adapter_folder(method, adapter, backbone or chosen.backbone)
         if chosen.is_bundled and backbone is None and not verify:
@@ -106,7 +106,7 @@ class Likeness:
         attached = load_adapter(folder, method)
         source = str(backbone or locate_backbone(chosen))
         card = find_card(device, memory_gb)
-        pipeline = load_pipeline(source, device=device, is_placed=card is None)
+        pipeline = load_pipeline(source, device=device, moves_to_device=card is None)
         checksums = describe_weights({"backbone": source, "adapter": folder})
         return cls._attached(pipeline, attached, chosen, checksums, card=card)
 

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from likeness.backbones.tiny import VaeSettings, build_vae
 from likeness.training.base import vae as training
 from likeness.training.base.vae import VaeRecipe
-from likeness.training.data.datasets import puppets
+from likeness.training.data.datasets import load_puppets
 from likeness.training.engine.logging import TrainingLogger
 
 SMALL = {"widths": [8, 8, 8, 8], "norm_num_groups": 2, "latent_channels": 4, "size_px": 32}
@@ -47,8 +47,8 @@ def test_latents_are_made_white_before_the_decoder_learns(recipe, tmp_path):
     target = training.run(white, tmp_path / "run", tmp_path / "cache")
     vae = type(build_vae(recipe.model)).from_pretrained(target, torch_dtype=torch.float32)
     assert vae.config.scaling_factor == 1.0
-    data = puppets(recipe.clips, tmp_path / "cache", TrainingLogger(tmp_path, "again"))
-    pictures = puppets(recipe.images, tmp_path / "cache", TrainingLogger(tmp_path, "again"))
+    data = load_puppets(recipe.clips, tmp_path / "cache", TrainingLogger(tmp_path, "again"))
+    pictures = load_puppets(recipe.images, tmp_path / "cache", TrainingLogger(tmp_path, "again"))
     mean, covariance = training.latent_statistics(vae, [pictures, data])
     assert_close(mean, torch.zeros(4), rtol=0, atol=0.1)
     assert_close(covariance, torch.eye(4), rtol=0, atol=0.1)

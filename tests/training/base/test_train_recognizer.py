@@ -44,4 +44,4 @@ def test_it_learns_and_reports(tmp_path):
     loss.backward()
     assert -1 <= figures["cosine"] <= 1
     assert stage.model.layers[0].weight.grad.any()
-    assert set(stage.sheet(tmp_path / "sheet.png")) >= {"r2", "auc", "dlib_auc"}
+    assert set(stage.validate(tmp_path / "sheet.png")) >= {"r2", "auc", "dlib_auc"}

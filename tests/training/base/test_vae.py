@@ -34,7 +34,7 @@ def test_a_decoder_stage_leaves_the_encoder_alone():
 
 
 def test_a_sheet_reports_psnr(tmp_path):
-    figures = make_stage(data="images").sheet(tmp_path / "sheet.png")
+    figures = make_stage(data="images").validate(tmp_path / "sheet.png")
     assert 0 < figures["psnr_db"] < 20
 
 

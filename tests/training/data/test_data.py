@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from likeness.backbones import tiny
 from likeness.errors import CheckpointError, ConfigError
 from likeness.training.data import render_puppets
-from likeness.training.data.datasets import Order, Shards, to_bytes, to_float, unpack_mask
-from likeness.training.data.latents import latents, shrink_mask
+from likeness.training.data.datasets import EpochSampler, Shards, to_bytes, to_float, unpack_mask
+from likeness.training.data.latents import load_latents, shrink_mask
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.objectives.identity_loss import jitter_landmarks
 
@@ -82,13 +82,13 @@ def test_clips_become_scaled_latents_and_masks_once(cache, tmp_path):
     torch.manual_seed(0)
     vae = tiny.build_vae(tiny.VaeSettings(widths=(4, 4, 4, 4), norm_num_groups=2))
     logger = TrainingLogger(tmp_path, "test")
-    shards = latents(small(), vae, cache, logger)
+    shards = load_latents(small(), vae, cache, logger)
     assert shards["latents"].shape == (3, 2, 16, 4, 4)
     assert shards["mask"].shape == (3, 2, 4, 4)
     frames = to_float(Shards.read(render_puppets.folder(small(), cache))["frames"]).transpose(1, 2)
     exact = vae.encode(frames).latent_dist.mode().transpose(1, 2) * vae.config.scaling_factor
     assert (shards["latents"].float() - exact).abs().max() < 0.05
-    again = latents(small(), vae, cache, logger)
+    again = load_latents(small(), vae, cache, logger)
     assert torch.equal(again["latents"], shards["latents"])
 
 
@@ -101,12 +101,12 @@ def test_a_mask_on_the_first_frame_stays_on_the_first_latent():
 
 
 def test_an_epoch_takes_every_row_once_and_the_order_follows_from_the_seed():
-    order = Order(10, seed=1)
+    order = EpochSampler(10, seed=1)
     rows = torch.cat([order.rows(step, 5) for step in range(4)]).tolist()
     assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
     assert rows[:10] != rows[10:]
-    assert Order(10, seed=1).rows(3, 5).tolist() == rows[15:]
-    assert Order(10, seed=2).rows(0, 10).tolist() != rows[:10]
+    assert EpochSampler(10, seed=1).rows(3, 5).tolist() == rows[15:]
+    assert EpochSampler(10, seed=2).rows(0, 10).tolist() != rows[:10]
 
 
 def test_bytes_survive_the_way_to_floats_and_back():

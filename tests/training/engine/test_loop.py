@@ -37,7 +37,7 @@ class Line:
         loss = (self.model(inputs) - inputs.sum(dim=1, keepdim=True)).square().mean()
         return loss, {"step_parity": float(step % 2)}
 
-    def sheet(self, path):  # noqa: ARG002
+    def validate(self, path):  # noqa: ARG002
         return {"weight": float(self.model[0].weight.detach().sum())}
 
 
@@ -265,7 +265,7 @@ def test_a_full_disk_is_reported_and_leaves_the_last_checkpoint(tmp_path, monkey
 
 def test_a_log_with_a_figure_that_is_not_finite_stays_json(tmp_path):
     class Infinite(Line):
-        def sheet(self, path):  # noqa: ARG002
+        def validate(self, path):  # noqa: ARG002
             return {"psnr_db": float("inf")}
 
     train(Infinite(), settings(), tmp_path, seed=0)

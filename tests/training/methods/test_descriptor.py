@@ -75,7 +75,7 @@ def test_a_descriptor_learns_to_predict_known_attributes(subject, tmp_path):
     stage.loss(0)[0].backward()
     silent = [name for name, p in method.descriptor.named_parameters() if p.grad is None]
     assert not silent
-    assert stage.sheet(tmp_path / "before.png")["validation_r2"] < 0.1
+    assert stage.validate(tmp_path / "before.png")["validation_r2"] < 0.1
     method_spec.train_first(method, data, tmp_path)
     lines = (tmp_path / "descriptor" / "log.jsonl").read_text().splitlines()
     figures = [json.loads(line) for line in lines if "validation_r2" in line]

@@ -167,7 +167,7 @@ def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, t
     monkeypatch.setattr(Recognizer, "load", lambda _: recognizer)
     monkeypatch.setattr(method_spec, "prepare", lambda *_, **__: None)
     monkeypatch.setattr(method_spec, "build", lambda *_: copy.deepcopy(method))
-    monkeypatch.setattr(MethodStage, "sheet", lambda *_: {})
+    monkeypatch.setattr(MethodStage, "validate", lambda *_: {})
     drawn = []
     monkeypatch.setattr(
         method_stage, "sample_on_policy", lambda *arguments: (drawn.append(arguments), sample_on_policy(*arguments))[1]

@@ -249,8 +249,8 @@ def test_references_show_the_same_person(parts):
 
 def test_a_sheet_of_validation_people_is_drawn(parts, tmp_path):
     stage = make_stage(parts, dtype="bfloat16")
-    figures = stage.sheet(tmp_path / "sheet.png")
-    assert figures == stage.sheet(tmp_path / "again.png")  # Another loss would say that something is random.
+    figures = stage.validate(tmp_path / "sheet.png")
+    assert figures == stage.validate(tmp_path / "again.png")  # Another loss would say that something is random.
     assert figures["validation_face_loss"] > 0
     stage.set_base_dtype(torch.float32)
     torch.backends.cuda.enable_flash_sdp(True)

@@ -11,7 +11,7 @@ from likeness.training.data.prompts import caption
 from likeness.training.data.render_puppets import PuppetSettings, folder, render_missing
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.methods.settings import MethodStageSettings
-from likeness.training.methods.two_person import SHEET_PROMPTS, TwoPersonRecipe, TwoPersonStage, draw_pairs
+from likeness.training.methods.two_person import VALIDATION_PROMPTS, TwoPersonRecipe, TwoPersonStage, draw_pairs
 
 ALONE, PROMPT = "a woman img nods in a park", "a woman img1 nods and a man img2 smiles in a park"
 SMALL = {"encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "face_width": 16, "head_width": 16,
@@ -47,7 +47,7 @@ def make_data() -> TrainingData:
 
 @pytest.fixture(scope="module")
 def stage(frozen_pipe):
-    pipe = frozen_pipe([ALONE, PROMPT, *SHEET_PROMPTS])
+    pipe = frozen_pipe([ALONE, PROMPT, *VALIDATION_PROMPTS])
     method_spec = MagicMirrorTrainingSpec()
     method = method_spec.build(pipe.transformer.config, SMALL)
     method.attach(pipe).trainable_parameters()

@@ -8,7 +8,7 @@ from likeness.puppets.rendering.maps import CHANNELS
 from likeness.training.base import transformer
 from likeness.training.data.datasets import Shards
 from likeness.training.objectives import diffusion
-from likeness.training.objectives.dense_maps import MapHead, VideoTokens
+from likeness.training.objectives.dense_maps import MapHead, VideoTokenHook
 
 SENTENCES = ["a man nods", "a woman nods"]
 
@@ -36,7 +36,7 @@ def shards(frames, count=6):
 
 def stage(pipe, head, **settings):
     data = {"images": shards(1), "clips": shards(5), "validation": shards(5), "validation_images": shards(1)}
-    head.measure(data["images"]["maps"])
+    head.fit_standardization(data["images"]["maps"])
     settings = {"map_weight": 0.5, "map_layer": 0, "long_text_every": 0, **settings}
     return transformer.BaseStage(
         pipe, transformer.BaseStageSettings(name="s", steps=1, batch=4, **settings), data, seed=0, head=head
@@ -65,7 +65,7 @@ def test_the_head_reaches_the_block_before_it_and_none_after(pipe):
             torch.nn.init.normal_(parameter, std=0.1)
     clean, ids = one.data["images"]["latents"][:2].float(), one.token_ids["images"][:2]
     one._squared_error(clean, ids, torch.tensor([10, 20]))
-    one.cast_map_head(one.video_tokens.take(), 1).square().mean().backward()
+    one.cast_map_head(one.token_hook.take(), 1).square().mean().backward()
     first, second = pipe.transformer.transformer_blocks
     assert all(p.grad is not None for p in first.ff.parameters())
     assert all(p.grad is None for p in second.parameters())
@@ -130,7 +130,7 @@ def test_a_block_that_is_not_there_is_refused():
 
 
 def test_tokens_are_forgotten_when_taken(pipe):
-    tokens = VideoTokens(pipe.transformer.transformer_blocks[0])
+    tokens = VideoTokenHook(pipe.transformer.transformer_blocks[0])
     diffusion.denoise(pipe.transformer, torch.randn(1, 1, 16, 8, 8), torch.randn(1, 4, 32), torch.tensor([5]))
     assert tokens.take().shape == (1, 64, 32)
     assert tokens.last is None

@@ -94,7 +94,7 @@ class Recognizer(nn.Module):
         """Embeddings of pictures (batch, 3, height, width) in [-1, 1] with known landmarks."""
         return self(align(pictures, landmarks, self.size_px)) * self.spread + self.mean
 
-    def measure(self, embeddings: Tensor) -> None:
+    def fit_standardization(self, embeddings: Tensor) -> None:
         """Set mean and standard deviation of each component from (count, embedding_width) examples."""
         self.mean.copy_(embeddings.mean(dim=0))
         self.spread.copy_(embeddings.std(dim=0).clamp(min=1e-6))
