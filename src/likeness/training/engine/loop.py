@@ -1,7 +1,7 @@
 """The training loop: one stage at a time, with bit-exact resume.
 
-All random numbers of a step follow from the run's seed and the step, and rows from `data.datasets.EpochSampler`, so a run that
-continues from a checkpoint repeats exactly what an uninterrupted one computes.
+All random numbers of a step follow from the run's seed and the step, and rows from `data.datasets.EpochSampler`, so a
+run that continues from a checkpoint repeats exactly what an uninterrupted one computes.
 """
 
 import logging
