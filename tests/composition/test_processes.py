@@ -52,7 +52,7 @@ def test_one_process_gets_instructions_to_start_more(subject):
     from diffusers import ContextParallelConfig
 
     pipe = subject.pipe()
-    subject.mirror(pipe).attach(pipe)
+    subject.method(pipe).attach(pipe)
     with pytest.raises(ConfigError, match="torchrun"):
         enable_guidance_parallel(pipe)
     with pytest.raises(ConfigError, match="torchrun"):

@@ -74,15 +74,15 @@ def test_a_student_nears_its_guided_teacher_and_leaves_the_text_encoder(pipe):
     facts = [{"prompt": SENTENCE}] * 8
     tensors = {"latents": torch.randn(8, 1, 16, 8, 8).half(), "mask": torch.ones(8, 1, 8, 8).half()}
     settings = BaseStageSettings(
-        name="s", steps=40, batch=8, data="images", dtype="float32", attention_guidance=2.0,
+        name="s", steps=20, batch=8, data="images", dtype="float32", attention_guidance=2.0,
         perturbed_layers=(0, 1), long_text_every=2,
     )  # fmt: skip
     stage = BaseStage(pipe, settings, {"images": Shards(tensors, facts)}, seed=0)
     learning = [parameter for parameter in stage.denoiser.parameters() if parameter.requires_grad]
     assert not any(parameter.requires_grad for parameter in pipe.text_encoder.parameters())
-    optimizer = torch.optim.Adam(learning, lr=2e-3)
+    optimizer = torch.optim.Adam(learning, lr=5e-3)
     losses = []
-    for step in range(40):
+    for step in range(20):
         loss, _ = stage.loss(step)
         optimizer.zero_grad()
         loss.backward()
