@@ -69,7 +69,7 @@ def test_what_is_known_of_a_row_is_its_own_persons():
 
 def test_a_descriptor_learns_to_predict_known_attributes(subject, tmp_path):
     method, data = subject
-    method_spec = spec_of(steps=40, optimizer={"learning_rate": 1e-2, "warmup_steps": 3, "ema": 0.5})
+    method_spec = spec_of(steps=80, optimizer={"learning_rate": 5e-3, "warmup_steps": 5, "ema": 0.5})
     known = {split: puppet_attributes(SETTINGS, faces) for split, faces in data.references.items()}
     stage = DescriptorStage(method.descriptor, method_spec, method_spec.recipe.descriptor, data, known, 0)
     stage.loss(0)[0].backward()
