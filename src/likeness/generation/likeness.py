@@ -204,7 +204,7 @@ class Likeness:
         if enlarge is None:
             return
         config, factor = self.pipeline.transformer.config, self.pipeline.vae_scale_factor_spatial
-        width = config.sample_width * factor * (num_people if self.preset.stands_apart else 1)
+        width = config.sample_width * factor * (num_people if self.preset.is_single_person else 1)
         check_enlarged((frames, config.sample_height * factor, width), enlarge)
 
     def story(
@@ -255,7 +255,7 @@ class Likeness:
             people = [person for request in requests for person in request.people]
             refuse_other_engines([face for person in people for face in person])
         requests = [
-            assign_regions(replace(request, prompt=add_style(request.prompt, settings.style)), self.preset.stands_apart)
+            assign_regions(replace(request, prompt=add_style(request.prompt, settings.style)), self.preset.is_single_person)
             for request in requests
         ]
 

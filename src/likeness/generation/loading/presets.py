@@ -37,7 +37,7 @@ class Preset(BaseModel):
     fps: float
     identity_scales: dict[str, float] = {}
     """Default `identity_scale` by class name of the method; 1 if the class is not listed."""
-    stands_apart: bool = False
+    is_single_person: bool = False
     """The backbone was trained on one person: each of several people gets a frame of its size, side by side."""
 
     @property
@@ -78,7 +78,7 @@ PRESETS = {
             identity_scales={"MagicMirror": 0.85, "FantasyID": 0.85},
             frames=17,
             fps=8.0,
-            stands_apart=True,
+            is_single_person=True,
         ),
         _cogvideox("research", "CogVideoX-5B", "cogvideox-5b"),
         _cogvideox("open", "CogVideoX-2B", "cogvideox-2b"),
