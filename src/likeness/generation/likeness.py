@@ -254,10 +254,8 @@ class Likeness:
         if is_measured:  # Checked before sampling.
             people = [person for request in requests for person in request.people]
             refuse_other_engines([face for person in people for face in person])
-        requests = [
-            assign_regions(replace(request, prompt=add_style(request.prompt, settings.style)), self.preset.is_single_person)
-            for request in requests
-        ]
+        styled = [replace(request, prompt=add_style(request.prompt, settings.style)) for request in requests]
+        requests = [assign_regions(request, self.preset.is_single_person) for request in styled]
 
         def make() -> np.ndarray:
             with reading_shapes(self.method, settings):
