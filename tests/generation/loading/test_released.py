@@ -15,7 +15,7 @@ from likeness.generation.loading.released_fantasy_id import find_files, is_publi
 from likeness.identity.face_shape.mean_head import PITCH_DEG, MeanHeadShape
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "methods"))
-import released
+import small_released
 
 WORDS = "a woman smiles in the park"
 
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("fantasyid")
     config = {"sample_width": 4, "sample_height": 4, "sample_frames": 9, "max_text_seq_length": 16}
-    place = released.write_config(folder, **config)
+    place = small_released.write_config(folder, **config)
     torch.manual_seed(0)
     text = tiny.TextSettings(width=16, num_layers=1, num_heads=2, hidden_width=32)
     tokenizer = tiny.build_tokenizer([WORDS])
@@ -35,9 +35,9 @@ def folder(tmp_path_factory):
     tiny.build_text_encoder(text, tokenizer).save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     tiny.build_scheduler().save_pretrained(folder / "scheduler")
-    save_file(released.draw_all(released.published_shapes(folder)), place / "diffusion_pytorch_model.safetensors")
-    released.write_eva(folder, build_empty(folder)[1])
-    released.write_mesh(folder / "transform.pkl")
+    save_file(small_released.draw_all(released.published_shapes(folder)), place / "diffusion_pytorch_model.safetensors")
+    small_released.write_eva(folder, build_empty(folder)[1])
+    small_released.write_mesh(folder / "transform.pkl")
     return folder
 
 
@@ -49,7 +49,7 @@ def likeness(folder):
 @pytest.fixture
 def vertices(tmp_path):
     path = tmp_path / "me.npy"
-    np.save(path, released.golden()["mesh.vertices.0"].numpy())
+    np.save(path, small_released.golden()["mesh.vertices.0"].numpy())
     return path
 
 
@@ -82,7 +82,7 @@ def test_a_video_is_made_and_says_which_weights_made_it(monkeypatch, likeness, f
 def test_without_vertices_the_mean_head_is_posed_as_the_face(likeness, face_of):
     source = likeness.method.shape_source
     assert isinstance(source, MeanHeadShape)
-    assert np.array_equal(source.template, released.golden()["mesh.vertices.0"].numpy())
+    assert np.array_equal(source.template, small_released.golden()["mesh.vertices.0"].numpy())
     clip = make(likeness, face_of(0), None, shape=None)
     default = make(likeness, face_of(0), None, shape=f"mean_head:{PITCH_DEG}")
     assert np.array_equal(clip.frames, default.frames)
