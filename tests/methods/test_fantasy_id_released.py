@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
     """A published folder with drawn weights, in one safetensors file."""
     folder = tmp_path_factory.mktemp("published")
     place = small_released.write_config(folder)
-    save_file(small_released.draw_all(released.published_shapes(folder)), place / f"{STEM}.safetensors")
+    save_file(small_released.draw_all(small_released.published_shapes(folder)), place / f"{STEM}.safetensors")
     small_released.write_eva(folder, build_empty(folder)[1])
     small_released.write_mesh(folder / "transform.pkl")
     return folder
@@ -165,7 +165,7 @@ def full_size_shapes(tmp_path, interval):
         "max_text_seq_length": 226, "cross_attn_interval": interval, "face_modules": {},
     }  # fmt: skip
     small_released.write_config(tmp_path, **published)
-    return released.published_shapes(tmp_path)
+    return small_released.published_shapes(tmp_path)
 
 
 @pytest.mark.parametrize(("interval", "layers"), [(1, 42), (2, 21)])

@@ -35,7 +35,9 @@ def folder(tmp_path_factory):
     tiny.build_text_encoder(text, tokenizer).save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     tiny.build_scheduler().save_pretrained(folder / "scheduler")
-    save_file(small_released.draw_all(released.published_shapes(folder)), place / "diffusion_pytorch_model.safetensors")
+    save_file(
+        small_released.draw_all(small_released.published_shapes(folder)), place / "diffusion_pytorch_model.safetensors"
+    )
     small_released.write_eva(folder, build_empty(folder)[1])
     small_released.write_mesh(folder / "transform.pkl")
     return folder
