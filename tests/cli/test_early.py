@@ -1,4 +1,4 @@
-"""What can be told from the words of a command is told before anything is imported that takes seconds."""
+"""What the arguments of a command show to be wrong is refused before any slow import."""
 
 import json
 import os
@@ -75,15 +75,15 @@ REFUSED = {
 PROGRAM = """
 import json, sys
 from likeness.cli import main
-told = {}
+found = {}
 for name, words in json.loads(sys.argv[1]).items():
     try:
         code = main(words)
     except BaseException as error:
         code = repr(error)
     heavy = {"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"}
-    told[name] = [code, sorted(heavy & sys.modules.keys())]
-print(json.dumps(told))
+    found[name] = [code, sorted(heavy & sys.modules.keys())]
+print(json.dumps(found))
 """
 
 
@@ -118,8 +118,8 @@ def test_bad_words_are_refused_before_anything_heavy_is_imported(desk):
         text=True,
         check=True,
     )
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert {name: row for name, row in told.items() if row[0] not in (2, 3, 4) or row[1]} == {}
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {name: row for name, row in found.items() if row[0] not in (2, 3, 4) or row[1]} == {}
     assert "Traceback" not in done.stderr
     assert done.stderr.count("Use `--frames 49`") == 4
     assert done.stderr.count("the released FantasyID reads heads in FLAME's topology") == 2

@@ -74,7 +74,7 @@ def test_half_precision_weights_take_the_adapters_dtype(encoder, tmp_path):
     assert {parameter.dtype for parameter in mirror.parameters()} == {torch.float32}
 
 
-def test_a_magic_mirror_of_other_sizes_is_told_so(published):
+def test_a_magic_mirror_of_other_sizes_is_refused(published):
     with pytest.raises(WeightsError, match=r"(?s)misshapen .*face_encoder.*cogvideox_5b_config"):
         fill_from_photomaker(small_mirror(encoder_width=8), published)
 

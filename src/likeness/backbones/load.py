@@ -19,12 +19,12 @@ from likeness.runtime import choose_device, choose_dtype
 _UNREADABLE = (OSError, ValueError, SafetensorError)
 
 
-def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool = True) -> CogVideoXPipeline:
+def load_pipeline(source: str | Path, *, device: str = "auto", moves_to_device: bool = True) -> CogVideoXPipeline:
     """Load a CogVideoX pipeline.
 
     A folder is read from disk only. A hub name is looked up in the hub's local cache first; the network is used if
-    files are missing there. On a CPU the dtype is float32, because float16 is slow. Without `is_placed` the pipeline
-    stays in host memory, in the dtype of `device`, until a memory plan is applied.
+    files are missing there. On a CPU the dtype is float32, because float16 is slow. Without `moves_to_device` the
+    pipeline stays in host memory, in the dtype of `device`, until a memory plan is applied.
 
     Raises:
         WeightsError: There is no such pipeline, or its tensors are not exactly those of its configs.
@@ -44,7 +44,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool =
         raise WeightsError(
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
-    if is_placed:
+    if moves_to_device:
         pipeline = pipeline.to(target)
     if is_folder:
         refuse_not_finite_parts(pipeline, source)

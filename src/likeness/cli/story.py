@@ -2,12 +2,15 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import MemoryGb, Overwrite
-from likeness.cli.console.terminal import say
+from likeness.cli.console.options import Json, MemoryGb, Overwrite
+from likeness.cli.console.terminal import print_json, say
+
+if TYPE_CHECKING:
+    from likeness.generation.stories.render import StoryResult
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +44,7 @@ def story(
         typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth."),
     ] = None,
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
     from likeness.cli.console.progress import progress, spinner
@@ -70,10 +73,12 @@ def story(
     with progress("Making the shots", is_quiet=as_json) as on_step:
         result = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
     if as_json:
-        import json
+        print_json({"folder": str(result.video.parent), **result.to_dict()})
+    else:
+        _print(result)
 
-        say(json.dumps({"folder": str(result.video.parent), **result.to_dict()}))
-        return
+
+def _print(result: "StoryResult") -> None:
     from likeness.generation.outputs.similarity import describe_similarity
 
     for number, shot in enumerate(result.shots, start=1):

@@ -23,7 +23,7 @@ from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.loading.load import adapter_folder, load_adapter, locate_backbone, verify_weights
 from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
-from likeness.generation.loading.released_fantasy_id import open_released
+from likeness.generation.loading.released_fantasy_id import load_released_preset
 from likeness.generation.loading.source import uses_released
 from likeness.generation.outputs.destinations import check_enlarged
 from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
@@ -98,7 +98,7 @@ class Likeness:
             verify_weights(chosen, method, backbone, adapter)
         if isinstance(method, str) and uses_released(chosen, method, backbone, adapter):
             card = find_card(device, memory_gb)
-            opened = open_released(chosen, backbone, device=device, is_placed=card is None)
+            opened = load_released_preset(chosen, backbone, device=device, moves_to_device=card is None)
             return cls._attached(*opened, card=card)
         folder = adapter_folder(method, adapter, backbone or chosen.backbone)
         if chosen.is_bundled and backbone is None and not verify:
@@ -107,7 +107,7 @@ class Likeness:
         attached = load_adapter(folder, method)
         source = str(backbone or locate_backbone(chosen))
         card = find_card(device, memory_gb)
-        pipeline = load_pipeline(source, device=device, is_placed=card is None)
+        pipeline = load_pipeline(source, device=device, moves_to_device=card is None)
         checksums = describe_weights({"backbone": source, "adapter": folder})
         return cls._attached(pipeline, attached, chosen, checksums, card=card)
 
@@ -216,7 +216,7 @@ class Likeness:
         if enlarge is None:
             return
         height, width = frame_size_px(self.pipeline.transformer.config, self.pipeline.vae_scale_factor_spatial)
-        check_enlarged((frames, height, width * (num_people if self.preset.stands_apart else 1)), enlarge)
+        check_enlarged((frames, height, width * (num_people if self.preset.is_single_person else 1)), enlarge)
 
     def story(
         self,
@@ -265,10 +265,8 @@ class Likeness:
         if is_measured:  # Checked before sampling.
             people = [person for request in requests for person in request.people]
             refuse_other_engines([face for person in people for face in person])
-        requests = [
-            assign_regions(replace(request, prompt=add_style(request.prompt, settings.style)), self.preset.stands_apart)
-            for request in requests
-        ]
+        styled = [replace(request, prompt=add_style(request.prompt, settings.style)) for request in requests]
+        requests = [assign_regions(request, self.preset.is_single_person) for request in styled]
 
         def make() -> np.ndarray:
             with reading_shapes(self.method, settings):
@@ -306,7 +304,7 @@ class Likeness:
             "fps": self.preset.fps,
             "width": frames.shape[2],
             "height": frames.shape[1],
-            "references": [describe_reference(face) for face in request.references],
+            "references": [describe_reference(face) for face in request.people[0]],
             **_describe_others(request),
             **({"character": request.character} if request.character else {}),
             **({"memory_plan": self.memory.prediction.plan.name} if self.memory else {}),
@@ -317,10 +315,10 @@ class Likeness:
 
 def _describe_others(request: GenerationRequest) -> dict[str, Any]:
     """The part of the record that describes further people."""
-    if not request.others:
+    if not request.is_multi_person:
         return {}
     regions = request.regions
     return {
-        "other_references": [[describe_reference(face) for face in person] for person in request.others],
+        "other_references": [[describe_reference(face) for face in person] for person in request.people[1:]],
         "regions": None if regions is None else asdict(regions),
     }

@@ -22,8 +22,8 @@ WEIGHTS, MESH, EVA = RELEASED, "fantasyid-mesh", "eva02-clip-l-336"
 """Names in the registry of weights."""
 
 
-def open_released(
-    preset: Preset, backbone: str | Path | None, *, device: str, is_placed: bool
+def load_released_preset(
+    preset: Preset, backbone: str | Path | None, *, device: str, moves_to_device: bool
 ) -> tuple[Any, FantasyID, Preset, dict[str, str]]:
     """Load the released weights.
 
@@ -31,7 +31,7 @@ def open_released(
         The pipeline, the method, the preset with the weights' name and licence, and checksums for the record.
     """
     files = find_files(None if backbone is None else Path(backbone))
-    pipeline, method = load_released(files, device=choose_device(device), is_placed=is_placed)
+    pipeline, method = load_released(files, device=choose_device(device), moves_to_device=moves_to_device)
     licence = weights.MODELS[WEIGHTS].licence
     own = {
         "weights": WEIGHTS,
@@ -87,13 +87,15 @@ def find_files(folder: Path | None = None) -> dict[str, Path]:
     return {"backbone": home, "mesh": mesh, "eva": eva}
 
 
-def load_released(files: dict[str, Path], *, device: torch.device, is_placed: bool = True) -> tuple[Any, FantasyID]:
+def load_released(
+    files: dict[str, Path], *, device: torch.device, moves_to_device: bool = True
+) -> tuple[Any, FantasyID]:
     """Load base and method strictly, without attaching them.
 
     Args:
         files: The result of `find_files`.
         device: The device of computation, which decides the dtype.
-        is_placed: Move the pipeline there; otherwise a memory plan places it later.
+        moves_to_device: Move the pipeline there; otherwise a memory plan places it later.
 
     Raises:
         WeightsError: A file is damaged, or its tensors are not those of the published architecture.
@@ -102,7 +104,7 @@ def load_released(files: dict[str, Path], *, device: torch.device, is_placed: bo
     transformer, method = load_published(files["backbone"], read_mesh(files["mesh"]), eva=files["eva"], dtype=dtype)
     pipeline = load_image_pipeline(files["backbone"], transformer, dtype=dtype)
     method.shape_source = MeanHeadShape(method.descriptor.vertex_encoder.template.float().cpu().numpy())
-    return (pipeline.to(device) if is_placed else pipeline), method
+    return (pipeline.to(device) if moves_to_device else pipeline), method
 
 
 def _checksums(files: dict[str, Path]) -> dict[str, str]:

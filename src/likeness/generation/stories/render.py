@@ -200,7 +200,7 @@ def _plan(
             "search": search.model_dump(),
         }
         fingerprint = hashlib.sha256(json.dumps(common | own, sort_keys=True).encode()).hexdigest()
-        request = GenerationRequest(prompt=shot.prompt, references=references, seed=seed, character=character)
+        request = GenerationRequest(prompt=shot.prompt, people=(references,), seed=seed, character=character)
         plans.append(_Plan(request=request, settings=settings, search=search, fingerprint=fingerprint))
     return plans
 

@@ -66,7 +66,7 @@ class Shards:
         return rows
 
 
-def puppets(
+def load_puppets(
     settings: render_puppets.PuppetSettings, cache: Path, logger: TrainingLogger, names: tuple[str, ...] | None = None
 ) -> Shards:
     """Render the missing shards of a data set, then read it."""
@@ -94,7 +94,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise shards.damaged(path, error) from error
 
 
-class Order:
+class EpochSampler:
     """The rows of each step for this process: a new permutation every epoch, computed from seed and step."""
 
     def __init__(self, count: int, seed: int) -> None:

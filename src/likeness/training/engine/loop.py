@@ -1,7 +1,7 @@
 """The training loop: one stage at a time, with bit-exact resume.
 
-All random numbers of a step follow from the run's seed and the step, and rows from `data.datasets.Order`, so a run that
-continues from a checkpoint repeats exactly what an uninterrupted one computes.
+All random numbers of a step follow from the run's seed and the step, and rows from `data.datasets.EpochSampler`, so a
+run that continues from a checkpoint repeats exactly what an uninterrupted one computes.
 """
 
 import logging
@@ -87,7 +87,7 @@ class Stage(Protocol):
         """The loss of one step, and metrics to log."""
         ...
 
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """Write a sample sheet with the averaged weights; returns metrics on validation data."""
         ...
 
@@ -189,14 +189,14 @@ class StageState:
     def progress(self) -> float:
         return progress_of(self.settings, self.step, self.elapsed_s)
 
-    def write_sheet(self, logger: TrainingLogger) -> None:
+    def validate(self, logger: TrainingLogger) -> None:
         """Write a sample sheet with the averaged weights, and log its metrics."""
         if distributed.rank():
             return
         self.average.swap()
         torch.manual_seed(self.seed)
         with torch.no_grad():
-            metrics = self.stage.sheet(self.folder / "sheets" / f"step_{self.step:08d}.png")
+            metrics = self.stage.validate(self.folder / "sheets" / f"step_{self.step:08d}.png")
         self.average.swap()
         logger.write({"step": self.step, **metrics})
         text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
@@ -240,7 +240,7 @@ def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, afte
     with _catch_stop_signals() as signals:
         _train_steps(state, logger, signals, after_steps)
     state.save()
-    state.write_sheet(logger)
+    state.validate(logger)
     state.average.swap()
     if distributed.rank() == 0:
         draw_curves(logger.path, folder / "curves.png")
@@ -284,7 +284,7 @@ def load_finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
 
 def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], after_steps: int | None) -> None:
     settings = state.settings
-    last_save_s = last_sheet_s = state.elapsed_s
+    last_save_s = last_validation_s = state.elapsed_s
     last_step_s = time.monotonic()
     world_size, rank = distributed.world_size(), distributed.rank()
     while state.progress < 1:
@@ -312,9 +312,9 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
         if is_due or state.elapsed_s - last_save_s > 60 * settings.checkpoint_minutes:
             state.save()
             last_save_s = state.elapsed_s
-        if state.elapsed_s - last_sheet_s > 60 * settings.sheet_minutes:
-            state.write_sheet(logger)
-            last_sheet_s = state.elapsed_s
+        if state.elapsed_s - last_validation_s > 60 * settings.sheet_minutes:
+            state.validate(logger)
+            last_validation_s = state.elapsed_s
         if is_stopping or state.step == after_steps:
             state.save()
             raise InterruptedRunError(f"Stopped at step {state.step} and saved. The same command continues from here.")

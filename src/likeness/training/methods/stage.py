@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from likeness.identity.encoders.recognizer import Recognizer
 from likeness.methods.method import Method
 from likeness.runtime import choose_training_dtype
-from likeness.training.data.datasets import Order, jitter_crops
+from likeness.training.data.datasets import EpochSampler, jitter_crops
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.prompts import TokenizedPrompts
 from likeness.training.methods import validation
@@ -79,7 +79,7 @@ class MethodStage:
         views = method_spec.reference_views(data)
         self.reference_views = {person: torch.tensor(rows) for person, rows in views.items()}
         self.rows = torch.tensor([row for row, fact in enumerate(self.targets.facts) if fact["person"] in views])
-        self.order = Order(len(self.rows), seed)
+        self.sampler = EpochSampler(len(self.rows), seed)
         self.prompts = TokenizedPrompts(pipe, method, self.targets)
         self.validation = data.validation_targets[settings.data]
         self.validation_prompts = TokenizedPrompts(pipe, method, self.validation)
@@ -118,7 +118,7 @@ class MethodStage:
     def sample_batch(self, step: int) -> MethodBatch:
         """Targets with noise, and their references and prompts after dropping."""
         settings = self.settings
-        rows = self.rows[self.order.rows(step, settings.batch)]
+        rows = self.rows[self.sampler.rows(step, settings.batch)]
         every = settings.two_references_every
         references = self.sample_references(rows, 2 if every and step % every == every - 1 else 1)
         token_ids, class_mask, active = self.sample_conditions(rows, references.shape[1])
@@ -288,11 +288,11 @@ class MethodStage:
         class_mask = class_mask & ~(drops_text | drops_identity)[:, None]
         return token_ids, class_mask, ~drops_identity
 
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """Draw validation people: the reference, then generated frames. Returns the error on their faces."""
         metrics = {"validation_face_loss": validation.face_loss(self)}
         self.set_base_dtype(torch.float32)
-        validation.draw_sheet(self, path)
+        validation.draw_validation_samples(self, path)
         self.set_base_dtype(self.dtype)
         return metrics
 
