@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from claims import Benchmark
-from identity import Sitter, draw_sitter, make, write_prompt
+from identity import Subject, draw_subject, make, write_prompt
 
 from likeness.evaluation.features.flow import measure_flow
 from likeness.evaluation.metrics.distributions import frechet_distance
@@ -83,7 +83,7 @@ def train(variant: str, arguments: argparse.Namespace) -> Path:
 
 def measure(
     adapter: Path,
-    sitters: list[Sitter],
+    subjects: list[Subject],
     drawn: np.ndarray,
     arguments: argparse.Namespace,
     pool: ProcessPoolExecutor,
@@ -91,15 +91,15 @@ def measure(
     """Identity figures of one adapter on held-out puppets, and those of Table 3: RS, IFS, FM, and a Frechet distance.
 
     Shapes:
-        drawn: (faces, embedding_width), embeddings of faces in drawn clips of the sitters
+        drawn: (faces, embedding_width), embeddings of faces in drawn clips of the subjects
     """
     requests = [
-        GenerationRequest(prompt=write_prompt(sitter.group, row), references=(sitter.face,), seed=row)
-        for row, sitter in enumerate(sitters)
+        GenerationRequest(prompt=write_prompt(subject.group, row), people=((subject.face,),), seed=row)
+        for row, subject in enumerate(subjects)
     ]
     likeness = Likeness.load(method=arguments.method, backbone=arguments.base, adapter=adapter)
     videos = make(likeness, requests, arguments.batch, identity_scale=1.0)
-    gallery = np.stack([sitter.face.embedding for sitter in sitters])
+    gallery = np.stack([subject.face.embedding for subject in subjects])
     read = list(pool.map(read_faces, videos, gallery))
     persons = np.repeat(np.arange(len(videos)), len(videos[0]))
     means = {name: float(np.nanmean([figures[name] for _, figures in read])) for name in PER_VIDEO}
@@ -192,13 +192,13 @@ def main() -> None:
     results, means = {}, {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         seeds = [arguments.seed + number for number in range(arguments.people)]
-        sitters, drawn = (
-            list(pool.map(draw_sitter, seeds)),
+        subjects, drawn = (
+            list(pool.map(draw_subject, seeds)),
             np.concatenate(list(pool.map(embed_drawn, seeds))),
         )
         for variant in variants:
             adapter = train(variant, arguments)
-            results[variant], means[variant] = found, figures = measure(adapter, sitters, drawn, arguments, pool)
+            results[variant], means[variant] = found, figures = measure(adapter, subjects, drawn, arguments, pool)
             losses = [value for _, value in read_curve(place(variant, arguments), "validation_face_loss")]
             benchmark.note(f"ablations.{variant}.validation_face_loss", losses[-1] if losses else float("nan"))
             benchmark.note(f"ablations.{variant}.face_rate", found.face_rate)
@@ -208,8 +208,8 @@ def main() -> None:
                 for name, value in figures.items():
                     change = value - means["full"][name]
                     paper = TABLE_3[variant][name] - TABLE_3["full"][name]
-                    told = f"{value:.4g}, {change:+.4f} (paper {TABLE_3[variant][name]:.4g}, {paper:+.2f})"
-                    benchmark.note(f"ablations.{variant}.{name}", told)
+                    text = f"{value:.4g}, {change:+.4f} (paper {TABLE_3[variant][name]:.4g}, {paper:+.2f})"
+                    benchmark.note(f"ablations.{variant}.{name}", text)
     draw_curves(arguments, variants, Path(f"runs/benchmarks/ablations_{arguments.method}.png"))
     for variant in list(variants)[1:]:
         worse = results[variant].distance_ratio - results["full"].distance_ratio

@@ -1,7 +1,7 @@
 """What early rejection saves of a search for the best seed, and what it costs in similarity.
 
 Every candidate is finished and looked at half-way; the searches are then replayed in every order of starting, so that
-few clips tell about many searches.
+few clips stand for many searches.
 """
 
 from itertools import permutations
@@ -31,7 +31,7 @@ def measure(likeness: Likeness, seed: int, steps: int) -> list[tuple[float, floa
             previews.append(measure_similarity(frame[None], (person.face,)).score)
             return True
 
-        request = GenerationRequest(prompt=person.prompts[0], references=(person.face,), seed=seed + number)
+        request = GenerationRequest(prompt=person.prompts[0], people=((person.face,),), seed=seed + number)
         judge = Judge(step=step, keeps=keep)
         clip = likeness.generate_many([request], likeness.settings(steps=steps), judge=judge)[0]
         assert clip.similarity is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from claims import Benchmark
-from identity import draw_sitter, make, write_prompt
+from identity import draw_subject, make, write_prompt
 
 from likeness.evaluation.puppet_checks.rank1 import Identification, identify
 from likeness.generation import GenerationRequest, Likeness
@@ -48,17 +48,17 @@ def main() -> None:
     likeness = Likeness.load(backbone=arguments.checkpoint, adapter=arguments.adapter)
     results = {}
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        sitters = list(pool.map(draw_sitter, [arguments.seed + number for number in range(people)]))
+        subjects = list(pool.map(draw_subject, [arguments.seed + number for number in range(people)]))
         requests = [
-            GenerationRequest(prompt=write_prompt(one.group, row), references=(one.face,), seed=row)
-            for row, one in enumerate(sitters)
+            GenerationRequest(prompt=write_prompt(one.group, row), people=((one.face,),), seed=row)
+            for row, one in enumerate(subjects)
         ]
         for name, choices in SETTINGS.items():
             videos = make(likeness, requests, arguments.batch, **choices)
             found = results[name] = find(videos, requests, pool)
             for figure in ("face_rate", "rank1_rate", "found_rank1_rate", "distance_ratio"):
                 benchmark.note(f"controls.{name}.{figure}", getattr(found, figure))
-            rows = [[sitter.picture, *video[::4]] for sitter, video in zip(sitters[:10], videos[:10], strict=True)]
+            rows = [[subject.picture, *video[::4]] for subject, video in zip(subjects[:10], videos[:10], strict=True)]
             write_image(arguments.folder / f"controls_{name}.png", contact_sheet(rows))
     default, full = results["by_default"], results["scale_1"]
     benchmark.claim("controls.default.face_rate_gained", default.face_rate - full.face_rate, ">=", 0)

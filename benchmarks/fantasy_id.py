@@ -2,7 +2,7 @@
 
 Jaw width over face width, and nose length, are read in generated frames by the network of shapes and held against the
 reference's exact head. The same reading of drawn videos of the same people is the most that can be reached. A second
-reading, from landmarks and skin, is independent of that network, which also tells FantasyID the shape; it is coarse.
+reading, from landmarks and skin, is independent of that network, which also gives FantasyID the shape; it is coarse.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from multiprocessing import get_context
 
 import numpy as np
 from claims import Benchmark
-from identity import Sitter, add_options, measure_puppets
+from identity import Subject, add_options, measure_puppets
 
 from likeness.errors import WeightsError
 from likeness.faces import FRAME_DETECTION_PX, find_faces, prominence
@@ -29,18 +29,18 @@ Reading = dict[str, float]
 
 def read_video(frames: np.ndarray) -> tuple[Reading, Reading]:
     """Proportions in a video: by the network from all its faces, and as the median over landmarks and skin."""
-    faces, told = [], []
+    faces, measured = [], []
     for frame in frames[::2]:
         found = find_faces(frame, enlarge_to_px=FRAME_DETECTION_PX)
         if found:
             face = max(found, key=prominence)
             faces.append(face)
             points = face.landmarks
-            told.append({**measure_mask(skin_mask(frame, points), points), **measure_landmarks(points)})
+            measured.append({**measure_mask(skin_mask(frame, points), points), **measure_landmarks(points)})
     if not faces:
         nothing: Reading = dict.fromkeys(PROPORTIONS, float("nan"))
         return nothing, nothing
-    coarse = {name: median_of([each[name] for each in told]) for name in PROPORTIONS}
+    coarse = {name: median_of([each[name] for each in measured]) for name in PROPORTIONS}
     return measure(LearnedShape()(faces)), coarse
 
 
@@ -55,8 +55,8 @@ def draw_video(seed: int) -> np.ndarray:
     return sample_clip(seed + 500, person=sample_person(seed), num_frames=17, size_px=64).frames
 
 
-def exact(sitter: Sitter) -> Reading:
-    return measure(build_head(sample_person(int(sitter.name))).vertices)
+def exact(subject: Subject) -> Reading:
+    return measure(build_head(sample_person(int(subject.name))).vertices)
 
 
 def correlation(readings: Iterable[Reading], truths: Iterable[Reading], name: str) -> float:
@@ -68,15 +68,15 @@ def correlation(readings: Iterable[Reading], truths: Iterable[Reading], name: st
 
 def measure_structure(
     benchmark: Benchmark,
-    sitters: list[Sitter],
+    subjects: list[Subject],
     made: dict[float, list[np.ndarray]],
     pool: ProcessPoolExecutor,
 ) -> None:
     once, twice = (
-        [exact(sitter) for sitter in sitters],
-        [exact(s) for s in sitters for _ in range(benchmark.arguments().takes)],
+        [exact(subject) for subject in subjects],
+        [exact(s) for s in subjects for _ in range(benchmark.arguments().takes)],
     )
-    drawn = list(pool.map(draw_video, [int(sitter.name) for sitter in sitters]))
+    drawn = list(pool.map(draw_video, [int(subject.name) for subject in subjects]))
     sets = {"drawn": (drawn, once), "scale_0": (made[0.0], twice), "generated": (made[max(made)], twice)}
     claimed = {}
     for title, (videos, truths) in sets.items():
@@ -102,8 +102,8 @@ def main() -> None:
         benchmark.finish()
         return
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        sitters, made = measure_puppets(benchmark, likeness, pool)
-        measure_structure(benchmark, sitters, made, pool)
+        subjects, made = measure_puppets(benchmark, likeness, pool)
+        measure_structure(benchmark, subjects, made, pool)
     benchmark.finish()
 
 

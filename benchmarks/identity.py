@@ -40,7 +40,7 @@ REAL = Path(os.environ.get("LIKENESS_REAL") or "../shared/real")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sitter:
+class Subject:
     """Somebody who is to appear in videos."""
 
     name: str
@@ -60,39 +60,39 @@ def article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def draw_sitter(seed: int) -> Sitter:
+def draw_subject(seed: int) -> Subject:
     """Draw a person, in the first picture in which exactly one face is found."""
     person = sample_person(seed)
     for take in range(20):
         picture = sample_image(seed + 1000 * take, person=person, size_px=256).frames[0]
         try:
-            return Sitter(name=str(seed), group=person.group, picture=picture, face=read_face(picture))
+            return Subject(name=str(seed), group=person.group, picture=picture, face=read_face(picture))
         except FaceError:
             continue
     raise AssertionError(f"person {seed} has no readable picture")
 
 
-def photographed_sitters() -> list[Sitter]:
+def photographed_subjects() -> list[Subject]:
     """The astronaut, first frames of videos, and whom a color photograph of a group shows.
 
-    The portraits of the folder are gray and can tell no skin color; they only name the people of the group.
+    The portraits of the folder are gray and show no skin color; they only name the people of the group.
     """
     from skimage.data import astronaut
 
     woman = np.asarray(astronaut())
-    sitters = [Sitter(name="astronaut", group="woman", picture=woman, face=read_face(woman))]
+    subjects = [Subject(name="astronaut", group="woman", picture=woman, face=read_face(woman))]
     if not REAL.is_dir():
-        return sitters
+        return subjects
     for name, class_word in FILMED.items():
         frame = read_video(REAL / "videos" / f"{name}.mp4")[0][0]
-        sitters.append(Sitter(name=name, group=class_word, picture=frame, face=read_face(frame)))
+        subjects.append(Subject(name=name, group=class_word, picture=frame, face=read_face(frame)))
     group = read_image(REAL / "group.jpg")
     portraits = {folder.name: read_face(sorted(folder.iterdir())[0]) for folder in sorted((REAL / "faces").iterdir())}
     for face in find_faces(group):
         name = min(portraits, key=lambda known: compare(face, portraits[known]).distance)
-        if compare(face, portraits[name]).same and len(sitters) < MAX_PHOTOGRAPHS:
-            sitters.append(Sitter(name=name, group="woman" if name in WOMEN else "man", picture=group, face=face))
-    return sitters
+        if compare(face, portraits[name]).same and len(subjects) < MAX_PHOTOGRAPHS:
+            subjects.append(Subject(name=name, group="woman" if name in WOMEN else "man", picture=group, face=face))
+    return subjects
 
 
 def chosen_scale(likeness: Likeness, asked: float | None) -> float:
@@ -108,12 +108,12 @@ def make(
 ) -> list[np.ndarray]:
     """The frames of each request's video; `choices` are changes of the preset's settings."""
     settings = likeness.settings(**choices)
-    told = ", ".join(f"{name} {value}" for name, value in choices.items() if value is not None) or "by default"
+    chosen = ", ".join(f"{name} {value}" for name, value in choices.items() if value is not None) or "by default"
     videos: list[np.ndarray] = []
     for start in range(0, len(requests), batch):
         part = requests[start : start + batch]
         videos += [clip.frames for clip in likeness.generate_many(part, settings, is_measured=False)]
-        print(f"  {told}: {len(videos)} of {len(requests)} clips made", flush=True)
+        print(f"  {chosen}: {len(videos)} of {len(requests)} clips made", flush=True)
     return videos
 
 
@@ -143,16 +143,16 @@ def video_cheek(frames: np.ndarray) -> np.ndarray | None:
 
 def measure_puppets(
     benchmark: Benchmark, likeness: Likeness, pool: ProcessPoolExecutor
-) -> tuple[list[Sitter], dict[float, list[np.ndarray]]]:
-    """Claim under the benchmark's name that puppets are kept; the sitters, and their videos (two each) by scale."""
+) -> tuple[list[Subject], dict[float, list[np.ndarray]]]:
+    """Claim under the benchmark's name that puppets are kept; the subjects, and their videos (two each) by scale."""
     arguments, about = benchmark.arguments(), benchmark.name
-    sitters = list(pool.map(draw_sitter, [arguments.seed + number for number in range(arguments.people)]))
-    gallery = np.stack([sitter.face.embedding for sitter in sitters])
+    subjects = list(pool.map(draw_subject, [arguments.seed + number for number in range(arguments.people)]))
+    gallery = np.stack([subject.face.embedding for subject in subjects])
     requests = [
         GenerationRequest(
-            prompt=write_prompt(sitter.group, 2 * row + take), references=(sitter.face,), seed=2 * row + take
+            prompt=write_prompt(subject.group, 2 * row + take), people=((subject.face,),), seed=2 * row + take
         )
-        for row, sitter in enumerate(sitters)
+        for row, subject in enumerate(subjects)
         for take in range(arguments.takes)
     ]
     results, made = {}, {}
@@ -163,7 +163,7 @@ def measure_puppets(
         persons = np.repeat(np.arange(len(videos)) // arguments.takes, len(embeddings[0]))
         results[scale] = identify(np.concatenate(embeddings), persons, gallery)
         if scale:
-            write_sheet(arguments.folder / f"{about}_puppets.png", sitters, videos[:: arguments.takes])
+            write_sheet(arguments.folder / f"{about}_puppets.png", subjects, videos[:: arguments.takes])
     kept, dropped = results[strength], results[0.0]
     benchmark.note(f"{about}.scale", strength)
     benchmark.note(f"{about}.right_distance", kept.right_distance)
@@ -177,36 +177,36 @@ def measure_puppets(
     benchmark.claim(f"{about}.rank1", kept.rank1_rate, ">=", 0.60)
     benchmark.claim(f"{about}.distance_ratio", kept.distance_ratio, "<=", 0.85)
     benchmark.claim(f"{about}.scale_0.rank1", dropped.rank1_rate, "<", 0.08)
-    return sitters, made
+    return subjects, made
 
 
 def measure_photographs(benchmark: Benchmark, likeness: Likeness, pool: ProcessPoolExecutor) -> None:
     arguments = benchmark.arguments()
-    sitters = photographed_sitters()
+    subjects = photographed_subjects()
     requests = [
         GenerationRequest(
-            prompt=f"a {sitter.group} img in a blue sweater smiles at the camera in a studio",
-            references=(sitter.face,),
+            prompt=f"a {subject.group} img in a blue sweater smiles at the camera in a studio",
+            people=((subject.face,),),
             seed=number,
         )
-        for number, sitter in enumerate(sitters)
+        for number, subject in enumerate(subjects)
     ]
     strength = chosen_scale(likeness, arguments.scale)
     videos = make_as_asked(likeness, requests, arguments, strength)
-    write_sheet(arguments.folder / "identity_photographs.png", sitters, videos)
+    write_sheet(arguments.folder / "identity_photographs.png", subjects, videos)
     differences = []
-    for sitter, color in zip(sitters, pool.map(video_cheek, videos), strict=True):
+    for subject, color in zip(subjects, pool.map(video_cheek, videos), strict=True):
         if color is not None:
-            differences.append(skin_difference(cheek_color(sitter.picture, sitter.face.landmarks), color))
-            benchmark.note(f"identity.skin.{sitter.name}", differences[-1])
-    benchmark.note("identity.photographs", len(sitters))
+            differences.append(skin_difference(cheek_color(subject.picture, subject.face.landmarks), color))
+            benchmark.note(f"identity.skin.{subject.name}", differences[-1])
+    benchmark.note("identity.photographs", len(subjects))
     benchmark.claim("identity.skin_delta_e", float(np.median(differences or [np.nan])), "<=", 12)
 
 
-def write_sheet(path: Path, sitters: list[Sitter], videos: list[np.ndarray]) -> None:
+def write_sheet(path: Path, subjects: list[Subject], videos: list[np.ndarray]) -> None:
     """Reference, then frames, at most twelve people. It shows real people; do not publish it."""
-    rows = [[sitter.face.crop, *video[[0, 4, 8, 12, 16]]] for sitter, video in zip(sitters, videos, strict=True)]
-    write_image(path, contact_sheet(rows[:12], [f"{sitter.group} {sitter.name}" for sitter in sitters[:12]]))
+    rows = [[subject.face.crop, *video[[0, 4, 8, 12, 16]]] for subject, video in zip(subjects, videos, strict=True)]
+    write_image(path, contact_sheet(rows[:12], [f"{subject.group} {subject.name}" for subject in subjects[:12]]))
 
 
 def add_options(benchmark: Benchmark) -> None:

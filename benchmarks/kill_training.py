@@ -265,9 +265,9 @@ def fill(number: int, recipe: Path, parent: Path, meant: str) -> Counter[str]:
             cache = parent / "cache"
             (disk / "cache").symlink_to(cache)
             code = wait(fork_logged(recipe, output, parent / f"disk_{trial}.txt"), 300)
-            told = (parent / f"disk_{trial}.txt").read_text()
-            said = "No space left on device" in told and "ESCAPED" not in told
-            counts["room enough" if code == 0 else "told" if code == 4 and said else f"WRONG {code}"] += 1
+            log = (parent / f"disk_{trial}.txt").read_text()
+            said = "No space left on device" in log and "ESCAPED" not in log
+            counts["room enough" if code == 0 else "reported" if code == 4 and said else f"WRONG {code}"] += 1
             counts["broken checkpoints"] += broken(output)
             subprocess.run(["mount", "-o", "remount,size=100m", str(disk)], check=True)
             code = wait(fork_logged(recipe, output, parent / f"disk_{trial}.txt"), 300)

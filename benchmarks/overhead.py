@@ -175,7 +175,7 @@ class Stage:
 
 
 @contextmanager
-def not_hoisted() -> Any:
+def training_path() -> Any:
     """Compute everything in the blocks, as in training."""
     with mock.patch.object(ModulationCache, "is_applicable", return_value=False):
         yield
@@ -184,12 +184,12 @@ def not_hoisted() -> Any:
 def measure_steps(benchmark: Benchmark, stage: Stage, base: Cost) -> None:
     """One step with guidance: the identity in the conditional branch alone, and in both."""
     for branch, goal in (("conditional", 1.0009), ("both", 1.0018)):
-        with not_hoisted(), stage.adapted(branch=branch):
+        with training_path(), stage.adapted(branch=branch):
             _row(benchmark, f"{branch}.in_blocks", count(stage.step), base)
         with stage.adapted(branch=branch):
             first = count(stage.step)
             cost = count(stage.step)
-        _row(benchmark, f"{branch}.hoisted", cost, base)
+        _row(benchmark, f"{branch}.sampling_path", cost, base)
         benchmark.claim(f"overhead.{branch}.flop_ratio", cost.flops / base.flops, "<=", goal)
         benchmark.claim(f"overhead.{branch}.operators_added", cost.operators - base.operators, "<=", 63)
         added = (cost.moved_bytes - base.moved_bytes) / 1e9
@@ -236,7 +236,7 @@ def measure_memory(benchmark: Benchmark, stage: Stage) -> None:
         benchmark.note("memory.tables_gb", sampling_cache.table_bytes / 1e9)
         benchmark.note("memory.transformer_ratio", during / transformer)
     benchmark.note("memory.stock_pipeline_gb", stock / 1e9)
-    benchmark.note("memory.not_hoisted_ratio", (stock - transformer + before) / stock)
+    benchmark.note("memory.training_path_ratio", (stock - transformer + before) / stock)
     benchmark.claim("overhead.resident_ratio", (stock - transformer + during) / stock, "<=", 1.0)
 
 

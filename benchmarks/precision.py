@@ -73,12 +73,12 @@ def main() -> None:
     steps = {name: method_step(dtype) for name, dtype in DTYPES.items()}
     updates = {"float32": muon_step(WideMuon), "bfloat16": muon_step(torch.optim.Muon)}
     for what, runs in (("method", steps), ("muon", updates)):
-        told = {name: seconds(run, times) for name, run in runs.items()}
+        seconds_of = {name: seconds(run, times) for name, run in runs.items()}
         again = {name: seconds(run, times) for name, run in runs.items()}
         for name in DTYPES:
-            benchmark.note(f"precision.{what}.{name}_ms", 1000 * told[name])
-            benchmark.note(f"precision.{what}.{name}_over_itself", again[name] / told[name])
-        benchmark.note(f"precision.{what}.bfloat16_over_float32", told["bfloat16"] / told["float32"])
+            benchmark.note(f"precision.{what}.{name}_ms", 1000 * seconds_of[name])
+            benchmark.note(f"precision.{what}.{name}_over_itself", again[name] / seconds_of[name])
+        benchmark.note(f"precision.{what}.bfloat16_over_float32", seconds_of["bfloat16"] / seconds_of["float32"])
     benchmark.note("precision.chosen", str(choose_training_dtype("auto")))
     benchmark.finish()
 

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 import numpy as np
 from claims import Benchmark
-from identity import draw_sitter, write_prompt
+from identity import draw_subject, write_prompt
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError, WeightsError
@@ -157,21 +157,21 @@ def main() -> None:
         benchmark.note("sliders.left_out", str(error))
         benchmark.finish()
         return
-    sitters = [draw_sitter(arguments.seed + number) for number in range(arguments.people)]
+    subjects = [draw_subject(arguments.seed + number) for number in range(arguments.people)]
     for slider in sliders:
         made, shown = [], []
-        for number, sitter in enumerate(sitters):
-            prompt = write_prompt(sitter.group, number)
+        for number, subject in enumerate(subjects):
+            prompt = write_prompt(subject.group, number)
             takes = [
-                slide(likeness, prompt, [sitter.face], slider, seed=number + 100 * take)
+                slide(likeness, prompt, [subject.face], slider, seed=number + 100 * take)
                 for take in range(arguments.takes)
             ]
-            made.append((sitter.face, takes[0]))
+            made.append((subject.face, takes[0]))
             shown.append(mean_in_frames(takes))
             on_vertices = [step.on_vertices for step in takes[0]]
             for where, values in (("on_vertices", on_vertices), ("in_frames", shown[-1])):
                 line = " ".join(f"{value:.3f}" for value in values)
-                benchmark.note(f"sliders.{slider}.{sitter.name}.{where}", line)
+                benchmark.note(f"sliders.{slider}.{subject.name}.{where}", line)
         write_image(arguments.folder / f"sliders_{slider}.png", draw_sheet(made))
         exact = [rises([step.on_vertices for step in steps]) for _, steps in made]
         benchmark.claim(f"sliders.{slider}.on_vertices_rises", min(exact), ">=", 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from claims import Benchmark
-from identity import Sitter, article, draw_sitter, make
+from identity import Subject, article, draw_subject, make
 
 from likeness.generation import GenerationRequest, Likeness
 from likeness.generation.outputs.similarity import faces_in
@@ -86,7 +86,7 @@ def summarize(found: Sequence[Found]) -> dict[str, float]:
     }
 
 
-def write_sheet(path: Path, pairs: Sequence[tuple[Sitter, Sitter]], videos: Sequence[np.ndarray]) -> None:
+def write_sheet(path: Path, pairs: Sequence[tuple[Subject, Subject]], videos: Sequence[np.ndarray]) -> None:
     """Both references, then frames cut in two, at most eight pairs; the left half belongs to the first named."""
     rows, side = [], videos[0].shape[1]
     for pair, video in zip(pairs, videos, strict=True):
@@ -109,13 +109,12 @@ def main() -> None:
     count = arguments.pairs or (4 if arguments.quick else 20)
     likeness = Likeness.load(backbone=arguments.checkpoint, adapter=arguments.adapter)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        sitters = list(pool.map(draw_sitter, [arguments.seed + number for number in range(2 * count)]))
-        pairs = list(zip(sitters[::2], sitters[1::2], strict=True))
+        subjects = list(pool.map(draw_subject, [arguments.seed + number for number in range(2 * count)]))
+        pairs = list(zip(subjects[::2], subjects[1::2], strict=True))
         requests = [
             GenerationRequest(
                 prompt=write_prompt((one.group, other.group), number),
-                references=(one.face,),
-                others=((other.face,),),
+                people=((one.face,), (other.face,)),
                 seed=number,
             )
             for number, (one, other) in enumerate(pairs)
@@ -125,12 +124,12 @@ def main() -> None:
         videos = make(likeness, requests, arguments.batch, identity_scale=arguments.scale)
         alone = [
             GenerationRequest(
-                prompt=write_alone(sitter.group, number, place),
-                references=(sitter.face,),
+                prompt=write_alone(subject.group, number, place),
+                people=((subject.face,),),
                 seed=2 * number + place,
             )
             for number, pair in enumerate(shown)
-            for place, sitter in enumerate(pair)
+            for place, subject in enumerate(pair)
         ]
         halves = make(likeness, alone, 2 * arguments.batch, identity_scale=arguments.scale)
         glued = [np.concatenate(two, axis=2) for two in zip(halves[::2], halves[1::2], strict=True)]

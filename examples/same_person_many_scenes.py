@@ -9,7 +9,7 @@ from likeness.generation import GenerationRequest
 
 face = read_face(sys.argv[1])
 scenes = ("smiles in a park", "nods on a beach", "turns left in a library")
-requests = [GenerationRequest(prompt=f"a woman img {scene}", references=(face,), seed=7) for scene in scenes]
+requests = [GenerationRequest(prompt=f"a woman img {scene}", people=((face,),), seed=7) for scene in scenes]
 clips = Likeness.load().generate_many(requests)
 write_demo(Path("runs/scenes"), clips, ["One person"] * len(clips))
 print("Open runs/scenes/report.html in a browser.")

@@ -50,6 +50,7 @@ DOORS = {
 MAX_PAIRS = {"generation": 20, "training": 26, "evaluation": 14, "adapters": 8}
 """Ordered pairs of sub-packages in which one imports the other (`python tests/import_counts.py`)."""
 MAX_LINES = 450
+MAX_FUNCTION_LINES = 60
 MAX_MODULES = 12
 """In one folder, without `__init__.py`."""
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -60,13 +61,18 @@ def home_of(path: Path) -> str:
 
 
 @cache
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports_of(path: Path) -> list[tuple[int, str]]:
     return list(imports_in(path))
 
 
 def imports_in(path: Path) -> Iterator[tuple[int, str]]:
     """Line and full dotted name of every import, at module level or inside functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -104,9 +110,17 @@ def test_sub_packages_import_each_other_in_one_direction(package):
     assert len(pairs) <= MAX_PAIRS.get(package, len(pairs)), sorted(pairs)
 
 
-def test_modules_are_short_and_folders_hold_few():
+def test_modules_and_functions_are_short_and_folders_hold_few():
     long = {path.name: lines for path in FILES if (lines := len(path.read_text("utf-8").splitlines())) > MAX_LINES}
     assert long == {}
+    functions = {
+        f"{path.name}:{node.name}": lines
+        for path in FILES
+        for node in ast.walk(_parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES
+    }
+    assert functions == {}
     modules = [path for path in FILES if path.name != "__init__.py"]
     folders = {path.parent for path in modules}
     crowded = {folder.name: n for folder in folders if (n := sum(m.parent == folder for m in modules)) > MAX_MODULES}

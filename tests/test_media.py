@@ -146,6 +146,16 @@ def test_heic_comes_back(tmp_path, picture):
     assert difference(media.read_image(tmp_path / "phone.heic"), picture) < 6
 
 
+def test_heic_is_not_turned_by_exif(tmp_path, picture):
+    """HEIF has its own rotation, which the decoder applies; phones repeat it in EXIF."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture).save(tmp_path / "phone.heic", quality=90, exif=exif)
+    assert difference(media.read_image(tmp_path / "phone.heic"), picture) < 6
+
+
 @pytest.mark.parametrize("brand", [b"avif", b"mif1"])
 def test_avif_is_known_by_any_of_its_brands(tmp_path, picture, brand):
     Image.fromarray(picture).save(tmp_path / "picture.avif")

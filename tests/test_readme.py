@@ -28,7 +28,7 @@ COMMANDS = [
 CODE = [block for language, block in BLOCKS if language == "python"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MAX_EXAMPLE_LINES = 30
-NUM_STEPS = 3
+NUM_STEPS = 2
 NUM_FRAMES = 9
 NUM_SHOTS = 3
 """Of examples/story.toml."""
@@ -142,16 +142,13 @@ def test_python_works(code, tmp_path):
         assert names["mirror"]._attachment is None
 
 
-SEVERAL_VIDEOS = ("identity_scale", "same_person_many_scenes", "puppet_as_reference")
+MANY_VIDEOS = ("identity_scale", "same_person_many_scenes", "puppet_as_reference")
 """Examples that do several times what the others and README's own commands do once."""
 
 
 @pytest.mark.parametrize(
     "example",
-    [
-        pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in SEVERAL_VIDEOS else ())
-        for path in EXAMPLES
-    ],
+    [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem in MANY_VIDEOS else ()) for path in EXAMPLES],
 )
 @pytest.mark.usefixtures("at_desk")
 def test_examples_work(example):

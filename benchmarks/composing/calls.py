@@ -16,11 +16,11 @@ def skipping(subject: Subject, name: str) -> tuple[float, float]:
     videos, rows = [], []
     for caches in (True, False):
         pipe = subject.pipe()
-        mirror = subject.mirror(pipe).attach(pipe)
+        method = subject.method(pipe).attach(pipe)
         if caches:
             pipe.transformer.enable_cache(cache_configs(pipe, subject)[name])
         counted = rows_attended(pipe)
-        videos.append(subject.sample(pipe, mirror, **skipping_options(subject)))
+        videos.append(subject.sample(pipe, method, **skipping_options(subject)))
         rows.append(sum(counted))
     return _apart(*videos), rows[0] / rows[1]
 
@@ -28,8 +28,8 @@ def skipping(subject: Subject, name: str) -> tuple[float, float]:
 def identity_effect(subject: Subject) -> float:
     """Return how far the identity takes the stock pipeline's video, both without a cache."""
     pipe, options = subject.pipe(), skipping_options(subject)
-    mirror = subject.mirror(pipe).attach(pipe)
-    return _apart(subject.sample(pipe, mirror, **options), subject.sample(subject.pipe(), **options))
+    method = subject.method(pipe).attach(pipe)
+    return _apart(subject.sample(pipe, method, **options), subject.sample(subject.pipe(), **options))
 
 
 def skipping_stock(subject: Subject, name: str) -> float:
@@ -60,9 +60,9 @@ def detached(subject: Subject, name: str) -> float:
     for wears in (False, True):
         pipe = subject.pipe()
         if wears:
-            mirror = subject.mirror(pipe).attach(pipe)
-            subject.sample(pipe, mirror)
-            mirror.detach()
+            method = subject.method(pipe).attach(pipe)
+            subject.sample(pipe, method)
+            method.detach()
         pipe.transformer.enable_cache(cache_configs(pipe, subject)[name])
         videos.append(subject.sample(pipe, **skipping_options(subject)))
     return (videos[0] - videos[1]).abs().max().item()
@@ -71,7 +71,7 @@ def detached(subject: Subject, name: str) -> float:
 def other_scheduler(subject: Subject, kind: type) -> float:
     """Return the difference between the pipeline and a denoising loop written out, with this scheduler."""
     pipe = subject.pipe()
-    mirror = subject.mirror(pipe).attach(pipe)
+    method = subject.method(pipe).attach(pipe)
     pipe.scheduler = kind.from_config(pipe.scheduler.config)
     start: list[Tensor] = []
 
@@ -84,11 +84,11 @@ def other_scheduler(subject: Subject, kind: type) -> float:
 
     rope: list[Any] = []
     hook = pipe.transformer.register_forward_pre_hook(first, with_kwargs=True, prepend=True)
-    video = subject.sample(pipe, mirror, callback_on_step_end=keep)
+    video = subject.sample(pipe, method, callback_on_step_end=keep)
     hook.remove()
-    with mirror.identity(subject.identity(mirror)), torch.no_grad():
-        told = mirror.prompt(subject.prompt)
-        text = torch.cat([told["negative_prompt_embeds"], told["prompt_embeds"]])
+    with method.identity(subject.identity(method)), torch.no_grad():
+        embeddings = method.prompt(subject.prompt)
+        text = torch.cat([embeddings["negative_prompt_embeds"], embeddings["prompt_embeds"]])
         latents, old = start[0][:1], None
         generator = torch.Generator().manual_seed(subject.seed)
         torch.randn(latents.shape, generator=generator)  # the pipeline's own first draw
@@ -111,40 +111,40 @@ def other_scheduler(subject: Subject, kind: type) -> float:
 def own_embeddings(subject: Subject) -> float:
     """Return the difference when the caller encodes and fuses the prompt, and another negative prompt, themselves."""
     pipe = subject.pipe()
-    mirror = subject.mirror(pipe).attach(pipe)
-    person = subject.identity(mirror)
+    method = subject.method(pipe).attach(pipe)
+    person = subject.identity(method)
     length = pipe.transformer.config.max_text_seq_length
     with torch.no_grad():
-        tokens = mirror.tokenize(
+        tokens = method.tokenize(
             [subject.prompt],
             pipe.tokenizer,
-            num_references=person.id_tokens.shape[1] // mirror.tokens_per_reference,
+            num_references=person.id_tokens.shape[1] // method.tokens_per_reference,
             max_length=length,
         )
-        fused = mirror.fuse(pipe.text_encoder(tokens.ids)[0], tokens.mask, person)
+        fused = method.fuse(pipe.text_encoder(tokens.ids)[0], tokens.mask, person)
         negative = pipe.encode_prompt("a man", None, False, max_sequence_length=length)[0]
     own = {"prompt_embeds": fused, "negative_prompt_embeds": negative}
     options = {"num_inference_steps": NUM_STEPS, "output_type": "latent", **subject.options}
     videos = []
-    with mirror.identity(person):
-        for told in (own, mirror.prompt(subject.prompt, negative_prompt="a man")):
+    with method.identity(person):
+        for embeddings in (own, method.prompt(subject.prompt, negative_prompt="a man")):
             generator = torch.Generator().manual_seed(subject.seed)
-            told = {"max_sequence_length": length, **told}
-            videos.append(pipe(**options, **told, generator=generator).frames)
+            embeddings = {"max_sequence_length": length, **embeddings}
+            videos.append(pipe(**options, **embeddings, generator=generator).frames)
     return (videos[0] - videos[1]).abs().max().item()
 
 
 def several_videos(subject: Subject) -> float:
     """Return the difference between two videos of one prompt made in one call and made alone."""
     pipe = subject.pipe()
-    mirror = subject.mirror(pipe).attach(pipe)
+    method = subject.method(pipe).attach(pipe)
     options = {"num_inference_steps": NUM_STEPS, "output_type": "latent", **subject.options}
     videos = []
-    with mirror.identity(subject.identity(mirror)):
+    with method.identity(subject.identity(method)):
         for seeds in ([1, 2], [1], [2]):
             generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-            told = mirror.prompt([subject.prompt] * len(seeds))
-            videos.append(pipe(**options, **told, generator=generators).frames)
+            embeddings = method.prompt([subject.prompt] * len(seeds))
+            videos.append(pipe(**options, **embeddings, generator=generators).frames)
     return (videos[0] - torch.cat(videos[1:])).abs().max().item()
 
 
@@ -157,8 +157,8 @@ def callback(subject: Subject) -> float:
         return {"latents": tensors["latents"].clone()}
 
     pipe = subject.pipe()
-    mirror = subject.mirror(pipe).attach(pipe)
-    difference = subject.sample(pipe, mirror, callback_on_step_end=count) - subject.sample(pipe, mirror)
+    method = subject.method(pipe).attach(pipe)
+    difference = subject.sample(pipe, method, callback_on_step_end=count) - subject.sample(pipe, method)
     return difference.abs().max().item() if steps == list(range(NUM_STEPS)) else float("nan")
 
 
@@ -167,21 +167,21 @@ def checkpointing(subject: Subject) -> float:
     found = []
     for is_on in (False, True):
         pipe = subject.pipe()
-        mirror = subject.mirror(pipe).attach(pipe)
+        method = subject.method(pipe).attach(pipe)
         if is_on:
             pipe.transformer.enable_gradient_checkpointing()
-        parameters = mirror.trainable_parameters()
+        parameters = method.trainable_parameters()
         config = pipe.transformer.config
         generator = torch.Generator().manual_seed(subject.seed)
-        side, width = mirror.config.image_size_px, mirror.config.embedding_width
-        person = mirror.encode_tensors(
+        side, width = method.config.image_size_px, method.config.embedding_width
+        person = method.encode_tensors(
             torch.rand(1, 1, 3, side, side, generator=generator),
             torch.randn(1, 1, width, generator=generator),
         )
         video = torch.randn(1, 1, config.in_channels, 4, 4, generator=generator)
         text = torch.randn(1, config.max_text_seq_length, config.text_embed_dim, generator=generator)
         rope = pipe._prepare_rotary_positional_embeddings(32, 32, 1, torch.device("cpu"))
-        with mirror.conditioned(person):
+        with method.conditioned(person):
             pipe.transformer(video, text, torch.tensor([500]), image_rotary_emb=rope).sample.square().mean().backward()
         found.append([x.grad for x in parameters if x.grad is not None])
     return max((a - b).abs().max().item() for a, b in zip(*found, strict=True))

@@ -53,11 +53,11 @@ def _run(subject: Subject, features: Sequence[Feature], *, is_reference: bool) -
     for switch, is_before in switches:
         if is_before:
             switch(pipe)
-    mirror = subject.mirror(pipe).attach(pipe)
+    method = subject.method(pipe).attach(pipe)
     for switch, is_before in switches:
         if not is_before:
             switch(pipe)
-    return subject.sample(pipe, mirror, **changes)
+    return subject.sample(pipe, method, **changes)
 
 
 def deviation(subject: Subject, *features: Feature) -> float:

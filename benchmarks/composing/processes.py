@@ -46,9 +46,9 @@ def _process(subject: Subject, switch: Switch, rank: int, meeting: str, results:
     try:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
         pipe = subject.pipe()
-        mirror = subject.mirror(pipe).attach(pipe)
+        method = subject.method(pipe).attach(pipe)
         switch(pipe)
-        results.put(subject.sample(pipe, mirror, **changes).numpy())
+        results.put(subject.sample(pipe, method, **changes).numpy())
     except Exception as error:
         results.put(f"{type(error).__name__}: {error}")
     finally:

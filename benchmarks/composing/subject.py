@@ -21,9 +21,9 @@ NUM_STEPS = 4
 TOLERANCE = 1e-5
 
 
-def random_embedding(mirror: Any, generator: torch.Generator) -> Tensor:
+def random_embedding(method: Any, generator: torch.Generator) -> Tensor:
     """What Magic Mirror reads beside pictures, (1, 1, embedding_width)."""
-    return torch.randn(1, 1, mirror.config.embedding_width, generator=generator)
+    return torch.randn(1, 1, method.config.embedding_width, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Subject:
     """What features are tried on."""
 
     pipe: Callable[[], CogVideoXPipeline]
-    mirror: Callable[[CogVideoXPipeline], Any]
+    method: Callable[[CogVideoXPipeline], Any]
     """Makes the method."""
     prompt: str
     extra_conditioning: Callable[[Any, torch.Generator], Tensor] = random_embedding
@@ -43,15 +43,15 @@ class Subject:
     skipping_threshold: float = math.inf
     """First Block Cache skips where its first block's residual changed by less than this share."""
 
-    def identity(self, mirror: Any) -> PersonTokens:
+    def identity(self, method: Any) -> PersonTokens:
         generator = torch.Generator().manual_seed(self.seed)
-        side = mirror.config.image_size_px
+        side = method.config.image_size_px
         with torch.no_grad():
             pixels = torch.rand(1, 1, 3, side, side, generator=generator) * 2 - 1
-            return mirror.encode_tensors(pixels, self.extra_conditioning(mirror, generator))
+            return method.encode_tensors(pixels, self.extra_conditioning(method, generator))
 
-    def sample(self, pipe: CogVideoXPipeline, mirror: Any = None, **changes: Any) -> Tensor:
-        """Sample with the identity, or the stock pipeline where there is no `mirror`."""
+    def sample(self, pipe: CogVideoXPipeline, method: Any = None, **changes: Any) -> Tensor:
+        """Sample with the identity, or the stock pipeline where there is no `method`."""
         options = {
             "num_inference_steps": NUM_STEPS,
             "generator": torch.Generator().manual_seed(self.seed),
@@ -60,10 +60,10 @@ class Subject:
             **self.options,
             **changes,
         }
-        if mirror is None:
+        if method is None:
             return pipe(self.prompt.replace(" img", ""), **options).frames
-        with mirror.identity(self.identity(mirror)):
-            return pipe(**{**options, **mirror.prompt(self.prompt)}).frames
+        with method.identity(self.identity(method)):
+            return pipe(**{**options, **method.prompt(self.prompt)}).frames
 
 
 def tiny_subject(seed: int, method: str = "magic_mirror") -> Subject:
@@ -79,8 +79,8 @@ def tiny_subject(seed: int, method: str = "magic_mirror") -> Subject:
 
     return Subject(
         pipe=pipe,
-        mirror=lambda _pipe: kinds[method].from_pretrained(folder / method),
-        extra_conditioning=random_embedding if method == "magic_mirror" else lambda _mirror, _generator: head[None],
+        method=lambda _pipe: kinds[method].from_pretrained(folder / method),
+        extra_conditioning=random_embedding if method == "magic_mirror" else lambda _method, _generator: head[None],
         prompt="a woman img in a red sweater smiles",
         seed=seed,
         options={"guidance_scale": 2.0},

@@ -9,15 +9,16 @@ killed processes.
 import contextlib
 import errno
 import logging
+import math
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -116,6 +117,17 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
             finally:
                 os.close(handle)
     return removed
+
+
+def nan_to_none(value: Any) -> Any:
+    """Replace floats that JSON cannot hold (NaN, infinities) by None, in dictionaries and sequences too."""
+    if isinstance(value, Mapping):
+        return {name: nan_to_none(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [nan_to_none(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def remove(path: Path) -> None:

@@ -77,6 +77,9 @@ class Face:
     """Which five points the landmarks are (`likeness.faces.layouts`); those of two layouts do not compare."""
     detail: np.ndarray | None = None
     """(512, 512, 3) uint8 RGB, the region of `crop` in more pixels; None if the picture is no longer available."""
+    whole_image: np.ndarray | None = None
+    """(224, 224, 3) uint8 RGB, the picture with its shorter side resized to 224 px, then center-cropped: the input of
+    CLIP in PhotoMaker-V2. None in video frames and saved characters."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

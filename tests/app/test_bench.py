@@ -61,8 +61,8 @@ def test_a_benchmark_holds_copies_checksums_and_seeds(bench):
 
 
 def test_other_systems_read_the_cases_in_the_layout_of_opens2v(bench):
-    told = read_cases(bench / "cases.json", bench)
-    references, prompt = told["anna_1"]
+    cases = read_cases(bench / "cases.json", bench)
+    references, prompt = cases["anna_1"]
     assert [path.name for path in references] == ["1.png"]
     assert "img" not in prompt
 
@@ -223,9 +223,9 @@ def test_a_run_with_a_bad_video_says_so(bench, capsys):
     write_video(videos / "anna_1.mp4", frames, 8)
     (videos / "anna_2.mp4").write_bytes(b"no video")
     assert main(["bench", "score", str(bench), "mine", "--json"]) == 3
-    told = capsys.readouterr()
-    assert "anna_2.mp4" not in told.err  # Who reads JSON finds it there.
-    printed = json.loads(told.out)
+    output = capsys.readouterr()
+    assert "anna_2.mp4" not in output.err  # Who reads JSON finds it there.
+    printed = json.loads(output.out)
     assert (printed["videos"], printed["failed"]) == (2, 1)
     result = json.loads((bench / "runs" / "mine" / "evaluation.json").read_text())
     assert "img" not in result["videos"][0]["prompt"].split()
@@ -242,9 +242,9 @@ class FlameModel:
         assert not is_measured
         self.asked.append(settings.shape)
         frames = np.zeros((1, 32, 32, 3), np.uint8)
-        told = {"seed": 1, "shape": settings.shape}
+        recorded = {"seed": 1, "shape": settings.shape}
         prompt = requests[0].prompt
-        return [Clip(frames=frames, fps=8.0, prompt=prompt, settings=told, similarity=None, references=())]
+        return [Clip(frames=frames, fps=8.0, prompt=prompt, settings=recorded, similarity=None, references=())]
 
 
 def head():

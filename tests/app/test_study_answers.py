@@ -97,9 +97,9 @@ def test_a_conflict_in_the_last_file_stores_nothing_of_the_first(study, store, t
         saved_file(study, tmp_path / "a.json"),
         saved_file(study, tmp_path / "b.json", "rater-0002"),
     )
-    told = json.loads(second.read_text())
-    told["answers"][0]["key"] = json.loads(first.read_text())["answers"][0]["key"]
-    second.write_text(json.dumps(told))
+    saved = json.loads(second.read_text())
+    saved["answers"][0]["key"] = json.loads(first.read_text())["answers"][0]["key"]
+    second.write_text(json.dumps(saved))
     with pytest.raises(AnswerConflictError):
         merge(store, [first, second])
     assert store.count() == (0, 0)

@@ -68,7 +68,7 @@ def wait_for_video(page):
 
 
 def choose(page, study, number):
-    """Answer as told at a check, else with a number of one's own."""
+    """Answer as asked at a check, else with a number of one's own."""
     check = page.locator(".check")
     value = int("".join(c for c in check.inner_text() if c.isdigit())) if check.count() else number
     for name in study.questionnaire.names:

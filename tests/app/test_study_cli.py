@@ -33,7 +33,7 @@ def test_create_answer_report(material, tmp_path, capsys):
     assert (folder / "report.html").stat().st_size > 1000
 
 
-def test_bad_words_are_told_with_what_to_do(material, tmp_path, capsys):
+def test_bad_words_are_reported_with_what_to_do(material, tmp_path, capsys):
     system = str(material / SYSTEMS[0])
     words = [
         "study",
@@ -78,19 +78,19 @@ def test_a_page_never_replaces_the_study(shared_study, capsys):
     assert {path: path.read_bytes() for path in shared_study.rglob("*") if path.is_file()} == before
 
 
-def test_a_damaged_study_is_told(shared_study, tmp_path, capsys):
+def test_a_damaged_study_is_reported(shared_study, tmp_path, capsys):
     broken = shutil.copytree(shared_study, tmp_path / "study")
     shutil.rmtree(broken / "site")
     assert main(["study", "serve", str(broken)]) == 2
-    told = capsys.readouterr()
-    assert "is gone or empty" in told.err
-    assert "http" not in told.out
+    printed = capsys.readouterr()
+    assert "is gone or empty" in printed.err
+    assert "http" not in printed.out
     (broken / "answers.sqlite").write_bytes(b"no database" * 100)
     assert main(["study", "report", str(broken)]) == 4
     assert "are damaged" in capsys.readouterr().err
 
 
-def test_answers_that_are_damaged_behind_their_head_are_told(shared_study, tmp_path, capsys):
+def test_answers_that_are_damaged_behind_their_head_are_reported(shared_study, tmp_path, capsys):
     broken = shutil.copytree(shared_study, tmp_path / "study")
     study = Study.load(broken)
     store = AnswerStore(broken, study)

@@ -14,7 +14,7 @@ from likeness.evaluation.inputs.reference_matching import find_references, remov
 from likeness.media import read_metadata, read_video
 
 
-def test_nothing_public_tells_the_system(shared_study, study):
+def test_nothing_public_names_the_system(shared_study, study):
     site = shared_study / SITE
     for path in site.rglob("*"):
         assert not any(word in path.name for word in (*SYSTEMS, *PEOPLE))
@@ -114,7 +114,7 @@ def test_longest_name_of_a_person_wins(tmp_path):
     assert pair_videos({"x": tmp_path / "x"}, tmp_path)[0].references == people["ann_b"]
 
 
-def test_what_one_system_lacks_is_told_or_left_out(material, tmp_path):
+def test_what_one_system_lacks_is_reported_or_left_out(material, tmp_path):
     (tmp_path / "less").mkdir()
     for person in PEOPLE[:2]:
         (tmp_path / "less" / f"{person}_1.mp4").touch()

@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from types import SimpleNamespace
 
 import pytest
 import sentencepiece
@@ -11,56 +10,12 @@ import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 
 from likeness import Likeness
-from likeness.backbones.check import refuse_frames
 from likeness.backbones.image_to_video import load_image_pipeline
 from likeness.backbones.load import load_pipeline
 from likeness.backbones.tokenizer import load_tokenizer
-from likeness.errors import ConfigError, WeightsError
+from likeness.errors import WeightsError
 
 TEXT = "a woman img smiles in the park while the sun sets behind her and the wind moves the trees"
-EXTRA = [f"<extra_id_{number}>" for number in range(100)]
-CONFIG = {
-    "additional_special_tokens": EXTRA,
-    "clean_up_tokenization_spaces": True,
-    "eos_token": "</s>",
-    "extra_ids": 100,
-    "legacy": True,
-    "model_max_length": 226,
-    "pad_token": "<pad>",
-    "sp_model_kwargs": {},
-    "tokenizer_class": "T5Tokenizer",
-    "unk_token": "<unk>",
-}
-
-
-@pytest.fixture(scope="session")
-def tokenizer_folder(tmp_path_factory):
-    """What the hub holds of T5's tokenizer, with a model trained here."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    (folder / "words.txt").write_text("\n".join([TEXT] * 20))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "words.txt"),
-        model_prefix=str(folder / "spiece"),
-        vocab_size=60,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        pad_piece="<pad>",
-        minloglevel=2,
-    )
-    (folder / "spiece.vocab").unlink()
-    (folder / "words.txt").unlink()
-    (folder / "tokenizer_config.json").write_text(json.dumps(CONFIG))
-    special = {
-        "additional_special_tokens": EXTRA,
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-    }
-    (folder / "special_tokens_map.json").write_text(json.dumps(special))
-    return folder
 
 
 def as_published(checkpoint, tokenizer_folder, place, scheduler="CogVideoXDDIMScheduler"):
@@ -165,11 +120,3 @@ def test_weights_of_nan_are_refused_in_a_backbone(tmp_path, checkpoint):
     save_file(state, path, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=r"vae .* not finite .* decoder\.conv_in\.conv\.bias"):
         load_pipeline(tmp_path / "base", device="cpu")
-
-
-def test_learned_positions_allow_their_own_number_of_frames_alone():
-    learned = SimpleNamespace(config={"use_learned_positional_embeddings": True, "sample_frames": 49})
-    refuse_frames(learned, 49)
-    with pytest.raises(ConfigError, match="--frames 49"):
-        refuse_frames(learned, 17)
-    refuse_frames(SimpleNamespace(config={"sample_frames": 49}), 17)

@@ -63,7 +63,7 @@ def test_bad_words_are_refused_before_a_picture_is_read(tmp_path, capsys):
     assert add(absent) == 3
 
 
-def test_pictures_that_are_far_apart_are_told(face_of, monkeypatch, tmp_path, capsys):
+def test_pictures_that_are_far_apart_are_reported(face_of, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("one.png", "two.png"):
         write_image(tmp_path / name, face_of(0).crop)
@@ -91,6 +91,6 @@ def test_a_saved_character_makes_a_picture_and_a_story(photograph, checkpoint, t
 
     (tmp_path / "walk.toml").write_text('frames = 9\nsteps = 2\n[[shots]]\nprompt = "a woman img nods"')
     assert main(["story", str(tmp_path / "walk.toml"), "-o", str(tmp_path / "walk"), *models]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["shots"][0]["similarity"]["threshold"] == 0.6
-    assert len(read_video(tmp_path / "walk" / told["video"])[0]) == 9
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["shots"][0]["similarity"]["threshold"] == 0.6
+    assert len(read_video(tmp_path / "walk" / printed["video"])[0]) == 9

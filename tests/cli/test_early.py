@@ -1,6 +1,7 @@
-"""What can be told from the words of a command is told before anything is imported that takes seconds."""
+"""What the arguments of a command show to be wrong is refused before any slow import."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 HEAVY = {"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"}
 MOST_S = 1.2
 PROMPT = "a woman img waves"
+RELEASED = ["--preset", "research", "--method", "fantasy_id"]
 REFUSED = {
     "a prompt without the trigger word": ["generate", "a woman waves", "--face", "me.jpg"],
     "a picture that is not there": ["generate", PROMPT, "--face", "absent.jpg"],
@@ -44,6 +46,16 @@ REFUSED = {
     "a source of shapes": [
         "generate", PROMPT, "--face", "me.jpg", "--method", "fantasy_id", "--preset", "research", "--shape", "no.ply",
     ],
+    "frames for which there are no positions": ["generate", PROMPT, "--face", "me.jpg", *RELEASED, "--frames", "17"],
+    "frames of another backbone's positions": [
+        "generate", PROMPT, "--face", "me.jpg", "--backbone", "home/models/fantasyid", "--frames", "17",
+    ],
+    "frames of a story": ["story", "story.toml", "--face", "me.jpg", *RELEASED, "--set", "shots.0.frames=17"],
+    "frames of a benchmark": ["bench", "run", "bench", *RELEASED, "--frames", "17"],
+    "a puppet's head for the released weights": [
+        "generate", PROMPT, "--face", "me.jpg", *RELEASED, "--shape", "learned",
+    ],
+    "a slider for the released weights": ["generate", PROMPT, "--face", "me.jpg", *RELEASED, "--jaw", "1"],
     "a story that is not there": ["story", "absent.toml"],
     "a story's picture": ["story", "story.toml", "--face", "absent.jpg"],
     "a story's pick with a character": ["story", "story.toml", "--character", "ana", "--pick", "1"],
@@ -63,15 +75,15 @@ REFUSED = {
 PROGRAM = """
 import json, sys
 from likeness.cli import main
-told = {}
+found = {}
 for name, words in json.loads(sys.argv[1]).items():
     try:
         code = main(words)
     except BaseException as error:
         code = repr(error)
     heavy = {"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"}
-    told[name] = [code, sorted(heavy & sys.modules.keys())]
-print(json.dumps(told))
+    found[name] = [code, sorted(heavy & sys.modules.keys())]
+print(json.dumps(found))
 """
 
 
@@ -87,6 +99,10 @@ def desk(tmp_path_factory):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("mine")
     (folder / "story.toml").write_text(f'[[shots]]\nprompt = "{PROMPT}"\n')
+    learned = {"use_learned_positional_embeddings": True, "sample_frames": 49, "is_train_face": True}
+    config = folder / "home" / "models" / "fantasyid" / "transformer" / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps(learned))
     shots = f'[[shots]]\nprompt = "{PROMPT}"\n' * 20
     (folder / "long.toml").write_text(f"frames = 257\n{shots}")
     return folder
@@ -97,13 +113,16 @@ def test_bad_words_are_refused_before_anything_heavy_is_imported(desk):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(REFUSED)],
         cwd=desk,
+        env={**os.environ, "LIKENESS_HOME": str(desk / "home")},
         capture_output=True,
         text=True,
         check=True,
     )
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert {name: row for name, row in told.items() if row[0] not in (2, 3, 4) or row[1]} == {}
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {name: row for name, row in found.items() if row[0] not in (2, 3, 4) or row[1]} == {}
     assert "Traceback" not in done.stderr
+    assert done.stderr.count("Use `--frames 49`") == 4
+    assert done.stderr.count("the released FantasyID reads heads in FLAME's topology") == 2
     assert {path: path.read_bytes() for path in desk.rglob("*") if path.is_file()} == before
 
 

@@ -42,7 +42,7 @@ def run(tree):
     return call
 
 
-def test_the_table_tells_right_people_from_wrong_ones(run, tree, capsys):
+def test_the_table_distinguishes_right_people_from_wrong_ones(run, tree, capsys):
     assert run() == 0
     printed = capsys.readouterr().out
     row = next(line for line in printed.splitlines() if "rank1_rate" in line).split()
@@ -62,14 +62,14 @@ def test_json_is_one_object_and_a_second_run_measures_nothing(run, capsys, monke
 
     monkeypatch.setattr(module, "read_video", refuse)
     assert run("--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    scores = {(video["system"], video["name"]): video["scores"] for video in told["videos"]}
+    printed = json.loads(capsys.readouterr().out)
+    scores = {(video["system"], video["name"]): video["scores"] for video in printed["videos"]}
     assert scores["right", "ann_park"]["id_distance"] < scores["wrong", "ann_park"]["id_distance"]
-    assert {row["metric"] for row in told["comparison"]["differences"]} == set(QUICK.split(","))
-    assert all("frames" not in video for video in told["videos"])
+    assert {row["metric"] for row in printed["comparison"]["differences"]} == set(QUICK.split(","))
+    assert all("frames" not in video for video in printed["videos"])
 
 
-def test_a_bad_video_is_listed_and_the_exit_code_tells(run, tree, capsys):
+def test_a_bad_video_is_listed_and_gives_its_exit_code(run, tree, capsys):
     bad = tree / "right" / "ann_zero.mp4"
     bad.touch()
     try:
@@ -106,7 +106,7 @@ def test_a_bad_video_is_listed_and_the_exit_code_tells(run, tree, capsys):
         (["{right}", "--first-face", "--vbench-dimensions", "scene"], 2, "VBench does not measure `scene`"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_anything_is_measured(
+def test_what_cannot_be_done_is_refused_before_anything_is_measured(
     tree, tmp_path, capsys, monkeypatch, words, code, message
 ):
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))
@@ -117,7 +117,7 @@ def test_what_cannot_be_done_is_told_before_anything_is_measured(
     assert message in capsys.readouterr().err
 
 
-def test_what_is_left_out_is_told_in_the_terminal_the_json_and_the_page(run, tree, capsys):
+def test_what_is_left_out_is_listed_in_the_terminal_the_json_and_the_page(run, tree, capsys):
     """A folder as people have them; the exit code says that one of the videos has no figures."""
     strange = {
         "._ann_park.mp4": b"attributes",
@@ -130,7 +130,7 @@ def test_what_is_left_out_is_told_in_the_terminal_the_json_and_the_page(run, tre
         assert run() == 3
         printed = capsys.readouterr()
         assert run("--json") == 3
-        told = json.loads(capsys.readouterr().out)
+        record = json.loads(capsys.readouterr().out)
     finally:
         for name in strange:
             (tree / "right" / name).unlink()
@@ -138,7 +138,7 @@ def test_what_is_left_out_is_told_in_the_terminal_the_json_and_the_page(run, tre
     assert "cover.webp" in printed.err
     assert "2 of 3" in printed.out
     assert "ann_old.avi" in printed.err
-    assert {file["path"].rsplit("/", 1)[1] for file in told["skipped"]} == {"._ann_park.mp4", "cover.webp"}
+    assert {file["path"].rsplit("/", 1)[1] for file in record["skipped"]} == {"._ann_park.mp4", "cover.webp"}
     page = (tree / "out" / "report.html").read_text()
     assert "Files left out" in page
     assert "._ann_park.mp4" in page
@@ -201,5 +201,5 @@ def test_what_is_not_there_is_refused_before_anything_heavy_is_imported(words):
         f"import sys; from likeness.cli import main; code = main({['eval', *words]!r}); "
         f"print(code, {heavy!r} & set(sys.modules))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told.split(maxsplit=1) == ["2", "set()\n"]
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split(maxsplit=1) == ["2", "set()\n"]

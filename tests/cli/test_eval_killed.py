@@ -25,8 +25,8 @@ def command(folder: Path, output: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "likeness", "eval", *paths, *metrics, "--json", *words]
 
 
-def scores_of(told: str) -> dict[str, dict[str, float]]:
-    return {video["name"]: video["scores"] for video in json.loads(told)["videos"]}
+def scores_of(printed: str) -> dict[str, dict[str, float]]:
+    return {video["name"]: video["scores"] for video in json.loads(printed)["videos"]}
 
 
 def entries(output: Path) -> set[Path]:

@@ -56,8 +56,9 @@ def test_json_is_all_that_is_printed(checkpoint, photograph, tmp_path, capsys):
     assert read_video(output)[0].shape == (9, 64, 64, 3)
 
 
-def test_several_pictures_of_one_person(checkpoint, photograph, tmp_path):
-    assert main(words(checkpoint, photograph, tmp_path / "clip.mp4", "--face", str(photograph))) == 0
+def test_more_than_one_picture_of_one_person(checkpoint, photograph, tmp_path):
+    more = ["--face", str(photograph), "--frames", "1"]
+    assert main(words(checkpoint, photograph, tmp_path / "clip.png", *more)) == 0
     record = json.loads((tmp_path / "clip.json").read_text())
     assert len(record["settings"]["references"]) == 2
 
@@ -97,12 +98,12 @@ def test_generating_opens_no_connection(checkpoint, photograph, tmp_path, monkey
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert main(words(checkpoint, photograph, tmp_path / "clip.mp4")) == 0
+    assert main(words(checkpoint, photograph, tmp_path / "clip.png", "--frames", "1")) == 0
 
 
 @pytest.mark.slow
 def test_no_network_is_asked(checkpoint, photograph, tmp_path):
-    """A fresh process that cannot open a connection, and was not told to work offline, generates all the same."""
+    """A fresh process that cannot open a connection, and has no offline setting, generates all the same."""
     guard = (
         "import socket, sys\n"
         "def refuse(*_): raise AssertionError('a connection was opened')\n"

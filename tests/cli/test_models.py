@@ -39,7 +39,7 @@ def test_a_forbidden_pull_says_what_to_pass(capsys):
     assert "likeness models pull antelopev2 --preset research" in message
 
 
-def test_an_unknown_name_is_told(capsys):
+def test_an_unknown_name_is_reported(capsys):
     assert main(["models", "pull", "cogvideo"]) == 4
     assert "`likeness models` says what each is for" in capsys.readouterr().err
 

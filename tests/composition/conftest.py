@@ -16,7 +16,7 @@ def subject() -> Subject:
     """A pipeline of a few thousand random weights."""
     return Subject(
         pipe=miniature.make_pipe,
-        mirror=lambda pipe: miniature.make_mirror(pipe.transformer),
+        method=lambda pipe: miniature.make_mirror(pipe.transformer),
         prompt=miniature.PROMPT,
         options={"height": 32, "width": 32, "num_frames": 9},
     )
@@ -25,4 +25,4 @@ def subject() -> Subject:
 @pytest.fixture
 def even_subject(subject) -> Subject:
     """One whose face tokens two processes can share."""
-    return replace(subject, mirror=lambda pipe: miniature.make_mirror(pipe.transformer, face_tokens=4))
+    return replace(subject, method=lambda pipe: miniature.make_mirror(pipe.transformer, face_tokens=4))

@@ -14,14 +14,14 @@ def test_agrees_with_the_plain_run(subject, name):
 def test_checkpointing_goes_with_lora(subject):
     pipe = subject.pipe()
     load_lora(pipe)
-    mirror = subject.mirror(pipe).attach(pipe)
+    method = subject.method(pipe).attach(pipe)
     pipe.transformer.enable_gradient_checkpointing()
-    parameters = mirror.trainable_parameters()
+    parameters = method.trainable_parameters()
     config = pipe.transformer.config
-    person = mirror.encode_tensors(torch.rand(1, 1, 3, 16, 16), torch.randn(1, 1, 128))
+    person = method.encode_tensors(torch.rand(1, 1, 3, 16, 16), torch.randn(1, 1, 128))
     text = torch.randn(1, config.max_text_seq_length, config.text_embed_dim)
     rope = pipe._prepare_rotary_positional_embeddings(32, 32, 1, torch.device("cpu"))
-    with mirror.conditioned(person):
+    with method.conditioned(person):
         video = torch.randn(1, 1, config.in_channels, 4, 4)
         pipe.transformer(video, text, torch.tensor([500]), image_rotary_emb=rope).sample.mean().backward()
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in parameters)
@@ -29,11 +29,11 @@ def test_checkpointing_goes_with_lora(subject):
 
 def test_a_callback_can_change_the_latents_and_stop(subject):
     pipe = subject.pipe()
-    mirror = subject.mirror(pipe).attach(pipe)
+    method = subject.method(pipe).attach(pipe)
 
     def stop(pipe, step, _time, tensors):
         pipe._interrupt = step == 1
         return {"latents": tensors["latents"] * 0.5}
 
-    changed = subject.sample(pipe, mirror, callback_on_step_end=stop)
-    assert not torch.equal(changed, subject.sample(pipe, mirror))
+    changed = subject.sample(pipe, method, callback_on_step_end=stop)
+    assert not torch.equal(changed, subject.sample(pipe, method))

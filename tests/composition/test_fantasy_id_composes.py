@@ -46,7 +46,7 @@ def test_a_call_agrees_with_the_plain_run(subject, name):
 TOPOLOGY = MeshTopology.build(*octahedron(), spiral_length=5)
 
 
-def random_head(_mirror, generator):
+def random_head(_method, generator):
     return torch.from_numpy(TOPOLOGY.vertices[0])[None] + 0.1 * torch.randn(1, 66, 3, generator=generator)
 
 
@@ -54,7 +54,7 @@ def random_head(_mirror, generator):
 def subject():
     return Subject(
         pipe=miniature.make_pipe,
-        mirror=lambda pipe: make_fantasy(pipe.transformer, TOPOLOGY),
+        method=lambda pipe: make_fantasy(pipe.transformer, TOPOLOGY),
         extra_conditioning=random_head,
         prompt=miniature.PROMPT,
         options={"height": 32, "width": 32, "num_frames": 9},

@@ -65,8 +65,8 @@ def test_quantization_leaves_the_adapter_as_it_is(subject):
     pytest.importorskip("optimum.quanto")
     pipe = subject.pipe()
     quantize(pipe)
-    mirror = subject.mirror(pipe).attach(pipe)
-    kinds = {type(module).__name__ for module in mirror.modules()}
+    method = subject.method(pipe).attach(pipe)
+    kinds = {type(module).__name__ for module in method.modules()}
     assert "QLinear" not in kinds
     assert any(type(module).__name__ == "QLinear" for module in pipe.transformer.modules())
 
@@ -80,9 +80,9 @@ def test_features_that_change_the_base_do_change_the_video(subject):
 
 def test_casting_stores_the_base_alone_in_eight_bits(subject):
     pipe = subject.pipe()
-    mirror = subject.mirror(pipe).attach(pipe)
+    method = subject.method(pipe).attach(pipe)
     layerwise_casting(pipe)
-    assert {parameter.dtype for parameter in mirror.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in method.parameters()} == {torch.float32}
     assert pipe.transformer.transformer_blocks[0].base.attn1.to_q.weight.dtype == torch.float8_e4m3fn
 
 
@@ -93,39 +93,39 @@ def test_group_offload_may_come_before_attach_and_stays_after_detach(subject, ki
     pipe = subject.pipe()
     stock = subject.sample(pipe)
     group_offload(kind).turn_on(pipe)
-    mirror = subject.mirror(pipe).attach(pipe)
-    mirror.detach()
+    method = subject.method(pipe).attach(pipe)
+    method.detach()
     assert torch.equal(subject.sample(pipe), stock)
     assert not any(
         "group_offloading" in getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
-        for module in mirror.modules()
+        for module in method.modules()
     )
 
 
 def test_sequential_offload_after_attach_is_refused(subject):
     pipe = subject.pipe()
-    mirror = subject.mirror(pipe).attach(pipe)
+    method = subject.method(pipe).attach(pipe)
     sequential_offload(pipe)
     with pytest.raises(ConfigError, match="Load the pipeline anew"):
-        subject.sample(pipe, mirror)
+        subject.sample(pipe, method)
 
 
 def test_sequential_offload_lets_go_of_the_adapter(subject):
     pipe = subject.pipe()
     sequential_offload(pipe)
-    mirror = subject.mirror(pipe)
-    before = {name: value.clone() for name, value in mirror.state_dict().items()}
-    mirror.attach(pipe)
-    assert mirror.layers["0"].attention.to_k_face.weight.is_meta
-    mirror.detach()
-    assert all(torch.equal(value, before[name]) for name, value in mirror.state_dict().items())
+    method = subject.method(pipe)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    method.attach(pipe)
+    assert method.layers["0"].attention.to_k_face.weight.is_meta
+    method.detach()
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
 
 
 def test_detach_leaves_nothing_on_the_transformer(subject):
     pipe = subject.pipe()
     before = dict(vars(pipe.transformer))
     processors = {name: type(one) for name, one in pipe.transformer.attn_processors.items()}
-    subject.mirror(pipe).attach(pipe).detach()
+    subject.method(pipe).attach(pipe).detach()
     assert vars(pipe.transformer).keys() == before.keys()
     assert {name: type(one) for name, one in pipe.transformer.attn_processors.items()} == processors
 
@@ -147,7 +147,7 @@ def count_attention(monkeypatch, backend):
 @pytest.mark.parametrize("with_identity", [True, False], ids=["adapted", "stock"])
 def test_a_chosen_backend_runs_all_attention(subject, monkeypatch, with_identity):
     transformer = subject.pipe().transformer
-    mirror = miniature.make_mirror(transformer).attach(transformer)
+    method = miniature.make_mirror(transformer).attach(transformer)
     calls = count_attention(monkeypatch, "_native_math")
     others = count_attention(monkeypatch, "native")
     direct = torch.nn.functional.scaled_dot_product_attention
@@ -157,7 +157,7 @@ def test_a_chosen_backend_runs_all_attention(subject, monkeypatch, with_identity
         "scaled_dot_product_attention",
         lambda *args, **options: (seen.append(1), direct(*args, **options))[1],
     )
-    context = mirror.conditioned(subject.identity(mirror)) if with_identity else nullcontext()
+    context = method.conditioned(subject.identity(method)) if with_identity else nullcontext()
     seen.clear()  # the identity's own attention
     with attention_backend("native"), torch.no_grad(), context:
         transformer.set_attention_backend("_native_math")
@@ -169,7 +169,7 @@ def test_a_chosen_backend_runs_all_attention(subject, monkeypatch, with_identity
 
 def test_a_backend_that_cannot_act_is_refused(subject):
     pipe = subject.pipe()
-    subject.mirror(pipe).attach(pipe)
+    subject.method(pipe).attach(pipe)
     with pytest.raises((RuntimeError, ImportError), match="flash"):
         pipe.transformer.set_attention_backend("flash")
 

@@ -48,11 +48,11 @@ def test_guidance_parallel_can_be_taken_off(even_subject):
     assert over_processes(even_subject, switch) == 0
 
 
-def test_one_process_is_told_how_to_start_more(subject):
+def test_one_process_gets_instructions_to_start_more(subject):
     from diffusers import ContextParallelConfig
 
     pipe = subject.pipe()
-    subject.mirror(pipe).attach(pipe)
+    subject.method(pipe).attach(pipe)
     with pytest.raises(ConfigError, match="torchrun"):
         enable_guidance_parallel(pipe)
     with pytest.raises(ConfigError, match="torchrun"):

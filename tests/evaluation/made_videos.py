@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 
@@ -12,6 +13,15 @@ def frames_of(count=4, height=48, width=64) -> np.ndarray:
     random = np.random.default_rng(count * height * width)
     picture = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return np.stack([np.roll(picture, 2 * number, axis=1) for number in range(count)])
+
+
+def texture(shift_x=0, size=96):
+    """A soft random picture, moved to the right by whole pixels."""
+    noise = np.random.default_rng(0).uniform(0, 255, (size + 40, size + 40)).astype(np.float32)
+    soft = cv2.GaussianBlur(noise, (0, 0), 3)
+    soft = (soft - soft.min()) / (soft.max() - soft.min()) * 255
+    gray = soft[20 : 20 + size, 20 - shift_x : 20 - shift_x + size].astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)
 
 
 def write(

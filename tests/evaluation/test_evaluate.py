@@ -73,7 +73,7 @@ def video_of(result, name):
     return video
 
 
-def test_people_are_told_apart(result):
+def test_people_are_distinguished(result):
     for name in PEOPLE:
         video = video_of(result, f"{name}_park")
         assert video.identity == name

@@ -40,7 +40,7 @@ def errors_of(folder, **settings):
 @pytest.mark.parametrize(
     "failure", [ValueError("all arrays must have the same shape"), MemoryError(), RecursionError("deep")]
 )
-def test_an_unexpected_failure_is_told_with_the_files_name(folder, monkeypatch, failure):
+def test_an_unexpected_failure_is_reported_with_the_files_name(folder, monkeypatch, failure):
     read = module.read_video
 
     def refuse(path):
@@ -81,7 +81,7 @@ def test_what_is_no_fault_of_a_video_ends_the_evaluation(folder, monkeypatch, fa
         errors_of(folder)
 
 
-def test_a_full_disk_is_told_by_the_cache(folder, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_by_the_cache(folder, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(28, "No space left on device")
 

@@ -22,6 +22,10 @@ FRAMES_A_VIDEO = int(os.environ.get("LIKENESS_REAL_FRAMES", "16"))
 """Evenly spaced frames that are measured of each video; 0 takes all."""
 
 
+MOTION_FRAMES = 17
+"""The first frames of each video, at its own frame rate, for metrics of motion."""
+
+
 def read_evenly(path):
     frames, fps = read_video(path)
     count = min(FRAMES_A_VIDEO or len(frames), len(frames))
@@ -83,3 +87,35 @@ def test_five_photographs_of_a_person_score_above_other_peoples(photographs):
                 exceptions.append((person, number, float(own), float(others.min())))
     logger.info("exceptions among %d photographs: %s", photographs.shape[0] * photographs.shape[1], exceptions)
     assert not exceptions
+
+
+MOTION = ("fm_ref_frame", "fm_inter_frame", "face_flow_relative", "face_flow_crop", "face_flow_camera")
+
+
+def read_start(path):
+    return read_video(path, max_frames=MOTION_FRAMES)
+
+
+def read_frozen(path):
+    frames, fps = read_start(path)
+    return np.repeat(frames[:1], len(frames), axis=0), fps
+
+
+def measure_motion(videos, read):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "read_video", read)
+        return evaluate(videos, None, metrics=MOTION)
+
+
+def test_faces_in_real_videos_move_and_those_of_a_still_copy_do_not(real_folder):
+    """`face_flow_camera` is undefined where the background has too few corners."""
+    videos = sorted((real_folder / "videos").glob("*.mp4"))
+    moving, still = measure_motion(videos, read_start), measure_motion(videos[1:2], read_frozen)
+    for video in moving.videos:
+        logger.info("%s: %s", video.name, dict(video.scores))
+    logger.info("means: %s", {name: summary.mean for name, summary in moving.systems[0].scores.items()})
+    assert moving.systems[0].num_failed == still.systems[0].num_failed == 0
+    assert all(video.scores[name] > 0 for video in moving.videos for name in MOTION if name != "face_flow_camera")
+    assert sum(video.scores["face_flow_camera"] is not None for video in moving.videos) >= 3
+    (frozen,) = still.videos
+    assert all((frozen.scores[name] or 0) < 1e-3 for name in MOTION if name != "fm_ref_frame")

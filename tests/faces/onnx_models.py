@@ -11,6 +11,9 @@ STRIDES = (8, 16, 32)
 # As shares of the stride: distances to the edges, then the five points of an upright face (eyes, nose, mouth).
 EDGES = {8: (2.0, 2.5, 3.0, 3.5), 16: (1.0, 1.5, 2.0, 2.5), 32: (3.0, 3.0, 3.0, 3.0)}
 POINTS = np.array([[-1.0, -1.0], [1.0, -1.0], [0.0, 0.1], [-0.8, 1.2], [0.8, 1.2]], np.float32)
+SCRFD_OUTPUTS = {"score": ("448", "471", "494"), "bbox": ("451", "474", "497"), "kps": ("454", "477", "500")}
+"""Names in `det_10g.onnx` and `scrfd_10g_bnkps.onnx`: numbers, so that only their order says what they are."""
+SCRFD_WIDTHS = {"score": 1, "bbox": 4, "kps": 10}
 SECOND_ANCHOR = 0.5
 """Boxes and points of SCRFD's second anchor are this many times those of the first."""
 
@@ -50,29 +53,36 @@ class Graph:
 
 
 def save_scrfd(path, *, side=640):
-    """Red squares at stride 8 (anchor 1), green ones at 16 (anchor 2), blue ones at 32 (anchor 1)."""
+    """Red squares at stride 8 (anchor 1), green ones at 16 (anchor 2), blue ones at 32 (anchor 1).
+
+    Names and shapes are the published ones: without `side` the input is (1, 3, "?", "?"), and the outputs have the
+    rows of 640 pixels.
+    """
     graph = Graph([1, 3, *([side] * 2 if side else ["?", "?"])], "input.1")
+    rows = [2 * ((side or 640) // stride) ** 2 for stride in STRIDES]
     scores = {
         8: [[0.5, -0.25, 0], [0, 0, 0]],
         16: [[0, 0, 0], [-0.25, 0.5, 0]],
         32: [[0, -0.25, 0.5], [0, 0, 0]],
     }
-    for stride in STRIDES:
-        give_rows(graph, graph.per_cell(scores[stride], [0, 0], stride), 1, f"score_{stride}")
-    for kind, width in (("bbox", 4), ("kps", 10)):
-        for stride in STRIDES:
+    for level, stride in enumerate(STRIDES):
+        give_rows(graph, graph.per_cell(scores[stride], [0, 0], stride), "score", level, rows)
+    for kind in ("bbox", "kps"):
+        for level, stride in enumerate(STRIDES):
+            width = SCRFD_WIDTHS[kind]
             values = np.asarray(EDGES[stride] if kind == "bbox" else POINTS.ravel(), np.float32)
             bias = np.concatenate([values, values * SECOND_ANCHOR])
             cells = graph.per_cell(np.zeros((2 * width, 3)), bias, stride)
-            give_rows(graph, cells, width, f"{kind}_{stride}")
+            give_rows(graph, cells, kind, level, rows)
     return graph.save(path)
 
 
-def give_rows(graph, cells, width, name):
+def give_rows(graph, cells, kind, level, rows):
     """(1, anchors * width, rows, columns) to (rows * columns * anchors, width), as SCRFD's export does it."""
+    width = SCRFD_WIDTHS[kind]
     moved = graph.add("Transpose", cells, perm=[0, 2, 3, 1])
-    rows = graph.add("Reshape", moved, graph.constant(np.array([-1, width], np.int64)))
-    graph.give(rows, name, ["rows_" + name, width])
+    flat = graph.add("Reshape", moved, graph.constant(np.array([-1, width], np.int64)))
+    graph.give(flat, SCRFD_OUTPUTS[kind][level], [rows[level], width])
 
 
 def save_yunet(path, *, side=640):
@@ -90,13 +100,21 @@ def save_yunet(path, *, side=640):
     return graph.save(path)
 
 
-def save_recognizer(path, *, width, name="input.1"):
+def save_landmark_model(path, *, side, width, name="data"):
+    """A model of a pack that no engine reads: dense landmarks, or age and gender."""
+    graph = Graph(["None", 3, side, side], name)
+    means = graph.add("Flatten", graph.add("GlobalAveragePool", graph.input.name))
+    graph.give(graph.add("MatMul", means, graph.constant(np.zeros((3, width), np.float32))), "fc1", [1, width])
+    return graph.save(path)
+
+
+def save_recognizer(path, *, width, name="input.1", output="fc1"):
     """Averages of red and of blue over the blocks of a grid: `width` is twice the number of blocks."""
     count = round((width / 2) ** 0.5)
     graph = Graph(["None" if width == 512 else 1, 3, 112, 112], name)
     blocks = graph.per_cell([[1, 0, 0], [0, 0, 1]], [0, 0], 112 // count)
     rows = graph.add("Reshape", blocks, graph.constant(np.array([-1, width], np.int64)))
-    graph.give(rows, "fc1", ["rows", width])
+    graph.give(rows, output, [1, width])
     return graph.save(path)
 
 

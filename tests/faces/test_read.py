@@ -48,7 +48,7 @@ def test_pick_counts_from_the_left(pair):
 
 
 def test_a_too_small_face_is_distinguished_from_none(photograph):
-    with pytest.raises(SmallFaceError, match="at least 40 px"):
+    with pytest.raises(SmallFaceError, match="at least 32 px"):
         faces.read_face(media.resize(photograph, 150, 150))
     with pytest.raises(NoFaceError, match="looks towards the camera"):
         faces.read_face(photograph[300:, 300:])
@@ -106,3 +106,19 @@ def test_another_engine_can_join(photograph):
     assert isinstance(Oracle(), faces.FaceEngine)
     face = faces.read_face(photograph, engine=Oracle())
     assert (face.engine, faces.compare(face, face).threshold) == ("oracle", 0.1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (640, 427), (301, 512), (150, 200)])
+def test_the_whole_image_is_what_clips_preprocessing_makes(photograph, width, height):
+    pil = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
+    picture = media.resize(photograph, width, height)
+    process = pil.CLIPImageProcessorPil(do_rescale=False, do_normalize=False)
+    expected = np.asarray(process(picture).pixel_values[0]).transpose(1, 2, 0)
+    assert np.array_equal(media.resize_and_center_crop(picture, 224), expected)
+
+
+def test_a_reference_carries_the_whole_image_and_a_frame_does_not(photograph):
+    face = faces.read_face(photograph)
+    assert face.whole_image is not None
+    assert np.array_equal(face.whole_image, media.resize(photograph, 224, 224))
+    assert all(found.whole_image is None for found in faces.find_faces(photograph))

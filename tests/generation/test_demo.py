@@ -53,26 +53,26 @@ def test_report_gives_the_figures_of_each_clip(demo):
     assert page.count("face found <b>67%</b>") == 3
 
 
-def test_the_clip_most_like_its_reference_is_kept_and_all_seeds_are_told(face_of):
+def test_the_clip_most_like_its_reference_is_kept_and_all_seeds_are_recorded(face_of):
     clips = [make_clip(face_of(0)) for _ in range(4)]
     for seed, (clip, distance) in enumerate(zip(clips, (0.5, 0.3, np.nan, 0.4), strict=True)):
         clip.settings["seed"] = seed
         clip.similarity.distances[:] = distance
     chosen = choose_best_candidates(clips, 2, resolve_settings(find_preset("tiny"), {}))
     assert [clip.settings["seed"] for clip in chosen] == [1, 3]
-    told = chosen[1].settings["best_of"]["candidates"]
-    assert [candidate["seed"] for candidate in told] == [2, 3]
-    assert told[0]["similarity"] == 0 < told[1]["similarity"]
+    candidates = chosen[1].settings["best_of"]["candidates"]
+    assert [candidate["seed"] for candidate in candidates] == [2, 3]
+    assert candidates[0]["similarity"] == 0 < candidates[1]["similarity"]
     assert chosen[1].settings["best_of"]["steps"] == 2 * find_preset("tiny").steps
 
 
-def test_report_tells_of_every_seed_that_was_tried(face_of, tmp_path):
+def test_report_lists_every_seed_that_was_tried(face_of, tmp_path):
     settings = resolve_settings(find_preset("tiny"), {})
     write_demo(tmp_path, choose_best_candidates([make_clip(face_of(0)), make_clip(face_of(0))], 2, settings), ["One"])
     assert "of seeds 7: 0." in (tmp_path / "report.html").read_text()
 
 
-def test_chosen_puppet_has_one_face_and_does_several_things():
+def test_chosen_puppet_has_one_face_and_does_different_things():
     person = choose_puppet(seed=7)
     assert person.face.crop.shape == (224, 224, 3)
     assert len(person.prompts) >= 2

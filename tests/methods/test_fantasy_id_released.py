@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import released
+import small_released
 import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
@@ -30,10 +30,10 @@ STEM = "diffusion_pytorch_model"
 def folder(tmp_path_factory):
     """A published folder with drawn weights, in one safetensors file."""
     folder = tmp_path_factory.mktemp("published")
-    place = released.write_config(folder)
-    save_file(released.draw_all(released.published_shapes(folder)), place / f"{STEM}.safetensors")
-    released.write_eva(folder, build_empty(folder)[1])
-    released.write_mesh(folder / "transform.pkl")
+    place = small_released.write_config(folder)
+    save_file(small_released.draw_all(small_released.published_shapes(folder)), place / f"{STEM}.safetensors")
+    small_released.write_eva(folder, build_empty(folder)[1])
+    small_released.write_mesh(folder / "transform.pkl")
     return folder
 
 
@@ -49,25 +49,25 @@ def loaded(folder, mesh):
 
 @pytest.fixture(scope="module")
 def golden():
-    return released.golden()
+    return small_released.golden()
 
 
 @pytest.fixture(scope="module")
 def vertices(golden):
-    return golden["mesh.vertices.0"][None] + 0.01 * released.draw("input.vertices", (1, 258, 3))
+    return golden["mesh.vertices.0"][None] + 0.01 * small_released.draw("input.vertices", (1, 258, 3))
 
 
 def face_features():
     """Of the five depths that the published code reads, the one that it lets through."""
-    return released.draw("input.features.4", (1, 65, 32))
+    return small_released.draw("input.features.4", (1, 65, 32))
 
 
 def transformer_inputs():
     return {
-        "hidden_states": released.draw("input.latents", (2, 3, 8, 6, 8)),
-        "encoder_hidden_states": released.draw("input.text", (2, 12, 16)),
+        "hidden_states": small_released.draw("input.latents", (2, 3, 8, 6, 8)),
+        "encoder_hidden_states": small_released.draw("input.text", (2, 12, 16)),
         "timestep": torch.tensor([500, 500]),
-        "image_rotary_emb": released.ROPE,
+        "image_rotary_emb": small_released.ROPE,
     }
 
 
@@ -79,7 +79,7 @@ def test_eva_clip_matches_the_published_code(loaded, golden):
         torch.tensor(each)[:, None, None]
         for each in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     )
-    pixels = (released.draw("input.pixels", (1, 3, 32, 32)) * std + mean) * 2 - 1
+    pixels = (small_released.draw("input.pixels", (1, 3, 32, 32)) * std + mean) * 2 - 1
     assert_close(encoder(pixels.double()), golden["eva"].double(), rtol=1e-5, atol=1e-5)
 
 
@@ -101,7 +101,9 @@ def test_an_injection_matches_the_published_code(loaded, golden):
     layer = loaded[1].layers["2"]
     context = torch.cat([golden["face_abstractor"], golden["vertex_reducer"]], dim=1)
     keys, values = layer.keys_and_values(context)
-    added = layer(released.draw("input.hidden", (2, 36, 192)), *(x.expand(2, -1, -1, -1) for x in (keys, values)), None)
+    added = layer(
+        small_released.draw("input.hidden", (2, 36, 192)), *(x.expand(2, -1, -1, -1) for x in (keys, values)), None
+    )
     assert_close(added, golden["layer_attention"], **CLOSE)
 
 
@@ -162,8 +164,8 @@ def full_size_shapes(tmp_path, interval):
         "time_embed_dim": 512, "text_embed_dim": 4096, "sample_width": 90, "sample_height": 60, "sample_frames": 49,
         "max_text_seq_length": 226, "cross_attn_interval": interval, "face_modules": {},
     }  # fmt: skip
-    released.write_config(tmp_path, **published)
-    return released.published_shapes(tmp_path)
+    small_released.write_config(tmp_path, **published)
+    return small_released.published_shapes(tmp_path)
 
 
 @pytest.mark.parametrize(("interval", "layers"), [(1, 42), (2, 21)])
@@ -208,7 +210,7 @@ def test_a_person_is_115_tokens_at_published_size():
 @pytest.mark.parametrize("layout", ["single", "shards", "bin", "bin shards", "averaged"])
 def test_every_published_layout_loads_and_saves_back_identical(tmp_path, folder, mesh, layout):
     state = load_file(folder / "transformer" / f"{STEM}.safetensors")
-    place = released.write_config(tmp_path)
+    place = small_released.write_config(tmp_path)
     write_layout(place, state, layout)
     transformer, method = load_published(tmp_path, mesh, eva=folder / "face_encoder" / "EVA02_CLIP_L_336_psz14_s6B.pt")
     back = save_published(tmp_path / "back", transformer, method)
@@ -217,7 +219,7 @@ def test_every_published_layout_loads_and_saves_back_identical(tmp_path, folder,
     assert all(torch.equal(again[name], state[name]) for name in state)
     written = json.loads((back / "config.json").read_text())
     assert written["cross_attn_interval"] == 2
-    assert written["face_modules"] == released.CONFIG["face_modules"]
+    assert written["face_modules"] == small_released.CONFIG["face_modules"]
 
 
 def write_layout(place, state, layout):
@@ -234,7 +236,7 @@ def write_layout(place, state, layout):
         for number, half in enumerate(halves, start=1):
             torch.save(half, place / f"{STEM}-0000{number}-of-00002.bin")
     else:
-        averaged = released.write_config(place.parent, "transformer_ema")
+        averaged = small_released.write_config(place.parent, "transformer_ema")
         save_file(state, averaged / f"{STEM}.safetensors")
         save_file({name: x + 1 for name, x in state.items()}, place / f"{STEM}.safetensors")
 
@@ -260,7 +262,7 @@ def test_half_precision_leaves_the_vertex_branch_whole(folder, mesh):
 
 
 def test_a_wrong_interval_is_named_with_every_tensor_that_does_not_fit(tmp_path, folder, mesh):
-    place = released.write_config(tmp_path, cross_attn_interval=1)
+    place = small_released.write_config(tmp_path, cross_attn_interval=1)
     os.link(folder / "transformer" / f"{STEM}.safetensors", place / f"{STEM}.safetensors")
     with pytest.raises(WeightsError) as error:
         load_published(tmp_path, mesh)
@@ -277,7 +279,7 @@ def test_a_wrong_interval_is_named_with_every_tensor_that_does_not_fit(tmp_path,
     ],
 )
 def test_settings_that_are_not_the_published_method_are_refused(tmp_path, changes, message):
-    released.write_config(tmp_path, **changes)
+    small_released.write_config(tmp_path, **changes)
     with pytest.raises(WeightsError, match=message):
         build_empty(tmp_path)
 
@@ -285,7 +287,7 @@ def test_settings_that_are_not_the_published_method_are_refused(tmp_path, change
 def test_without_its_parts_it_says_what_to_bring(tmp_path, folder, mesh):
     with pytest.raises(WeightsError, match=r"neither transformer_ema/config\.json nor"):
         load_published(tmp_path, mesh)
-    place = released.write_config(tmp_path)
+    place = small_released.write_config(tmp_path)
     with pytest.raises(WeightsError, match="holds no diffusion_pytorch_model"):
         load_published(tmp_path, mesh)
     os.link(folder / "transformer" / f"{STEM}.safetensors", place / f"{STEM}.safetensors")

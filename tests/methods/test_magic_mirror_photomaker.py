@@ -1,5 +1,9 @@
 """A Magic Mirror of full size takes its frozen parts from the published file of PhotoMaker-V2."""
 
+import logging
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from small_photomaker import LORA, SMALL, make_encoder, write_published
@@ -70,7 +74,7 @@ def test_half_precision_weights_take_the_adapters_dtype(encoder, tmp_path):
     assert {parameter.dtype for parameter in mirror.parameters()} == {torch.float32}
 
 
-def test_a_magic_mirror_of_other_sizes_is_told_so(published):
+def test_a_magic_mirror_of_other_sizes_is_refused(published):
     with pytest.raises(WeightsError, match=r"(?s)misshapen .*face_encoder.*cogvideox_5b_config"):
         fill_from_photomaker(small_mirror(encoder_width=8), published)
 
@@ -94,3 +98,36 @@ def test_the_full_magic_mirror_fits_the_full_file():
     }
     assert len(frozen) == 463 - 2 - 14  # All but the two unused projections and PhotoMaker's own fuse.
     assert frozen.items() <= own.items()
+
+
+def whole(face, side=28):
+    return replace(face, embedding=face.embedding[:8], whole_image=np.full((side, side, 3), 90, np.uint8))
+
+
+def test_with_photomakers_weights_clip_reads_the_whole_image(face_of):
+    """As PhotoMaker-V2 was trained; a head crop has another share of background."""
+    mirror = small_mirror().eval()
+    assert mirror.config["encoder_input"] == "whole_image"
+    face = whole(face_of(0))
+    pixels = torch.full((1, 1, 3, 28, 28), 90 / 127.5 - 1)
+    with torch.no_grad():
+        expected = mirror.encode_tensors(pixels, torch.from_numpy(face.embedding)[None, None])
+        assert_close(mirror.encode([face]).id_tokens, expected.id_tokens)
+        other = small_mirror(encoder_input="head_crop")
+        other.load_state_dict(mirror.state_dict())
+        assert not torch.allclose(other.eval().encode([face]).id_tokens, expected.id_tokens)
+
+
+def test_a_character_without_whole_images_is_read_from_its_head_crops_with_a_warning(face_of, caplog):
+    face = replace(whole(face_of(0)), whole_image=None)
+    with caplog.at_level(logging.WARNING, logger="likeness"), torch.no_grad():
+        small_mirror().eval().encode([face])
+    assert "the whole picture is not at hand" in caplog.text
+
+
+def test_a_method_for_head_crops_reads_nothing_else(face_of, caplog):
+    small = small_mirror(encoder_input="head_crop").eval()
+    one, other = whole(face_of(0)), replace(whole(face_of(0)), whole_image=None)
+    with torch.no_grad():
+        assert torch.equal(small.encode([one]).id_tokens, small.encode([other]).id_tokens)
+    assert not caplog.records

@@ -11,7 +11,7 @@ from likeness.methods.magic_mirror import MagicMirrorIdentity
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 6.0], ids=["unguided", "guided"])
-def test_several_prompts_share_one_identity_or_bring_their_own(pipe, mirror, guidance_scale):
+def test_prompts_share_one_identity_or_bring_their_own(pipe, mirror, guidance_scale):
     prompts = [PROMPT, "a man img nods at the camera"]
     first, second = mirror.encode([make_face(0)]), mirror.encode([make_face(1)])
     with mirror.identity(first):
@@ -24,7 +24,7 @@ def test_several_prompts_share_one_identity_or_bring_their_own(pipe, mirror, gui
     assert not torch.allclose(own[1], shared[1], rtol=1e-3, atol=1e-3)
 
 
-def test_several_references_take_two_positions_each(pipe, mirror):
+def test_each_reference_takes_two_positions(pipe, mirror):
     identity = mirror.encode([make_face(0), make_face(1), make_face(2)])
     assert identity.id_tokens.shape == (1, 6, 16)
     assert identity.face_tokens.shape == (1, 3, 32)

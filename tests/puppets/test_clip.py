@@ -115,7 +115,7 @@ def test_the_vocabulary_has_every_word_of_a_sentence():
         assert set(re.findall(r"\w+", sentence)) - {"img", "img1", "img2"} <= known
 
 
-def test_maps_tell_what_is_where(clip):
+def test_maps_show_what_is_where(clip):
     assert clip.maps.shape == (5, len(CHANNELS), 16, 16)
     maps = dict(zip(CHANNELS, clip.maps[0].astype(float) / 255, strict=True))
     coverage = sum(maps[part] for part in PARTS)
@@ -130,7 +130,7 @@ def test_maps_tell_what_is_where(clip):
     assert abs(nose - clip.landmarks[0, 4, 1]) < 2.5
 
 
-def test_normals_and_places_tell_the_pose(clip):
+def test_normals_and_places_show_the_pose(clip):
     maps = dict(zip(CHANNELS, clip.maps.astype(float).transpose(1, 0, 2, 3) / 255 * 2 - 1, strict=True))
     nose = clip.maps[:, CHANNELS.index("nose")].astype(float)
     facing = [(maps["normal_x"][i] * nose[i]).sum() / nose[i].sum() for i in (0, 4)]

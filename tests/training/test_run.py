@@ -89,7 +89,7 @@ def test_a_second_one_in_a_folder_is_refused_and_says_who_is_there(recipe, train
     assert not (tmp_path / "a" / resume.RECORD).exists()
 
 
-def test_a_file_in_the_place_of_the_run_is_told(recipe, trained, tmp_path):
+def test_a_file_in_the_place_of_the_run_is_reported(recipe, trained, tmp_path):
     (tmp_path / "afile").write_text("mine")
     for output in (tmp_path / "afile", tmp_path / "afile" / "run"):
         with pytest.raises(FileWriteError, match="afile"):
@@ -108,7 +108,7 @@ def test_a_signal_outside_of_the_loop_says_what_is_left(recipe, tmp_path, monkey
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_full_disk_anywhere_is_told_and_other_errors_are_not_taken_for_one(recipe, tmp_path, monkeypatch):
+def test_a_full_disk_anywhere_is_reported_and_other_errors_are_not_taken_for_one(recipe, tmp_path, monkeypatch):
     def fail(number):
         def write(*_):
             raise OSError(number, os.strerror(number))
@@ -180,7 +180,7 @@ def test_workers_that_draw_do_not_run_modules_of_the_working_directory(tmp_path)
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["first", "peer"])
 def test_the_rest_ends_when_one_of_two_is_killed(tmp_path, who):
-    """Both wait for each other in a barrier of torch, where Python hears no signal."""
+    """Both wait for each other in a barrier of torch, where Python handles no signal."""
     script = tmp_path / "both.py"
     script.write_text(
         textwrap.dedent("""

@@ -31,7 +31,7 @@ def test_every_name_is_in_the_table():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_entry_tells_what_a_user_must_know(name, home):
+def test_every_entry_states_what_a_user_must_know(name, home):
     item = weights.entry(name)
     assert item.purpose
     assert item.licence
@@ -88,7 +88,7 @@ def test_home_follows_the_platform(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_document_tells_of_every_weight(name):
+def test_the_document_lists_every_weight(name):
     (row,) = [line for line in DOCUMENT.read_text().splitlines() if line.startswith(f"| `{name}` |")]
     assert f"| {MODELS[name].preset} |" in row
     assert MODELS[name].licence in row

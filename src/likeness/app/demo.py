@@ -60,7 +60,7 @@ def run_demo(
     if find_spec("skimage") is not None:
         people.append(read_astronaut())
     requests = [
-        GenerationRequest(prompt=prompt, references=(person.face,), seed=seed + number + 100 * candidate)
+        GenerationRequest(prompt=prompt, people=((person.face,),), seed=seed + number + 100 * candidate)
         for person in people
         for number, prompt in enumerate(person.prompts)
         for candidate in range(CANDIDATES)

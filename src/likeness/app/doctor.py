@@ -7,7 +7,8 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.generation.loading.presets import METHODS, PRESETS, Preset
-from likeness.generation.loading.released_fantasy_id import WEIGHTS, find_files, uses_released
+from likeness.generation.loading.released_fantasy_id import WEIGHTS, find_files
+from likeness.generation.loading.source import uses_released
 from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, describe_machine, predict_all
 from likeness.weights import entry, locate, names, verify
 

@@ -14,7 +14,8 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTran
 from torch import nn
 from transformers import T5Config, T5EncoderModel
 
-from likeness.errors import ConfigError, WeightsError
+from likeness.backbones.transformer_config import read_transformer_config
+from likeness.errors import WeightsError
 from likeness.weights.strict import read_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import refuse_not_finite
 
@@ -91,6 +92,21 @@ def refuse_other_pipelines(folder: Path) -> None:
         )
 
 
+def refuse_image_input(folder: Path) -> None:
+    """Refuse a transformer that reads latents of an image beside those of the video, under any `model_index.json`.
+
+    Raises:
+        WeightsError: It reads more channels than it predicts.
+    """
+    config = read_transformer_config(folder) or {}
+    given, made = config.get("in_channels", 16), config.get("out_channels", 16)
+    if given != made:
+        raise WeightsError(
+            f"The transformer at {folder} has {given} channels in and {made} out: it makes videos from an image. "
+            "Use one that makes them from text: CogVideoX-2B, CogVideoX-5B or CogVideoX1.5-5B."
+        )
+
+
 def refuse_not_finite_parts(pipeline: Any, source: str | Path, parts: Sequence[str] = PARTS) -> None:
     """Refuse a loaded pipeline with infinite or NaN weights.
 
@@ -99,23 +115,6 @@ def refuse_not_finite_parts(pipeline: Any, source: str | Path, parts: Sequence[s
     """
     for part in parts:
         refuse_not_finite(getattr(pipeline, part).state_dict(), what=f"{part} of the pipeline at {source}")
-
-
-def refuse_frames(transformer: Any, frames: int) -> None:
-    """Refuse a number of frames for which a transformer with learned positions has none.
-
-    CogVideoX-5B-I2V has learned positions for `sample_frames` frames. For any other number diffusers silently uses
-    sine positions, on which the weights were not trained.
-
-    Raises:
-        ConfigError: `frames` is not `sample_frames`.
-    """
-    config = transformer.config
-    if config.get("use_learned_positional_embeddings") and frames != config["sample_frames"]:
-        raise ConfigError(
-            f"{frames} frames were asked for, and this backbone has learned positions for {config['sample_frames']} "
-            f"frames only (CogVideoX-5B-I2V). Use `--frames {config['sample_frames']}`."
-        )
 
 
 def _from_config(kind: Any) -> Callable[[Path], nn.Module]:

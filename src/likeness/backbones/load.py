@@ -11,7 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from likeness.backbones.check import check_pipeline, refuse_not_finite_parts, refuse_other_pipelines
+from likeness.backbones.check import check_pipeline, refuse_image_input, refuse_not_finite_parts, refuse_other_pipelines
 from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
 from likeness.runtime import choose_device, choose_dtype
@@ -19,12 +19,12 @@ from likeness.runtime import choose_device, choose_dtype
 _UNREADABLE = (OSError, ValueError, SafetensorError)
 
 
-def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool = True) -> CogVideoXPipeline:
+def load_pipeline(source: str | Path, *, device: str = "auto", moves_to_device: bool = True) -> CogVideoXPipeline:
     """Load a CogVideoX pipeline.
 
     A folder is read from disk only. A hub name is looked up in the hub's local cache first; the network is used if
-    files are missing there. On a CPU the dtype is float32, because float16 is slow. Without `is_placed` the pipeline
-    stays in host memory, in the dtype of `device`, until a memory plan is applied.
+    files are missing there. On a CPU the dtype is float32, because float16 is slow. Without `moves_to_device` the
+    pipeline stays in host memory, in the dtype of `device`, until a memory plan is applied.
 
     Raises:
         WeightsError: There is no such pipeline, or its tensors are not exactly those of its configs.
@@ -34,6 +34,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool =
     given: dict[str, Any] = {}
     if is_folder := (Path(source) / "model_index.json").is_file():
         refuse_other_pipelines(Path(source))
+        refuse_image_input(Path(source))
         check_pipeline(Path(source))
         given["tokenizer"] = load_tokenizer(Path(source) / "tokenizer")
     try:
@@ -43,7 +44,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto", is_placed: bool =
         raise WeightsError(
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
-    if is_placed:
+    if moves_to_device:
         pipeline = pipeline.to(target)
     if is_folder:
         refuse_not_finite_parts(pipeline, source)

@@ -2,14 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.terminal import printable, say
+from likeness.cli.console.options import Json
+from likeness.cli.console.terminal import print_json, printable, say
+
+if TYPE_CHECKING:
+    from likeness.generation.inputs.settings import Choices
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +43,7 @@ def create(
         bool, typer.Option("--allow-fewer", help="Go on with fewer people than the protocol wants.")
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures without a usable face.")] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Make a benchmark: references, sentences, seeds."""
     from likeness.app.bench.protocols import read_protocol, with_prompts
@@ -56,9 +59,7 @@ def create(
 
         bench = create_bench(output, protocol, recipe, pictures, seed=seed, allow_fewer=allow_fewer, skip_bad=skip_bad)
     if as_json:
-        import json
-
-        print(json.dumps({"bench": str(output), **bench.model_dump(mode="json")}))
+        print_json({"bench": str(output), **bench.model_dump(mode="json")})
         return
     fewer = "" if bench.is_complete else f" (the protocol wants {recipe.num_identities})"
     say(
@@ -81,13 +82,21 @@ def run(
     backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
     remake: Annotated[bool, typer.Option("--remake", help="Make changed cases anew.")] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
     from likeness.app.bench.manifest import Bench, run_lock
     from likeness.cli.console.progress import progress, spinner
-    from likeness.cli.generate import load
+    from likeness.cli.generate import check_folders, load
+    from likeness.generation.inputs.settings import resolve_settings
+    from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.generation.loading.source import check_frames
 
+    choices: Choices = {"steps": steps, "guidance": guidance, "identity_scale": identity_scale, "frames": frames}
+    resolved = resolve_settings(find_preset(preset), dict(choices))
+    known("method", method, METHODS)
+    check_folders(backbone, adapter)
+    check_frames(resolved.frames, find_preset(preset), method=method, backbone=backbone, adapter=adapter)
     Bench.load(bench)
     system = name or f"{preset}-{method}"
     with run_lock(bench, system):  # Checked before the models are loaded: another process may hold it.
@@ -96,7 +105,7 @@ def run(
         likeness = load(preset, method, backbone=backbone, adapter=adapter)
         from likeness.app.bench.run import run_bench
 
-    settings = likeness.settings(steps=steps, guidance=guidance, identity_scale=identity_scale, frames=frames)
+    settings = likeness.settings(**choices)
     with progress("Making videos", last="Made", is_quiet=as_json) as on_case:
         made = run_bench(bench, likeness, system=system, settings=settings, remake=remake, on_case=on_case)
     _measure(bench, system, made=made, as_json=as_json)
@@ -105,7 +114,7 @@ def run(
 def score(
     bench: Folder,
     name: Annotated[str, typer.Argument(help="A folder in `runs/` of the benchmark, videos in its `videos/`.")],
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Measure the videos of any system: put them into BENCH/runs/NAME/videos, named after the cases."""
     _measure(bench, name, made=0, as_json=as_json)
@@ -116,14 +125,15 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page; report.html in the benchmark by default.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Compare all measured runs on one page."""
     import json
 
     from likeness.app.bench.manifest import CASES, MANIFEST, Bench
-    from likeness.app.bench.report import make_bench_report, show, write_bench_page
+    from likeness.app.bench.report import make_bench_report, write_bench_page
     from likeness.app.folders import check_page
+    from likeness.evaluation.results.statistics import format_estimate
     from likeness.files import write_text
 
     loaded, page = Bench.load(bench), output or bench / "report.html"
@@ -132,26 +142,24 @@ def report(
     write_bench_page(page, loaded, made)
     write_text(numbers, json.dumps(made.to_dict(), indent=2) + "\n")
     if as_json:
-        print(json.dumps(made.to_dict()))
+        print_json(made.to_dict())
         return
     for system, values in made.means.items():
         say(f"{printable(system, lines=False)}:")
         for metric, value in values.items():
-            say(f"  {metric} {show(value)}, {made.counts[system][metric]} videos")
+            say(f"  {metric} {format_estimate(value)}, {made.counts[system][metric]} videos")
     say(page)
 
 
 def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
     from likeness.app.bench.run import score_bench
     from likeness.cli.console.progress import progress
-    from likeness.cli.eval import report_failed
+    from likeness.cli.console.scores import report_failed
 
     with progress("Measuring", last="Measured", is_quiet=as_json) as on_video:
         result = score_bench(bench, system, on_video=on_video)
     (own,) = result.systems
     if as_json:
-        import json
-
         scores = {metric: summary.mean for metric, summary in own.scores.items()}
         record = {
             "run": system,
@@ -160,7 +168,7 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
             "failed": own.num_failed,
             "scores": scores,
         }
-        print(json.dumps(record))
+        print_json(record)
     else:
         measured = own.num_videos - own.num_failed
         say(

@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.console.options import Overwrite
-from likeness.cli.console.terminal import printable, say
-
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")]
+from likeness.cli.console.options import Json, Overwrite
+from likeness.cli.console.terminal import print_json, printable, say
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +33,7 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", "--overwrite", help="Overwrite a character of that name.")
     ] = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Read pictures of one person and save them as a character."""
     from likeness.generation.inputs.character_files import character_file, check_character
@@ -49,7 +47,7 @@ def add(
     character = Character.create(name, face, consent=consent, pick=pick)
     path = character.save(target, replace=replace)
     if as_json:
-        _print_json({"file": str(path), **character.to_dict()})
+        print_json({"file": str(path), **character.to_dict()})
         return
     say(f"{path}: {character.name}, {_count(len(character.faces))}")
     if character.spread >= character.faces[0].threshold:
@@ -60,7 +58,7 @@ def add(
         )
 
 
-def list_names(as_json: _Json = False) -> None:
+def list_names(as_json: Json = False) -> None:
     """List the saved characters."""
     from likeness.errors import CharacterError
     from likeness.generation.inputs.characters import Character, character_folder, character_names, find_character
@@ -72,7 +70,7 @@ def list_names(as_json: _Json = False) -> None:
         except CharacterError as error:
             rows.append({"file": str(find_character(name)), "name": name, "problem": str(error)})
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         state = row["problem"] if "problem" in row else _count(len(row["references"]))
@@ -85,7 +83,7 @@ def show(
     character: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A saved character, or any file.")],
     picture: Annotated[Path | None, typer.Option(help="Write its references side by side to this .png.")] = None,
     overwrite: Overwrite = False,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> None:
     """Show a character: its references, engine and consent note."""
     if picture is not None:
@@ -101,7 +99,7 @@ def show(
         write_image(picture, contact_sheet([[face.crop for face in loaded.faces]], cell_px=224))
     facts = {"file": str(find_character(character)), **loaded.to_dict()}
     if as_json:
-        _print_json(facts)
+        print_json(facts)
         return
     facts["references"] = ", ".join(facts["references"])
     for key, value in facts.items():
@@ -117,9 +115,3 @@ def remove(name: Annotated[str, typer.Argument(help="A saved character.")]) -> N
 
 def _count(num_references: int) -> str:
     return f"{num_references} reference{'s' if num_references > 1 else ''}"
-
-
-def _print_json(facts: object) -> None:
-    import json
-
-    say(json.dumps(facts))

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.console.terminal import say
+from likeness.cli.console.options import Json
+from likeness.cli.console.terminal import print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +32,7 @@ def compare(
             "need models (`likeness models`).",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare the faces in two pictures."""
     from likeness.media.guard import inspect
@@ -42,10 +43,9 @@ def compare(
 
     result = faces.compare(faces.read_face(a, pick=pick, engine=engine), faces.read_face(b, pick=pick, engine=engine))
     if as_json:
-        import json
         from dataclasses import asdict
 
-        say(json.dumps({"a": str(a), "b": str(b), **asdict(result), "same": result.is_same}))
+        print_json({"a": str(a), "b": str(b), **asdict(result), "same": result.is_same})
         return
     verdict = "same person" if result.is_same else "different people"
     if result.min_cosine is not None:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.console.options import MAX_FAMILY_SEED, Overwrite
-from likeness.cli.console.terminal import say
+from likeness.cli.console.options import MAX_FAMILY_SEED, Json, Overwrite
+from likeness.cli.console.terminal import print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +20,7 @@ def demo(
     backbone: Annotated[str | None, typer.Option(help="Another folder of the tiny backbone.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make videos of a drawn and of a photographed person, and a page that shows them."""
     from likeness.cli.console.progress import progress, spinner
@@ -36,9 +36,7 @@ def demo(
         made = run_demo(likeness, output, seed=seed, steps=steps, on_step=on_step)
     page = output / "report.html"
     if as_json:
-        import json
-
-        say(json.dumps({"report": str(page), "videos": [{"video": str(v), **c.to_dict()} for v, c in made]}))
+        print_json({"report": str(page), "videos": [{"video": str(v), **c.to_dict()} for v, c in made]})
         return
     for video, clip in made:
         say(f"{video}: {describe(clip)}")

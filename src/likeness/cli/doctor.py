@@ -1,11 +1,11 @@
 """`likeness doctor`: report what this machine can run and which weights are installed."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from likeness.cli.console.options import MemoryGb
-from likeness.cli.console.terminal import printable
+from likeness.cli.console.options import Json, MemoryGb
+from likeness.cli.console.terminal import print_json, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     memory_gb: MemoryGb = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Report what this machine can run and which weights are installed."""
     from likeness.cli.console.progress import spinner
@@ -28,9 +28,7 @@ def doctor(
 
         found = examine(memory_gb)
     if as_json:
-        import json
-
-        print(json.dumps(found))
+        print_json(found)
         return
     _print(found)
 

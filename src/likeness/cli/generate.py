@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from likeness.cli.console.options import MemoryGb, Overwrite
-from likeness.cli.console.terminal import say
+from likeness.cli.console.options import Json, MemoryGb, Overwrite
+from likeness.cli.console.terminal import print_json, say
 
 if TYPE_CHECKING:
     from likeness.generation import Likeness
@@ -103,7 +103,6 @@ _Eyes = Annotated[float, _slider("Distance of the eyes")]
 _Verify = Annotated[
     bool, typer.Option("--verify", help="Read every byte of the weights and compare checksums before loading.")
 ]
-_Json = Annotated[bool, typer.Option("--json", help="Print the record as JSON, and nothing else.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -111,44 +110,19 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    prompt: _Prompt,
-    face: _Face = None,
-    character: _Character = None,
-    second_face: _SecondFace = None,
-    second_character: _SecondCharacter = None,
-    output: _Output = None,
-    overwrite: Overwrite = False,
-    seed: _Seed = 0,
-    best_of: _BestOf = 1,
-    min_similarity: _MinSimilarity = None,
-    steps: _Steps = None,
-    guidance: _Guidance = None,
-    identity_scale: _Scale = None,
-    identity_start: _Start = 0.0,
-    identity_end: _End = 1.0,
-    identity_blocks: _Blocks = None,
-    identity_branch: _Branch = None,
-    frames: _Frames = None,
-    negative_prompt: _Negative = "",
-    style: _Style = "",
-    shape: _Shape = None,
-    face_width: _FaceWidth = 0.0,
-    face_length: _FaceLength = 0.0,
-    jaw: _Jaw = 0.0,
-    chin: _Chin = 0.0,
-    nose: _Nose = 0.0,
-    eyes: _Eyes = 0.0,
-    pick: _Pick = None,
-    second_pick: _SecondPick = None,
-    enlarge: _Enlarge = None,
-    preset: _Preset = "tiny",
-    method: _Method = "magic_mirror",
-    backbone: _Backbone = None,
-    adapter: _Adapter = None,
-    memory_gb: MemoryGb = None,
-    verify: _Verify = False,
-    as_json: _Json = False,
-) -> None:
+    prompt: _Prompt, face: _Face = None, character: _Character = None, pick: _Pick = None,
+    second_face: _SecondFace = None, second_character: _SecondCharacter = None, second_pick: _SecondPick = None,
+    output: _Output = None, overwrite: Overwrite = False, enlarge: _Enlarge = None,
+    seed: _Seed = 0, best_of: _BestOf = 1, min_similarity: _MinSimilarity = None,
+    steps: _Steps = None, guidance: _Guidance = None, frames: _Frames = None,
+    negative_prompt: _Negative = "", style: _Style = "",
+    identity_scale: _Scale = None, identity_start: _Start = 0.0, identity_end: _End = 1.0,
+    identity_blocks: _Blocks = None, identity_branch: _Branch = None,
+    shape: _Shape = None, face_width: _FaceWidth = 0.0, face_length: _FaceLength = 0.0, jaw: _Jaw = 0.0,
+    chin: _Chin = 0.0, nose: _Nose = 0.0, eyes: _Eyes = 0.0,
+    preset: _Preset = "tiny", method: _Method = "magic_mirror", backbone: _Backbone = None, adapter: _Adapter = None,
+    memory_gb: MemoryGb = None, verify: _Verify = False, as_json: Json = False,
+) -> None:  # fmt: skip
     """Make a video of the person in a picture, or with `--frames 1` a picture."""
     from likeness.cli.console.progress import progress, spinner
 
@@ -163,25 +137,31 @@ def generate(
         named.append(NamedPerson(second_face, second_character, second_pick, pick_option="--second-pick"))
     output, num_frames, search = _check(
         prompt, choices, output, preset=preset, method=method, best_of=best_of, min_similarity=min_similarity,
-        seed=seed, overwrite=overwrite, enlarge=enlarge, num_people=len(named), faces=face or (),
+        seed=seed, overwrite=overwrite, enlarge=enlarge, named=named, backbone=backbone, adapter=adapter,
     )  # fmt: skip
-    check_folders(backbone, adapter)
-    for one in named:
-        one.check()
     with spinner("Reading the face", is_quiet=as_json):
         people = [one.read() for one in named]
     with spinner("Verifying and loading the models" if verify else "Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb, verify=verify)
-    from likeness.generation.inputs.multi_person import build_request
-    from likeness.generation.outputs.save import save_with_fallback
-
     likeness.check_enlarged(num_frames, enlarge, num_people=len(named))
+    from likeness.generation.inputs.multi_person import build_request
+
     request = build_request(prompt, people, seed=seed)
     with progress("Denoising", is_quiet=as_json) as on_step:
         # The loaded method supplies the defaults of `identity_scale` and `identity_branch`.
         clip = likeness.generate_best(request, likeness.settings(**choices), search, on_step=on_step)
+    _save(clip, output, enlarge=enlarge, overwrite=overwrite, as_json=as_json)
+
+
+def _save(clip: "Clip", output: Path, *, enlarge: int | None, overwrite: bool, as_json: bool) -> None:
+    """Write the clip and print what it is."""
+    from likeness.generation.outputs.save import save_with_fallback
+
     save_with_fallback(clip, output, enlarge=enlarge, overwrite=overwrite)
-    say(_to_json(clip, output) if as_json else f"{output}: {describe(clip)}")
+    if as_json:
+        print_json({"picture" if len(clip.frames) == 1 else "video": str(output), **clip.to_dict()})
+    else:
+        say(f"{output}: {describe(clip)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,13 +202,14 @@ def _check(
     *,
     preset: str,
     method: str,
+    backbone: str | None,
+    adapter: Path | None,
     best_of: int,
     min_similarity: float | None,
     seed: int,
     overwrite: bool,
     enlarge: int | None,
-    num_people: int,
-    faces: Sequence[Path] = (),
+    named: "list[NamedPerson]",
 ) -> "tuple[Path, int, Search]":
     """Check all options before anything is loaded.
 
@@ -237,16 +218,22 @@ def _check(
     """
     from likeness.generation.inputs.prompts import check_prompt
 
-    check_prompt(prompt, num_people, method=method)
+    check_prompt(prompt, len(named), method=method)
     from likeness.generation.inputs.search import Search
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.generation.loading.source import check_frames, uses_released
     from likeness.generation.outputs.destinations import check_enlarged, check_output
     from likeness.generation.sampling.shape_control import check_shape
 
-    settings = resolve_settings(find_preset(preset), dict(choices))
+    chosen = find_preset(preset)
+    settings = resolve_settings(chosen, dict(choices))
     known("method", method, METHODS)
-    check_shape(settings.shape, settings.face_shape, method=method, faces=faces)
+    check_folders(backbone, adapter)
+    check_frames(settings.frames, chosen, method=method, backbone=backbone, adapter=adapter)
+    pictures = [Path(face) for face in named[0].faces or ()]
+    is_released = uses_released(chosen, method, backbone, adapter)
+    check_shape(settings.shape, settings.face_shape, method=method, faces=pictures, is_released=is_released)
     search = Search.of(best_of, min_similarity)
     search.check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
@@ -254,6 +241,8 @@ def _check(
     if enlarge is not None:
         # A lower bound; `Likeness.check_enlarged` repeats the check with the true size of the frames.
         check_enlarged((settings.frames, MIN_FRAME_PX, MIN_FRAME_PX), enlarge)
+    for person in named:
+        person.check()
     return output, settings.frames, search
 
 
@@ -290,13 +279,6 @@ def _sliders(
         "eyes": eyes,
     }
     return build(FaceShape, values, where="sliders")
-
-
-def _to_json(clip: "Clip", output: Path) -> str:
-    import json
-
-    kind = "video" if output.suffix.lower() == ".mp4" else "picture"
-    return json.dumps({kind: str(output), **clip.to_dict()})
 
 
 def load(

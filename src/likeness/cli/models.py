@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from likeness.cli.console.terminal import printable, say
+from likeness.cli.console.options import Json
+from likeness.cli.console.terminal import print_json, printable, say
 
 if TYPE_CHECKING:
     from likeness.weights import WeightEntry
 
 models = typer.Typer(help="List, bring and check weights.", invoke_without_command=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +30,7 @@ def show_list(as_json: Json = False) -> None:
     """List all weights: what for, licence, preset, size, and whether they are here."""
     rows = [_describe(name) for name in _all_names()]
     if as_json:
-        _print_json(rows)
+        print_json({"weights": rows}, indent=2)
         return
     columns = ("name", "what for", "licence", "preset", "size", "pinned by", "here")
     _print_table(
@@ -96,7 +95,7 @@ def check(
     with spinner("Reading", is_quiet=as_json):
         rows = [_check(name) for name in names or _all_names() if names or _is_started(name)]
     if as_json:
-        _print_json(rows)
+        print_json({"weights": rows}, indent=2)
     else:
         columns = ("name", "files", "checked by checksum", "state")
         _print_table(columns, [(row["name"], str(row["files"]), str(row["checked"]), row["state"]) for row in rows])
@@ -179,12 +178,6 @@ def _size(size_bytes: int) -> str:
     if not size_bytes:
         return "not known"
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
-
-
-def _print_json(rows: list[dict[str, Any]]) -> None:
-    import json
-
-    print(json.dumps({"weights": rows}, indent=2))
 
 
 def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -1,12 +1,16 @@
 """`likeness story`: render several shots of one character from one file and join them."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import MemoryGb, Overwrite
-from likeness.cli.console.terminal import say
+from likeness.cli.console.options import Json, MemoryGb, Overwrite
+from likeness.cli.console.terminal import print_json, say
+
+if TYPE_CHECKING:
+    from likeness.generation.stories.render import StoryResult
 
 
 def register(app: typer.Typer) -> None:
@@ -40,25 +44,28 @@ def story(
         typer.Option(metavar="N", min=1, help="Where a picture shows several faces, take the Nth."),
     ] = None,
     overwrite: Overwrite = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
     from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import NamedPerson, check_folders, load
     from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.generation.loading.source import check_frames
     from likeness.generation.outputs.folders import check_story_folder
-    from likeness.generation.stories.story_file import read_story, resolve_shots
+    from likeness.generation.stories.story_file import check_shot_frames, read_story, resolve_shots
 
     read = read_story(file, overrides or ())
     known("method", method, METHODS)
-    resolve_shots(read, find_preset(preset), method=method)
+    shots = resolve_shots(read, find_preset(preset), method=method)
+    check_folders(backbone, adapter)
+    of_backbone = partial(check_frames, preset=find_preset(preset), method=method, backbone=backbone, adapter=adapter)
+    check_shot_frames(shots, of_backbone)
     named = NamedPerson(face, character, pick)
     if not face and not character:
         named = NamedPerson(read.faces, read.character, pick)
     named.check()
     folder = output or Path("runs") / file.stem
     check_story_folder(folder, overwrite=overwrite)
-    check_folders(backbone, adapter)
     with spinner("Reading the face", is_quiet=as_json):
         person = named.read()
     with spinner("Loading the models", is_quiet=as_json):
@@ -66,10 +73,12 @@ def story(
     with progress("Making the shots", is_quiet=as_json) as on_step:
         result = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
     if as_json:
-        import json
+        print_json({"folder": str(result.video.parent), **result.to_dict()})
+    else:
+        _print(result)
 
-        say(json.dumps({"folder": str(result.video.parent), **result.to_dict()}))
-        return
+
+def _print(result: "StoryResult") -> None:
     from likeness.generation.outputs.similarity import describe_similarity
 
     for number, shot in enumerate(result.shots, start=1):

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.console.terminal import printable, say
+from likeness.cli.console.options import Json
+from likeness.cli.console.terminal import print_json, printable, say
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def create(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Leave out videos that some systems lack.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Make a survey of videos: blind, with its own page and plans of who sees what."""
     from dataclasses import replace
@@ -58,9 +58,7 @@ def create(
         study = create_study(output, sets, read_questionnaire(questions), options, on_progress=on_progress)
     shown = len(study.plans[0])
     if as_json:
-        import json
-
-        print(json.dumps({"study": str(output), "key": study.key, "videos": len(study.items), "per_rater": shown}))
+        print_json({"study": str(output), "key": study.key, "videos": len(study.items), "per_rater": shown})
         return
     say(
         f"{output}: {len(study.items)} videos of {len(study.systems)} systems, {shown} pages for each rater. "
@@ -91,7 +89,7 @@ def serve(
 def merge(
     study: Folder,
     files: Annotated[list[Path], typer.Argument(help="Files that raters saved.")],
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Store the answers that raters of a hosted survey saved as files. Merging twice adds nothing."""
     from likeness.app.study.answers import AnswerStore
@@ -103,9 +101,7 @@ def merge(
     raters, _ = store.count()
     store.close()
     if as_json:
-        import json
-
-        print(json.dumps({"added": added, "known": known, "raters": raters}))
+        print_json({"added": added, "known": known, "raters": raters})
         return
     say(f"{study}: {added} new answers, {known} known before, {raters} raters in all")
 
@@ -121,7 +117,7 @@ def report(
     allow_failed: Annotated[
         int, typer.Option(min=0, help="Attention checks that a rater may fail and still count.")
     ] = 0,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
     """Sum up the answers: means, intervals, agreement, and what metrics agree with people."""
     import json
@@ -144,7 +140,7 @@ def report(
     write_page(page, loaded, made)
     write_text(numbers, json.dumps(made.to_dict(), indent=2) + "\n")
     if as_json:
-        print(json.dumps(made.to_dict()))
+        print_json(made.to_dict())
         return
     for system in loaded.systems:
         cells = [

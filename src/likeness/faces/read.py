@@ -7,18 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
-from likeness.faces.engines.base import DetectionPass, FaceEngine, distances, rescale
+from likeness.faces.engines.base import DetectionPass, FaceEngine, ThoroughEngine, distances, rescale
 from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.geometry.align import crop_head, head_pose
-from likeness.media import read_image, resize
+from likeness.media import read_image, resize, resize_and_center_crop
 from likeness.records import Comparison, Detection, Face
 
-MIN_SIDE_PX = 40
-"""Smallest face box that `read_face` accepts as a reference, in pixels of the given picture."""
+MIN_SIDE_PX = 32
+"""Smallest face box that `read_face` accepts as a reference, in pixels of the given picture. At this size dlib errs in
+verification as at full size, below it more often (docs/evidence.md)."""
 DETAIL_PX = 512
 """Side of `Face.detail`. Only references have it; for every frame of a video it would cost too much."""
 FRAME_DETECTION_PX = 384
 """Longer side to which frames of generated videos are enlarged before detection (`enlarge_to_px` of `find_faces`)."""
+WHOLE_IMAGE_PX = 224
+"""Side of `Face.whole_image`."""
 _MIN_PROMINENCE = 0.15
 """Detections with less than this share of the largest prominence are dropped: false boxes, people in the background."""
 
@@ -78,6 +81,8 @@ def read_face(
     engine = resolve_engine(engine)
     source, pixels = _open(picture)
     found, detections = _run_passes(pixels, engine, engine.detection_passes)
+    if not found and isinstance(engine, ThoroughEngine):
+        found = _prominent(engine.detect_thoroughly(pixels), engine)
     if not found:
         best_score = max((detection.score for detection in detections), default=None)
         raise NoFaceError(source, best_score=best_score, min_score=engine.min_score)
@@ -86,7 +91,8 @@ def read_face(
     if side_px < MIN_SIDE_PX:
         raise SmallFaceError(source, side_px=side_px, min_side_px=MIN_SIDE_PX)
     detail = crop_head(pixels, chosen.landmarks, DETAIL_PX, layout=engine.layout)
-    return replace(_describe(pixels, chosen, engine, source=source), detail=detail)
+    face = _describe(pixels, chosen, engine, source=source)
+    return replace(face, detail=detail, whole_image=resize_and_center_crop(pixels, WHOLE_IMAGE_PX))
 
 
 def compare(a: Face, b: Face) -> Comparison:

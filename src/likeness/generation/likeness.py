@@ -13,8 +13,8 @@ import numpy as np
 
 from likeness import weights
 from likeness.adapters.conditioning.regions import Area
-from likeness.backbones.check import refuse_frames
 from likeness.backbones.load import load_pipeline
+from likeness.backbones.transformer_config import FPS_1_5, frame_size_px, has_temporal_patches, refuse_frames
 from likeness.generation.inputs.multi_person import People, areas_of, assign_regions, build_request, split_faces
 from likeness.generation.inputs.prompts import add_style, check_prompt
 from likeness.generation.inputs.references import Person
@@ -23,7 +23,8 @@ from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.loading.load import adapter_folder, load_adapter, locate_backbone, verify_weights
 from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
-from likeness.generation.loading.released_fantasy_id import open_released, uses_released
+from likeness.generation.loading.released_fantasy_id import load_released_preset
+from likeness.generation.loading.source import uses_released
 from likeness.generation.outputs.destinations import check_enlarged
 from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.outputs.similarity import measure_clip, refuse_other_engines
@@ -97,7 +98,7 @@ class Likeness:
             verify_weights(chosen, method, backbone, adapter)
         if isinstance(method, str) and uses_released(chosen, method, backbone, adapter):
             card = find_card(device, memory_gb)
-            opened = open_released(chosen, backbone, device=device, is_placed=card is None)
+            opened = load_released_preset(chosen, backbone, device=device, moves_to_device=card is None)
             return cls._attached(*opened, card=card)
         folder = adapter_folder(method, adapter, backbone or chosen.backbone)
         if chosen.is_bundled and backbone is None and not verify:
@@ -106,7 +107,7 @@ class Likeness:
         attached = load_adapter(folder, method)
         source = str(backbone or locate_backbone(chosen))
         card = find_card(device, memory_gb)
-        pipeline = load_pipeline(source, device=device, is_placed=card is None)
+        pipeline = load_pipeline(source, device=device, moves_to_device=card is None)
         checksums = describe_weights({"backbone": source, "adapter": folder})
         return cls._attached(pipeline, attached, chosen, checksums, card=card)
 
@@ -114,6 +115,8 @@ class Likeness:
     def _attached(cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, card: Any) -> Self:
         """Attach a method, and apply a memory plan if there is a card."""
         method.attach(pipeline)
+        if has_temporal_patches(pipeline.transformer.config):
+            preset = preset.model_copy(update={"fps": FPS_1_5})
         made = cls(pipeline, method, preset, checksums)
         made.memory = None if card is None else CardMemory(pipeline, method, card, frames=preset.frames)
         return made
@@ -184,7 +187,16 @@ class Likeness:
         defaults = {"identity_branch": self.method.branch, "identity_scale": scale}
         settings = resolve_settings(self.preset, {**defaults, **given})
         check_steps(self.pipeline.scheduler, settings.steps)
+        self.check_frames(settings.frames)
         return settings
+
+    def check_frames(self, frames: int) -> None:
+        """Refuse a number of frames that the backbone does not make.
+
+        Raises:
+            ConfigError: It has learned positions for another number.
+        """
+        refuse_frames(self.pipeline.transformer.config, frames)
 
     def check_length(self, prompt: str, num_references: int) -> None:
         """Refuse a prompt that is too long together with so many references.
@@ -203,9 +215,8 @@ class Likeness:
         """
         if enlarge is None:
             return
-        config, factor = self.pipeline.transformer.config, self.pipeline.vae_scale_factor_spatial
-        width = config.sample_width * factor * (num_people if self.preset.stands_apart else 1)
-        check_enlarged((frames, config.sample_height * factor, width), enlarge)
+        height, width = frame_size_px(self.pipeline.transformer.config, self.pipeline.vae_scale_factor_spatial)
+        check_enlarged((frames, height, width * (num_people if self.preset.is_single_person else 1)), enlarge)
 
     def story(
         self,
@@ -250,14 +261,12 @@ class Likeness:
         predicted first frame of a single request and may end it with `Rejected`.
         """
         settings = settings or self.settings()
-        refuse_frames(self.pipeline.transformer, settings.frames)
+        self.check_frames(settings.frames)
         if is_measured:  # Checked before sampling.
             people = [person for request in requests for person in request.people]
             refuse_other_engines([face for person in people for face in person])
-        requests = [
-            assign_regions(replace(request, prompt=add_style(request.prompt, settings.style)), self.preset.stands_apart)
-            for request in requests
-        ]
+        styled = [replace(request, prompt=add_style(request.prompt, settings.style)) for request in requests]
+        requests = [assign_regions(request, self.preset.is_single_person) for request in styled]
 
         def make() -> np.ndarray:
             with reading_shapes(self.method, settings):
@@ -295,7 +304,7 @@ class Likeness:
             "fps": self.preset.fps,
             "width": frames.shape[2],
             "height": frames.shape[1],
-            "references": [describe_reference(face) for face in request.references],
+            "references": [describe_reference(face) for face in request.people[0]],
             **_describe_others(request),
             **({"character": request.character} if request.character else {}),
             **({"memory_plan": self.memory.prediction.plan.name} if self.memory else {}),
@@ -306,10 +315,10 @@ class Likeness:
 
 def _describe_others(request: GenerationRequest) -> dict[str, Any]:
     """The part of the record that describes further people."""
-    if not request.others:
+    if not request.is_multi_person:
         return {}
     regions = request.regions
     return {
-        "other_references": [[describe_reference(face) for face in person] for person in request.others],
+        "other_references": [[describe_reference(face) for face in person] for person in request.people[1:]],
         "regions": None if regions is None else asdict(regions),
     }

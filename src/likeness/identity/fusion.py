@@ -10,44 +10,13 @@ from itertools import pairwise
 from typing import Self
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import mish, scaled_dot_product_attention
+from torch.nn.functional import mish
 
 from likeness.errors import ConfigError
+from likeness.identity.encoders.vit import TransformerLayer
 
 KERNELS = (5, 5, 3, 3)
-
-
-class FusionLayer(nn.Module):
-    """A pre-norm transformer block without masks and without biases in the Q, K and V projections.
-
-    Shapes:
-        x: (batch, tokens, width)
-        returns: (batch, tokens, width)
-    """
-
-    def __init__(self, width: int, *, num_heads: int, hidden_width: int) -> None:
-        super().__init__()
-        if width % num_heads:
-            raise ConfigError(
-                f"The fusion transformer has {num_heads} heads, which do not divide its width {width}. "
-                "Choose a divisor of the width."
-            )
-        self.num_heads = num_heads
-        self.norm1 = nn.LayerNorm(width)
-        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
-        self.to_out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        query, key, value = rearrange(
-            self.to_qkv(self.norm1(x)), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.num_heads
-        )
-        mixed = scaled_dot_product_attention(query, key, value)
-        x = x + self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
-        return x + self.feed_forward(self.norm2(x))
 
 
 class FusionTransformer(nn.Module):
@@ -61,8 +30,13 @@ class FusionTransformer(nn.Module):
 
     def __init__(self, width: int, *, depth: int, num_heads: int) -> None:
         super().__init__()
+        if width % num_heads:
+            raise ConfigError(
+                f"The fusion transformer has {num_heads} heads, which do not divide its width {width}. "
+                "Choose a divisor of the width."
+            )
         self.layers = nn.ModuleList(
-            FusionLayer(width, num_heads=num_heads, hidden_width=2 * width) for _ in range(depth)
+            TransformerLayer(width, num_heads, hidden_width=2 * width, qkv_bias=False) for _ in range(depth)
         )
 
     def forward(self, vertices: Tensor | None, face: Tensor) -> Tensor:

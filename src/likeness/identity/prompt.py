@@ -13,16 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from likeness.errors import PromptError
+from likeness.identity.class_words import names_nobody
 
 if TYPE_CHECKING:  # Prompts are checked before torch is imported, which takes seconds.
     from torch import Tensor
 
 TRIGGER = "img"
-NON_NOUNS = (
-    "a an the this that of in on at with by for from to into onto over under near behind and or but nor as than "
-    "is are was were be being has have had who which whose where while my your his her its our their no not"
-)
-"""Words that cannot be the class word."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +72,7 @@ def split_mentions(prompt: str, trigger: str = TRIGGER) -> tuple[list[Mention], 
                 f'In the prompt "{prompt}" no word stands right before `{match[0]}`. {_example(trigger, len(found))}'
             )
         before, _, word = words.rpartition(" ")
-        if word.lower() in NON_NOUNS.split():
+        if names_nobody(word, before):
             raise PromptError(
                 f'In the prompt "{prompt}" the word before `{match[0]}` is "{word}", which names no person. '
                 f"{_example(trigger, len(found))}"

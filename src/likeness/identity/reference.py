@@ -1,7 +1,9 @@
 """Turns references (`Face` records or pictures) into the arrays that a method's encoders read."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -9,15 +11,22 @@ from likeness.errors import ConfigError
 from likeness.media.pictures import resize
 from likeness.records import Face
 
+_log = logging.getLogger(__name__)
+
+EncoderInput = Literal["head_crop", "whole_image"]
+"""The picture that an image encoder reads: the aligned head, or the whole picture, resized and center-cropped."""
+
 FaceInput = Face | str | Path
 """A reference: a `Face` record or the path of a picture."""
 
 
-def read_references(faces: FaceInput | Sequence[FaceInput], *, embedding_width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read all references and stack their crops and embeddings.
+def read_references(
+    faces: FaceInput | Sequence[FaceInput], *, embedding_width: int, encoder_input: EncoderInput = "head_crop"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read all references and stack their pictures and embeddings.
 
     Shapes:
-        returns: crops (references, height, width, 3) uint8, embeddings (references, embedding_width)
+        returns: pictures (references, height, width, 3) uint8, embeddings (references, embedding_width)
 
     Raises:
         ConfigError: There is no reference, or an embedding has another width than `embedding_width`.
@@ -30,7 +39,22 @@ def read_references(faces: FaceInput | Sequence[FaceInput], *, embedding_width: 
                 f"The embedding of {record.source}, read by `{record.engine}`, has {record.embedding.size} numbers; "
                 f"the adapter was trained on {embedding_width}. Read the face with the engine used in training."
             )
-    return np.stack([face.crop for face in records]), np.stack([face.embedding for face in records])
+    pictures = stack_whole_images(records) if encoder_input == "whole_image" else [face.crop for face in records]
+    return np.stack(pictures), np.stack([face.embedding for face in records])
+
+
+def stack_whole_images(faces: Sequence[Face]) -> list[np.ndarray]:
+    """Whole pictures for an encoder that was trained on them.
+
+    A saved character holds none; its head crops are used instead, with a warning.
+    """
+    if absent := [face.source for face in faces if face.whole_image is None]:
+        _log.warning(
+            "%s: the whole picture is not at hand, so the image encoder reads the head alone, on which it was not "
+            "trained. Give the picture itself instead of a saved character.",
+            ", ".join(absent),
+        )
+    return [face.crop if face.whole_image is None else face.whole_image for face in faces]
 
 
 def stack_head_crops(faces: Sequence[Face], size_px: int) -> np.ndarray:

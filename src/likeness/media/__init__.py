@@ -4,7 +4,7 @@ Arrays are uint8 RGB, height first. `guard` checks every file by its first bytes
 another kind is a `MediaError` that names the kind.
 """
 
-from likeness.media.pictures import MAX_PIXELS, read_image, resize, write_image
+from likeness.media.pictures import MAX_PIXELS, read_image, resize, resize_and_center_crop, write_image
 from likeness.media.sheets import contact_sheet
 from likeness.media.video import (
     check_video_path,
@@ -26,6 +26,7 @@ __all__ = [
     "read_video",
     "resample_video",
     "resize",
+    "resize_and_center_crop",
     "sample_video",
     "write_image",
     "write_video",

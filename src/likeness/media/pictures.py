@@ -108,6 +108,20 @@ def resize(picture: np.ndarray, width_px: int, height_px: int, *, is_quick: bool
     return np.asarray(image.resize((width_px, height_px), Image.Resampling.BICUBIC, reducing_gap=gap))
 
 
+def resize_and_center_crop(picture: np.ndarray, side_px: int) -> np.ndarray:
+    """Resize the shorter side to `side_px` and cut out the center square, as transformers' `CLIPImageProcessor` does.
+
+    Shapes:
+        picture: (height, width, 3) uint8
+        returns: (side_px, side_px, 3) uint8
+    """
+    height, width = picture.shape[:2]
+    shorter = min(height, width)
+    height, width = int(side_px * height / shorter), int(side_px * width / shorter)
+    top, left = (height - side_px) // 2, (width - side_px) // 2
+    return resize(picture, width, height)[top : top + side_px, left : left + side_px]
+
+
 def to_image(picture: np.ndarray) -> Any:
     """A Pillow image of (height, width, 3) uint8, for pipelines that accept no arrays or resize them differently."""
     return Image.fromarray(np.ascontiguousarray(picture))

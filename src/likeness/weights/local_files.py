@@ -1,5 +1,6 @@
 """Copies local files from a folder or an archive to the place where the registry expects them."""
 
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -123,3 +124,13 @@ def unpack(item: WeightEntry, archive: Path, report: ProgressCallback) -> list[W
     if archive.parent == item.folder:
         archive.unlink()
     return list(item.files)
+
+
+def cached_hub_folder(name: str) -> Path | None:
+    """The folder in the hub's local cache of a repository such as `zai-org/CogVideoX-5b`; None if it is not there."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(name, "model_index.json")
+    return Path(found).parent if isinstance(found, str) else None

@@ -75,7 +75,7 @@ def main():
             return value, metrics
 
         stage.loss = loss
-        stage.sheet = lambda path: {}  # noqa: ARG005
+        stage.validate = lambda path: {}  # noqa: ARG005
         with contextlib.suppress(InterruptedRunError):
             train(stage, stage.settings, folder, seed=5, after_steps=wanted["stop_after"])
         tensors = {name: full_tensor(value).detach().clone() for name, value in method.named_parameters()}

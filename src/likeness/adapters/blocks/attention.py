@@ -17,8 +17,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from likeness.adapters.conditioning.regions import RegionMasks
+from likeness.backbones.attention import Rope
 
-Rope = tuple[Tensor, Tensor]
 Streams = tuple[Tensor, Tensor, Tensor]
 
 

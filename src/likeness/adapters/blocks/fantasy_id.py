@@ -14,10 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from likeness.adapters.blocks.attention import Rope
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.conditioning.condition import FaceCondition
 from likeness.adapters.conditioning.regions import Grid
+from likeness.backbones.attention import Rope
 from likeness.errors import ConfigError
 
 

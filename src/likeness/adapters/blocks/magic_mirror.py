@@ -11,7 +11,7 @@ import torch
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import Tensor, nn
 
-from likeness.adapters.blocks.attention import FaceAddedAttention, Rope
+from likeness.adapters.blocks.attention import FaceAddedAttention
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.blocks.modulation import (
     ConditionedNorm,
@@ -23,6 +23,7 @@ from likeness.adapters.blocks.modulation import (
 from likeness.adapters.blocks.packed_attention import PackedFaceAttention
 from likeness.adapters.blocks.packed_layout import BlockTables
 from likeness.adapters.conditioning.condition import FaceCondition
+from likeness.backbones.attention import Rope
 
 
 class FaceLayer(nn.Module):

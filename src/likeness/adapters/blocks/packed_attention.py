@@ -5,9 +5,10 @@ from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from likeness.adapters.blocks.attention import FaceAttnProcessor, Rope
+from likeness.adapters.blocks.attention import FaceAttnProcessor
 from likeness.adapters.blocks.packed_layout import PackedLayout
 from likeness.adapters.conditioning.regions import RegionMasks
+from likeness.backbones.attention import Rope
 
 
 class PackedFaceAttention(nn.Module, AttentionModuleMixin):

@@ -14,6 +14,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from einops import rearrange
 from torch import Tensor
 
+from likeness.backbones.transformer_config import frame_size_latent, has_temporal_patches
 from likeness.errors import ConfigError
 
 Area = tuple[float, float, float, float]
@@ -236,14 +237,18 @@ def own_positions(config: Any, grid: Grid, num_people: int, like: tuple[Tensor, 
         ConfigError: The video is not as wide as that many frames of the base, or the base has no rotary embedding.
     """
     side = config.patch_size
-    height, width = config.sample_height // side, config.sample_width // side
+    height, width = (size // side for size in frame_size_latent(config))
     if like is None or grid[1:] != (height, num_people * width):
         raise ConfigError(
             f"`own_positions` is for {num_people} people in a video of {num_people} of the base's frames side by side, "
             f"{num_people * width} x {height} tokens with rotary positions; this one has {grid[2]} x {grid[1]}. "
             "Make it so wide, or leave `own_positions` out."
         )
-    one: Any = get_3d_rotary_pos_embed(config.attention_head_dim, ((0, 0), (height, width)), (height, width), grid[0])
+    kind: Any = {}
+    if has_temporal_patches(config):  # CogVideoX1.5 counts positions instead of interpolating them.
+        kind = {"grid_type": "slice", "max_size": (height, width)}
+    region, size = ((0, 0), (height, width)), (height, width)
+    one: Any = get_3d_rotary_pos_embed(config.attention_head_dim, region, size, grid[0], **kind)
     return tuple(
         rearrange(
             rearrange(part, "(f y x) d -> f y x d", f=grid[0], y=height).repeat(1, 1, num_people, 1),

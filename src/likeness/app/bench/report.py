@@ -16,12 +16,10 @@ import numpy as np
 
 from likeness.app.bench.manifest import RUNS, Bench
 from likeness.errors import ConfigError
-from likeness.evaluation.report.style import STYLE
+from likeness.evaluation.report.style import ARROWS, STYLE, table
 from likeness.evaluation.results.records import EvaluationResult, MetricRecord, load
-from likeness.evaluation.results.statistics import RESAMPLES, Estimate, estimate
-from likeness.files import write_text
-
-_ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
+from likeness.evaluation.results.statistics import RESAMPLES, Estimate, estimate, format_estimate
+from likeness.files import nan_to_none, write_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +39,7 @@ class BenchReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, with None for undefined numbers."""
-        return _without_nan(
+        return nan_to_none(
             {
                 "metrics": {name: asdict(metric) for name, metric in self.metrics.items()},
                 "left_out": dict(self.left_out),
@@ -111,7 +109,7 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
     head = "".join(f"<th>{html.escape(system)}</th>" for system in systems)
     rows = "".join(
         f'<tr><th scope="row">{_title(report.metrics[name])}</th>'
-        + "".join(f"<td>{show(report.means[system][name])}</td>" for system in systems)
+        + "".join(f"<td>{format_estimate(report.means[system][name])}</td>" for system in systems)
         + f'<td class="soft">{html.escape(report.metrics[name].averaged)}</td></tr>'
         for name in names
     )
@@ -128,7 +126,7 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
 <p class="soft">{html.escape(bench.source)}</p>
 <p>{len(bench.identities)} people, {len(bench.cases)} videos of each system.{incomplete}</p>
 <h2>Metrics</h2><p class="soft">Means with 95 % bootstrap intervals over people; arrows show which way is better.</p>
-{_table(f"<th>metric</th>{head}<th>averaged over</th>", rows)}
+{table(f"<th>metric</th>{head}<th>averaged over</th>", rows)}
 {_differences(report)}
 <h2>By group</h2>
 {_groups(report, systems)}
@@ -136,14 +134,6 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
 </body></html>
 """
     write_text(path, page)
-
-
-def show(value: Estimate) -> str:
-    """A number with its interval, for tables."""
-    if not math.isfinite(value.value):
-        return "undefined"
-    interval = f" [{value.low:.3f}, {value.high:.3f}]" if math.isfinite(value.low) else ""
-    return f"{value.value:.3f}{interval}"
 
 
 def _mean(
@@ -180,11 +170,12 @@ def _differences(report: BenchReport) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(a)} minus {html.escape(b)}</th><td>{_title(report.metrics[metric])}</td>'
-        f"<td>{f'<b>{show(value)}</b>' if value.low > 0 or value.high < 0 else show(value)}</td></tr>"
+        f"<td>{f'<b>{text}</b>' if value.low > 0 or value.high < 0 else text}</td></tr>"
         for metric, a, b, value in report.differences
+        for text in [format_estimate(value)]
     )
     note = '<p class="soft">Over videos that both have; bold where the interval excludes 0.</p>'
-    return f"<h2>Differences</h2>{note}{_table('<th>systems</th><th>metric</th><th>difference</th>', rows)}"
+    return f"<h2>Differences</h2>{note}{table('<th>systems</th><th>metric</th><th>difference</th>', rows)}"
 
 
 def _groups(report: BenchReport, systems: Sequence[str]) -> str:
@@ -197,26 +188,12 @@ def _groups(report: BenchReport, systems: Sequence[str]) -> str:
         if report.metrics[metric].level == "video"
         for group, own in groups.items()
     )
-    return _table(f"<th>group</th><th>metric</th>{head}", rows)
+    return table(f"<th>group</th><th>metric</th>{head}", rows)
 
 
 def _title(metric: MetricRecord) -> str:
-    return f"{html.escape(metric.title)} {_ARROWS[metric.direction]}"
+    return f"{html.escape(metric.title)} {ARROWS[metric.direction]}"
 
 
 def _plain(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "undefined"
-
-
-def _table(head: str, rows: str) -> str:
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -113,7 +113,7 @@ class _People:
 
 
 def _make(likeness: Likeness, settings: GenerationSettings, people: _People, case: BenchCase, video: Path) -> None:
-    request = GenerationRequest(prompt=case.prompt, references=people.faces(case.identity), seed=case.seed)
+    request = GenerationRequest(prompt=case.prompt, people=(people.faces(case.identity),), seed=case.seed)
     shape = people.shapes.get(case.identity)
     own = settings if shape is None else settings.model_copy(update={"shape": f"flame:{shape}"})
     clip = likeness.generate_many([request], own, is_measured=False)[0]

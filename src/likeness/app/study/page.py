@@ -7,8 +7,8 @@ from pathlib import Path
 
 from likeness.app.study.manifest import Study
 from likeness.app.study.report import OVERALL, StudyReport, SystemRating
-from likeness.evaluation.report.style import STYLE
-from likeness.evaluation.results.statistics import Estimate
+from likeness.evaluation.report.style import STYLE, table
+from likeness.evaluation.results.statistics import format_estimate
 from likeness.files import write_text
 
 _COLORS = ("#2f6db3", "#c2571a", "#2e8b57", "#8a4fbe", "#b3385d", "#6b7280")
@@ -86,7 +86,7 @@ def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
             parts.append(f'<line {ends} y1="{y}" y2="{y}" stroke="{color}" stroke-width="3" opacity=".55"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="6" fill="{color}"/>')
         parts.append(f'<text x="{_WIDTH_PX - 4}" y="{y + 4}" text-anchor="end">{rating.mean.value:.2f}</text>')
-    label = "; ".join(f"{name} {_interval(rating.mean)}" for name, rating in ratings.items())
+    label = "; ".join(f"{name} {format_estimate(rating.mean, digits=2)}" for name, rating in ratings.items())
     return (
         f'<svg viewBox="0 0 {_WIDTH_PX} {height}" role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
     )
@@ -120,11 +120,11 @@ def _rating_table(study: Study, report: StudyReport, titles: dict[str, str]) -> 
     head = "".join(f"<th>{html.escape(titles[name])}</th>" for name in names)
     rows = "".join(
         f'<tr><th scope="row">{html.escape(system)}</th>'
-        + "".join(f"<td>{_interval(report.ratings[name][system].mean)}</td>" for name in names)
+        + "".join(f"<td>{format_estimate(report.ratings[name][system].mean, digits=2)}</td>" for name in names)
         + f"<td>{report.ratings[OVERALL][system].num_ratings}</td></tr>"
         for system in study.systems
     )
-    return _table(f"<th>system</th>{head}<th>ratings</th>", rows)
+    return table(f"<th>system</th>{head}<th>ratings</th>", rows)
 
 
 def _difference_table(report: StudyReport, titles: dict[str, str]) -> str:
@@ -132,13 +132,13 @@ def _difference_table(report: StudyReport, titles: dict[str, str]) -> str:
         return "<p>There is only one system.</p>"
     rows = []
     for row in report.differences:
-        text = _interval(row.difference, sign="+")
+        text = format_estimate(row.difference, sign="+", digits=2)
         is_clear = row.difference.low > 0 or row.difference.high < 0
         rows.append(
             f'<tr><th scope="row">{html.escape(row.a)} minus {html.escape(row.b)}</th>'
             f"<td>{html.escape(titles[row.question])}</td><td>{f'<b>{text}</b>' if is_clear else text}</td></tr>"
         )
-    return _table("<th>systems</th><th>question</th><th>difference</th>", "".join(rows))
+    return table("<th>systems</th><th>question</th><th>difference</th>", "".join(rows))
 
 
 def _agreement_table(report: StudyReport, titles: dict[str, str]) -> str:
@@ -146,7 +146,7 @@ def _agreement_table(report: StudyReport, titles: dict[str, str]) -> str:
         f'<tr><th scope="row">{html.escape(titles[name])}</th><td>{_plain(alpha)}</td></tr>'
         for name, alpha in report.agreement.items()
     )
-    return _table("<th>question</th><th>alpha</th>", rows)
+    return table("<th>question</th><th>alpha</th>", rows)
 
 
 def _correlations(report: StudyReport, titles: dict[str, str]) -> str:
@@ -154,7 +154,7 @@ def _correlations(report: StudyReport, titles: dict[str, str]) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row">{html.escape(metric)}</th><td>{html.escape(titles[question])}</td>'
-        f"<td>{_interval(value.spearman, sign='+')}</td><td>{_plain(value.kendall)}</td>"
+        f"<td>{format_estimate(value.spearman, sign='+', digits=2)}</td><td>{_plain(value.kendall)}</td>"
         f"<td>{value.num_videos}</td></tr>"
         for question, by_metric in report.correlations.items()
         for metric, value in by_metric.items()
@@ -162,20 +162,8 @@ def _correlations(report: StudyReport, titles: dict[str, str]) -> str:
     head = "<th>metric</th><th>question</th><th>Spearman</th><th>Kendall</th><th>videos</th>"
     return (
         "<h2>Do metrics agree with people?</h2>\n"
-        '<p class="soft">Rank correlation over videos of the mean rating with each metric.</p>\n' + _table(head, rows)
+        '<p class="soft">Rank correlation over videos of the mean rating with each metric.</p>\n' + table(head, rows)
     )
-
-
-def _table(head: str, rows: str) -> str:
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _interval(value: Estimate, *, sign: str = "") -> str:
-    if not math.isfinite(value.value):
-        return "undefined"
-    if not math.isfinite(value.low):
-        return f"{value.value:{sign}.2f}"
-    return f"{value.value:{sign}.2f} [{value.low:{sign}.2f}, {value.high:{sign}.2f}]"
 
 
 def _plain(value: float) -> str:

@@ -1,6 +1,5 @@
 """Compute a study's results: valid raters, mean ratings, agreement, correlation with automatic metrics."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -22,6 +21,7 @@ from likeness.app.study.statistics import (
 )
 from likeness.errors import ConfigError
 from likeness.evaluation.results.statistics import Estimate, estimate
+from likeness.files import nan_to_none
 
 OVERALL = "overall"
 """Mean of all questions about a video, as Magic Mirror's "Overall Preference"."""
@@ -82,7 +82,7 @@ class StudyReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types, with None for undefined numbers."""
-        return _without_nan(asdict(self))
+        return nan_to_none(asdict(self))
 
 
 def make_report(
@@ -234,13 +234,3 @@ def _correlate(
         }
         for question in tables
     }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -17,6 +17,7 @@ MemoryGb = Annotated[
         help="Plan for a card of this much memory; by default its own.",
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace results that are there already; without it they are kept."),

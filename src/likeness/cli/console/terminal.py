@@ -1,5 +1,6 @@
 """Print text safely: prompts, names and messages may contain control characters that a terminal would interpret."""
 
+import json
 import sys
 import unicodedata
 from typing import TextIO
@@ -27,6 +28,13 @@ def say(text: object, *, lines: bool = True, stream: TextIO | None = None) -> No
     line = printable(text, lines=lines)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+def print_json(value: object, *, indent: int | None = None) -> None:
+    """Print a value as JSON in ASCII, with null for NaN: the only output of a command with `--json`."""
+    from likeness.files import nan_to_none
+
+    print(json.dumps(nan_to_none(value), indent=indent).replace("\x7f", r"\u007f"))
 
 
 def _is_control(one: str) -> bool:

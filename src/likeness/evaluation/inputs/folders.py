@@ -9,7 +9,10 @@ from likeness.errors import ConfigError, MediaError
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".gif")
 """Suffixes of supported formats. A file with another suffix counts as a video by its first bytes."""
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PICTURES = (
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".gif", ".bmp", ".tif", ".tiff",
+)  # fmt: skip
+"""Suffixes of reference pictures. HEIC needs the extra `heic`; of an animation the first frame is read."""
 _OTHER_VIDEOS = (".avi", ".m4v", ".mpg", ".mpeg", ".m2ts", ".ts", ".wmv", ".flv", ".ogv", ".3gp", ".y4m")
 """Also taken: files that cannot be decoded must count as failed videos."""
 _SOUNDS = (".m4a", ".mp3", ".aac", ".wav", ".ogg", ".oga", ".flac", ".opus")

@@ -1,5 +1,7 @@
 """Motion metrics: of the face, by landmarks and by flow, and of the whole frame."""
 
+from functools import partial
+
 import numpy as np
 
 from likeness.evaluation.features.flow import dynamic_threshold_px, is_dynamic
@@ -62,127 +64,104 @@ def _motion_score(inputs: MetricInputs) -> float:
     return abs(float(signed_px.mean())) if len(signed_px) else float("nan")
 
 
+_landmark_metric = partial(Metric, direction="higher", required_features=("faces",))
+_face_flow_metric = partial(
+    Metric,
+    unit="% of the face's width a frame",
+    direction="higher",
+    averaged=f"{FACES}, to the next frame",
+    required_features=("faces", "flow"),
+)
+_frame_flow_metric = partial(Metric, direction="higher", averaged=SAMPLED, source=HERE, required_features=("flow",))
+
 MOTION_METRICS = (
-    Metric(
+    _landmark_metric(
         name="fm_ref",
         title="FM_ref",
         unit="face sizes",
-        direction="higher",
         averaged=FACES,
         source=MAGIC_MIRROR,
-        required_features=("faces",),
         compute_for_video=lambda inputs: mean_found(
             motion_from_reference(inputs.landmarks, inputs.references.landmarks)
         ),
     ),
-    Metric(
+    _landmark_metric(
         name="fm_inter",
         title="FM_inter",
         unit="face sizes",
-        direction="higher",
         averaged=f"the largest of the {FACE_PAIRS}",
         source=MAGIC_MIRROR,
-        required_features=("faces",),
         compute_for_video=lambda inputs: largest(motion_between_frames(inputs.landmarks)),
     ),
-    Metric(
+    _landmark_metric(
         name="fm_inter_mean",
         title="FM_inter, mean",
         unit="face sizes",
-        direction="higher",
         averaged=FACE_PAIRS,
         source=HERE,
-        required_features=("faces",),
         compute_for_video=lambda inputs: mean_found(motion_between_frames(inputs.landmarks)),
     ),
-    Metric(
+    _landmark_metric(
         name="fm_ref_frame",
         title="FM_ref, coordinates of the frame",
         unit="frame sizes",
-        direction="higher",
         averaged=FACES,
         source=f"{MAGIC_MIRROR}, its normalization",
-        required_features=("faces",),
         compute_for_video=_frame_motion_from_reference,
     ),
-    Metric(
+    _landmark_metric(
         name="fm_inter_frame",
         title="FM_inter, coordinates of the frame",
         unit="longer sides of the frame",
-        direction="higher",
         averaged=f"the largest of the {FACE_PAIRS}",
         source=f"{MAGIC_MIRROR}, its normalization",
-        required_features=("faces",),
         compute_for_video=_largest_frame_motion,
     ),
-    Metric(
+    _face_flow_metric(
         name="face_flow",
         title="FM, Farneback on the face",
         unit="px a frame",
-        direction="higher",
-        averaged=f"{FACES}, to the next frame",
         source=FANTASY_ID,
-        required_features=("faces", "flow"),
         compute_for_video=lambda inputs: mean_found(face_flow(inputs)),
     ),
-    Metric(
+    _face_flow_metric(
         name="face_flow_relative",
         title="FM in face widths",
-        unit="% of the face's width a frame",
-        direction="higher",
-        averaged=f"{FACES}, to the next frame",
         source=HERE,
-        required_features=("faces", "flow"),
         compute_for_video=lambda inputs: mean_found(relative_face_flow(inputs)),
     ),
-    Metric(
+    _face_flow_metric(
         name="face_flow_crop",
         title="FM of the cropped face",
-        unit="% of the face's width a frame",
-        direction="higher",
-        averaged=f"{FACES}, to the next frame",
         source=f"{FANTASY_ID}, faces cropped as in its section 4.1",
-        required_features=("faces", "flow"),
         compute_for_video=lambda inputs: mean_found(relative_face_flow(inputs, "face_crop_px")),
     ),
-    Metric(
+    _face_flow_metric(
         name="face_flow_camera",
         title="FM without the camera's motion",
-        unit="% of the face's width a frame",
-        direction="higher",
         averaged=f"{FACES} with enough background, to the next frame",
         source=HERE,
-        required_features=("faces", "flow"),
         compute_for_video=lambda inputs: mean_found(relative_face_flow(inputs, "face_camera_px")),
     ),
-    Metric(
+    _frame_flow_metric(
         name="dynamic_degree_farneback",
         title="Dynamic degree by Farneback, not VBench's",
         unit="share",
-        direction="higher",
-        averaged=SAMPLED,
-        source=HERE,
-        required_features=("flow",),
         compute_for_video=lambda inputs: dynamic(inputs, "flow"),
     ),
-    Metric(
+    _frame_flow_metric(
         name="fast_flow_farneback",
         title="Fastest 5 % of the flow, Farneback",
         unit="px a frame",
         direction="neither",
-        averaged=SAMPLED,
-        source=HERE,
-        required_features=("flow",),
         compute_for_video=lambda inputs: mean_found(inputs.features["flow"]["fast_px"]),
     ),
-    Metric(
+    _frame_flow_metric(
         name="motion_score",
         title="Motion score",
         unit="px a frame",
-        direction="higher",
         averaged=PAIRS,
         source=OPENS2V,
-        required_features=("flow",),
         compute_for_video=_motion_score,
     ),
 )

@@ -1,6 +1,7 @@
 """Metrics on published networks: RS, IFS, FaceSim, face FID, Inception Score, text alignment, RAFT."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -56,60 +57,53 @@ def _text(inputs: MetricInputs) -> float:
     return float(inputs.features["viclip"]["embedding"] @ inputs.text)
 
 
+_arcface_metric = partial(Metric, unit="cosine", direction="higher", required_features=("arcface",))
+_face_fid_metric = partial(
+    Metric,
+    unit="squared feature distance",
+    direction="lower",
+    required_features=("faces", "face_inception"),
+    needs_references=True,
+)
+
 PUBLISHED_METRICS = (
-    Metric(
+    _arcface_metric(
         name="reference_similarity",
         title="RS",
-        unit="cosine",
-        direction="higher",
         averaged=FACES,
         source=FANTASY_ID,
-        required_features=("arcface",),
         compute_for_video=reference_similarity,
         needs_references=True,
     ),
-    Metric(
+    _arcface_metric(
         name="interframe_similarity",
         title="IFS",
-        unit="cosine",
-        direction="higher",
         averaged=FACE_PAIRS,
         source=FANTASY_ID,
-        required_features=("arcface",),
         compute_for_video=lambda inputs: mean_found(consecutive_cosines(inputs.features["arcface"]["embedding"])),
     ),
-    Metric(
+    _arcface_metric(
         name="facesim_arc",
         title="FaceSim-Arc",
         unit="cosine, at least 0",
-        direction="higher",
         averaged=f"up to 32 {FACES}",
         source=OPENS2V,
-        required_features=("arcface",),
         compute_for_video=facesim_arc,
         needs_references=True,
     ),
-    Metric(
+    _face_fid_metric(
         name="face_fid",
         title="Face FID, set against set",
-        unit="squared feature distance",
-        direction="lower",
         averaged=SET,
         source=FANTASY_ID,
-        required_features=("faces", "face_inception"),
         compute_for_system=face_fid,
-        needs_references=True,
     ),
-    Metric(
+    _face_fid_metric(
         name="face_distance_inception",
         title="Face FID, one reference",
-        unit="squared feature distance",
-        direction="lower",
         averaged=f"up to 16 {FACES}",
         source=CONSISID,
-        required_features=("faces", "face_inception"),
         compute_for_video=face_distance_inception,
-        needs_references=True,
     ),
     Metric(
         name="dynamic_degree",

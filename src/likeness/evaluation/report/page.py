@@ -10,17 +10,16 @@ from pathlib import Path
 
 from likeness.evaluation.report.charts import color_of, curves, distribution, span_of
 from likeness.evaluation.report.strips import clips
-from likeness.evaluation.report.style import STYLE
+from likeness.evaluation.report.style import ARROWS, STYLE
 from likeness.evaluation.results.compare_systems import ALPHA, CORRECTION, Comparison, Difference
 from likeness.evaluation.results.records import EvaluationResult, MetricRecord
-from likeness.evaluation.results.statistics import Estimate
+from likeness.evaluation.results.statistics import format_estimate
 from likeness.files import write_text
 
 OPEN_DISTRIBUTIONS = 6
 """Plots of further metrics are collapsed."""
 MAX_PANELS = 60
 """Curves of further videos are in the JSON and Parquet files only."""
-_ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
 _CURVE = "cosine"
 _MORE_STYLE = """
 td.soft, tbody th { white-space: normal; min-width: 7rem }
@@ -80,15 +79,6 @@ better; a count follows where not every video has the metric.</p>
     return path
 
 
-def show(value: Estimate, *, sign: str = "") -> str:
-    """A number with its interval, for tables."""
-    if not math.isfinite(value.value):
-        return "undefined"
-    if not math.isfinite(value.low):
-        return f"{value.value:{sign}.3f}"
-    return f"{value.value:{sign}.3f} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
-
-
 def _lead(result: EvaluationResult) -> str:
     people = {video.identity for video in result.videos} - {None}
     against = f"{len(people)} people" if people else "each against its own first face"
@@ -136,7 +126,7 @@ def _means(result: EvaluationResult, comparison: Comparison) -> str:
         for system in result.systems:
             count, whole = system.scores[metric.name].num_videos, system.num_videos - system.num_failed
             note = f' <span class="soft">({count} of {whole})</span>' if count < whole else ""
-            cells.append(f"<td>{show(comparison.means[system.name][metric.name])}{note}</td>")
+            cells.append(f"<td>{format_estimate(comparison.means[system.name][metric.name])}{note}</td>")
         rows.append(
             f'<tr><th scope="row" title="{html.escape(metric.name)}; {html.escape(metric.source)}">'
             f'{_title(metric)}</th>{"".join(cells)}<td class="soft">{html.escape(metric.unit)}</td>'
@@ -174,7 +164,7 @@ def _differences(result: EvaluationResult, comparison: Comparison) -> str:
 
 
 def _difference_row(row: Difference, metric: MetricRecord) -> str:
-    text = show(row.difference, sign="+")
+    text = format_estimate(row.difference, sign="+")
     pairs = str(row.num_pairs) if row.num_pairs == row.num_common else f"{row.num_pairs} of {row.num_common}"
     better = html.escape(row.better) if row.better else ""
     return (
@@ -252,7 +242,7 @@ def _settings(result: EvaluationResult) -> str:
 
 
 def _title(metric: MetricRecord) -> str:
-    return f"{html.escape(metric.title)} {_ARROWS[metric.direction]}".strip()
+    return f"{html.escape(metric.title)} {ARROWS[metric.direction]}".strip()
 
 
 def _p_value(value: float) -> str:

@@ -1,5 +1,7 @@
-"""The style sheet of report pages, light and dark."""
+"""What report pages share: the style sheet, light and dark, and tables."""
 
+ARROWS = {"higher": "&uarr;", "lower": "&darr;", "neither": ""}
+"""By the direction of a metric."""
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --soft: #62625d; --paper: #f7f7f5; --card: #fff; --line: #dcdcd6 }
 @media (prefers-color-scheme: dark) {
@@ -25,3 +27,8 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 th, td { text-align: left; padding: .35rem 1.2rem .35rem 0; border-bottom: 1px solid var(--line); white-space: nowrap }
 thead th { color: var(--soft); font-weight: 500 } tbody th { font-weight: 600 }
 """
+
+
+def table(head: str, rows: str) -> str:
+    """An HTML table that scrolls sideways where it is too wide."""
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'

@@ -24,6 +24,7 @@ from likeness.evaluation.results.statistics import (
     mean_estimate,
     sign_flip_test,
 )
+from likeness.files import nan_to_none
 
 ALPHA = 1 - LEVEL
 """Corrected p-values below this are called significant."""
@@ -74,13 +75,10 @@ class Comparison:
             "test": "sign-flip permutation test of paired differences, two-sided",
             "correction": CORRECTION,
             "means": {
-                system: {name: _without_nan(asdict(value)) for name, value in own.items()}
+                system: {name: nan_to_none(asdict(value)) for name, value in own.items()}
                 for system, own in self.means.items()
             },
-            "differences": [
-                _without_nan(asdict(row) | {"difference": _without_nan(asdict(row.difference))})
-                for row in self.differences
-            ],
+            "differences": [nan_to_none(asdict(row)) for row in self.differences],
             "only_in": {system: list(names) for system, names in self.only_in.items()},
         }
 
@@ -189,9 +187,3 @@ def _add_corrected_p(row: Difference, p_corrected: float, metric: MetricRecord) 
         return row
     is_a = (row.difference.value > 0) == (metric.direction == "higher")
     return replace(row, better=row.a if is_a else row.b)
-
-
-def _without_nan(record: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
-    }

@@ -7,6 +7,7 @@ Soc. B 57, 289-300), which bounds the share of false discoveries and holds for p
 these; a family-wise bound (Holm) has no power with fewer than a dozen people.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,15 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def format_estimate(value: Estimate, *, sign: str = "", digits: int = 3) -> str:
+    """A number with its interval, for tables; `sign="+"` shows the sign of positive numbers too."""
+    if not math.isfinite(value.value):
+        return "undefined"
+    if not math.isfinite(value.low):
+        return f"{value.value:{sign}.{digits}f}"
+    return f"{value.value:{sign}.{digits}f} [{value.low:{sign}.{digits}f}, {value.high:{sign}.{digits}f}]"
 
 
 def estimate(value: float, resampled: np.ndarray) -> Estimate:

@@ -69,6 +69,15 @@ class FaceEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class ThoroughEngine(Protocol):
+    """An engine with a second, slower search for references in which the first one found nothing."""
+
+    def detect_thoroughly(self, picture: np.ndarray) -> list[Detection]:
+        """Faces that `detect` misses, each with a score of at least `min_score`."""
+        ...
+
+
 def rescale(detection: Detection, scale: float) -> Detection:
     """Map a detection back from a picture resized by `scale`; landmarks are pixel centers, hence the half pixel."""
     left, top, right, bottom = (edge / scale for edge in detection.box)

@@ -34,13 +34,11 @@ def build_request(
         ConfigError: A person has no picture.
         FaceError: A picture shows no usable face, or several.
     """
-    references, *others = (read_faces(person) for person in people)
     return GenerationRequest(
         prompt=prompt,
-        references=references,
+        people=tuple(read_faces(person) for person in people),
         seed=seed,
         character=people[0].describe() if len(people) == 1 and isinstance(people[0], Character) else None,
-        others=tuple(others),
         regions=None if areas is None else Regions(areas=tuple(tuple(area) for area in areas)),  # pyright: ignore[reportArgumentType]
     )
 
@@ -55,7 +53,7 @@ def assign_regions(request: GenerationRequest, own_positions: bool) -> Generatio
     Raises:
         ConfigError: Areas were given to such a backbone, or their number is not the number of people.
     """
-    if not request.others:
+    if not request.is_multi_person:
         if request.regions is not None:
             raise ConfigError("Regions were given, but one person is shown. Give faces of several, or no regions.")
         return request
@@ -73,7 +71,7 @@ def assign_regions(request: GenerationRequest, own_positions: bool) -> Generatio
 
 def areas_of(request: GenerationRequest) -> list[Area]:
     """The area of the frame in which each person is expected, in the order of their numbers."""
-    if not request.others:
+    if not request.is_multi_person:
         return [(0.0, 0.0, 1.0, 1.0)]
     if request.regions is not None and request.regions.areas is not None:
         return list(request.regions.areas)

@@ -8,17 +8,9 @@ import re
 
 from likeness.errors import ConfigError, PromptError
 from likeness.generation.inputs.prompt_text import check_text
-from likeness.identity.prompt import NON_NOUNS, TRIGGER, count_people, split_mentions, split_prompt
+from likeness.identity.class_words import CLASS_WORDS, is_function_word, is_modifier
+from likeness.identity.prompt import TRIGGER, count_people, split_mentions, split_prompt
 
-CLASS_WORDS = (
-    "man|woman|boy|girl|baby|person|child|kid|lady|gentleman|guy|gal|male|female|teenager|teen|toddler|infant|human|adult|"
-    "grandmother|grandfather|grandma|grandpa|mother|father|mom|dad|son|daughter|brother|sister|wife|husband|uncle|aunt|"
-    "doctor|nurse|officer|policeman|policewoman|firefighter|soldier|pilot|astronaut|chef|cook|waiter|waitress|barista|"
-    "teacher|student|scientist|worker|farmer|fisherman|businessman|businesswoman|athlete|boxer|runner|player|"
-    "singer|dancer|musician|pianist|guitarist|artist|painter|actor|actress|bride|groom|"
-    "knight|king|queen|prince|princess|wizard|witch|warrior|cowboy|samurai|superhero|hero|heroine"
-)
-"""A pattern of class words."""
 METHODS_WITHOUT_TRIGGER = ("fantasy_id", "FantasyID")
 """Names and classes of the methods that do not change prompt embeddings and need no trigger word."""
 _PERSON = re.compile(rf"\b(?:{CLASS_WORDS})(?:\s+(?:{CLASS_WORDS}))*\b", flags=re.IGNORECASE)
@@ -50,7 +42,9 @@ def _place_at(marked: re.Match[str], prompt: str) -> str | None:
     """Insert a class word before a trigger word that has none."""
     before, after = prompt[: marked.start()].rstrip(), _tidy(_MARK.sub(" ", prompt[marked.end() :]))
     last = before.split()[-1] if before else ""
-    if last.lower() in NON_NOUNS.split():
+    if is_modifier(last) and _PERSON.search(before) is None:
+        return _tidy(f"{before} person {TRIGGER} {after}")
+    if is_function_word(last):
         noun = "person" if last.lower() in (*_ARTICLES, "this", "that", "my", "his", "her", "their") else "a person"
         return _tidy(f"{before} {noun} {TRIGGER} {after}")
     if not before and after and _PERSON.match(after) is None:

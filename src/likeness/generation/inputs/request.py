@@ -12,16 +12,14 @@ class GenerationRequest:
     """One clip of a batch."""
 
     prompt: str
-    references: tuple[Face, ...]
+    people: tuple[tuple[Face, ...], ...]
+    """Reference faces of each person, in the order of their numbers in the prompt."""
     seed: int = 0
     character: dict[str, Any] | None = None
-    """`Character.describe()`, if the references are those of a character."""
-    others: tuple[tuple[Face, ...], ...] = ()
-    """References of the second and further people."""
+    """`Character.describe()`, if the person is a character."""
     regions: Regions | None = None
     """Regions of several people."""
 
     @property
-    def people(self) -> tuple[tuple[Face, ...], ...]:
-        """References of all people, in the order of their numbers."""
-        return (self.references, *self.others)
+    def is_multi_person(self) -> bool:
+        return len(self.people) > 1

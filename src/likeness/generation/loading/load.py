@@ -9,7 +9,8 @@ from safetensors import SafetensorError
 from likeness import weights
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.loading.presets import Preset
-from likeness.generation.loading.released_fantasy_id import EVA, MESH, WEIGHTS, uses_released
+from likeness.generation.loading.released_fantasy_id import EVA, MESH, WEIGHTS
+from likeness.generation.loading.source import uses_released
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.methods.method import Method

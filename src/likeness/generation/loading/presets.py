@@ -37,7 +37,7 @@ class Preset(BaseModel):
     fps: float
     identity_scales: dict[str, float] = {}
     """Default `identity_scale` by class name of the method; 1 if the class is not listed."""
-    stands_apart: bool = False
+    is_single_person: bool = False
     """The backbone was trained on one person: each of several people gets a frame of its size, side by side."""
 
     @property
@@ -45,6 +45,21 @@ class Preset(BaseModel):
         """The folder of the backbone, whether or not it exists; `locate_backbone` checks that."""
         folder: Path = CHECKPOINTS / self.weights if self.is_bundled else home() / "models" / self.weights
         return str(folder)
+
+
+def _cogvideox(name: str, backbone_name: str, weights: str) -> Preset:
+    """A published CogVideoX with the settings of its authors' example."""
+    return Preset(
+        name=name,
+        backbone_name=backbone_name,
+        weights=weights,
+        licence=MODELS[weights].licence,
+        is_bundled=False,
+        steps=50,
+        guidance=6.0,
+        frames=49,
+        fps=8.0,
+    )
 
 
 PRESETS = {
@@ -63,30 +78,10 @@ PRESETS = {
             identity_scales={"MagicMirror": 0.85, "FantasyID": 0.85},
             frames=17,
             fps=8.0,
-            stands_apart=True,
+            is_single_person=True,
         ),
-        Preset(
-            name="research",
-            backbone_name="CogVideoX-5B",
-            weights="cogvideox-5b",
-            licence=MODELS["cogvideox-5b"].licence,
-            is_bundled=False,
-            steps=50,
-            guidance=6.0,
-            frames=49,
-            fps=8.0,
-        ),
-        Preset(
-            name="open",
-            backbone_name="CogVideoX-2B",
-            weights="cogvideox-2b",
-            licence=MODELS["cogvideox-2b"].licence,
-            is_bundled=False,
-            steps=50,
-            guidance=6.0,
-            frames=49,
-            fps=8.0,
-        ),
+        _cogvideox("research", "CogVideoX-5B", "cogvideox-5b"),
+        _cogvideox("open", "CogVideoX-2B", "cogvideox-2b"),
     )
 }
 

@@ -1,6 +1,5 @@
 """Loads the released FantasyID: its image-to-video base, the method, and the files that both need."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,43 +7,23 @@ import torch
 
 from likeness import weights
 from likeness.backbones.image_to_video import load_image_pipeline
+from likeness.backbones.transformer_config import TRANSFORMERS
 from likeness.errors import WeightsError
 from likeness.generation.loading.presets import Preset
+from likeness.generation.loading.source import RELEASED
 from likeness.identity.face_shape.mean_head import MeanHeadShape
 from likeness.identity.mesh.published_mesh import MESH_FILE, read_mesh
 from likeness.methods.fantasy_id import FantasyID
-from likeness.methods.fantasy_id.published import EVA_FILE, TRANSFORMERS, find_transformer, load_published
+from likeness.methods.fantasy_id.published import EVA_FILE, find_transformer, load_published
 from likeness.runtime import choose_device, choose_dtype
 from likeness.weights.hashes import known_sha256
 
-WEIGHTS, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
+WEIGHTS, MESH, EVA = RELEASED, "fantasyid-mesh", "eva02-clip-l-336"
 """Names in the registry of weights."""
 
 
-def uses_released(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> bool:
-    """Whether a load uses the released weights.
-
-    `fantasy_id` with the preset `research` does, unless an adapter is given or exists in the backbone's folder. So
-    does a backbone given as a folder in the published layout.
-    """
-    if method != "fantasy_id" or adapter is not None:
-        return False
-    if backbone is not None:
-        return is_published(Path(backbone))
-    return preset.name == "research" and not (Path(preset.backbone) / method).is_dir()
-
-
-def is_published(folder: Path) -> bool:
-    """Whether a folder holds a transformer with FantasyID's published settings."""
-    place = next((folder / name for name in TRANSFORMERS if (folder / name / "config.json").is_file()), None)
-    try:
-        return place is not None and "is_train_face" in json.loads((place / "config.json").read_text())
-    except (OSError, ValueError, TypeError):
-        return False  # The pipeline's loader reports the error.
-
-
-def open_released(
-    preset: Preset, backbone: str | Path | None, *, device: str, is_placed: bool
+def load_released_preset(
+    preset: Preset, backbone: str | Path | None, *, device: str, moves_to_device: bool
 ) -> tuple[Any, FantasyID, Preset, dict[str, str]]:
     """Load the released weights.
 
@@ -52,7 +31,7 @@ def open_released(
         The pipeline, the method, the preset with the weights' name and licence, and checksums for the record.
     """
     files = find_files(None if backbone is None else Path(backbone))
-    pipeline, method = load_released(files, device=choose_device(device), is_placed=is_placed)
+    pipeline, method = load_released(files, device=choose_device(device), moves_to_device=moves_to_device)
     licence = weights.MODELS[WEIGHTS].licence
     own = {
         "weights": WEIGHTS,
@@ -108,13 +87,15 @@ def find_files(folder: Path | None = None) -> dict[str, Path]:
     return {"backbone": home, "mesh": mesh, "eva": eva}
 
 
-def load_released(files: dict[str, Path], *, device: torch.device, is_placed: bool = True) -> tuple[Any, FantasyID]:
+def load_released(
+    files: dict[str, Path], *, device: torch.device, moves_to_device: bool = True
+) -> tuple[Any, FantasyID]:
     """Load base and method strictly, without attaching them.
 
     Args:
         files: The result of `find_files`.
         device: The device of computation, which decides the dtype.
-        is_placed: Move the pipeline there; otherwise a memory plan places it later.
+        moves_to_device: Move the pipeline there; otherwise a memory plan places it later.
 
     Raises:
         WeightsError: A file is damaged, or its tensors are not those of the published architecture.
@@ -123,7 +104,7 @@ def load_released(files: dict[str, Path], *, device: torch.device, is_placed: bo
     transformer, method = load_published(files["backbone"], read_mesh(files["mesh"]), eva=files["eva"], dtype=dtype)
     pipeline = load_image_pipeline(files["backbone"], transformer, dtype=dtype)
     method.shape_source = MeanHeadShape(method.descriptor.vertex_encoder.template.float().cpu().numpy())
-    return (pipeline.to(device) if is_placed else pipeline), method
+    return (pipeline.to(device) if moves_to_device else pipeline), method
 
 
 def _checksums(files: dict[str, Path]) -> dict[str, str]:

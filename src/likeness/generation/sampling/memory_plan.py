@@ -22,6 +22,7 @@ from diffusers.hooks.hooks import HookRegistry
 from diffusers.hooks.layerwise_casting import apply_layerwise_casting
 from torch import nn
 
+from likeness.backbones.transformer_config import frame_size_px
 from likeness.errors import ConfigError, ResourceError
 from likeness.methods.method import Method
 from likeness.runtime import (
@@ -150,14 +151,8 @@ class CardMemory:
         self._apply()
 
     def clip_size(self, frames: int, batch: int) -> ClipSize:
-        config = self.pipeline.transformer.config
-        scale = self.pipeline.vae_scale_factor_spatial
-        return ClipSize(
-            frames=frames,
-            height_px=config.sample_height * scale,
-            width_px=config.sample_width * scale,
-            batch=batch,
-        )
+        height, width = frame_size_px(self.pipeline.transformer.config, self.pipeline.vae_scale_factor_spatial)
+        return ClipSize(frames=frames, height_px=height, width_px=width, batch=batch)
 
     def run(self, make: Callable[[], T], *, frames: int, batch: int) -> T:
         """Call `make`; if the card runs out of memory, step one plan down and call it once more.

@@ -15,6 +15,7 @@ from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMSchedule
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from torch import Tensor
 
+from likeness.backbones.transformer_config import frame_size_px
 from likeness.errors import ConfigError, SamplingError
 from likeness.generation.inputs.request import GenerationRequest
 from likeness.generation.inputs.settings import GenerationSettings
@@ -59,21 +60,6 @@ def denoise(
     """
     assert judge is None or len(requests) == 1
     check_steps(pipeline.scheduler, settings.steps)
-    before: Tensor | None = None
-
-    def report(_pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
-        nonlocal before
-        refuse_not_finite(tensors["latents"], f"step {step + 1} of {settings.steps}")
-        if on_step is not None:
-            on_step(step + 1, settings.steps)
-        if judge is not None and step + 1 == judge.step:
-            assert before is not None
-            frame = predict_first_frame(pipeline, before, tensors.pop("noise_pred"), timestep, settings.frames)
-            if not judge.keeps(frame):
-                raise Rejected
-        before = tensors["latents"]
-        return tensors
-
     # Noise is drawn on the CPU, so that a seed gives the same noise on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
     identity = _encode(method, requests)
@@ -94,7 +80,7 @@ def denoise(
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance,
                 generator=generators,
-                callback_on_step_end=report,
+                callback_on_step_end=_step_end_callback(settings, on_step, judge),
                 callback_on_step_end_tensor_inputs=["latents"] if judge is None else ["latents", "noise_pred"],
                 output_type="np",
             ).frames
@@ -104,6 +90,28 @@ def denoise(
         pipeline.maybe_free_model_hooks()
         raise
     return to_bytes(np.asarray(videos))
+
+
+def _step_end_callback(
+    settings: GenerationSettings, on_step: StepCallback | None, judge: Judge | None
+) -> Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]:
+    """The pipeline's `callback_on_step_end`: check the latents, report the step, ask the judge."""
+    before: Tensor | None = None
+
+    def on_step_end(pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
+        nonlocal before
+        refuse_not_finite(tensors["latents"], f"step {step + 1} of {settings.steps}")
+        if on_step is not None:
+            on_step(step + 1, settings.steps)
+        if judge is not None and step + 1 == judge.step:
+            assert before is not None
+            frame = predict_first_frame(pipeline, before, tensors.pop("noise_pred"), timestep, settings.frames)
+            if not judge.keeps(frame):
+                raise Rejected
+        before = tensors["latents"]
+        return tensors
+
+    return on_step_end
 
 
 def refuse_not_finite(latents: Tensor, when: str) -> None:
@@ -158,26 +166,23 @@ def _ends(scheduler: Any, steps: int) -> bool:
 
 def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
     people = [
-        method.encode_people(request.people) if request.others else method.encode(request.references)
+        method.encode_people(request.people) if request.is_multi_person else method.encode(request.people[0])
         for request in requests
     ]
     return type(people[0]).stack(people)
 
 
 def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[str, int]:
-    """Height and width of the pipeline call, if they differ from the backbone's."""
+    """Height and width of the pipeline call."""
     first = requests[0]
     if any((len(one.people), one.regions) != (len(first.people), first.regions) for one in requests):
         raise ConfigError(
             "Clips of one batch show the same number of people in the same regions. Make them one by one."
         )
-    if first.regions is None or not first.regions.own_positions:
-        return {}
-    config, factor = pipeline.transformer.config, pipeline.vae_scale_factor_spatial
-    return {
-        "height": config.sample_height * factor,
-        "width": len(first.people) * config.sample_width * factor,
-    }
+    height, width = frame_size_px(pipeline.transformer.config, pipeline.vae_scale_factor_spatial)
+    if first.regions is not None and first.regions.own_positions:
+        width *= len(first.people)
+    return {"height": height, "width": width}
 
 
 def to_bytes(pictures: np.ndarray) -> np.ndarray:

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
 
 METHODS_WITH_SHAPE = ("fantasy_id", "FantasyID")
 """Names and classes of the methods that use face shapes."""
+_PUPPET_TOPOLOGIES = ("learned", "puppet", "mediapipe")
+"""Sources whose heads are not in FLAME's topology."""
 _OTHER_TOPOLOGIES = ("flame", "beside", "mean_head", "mediapipe")
 
 
 def check_shape(
-    shape: str | None, sliders: FaceShape | None = None, *, method: str | type, faces: Sequence[Path] = ()
+    shape: str | None,
+    sliders: FaceShape | None = None,
+    *,
+    method: str | type,
+    faces: Sequence[Path] = (),
+    is_released: bool = False,
 ) -> None:
     """Refuse an unusable source of shapes before any model is loaded. Files of vertices are read and checked.
 
@@ -32,6 +39,7 @@ def check_shape(
         sliders: The sliders that were set.
         method: Name or class of the method.
         faces: Files of the reference pictures.
+        is_released: The method is the released FantasyID, which reads heads in FLAME's topology.
 
     Raises:
         ConfigError: The method uses no shapes, no source has that name, or its file holds no valid head.
@@ -44,9 +52,19 @@ def check_shape(
         if isinstance(method, str) and (shape is not None or is_moved):
             raise _refuse(shape, name)
         return
+    if is_released and is_moved:
+        raise ConfigError(
+            "A slider of the face's shape was set, and the released FantasyID reads heads in FLAME's topology, which "
+            "sliders do not move. Leave the sliders out."
+        )
     if shape is None:
         return
     kind, _, rest = shape.partition(":")
+    if is_released and kind in _PUPPET_TOPOLOGIES:
+        raise ConfigError(
+            f"`shape` is {shape!r}, and the released FantasyID reads heads in FLAME's topology. Use `mean_head`, "
+            "`flame:FILE` or `beside`, or leave it out."
+        )
     if is_moved and kind in _OTHER_TOPOLOGIES:
         raise ConfigError(
             f"A slider of the face's shape was set, and `{shape}` gives heads of another topology than sliders move. "

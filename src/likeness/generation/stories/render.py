@@ -27,7 +27,7 @@ from likeness.generation.outputs.save import read_clip, save_with_fallback
 from likeness.generation.sampling.best_of import Generate, choose_best, offset_progress
 from likeness.generation.sampling.sample import StepCallback
 from likeness.generation.stories.page import show_story
-from likeness.generation.stories.story_file import Story, read_story, resolve_shots
+from likeness.generation.stories.story_file import Story, check_shot_frames, read_story, resolve_shots
 from likeness.records import Clip, Face
 from likeness.weights import sha256_of
 
@@ -46,6 +46,8 @@ class Generator(Protocol):
 
     @property
     def generate_many(self) -> Generate: ...
+
+    def check_frames(self, frames: int) -> None: ...
 
     def check_length(self, prompt: str, num_references: int) -> None: ...
 
@@ -121,6 +123,7 @@ def render_story(
     """Render the missing shots of a story, then write the joined video and pages. See `Likeness.story`."""
     story = story if isinstance(story, Story) else read_story(story)
     resolved = resolve_shots(story, generator.preset, method=type(generator.method))
+    check_shot_frames(resolved, generator.check_frames)
     check_story_folder(folder, overwrite=overwrite)
     person = choose_person(story.faces, story.character) if faces is None else faces
     references = read_faces(person)
@@ -197,7 +200,7 @@ def _plan(
             "search": search.model_dump(),
         }
         fingerprint = hashlib.sha256(json.dumps(common | own, sort_keys=True).encode()).hexdigest()
-        request = GenerationRequest(prompt=shot.prompt, references=references, seed=seed, character=character)
+        request = GenerationRequest(prompt=shot.prompt, people=(references,), seed=seed, character=character)
         plans.append(_Plan(request=request, settings=settings, search=search, fingerprint=fingerprint))
     return plans
 

@@ -7,7 +7,7 @@ unless it has its own, so that moving or adding a shot changes no other.
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,3 +154,16 @@ def resolve_shots(
             "Make fewer or shorter shots, or several stories."
         )
     return resolved
+
+
+def check_shot_frames(shots: Sequence[tuple[GenerationSettings, Search]], check: Callable[[int], None]) -> None:
+    """Call `check` with the number of frames of each shot.
+
+    Raises:
+        ConfigError: `check` raised it; the message names the shot.
+    """
+    for number, (settings, _) in enumerate(shots, start=1):
+        try:
+            check(settings.frames)
+        except ConfigError as error:
+            raise ConfigError(f"Shot {number}: {error}") from error

@@ -13,6 +13,16 @@ from torch.nn.functional import scaled_dot_product_attention
 from likeness.errors import ConfigError
 
 
+def feed_forward(width: int) -> nn.Sequential:
+    """A pre-norm feed-forward without biases and without a residual connection."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 4 * width, bias=False),
+        nn.GELU(),
+        nn.Linear(4 * width, width, bias=False),
+    )
+
+
 class LatentAttention(nn.Module):
     """Latents attend to features and to each other: keys and values come from both, concatenated.
 
@@ -55,19 +65,10 @@ class Resampler(nn.Module):
         super().__init__()
         self.proj_in = nn.Linear(feature_width, width)
         self.layers = nn.ModuleList(
-            nn.ModuleList([LatentAttention(width, head_width), self._feed_forward(width)]) for _ in range(depth)
+            nn.ModuleList([LatentAttention(width, head_width), feed_forward(width)]) for _ in range(depth)
         )
         self.proj_out = nn.Linear(width, width)
         self.norm_out = nn.LayerNorm(width)
-
-    @staticmethod
-    def _feed_forward(width: int) -> nn.Sequential:
-        return nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 4 * width, bias=False),
-            nn.GELU(),
-            nn.Linear(4 * width, width, bias=False),
-        )
 
     def forward(self, latents: Tensor, features: Tensor) -> Tensor:
         features = self.proj_in(features)

@@ -4,20 +4,16 @@ Its input is dlib's aligned face (the five landmarks mapped to dlib's mean face,
 output an approximation of dlib's 128-dimensional embedding.
 """
 
-import json
 from pathlib import Path
 from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from likeness.errors import WeightsError
-from likeness.files import write_atomically, write_text
 from likeness.identity.encoders.alignment import align_faces
 from likeness.identity.encoders.convolution import downsampling_layers
-from likeness.weights.tensors import read_tensors
+from likeness.identity.network_files import load_network, save_network
 
 _PADDING = 0.25
 _MEAN_FACE = ((0.1206, 0.2137), (0.3341, 0.2291), (0.6461, 0.2290), (0.8596, 0.2135), (0.4901, 0.6278))
@@ -129,7 +125,7 @@ class Recognizer(nn.Module):
         crops = align(pictures, landmarks, self.size_px)
         return self(crops.flip(-1) if is_mirrored else crops) * self.spread + self.mean
 
-    def measure(self, embeddings: Tensor) -> None:
+    def fit_standardization(self, embeddings: Tensor) -> None:
         """Set mean and standard deviation of each component from (count, embedding_width) examples."""
         self.mean.copy_(embeddings.mean(dim=0))
         self.spread.copy_(embeddings.std(dim=0).clamp(min=1e-6))
@@ -139,20 +135,9 @@ class Recognizer(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and float16 weights."""
-        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
-        with write_atomically(folder / "model.safetensors") as draft:
-            save_file({name: value.half() for name, value in self.state_dict().items()}, draft)
+        save_network(self, self.config, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Load the files of `save` strictly, as float32."""
-        try:
-            config = json.loads((folder / "config.json").read_text())
-            tensors = read_tensors(folder / "model.safetensors")
-            model = cls(**{**config, "widths": tuple(config["widths"])})
-            model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, WeightsError) as error:
-            raise WeightsError(
-                f"No recognizer at {folder} ({error}). Train one: `likeness train recipes/tiny/recognizer.toml`."
-            ) from error
-        return model
+        return load_network(cls, folder, "recognizer", recipe="recipes/tiny/recognizer.toml")

@@ -53,14 +53,15 @@ class TransformerLayer(nn.Module):
         returns: (batch, tokens, width)
     """
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, *, hidden_width: int | None = None, qkv_bias: bool = True) -> None:
         super().__init__()
+        hidden_width = hidden_width or 4 * width
         self.num_heads = num_heads
         self.norm1 = nn.LayerNorm(width)
-        self.to_qkv = nn.Linear(width, 3 * width)
+        self.to_qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.to_out = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.feed_forward = nn.Sequential(nn.Linear(width, hidden_width), nn.GELU(), nn.Linear(hidden_width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = rearrange(

@@ -4,7 +4,6 @@ Its output has the puppets' topology (`identity/mesh/puppet_topology.py`), for a
 It is trained on puppets only: on photographs it gives plausible heads of unmeasured accuracy.
 """
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -12,13 +11,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from likeness.errors import WeightsError
-from likeness.files import write_atomically, write_text
 from likeness.identity.encoders.convolution import Residual
-from likeness.weights.tensors import read_tensors
+from likeness.identity.network_files import load_network, save_network
 
 
 class ShapeNetwork(nn.Module):
@@ -101,10 +97,7 @@ class ShapeNetwork(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and float16 weights."""
-        write_text(folder / "config.json", json.dumps(self.config, indent=2) + "\n")
-        tensors = {name: value.half().contiguous() for name, value in self.state_dict().items()}
-        with write_atomically(folder / "model.safetensors") as draft:
-            save_file(tensors, draft)
+        save_network(self, self.config, folder)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -113,15 +106,7 @@ class ShapeNetwork(nn.Module):
         Raises:
             WeightsError: The files are missing or damaged.
         """
-        try:
-            config = json.loads((folder / "config.json").read_text())
-            tensors = read_tensors(folder / "model.safetensors")
-            model = cls(**{**config, "widths": tuple(config["widths"])})
-            model.load_state_dict({name: value.float() for name, value in tensors.items()})
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, WeightsError) as error:
-            raise WeightsError(
-                f"No shape network at {folder} ({error}). Train one: `likeness train recipes/tiny/shape.toml`."
-            ) from error
+        model = load_network(cls, folder, "shape network", recipe="recipes/tiny/shape.toml")
         return model.eval().requires_grad_(False)
 
 

@@ -7,6 +7,7 @@ deviation. Training and sampling loops are not here.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -50,6 +51,40 @@ class FantasyID(Method):
 
     It holds no weights of the base. `attach(pipe)` adds the layers, `detach()` removes them.
 
+    `tiny_config` and `cogvideox_5b_config` give the arguments for a transformer.
+
+    Args:
+        width: Channels of the transformer's tokens.
+        num_layers: Blocks of the transformer.
+        profile: "paper", the model of the paper; or "released", that of the published weights (loaded by
+            `published.py`).
+        layer_step: Inject behind blocks 0, layer_step, 2 layer_step, ... The paper: all.
+        encoder: Encoder of patches: "vit", a small one that is trained with the method, or "clip"; "eva" in the
+            released profile.
+        encoder_width: Its channels.
+        encoder_depth: Its blocks.
+        encoder_heads: Its attention heads.
+        encoder_stem: With "vit", channels of the convolutions before it, one for each halving of the picture down
+            to a patch. Empty for one linear layer.
+        image_size_px: Side of its input pictures.
+        patch_size_px: Side of its patches.
+        abstractor: "convolutions" is the C-Abstractor; "queries" is the paper's ablation (Q-Former).
+        downsampling: Patches for each face token along each side.
+        abstractor_hidden_width: Channels of the abstractor's convolutions.
+        face_width: Channels of X_f, the paper's C.
+        num_vertices: Vertices of the mesh at each level, the paper's N first and N' last.
+        vertex_widths: Channels of the vertex encoder after each level; the last, C', is that of the fusion.
+        spiral_length: Vertices in a spiral.
+        fusion_depth: Layers of the fusion transformer, the paper's L.
+        fusion_heads: Its attention heads.
+        context_width: Channels of V_F.
+        injection_width: Channels inside the cross-attentions.
+        head_width: Channels of one of their heads.
+        has_vertices: With the shape branch. False is the paper's ablation: V_F from X_F alone.
+        is_layer_aware: With F_l. False is the paper's ablation: a plain output layer.
+        trigger: The word that marks the class word for other methods; it is removed from prompts.
+        frozen: Name prefixes of parameters that never train.
+
     Example:
         ```python
         fantasy = FantasyID.from_pretrained("folder").attach(pipe)
@@ -62,69 +97,16 @@ class FantasyID(Method):
 
     @register_to_config
     def __init__(
-        self,
-        width: int,
-        num_layers: int,
-        profile: Literal["paper", "released"] = "paper",
-        layer_step: int = 1,
-        encoder: Literal["vit", "clip", "eva"] = "vit",
-        encoder_width: int = 128,
-        encoder_depth: int = 4,
-        encoder_heads: int = 4,
-        encoder_stem: Sequence[int] = (),
-        image_size_px: int = 64,
-        patch_size_px: int = 4,
-        abstractor: Literal["convolutions", "queries"] = "convolutions",
-        downsampling: int = 4,
-        abstractor_hidden_width: int = 128,
-        face_width: int = 128,
-        num_vertices: Sequence[int] = (2562, 641, 161),
-        vertex_widths: Sequence[int] = (32, 64),
-        spiral_length: int = 9,
-        fusion_depth: int = 6,
-        fusion_heads: int = 4,
-        context_width: int = 128,
-        injection_width: int = 128,
-        head_width: int = 32,
-        has_vertices: bool = True,
-        is_layer_aware: bool = True,
-        trigger: str = TRIGGER,
-        frozen: Sequence[str] = (),
-    ) -> None:
-        """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` give the other settings.
-
-        Args:
-            width: Channels of the transformer's tokens.
-            num_layers: Blocks of the transformer.
-            profile: "paper", the model of the paper; or "released", that of the published weights (loaded by
-                `published.py`).
-            layer_step: Inject behind blocks 0, layer_step, 2 layer_step, ... The paper: all.
-            encoder: Encoder of patches: "vit", a small one that is trained with the method, or "clip"; "eva" in the
-                released profile.
-            encoder_width: Its channels.
-            encoder_depth: Its blocks.
-            encoder_heads: Its attention heads.
-            encoder_stem: With "vit", channels of the convolutions before it, one for each halving of the picture down
-                to a patch. Empty for one linear layer.
-            image_size_px: Side of its input pictures.
-            patch_size_px: Side of its patches.
-            abstractor: "convolutions" is the C-Abstractor; "queries" is the paper's ablation (Q-Former).
-            downsampling: Patches for each face token along each side.
-            abstractor_hidden_width: Channels of the abstractor's convolutions.
-            face_width: Channels of X_f, the paper's C.
-            num_vertices: Vertices of the mesh at each level, the paper's N first and N' last.
-            vertex_widths: Channels of the vertex encoder after each level; the last, C', is that of the fusion.
-            spiral_length: Vertices in a spiral.
-            fusion_depth: Layers of the fusion transformer, the paper's L.
-            fusion_heads: Its attention heads.
-            context_width: Channels of V_F.
-            injection_width: Channels inside the cross-attentions.
-            head_width: Channels of one of their heads.
-            has_vertices: With the shape branch. False is the paper's ablation: V_F from X_F alone.
-            is_layer_aware: With F_l. False is the paper's ablation: a plain output layer.
-            trigger: The word that marks the class word for other methods; it is removed from prompts.
-            frozen: Name prefixes of parameters that never train.
-        """
+        self, width: int, num_layers: int, profile: Literal["paper", "released"] = "paper", layer_step: int = 1,
+        encoder: Literal["vit", "clip", "eva"] = "vit", encoder_width: int = 128, encoder_depth: int = 4,
+        encoder_heads: int = 4, encoder_stem: Sequence[int] = (), image_size_px: int = 64, patch_size_px: int = 4,
+        abstractor: Literal["convolutions", "queries"] = "convolutions", downsampling: int = 4,
+        abstractor_hidden_width: int = 128, face_width: int = 128,
+        num_vertices: Sequence[int] = (2562, 641, 161), vertex_widths: Sequence[int] = (32, 64),
+        spiral_length: int = 9, fusion_depth: int = 6, fusion_heads: int = 4, context_width: int = 128,
+        injection_width: int = 128, head_width: int = 32, has_vertices: bool = True, is_layer_aware: bool = True,
+        trigger: str = TRIGGER, frozen: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__()
         if profile not in ("paper", "released") or (profile == "released") != (encoder == "eva"):
             raise ConfigError(
@@ -154,18 +136,11 @@ class FantasyID(Method):
         self.descriptor: Any = (ReleasedDescriptor if profile == "released" else Descriptor)(sizes)
         # The released code conditions both branches of guidance.
         self.branch: Branch = "both" if profile == "released" else "conditional"
-        self.layers = nn.ModuleDict(
-            {
-                str(number): InjectionLayer(
-                    width,
-                    context_width=context_width,
-                    inner_width=injection_width,
-                    head_width=head_width,
-                    is_layer_aware=is_layer_aware,
-                )
-                for number in range(0, num_layers, layer_step)
-            }
-        )
+        build_layer = partial(
+            InjectionLayer, width, context_width=context_width, inner_width=injection_width, head_width=head_width,
+            is_layer_aware=is_layer_aware,
+        )  # fmt: skip
+        self.layers = nn.ModuleDict({str(number): build_layer() for number in range(0, num_layers, layer_step)})
         self.trigger = trigger
         self.frozen = tuple(frozen)
         self.shape_source: ShapeSource | None = None

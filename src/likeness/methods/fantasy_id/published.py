@@ -18,6 +18,7 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTran
 from safetensors.torch import save_file
 from torch import Tensor
 
+from likeness.backbones.transformer_config import TRANSFORMERS
 from likeness.errors import WeightsError
 from likeness.identity.mesh.spirals import MeshTopology
 from likeness.methods.fantasy_id.model import FantasyID
@@ -27,8 +28,6 @@ from likeness.weights.strict import altered_in, refuse_differences, shapes_of, s
 
 _log = logging.getLogger(__name__)
 
-TRANSFORMERS = ("transformer_ema", "transformer")
-"""Folders of the transformer. The averaged weights come first, as in the published code."""
 EVA_FILE = Path("face_encoder", "EVA02_CLIP_L_336_psz14_s6B.pt")
 SIZES_KEY = "face_modules"
 """Key of sizes that differ from the published ones (for small models); they are constants in the published code."""

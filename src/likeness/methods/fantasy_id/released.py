@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from likeness.errors import ConfigError
 from likeness.identity.encoders.abstractor import Abstractor
 from likeness.identity.encoders.eva import EvaVisionEncoder
+from likeness.identity.encoders.perceiver import feed_forward
 from likeness.identity.fusion import ResConv1D
 from likeness.identity.mesh.vertex_decoder import VertexDecoder
 from likeness.identity.tokens import PersonTokens
@@ -66,7 +67,7 @@ class LastAbstractor(nn.Module):
         self.latents = nn.Parameter(torch.zeros(1, NUM_QUERIES, width))
         self.proj_out = nn.Parameter(width**-0.5 * torch.randn(width, sizes.context_width))
         self.layers = nn.ModuleList(
-            nn.ModuleList([_abstractor(sizes), _feed_forward(width)]) for _ in range(NUM_SCALES * LAYERS_PER_SCALE)
+            nn.ModuleList([_abstractor(sizes), feed_forward(width)]) for _ in range(NUM_SCALES * LAYERS_PER_SCALE)
         )
         for scale in range(NUM_SCALES):
             self.add_module(f"mapping_{scale}", _mapping(width, width, width))
@@ -86,16 +87,6 @@ def _abstractor(sizes: DescriptorSizes) -> Abstractor:
         num_patches=sizes.patches**2,
         output_side=sizes.patches // sizes.downsampling,
         hidden_width=sizes.abstractor_hidden_width,
-    )
-
-
-def _feed_forward(width: int) -> nn.Sequential:
-    """A feed-forward without a residual connection."""
-    return nn.Sequential(
-        nn.LayerNorm(width),
-        nn.Linear(width, 4 * width, bias=False),
-        nn.GELU(),
-        nn.Linear(4 * width, width, bias=False),
     )
 
 

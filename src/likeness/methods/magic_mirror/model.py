@@ -7,6 +7,7 @@ lists each symbol with its module, and every deviation. Training and sampling lo
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -23,7 +24,7 @@ from likeness.identity.encoders.perceiver import FacePerceiver, IdentityPerceive
 from likeness.identity.encoders.vit import ClipVisionEncoder, SmallVisionTransformer
 from likeness.identity.fuse import IdentityFuse
 from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_prompts
-from likeness.identity.reference import FaceInput, read_references
+from likeness.identity.reference import EncoderInput, FaceInput, read_references
 from likeness.methods.magic_mirror.identity import MagicMirrorIdentity
 from likeness.methods.magic_mirror.settings import COGVIDEOX_5B, PAPER
 from likeness.methods.method import Method
@@ -33,6 +34,40 @@ class MagicMirror(Method):
     """The method: perceivers, fuse, and one adapter layer for each even block of a CogVideoX transformer.
 
     It holds no weights of the base. `attach(pipe)` adds the layers, `detach()` removes them.
+
+    `tiny_config` and `cogvideox_5b_config` give the arguments for a transformer.
+
+    Args:
+        width: Channels of the transformer's tokens.
+        time_width: Channels of its time embedding.
+        text_width: Channels of the text encoder.
+        num_layers: Blocks of the transformer.
+        layer_step: Adapt blocks 0, layer_step, 2 layer_step, ... The paper: the even ones.
+        encoder: F_face: "vit", a small one that is trained with the method, or "clip".
+        encoder_width: Channels of F_face.
+        encoder_depth: Blocks of F_face.
+        encoder_heads: Attention heads of F_face.
+        image_size_px: Side of the pictures that F_face reads.
+        patch_size_px: Side of its patches.
+        embedding_width: Numbers in the recognizer's embedding (F_id): dlib 128, ArcFace 512.
+        tokens_per_reference: Tokens of x_id for each reference picture.
+        identity_width: Channels of x_id, the paper's c.
+        identity_depth: Layers of tau_id.
+        face_tokens: Tokens of x_face.
+        face_width: Channels inside tau_face.
+        face_depth: Layers of tau_face.
+        head_width: Channels of one attention head in both perceivers.
+        norm_width: Channels of CAN's global projection, the paper's c1.
+        norm_hidden_width: Channels inside CAN.
+        norm_factors: Factors that CAN predicts; "shift+gate" leaves the base's scales unchanged.
+        norm_reads_time: Whether CAN reads t and mu1_vid in addition to the identity.
+        has_norm: With CAN. False is the paper's ablation.
+        has_face: With the face branch: x_face, phi_face and cross-attention. False is the paper's ablation.
+        reinjects_face: Start every adapted layer with x_face, instead of one stream through all of them.
+        trigger: The word that marks the class word before it.
+        frozen: Name prefixes of parameters that never train.
+        encoder_input: What F_face reads of a reference: "head_crop", or "whole_image", on which PhotoMaker-V2's CLIP
+            was trained (docs/papers/magic_mirror.md, row 1a).
 
     Example:
         ```python
@@ -44,68 +79,15 @@ class MagicMirror(Method):
 
     @register_to_config
     def __init__(
-        self,
-        width: int,
-        time_width: int,
-        text_width: int,
-        num_layers: int,
-        layer_step: int = 2,
-        encoder: Literal["vit", "clip"] = "vit",
-        encoder_width: int = 128,
-        encoder_depth: int = 4,
-        encoder_heads: int = 4,
-        image_size_px: int = 64,
-        patch_size_px: int = 8,
-        embedding_width: int = 128,
-        tokens_per_reference: int = 2,
-        identity_width: int = 128,
-        identity_depth: int = 2,
-        face_tokens: int = 16,
-        face_width: int = 128,
-        face_depth: int = 2,
-        head_width: int = 32,
-        norm_width: int = 64,
-        norm_hidden_width: int = 128,
-        norm_factors: NormFactors = "shift+scale+gate",
-        norm_reads_time: bool = True,
-        has_norm: bool = True,
-        has_face: bool = True,
-        reinjects_face: bool = False,
-        trigger: str = TRIGGER,
-        frozen: Sequence[str] = (),
-    ) -> None:
-        """Build the method for a transformer's sizes. `tiny_config` and `cogvideox_5b_config` give the other settings.
-
-        Args:
-            width: Channels of the transformer's tokens.
-            time_width: Channels of its time embedding.
-            text_width: Channels of the text encoder.
-            num_layers: Blocks of the transformer.
-            layer_step: Adapt blocks 0, layer_step, 2 layer_step, ... The paper: the even ones.
-            encoder: F_face: "vit", a small one that is trained with the method, or "clip".
-            encoder_width: Channels of F_face.
-            encoder_depth: Blocks of F_face.
-            encoder_heads: Attention heads of F_face.
-            image_size_px: Side of the pictures that F_face reads.
-            patch_size_px: Side of its patches.
-            embedding_width: Numbers in the recognizer's embedding (F_id): dlib 128, ArcFace 512.
-            tokens_per_reference: Tokens of x_id for each reference picture.
-            identity_width: Channels of x_id, the paper's c.
-            identity_depth: Layers of tau_id.
-            face_tokens: Tokens of x_face.
-            face_width: Channels inside tau_face.
-            face_depth: Layers of tau_face.
-            head_width: Channels of one attention head in both perceivers.
-            norm_width: Channels of CAN's global projection, the paper's c1.
-            norm_hidden_width: Channels inside CAN.
-            norm_factors: Factors that CAN predicts; "shift+gate" leaves the base's scales unchanged.
-            norm_reads_time: Whether CAN reads t and mu1_vid in addition to the identity.
-            has_norm: With CAN. False is the paper's ablation.
-            has_face: With the face branch: x_face, phi_face and cross-attention. False is the paper's ablation.
-            reinjects_face: Start every adapted layer with x_face, instead of one stream through all of them.
-            trigger: The word that marks the class word before it.
-            frozen: Name prefixes of parameters that never train.
-        """
+        self, width: int, time_width: int, text_width: int, num_layers: int, layer_step: int = 2,
+        encoder: Literal["vit", "clip"] = "vit", encoder_width: int = 128, encoder_depth: int = 4,
+        encoder_heads: int = 4, image_size_px: int = 64, patch_size_px: int = 8,
+        embedding_width: int = 128, tokens_per_reference: int = 2, identity_width: int = 128, identity_depth: int = 2,
+        face_tokens: int = 16, face_width: int = 128, face_depth: int = 2, head_width: int = 32,
+        norm_width: int = 64, norm_hidden_width: int = 128, norm_factors: NormFactors = "shift+scale+gate",
+        norm_reads_time: bool = True, has_norm: bool = True, has_face: bool = True, reinjects_face: bool = False,
+        trigger: str = TRIGGER, frozen: Sequence[str] = (), encoder_input: EncoderInput = "head_crop",
+    ) -> None:  # fmt: skip
         super().__init__()
         features = {"vit": SmallVisionTransformer, "clip": ClipVisionEncoder}[encoder]
         self.face_encoder = features(
@@ -126,8 +108,9 @@ class MagicMirror(Method):
             head_width=head_width,
             num_tokens=tokens_per_reference,
         )
-        self.face_perceiver = (
-            FacePerceiver(
+        self.face_perceiver = None
+        if has_face:
+            self.face_perceiver = FacePerceiver(
                 face_width,
                 output_width=width,
                 feature_width=encoder_width,
@@ -135,31 +118,19 @@ class MagicMirror(Method):
                 head_width=head_width,
                 num_tokens=face_tokens,
             )
-            if has_face
-            else None
-        )
         self.fuse_module = IdentityFuse(text_width, identity_width)
         self.norm_projection = nn.Linear(tokens_per_reference * identity_width, norm_width) if has_norm else None
-        self.layers = nn.ModuleDict(
-            {
-                str(number): FaceLayer(
-                    width,
-                    time_width=time_width,
-                    identity_width=norm_width,
-                    hidden_width=norm_hidden_width,
-                    factors=norm_factors,
-                    reads_time=norm_reads_time,
-                    has_face=has_face,
-                    has_norm=has_norm,
-                )
-                for number in range(0, num_layers, layer_step)
-            }
-        )
+        build_layer = partial(
+            FaceLayer, width, time_width=time_width, identity_width=norm_width, hidden_width=norm_hidden_width,
+            factors=norm_factors, reads_time=norm_reads_time, has_face=has_face, has_norm=has_norm,
+        )  # fmt: skip
+        self.layers = nn.ModuleDict({str(number): build_layer() for number in range(0, num_layers, layer_step)})
         self.width = width
         self.tokens_per_reference = tokens_per_reference
         self.reinjects_face = reinjects_face
         self.trigger = trigger
         self.frozen = tuple(frozen)
+        self.encoder_input: EncoderInput = encoder_input
 
     @staticmethod
     def tiny_config(transformer_config: Any, **changes: Any) -> dict[str, Any]:
@@ -188,7 +159,7 @@ class MagicMirror(Method):
         Raises:
             ConfigError: There is no reference, or its embedding has another width than `embedding_width`.
         """
-        arrays = read_references(faces, embedding_width=len(self.embedding_mean))
+        arrays = read_references(faces, embedding_width=len(self.embedding_mean), encoder_input=self.encoder_input)
 
         def encode() -> MagicMirrorIdentity:
             crops, embedding = (torch.from_numpy(array).to(self.embedding_mean) for array in arrays)

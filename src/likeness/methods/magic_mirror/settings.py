@@ -10,7 +10,7 @@ PAPER: dict[str, Any] = {
     "encoder": "clip", "encoder_width": 1024, "encoder_depth": 24, "encoder_heads": 16,
     "image_size_px": 224, "patch_size_px": 14, "embedding_width": 512,
     "identity_width": 2048, "identity_depth": 4, "face_tokens": 32, "face_width": 2048, "face_depth": 12,
-    "head_width": 128, "norm_width": 512, "norm_hidden_width": 512,
+    "head_width": 128, "encoder_input": "whole_image", "norm_width": 512, "norm_hidden_width": 512,
     "frozen": ("face_encoder", "identity_perceiver"),
 }
 # fmt: on

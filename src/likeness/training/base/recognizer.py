@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from likeness import files, media
 from likeness.config import Settings
 from likeness.identity.encoders.recognizer import Recognizer, align
-from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to_float
+from likeness.training.data.datasets import EpochSampler, Shards, load_puppets, to_bytes, to_float
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
@@ -52,12 +52,12 @@ class RecognizerStage:
     ) -> None:
         self.model, self.settings, self.data = model, settings, data
         self.modules: dict[str, nn.Module] = {"recognizer": model}
-        self.order = Order(len(data["faces"]), seed)
+        self.sampler = EpochSampler(len(data["faces"]), seed)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         distributed.seed_by_rank()
         faces = self.data["faces"]
-        rows = self.order.rows(step, self.settings.micro_batch)
+        rows = self.sampler.rows(step, self.settings.micro_batch)
         images, points = resize(faces, rows, self.settings.frame_px)
         points = points + self.settings.jitter_px * torch.randn_like(points)
         is_blurred = torch.rand(len(rows), 1, 1, 1) < self.settings.blur
@@ -71,7 +71,7 @@ class RecognizerStage:
         return squared + (1 - cosine), {"cosine": float(cosine.detach())}
 
     @torch.no_grad()
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """The aligned input crops; returns the agreement with dlib on validation people."""
         validation = self.data["validation"]
         images, points = resize(validation, torch.arange(len(validation)), self.settings.frame_px)
@@ -118,10 +118,10 @@ def _blur(images: Tensor) -> Tensor:
 def run(recipe: RecognizerRecipe, folder: Path, cache: Path) -> Path:
     """Train a recognizer and write it, with its agreement with dlib, to `folder/model`."""
     logger = TrainingLogger(folder, "recognizer")
-    data = {name: puppets(getattr(recipe, name), cache, logger) for name in ("faces", "validation")}
+    data = {name: load_puppets(getattr(recipe, name), cache, logger) for name in ("faces", "validation")}
     torch.manual_seed(recipe.seed)
     model = Recognizer(data["faces"]["embedding"].shape[1], recipe.widths)
-    model.measure(data["faces"]["embedding"])
+    model.fit_standardization(data["faces"]["embedding"])
     modules: dict[str, nn.Module] = {"recognizer": model}
     for number, settings in enumerate(recipe.stages):
         stage_folder = folder / settings.name
@@ -136,7 +136,7 @@ def run(recipe: RecognizerRecipe, folder: Path, cache: Path) -> Path:
         save_finished(stage_folder, modules)
     target = folder / "model"
     if distributed.rank() == 0:
-        metrics = RecognizerStage(model, recipe.stages[-1], data, 0).sheet(target.parent / "validation.png")
+        metrics = RecognizerStage(model, recipe.stages[-1], data, 0).validate(target.parent / "validation.png")
         with files.write_atomically(target, replaces_folder=True) as draft:
             model.save(draft)
             (draft / "agreement.json").write_text(json.dumps(metrics, indent=1) + "\n")

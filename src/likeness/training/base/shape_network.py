@@ -19,7 +19,7 @@ from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.identity.face_shape.proportions import face_width, is_face
 from likeness.identity.face_shape.sliders import derive_directions, save_directions
 from likeness.training.data import render_puppets
-from likeness.training.data.datasets import Order, Shards, puppets
+from likeness.training.data.datasets import EpochSampler, Shards, load_puppets
 from likeness.training.data.render_puppets import PuppetSettings, person_of
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.logging import TrainingLogger
@@ -79,13 +79,13 @@ class ShapeStage:
         self.model, self.settings = model, settings
         self.crops, self.coefficients, self.validation = crops, coefficients, validation
         self.modules: dict[str, nn.Module] = {"shape": model}
-        self.order = Order(len(crops), seed)
+        self.sampler = EpochSampler(len(crops), seed)
         # Between equal weights (small components are mostly noise) and the error of vertices (only large ones count).
         self.weights = model.spread.sqrt() / model.spread.sqrt().sum()
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         distributed.seed_by_rank()
-        rows = self.order.rows(step, self.settings.micro_batch)
+        rows = self.sampler.rows(step, self.settings.micro_batch)
         images = self.crops[rows].movedim(-1, 1).float() / 127.5 - 1
         predicted = self.model(self.augment(images).contiguous(memory_format=torch.channels_last))
         squared = (predicted - self.coefficients[rows]).square()
@@ -109,7 +109,7 @@ class ShapeStage:
         return ((images + 1) * light - 1).clamp(-1, 1)
 
     @torch.no_grad()
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """Crops of validation people with the estimated and the true head; returns the errors of all of them."""
         crops, true = self.validation
         predicted = self.model.head(_predict(self.model, crops))
@@ -200,7 +200,7 @@ def run(recipe: ShapeRecipe, folder: Path, cache: Path) -> Path:
     """Train a shape network and write it, with its error on validation people, to `folder/model`."""
     logger = TrainingLogger(folder, "shape")
     faces, validation = (
-        puppets(settings, cache, logger, names=("crop",)) for settings in (recipe.faces, recipe.validation)
+        load_puppets(settings, cache, logger, names=("crop",)) for settings in (recipe.faces, recipe.validation)
     )
     torch.manual_seed(recipe.seed)
     model = ShapeNetwork(**recipe.network)

@@ -22,17 +22,17 @@ from likeness.errors import ConfigError
 from likeness.puppets.scenes.captions import vocabulary
 from likeness.runtime import choose_training_dtype
 from likeness.training.base.pipelines import read_vae
-from likeness.training.data.datasets import Order, Shards
-from likeness.training.data.latents import latents
+from likeness.training.data.datasets import EpochSampler, Shards
+from likeness.training.data.latents import load_latents
 from likeness.training.data.prompts import tokenize, tokenize_captions
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.engine.loop import load_finished, save_finished, train
 from likeness.training.objectives import diffusion, perturbed_guidance
-from likeness.training.objectives.dense_maps import MapHead, VideoTokens
+from likeness.training.objectives.dense_maps import MapHead, VideoTokenHook
 
-SHEET_PROMPTS = (
+VALIDATION_PROMPTS = (
     "a woman in a red sweater turns her head to the left in a park",
     "a man in a blue shirt turns his head to the right in a studio",
     "an elderly man with glasses wearing a green jacket nods on a street",
@@ -114,14 +114,14 @@ class BaseStage:
         self.pipe, self.settings, self.data = pipe, settings, data
         self.denoiser = Denoiser(pipe.text_encoder, pipe.transformer).train()
         self.modules: dict[str, nn.Module] = {"denoiser": self.denoiser}
-        self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
+        self.samplers = {name: EpochSampler(len(shards), seed) for name, shards in data.items()}
         self.dtype = choose_training_dtype(settings.dtype)
         self.cast_denoiser = diffusion.CastParameters(self.denoiser, self.dtype)
-        self.map_head, self.cast_map_head, self.video_tokens = head, None, None
+        self.map_head, self.cast_map_head, self.token_hook = head, None, None
         if head is not None and settings.map_weight:
             self.modules["map_head"] = head
             self.cast_map_head = diffusion.CastParameters(head, self.dtype)
-            self.video_tokens = VideoTokens(pipe.transformer.transformer_blocks[settings.map_layer])
+            self.token_hook = VideoTokenHook(pipe.transformer.transformer_blocks[settings.map_layer])
         self.teacher = None
         # Guidance is distilled into the transformer alone: adapters were trained with this text encoder.
         self.denoiser.text_encoder.requires_grad_(not settings.attention_guidance)
@@ -149,7 +149,7 @@ class BaseStage:
             frames, batch_factor = [0], 3 if settings.data == "clips" else 1
         elif frames is not None:
             batch_factor = round(self.data[name]["latents"].shape[1] / len(frames))
-        rows = self.orders[name].rows(step, settings.micro_batch * batch_factor)
+        rows = self.samplers[name].rows(step, settings.micro_batch * batch_factor)
         token_ids = self.token_ids[name][rows]
         token_ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
         if settings.long_text_every and step % settings.long_text_every == settings.long_text_every - 1:
@@ -160,9 +160,9 @@ class BaseStage:
         metrics = {f"{name}_loss": float(error.detach().mean())}
         weight = 1 + (settings.face_weight - 1) * mask.unsqueeze(2)
         loss = (error * (weight / weight.mean())).mean()
-        if self.map_head and self.cast_map_head and self.video_tokens:
+        if self.map_head and self.cast_map_head and self.token_hook:
             maps = _select_frames(self.data[name]["maps"][rows], frames)
-            predicted = self.cast_map_head(self.video_tokens.take(), maps.shape[1]).float()
+            predicted = self.cast_map_head(self.token_hook.take(), maps.shape[1]).float()
             map_error = (predicted - self.map_head.standardize(maps)).square().mean()
             metrics["map_loss"] = float(map_error.detach())
             loss = loss + settings.map_weight * map_error
@@ -191,11 +191,11 @@ class BaseStage:
 
     def close(self) -> None:
         """Remove the hook from the transformer."""
-        if self.video_tokens is not None:
-            self.video_tokens.remove()
+        if self.token_hook is not None:
+            self.token_hook.remove()
 
     @torch.no_grad()
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """One row for each of eight prompts; returns the error on validation clips at fixed noise."""
         self.denoiser.eval()
         name = "validation" if self.settings.data == "clips" else "validation_images"
@@ -205,7 +205,7 @@ class BaseStage:
         frames = 1 if self.settings.data == "images" else self.pipe.transformer.config.sample_frames
         clips = diffusion.sample(
             self.pipe,
-            prompt=list(SHEET_PROMPTS),
+            prompt=list(VALIDATION_PROMPTS),
             max_sequence_length=self.length,
             num_frames=frames,
             seed=0,
@@ -217,7 +217,7 @@ class BaseStage:
             media.write_image(path, media.contact_sheet(rows, cell_px=128))
         else:
             rows = [list(clip[::2]) for clip in clips]
-            media.write_image(path, media.contact_sheet(rows, list(SHEET_PROMPTS), cell_px=96, gap_px=2))
+            media.write_image(path, media.contact_sheet(rows, list(VALIDATION_PROMPTS), cell_px=96, gap_px=2))
         return {"validation_loss": float(error)}
 
 
@@ -250,7 +250,7 @@ def build_map_head(recipe: BaseRecipe, data: dict[str, Shards]) -> MapHead:
             "Name one of them; those before the middle work best."
         )
     head = MapHead(recipe.transformer.num_heads * recipe.transformer.head_width, recipe.transformer.patch_size)
-    head.measure(data["images"]["maps"][:1000])
+    head.fit_standardization(data["images"]["maps"][:1000])
     return head
 
 
@@ -261,7 +261,7 @@ def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
     validation_images = recipe.validation.model_copy(update={"kind": "images"})
     sets = {"validation": recipe.validation, "validation_images": validation_images}
     sets |= {"images": recipe.images, "clips": recipe.clips}
-    data = {name: latents(settings, vae, cache, logger) for name, settings in sets.items()}
+    data = {name: load_latents(settings, vae, cache, logger) for name, settings in sets.items()}
     # All words that captions can have, so that the tokenizer does not depend on the data set.
     pipe = build(recipe, vae, vocabulary())
     modules: dict[str, nn.Module] = {"denoiser": Denoiser(pipe.text_encoder, pipe.transformer)}

@@ -19,7 +19,7 @@ from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.identity.encoders.recognizer import Recognizer, align
 from likeness.runtime import choose_training_dtype
-from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to_float, unpack_mask
+from likeness.training.data.datasets import EpochSampler, Shards, load_puppets, to_bytes, to_float, unpack_mask
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.checkpoints import DivergedError
@@ -100,7 +100,7 @@ class VaeStage:
         vae.requires_grad_(True)
         vae.encoder.requires_grad_(settings.learns == "all")
         self.modules: dict[str, nn.Module] = {"vae": vae}
-        self.orders = {name: Order(len(shards), seed) for name, shards in data.items()}
+        self.samplers = {name: EpochSampler(len(shards), seed) for name, shards in data.items()}
         self.dtype = choose_training_dtype(settings.activation_dtype)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -139,7 +139,7 @@ class VaeStage:
         size = self.settings.micro_batch
         if name == "images" and self.settings.data == "clips":
             size *= self.settings.num_frames // 2
-        rows = self.orders[name].rows(step, size)
+        rows = self.samplers[name].rows(step, size)
         frames, mask, landmarks = (shards[key][rows] for key in ("frames", "mask", "landmarks"))
         if name == "clips":
             starts = torch.randint(frames.shape[1] - self.settings.num_frames + 1, (1,))
@@ -153,7 +153,7 @@ class VaeStage:
         return frames, mask, landmarks
 
     @torch.no_grad()
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """Rows of frames with their reconstructions below; returns PSNR of validation clips."""
         clips = self.data["validation"]
         on_images = self.settings.data == "images"
@@ -243,7 +243,7 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
         checkpoints.start_from(vae, recipe.start)
     logger = TrainingLogger(folder, "vae")
     data = {
-        name: puppets(getattr(recipe, name), cache, logger, ("frames", "mask", "landmarks"))
+        name: load_puppets(getattr(recipe, name), cache, logger, ("frames", "mask", "landmarks"))
         for name in ("images", "clips", "validation")
     }
     if recipe.white_floor is not None:

@@ -47,10 +47,10 @@ class Shards:
         """Enough rows of a tensor for its statistics; all rows of data in memory."""
         return self.tensors[name] if self.is_in_memory else self.tensors[name][:EXAMPLES]
 
-    def order(self, rows: Tensor, batch: int, seed: int) -> "Order":
+    def order(self, rows: Tensor, batch: int, seed: int) -> "EpochSampler":
         """The order in which batches of these rows are read."""
         del batch
-        return Order(len(rows), seed)
+        return EpochSampler(len(rows), seed)
 
     @classmethod
     def read(cls, folder: Path, names: tuple[str, ...] | None = None, *, count: int | None = None) -> "Shards":
@@ -86,7 +86,7 @@ class Shards:
         return rows
 
 
-def puppets(
+def load_puppets(
     settings: render_puppets.PuppetSettings, cache: Path, logger: TrainingLogger, names: tuple[str, ...] | None = None
 ) -> Shards:
     """Render the missing shards of a data set, then read it."""
@@ -114,7 +114,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise shards.damaged(path, error) from error
 
 
-class Order:
+class EpochSampler:
     """The rows of each step: a new permutation every epoch, computed from seed and step."""
 
     def __init__(self, count: int, seed: int) -> None:

@@ -16,7 +16,7 @@ from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.logging import TrainingLogger
 
 
-def latents(
+def load_latents(
     settings: render_puppets.PuppetSettings,
     vae: codec.Vae,
     cache: Path,

@@ -8,8 +8,8 @@ from typing import Literal
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor
 
-from likeness.training.data.datasets import Shards, puppets
-from likeness.training.data.latents import average_frames, latents
+from likeness.training.data.datasets import Shards, load_puppets
+from likeness.training.data.latents import average_frames, load_latents
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine.logging import TrainingLogger
 
@@ -50,18 +50,18 @@ def read_data(
     validation_images = sets["validation"].model_copy(update={"kind": "images", "size_px": frame_px})
     names = ("crop", "embedding", "landmarks")
     references: dict[Split, Shards] = {
-        "train": puppets(sets["faces"], cache, logger, names),
-        "validation": puppets(sets["validation"], cache, logger, names),
+        "train": load_puppets(sets["faces"], cache, logger, names),
+        "validation": load_puppets(sets["validation"], cache, logger, names),
     }
     targets = {
-        "images": latents(images, pipe.vae, cache, logger),
-        "clips": latents(sets["clips"], pipe.vae, cache, logger),
+        "images": load_latents(images, pipe.vae, cache, logger),
+        "clips": load_latents(sets["clips"], pipe.vae, cache, logger),
     }
     validation_targets = {
-        "images": latents(validation_images, pipe.vae, cache, logger),
-        "clips": latents(validation_clips, pipe.vae, cache, logger),
+        "images": load_latents(validation_images, pipe.vae, cache, logger),
+        "clips": load_latents(validation_clips, pipe.vae, cache, logger),
     }
-    clips = puppets(sets["clips"], cache, logger, ("landmarks",))
+    clips = load_puppets(sets["clips"], cache, logger, ("landmarks",))
     image_landmarks = landmarks_of(references["train"], sets["faces"].size_px, frame_px)
     clip_landmarks = landmarks_of(clips, sets["clips"].size_px, frame_px)
     return TrainingData(

@@ -67,7 +67,7 @@ def render_missing(settings: PuppetSettings, cache: Path, *, processes: int | No
 
 def _render(settings: PuppetSettings, target: Path, missing: list[int], processes: int | None) -> Iterator[None]:
     jobs = [(settings, target, index) for index in missing]
-    if processes == 0 or not jobs:
+    if processes == 0 or not jobs or (processes is None and len(jobs) == 1):
         yield from map(_render_shard, jobs)
         return
     context = multiprocessing.get_context("spawn")

@@ -1,8 +1,8 @@
 """The training loop: one stage at a time, with bit-exact resume.
 
-All random numbers of a step follow from the run's seed and the step, and rows from `data.datasets.Order`, so a run that
-continues from a checkpoint repeats exactly what an uninterrupted one computes. They do not depend on the number of
-processes.
+All random numbers of a step follow from the run's seed and the step, and rows from `data.datasets.EpochSampler`, so a
+run that continues from a checkpoint repeats exactly what an uninterrupted one computes. They do not depend on the
+number of processes.
 """
 
 import math
@@ -165,9 +165,9 @@ def _write_sheet(state: StageState, logger: TrainingLogger) -> None:
     name = f"step_{state.step:08d}.png"
     if distributed.rank():
         with tempfile.TemporaryDirectory() as folder:
-            state.write_sheet(Path(folder) / name)
+            state.validate(Path(folder) / name)
         return
-    metrics = state.write_sheet(state.folder / "sheets" / name)
+    metrics = state.validate(state.folder / "sheets" / name)
     assert metrics is not None
     logger.write({"step": state.step, **metrics})
     text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())

@@ -87,7 +87,7 @@ class Stage(Protocol):
         """
         ...
 
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """Write a sample sheet with the averaged weights; returns metrics on validation data."""
         ...
 

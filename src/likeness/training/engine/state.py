@@ -138,7 +138,7 @@ class StageState:
                 distributed.world_size(),
             )
 
-    def write_sheet(self, path: Path) -> dict[str, float] | None:
+    def validate(self, path: Path) -> dict[str, float] | None:
         """Write a sample sheet with the averaged weights; returns its metrics in the processes that made it.
 
         Process 0 alone makes it, unless weights are sharded: then all of them take part.
@@ -148,6 +148,6 @@ class StageState:
         self.average.swap()
         torch.manual_seed(self.seed)
         with torch.no_grad():
-            metrics = self.stage.sheet(path)
+            metrics = self.stage.validate(path)
         self.average.swap()
         return metrics

@@ -13,7 +13,8 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from likeness.errors import PromptError
-from likeness.identity.prompt import NON_NOUNS, TRIGGER
+from likeness.identity.class_words import names_nobody
+from likeness.identity.prompt import TRIGGER
 from likeness.training.files import person_words as words
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def locate_class_word(caption: str, class_word: str) -> ClassWord:
     word, _, number = class_word.partition(":")
     if not word.strip() or not word.strip()[-1].isalnum() or (number and not number.isdigit()) or number == "0":
         raise PromptError(f"`class_word` is `{class_word}`. Write a word of the caption, or `woman:2` for the second.")
-    if word.strip().lower() in NON_NOUNS.split():
+    if names_nobody(word.strip()):
         raise PromptError(f"`class_word` is `{class_word}`, which names no person. Use a noun, such as `woman`.")
     pattern = rf"(?<![\w-]){re.escape(word.strip())}(?![\w-]|'\w)"
     found = list(re.finditer(pattern, caption.translate(_STRAIGHT), flags=re.IGNORECASE))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from likeness import media
 from likeness.puppets.people.anatomy import SHAPE_NUMBERS
-from likeness.training.data.datasets import Order, Shards, jitter_crops, to_pixels
+from likeness.training.data.datasets import EpochSampler, Shards, jitter_crops, to_pixels
 from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.data.render_puppets import PuppetSettings, person_of
 from likeness.training.engine import distributed
@@ -77,7 +77,7 @@ class DescriptorStage:
         self.modules: dict[str, nn.Module] = {"descriptor": descriptor, "reader": self.head}
         if settings.face_weight:
             self.modules["face_reader"] = self.face_head
-        self.order = Order(len(self.reference_views), seed)
+        self.sampler = EpochSampler(len(self.reference_views), seed)
 
     def predict(
         self, split: Split, rows: Tensor, *, vertex_rows: Tensor | None = None, jitter: bool = False
@@ -101,7 +101,7 @@ class DescriptorStage:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         distributed.seed_by_rank()
-        people = [self.reference_views[i] for i in self.order.rows(step, self.settings.micro_batch).tolist()]
+        people = [self.reference_views[i] for i in self.sampler.rows(step, self.settings.micro_batch).tolist()]
         rows = torch.stack([views[torch.randint(len(views), ())] for views in people])
         is_swapped = torch.rand(len(rows)) < self.settings.shape_swap * self.has_vertices
         vertex_rows = torch.where(is_swapped, rows.roll(1), rows)
@@ -119,7 +119,7 @@ class DescriptorStage:
         return loss, metrics
 
     @torch.no_grad()
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """Similarity matrices of validation people, true attributes left and predicted right; white is the same."""
         target = self.attributes["validation"][self.validation]
         from_v_f, from_x_f = (

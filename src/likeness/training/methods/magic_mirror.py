@@ -8,6 +8,7 @@ from torch import Tensor
 from likeness.errors import ConfigError
 from likeness.identity.encoders.photomaker import fill_from_photomaker
 from likeness.methods.magic_mirror import MagicMirror
+from likeness.training.data.datasets import Shards
 from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.methods.settings import MethodRecipe
 from likeness.training.methods.spec import MethodTrainingSpec
@@ -32,7 +33,18 @@ class MagicMirrorTrainingSpec(MethodTrainingSpec):
         super().__init__("magic_mirror", MagicMirror)
         self.recipe = recipe
 
+    def choose_crops(self, method: Any, references: Shards) -> Shards:
+        """The whole picture for an F_face that was trained on whole pictures, else as for every method."""
+        if method.config["encoder_input"] == "whole_image":
+            return references.with_tensor("crop", references["whole_image"])
+        return super().choose_crops(method, references)
+
     def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
+        if method.config["encoder_input"] == "whole_image" and self.recipe.data is None:
+            raise ConfigError(
+                "`encoder_input` is 'whole_image', and puppets are rendered as head crops alone. Set "
+                '`method.encoder_input` to "head_crop".'
+            )
         if not is_new:
             return
         if self.recipe.photomaker is not None:

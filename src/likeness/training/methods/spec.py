@@ -55,12 +55,12 @@ class MethodTrainingSpec:
             is_new: False where training continues from trained weights.
         """
 
-    def choose_crops(self, references: Shards, image_size_px: int) -> Shards:
+    def choose_crops(self, method: Method, references: Shards) -> Shards:
         """References from files with the `crop` that the method's encoder reads.
 
         It is the 224 px crop, or for larger inputs the 512 px `detail`, as at inference (`stack_head_crops`).
         """
-        if references["crop"].shape[1] >= image_size_px:
+        if references["crop"].shape[1] >= method.config["image_size_px"]:
             return references
         return references.with_tensor("crop", references["detail"])
 

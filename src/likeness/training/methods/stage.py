@@ -103,7 +103,7 @@ class MethodStage:
                 f"Stage `{settings.name}` trains on `{settings.data}`: the data set has none with a reference. "
                 'Use another `data` for the stage ("images", "clips" or "mixed"), or add such files.'
             )
-        self.order = self.targets.order(self.rows, settings.micro_batch, seed)
+        self.sampler = self.targets.order(self.rows, settings.micro_batch, seed)
         self.prompts = read_prompts(pipe, method, self.targets)
         self.validation = data.validation_targets[settings.data]
         self.validation_prompts = read_prompts(pipe, method, self.validation)
@@ -187,7 +187,7 @@ class MethodStage:
     def sample_batch(self, step: int) -> MethodBatch:
         """Targets with noise, and their references and prompts after dropping."""
         settings, own = self.settings, distributed.own_rows
-        all_rows = self.rows[self.order.all_rows(step, settings.micro_batch)]
+        all_rows = self.rows[self.sampler.all_rows(step, settings.micro_batch)]
         count, processes = len(all_rows), distributed.world_size()
         weight = torch.full((count,), processes / count)
         if count < processes:  # The end of an epoch: every process needs a sample, some of them count nothing.
@@ -410,11 +410,11 @@ class MethodStage:
         class_mask = class_mask & ~(drops_text | drops_identity)[:, None]
         return token_ids, class_mask, ~drops_identity
 
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """Draw validation people: the reference, then generated frames. Returns the error on their faces."""
         metrics = {"validation_face_loss": validation.face_loss(self)}
         self.set_base_dtype(torch.float32)
-        validation.draw_sheet(self, path)
+        validation.draw_validation_samples(self, path)
         self.set_base_dtype(self.dtype)
         return metrics
 

@@ -109,9 +109,7 @@ def train_method(
     else:
         files_cache = find_cache(cache)
         plan = prepare_recipe(recipe, method, method_spec, cache, logger, device)
-        data = open_data(
-            plan, files_cache, lambda shards: method_spec.choose_crops(shards, method.config["image_size_px"])
-        )
+        data = open_data(plan, files_cache, lambda shards: method_spec.choose_crops(method, shards))
         pipe = read_base(recipe.base, dtype=dtype, device=device, without=("text_encoder",))
     if recipe.start:
         checkpoints.start_from(method, recipe.start)

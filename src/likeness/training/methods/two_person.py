@@ -19,8 +19,8 @@ from likeness.errors import ConfigError, PromptError
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 from likeness.training.base.pipelines import read_base
-from likeness.training.data.datasets import Order, Shards, puppets, to_bytes, to_pixels
-from likeness.training.data.latents import average_frames, latents
+from likeness.training.data.datasets import EpochSampler, Shards, load_puppets, to_bytes, to_pixels
+from likeness.training.data.latents import average_frames, load_latents
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import distributed
@@ -32,7 +32,7 @@ from likeness.training.methods.train import train_method
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
 
-SHEET_PROMPTS = (
+VALIDATION_PROMPTS = (
     "{} img1 in a red sweater smiles at the camera and {} img2 in a blue shirt nods in a park",
     "{} img1 talks to the camera and {} img2 looks at the camera in a kitchen",
 )
@@ -99,7 +99,7 @@ class TwoPersonStage(MethodStage):
         self.pairs: Shards = self.data.targets["two_person"]
         rows, self.token_ids, self.person_mask = self._tokenize_pairs()
         self.pair_rows = torch.tensor(rows)
-        self.pair_order = Order(len(rows), self.order.seed)
+        self.pair_sampler = EpochSampler(len(rows), self.sampler.seed)
 
     def _tokenize_pairs(self) -> tuple[list[int], Tensor, Tensor]:
         """Rows whose prompt fits with both class words repeated; of all rows token ids and the person of each token."""
@@ -123,7 +123,7 @@ class TwoPersonStage(MethodStage):
             return super().loss(step)
         distributed.seed_by_rank()
         settings = self.settings
-        rows = self.pair_rows[self.pair_order.rows(step, max(1, settings.micro_batch // 2))]
+        rows = self.pair_rows[self.pair_sampler.rows(step, max(1, settings.micro_batch // 2))]
         references = self._sample_pair_references(rows)
         token_ids, person_mask = self.token_ids[rows].clone(), self.person_mask[rows].clone()
         drops_text = torch.rand(len(rows)) < settings.text_drop
@@ -170,9 +170,9 @@ class TwoPersonStage(MethodStage):
                 chosen[index, side] = views[torch.randint(len(views), (1,))]
         return chosen
 
-    def sheet(self, path: Path) -> dict[str, float]:
+    def validate(self, path: Path) -> dict[str, float]:
         """The sheet of one person, and beside it `*_two_person` with pairs of validation people."""
-        metrics = super().sheet(path)
+        metrics = super().validate(path)
         self.set_base_dtype(torch.float32)
         draw_pairs(self, path.with_name(f"{path.stem}_two_person{path.suffix}"))
         self.set_base_dtype(self.dtype)
@@ -190,7 +190,7 @@ def draw_pairs(stage: TwoPersonStage, path: Path, count: int = 3) -> None:
     assert embedding is not None
     identity = encode_pairs(stage.method, pixels, embedding[:, :, None])
     side = 8 * stage.pipe.transformer.config.sample_height
-    for template in SHEET_PROMPTS:
+    for template in VALIDATION_PROMPTS:
         groups = [[faces.facts[int(row)]["group"] for row in pair] for pair in pairs]
         prompts = [template.format(*(f"{'an' if g[0] == 'e' else 'a'} {g}" for g in pair)) for pair in groups]
         with stage.method.identity(identity, regions=stage.regions):
@@ -220,8 +220,8 @@ class TwoPersonTrainingSpec(MagicMirrorTrainingSpec):
     def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
         super().prepare(method, data, is_new=is_new)
         clips, logger = self.recipe.two_person, TrainingLogger(self.folder, self.name)
-        targets = latents(clips, read_base(self.recipe.base).vae, self.cache, logger)
-        landmarks = puppets(clips, self.cache, logger, ("landmarks",))["landmarks"]
+        targets = load_latents(clips, read_base(self.recipe.base).vae, self.cache, logger)
+        landmarks = load_puppets(clips, self.cache, logger, ("landmarks",))["landmarks"]
         # Of each sample, latent frame and person.
         data.targets["two_person"] = targets.with_tensor("landmarks", average_frames(landmarks))
 

@@ -10,7 +10,7 @@ from likeness.training.data.datasets import to_bytes, to_pixels
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs
 
-SHEET_PROMPTS = (
+VALIDATION_PROMPTS = (
     "a {} img in a red sweater turns the head to the left in a park",
     "a {} img in a blue shirt smiles at the camera in a studio",
 )
@@ -51,7 +51,7 @@ def face_loss(stage: Any, count: int = 64) -> float:
 
 
 @torch.no_grad()
-def draw_sheet(stage: Any, path: Path) -> None:
+def draw_validation_samples(stage: Any, path: Path) -> None:
     """One row for each person: the reference, then frames generated from it."""
     if stage.data.text_states is not None:
         _draw_own_prompts(stage, path)
@@ -63,7 +63,7 @@ def draw_sheet(stage: Any, path: Path) -> None:
     first = torch.tensor([views[0] for views in people])
     pixels = to_pixels(faces["crop"][first])
     extra_conditioning = stage.method_spec.extra_conditioning(stage.data, "validation", first[:, None])
-    for template in SHEET_PROMPTS:
+    for template in VALIDATION_PROMPTS:
         identity = stage.method.encode_tensors(pixels, extra_conditioning)
         prompts = [template.format(faces.facts[views[0]]["group"]) for views in people]
         with stage.method.identity(identity):

@@ -34,7 +34,7 @@ class MapHead(nn.Module):
         self.register_buffer("mean", torch.zeros(len(CHANNELS), 1, 1))
         self.register_buffer("std", torch.ones(len(CHANNELS), 1, 1))
 
-    def measure(self, maps: Tensor) -> None:
+    def fit_standardization(self, maps: Tensor) -> None:
         """Set mean and scale from maps (samples, frames, channels, height, width), uint8."""
         values = maps.float() / 255
         self.mean.copy_(values.mean(dim=(0, 1, 3, 4)).view(-1, 1, 1))
@@ -58,7 +58,7 @@ class MapHead(nn.Module):
         return (maps.float() / 255 - self.mean) / self.std
 
 
-class VideoTokens:
+class VideoTokenHook:
     """A hook that stores the video tokens that a block of a CogVideoX transformer returned last."""
 
     def __init__(self, block: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from likeness.errors import ConfigError
 from likeness.identity.prompt import TRIGGER
-from likeness.training.data.datasets import Order, Shards
+from likeness.training.data.datasets import EpochSampler, Shards
 from likeness.training.data.pairs import TrainingData
 from likeness.training.files.buckets import BatchOrder, Bucket
 from likeness.training.precompute.plan import DataPlan, EncodingSettings, PlannedSample, Split, text_key
@@ -58,7 +58,7 @@ class FileShards(Shards):
         )
 
 
-class BucketRows(Order):
+class BucketRows(EpochSampler):
     """Batches of one bucket each (`BatchOrder`)."""
 
     def __init__(self, order: BatchOrder) -> None:
@@ -89,7 +89,8 @@ def open_data(plan: DataPlan, cache: Cache, crop: Callable[[Shards], Shards]) ->
     Args:
         plan: What the recipe needs, encoded by `precompute`.
         cache: Where it is.
-        crop: Chooses the crops that a method reads; it gets references with `crop` (224 px) and `detail` (512 px).
+        crop: Chooses the crops that a method reads; it gets references with `crop` (224 px), `detail` (512 px) and
+            `whole_image` (224 px).
 
     Raises:
         ConfigError: Nothing is left to train on.
@@ -133,7 +134,7 @@ def _open_references(samples: list[PlannedSample], cache: Cache) -> tuple[Shards
             places += [("views", view) for view in record.get("views", [])]
             fact = {"person": one.sample.person, "group": _class_words(one.prompt), "media": str(path)}
             facts += [fact] * len(rows[key])
-    names = ("crop", "detail", "embedding", "landmarks")
+    names = ("crop", "detail", "whole_image", "embedding", "landmarks")
     return FileShards({name: StoredRows(cache.store, places, name) for name in names}, facts), rows
 
 

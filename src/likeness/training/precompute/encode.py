@@ -13,8 +13,9 @@ from torch import Tensor
 from likeness.errors import FaceError, LikenessError
 from likeness.faces.engines.base import FaceEngine, distances
 from likeness.faces.geometry.align import crop_head
-from likeness.faces.read import DETAIL_PX, find_faces, prominence
+from likeness.faces.read import DETAIL_PX, WHOLE_IMAGE_PX, find_faces, prominence
 from likeness.faces.views import choose_faces
+from likeness.media import resize_and_center_crop
 from likeness.records import Face
 from likeness.training.files.media_tensors import MediaFrames, read_frames
 
@@ -152,7 +153,8 @@ def find_views(path: Path, engine: FaceEngine, *, num_views: int, min_score: flo
         if found:
             face = max(found, key=prominence)
             detail = crop_head(frame, face.landmarks, DETAIL_PX, layout=engine.layout)
-            faces.append(replace(face, detail=detail))
+            whole = resize_and_center_crop(frame, WHOLE_IMAGE_PX)
+            faces.append(replace(face, detail=detail, whole_image=whole))
     if not faces:
         raise FaceError(f"{path} has no face of at least {min_score} confidence. Use another picture or video.")
     return choose_faces(_same_person(faces), num_views) if is_video else faces

@@ -152,10 +152,12 @@ def _encode_views(
         views = []
         for number, face in enumerate(faces):
             assert face.detail is not None
+            assert face.whole_image is not None
             views.append(f"{key}.{number}")
             tensors = {
                 "crop": torch.from_numpy(face.crop),
                 "detail": torch.from_numpy(face.detail),
+                "whole_image": torch.from_numpy(face.whole_image),
                 "embedding": torch.from_numpy(np.asarray(face.embedding, np.float32)),
                 "landmarks": torch.from_numpy(np.asarray(face.landmarks, np.float32))[None],
             }
