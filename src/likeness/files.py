@@ -249,7 +249,8 @@ def _acquire(file: IO[str], path: Path, wait_s: float, busy: str) -> None:
             if time.monotonic() >= until_s:
                 file.seek(0)
                 owner = file.read().strip()
-                raise LockedError(busy.format(owner=f"process {owner}" if owner else "another process")) from None
+                # Not `str.format`: the message names folders, which may contain braces.
+                raise LockedError(busy.replace("{owner}", f"process {owner}" if owner else "another process")) from None
             time.sleep(0.1)
         except OSError as error:
             _LOG.warning("%s cannot be locked (%s). Start one process at a time.", path, error.strerror or error)
