@@ -236,7 +236,7 @@ def _set_up_vbench(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"vbench": str(command)}))
         return
-    print(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
+    say(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
 
 
 def _print_table(result: "EvaluationResult", comparison: "Comparison") -> None:

@@ -1,5 +1,6 @@
 """Print text safely: prompts, names and messages may contain control characters that a terminal would interpret."""
 
+import logging
 import sys
 import unicodedata
 from typing import TextIO
@@ -27,6 +28,20 @@ def say(text: object, *, lines: bool = True, stream: TextIO | None = None) -> No
     line = printable(text, lines=lines)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+
+
+class PrintableHandler(logging.Handler):
+    """Print warnings of the library on the error stream, made `printable`: they name files."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), stream=sys.stderr)
+
+
+def print_warnings() -> None:
+    """Print the library's warnings by `PrintableHandler`, unless the process handles them by itself."""
+    logger = logging.getLogger("likeness")
+    if not logger.hasHandlers():
+        logger.addHandler(PrintableHandler(logging.WARNING))
 
 
 def _is_control(one: str) -> bool:
