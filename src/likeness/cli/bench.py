@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from likeness.cli.console.terminal import printable, say
+
+if TYPE_CHECKING:
+    from likeness.generation.inputs.settings import Choices
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
@@ -86,8 +89,14 @@ def run(
     """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
     from likeness.app.bench.manifest import Bench, run_lock
     from likeness.cli.console.progress import progress, spinner
-    from likeness.cli.generate import load
+    from likeness.cli.generate import check_folders, load
+    from likeness.generation.inputs.settings import resolve_settings
+    from likeness.generation.loading.presets import METHODS, find_preset, known
 
+    chosen: Choices = {"steps": steps, "guidance": guidance, "identity_scale": identity_scale, "frames": frames}
+    resolve_settings(find_preset(preset), dict(chosen))  # Checked before anything is loaded.
+    known("method", method, METHODS)
+    check_folders(backbone, adapter)
     Bench.load(bench)
     system = name or f"{preset}-{method}"
     with run_lock(bench, system):  # Checked before the models are loaded: another process may hold it.
@@ -96,7 +105,7 @@ def run(
         likeness = load(preset, method, backbone=backbone, adapter=adapter)
         from likeness.app.bench.run import run_bench
 
-    settings = likeness.settings(steps=steps, guidance=guidance, identity_scale=identity_scale, frames=frames)
+    settings = likeness.settings(**chosen)
     with progress("Making videos", last="Made", is_quiet=as_json) as on_case:
         made = run_bench(bench, likeness, system=system, settings=settings, remake=remake, on_case=on_case)
     _measure(bench, system, made=made, as_json=as_json)
