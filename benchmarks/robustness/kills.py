@@ -32,6 +32,7 @@ from trials import (
 from verbs import ALWAYS_VARIES, VERBS, Verb, make_material
 
 KINDS = {"SIGKILL": signal.SIGKILL, "Ctrl-C": signal.SIGINT}
+ENDED_BY = {"SIGKILL": (-signal.SIGKILL,), "Ctrl-C": INTERRUPTED}
 TRIALS, CHEAP_TRIALS, NEW_PROCESSES, SERVER_TRIALS = 5, 10, 1, 20
 """Trials of each command and kind; of commands that take about a second; in new interpreters; of the server."""
 
@@ -83,7 +84,7 @@ class Disturbed:
         self.verb.prepare(self.material, self.folder)
         for sent in range(1, number + 1):
             ended = self.start(self.folder, **options).disturb(random.uniform(0, longest_s), KINDS[kind])
-            faults, is_done = self._judge(ended, [0, -signal.SIGKILL if kind == "SIGKILL" else INTERRUPTED])
+            faults, is_done = self._judge(ended, [0, *ENDED_BY[kind]])
             if sent == number and not is_done and not faults:
                 faults, _ = self._judge(self.start(self.folder).end(), [0])
                 faults = [f"afterwards: {fault}" for fault in faults]
@@ -145,8 +146,7 @@ def end_servers(number: int, kind: str, material: Path, parent: Path, tally: Tal
             code = None
             server.kill()
         ended = Ended(code, log.read_text(errors="replace"), time.monotonic() - began_s, len(session_of(pid)))
-        by_signal = [-signal.SIGKILL] if kind == "SIGKILL" else [0, INTERRUPTED]
-        tally.add(what, ended.faults(by_signal), outcome=f"exit {code}")
+        tally.add(what, ended.faults([*ENDED_BY[kind], *([0] if kind == "Ctrl-C" else [])]), outcome=f"exit {code}")
         server.start(waits=random.random() < 0.5)
     time.sleep(2)
     is_over.set()

@@ -47,7 +47,8 @@ LONGEST_RUN_S = 300.0
 """A command that still runs then hangs."""
 REFUSED = (2, 3, 4)
 """Exit codes of a command that refuses."""
-INTERRUPTED = 130
+INTERRUPTED = (130, -signal.SIGINT)
+"""Exit codes of a command that Ctrl-C ends: shells show 130 for both."""
 
 
 @dataclass(frozen=True, slots=True)
