@@ -19,19 +19,14 @@ from trials import REFUSED, Command, Tally, benchmark_of, damaged
 from verbs import PROMPT, STORY, make_material
 
 TEXTS = {
-    "escape": "\x1b[2J\x1b]0;owned\x07\x1b[31m",
-    "c1": "\x9b31m\x85\x90",
-    "direction": "a\u202egnp.exe\u2066\u200f",
-    "new line": "a\nlikeness: all is well\rb\x08\x7f",
+    "terminal": "\x1b[2J\x1b]0;owned\x07\x1b[31m \x9b31m\x85\x90 a\u202eb\u2066\u200f\nlikeness: fine\rb\x08\x7f",
     "element": "<zzz onzzz=1>\"'><script>zzz()</script><img src=x onerror=zzz()>",
-    "comment": "--><zzz></title></style></script><zzz onzzz=1>]]>",
-    "entity": "&lt;zzz&gt;&#60;zzz&#62;&amp;",
-    "rich": "[bold red]x[/] [/red] [link=http://zzz]y[/link] [",
-    "format": "{owner} {0} {} {{ %s %(x)s %n ${zzz}",
-    "template": "`${zzz}` {{zzz}} <%= zzz %> javascript:zzz()",
+    "comment": "--><zzz></title></style></script><zzz onzzz=1>]]> &lt;zzz&gt;&#60;zzz&#62;",
+    "short": "<zzz>",
+    "format": "{owner} {0} {} {{ %s %(x)s %n ${zzz} `${zzz}` {{zzz}} <%= zzz %> [bold red]x[/] [/red] [",
     "surrogate": "\udcff\udc80",
 }
-"""The last arises from words and file names that are not UTF-8."""
+"""The last arises from words and file names that are not UTF-8; a short one fits into every sentence."""
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and new line, and marks of direction."""
 LONGEST_S = 60.0
@@ -99,14 +94,19 @@ class Hostile:
         self.material, self.folder, self.text, self.name = material, folder, text, in_name(text)
         self.quick = ["--steps", "1", "--frames", "1", "--backbone", str(material / "checkpoint")]
         self.me = str(material / "me.png")
+        self.tiny = ["--steps", "1", "--frames", "1"]  # The network that ships reads longer sentences.
 
     def places(self) -> Iterable[tuple[str, list[str], bool]]:
         """What it is, the words, and whether JSON that is printed must hold the text."""
         prompt, me = f"{PROMPT} {self.text}", self.copy(self.me, f"me{self.name}.png")
         named = f"out{self.name}.png"
-        yield "generate: prompt", ["generate", prompt, "--face", self.me, "-o", "a.png", *self.quick, "--json"], False
+        yield "generate: prompt", ["generate", prompt, "--face", self.me, "-o", "a.png", *self.tiny, "--json"], True
         yield "generate: prompt refused", ["generate", f"a woman {self.text}", "--face", self.me], False
-        yield "generate: style", ["generate", PROMPT, "--style", self.text, "--face", self.me, *self.quick], False
+        yield (
+            "generate: style",
+            ["generate", PROMPT, "--style", self.text, "--face", self.me, "-o", "c.png", *self.tiny],
+            False,
+        )
         yield "generate: face", ["generate", PROMPT, "--face", me, "-o", "b.png", *self.quick], False
         yield "generate: no face", ["generate", PROMPT, "--face", f"no{self.name}"], False
         yield "generate: output", ["generate", PROMPT, "--face", self.me, "-o", named, *self.quick], False
@@ -140,7 +140,8 @@ class Hostile:
         yield "puppets: group", ["puppets", "x.png", "--group", self.text], False
         yield "puppets: output", ["puppets", named.replace("out", "pup"), "--people", "1", "--size", "32"], False
         yield "models", ["models", "pull", self.text], False
-        yield "bench create", self.bench(), False
+        yield "bench create", self.bench("bench", ""), False
+        yield "bench create: a name", self.bench("named", self.name), False
         yield "bench run", ["bench", "run", "bench", "--name", "a", *self.quick], False
         yield "bench report", ["bench", "report", "bench", "-o", "bench.html"], False
         yield "bench run: name", ["bench", "run", "bench", "--name", self.text, *self.quick], False
@@ -165,7 +166,7 @@ class Hostile:
         story = {"title": self.text, "steps": 1, "shots": shots if self.text.isprintable() else shots[:1]}
         (self.folder / "story.toml").write_text(STORY)
         (self.folder / "hostile.json").write_text(json.dumps(story))
-        return ["story", "hostile.json", "--face", self.me, "-o", "story", "--backbone", self.quick[-1]]
+        return ["story", "hostile.json", "--face", self.me, "-o", "story"]
 
     def evaluation(self) -> list[str]:
         system = self.folder / f"system{self.name}"
@@ -175,16 +176,16 @@ class Hostile:
         words = ["eval", system.name, "--references", str(self.material / "references"), "-o", "results"]
         return [*words, "--metrics", "face_rate", "--prompts", "prompts.json", "--title", self.text, "--json"]
 
-    def bench(self) -> list[str]:
+    def bench(self, output: str, name: str) -> list[str]:
         protocol = (self.material / "protocol.toml").read_text()
         (self.folder / "protocol.toml").write_text(
             protocol.replace('"Small"', json.dumps(self.text)).replace('"test"', json.dumps(self.text))
         )
-        pictures = self.folder / "pictures" / "woman"
+        pictures = self.folder / f"pictures_{output}" / "woman"
         pictures.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.me, pictures / "eva.png")
-        self.copy(self.me, f"pictures/woman/ann{self.name}.png")
-        words = ["bench", "create", "protocol.toml", "--pictures", "pictures", "-o", "bench"]
+        self.copy(self.me, f"pictures_{output}/woman/ann{name}.png")
+        words = ["bench", "create", "protocol.toml", "--pictures", f"pictures_{output}", "-o", output]
         return [*words, "--allow-fewer"]
 
     def study(self) -> list[str]:
@@ -230,7 +231,7 @@ def main() -> int:
     os.environ["PYTHONUTF8"] = "1"
     parent, tally = arguments.output.absolute(), Tally(benchmark)
     material = make_material(parent / "material", arguments.material)
-    chosen = arguments.only or (["escape", "element"] if arguments.quick else [*TEXTS])
+    chosen = arguments.only or (["terminal", "short"] if arguments.quick else [*TEXTS])
     for name in chosen:
         folder = parent / name.replace(" ", "_")
         shutil.rmtree(folder, ignore_errors=True)

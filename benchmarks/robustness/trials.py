@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import pickle
+import secrets
 import signal
 import sqlite3
 import subprocess
@@ -104,7 +105,12 @@ class Command:
         self.log = log or folder.with_suffix(".log")
         self.began_s = time.monotonic()
         self.code: int | None = None
-        own = {"LIKENESS_HOME": str(folder / "home"), "COLUMNS": "200"} | dict(environment or {})
+        self.marker = f"LIKENESS_TRIAL={secrets.token_hex(8)}"
+        own = (
+            dict([self.marker.split("=")])
+            | {"LIKENESS_HOME": str(folder / "home"), "COLUMNS": "200"}
+            | dict(environment or {})
+        )
         if is_new_process:
             with self.log.open("wb") as log_file:
                 self.process = subprocess.Popen(
@@ -148,7 +154,7 @@ class Command:
             os.killpg(self.pid, signal.SIGKILL)
             self.wait(10)
         until_s = time.monotonic() + 5
-        while (survivors := session_of(self.pid)) and time.monotonic() < until_s:
+        while (survivors := session_of(self.pid, self.marker)) and time.monotonic() < until_s:
             time.sleep(0.02)
         for pid in survivors:
             with contextlib.suppress(ProcessLookupError):
@@ -166,13 +172,14 @@ class Command:
         return self.end(LONGEST_END_S)
 
 
-def session_of(leader: int) -> list[int]:
-    """Living processes of a session."""
+def session_of(leader: int, marker: str = "") -> list[int]:
+    """Living processes of a session, and those of other sessions that have a variable in their environment."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, _, session = path.read_text().rsplit(")", 1)[1].split()[:4]
-            if int(session) == leader and state != "Z":
+            is_ours = int(session) == leader or (marker and marker.encode() in path.with_name("environ").read_bytes())
+            if is_ours and state != "Z":
                 found.append(int(path.parent.name))
     return found
 

@@ -1,5 +1,6 @@
 """The harness of the robustness benchmarks finds what is bad; the benchmarks themselves run by `make bench`."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -73,16 +74,21 @@ def test_how_a_command_ends_is_judged(trials, ended, fault):
 
 def test_a_surviving_process_is_seen_and_ended(trials, tmp_path):
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(["sh", "-c", "sleep 60 & exit 7"], stdout=log, start_new_session=True)
+        process = subprocess.Popen(
+            ["sh", "-c", "sleep 60 & setsid sleep 60 & sleep 0.2; exit 7"],
+            stdout=log,
+            env=os.environ | {"LIKENESS_TRIAL": "test"},
+            start_new_session=True,
+        )
     command = trials.Command.__new__(trials.Command)
-    command.pid, command.process, command.code = process.pid, process, None
+    command.pid, command.process, command.code, command.marker = process.pid, process, None, "LIKENESS_TRIAL=test"
     command.log, command.began_s = tmp_path / "log", 0.0
     ended = command.end(10)
-    assert (ended.code, ended.survivors) == (7, 1)
+    assert (ended.code, ended.survivors) == (7, 2)
     end_s = time.monotonic() + 5
-    while trials.session_of(process.pid) and time.monotonic() < end_s:
+    while trials.session_of(process.pid, command.marker) and time.monotonic() < end_s:
         time.sleep(0.01)
-    assert trials.session_of(process.pid) == []
+    assert trials.session_of(process.pid, command.marker) == []
 
 
 def test_a_bad_trial_falls_short(trials, tmp_path, capsys):
