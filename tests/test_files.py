@@ -104,6 +104,23 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
     assert (tmp_path / "b").read_text() == "whole"
 
 
+@pytest.mark.skipif(files.fcntl is None, reason="this system has no locks")
+def test_a_folder_that_a_killed_process_removes_is_whole_or_gone(tmp_path, monkeypatch):
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "step_1"
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            files.remove(folder)
+    assert not folder.exists()
+    assert len(files.remove_stale_temporaries(tmp_path)) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_many_writers_of_one_file_do_not_meet(tmp_path):
     def write(number):
         for _ in range(20):

@@ -157,7 +157,7 @@ def main() -> int:
     arguments = benchmark.arguments()
     random.seed(arguments.seed)
     parent, tally = arguments.output.absolute(), Tally(benchmark)
-    material = make_material(parent / "material", arguments.material)
+    material = make_material(parent / "material", arguments.material, imports=False)
     number, requests = (200, 5) if arguments.quick else (CONNECTIONS, REQUESTS)
     for kind in arguments.only or (["half a head"] if arguments.quick else [*KINDS]):
         hold(kind, material, parent, tally, number=number, requests=requests)

@@ -47,8 +47,8 @@ class OnDisk(Disturbed):
         super().run_undisturbed()
         self.disk = self.folder.with_name(f"{self.folder.name}_disk")
         self.spare = self.folder.with_name(f"{self.folder.name}_spare")
-        self.needed_bytes = size_of(self.folder)
-        self.largest_bytes = max(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        self.needed_bytes = sum(-(-size // PAGE_BYTES) * PAGE_BYTES for size in self.sizes.values())
+        self.largest_bytes = max(self.sizes.values())
         self.verb.prepare(self.material, self.folder)
         self.input_bytes = size_of(self.folder)
 

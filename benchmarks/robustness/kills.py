@@ -6,6 +6,7 @@ for byte, without temporary files. The server of a study is ended while raters s
 acknowledged must be stored, once.
 """
 
+import json
 import random
 import shutil
 import signal
@@ -46,9 +47,19 @@ class Disturbed:
         self.ignored = (*ALWAYS_VARIES, *verb.varies)
         self.seconds = 0.0
         self.meant: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        """Bytes of its files, its inputs among them."""
 
     def run_undisturbed(self) -> None:
-        """Measure its time and keep the digests of its files; the first of two runs imports and compiles."""
+        """Measure its time and keep the digests of its files; the first of two runs imports and compiles.
+
+        They are kept beside the material, for the other scripts.
+        """
+        known = self.material / "undisturbed" / f"{self.folder.name}.json"
+        if known.is_file():
+            found = json.loads(known.read_text())
+            self.seconds, self.meant, self.sizes = found["seconds"], found["meant"], found["sizes"]
+            return
         for _ in range(2):
             ended = self.start(self.verb.prepare(self.material, self.folder)).end()
             if faults := ended.faults([0]) + left_over(self.folder):
@@ -57,6 +68,13 @@ class Disturbed:
             self.seconds = ended.seconds
             if before and (changed := differences(self.meant, before)):
                 raise RuntimeError(f"{self.verb.name} is not the same twice: {changed}")
+        self.sizes = {
+            path.relative_to(self.folder).as_posix(): path.stat().st_size
+            for path in self.folder.rglob("*")
+            if path.is_file()
+        }
+        known.parent.mkdir(exist_ok=True)
+        known.write_text(json.dumps({"seconds": self.seconds, "meant": self.meant, "sizes": self.sizes}))
 
     def is_repeatable(self, tally: Tally) -> bool:
         """Run it undisturbed; a command that fails then is bad, and is tried no further."""
@@ -154,10 +172,10 @@ def end_servers(number: int, kind: str, material: Path, parent: Path, tally: Tal
         rater.join()
     server.kill()
     store = AnswerStore(folder, study)
-    stored = [(one.rater, one.trial, tuple(one.ratings.items())) for one in store.newest()]
+    stored = [(one.rater, one.trial, frozenset(one.ratings.items())) for one in store.newest()]
     num_stored = store.count()[1]
     store.close()
-    sent = {(one.rater, one.trial, tuple(one.ratings.items())) for one in acknowledged.values()}
+    sent = {(one.rater, one.trial, frozenset(one.ratings.items())) for one in acknowledged.values()}
     faults = [f"{len(sent - set(stored))} acknowledged answers are lost"] if sent - set(stored) else []
     if num_stored != len(set(stored)):
         faults.append(f"{num_stored - len(set(stored))} answers are stored twice")

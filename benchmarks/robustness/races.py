@@ -47,7 +47,16 @@ def serve_twice(material: Path, parent: Path, tally: Tally) -> None:
     shutil.copytree(material / "study", folder)
     study, faults, sent = Study.load(folder), [], {}
     logs = [parent / f"served_{number}.log" for number in (1, 2)]
-    servers = [Server(folder, log=log) for log in logs]
+    servers = [Server(folder, log=log, waits=False) for log in logs]
+    try:
+        for server in servers:
+            server.wait()
+    except AssertionError as error:
+        told = " / ".join(log.read_text()[-200:] for log in logs)
+        tally.add("two of study serve", [f"{error}: {told}"], outcome="one stopped")
+        for server in servers:
+            server.kill()
+        return
 
     def rate(number: int) -> None:
         rater = f"rater-{number:04}"

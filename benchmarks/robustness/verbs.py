@@ -218,12 +218,13 @@ VERBS = {
 ALWAYS_VARIES = ("home/cache/*", "*/features/*", "*.lock", "*/.*lock")
 
 
-def make_material(folder: Path, given: Path | None = None) -> Path:
+def make_material(folder: Path, given: Path | None = None, *, imports: bool = True) -> Path:
     """Make all inputs in a child, so that this process runs no network and can be forked; imports its modules.
 
     Args:
         folder: Where they go.
         given: Inputs that another script made; used instead.
+        imports: Whether commands will be forked from this process.
     """
     modules = "modules.json"
     if given is None:
@@ -232,7 +233,8 @@ def make_material(folder: Path, given: Path | None = None) -> Path:
         names = call_in_child(lambda: _make(folder), folder / "material.log")
         (folder / modules).write_text(json.dumps(names))
     material = (given or folder).absolute()
-    import_modules(json.loads((material / modules).read_text()))
+    if imports:
+        import_modules(json.loads((material / modules).read_text()))
     return material
 
 

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -119,8 +120,13 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder recursively; errors are ignored."""
+    """Remove a file or folder recursively; errors are ignored.
+
+    A folder is first renamed to a temporary one: after a kill its name has all of its files, or is gone.
+    """
     if path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(OSError):
+            path = path.rename(path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"))
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):

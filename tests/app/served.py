@@ -20,10 +20,10 @@ def free_port() -> int:
 
 
 class Server:
-    def __init__(self, folder: Path, *, log: Path | None = None) -> None:
+    def __init__(self, folder: Path, *, log: Path | None = None, waits: bool = True) -> None:
         """`log` gets the messages of each start."""
         self.folder, self.port, self.log = folder, free_port(), log
-        self.start()
+        self.start(waits=waits)
 
     def start(self, *, waits: bool = True) -> None:
         words = [
@@ -36,12 +36,17 @@ class Server:
             "--port",
             str(self.port),
         ]
-        with open(self.log or os.devnull, "wb") as messages:  # noqa: PTH123
+        with Path(self.log or os.devnull).open("wb") as messages:
             self.process = subprocess.Popen(
                 words, stdout=messages, stderr=messages if self.log else None, start_new_session=True
             )
+        if waits:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until it answers."""
         end = time.monotonic() + START_S
-        while waits:
+        while True:
             try:
                 assert self.ask("GET", "/api/health")[0] == 200
                 return
