@@ -64,9 +64,9 @@ def faults_of_pages(folder: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         page = Page()
         page.feed(text)
-        faults += [f"{path.name}: {found}" for found in page.found]
+        faults += [f"{path.relative_to(folder)}: {found}" for found in page.found]
         if control := re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text):
-            faults.append(f"{path.name} holds {control[0]!r}")
+            faults.append(f"{path.relative_to(folder)} holds {control[0]!r}")
     return faults
 
 
@@ -94,7 +94,14 @@ class Hostile:
         self.material, self.folder, self.text, self.name = material, folder, text, in_name(text)
         self.quick = ["--steps", "1", "--frames", "1", "--backbone", str(material / "checkpoint")]
         self.me = str(material / "me.png")
+        self.seen: set[str] = set()
         self.tiny = ["--steps", "1", "--frames", "1"]  # The network that ships reads longer sentences.
+
+    def new_faults_of_pages(self) -> list[str]:
+        """Pages stay in the folder; each counts once."""
+        found = [fault for fault in faults_of_pages(self.folder) if fault not in self.seen]
+        self.seen.update(found)
+        return found
 
     def places(self) -> Iterable[tuple[str, list[str], bool]]:
         """What it is, the words, and whether JSON that is printed must hold the text."""
@@ -208,7 +215,7 @@ def judge(what: str, words: list[str], hostile: Hostile, tally: Tally, *, holds:
         faults.append(f"prints {found[0]!r} in {line[:120]!r}")
     is_text = hostile.text.isprintable() or "\udcff" not in hostile.text
     faults += faults_of_json(ended.printed, hostile.text, must_hold=holds and ended.code == 0 and is_text)
-    faults += faults_of_pages(hostile.folder)
+    faults += hostile.new_faults_of_pages()
     faults += [fault for fault in damaged(hostile.folder) if not fault.startswith("damaged home")]
     tally.add(f"text in {what.split(':')[0]}", [f"{what}: {fault}" for fault in faults], outcome=f"exit {ended.code}")
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from likeness import __version__
-from likeness.cli.console.terminal import print_warnings, say
+from likeness.cli.console.terminal import error_stream_without_directions, print_warnings, say
 from likeness.errors import LikenessError, ResourceError
 
 FAMILIES = (
@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = [word for word in words if word != "--debug"]
     print_warnings()
     try:
-        app(words, prog_name="likeness", standalone_mode=True)
+        with error_stream_without_directions():
+            app(words, prog_name="likeness", standalone_mode=True)
     except LikenessError as error:
         if is_debug:
             raise

@@ -7,6 +7,7 @@ the longest, so that a client that sends its request at once is always answered.
 """
 
 import asyncio
+import socket
 import time
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -22,6 +23,8 @@ STALL_S = 60.0
 """Seconds after which a client that reads nothing of its answer is disconnected."""
 MAX_CONNECTIONS = 800
 """Connections at once; fewer where the system allows this process fewer files."""
+SEND_BYTES = 262_144
+"""The system's buffer of a connection. By default it grows to megabytes, even for a client that reads nothing."""
 _OTHER_FILES = 200
 """File handles reserved for answers and the interpreter."""
 
@@ -44,6 +47,8 @@ class LimitedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        if (connection := transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._await_request()
         if len(self.connections) > max_connections():
             self._replace_idle()
