@@ -187,7 +187,11 @@ def main() -> int:
         trials = OnDisk(VERBS[name], material, parent)
         if not trials.is_repeatable(tally):
             continue
-        number = 1 if arguments.quick else round((CHEAP_TRIALS if VERBS[name].is_cheap else TRIALS) * arguments.factor)
+        number = (
+            1
+            if arguments.quick
+            else max(1, round((CHEAP_TRIALS if VERBS[name].is_cheap else TRIALS) * arguments.factor))
+        )
         for kind, count in ((trials.fill, number), (trials.limit, number), (trials.refuse, READ_ONLY_TRIALS)):
             for _ in range(count):
                 kind(tally)

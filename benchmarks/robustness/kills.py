@@ -202,7 +202,11 @@ def main() -> int:
         if not trials.is_repeatable(tally):
             continue
         print(f"  {name}: {trials.seconds:.1f} s undisturbed", flush=True)
-        number = 1 if arguments.quick else round((CHEAP_TRIALS if VERBS[name].is_cheap else TRIALS) * arguments.factor)
+        number = (
+            1
+            if arguments.quick
+            else max(1, round((CHEAP_TRIALS if VERBS[name].is_cheap else TRIALS) * arguments.factor))
+        )
         for kind in KINDS:
             trials.disturb(number, kind, tally, longest_s=trials.seconds)
             tally.done(f"{kind} of {name}")

@@ -99,7 +99,7 @@ def main() -> int:
             if not trials.is_repeatable(tally):
                 continue
             number = CHEAP_TRIALS if VERBS[name].is_cheap else TRIALS
-            for _ in range(1 if arguments.quick else round(number * arguments.factor)):
+            for _ in range(1 if arguments.quick else max(1, round(number * arguments.factor))):
                 race(trials, tally)
         tally.done(f"two of {name}")
     return tally.finish()
