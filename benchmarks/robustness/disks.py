@@ -33,7 +33,15 @@ from trials import (
 from verbs import VERBS, make_material
 
 TRIALS, CHEAP_TRIALS, READ_ONLY_TRIALS, SERVER_TRIALS = 2, 5, 1, 3
-CAUSES = ("No space left", "cannot be written", "Nothing can be written", "File too large", "Read-only", "disk")
+CAUSES = (
+    "check that it is writable",
+    "No space left",
+    "cannot be written",
+    "Nothing can be written",
+    "File too large",
+    "Read-only",
+    "disk",
+)
 PAGE_BYTES = 4096
 LEAST_LIMIT_BYTES = 6000
 """The messages of a command go to a file as well."""

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -83,10 +84,10 @@ def bases(material: Path) -> dict[str, list[str]]:
         "bench create": [
             "bench", "create", str(material / "protocol.toml"), "--pictures", str(material / "pictures"), "-o", "b",
         ],
-        "bench run": ["bench", "run", str(material / "bench"), *quick],
+        "bench run": ["bench", "run", "bench", *quick],
         "study create": ["study", "create", *systems, *references, "-o", "s"],
-        "study serve": ["study", "serve", str(material / "study")],
-        "study report": ["study", "report", str(material / "study_answered"), "-o", "report.html"],
+        "study serve": ["study", "serve", "study"],
+        "study report": ["study", "report", "study_answered", "-o", "report.html"],
     }  # fmt: skip
 
 
@@ -229,6 +230,8 @@ def main() -> int:
     material = make_material(parent / "material", arguments.material)
     folder = parent / "place"
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("bench", "study", "study_answered"):  # Copies, because the material serves other scripts.
+        shutil.copytree(material / name, folder / name, dirs_exist_ok=True)
     (folder / "story.toml").write_text(STORY)
     (folder / "recipe.toml").write_text((ROOT / "recipes" / "tiny" / "vae.toml").read_text())
     by_command = cases(material, is_quick=arguments.quick)
