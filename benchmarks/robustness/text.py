@@ -20,7 +20,7 @@ from verbs import PROMPT, STORY, make_material
 
 TEXTS = {
     "terminal": "\x1b[2J\x1b]0;owned\x07\x1b[31m \x9b31m\x85\x90 a\u202eb\u2066\u200f\nlikeness: fine\rb\x08\x7f",
-    "element": "<zzz onzzz=1>\"'><script>zzz()</script><img src=x onerror=zzz()>",
+    "element": "<zzz onzzz=1>\"'><script>zzz()</script><svg onload=zzz()>",
     "comment": "--><zzz></title></style></script><zzz onzzz=1>]]> &lt;zzz&gt;&#60;zzz&#62;",
     "short": "<zzz>",
     "format": "{owner} {0} {} {{ %s %(x)s %n ${zzz} `${zzz}` {{zzz}} <%= zzz %> [bold red]x[/] [/red] [",
