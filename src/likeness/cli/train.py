@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from likeness.cli.console.terminal import say
+
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
@@ -41,4 +43,4 @@ def train(
         output=output,
         processes=processes,
     )
-    print(f"{target}")
+    say(target, lines=False)

@@ -7,7 +7,6 @@ not finite are never written.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
         record = {**state, "step": step, "files": checksums}
         (draft / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     for old in complete(folder)[:-KEEP]:
-        shutil.rmtree(old)
+        files.remove(old)
     return final
 
 
