@@ -213,3 +213,25 @@ def test_damaged_files_raise_nothing_but_errors_of_likeness(tmp_path, picture, c
     tally = fuzz(tmp_path, picture, count)
     assert len(tally) == len(PICTURES) + len(VIDEOS)
     assert all(refused for _, refused in tally.values())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_videos_end_no_evaluation(tmp_path, picture):
+    from likeness.evaluation.evaluate import evaluate
+
+    rng = np.random.default_rng(1)
+    wholes, spoilt = [], []
+    for path in samples(tmp_path, picture):
+        if path.stem == "video":
+            kind = path.suffix[1:]  # Names must differ without their suffix.
+            wholes.append(path.rename(tmp_path / f"whole_{kind}{path.suffix}"))
+            for number in range(8):
+                spoilt.append(tmp_path / f"spoilt_{kind}_{number}{path.suffix}")
+                spoilt[-1].write_bytes(damage(wholes[-1].read_bytes(), rng))
+    result = evaluate([*wholes, *spoilt], None, metrics=["face_rate", "motion_score"])
+    failed = {video.path for video in result.videos if video.error is not None}
+    assert len(result.videos) == len(wholes) + len(spoilt)
+    assert not failed & {str(path) for path in wholes}
+    assert len(failed) > len(spoilt) / 4
+    assert all(video.path in video.error for video in result.videos if video.error is not None)

@@ -12,7 +12,7 @@ import likeness
 
 PACKAGE = Path(likeness.__file__).parent
 LAYERS = [
-    "errors",
+    "errors text",
     "records files",
     "config runtime media weights",
     "faces backbones puppets",

@@ -4,7 +4,7 @@ import difflib
 import json
 import tomllib
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -21,6 +21,8 @@ class Settings(BaseModel):
 
 
 T = TypeVar("T", bound=BaseModel)
+_INTEGERS = 2**63
+"""Larger numbers cannot be converted to float, and no library takes them."""
 
 
 def read(kind: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
@@ -62,9 +64,26 @@ def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
         ConfigError: A setting is unknown, missing or out of range; all of them are listed.
     """
     try:
-        return kind.model_validate(values)
+        built = kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(kind, problem, where) for problem in error.errors())) from error
+    for name, number in integers(built.model_dump()):
+        if not -_INTEGERS <= number < _INTEGERS:
+            raise ConfigError(
+                f"{where}: `{name}` is {_shorten(number)}. Whole numbers go from -2^63 to 2^63 - 1, as in TOML."
+            )
+    return built
+
+
+def integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """All whole numbers in nested settings, tables and lists, with their paths."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, dict | list | tuple):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from integers(inner, f"{name}.{key}".lstrip("."))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, value
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
@@ -148,7 +167,15 @@ def _explain(kind: type[BaseModel], problem: Any, where: str) -> str:
         return f"{where}: unknown setting `{name}`. {advice}"
     if problem["type"] == "missing":
         return f"{where}: `{name}` is required and missing. Set it."
-    return f"{where}: `{name}` is {problem['input']!r}. {problem['msg']}."
+    return f"{where}: `{name}` is {_shorten(problem['input'])}. {problem['msg']}."
+
+
+def _shorten(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits.
+        return "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _fields_at(kind: Any, location: Sequence[int | str]) -> list[str]:

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -131,8 +132,13 @@ def nan_to_none(value: Any) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder recursively; errors are ignored."""
+    """Remove a file or folder recursively; errors are ignored.
+
+    A folder is first renamed to a temporary one: after a kill its name has all of its files, or is gone.
+    """
     if path.is_dir() and not path.is_symlink():
+        with contextlib.suppress(OSError):
+            path = path.rename(path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"))
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
@@ -261,7 +267,8 @@ def _acquire(file: IO[str], path: Path, wait_s: float, busy: str) -> None:
             if time.monotonic() >= until_s:
                 file.seek(0)
                 owner = file.read().strip()
-                raise LockedError(busy.format(owner=f"process {owner}" if owner else "another process")) from None
+                # Not `str.format`: the message names folders, which may contain braces.
+                raise LockedError(busy.replace("{owner}", f"process {owner}" if owner else "another process")) from None
             time.sleep(0.1)
         except OSError as error:
             _LOG.warning("%s cannot be locked (%s). Start one process at a time.", path, error.strerror or error)

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -19,11 +20,12 @@ def free_port() -> int:
 
 
 class Server:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.start()
+    def __init__(self, folder: Path, *, log: Path | None = None, waits: bool = True) -> None:
+        """`log` gets the messages of each start."""
+        self.folder, self.port, self.log = folder, free_port(), log
+        self.start(waits=waits)
 
-    def start(self) -> None:
+    def start(self, *, waits: bool = True) -> None:
         words = [
             sys.executable,
             "-m",
@@ -34,7 +36,15 @@ class Server:
             "--port",
             str(self.port),
         ]
-        self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        with Path(self.log or os.devnull).open("wb") as messages:
+            self.process = subprocess.Popen(
+                words, stdout=messages, stderr=messages if self.log else None, start_new_session=True
+            )
+        if waits:
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until it answers."""
         end = time.monotonic() + START_S
         while True:
             try:
@@ -60,9 +70,9 @@ class Server:
         finally:
             connection.close()
 
-    def insist(self, path, body) -> dict:
-        """Send until a reply comes, as the survey's page does."""
-        while True:
+    def insist(self, path, body, is_over: threading.Event | None = None) -> dict:
+        """Send until a reply comes, as the survey's page does; nothing is returned once `is_over` is set."""
+        while is_over is None or not is_over.is_set():
             try:
                 status, reply, _ = self.ask("POST", path, body)
             except (OSError, http.client.HTTPException):
@@ -70,12 +80,13 @@ class Server:
                 continue
             assert status == 200, reply
             return json.loads(reply)
+        return {}
 
 
 class InProcess(Server):
     """The same in a thread of this process, where tests can change what it uses."""
 
-    def start(self) -> None:
+    def start(self, *, waits: bool = True) -> None:
         import uvicorn
 
         from likeness.app.study.server import build_app, build_config
@@ -85,7 +96,7 @@ class InProcess(Server):
         self.thread = threading.Thread(target=self.server.run)
         self.thread.start()
         end = time.monotonic() + START_S
-        while not self.server.started:
+        while waits and not self.server.started:
             assert self.thread.is_alive(), "the server stopped"
             assert time.monotonic() < end, "the server did not start in time"
             time.sleep(0.02)

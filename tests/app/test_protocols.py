@@ -108,3 +108,15 @@ def test_protocols_that_contradict_themselves_are_refused(tmp_path):
         read_protocol(str(tmp_path / "own.toml"))
     with pytest.raises(ConfigError, match="Did you mean `fantasy_id`"):
         read_protocol("fantasyid")
+
+
+@pytest.mark.parametrize(
+    "field", ["{zzz}", "{0}", "{", "{who.__class__}", "{who:>99999999999}", "{who!r:>9}", "{his[0]}"]
+)
+def test_fields_of_sentences_are_plain_and_known(tmp_path, field):
+    """A width would fill the memory before anything is checked."""
+    file = tmp_path / "sentences.toml"
+    text = f"{{who}} nods beside {field}" if "who" not in field else f"{field} nods"
+    file.write_text(f"[[prompts]]\ngroups = ['woman']\ntexts = ['{text}']\n")
+    with pytest.raises(ConfigError, match="has other fields than"):
+        read_prompts(str(file))

@@ -44,6 +44,25 @@ def test_half_requests_deny_nobody(folder, monkeypatch, data):
         assert len(server.server.server_state.connections) <= 20
 
 
+def test_busy_downloads_deny_nobody(folder, monkeypatch):
+    """A download is busy, not idle, until the buffers of the system are full."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(connections.LimitedProtocol, "idle_since_s", lambda self: None if self.cycle else 0.0)
+    (folder / "site" / "media" / "v1.mp4").write_bytes(bytes(40_000_000))
+    with InProcess(folder) as server, ExitStack() as stack:
+        for _ in range(30):
+            open_half(server, stack, b"GET /media/v1.mp4 HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(5):
+            assert server.ask("GET", "/api/health")[0] == 200
+
+
+def test_every_connection_may_hold_a_video(monkeypatch):
+    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (1024, 1024))
+    assert 2 * connections.max_connections() < 1024 - 150
+    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (100_000, 100_000))
+    assert connections.max_connections() == connections.MAX_CONNECTIONS
+
+
 @pytest.mark.parametrize("data", [b"", HALF, HALF_BODY])
 def test_a_request_must_arrive_in_time(folder, monkeypatch, data):
     monkeypatch.setattr(connections, "REQUEST_S", 0.3)

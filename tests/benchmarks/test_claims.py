@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVE_OTHERS = ("acting", "claims", "face_quality")
-SCRIPTS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem not in SERVE_OTHERS]
+SERVE_OTHERS = ("acting", "claims", "face_quality", "trials", "verbs")
+FILES = sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "benchmarks" / "robustness").glob("*.py")])
+SCRIPTS = [path for path in FILES if path.stem not in SERVE_OTHERS]
 
 
 @pytest.fixture
@@ -49,14 +50,18 @@ def test_claims_come_last_and_land_in_the_file(claims, tmp_path, capsys):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_every_benchmark_states_its_seed_and_claims(script):
     text = script.read_text()
+    if script.parent.name == "robustness":  # Its scripts share the rest.
+        assert "benchmark_of(" in text
+        assert "tally.finish()" in text
+        text = script.with_name("trials.py").read_text()
     assert "seed=" in text
     assert "benchmark.finish()" in text
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
-def test_make_bench_runs_every_benchmark_but_those_that_train_or_want_a_card_or_another_base():
+def test_make_bench_runs_every_benchmark_but_those_that_train_or_want_a_card_another_base_or_root():
     command = ["make", "--dry-run", "--no-print-directory", "bench"]
     plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     named = [word for word in plan.split() if word.startswith("benchmarks/")]
-    quick = [path.name for path in SCRIPTS if path.stem not in ("ablations", "gpu", "guidance")]
-    assert [word.rstrip(";") for word in named] == [f"benchmarks/{name}" for name in quick]
+    quick = [path for path in SCRIPTS if path.stem not in ("ablations", "gpu", "guidance", "disks")]
+    assert [word.rstrip(";") for word in named] == [path.relative_to(ROOT).as_posix() for path in quick]

@@ -70,6 +70,11 @@ REFUSED = {
     "a seed of puppets": ["puppets", "sheet.png", "--seed", str(2**70)],
     "a character that is not there": ["generate", PROMPT, "--character", "nobody"],
     "a character's picture": ["character", "add", "ana", "--face", "absent.jpg", "--consent", "yes"],
+    "steps of a benchmark": ["bench", "run", "mine", "--steps", "1000000000"],
+    "a guidance of a benchmark": ["bench", "run", "mine", "--guidance", "nan"],
+    "a method of a benchmark": ["bench", "run", "mine", "--method", "magic"],
+    "an adapter of a benchmark": ["bench", "run", "mine", "--adapter", "absent"],
+    "processes of an evaluation": ["eval", "mine", "--first-face", "--workers", "1000000"],
     "pictures to compare": ["compare", "absent.jpg", "me.jpg"],
 }  # fmt: skip
 PROGRAM = """

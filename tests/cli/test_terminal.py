@@ -1,6 +1,8 @@
 """What a terminal would obey is written out wherever a verb prints text that came from elsewhere."""
 
 import io
+import subprocess
+import sys
 
 import pytest
 
@@ -49,6 +51,7 @@ def test_errors_are_printed_without_what_a_terminal_obeys(tmp_path, monkeypatch,
     [
         (["generate", "--no\x1b[2Jsuch"], 2),
         (["no\x1b[2Jsuch"], 2),
+        (["generate", "--no\u202e[2Jsuch"], 2),
         (["models", "check", "\x1b[2Jno"], 4),
         (["bench", "report", "\x1b[2Jno"], 2),
         (["study", "report", "\x1b[2Jno"], 2),
@@ -58,7 +61,31 @@ def test_words_of_a_command_are_printed_without_control_characters(words, code, 
     assert main(words) == code
     printed = capsys.readouterr()
     assert "[2J" in printed.err
-    assert "\x1b" not in printed.err + printed.out
+    assert not {"\x1b", "\u202e"} & {*printed.err, *printed.out}
+
+
+def test_warnings_of_the_library_are_printed_without_what_a_terminal_obeys():
+    """In a process of its own: here, pytest handles them."""
+    program = (
+        "import logging; from likeness.cli import main; main(['--version'])\n"
+        "logging.getLogger('likeness.x').warning('%s is skipped', '\\x1b[2J.mp4')\n"
+        "logging.getLogger('likeness.x').info('not shown')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "\\x1b[2J.mp4 is skipped\n"
+
+
+def test_the_servers_address_and_a_table_are_printed_as_text(tmp_path, monkeypatch, capsys):
+    from likeness.cli import models, study
+
+    monkeypatch.setattr("likeness.app.study.server.build_app", lambda _: None)
+    monkeypatch.setattr("likeness.app.study.server.serve", lambda *_, **__: None)
+    study.serve(tmp_path / "\x1b[2J", port=8001)
+    models._print_table(("name", "problem"), [("[red]x[/] [/b]", "\x1b[31m")])
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\\x1b[2J/answers.sqlite" in printed
+    assert "[red]x[/] [/b]" in printed
 
 
 def test_a_character_is_shown_without_what_a_terminal_obeys(tmp_path, monkeypatch, capsys, face_of):

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from likeness import __version__
-from likeness.cli.console.terminal import say
+from likeness.cli.console.terminal import error_stream_without_directions, print_warnings, say
 from likeness.errors import LikenessError, ResourceError
 
 FAMILIES = (
@@ -83,8 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     is_debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
+    print_warnings()
     try:
-        app(words, prog_name="likeness", standalone_mode=True)
+        with error_stream_without_directions():
+            app(words, prog_name="likeness", standalone_mode=True)
     except LikenessError as error:
         if is_debug:
             raise

@@ -82,11 +82,12 @@ def _print_plans(console: "Console", found: dict[str, Any]) -> None:
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> "Table":
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.show_header = any(columns)
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell, lines=False)) for cell in row))  # Strings are markup to rich.
     return table

@@ -88,6 +88,10 @@ def evaluate(
             "with its own first face; one of the two."
         )
     from likeness.app.folders import check_folder
+    from likeness.evaluation.workers import MAX_WORKERS
+
+    if workers > MAX_WORKERS:
+        raise ConfigError(f"`--workers` is {workers}; use 1 to {MAX_WORKERS}, about one for each processor.")
     from likeness.evaluation.inputs.manifest import read_request
     from likeness.evaluation.results.records import RESULTS
 
@@ -119,16 +123,13 @@ def _settings(**values: object) -> "EvaluationSettings":
     from pydantic import ValidationError
 
     from likeness.errors import ConfigError
-    from likeness.evaluation.evaluate import MAX_WORKERS, EvaluationSettings
+    from likeness.evaluation.evaluate import EvaluationSettings
     from likeness.evaluation.features.engines import check_weights, choose_engines
 
     try:
         settings = EvaluationSettings.model_validate(values)
     except ValidationError as error:
-        messages = {
-            "which_face": f"`--face` is {values['which_face']}; use prominent or nearest.",
-            "workers": f"`--workers` is {values['workers']}; use 1 to {MAX_WORKERS}, about one for each processor.",
-        }
+        messages = {"which_face": f"`--face` is {values['which_face']}; use prominent or nearest."}
         field = str(error.errors()[0]["loc"][0])
         raise ConfigError(messages.get(field, str(error))) from error
     check_weights(choose_engines(settings.engine, settings.landmark_engine))
@@ -225,7 +226,7 @@ def _set_up_vbench(*, as_json: bool) -> None:
     if as_json:
         print_json({"vbench": str(command)})
         return
-    print(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
+    say(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
 
 
 def _leave(result: "EvaluationResult", *, is_quiet: bool) -> None:

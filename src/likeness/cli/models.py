@@ -183,10 +183,11 @@ def _size(size_bytes: int) -> str:
 def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=column in ("name", "size"))
     for row in rows:
-        table.add_row(*(printable(cell, lines=False) for cell in row))
+        table.add_row(*(Text(printable(cell, lines=False)) for cell in row))  # Strings are markup to rich.
     Console().print(table)

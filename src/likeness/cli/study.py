@@ -1,5 +1,6 @@
 """`likeness study`: blind user studies of videos, and reports of their answers."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -82,7 +83,8 @@ def serve(
     from likeness.app.study.server import serve as run
 
     pages = build_app(study)
-    print(f"http://{host}:{port} (stop with Ctrl+C; answers are in {study / 'answers.sqlite'})", flush=True)
+    say(f"http://{host}:{port} (stop with Ctrl+C; answers are in {study / 'answers.sqlite'})", lines=False)
+    sys.stdout.flush()  # The server blocks.
     run(pages, host=host, port=port)
 
 

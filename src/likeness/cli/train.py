@@ -38,6 +38,9 @@ class _DefaultsToRun(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+from likeness.cli.console.terminal import say
+
+
 def register(app: typer.Typer) -> None:
     family = typer.Typer(
         cls=_DefaultsToRun,
@@ -81,4 +84,4 @@ def precompute(
     target = training.precompute(
         recipe, overrides=tuple(overrides or ()), output=output, processes=processes, verify=verify
     )
-    print(f"{target}")
+    say(target, lines=False)

@@ -22,7 +22,6 @@ reference without a face) are raised before any video is opened.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,7 @@ from likeness.evaluation.metrics.inputs import WhichFace
 from likeness.evaluation.metrics.registry import reason_unavailable, select
 from likeness.evaluation.results.records import EvaluationResult
 from likeness.evaluation.results.score import score
-from likeness.evaluation.workers import measure_in_processes
+from likeness.evaluation.workers import MAX_WORKERS, measure_in_processes
 from likeness.media import read_video
 from likeness.weights import sha256_of
 
@@ -48,9 +47,6 @@ logger = logging.getLogger(__name__)
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of finished videos and of all videos; `likeness.cli.console.progress` shows the time left."""
-
-MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))
-"""More processes do not make an evaluation faster."""
 
 
 class EvaluationSettings(BaseModel):

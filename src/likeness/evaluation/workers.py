@@ -9,14 +9,18 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 
-from likeness.evaluation.features.cache import MeasuredVideo
+if TYPE_CHECKING:  # The command line reads the limit before it imports what takes seconds.
+    from likeness.evaluation.features.cache import MeasuredVideo
 
-Measure = Callable[[str], MeasuredVideo]
+Measure = Callable[[str], "MeasuredVideo"]
 """Measures the file at a path; must be picklable."""
+MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))
+"""More processes do not make an evaluation faster."""
 
 
-def measure_in_processes(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, MeasuredVideo]]:
+def measure_in_processes(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, "MeasuredVideo"]]:
     """Measure files and yield each result as soon as it is there.
 
     A killed process (decoder crash, out of memory) breaks the whole pool. The files that it may have been measuring are
@@ -35,7 +39,9 @@ def measure_in_processes(measure: Measure, paths: Sequence[str], workers: int) -
                 yield path, _measure_alone(measure, path)
 
 
-def _measure_alone(measure: Measure, path: str) -> MeasuredVideo:
+def _measure_alone(measure: Measure, path: str) -> "MeasuredVideo":
+    from likeness.evaluation.features.cache import MeasuredVideo
+
     try:
         ((_, measured),) = _in_pool(measure, [path], 1)
     except BrokenProcessPool:
@@ -46,7 +52,7 @@ def _measure_alone(measure: Measure, path: str) -> MeasuredVideo:
     return measured
 
 
-def _in_pool(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, MeasuredVideo]]:
+def _in_pool(measure: Measure, paths: Sequence[str], workers: int) -> Iterator[tuple[str, "MeasuredVideo"]]:
     before = set(active_children())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_initialize_worker) as pool:
         with _interrupts_blocked():

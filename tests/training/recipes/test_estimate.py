@@ -63,6 +63,10 @@ def test_processes_without_a_sample_in_every_step_are_refused(tmp_path):
         {"clips": SMALL | {"num_frames": 0}},
         {"stages": [STAGE | {"minutes": float("inf")}]},
         {"stages": [STAGE | {"image_every": 0}]},
+        {"images": SMALL | {"count": 10**400}},
+        {"images": SMALL | {"count": "9" * 400}},
+        {"stages": [STAGE | {"steps": 2**63}]},
+        {"stages": [STAGE | {"batch": int("9" * 4000) ** 2}]},
         *(
             {"stages": [STAGE | {"name": name}]}
             for name in ("../../x", "/tmp/x", "a/b", "", ".", "model", "x" * 300, "a\0")

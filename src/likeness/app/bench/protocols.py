@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -26,6 +27,7 @@ MAX_REFERENCES = 100
 ANYBODY = "person"
 """The group of people without a group."""
 GROUPS = ("man", "woman", "elderly man", "elderly woman", "boy", "girl", "baby")
+_FIELDS = ("who", "Who", "group", "his", "His")
 _PRONOUNS = {"man": "his", "elderly man": "his", "boy": "his", "baby": "its", ANYBODY: "their"}
 
 
@@ -150,15 +152,25 @@ class _PromptBlock(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for text in self.texts:
-            try:
-                filled = fill(text, ANYBODY)
-            except (KeyError, ValueError, IndexError, AttributeError) as error:
-                raise ValueError(f"{text!r} has other fields than {{who}}, {{his}}, {{Who}} and {{His}}") from error
+            if not _has_known_fields(text):
+                raise ValueError(f"{text!r} has other fields than {{who}}, {{his}}, {{Who}} and {{His}}")
+            filled = fill(text, ANYBODY)
             if not filled.isprintable():
                 raise ValueError(f"{text!r} holds control characters")
             if len(re.findall(rf"\b{TRIGGER}\d*\b", filled)) != 1:
                 raise ValueError(f"{text!r} names the person ({{who}}) not exactly once")
         return self
+
+
+def _has_known_fields(template: str) -> bool:
+    """Whether all fields are plain: a width such as `{who:>9999999999}` would fill the memory."""
+    try:
+        parsed = list(Formatter().parse(template))
+    except ValueError:  # A single brace.
+        return False
+    return all(
+        field is None or (field in _FIELDS and not (width or conversion)) for _, field, width, conversion in parsed
+    )
 
 
 class _PromptList(Settings):

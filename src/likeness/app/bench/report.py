@@ -4,7 +4,6 @@ Videos of one person are not independent, so intervals resample people, each wit
 sets (Inception Score, set-level FID) have no interval.
 """
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from likeness.evaluation.report.style import ARROWS, STYLE, table
 from likeness.evaluation.results.records import EvaluationResult, MetricRecord, load
 from likeness.evaluation.results.statistics import RESAMPLES, Estimate, estimate, format_estimate
 from likeness.files import nan_to_none, write_text
+from likeness.text import escape_html
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,11 +106,11 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
     """Write the report as one page."""
     systems = list(report.means)
     names = list(report.metrics)
-    head = "".join(f"<th>{html.escape(system)}</th>" for system in systems)
+    head = "".join(f"<th>{escape_html(system)}</th>" for system in systems)
     rows = "".join(
         f'<tr><th scope="row">{_title(report.metrics[name])}</th>'
         + "".join(f"<td>{format_estimate(report.means[system][name])}</td>" for system in systems)
-        + f'<td class="soft">{html.escape(report.metrics[name].averaged)}</td></tr>'
+        + f'<td class="soft">{escape_html(report.metrics[name].averaged)}</td></tr>'
         for name in names
     )
     incomplete = (
@@ -118,12 +118,12 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
         if bench.is_complete
         else " <b>Fewer people than the protocol requires; results do not compare with published ones.</b>"
     )
-    left_out = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in report.left_out.items())
+    left_out = "".join(f"<li>{escape_html(name)}: {escape_html(why)}</li>" for name, why in report.left_out.items())
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(bench.title)}</title><style>{STYLE}</style></head><body>
-<h1>{html.escape(bench.title)}</h1>
-<p class="soft">{html.escape(bench.source)}</p>
+<title>{escape_html(bench.title)}</title><style>{STYLE}</style></head><body>
+<h1>{escape_html(bench.title)}</h1>
+<p class="soft">{escape_html(bench.source)}</p>
 <p>{len(bench.identities)} people, {len(bench.cases)} videos of each system.{incomplete}</p>
 <h2>Metrics</h2><p class="soft">Means with 95 % bootstrap intervals over people; arrows show which way is better.</p>
 {table(f"<th>metric</th>{head}<th>averaged over</th>", rows)}
@@ -169,7 +169,7 @@ def _differences(report: BenchReport) -> str:
     if not report.differences:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(a)} minus {html.escape(b)}</th><td>{_title(report.metrics[metric])}</td>'
+        f'<tr><th scope="row">{escape_html(a)} minus {escape_html(b)}</th><td>{_title(report.metrics[metric])}</td>'
         f"<td>{f'<b>{text}</b>' if value.low > 0 or value.high < 0 else text}</td></tr>"
         for metric, a, b, value in report.differences
         for text in [format_estimate(value)]
@@ -179,9 +179,9 @@ def _differences(report: BenchReport) -> str:
 
 
 def _groups(report: BenchReport, systems: Sequence[str]) -> str:
-    head = "".join(f"<th>{html.escape(system)}</th>" for system in systems)
+    head = "".join(f"<th>{escape_html(system)}</th>" for system in systems)
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(group)}</th><td>{_title(report.metrics[metric])}</td>'
+        f'<tr><th scope="row">{escape_html(group)}</th><td>{_title(report.metrics[metric])}</td>'
         + "".join(f"<td>{_plain(own[system])}</td>" for system in systems)
         + "</tr>"
         for metric, groups in report.groups.items()
@@ -192,7 +192,7 @@ def _groups(report: BenchReport, systems: Sequence[str]) -> str:
 
 
 def _title(metric: MetricRecord) -> str:
-    return f"{html.escape(metric.title)} {ARROWS[metric.direction]}"
+    return f"{escape_html(metric.title)} {ARROWS[metric.direction]}"
 
 
 def _plain(value: float) -> str:

@@ -2,11 +2,12 @@
 
 uvicorn closes a connection that stays silent after an answer, but it waits without limit for a request that never ends
 and for a client that reads nothing. Here a request must arrive within `REQUEST_S` seconds and a client must read
-something within `STALL_S`. At `max_connections()` a new connection replaces the one that has been idle the longest, so
-that a client that sends its request at once is always answered.
+something within `STALL_S`. At `max_connections()` a new connection replaces the one that has been idle, or else busy,
+the longest, so that a client that sends its request at once is always answered.
 """
 
 import asyncio
+import socket
 import time
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -22,16 +23,18 @@ STALL_S = 60.0
 """Seconds after which a client that reads nothing of its answer is disconnected."""
 MAX_CONNECTIONS = 800
 """Connections at once; fewer where the system allows this process fewer files."""
+SEND_BYTES = 262_144
+"""The system's buffer of a connection. By default it grows to megabytes, even for a client that reads nothing."""
 _OTHER_FILES = 200
-"""File handles reserved for videos, answers and the interpreter."""
+"""File handles reserved for answers and the interpreter."""
 
 
 def max_connections() -> int:
-    """The limit of simultaneous connections."""
-    allowed = MAX_CONNECTIONS + _OTHER_FILES
+    """The limit of simultaneous connections. Each may hold two file handles: its socket and a video."""
+    allowed = 2 * MAX_CONNECTIONS + _OTHER_FILES
     if resource is not None:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, min(MAX_CONNECTIONS, allowed - _OTHER_FILES))
+    return max(8, min(MAX_CONNECTIONS, (allowed - _OTHER_FILES) // 2))
 
 
 class LimitedProtocol(H11Protocol):
@@ -44,6 +47,8 @@ class LimitedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
+        if (connection := transport.get_extra_info("socket")) is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._await_request()
         if len(self.connections) > max_connections():
             self._replace_idle()
@@ -88,10 +93,13 @@ class LimitedProtocol(H11Protocol):
             self.request_timer = _cancel(self.request_timer)
 
     def _replace_idle(self) -> None:
-        """Close the connection that has been idle the longest; this one if all others are busy."""
-        ours = [one for one in self.connections if isinstance(one, LimitedProtocol)]
-        idle = {one: since for one in ours if (since := one.idle_since_s()) is not None}
-        longest = min(idle, key=lambda one: idle[one])
+        """Close the connection that has been idle the longest; if all are busy, the one that began the longest ago.
+
+        Clients that fetch large videos and read slowly are busy until the buffers of the system are full.
+        """
+        others = [one for one in self.connections if isinstance(one, LimitedProtocol) and one is not self]
+        idle = {one: since for one in others if (since := one.idle_since_s()) is not None}
+        longest = min(idle or others, key=lambda one: idle.get(one, one.waits_since_s))
         self.connections.discard(longest)  # At once, so that the next new connection does not choose it again.
         longest.transport.abort()
 

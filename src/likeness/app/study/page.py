@@ -1,6 +1,5 @@
 """The report of a study as one HTML page with embedded SVG plots."""
 
-import html
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from likeness.app.study.report import OVERALL, StudyReport, SystemRating
 from likeness.evaluation.report.style import STYLE, table
 from likeness.evaluation.results.statistics import format_estimate
 from likeness.files import write_text
+from likeness.text import escape_html
 
 _COLORS = ("#2f6db3", "#c2571a", "#2e8b57", "#8a4fbe", "#b3385d", "#6b7280")
 _LEFT_PX, _WIDTH_PX, _ROW_PX = 170, 640, 30
@@ -21,7 +21,7 @@ def write_page(path: Path, study: Study, report: StudyReport) -> None:
     titles = {question.name: question.title for question in study.questionnaire.questions}
     titles[OVERALL] = "All questions together"
     sections = "\n".join(
-        f'<section class="card"><h3>{html.escape(titles[name])}</h3>{_dots(study, report.ratings[name])}'
+        f'<section class="card"><h3>{escape_html(titles[name])}</h3>{_dots(study, report.ratings[name])}'
         f"{_histograms(study, report.ratings[name])}</section>"
         for name in [*study.questionnaire.names, OVERALL]
     )
@@ -30,7 +30,7 @@ def write_page(path: Path, study: Study, report: StudyReport) -> None:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>User study: results</title><style>{STYLE}</style></head><body>
 <h1>User study: results</h1>
-<p class="soft">{html.escape(study.questionnaire.source)}</p>
+<p class="soft">{escape_html(study.questionnaire.source)}</p>
 <p>{_who(report)} {num_videos} videos of {len(study.systems)} systems.</p>
 <h2>Ratings</h2>
 <p class="soft">Dots are means of all ratings on the scale from {study.questionnaire.lowest} to
@@ -77,7 +77,7 @@ def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
         parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{value}</text>')
     for row, (name, rating) in enumerate(ratings.items()):
         y, color = row * _ROW_PX + 18, _COLORS[row % len(_COLORS)]
-        parts.append(f'<text x="{_LEFT_PX - 14}" y="{y + 4}" text-anchor="end">{html.escape(name[:22])}</text>')
+        parts.append(f'<text x="{_LEFT_PX - 14}" y="{y + 4}" text-anchor="end">{escape_html(name[:22])}</text>')
         if not math.isfinite(rating.mean.value):
             continue
         x = place(rating.mean.value)
@@ -88,7 +88,7 @@ def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
         parts.append(f'<text x="{_WIDTH_PX - 4}" y="{y + 4}" text-anchor="end">{rating.mean.value:.2f}</text>')
     label = "; ".join(f"{name} {format_estimate(rating.mean, digits=2)}" for name, rating in ratings.items())
     return (
-        f'<svg viewBox="0 0 {_WIDTH_PX} {height}" role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {_WIDTH_PX} {height}" role="img" aria-label="{escape_html(label)}">{"".join(parts)}</svg>'
     )
 
 
@@ -107,19 +107,19 @@ def _histograms(study: Study, ratings: Mapping[str, SystemRating]) -> str:
             f"{count}</title></rect>"
             for index, count in enumerate(bars)
         )
-        label = f"{html.escape(name)}: ratings by value"
+        label = f"{escape_html(name)}: ratings by value"
         parts.append(
             f'<figure><svg viewBox="0 0 180 {_BARS_PX}" role="img" aria-label="{label}">{drawn}</svg>'
-            f"<figcaption>{html.escape(name)}</figcaption></figure>"
+            f"<figcaption>{escape_html(name)}</figcaption></figure>"
         )
     return f'<div class="bars">{"".join(parts)}</div>'
 
 
 def _rating_table(study: Study, report: StudyReport, titles: dict[str, str]) -> str:
     names = [*study.questionnaire.names, OVERALL]
-    head = "".join(f"<th>{html.escape(titles[name])}</th>" for name in names)
+    head = "".join(f"<th>{escape_html(titles[name])}</th>" for name in names)
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(system)}</th>'
+        f'<tr><th scope="row">{escape_html(system)}</th>'
         + "".join(f"<td>{format_estimate(report.ratings[name][system].mean, digits=2)}</td>" for name in names)
         + f"<td>{report.ratings[OVERALL][system].num_ratings}</td></tr>"
         for system in study.systems
@@ -135,15 +135,15 @@ def _difference_table(report: StudyReport, titles: dict[str, str]) -> str:
         text = format_estimate(row.difference, sign="+", digits=2)
         is_clear = row.difference.low > 0 or row.difference.high < 0
         rows.append(
-            f'<tr><th scope="row">{html.escape(row.a)} minus {html.escape(row.b)}</th>'
-            f"<td>{html.escape(titles[row.question])}</td><td>{f'<b>{text}</b>' if is_clear else text}</td></tr>"
+            f'<tr><th scope="row">{escape_html(row.a)} minus {escape_html(row.b)}</th>'
+            f"<td>{escape_html(titles[row.question])}</td><td>{f'<b>{text}</b>' if is_clear else text}</td></tr>"
         )
     return table("<th>systems</th><th>question</th><th>difference</th>", "".join(rows))
 
 
 def _agreement_table(report: StudyReport, titles: dict[str, str]) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(titles[name])}</th><td>{_plain(alpha)}</td></tr>'
+        f'<tr><th scope="row">{escape_html(titles[name])}</th><td>{_plain(alpha)}</td></tr>'
         for name, alpha in report.agreement.items()
     )
     return table("<th>question</th><th>alpha</th>", rows)
@@ -153,7 +153,7 @@ def _correlations(report: StudyReport, titles: dict[str, str]) -> str:
     if not report.correlations:
         return ""
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(metric)}</th><td>{html.escape(titles[question])}</td>'
+        f'<tr><th scope="row">{escape_html(metric)}</th><td>{escape_html(titles[question])}</td>'
         f"<td>{format_estimate(value.spearman, sign='+', digits=2)}</td><td>{_plain(value.kendall)}</td>"
         f"<td>{value.num_videos}</td></tr>"
         for question, by_metric in report.correlations.items()

@@ -1,25 +1,14 @@
 """Print text safely: prompts, names and messages may contain control characters that a terminal would interpret."""
 
 import json
+import logging
 import sys
-import unicodedata
-from typing import TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
-_CONTROL = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Unicode categories: control characters, surrogates, unassigned code points, separators of lines and paragraphs."""
-_DIRECTIONS = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
-"""Marks that change the direction of the following text, and so could disguise it."""
-
-
-def printable(text: object, *, lines: bool = True) -> str:
-    r"""Escape every control character, as `\x1b` or `\u202e`.
-
-    Args:
-        text: Any object, converted by `str`.
-        lines: Whether new lines and tabs are kept, as in messages. Names and values have one line.
-    """
-    kept = "\n\t" if lines else ""
-    return "".join(one if one in kept else _escape(one) if _is_control(one) else one for one in str(text))
+from likeness.text import escape_directions
+from likeness.text import printable as printable
 
 
 def say(text: object, *, lines: bool = True, stream: TextIO | None = None) -> None:
@@ -37,10 +26,40 @@ def print_json(value: object, *, indent: int | None = None) -> None:
     print(json.dumps(nan_to_none(value), indent=indent).replace("\x7f", r"\u007f"))
 
 
-def _is_control(one: str) -> bool:
-    return one in _DIRECTIONS or (not one.isprintable() and unicodedata.category(one) in _CONTROL)
+class PrintableHandler(logging.Handler):
+    """Print warnings of the library on the error stream, made `printable`: they name files."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record), stream=sys.stderr)
 
 
-def _escape(one: str) -> str:
-    number = ord(one)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+def print_warnings() -> None:
+    """Print the library's warnings by `PrintableHandler`, unless the process handles them by itself."""
+    logger = logging.getLogger("likeness")
+    if not logger.hasHandlers():
+        logger.addHandler(PrintableHandler(logging.WARNING))
+
+
+class _WithoutDirections:
+    """A stream that escapes marks of direction; typer repeats wrong words with them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(escape_directions(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def error_stream_without_directions() -> Iterator[None]:
+    """Escape marks of direction in all that is printed on the error stream."""
+    before = sys.stderr
+    sys.stderr = _WithoutDirections(before)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        sys.stderr = before

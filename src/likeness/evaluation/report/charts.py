@@ -1,10 +1,11 @@
 """Plots of a report, drawn as SVG: distributions of a metric, and curves over the frames of one video."""
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+from likeness.text import escape_html
 
 COLORS = ("#2f6db3", "#c2571a", "#2e8b57", "#8a4fbe", "#b3385d", "#6b7280")
 """By index of the system."""
@@ -38,7 +39,7 @@ def distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
     for lane, (name, own) in enumerate(values.items()):
         middle = lane * _LANE_PX + _LANE_PX / 2
         parts.append(
-            f'<text x="{_LEFT_PX - 14}" y="{middle + 5:.1f}" text-anchor="end">{html.escape(name[:18])}</text>'
+            f'<text x="{_LEFT_PX - 14}" y="{middle + 5:.1f}" text-anchor="end">{escape_html(name[:18])}</text>'
         )
         parts.append(_lane([place(value) for value in own], middle, color_of(lane)))
     return _svg(_WIDTH_PX, height, f"{title}: distribution over videos", parts)
@@ -137,4 +138,4 @@ def _ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape_html(label)}">{"".join(parts)}</svg>'

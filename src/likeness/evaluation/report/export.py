@@ -49,8 +49,9 @@ def publish(
     """
     comparison = compare_systems(result)
     text = json.dumps(comparison.to_dict(), indent=1, allow_nan=False)
-    place = str(folder).replace("{", "{{").replace("}", "}}")  # `busy` is a format string.
-    busy = f"Another evaluation ({{owner}}) has been writing to {place} for two minutes. Wait, then run the same again."
+    busy = (
+        f"Another evaluation ({{owner}}) has been writing to {folder} for two minutes. Wait, then run the same again."
+    )
     with lock(folder / LOCK, wait_s=_PATIENCE_S, busy=busy):
         result.save(folder / "evaluation.json")
         write_text(folder / "comparison.json", text + "\n")

@@ -3,7 +3,6 @@
 Pictures and plots are embedded; the page loads nothing from elsewhere.
 """
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from likeness.evaluation.results.compare_systems import ALPHA, CORRECTION, Compa
 from likeness.evaluation.results.records import EvaluationResult, MetricRecord
 from likeness.evaluation.results.statistics import format_estimate
 from likeness.files import write_text
+from likeness.text import escape_html
 
 OPEN_DISTRIBUTIONS = 6
 """Plots of further metrics are collapsed."""
@@ -54,8 +54,8 @@ def write_report(
     """
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{STYLE}{_MORE_STYLE}</style></head><body>
-<h1>{html.escape(title)}</h1>
+<title>{escape_html(title)}</title><style>{STYLE}{_MORE_STYLE}</style></head><body>
+<h1>{escape_html(title)}</h1>
 {_lead(result)}
 {_failures(result)}
 {_skipped(result)}
@@ -82,11 +82,11 @@ better; a count follows where not every video has the metric.</p>
 def _lead(result: EvaluationResult) -> str:
     people = {video.identity for video in result.videos} - {None}
     against = f"{len(people)} people" if people else "each against its own first face"
-    names = ", ".join(f"{html.escape(one.name)} ({one.num_videos})" for one in result.systems)
+    names = ", ".join(f"{escape_html(one.name)} ({one.num_videos})" for one in result.systems)
     threshold = result.settings.get("threshold")
     engine, points = (result.settings.get(name) for name in ("engine", "landmark_engine"))
     if points and points != engine:
-        names += f". Similarity by {html.escape(str(engine))}, landmarks by {html.escape(str(points))}"
+        names += f". Similarity by {escape_html(str(engine))}, landmarks by {escape_html(str(points))}"
     line = f" (the engine's threshold for one person is a distance of {threshold})" if threshold else ""
     return (
         f"<p><b>{len(result.videos)} videos</b>, {against}. Systems: {names}.</p>"
@@ -101,15 +101,15 @@ def _failures(result: EvaluationResult) -> str:
     if not failed:
         return ""
     rows = "".join(
-        f"<li><b>{html.escape(video.system)} / {html.escape(video.name)}</b>: {html.escape(str(video.error))}</li>"
+        f"<li><b>{escape_html(video.system)} / {escape_html(video.name)}</b>: {escape_html(str(video.error))}</li>"
         for video in failed
     )
     return f"<h2>Failed videos</h2><p>They are in no mean below.</p><ul>{rows}</ul>"
 
 
 def _skipped(result: EvaluationResult) -> str:
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in result.notes)
-    rows = "".join(f"<li><b>{html.escape(file.path)}</b>: {html.escape(file.reason)}</li>" for file in result.skipped)
+    notes = "".join(f"<li>{escape_html(note)}</li>" for note in result.notes)
+    rows = "".join(f"<li><b>{escape_html(file.path)}</b>: {escape_html(file.reason)}</li>" for file in result.skipped)
     listed = (
         f"<h2>Files left out</h2><details><summary>{len(result.skipped)} files</summary><ul>{rows}</ul></details>"
         if rows
@@ -119,7 +119,7 @@ def _skipped(result: EvaluationResult) -> str:
 
 
 def _means(result: EvaluationResult, comparison: Comparison) -> str:
-    head = "".join(f"<th>{html.escape(system.name)}</th>" for system in result.systems)
+    head = "".join(f"<th>{escape_html(system.name)}</th>" for system in result.systems)
     rows = []
     for metric in result.metrics.values():
         cells = []
@@ -128,9 +128,9 @@ def _means(result: EvaluationResult, comparison: Comparison) -> str:
             note = f' <span class="soft">({count} of {whole})</span>' if count < whole else ""
             cells.append(f"<td>{format_estimate(comparison.means[system.name][metric.name])}{note}</td>")
         rows.append(
-            f'<tr><th scope="row" title="{html.escape(metric.name)}; {html.escape(metric.source)}">'
-            f'{_title(metric)}</th>{"".join(cells)}<td class="soft">{html.escape(metric.unit)}</td>'
-            f'<td class="soft">{html.escape(metric.averaged)}</td></tr>'
+            f'<tr><th scope="row" title="{escape_html(metric.name)}; {escape_html(metric.source)}">'
+            f'{_title(metric)}</th>{"".join(cells)}<td class="soft">{escape_html(metric.unit)}</td>'
+            f'<td class="soft">{escape_html(metric.averaged)}</td></tr>'
         )
     return _table(f"<th>metric</th>{head}<th>unit</th><th>over</th>", "".join(rows))
 
@@ -139,8 +139,8 @@ def _differences(result: EvaluationResult, comparison: Comparison) -> str:
     if len(result.systems) < 2:
         return ""
     lonely = "".join(
-        f"<li>{html.escape(system)} has {len(names)} videos that no other system has: "
-        f"{html.escape(', '.join(names[:5]))}"
+        f"<li>{escape_html(system)} has {len(names)} videos that no other system has: "
+        f"{escape_html(', '.join(names[:5]))}"
         f"{' and more' if len(names) > 5 else ''}</li>"
         for system, names in comparison.only_in.items()
         if names
@@ -166,9 +166,9 @@ def _differences(result: EvaluationResult, comparison: Comparison) -> str:
 def _difference_row(row: Difference, metric: MetricRecord) -> str:
     text = format_estimate(row.difference, sign="+")
     pairs = str(row.num_pairs) if row.num_pairs == row.num_common else f"{row.num_pairs} of {row.num_common}"
-    better = html.escape(row.better) if row.better else ""
+    better = escape_html(row.better) if row.better else ""
     return (
-        f'<tr><th scope="row">{html.escape(row.a)} minus {html.escape(row.b)}</th><td>{_title(metric)}</td>'
+        f'<tr><th scope="row">{escape_html(row.a)} minus {escape_html(row.b)}</th><td>{_title(metric)}</td>'
         f"<td>{f'<b>{text}</b>' if row.is_significant else text}</td><td>{pairs}</td>"
         f"<td>{_p_value(row.p_value)}</td><td>{_p_value(row.p_corrected)}</td><td>{better}</td></tr>"
     )
@@ -181,7 +181,7 @@ def _distributions(result: EvaluationResult) -> str:
             continue
         values = {system.name: list(result.curve(system.name, metric.name).values()) for system in result.systems}
         cards.append(
-            f'<section class="card"><h3>{_title(metric)} <span class="soft">{html.escape(metric.unit)}</span></h3>'
+            f'<section class="card"><h3>{_title(metric)} <span class="soft">{escape_html(metric.unit)}</span></h3>'
             f"{distribution(values, metric.title)}</section>"
         )
     more = cards[OPEN_DISTRIBUTIONS:]
@@ -205,12 +205,12 @@ def _curves(result: EvaluationResult) -> str:
     found = [value for lines in by_name.values() for _, line in lines.values() for value in line if value is not None]
     span = span_of(found)
     panels = "".join(
-        f'<section class="card"><p>{html.escape(name)}</p>'
+        f'<section class="card"><p>{escape_html(name)}</p>'
         f"{curves(lines, f'{name}: similarity by frame', span)}</section>"
         for name, lines in list(by_name.items())[:MAX_PANELS]
     )
     keys = "".join(
-        f'<span class="key" style="background:{color_of(place)}"></span>{html.escape(name)}'
+        f'<span class="key" style="background:{color_of(place)}"></span>{escape_html(name)}'
         for name, place in places.items()
     )
     rest = len(by_name) - MAX_PANELS
@@ -225,13 +225,13 @@ def _curves(result: EvaluationResult) -> str:
 def _left_out(result: EvaluationResult) -> str:
     if not result.left_out:
         return ""
-    rows = "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(why)}</li>" for name, why in result.left_out.items())
+    rows = "".join(f"<li><b>{escape_html(name)}</b>: {escape_html(why)}</li>" for name, why in result.left_out.items())
     return f"<h2>Not measured</h2><ul>{rows}</ul>"
 
 
 def _settings(result: EvaluationResult) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(str(value))}</td></tr>"
+        f"<tr><td>{escape_html(name.replace('_', ' '))}</td><td>{escape_html(str(value))}</td></tr>"
         for name, value in result.settings.items()
         if name != "num_references"
     )
@@ -242,7 +242,7 @@ def _settings(result: EvaluationResult) -> str:
 
 
 def _title(metric: MetricRecord) -> str:
-    return f"{html.escape(metric.title)} {ARROWS[metric.direction]}".strip()
+    return f"{escape_html(metric.title)} {ARROWS[metric.direction]}".strip()
 
 
 def _p_value(value: float) -> str:

@@ -1,6 +1,5 @@
 """The worst and best clips of an evaluation as strips of frames embedded in the page."""
 
-import html
 import logging
 import math
 import tempfile
@@ -13,6 +12,7 @@ from likeness.errors import LikenessError
 from likeness.evaluation.results.records import EvaluationResult, MetricRecord, VideoResult
 from likeness.generation.outputs.page import inline
 from likeness.media import contact_sheet, read_image, read_video, write_image
+from likeness.text import escape_html
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ def clips(result: EvaluationResult, references: Mapping[str, Sequence[Path]]) ->
             metric, ranked = rank_videos(result, system.name)
             count = min(CLIPS_A_SIDE, math.ceil(len(ranked) / 2))
             sides = {"worst": ranked[:count], "best": ranked[count:][::-1][:count]}
-            by = f", by {html.escape(metric.title)}" if metric else ""
-            parts.append(f"<h3>{html.escape(system.name)}{by}</h3>")
+            by = f", by {escape_html(metric.title)}" if metric else ""
+            parts.append(f"<h3>{escape_html(system.name)}{by}</h3>")
             for side, videos in sides.items():
                 parts += [_strip(video, side, metric, references, Path(folder)) for video in videos]
     return "\n".join(parts)
@@ -47,8 +47,8 @@ def _strip(
 ) -> str:
     score = video.scores.get(metric.name) if metric else None
     value = "" if metric is None else f": {'undefined' if score is None else format(score, '.3f')}"
-    caption = f"<p><b>{side}</b>{value} &middot; {html.escape(video.name)}"
-    caption += f' <span class="soft">{html.escape(video.prompt)}</span></p>' if video.prompt else "</p>"
+    caption = f"<p><b>{side}</b>{value} &middot; {escape_html(video.name)}"
+    caption += f' <span class="soft">{escape_html(video.prompt)}</span></p>' if video.prompt else "</p>"
     try:
         frames, _ = read_video(video.path)
         chosen = np.linspace(0, len(frames) - 1, min(_STRIP_FRAMES, len(frames))).round().astype(int)
@@ -57,14 +57,14 @@ def _strip(
         place = folder / "strip.jpg"
         write_image(place, sheet)
     except LikenessError as error:  # The file changed after it was measured; its scores remain valid.
-        return f'<div class="strip">{caption}<p class="soft">{html.escape(str(error))}</p></div>'
+        return f'<div class="strip">{caption}<p class="soft">{escape_html(str(error))}</p></div>'
     except Exception as error:  # A failed strip must not lose the page.
         logger.debug("%s", video.path, exc_info=True)
         reason = f"{video.path} cannot be shown ({type(error).__name__}: {error})."
-        return f'<div class="strip">{caption}<p class="soft">{html.escape(reason)}</p></div>'
+        return f'<div class="strip">{caption}<p class="soft">{escape_html(reason)}</p></div>'
     prefix = "the reference, then " if pictures else ""
     alt = f"{prefix}{len(chosen)} frames of {video.name}"
-    return f'<div class="strip">{caption}<img src="{inline(place)}" alt="{html.escape(alt)}"></div>'
+    return f'<div class="strip">{caption}<img src="{inline(place)}" alt="{escape_html(alt)}"></div>'
 
 
 def rank_videos(result: EvaluationResult, system: str) -> tuple[MetricRecord | None, list[VideoResult]]:

@@ -87,8 +87,7 @@ def run_vbench(
         LockedError: Another evaluation runs VBench in that folder.
     """
     check_dimensions(dimensions)
-    place = str(folder).replace("{", "{{").replace("}", "}}")  # `busy` is a format string.
-    busy = f"VBench runs in {place} already ({{owner}}). Wait until it has ended, or choose another `--output`."
+    busy = f"VBench runs in {folder} already ({{owner}}). Wait until it has ended, or choose another `--output`."
     with lock(folder / ".vbench.lock", busy=busy):
         return _run_dimensions(command, videos, folder, dimensions, on_dimension)
 

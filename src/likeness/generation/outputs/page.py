@@ -5,13 +5,13 @@ external script, font or style sheet.
 """
 
 import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from likeness.files import write_text
 from likeness.records import Clip
+from likeness.text import escape_html
 
 CLIP_PAGE_STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1b; --soft: #6b6b66; --paper: #f7f7f5; --card: #ffffff; --line: #e2e2dd }
@@ -77,9 +77,9 @@ def write_report(
     threshold = next((item.clip.similarity.threshold for item in items if item.clip.similarity), 0.6)
     page = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{CLIP_PAGE_STYLE}</style></head><body>
-<h1>{html.escape(title)}</h1>
-<p class="soft">{html.escape(lead)}</p>
+<title>{escape_html(title)}</title><style>{CLIP_PAGE_STYLE}</style></head><body>
+<h1>{escape_html(title)}</h1>
+<p class="soft">{escape_html(lead)}</p>
 {_film(path.parent, film)}{sections}
 <h2>Frames</h2>
 <img class="wide" src="{inline(sheet)}" alt="Contact sheet: the reference face, then frames of each video">
@@ -98,7 +98,7 @@ inside.</p>
 def _film(folder: Path, film: Path | None) -> str:
     if film is None:
         return ""
-    source = html.escape(film.relative_to(folder).as_posix())
+    source = escape_html(film.relative_to(folder).as_posix())
     return f'<video class="film" src="{source}" autoplay loop muted playsinline controls></video>\n'
 
 
@@ -116,14 +116,14 @@ def _person_section(folder: Path, person: str, items: Sequence[ReportItem]) -> s
     )
     cards = "\n".join(_card(folder, item) for item in own)
     return (
-        f'<h2>{html.escape(person)}</h2>\n<div class="people">{pictures}</div>\n'
+        f'<h2>{escape_html(person)}</h2>\n<div class="people">{pictures}</div>\n'
         f'<p>&nbsp;</p><div class="cards">{cards}</div>'
     )
 
 
 def _card(folder: Path, item: ReportItem) -> str:
-    source = html.escape(item.video.relative_to(folder).as_posix())
-    name = f"{html.escape(item.name)}: " if item.name else ""
+    source = escape_html(item.video.relative_to(folder).as_posix())
+    name = f"{escape_html(item.name)}: " if item.name else ""
     figures = ""
     if item.clip.similarity:
         similarity = item.clip.similarity
@@ -137,8 +137,8 @@ def _card(folder: Path, item: ReportItem) -> str:
         )
     return (
         f'<div class="card"><video src="{source}" autoplay loop muted playsinline controls></video>'
-        f'<div><p class="prompt">{name}{html.escape(item.clip.prompt)}</p>'
-        f'<p class="soft">seed {html.escape(str(item.clip.settings.get("seed")))}{_chosen(item.clip)}</p>'
+        f'<div><p class="prompt">{name}{escape_html(item.clip.prompt)}</p>'
+        f'<p class="soft">seed {escape_html(str(item.clip.settings.get("seed")))}{_chosen(item.clip)}</p>'
         f"{figures}</div></div>"
     )
 
@@ -154,7 +154,7 @@ def _chosen(clip: Clip) -> str:
     }
     tried = ", ".join(f"{seed}: {score}" for seed, score in scores.items())
     missed = " None reached the similarity asked for." if search["passed"] is False else ""
-    return html.escape(f", of seeds {tried}.{missed}")
+    return escape_html(f", of seeds {tried}.{missed}")
 
 
 def _settings_table(clip: Clip) -> str:
@@ -177,7 +177,7 @@ def _settings_table(clip: Clip) -> str:
         "height",
     )
     rows = "".join(
-        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(str(clip.settings[name]))}</td></tr>"
+        f"<tr><td>{escape_html(name.replace('_', ' '))}</td><td>{escape_html(str(clip.settings[name]))}</td></tr>"
         for name in shown
         if clip.settings.get(name) not in (None, "")
     )

@@ -7,7 +7,6 @@ not finite are never written.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,7 @@ def save(
         record = {**state, "step": step, "files": checksums}
         (draft / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     for old in complete(folder)[:-keep]:
-        shutil.rmtree(old)
+        files.remove(old)
     return final
 
 

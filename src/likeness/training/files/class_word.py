@@ -141,7 +141,7 @@ def locate_class_word(caption: str, class_word: str) -> ClassWord:
     word, _, number = class_word.partition(":")
     if not word.strip() or not word.strip()[-1].isalnum() or (number and not number.isdigit()) or number == "0":
         raise PromptError(f"`class_word` is `{class_word}`. Write a word of the caption, or `woman:2` for the second.")
-    if names_nobody(word.strip()):
+    if names_nobody(word.strip(), ""):
         raise PromptError(f"`class_word` is `{class_word}`, which names no person. Use a noun, such as `woman`.")
     pattern = rf"(?<![\w-]){re.escape(word.strip())}(?![\w-]|'\w)"
     found = list(re.finditer(pattern, caption.translate(_STRAIGHT), flags=re.IGNORECASE))

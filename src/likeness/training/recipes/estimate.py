@@ -7,11 +7,9 @@ still need too much.
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from likeness.config import Settings
+from likeness.config import Settings, integers
 from likeness.errors import ConfigError
 from likeness.training.data import render_puppets, shards
 from likeness.training.engine.settings import LoopSettings
@@ -81,7 +79,7 @@ def _check_processes(processes: int, most: int, memory_bytes: float) -> None:
 
 def _check_model(recipe: Settings, memory_bytes: float) -> None:
     for name in ("model", "transformer", "text", "network", "method", "widths", "basis_people"):
-        for where, number in _integers(getattr(recipe, name, None), name):
+        for where, number in integers(getattr(recipe, name, None), name):
             # A square matrix of that width, its gradient, two moments and the average, in float32.
             needed = 20.0 * number * number
             if number > _WIDEST or needed > memory_bytes:
@@ -155,19 +153,6 @@ def _memory_bytes() -> float:
     with contextlib.suppress(OSError, ValueError):  # No such file, or "max".
         found.append(float(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(found)
-
-
-def _integers(value: Any, name: str) -> Iterator[tuple[str, int]]:
-    if isinstance(value, Settings):
-        value = value.model_dump()
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _integers(inner, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _integers(inner, f"{name}.{number}")
-    elif isinstance(value, int) and not isinstance(value, bool):
-        yield name, value
 
 
 def _size(count: float) -> str:

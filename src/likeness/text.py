@@ -1,0 +1,43 @@
+"""Text that came from elsewhere, made safe to show: in a terminal, and in a page.
+
+Prompts, names, paths and messages may contain control characters that a terminal would interpret, marks that disguise
+the text after them, and markup.
+"""
+
+import html
+import unicodedata
+
+_CONTROL = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Unicode categories: control characters, surrogates, unassigned code points, separators of lines and paragraphs."""
+_DIRECTIONS = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+"""Marks that change the direction of the following text, and so could disguise it."""
+
+
+def printable(text: object, *, lines: bool = True) -> str:
+    r"""Escape every control character, as `\x1b` or `\u202e`.
+
+    Args:
+        text: Any object, converted by `str`.
+        lines: Whether new lines and tabs are kept, as in messages. Names and values have one line.
+    """
+    kept = "\n\t" if lines else ""
+    return "".join(one if one in kept else _escape(one) if _is_control(one) else one for one in str(text))
+
+
+def escape_directions(text: str) -> str:
+    """Escape marks of direction alone; control characters that move a cursor or color text stay."""
+    return "".join(_escape(one) if one in _DIRECTIONS else one for one in text)
+
+
+def escape_html(text: object) -> str:
+    """Make text safe inside an element or a quoted attribute of a page."""
+    return html.escape(printable(text))
+
+
+def _is_control(one: str) -> bool:
+    return one in _DIRECTIONS or (not one.isprintable() and unicodedata.category(one) in _CONTROL)
+
+
+def _escape(one: str) -> str:
+    number = ord(one)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
