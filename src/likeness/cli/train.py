@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from likeness.cli.console.terminal import say
+
 Recipe = Annotated[Path, typer.Argument(help="A recipe, for example recipes/tiny/vae.toml.")]
 Overrides = Annotated[
     list[str] | None,
@@ -38,9 +40,6 @@ class _DefaultsToRun(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-from likeness.cli.console.terminal import say
-
-
 def register(app: typer.Typer) -> None:
     family = typer.Typer(
         cls=_DefaultsToRun,
@@ -62,7 +61,7 @@ def run(recipe: Recipe, overrides: Overrides = None, output: Output = None, proc
 
     training.configure_malloc()
     target = training.train(recipe, overrides=tuple(overrides or ()), output=output, processes=processes)
-    print(f"{target}")
+    say(target)
 
 
 def precompute(
