@@ -26,7 +26,7 @@ def sphere(levels=2):
     return np.array(points), np.array(faces)
 
 
-def validate(rows=5, columns=6):
+def sheet(rows=5, columns=6):
     """A plane of squares, each cut in two."""
     y, x = np.mgrid[:rows, :columns]
     points = np.stack([x.ravel(), y.ravel(), np.zeros(rows * columns)], axis=1).astype(float)

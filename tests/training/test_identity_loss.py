@@ -43,7 +43,7 @@ def vae():
 def recognizer():
     torch.manual_seed(0)
     model = Recognizer(128, (8, 8, 8), 32).requires_grad_(False)
-    model.measure(3 * torch.randn(50, 128) + 1)
+    model.fit_standardization(3 * torch.randn(50, 128) + 1)
     return model
 
 

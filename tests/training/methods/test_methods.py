@@ -214,7 +214,7 @@ def test_lambda_weights_the_mean_over_what_qualifies(parts, average, share):
     )  # fmt: skip
     landmarks = stage.targets["landmarks"].clone()
     stage.targets = stage.targets.with_tensor("landmarks", landmarks)
-    landmarks[stage.rows[stage.order.rows(0, 4)][0]] = torch.nan  # One of four has no face.
+    landmarks[stage.rows[stage.sampler.rows(0, 4)][0]] = torch.nan  # One of four has no face.
     stage.identity_loss.terms = lambda latents, *_: (latents.mean() * 0 + 3.0, torch.zeros(()))
     loss, figures = stage.loss(0)
     assert (figures["identity_qualifying"], figures["identity_decoded"]) == (3, 2)

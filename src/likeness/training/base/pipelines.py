@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from safetensors import SafetensorError
 
@@ -44,6 +47,19 @@ def read_base(
         if part is not None:
             part.requires_grad_(False).eval()
     return pipe if device is None or device.type == "cpu" else pipe.to(device)
+
+
+def read_transformer_config(folder: Path) -> Any:
+    """The sizes of a pipeline's transformer, with an attribute for each setting; no weights are read.
+
+    Raises:
+        WeightsError: The folder has no pipeline, or one that cannot be read.
+    """
+    path = folder / "transformer" / "config.json"
+    if not path.is_file():
+        raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
+    config: Any = CogVideoXTransformer3DModel.load_config(path.parent)
+    return SimpleNamespace(**config)
 
 
 def read_vae(folder: Path) -> AutoencoderKLCogVideoX:

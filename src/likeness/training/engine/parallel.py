@@ -55,11 +55,10 @@ class ParallelLoss:
         self.module: Any = StageModule(stage)
         self.is_sharded = parallel == "fsdp2" and dist.is_initialized()
         if self.is_sharded:
+            self.module.base = stage.pipe.transformer  # All units need one root.
             shard(self.module, _shardable(stage))
         elif distributed.world_size() > 1:
-            self.module = DistributedDataParallel(
-                self.module, find_unused_parameters=True, broadcast_buffers=False, bucket_cap_mb=BUCKET_MB
-            )
+            self.module = DistributedDataParallel(self.module, find_unused_parameters=True, bucket_cap_mb=BUCKET_MB)
 
     def backward(self, micro_step: int, *, share: float, is_last: bool) -> tuple[float, dict[str, float]]:
         """Add the gradients of one micro-batch; they are averaged over processes with the last one of a step.
@@ -90,10 +89,13 @@ class ParallelLoss:
 
 def shard(root: nn.Module, units: Iterable[nn.Module]) -> None:
     """Shard modules in place by FSDP2: each of `units` is gathered when it runs; the rest belongs to `root`."""
+    sharded: set[nn.Parameter] = set()
     for unit in units:
-        if any(True for _ in unit.parameters()):
-            fully_shard(unit)
-    fully_shard(root)
+        if any(parameter not in sharded for parameter in unit.parameters()):
+            # A method holds the layers of the blocks a second time.
+            fully_shard(unit, ignored_params=sharded & set(unit.parameters()))
+            sharded |= set(unit.parameters())
+    fully_shard(root, ignored_params=sharded)
 
 
 def _shardable(stage: Any) -> list[nn.Module]:

@@ -1,15 +1,14 @@
 """Encodes the files of a method's recipe."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 
 from likeness.errors import ConfigError
 from likeness.methods.method import Method
 from likeness.runtime import DTYPES
+from likeness.training.base.pipelines import read_transformer_config
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.methods.settings import MethodRecipe
@@ -33,9 +32,8 @@ def precompute_recipe(recipe: Any, folder: Path, cache: Path, *, verify: bool = 
         logger.info(f"{len(broken)} damaged shards were removed" + "".join(f"\n  {path}" for path in broken[:20]))
     distributed.barrier()
     method_spec = recipe.training_spec()
-    config: Any = CogVideoXTransformer3DModel.load_config(recipe.base / "transformer")
     with torch.device("meta"):  # Only its tokenization is needed.
-        method = method_spec.build(SimpleNamespace(**config), recipe.method, recipe.profile)
+        method = method_spec.build(read_transformer_config(recipe.base), recipe.method, recipe.profile)
     device = distributed.local_device(recipe.device)
     prepare_recipe(recipe, method, method_spec, cache, logger, device)
     return files_cache.folder

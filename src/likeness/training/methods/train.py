@@ -3,11 +3,9 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from torch import nn
 
 from likeness import files
@@ -18,7 +16,7 @@ from likeness.identity.encoders.arcface import ArcFace
 from likeness.identity.encoders.recognizer import IdentityRecognizer, Recognizer
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import DTYPES, choose_training_dtype
-from likeness.training.base.pipelines import read_base
+from likeness.training.base.pipelines import read_base, read_transformer_config
 from likeness.training.data.pairs import TrainingData, read_data
 from likeness.training.data.prompts import TokenizedPrompts
 from likeness.training.engine import checkpoints, distributed
@@ -101,8 +99,7 @@ def train_method(
     device, dtype = distributed.local_device(recipe.device), DTYPES[recipe.base_dtype]
     recognizer = read_recognizer(recipe.recognizer, _layout_of(recipe))
     torch.manual_seed(recipe.seed)
-    transformer_config: Any = CogVideoXTransformer3DModel.load_config(recipe.base / "transformer")
-    method = method_spec.build(SimpleNamespace(**transformer_config), recipe.method, recipe.profile)
+    method = method_spec.build(read_transformer_config(recipe.base), recipe.method, recipe.profile)
     if recipe.data is None:
         pipe = read_base(recipe.base, dtype=dtype, device=device)
         data = read_data(recipe.puppets(), pipe, cache, logger)

@@ -101,8 +101,10 @@ class _Writer:
         self.items, self.records, self.last_s = {}, [], time.monotonic()
 
 
-def _own(missing: Sequence[Any]) -> Sequence[Any]:
-    return missing[distributed.rank() :: distributed.world_size()]
+def _own(missing: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """The items of this process: by key, so that processes that began at different times agree."""
+    rank, processes = distributed.rank(), distributed.world_size()
+    return [(key, value) for key, value in missing if int(key[:8], 16) % processes == rank]
 
 
 def _progress(items: Sequence[Any], what: str, logger: TrainingLogger, known: int) -> Iterator[Any]:
@@ -155,11 +157,11 @@ def _encode_views(
             assert face.whole_image is not None
             views.append(f"{key}.{number}")
             tensors = {
-                "crop": torch.from_numpy(face.crop),
-                "detail": torch.from_numpy(face.detail),
-                "whole_image": torch.from_numpy(face.whole_image),
-                "embedding": torch.from_numpy(np.asarray(face.embedding, np.float32)),
-                "landmarks": torch.from_numpy(np.asarray(face.landmarks, np.float32))[None],
+                "crop": torch.tensor(face.crop),
+                "detail": torch.tensor(face.detail),
+                "whole_image": torch.tensor(face.whole_image),
+                "embedding": torch.tensor(np.asarray(face.embedding, np.float32)),
+                "landmarks": torch.tensor(np.asarray(face.landmarks, np.float32))[None],
             }
             writer.add("views", views[-1], tensors)
         writer.add_record(key, {"views": views, "poses": [dataclasses.astuple(face.pose) for face in faces]})
@@ -206,7 +208,7 @@ def _encode_latents(
     writer: _Writer,
     logger: TrainingLogger,
 ) -> None:
-    usable = [one for one in samples if "error" not in (cache.records.read(one.targets) or {})]
+    usable = [one for one in samples if (cache.records.read(one.targets) or {}).get("faces")]
     keys = {one.latents: one for one in usable}
     missing, grid = _missing(keys, cache), _grid(plan)
     for key, one in _progress(_own(missing), "latents", logger, len(keys) - len(missing)):
@@ -227,9 +229,9 @@ def _encode_text(
 ) -> None:
     prompts = list(dict.fromkeys([one.prompt for one in samples]))
     ids: dict[str, Tensor] = {}
-    for prompt in _own(["", *prompts]):
+    for prompt in ("", *prompts):
         ids |= {text_key(plan.encoding, row.tolist()): row for row in encoders.tokenize([prompt])}
-    missing = cache.store.missing("text", ids)
+    missing = [key for key, _ in _own([(key, None) for key in cache.store.missing("text", ids)])]
     for key in _progress(missing, "prompts", logger, len(ids) - len(missing)):
         writer.add("text", key, {"states": encoders.text()(ids[key][None])[0]})
         if len(writer.items["text"]) >= SHARD_ITEMS // 4:
@@ -248,7 +250,8 @@ def _list_skipped(plan: DataPlan, cache: Cache, samples: list[PlannedSample], lo
     """Write the list of what is left out, and say how much it is."""
     skipped: dict[str, str] = {}
     for one in samples:
-        if error := (cache.records.read(one.targets) or {}).get("error"):
+        faces = cache.records.read(one.targets) or {}
+        if error := faces.get("error") or ("" if faces.get("faces") else "no face was found in its frames"):
             skipped[str(one.sample.media)] = error
         for key, path in zip(one.references, one.reference_media, strict=True):
             if error := (cache.records.read(key) or {}).get("error"):

@@ -1,0 +1,174 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from likeness import media, weights
+from likeness.errors import ConfigError
+from likeness.puppets import sample_image, sample_person
+from likeness.training.data.prompts import caption
+from likeness.training.engine.logging import TrainingLogger
+from likeness.training.files.settings import FileDataSettings
+from likeness.training.precompute import run
+from likeness.training.precompute.dataset import open_data
+from likeness.training.precompute.plan import EncodingSettings, plan_data
+from likeness.training.precompute.prepare import describe_encoding, find_cache
+
+ENCODING = EncodingSettings(vae="v", text_encoder="t", engine="dlib", frame_step=8, side_step_px=16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures of two people, two of each, one picture without a face, and one caption without a person."""
+    folder = tmp_path_factory.mktemp("set")
+    rows = []
+    for person in range(2):
+        for take in range(2):
+            clip = sample_image(910_000 + 10 * person + take, person=sample_person(900_000 + person), size_px=192)
+            media.write_image(folder / f"{person}_{take}.png", clip.frames[0])
+            rows.append({"media": f"{person}_{take}.png", "caption": caption({"prompt": clip.prompt}),
+                         "person": f"p{person}"})  # fmt: skip
+    media.write_image(folder / "wall.png", np.full((96, 96, 3), 90, np.uint8))
+    rows.append({"media": "wall.png", "caption": "a woman behind a wall", "person": "p0"})
+    rows.append({"media": "0_0.png", "caption": "an empty street at night", "person": "p0"})
+    (folder / "set.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows[:5]))
+    return folder
+
+
+class CountingEncoders:
+    """Encoders that are cheap and count their calls."""
+
+    def __init__(self):
+        self.latents_made = self.texts_made = self.faces_read = 0
+
+    def build(self):
+        from likeness.faces.engines.registry import resolve_engine
+
+        engine = resolve_engine("dlib")
+        outer = self
+
+        class Engine:
+            def __getattr__(self, name):
+                return getattr(engine, name)
+
+            def detect(self, picture):
+                outer.faces_read += 1
+                return engine.detect(picture)
+
+        def latents(sample):
+            self.latents_made += 1
+            counts = (sample.bucket.frames - 1) // 4 + 1
+            return torch.zeros(counts, 16, sample.bucket.height_px // 8, sample.bucket.width_px // 8).half()
+
+        def text(token_ids):
+            self.texts_made += 1
+            return token_ids[:, :, None].float().expand(-1, -1, 4).clone()
+
+        def tokenize(prompts):
+            return [torch.tensor([len(prompt), sum(map(ord, prompt)) % 1000, 1]) for prompt in prompts]
+
+        return run.Encoders(latents=lambda: latents, text=lambda: text, engine=Engine, tokenize=tokenize)
+
+
+def plan(folder, **changes):
+    values = {"path": folder / "set.jsonl", "resolution_px": 64, "num_frames": 1, "references": "other", **changes}
+    return plan_data(FileDataSettings(**values), ENCODING, seed=0, needs_class_word=True)
+
+
+def do(folder, cache, **changes):
+    encoders, wanted = CountingEncoders(), plan(folder, **changes)
+    run.precompute(wanted, cache, encoders.build(), TrainingLogger(cache.folder, "precompute"))
+    return encoders, wanted
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory):
+    cache = run.Cache(folder=tmp_path_factory.mktemp("cache"))
+    encoders, wanted = do(folder, cache)
+    return cache, encoders, wanted
+
+
+def test_a_second_run_encodes_nothing(folder, done):
+    cache, first, _ = done
+    second, _ = do(folder, run.Cache(folder=cache.folder))
+    assert first.latents_made == 4
+    assert (second.latents_made, second.texts_made, second.faces_read) == (0, 0, 0)
+
+
+def test_a_file_without_a_face_is_left_out_and_listed(done):
+    cache, _, wanted = done
+    listed = [json.loads(line) for line in (cache.folder / run.SKIPPED).read_text().splitlines()]
+    assert [line for line in listed if line.get("file", "").endswith("wall.png")]
+    data = open_data(wanted, cache, lambda shards: shards)
+    assert len(data.targets["images"]) == 4
+
+
+def test_only_what_a_changed_setting_touches_is_encoded_again(folder, done):
+    cache, _, _ = done
+    encoders, _ = do(folder, run.Cache(folder=cache.folder), num_views=3)
+    assert encoders.latents_made == 0
+    assert encoders.faces_read > 0
+    encoders, _ = do(folder, run.Cache(folder=cache.folder), resolution_px=48)
+    assert encoders.latents_made == 4
+
+
+def test_another_file_under_the_same_name_is_encoded_again(folder, done, tmp_path):
+    cache, _, _ = done
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    picture = media.read_image(tmp_path / "0_0.png")
+    media.write_image(tmp_path / "0_0.png", picture[:, ::-1])
+    encoders, _ = do(tmp_path, run.Cache(folder=cache.folder))
+    assert encoders.latents_made == 1
+
+
+def test_rows_have_latents_masks_landmarks_references_and_text(done):
+    cache, _, wanted = done
+    data = open_data(wanted, cache, lambda shards: shards)
+    targets, references = data.targets["images"], data.references["train"]
+    rows = torch.arange(2)
+    assert targets["latents"][rows].shape == (2, 1, 16, 8, 8)
+    assert 0 < float(targets["mask"][rows].float().mean()) < 0.6
+    landmarks = targets["landmarks"][rows]
+    assert landmarks.shape == (2, 1, 5, 2)
+    assert bool(((landmarks > 0) & (landmarks < 64)).all())
+    assert references["crop"][rows].shape == (2, 224, 224, 3)
+    assert references["detail"][rows].shape == (2, 512, 512, 3)
+    assert references["embedding"][rows].shape == (2, 128)
+    for row, own in enumerate(targets.reference_rows):
+        for reference in own:  # `other`: never the target itself.
+            assert references.facts[reference]["person"] == targets.facts[row]["person"]
+            assert targets.facts[row]["prompt"] not in str(references.facts[reference])
+
+
+def test_every_process_writes_its_share_and_all_of_it_is_found(folder, tmp_path, monkeypatch):
+    cache = run.Cache(folder=tmp_path)
+    made = []
+    for rank in (0, 1):
+        monkeypatch.setattr(run.distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(run.distributed, "world_size", lambda: 2)
+        monkeypatch.setattr(run.distributed, "barrier", lambda: None)
+        made.append(do(folder, cache)[0].latents_made)
+    monkeypatch.undo()
+    encoders, _ = do(folder, run.Cache(folder=tmp_path))
+    # The second process finds the faces of the first, which decide what is usable.
+    assert encoders.latents_made == 0 or sum(made) + encoders.latents_made == 4
+
+
+def test_a_data_set_without_a_usable_caption_is_refused(folder, tmp_path):
+    (tmp_path / "0_0.png").write_bytes((folder / "0_0.png").read_bytes())
+    (tmp_path / "set.jsonl").write_text(json.dumps({"media": "0_0.png", "caption": "an empty street at night"}))
+    with pytest.raises(ConfigError, match="class word"):
+        plan(tmp_path)
+
+
+def test_other_weights_of_the_base_give_other_keys(tmp_path):
+    tiny = weights.CHECKPOINTS / "tiny"
+    settings = SimpleNamespace(engine=None)
+    here = describe_encoding(settings, tiny, tiny / "recognizer")
+    assert here.engine == "dlib"
+    assert here.side_step_px in (8, 16)
+    assert describe_encoding(settings, tiny, "research").engine == "research"
+    assert find_cache(tmp_path).folder == tmp_path / "files"
