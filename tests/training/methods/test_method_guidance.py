@@ -157,12 +157,13 @@ def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, t
     method.save_pretrained(tmp_path / "guidance_teacher")
     read = []
 
-    def read_base(folder):
+    def read_base(folder, **_):
         read.append(folder.name)
         return copy.deepcopy(pipe)
 
     data, recognizer = make_data(), Recognizer(128, (8, 8, 8), 32)
     monkeypatch.setattr(methods, "read_base", read_base)
+    monkeypatch.setattr(methods, "read_transformer_config", lambda _: pipe.transformer.config)
     monkeypatch.setattr(methods, "read_data", lambda *_: dataclasses.replace(data))
     monkeypatch.setattr(Recognizer, "load", lambda _: recognizer)
     monkeypatch.setattr(method_spec, "prepare", lambda *_, **__: None)

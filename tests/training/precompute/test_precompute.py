@@ -110,7 +110,7 @@ def test_only_what_a_changed_setting_touches_is_encoded_again(folder, done):
     encoders, _ = do(folder, run.Cache(folder=cache.folder), num_views=3)
     assert encoders.latents_made == 0
     assert encoders.faces_read > 0
-    encoders, _ = do(folder, run.Cache(folder=cache.folder), resolution_px=48)
+    encoders, _ = do(folder, run.Cache(folder=cache.folder), resolution_px=96)
     assert encoders.latents_made == 4
 
 
