@@ -85,6 +85,22 @@ def test_a_folder_appears_whole_with_modes_that_others_can_read(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
+def test_a_folder_stays_where_moving_its_replacement_fails(tmp_path, monkeypatch, error):
+    def fail(self, target):
+        raise error
+
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "weights").write_text("old")
+    monkeypatch.setattr(files.Path, "replace", fail)
+    expected = FileWriteError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected), files.write_atomically(target, replaces_folder=True) as draft:
+        draft.mkdir()
+    assert (target / "weights").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     script = f"""
         from likeness import files
