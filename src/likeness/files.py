@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, and locks between processes.
+"""Atomic writes of files and folders, reading JSON, and locks between processes.
 
 A file is written to a uniquely named temporary folder beside its target, flushed to disk and then renamed: after a
 kill, a full disk or a concurrent write, the target is the complete old or new file. A symbolic link is replaced, not
@@ -8,6 +8,7 @@ killed processes. A folder is replaced in two steps: a kill between them leaves 
 
 import contextlib
 import errno
+import json
 import logging
 import math
 import os
@@ -97,6 +98,19 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write bytes atomically."""
     with write_atomically(path) as draft:
         draft.write_bytes(data)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not UTF-8 or not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deeply") from error
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:

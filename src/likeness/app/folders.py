@@ -13,7 +13,7 @@ from unicodedata import category
 from pydantic import AfterValidator
 
 from likeness.errors import ConfigError
-from likeness.files import lock, write_atomically, write_bytes, write_text
+from likeness.files import lock, read_json, write_atomically, write_bytes, write_text
 from likeness.weights import sha256_of
 
 PAGES = (".html", ".htm")
@@ -69,7 +69,7 @@ def _remove_unfinished(parent: Path) -> None:
     """Remove the files that a killed run moved to `parent`, if they are unchanged and there are no others."""
     record = parent / _UNFINISHED
     try:
-        moved: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))
+        moved: dict[str, str] = read_json(record)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:

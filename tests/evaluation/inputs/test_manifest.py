@@ -312,6 +312,13 @@ def test_prompts_that_are_none_are_refused(tmp_path, text):
         read_prompts(tmp_path / "p.json")
 
 
+@pytest.mark.parametrize("read", [read_prompts, read_rows])
+def test_a_table_with_a_field_beyond_all_limits_is_refused(tmp_path, read):
+    (tmp_path / "p.csv").write_text(f"video,name,prompt\na.mp4,a,{'x' * 200_000}\n")
+    with pytest.raises(ConfigError, match="cannot be read as"):
+        read(tmp_path / "p.csv")
+
+
 def test_a_video_brings_its_own_prompt_without_the_trigger_word(tmp_path):
     write_video(tmp_path / "a.mp4", frames_of(1), 8, {"prompt": "a woman img nods"})
     request = read_request([str(tmp_path / "a.mp4")], None, against_first_face=True)

@@ -143,7 +143,7 @@ def read_prompts(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
         table = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
         return _by_title((name, entry["prompt"] if isinstance(entry, dict) else entry) for name, entry in table.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise ConfigError(
             f"{path} cannot be read as prompts ({error!r}). Write JSON with a prompt for each video name: "
             '{"anna_2": "a woman waves"}; TOML of the same, or CSV with the columns `name` and `prompt`.'
@@ -168,7 +168,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise ValueError("it has no rows")
         for number, row in enumerate(rows, start=1):
             _check_row(row, f"{path}, row {number}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(

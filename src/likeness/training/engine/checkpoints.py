@@ -91,7 +91,7 @@ def load_state(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing or damaged.
     """
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = files.read_json(path / "state.json")
         if not isinstance(state, dict) or "step" not in state:
             raise ValueError("state.json has no step")
     except (OSError, ValueError) as error:

@@ -55,7 +55,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.read_json(path)
         if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
             raise ValueError("it has no settings")
     except FileNotFoundError:
