@@ -38,6 +38,13 @@ REFUSED = {
     "seeds beyond torch": ["generate", PROMPT, "--face", "me.jpg", "--best-of", "2", "--seed", str(2**63 - 1)],
     "a method": ["generate", PROMPT, "--face", "me.jpg", "--method", "magic"],
     "a preset": ["generate", PROMPT, "--face", "me.jpg", "--preset", "tinny"],
+    "a method that needs no trigger word, misspelt": [
+        "generate", "a woman waves", "--face", "me.jpg", "--method", "fantasyid",
+    ],
+    "an adapter that nobody has trained": ["generate", PROMPT, "--face", "me.jpg", "--preset", "research"],
+    "released weights that are not here": ["generate", PROMPT, "--face", "me.jpg", *RELEASED],
+    "weights of a story": ["story", "story.toml", "--face", "me.jpg", *RELEASED],
+    "weights of the demo": ["demo", "-o", "new", "--backbone", "mine"],
     "an adapter": ["generate", PROMPT, "--face", "me.jpg", "--adapter", "absent"],
     "a file of vertices that is not there": [
         "generate", PROMPT, "--face", "me.jpg", "--method", "fantasy_id", "--preset", "research",
@@ -127,6 +134,9 @@ def test_bad_words_are_refused_before_anything_heavy_is_imported(desk):
     assert {name: row for name, row in found.items() if row[0] not in (2, 3, 4) or row[1]} == {}
     assert "Traceback" not in done.stderr
     assert done.stderr.count("Use `--frames 49`") == 4
+    assert done.stderr.count("Did you mean `fantasy_id`?") == 1
+    assert done.stderr.count("likeness models pull fantasyid --preset research") == 2
+    assert done.stderr.count("No adapter at") == 2
     assert done.stderr.count("the released FantasyID reads heads in FLAME's topology") == 2
     assert {path: path.read_bytes() for path in desk.rglob("*") if path.is_file()} == before
 
