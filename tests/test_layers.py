@@ -90,6 +90,12 @@ def test_layers_are_the_parts_of_the_package():
     assert {home_of(path) for path in FILES} == set(HEIGHT)
 
 
+def test_contributing_shows_the_layers():
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = [set(line.split()) for line in text.splitlines() if line.startswith("    ")]
+    assert shown[::-1] == [set(layer.split()) for layer in LAYERS[:-1]]
+
+
 def test_exceptions_and_doors_name_parts_that_exist_and_are_used():
     used = {(home_of(path), dotted.split(".")[0]) for path in FILES for _, dotted in imports_of(path)}
     doors = {(part, library) for library, parts in DOORS.items() for part in parts.split()}
