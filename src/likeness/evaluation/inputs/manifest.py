@@ -98,6 +98,8 @@ def read_request(
     Raises:
         ConfigError: Something is missing, malformed or cannot be paired; all problems are listed.
     """
+    if not videos:
+        raise ConfigError("No video was given. Name a folder of videos for each system, files, or a manifest.")
     draft = _Draft()
     cases: Cases = {}
     if references is not None and references.is_file():
@@ -309,7 +311,7 @@ def _check_names(items: Sequence[VideoItem], draft: _Draft) -> None:
                 "give one of them another name or system (`NAME=FOLDER`)"
             )
     if not items and not draft.problems:
-        draft.problems.append("no video was given")
+        draft.problems.append("the folders and manifests hold no video")
 
 
 def _check_prompts(
