@@ -103,8 +103,8 @@ def test_views_of_a_face_after_the_first_are_moved_and_mirrored(parts, monkeypat
     stage.identity_loss.recognizer = recognizer
     torch.manual_seed(0)
     points = stage.targets["landmarks"][:2]
-    distance, confusion = stage.identity_loss.terms(torch.randn(2, 5, 16, 8, 8), points, -torch.ones(2, 128))
-    assert confusion == 0
+    distance, contrast = stage.identity_loss.terms(torch.randn(2, 5, 16, 8, 8), points, -torch.ones(2, 128))
+    assert contrast == 0
     assert_close(distance, torch.tensor(2.0))
     plain, mirrored, moved = seen
     for view in (mirrored.flip(-1), moved):

@@ -5,7 +5,6 @@ complete; the newest two are kept. `state.json` holds the checksums of the other
 not finite are never written.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from likeness import files
 from likeness.errors import CheckpointError, LikenessError, WeightsError
+from likeness.weights import sha256_of
 
 KEEP = 2
 
@@ -48,7 +48,7 @@ def save(folder: Path, step: int, tensors: dict[str, dict[str, Tensor]], state: 
         for name, group in tensors.items():
             path = draft / f"{name}.safetensors"
             save_file({key: value.detach().contiguous() for key, value in group.items()}, path)
-            checksums[path.name] = _checksum(path)
+            checksums[path.name] = sha256_of(path)
         record = {**state, "step": step, "files": checksums}
         (draft / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     for old in complete(folder)[:-KEEP]:
@@ -73,7 +73,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         checksums = state.get("files") or {file.name: None for file in sorted(path.glob("*.safetensors"))}
         tensors = {}
         for name, checksum in checksums.items():
-            if checksum is not None and _checksum(path / name) != checksum:
+            if checksum is not None and sha256_of(path / name) != checksum:
                 raise ValueError(f"{name} was altered after it was written")
             tensors[name.removesuffix(".safetensors")] = load_file(path / name)
     except (OSError, ValueError, SafetensorError) as error:
@@ -214,8 +214,3 @@ def check_exported(folder: Path) -> None:
                 f"{folder} was deleted: `{broken}` in {path.name} has numbers that are not finite or too large for "
                 "half precision. Train again with a lower learning rate or more weight decay, and another `--output`."
             )
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -36,12 +36,12 @@ class IdentityLoss:
         self, name: str, latents: Tensor, landmarks: Tensor, embedding: Tensor, metrics: dict[str, float]
     ) -> Tensor:
         """The loss; its parts are added to `metrics` as `name` and `name_contrast`. Shapes as in `terms`."""
-        distance, confusion = self.terms(latents, landmarks, embedding)
+        distance, contrast = self.terms(latents, landmarks, embedding)
         metrics[name] = float(distance.detach())
         if not self.contrast_weight:
             return distance
-        metrics[f"{name}_contrast"] = float(confusion.detach())
-        return distance + self.contrast_weight * confusion
+        metrics[f"{name}_contrast"] = float(contrast.detach())
+        return distance + self.contrast_weight * contrast
 
     def terms(self, latents: Tensor, landmarks: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Mean 1 - cos, and the mean InfoNCE loss (0 without `contrast_weight`).
@@ -59,15 +59,15 @@ class IdentityLoss:
         landmarks, embedding = landmarks.flatten(0, -3), embedding.flatten(0, -2)  # (batch * people, ...)
         frames = frames.repeat_interleave(len(landmarks) // len(frames), dim=0)
         target = self.recognizer.standardize(embedding)
-        distances, confusions = [], [torch.zeros(())]
+        distances, contrasts = [], [torch.zeros(())]
         for view in range(self.num_views):
             points = jitter_landmarks(landmarks) if view else landmarks
             crops = align(frames, points, self.recognizer.size_px)
             predicted = self.recognizer(crops.flip(-1) if view % 2 else crops)
             distances.append(1 - F.cosine_similarity(predicted, target).mean())
             if self.contrast_weight:
-                confusions.append(contrastive_loss(predicted, target))
-        return torch.stack(distances).mean(), torch.stack(confusions).sum() / self.num_views
+                contrasts.append(contrastive_loss(predicted, target))
+        return torch.stack(distances).mean(), torch.stack(contrasts).sum() / self.num_views
 
 
 def jitter_landmarks(points: Tensor, shift: float = 0.05, scale: float = 0.05) -> Tensor:

@@ -21,6 +21,7 @@ from likeness.training.data import render_puppets
 from likeness.training.engine import checkpoints
 from likeness.training.engine.loop import ADJUSTABLE, FINISHED, LENGTHS, LoopSettings, progress_of
 from likeness.training.recipes import upgrade
+from likeness.weights import sha256_of
 
 T = TypeVar("T")
 
@@ -246,8 +247,7 @@ def _checksum(name: str, path: Path) -> str:
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
             digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(file)))
     return digest.hexdigest()
 
 
