@@ -5,7 +5,12 @@ from made_videos import frames_of
 
 from likeness.errors import ConfigError
 from likeness.evaluation.inputs.manifest import read_prompts, read_request, read_rows
-from likeness.evaluation.inputs.reference_matching import find_references, match_identity, remove_trigger_words
+from likeness.evaluation.inputs.reference_matching import (
+    find_references,
+    match_identity,
+    read_cases,
+    remove_trigger_words,
+)
 from likeness.evaluation.inputs.video_items import VideoItem, resolve_items
 from likeness.media import write_video
 
@@ -262,6 +267,15 @@ def test_cases_in_the_layout_of_opens2v_bring_pictures_and_prompts(tree):
     )
     pictures = {request.references[item.identity] for item in request.items}
     assert len(pictures) == 3
+
+
+@pytest.mark.parametrize(
+    "entry", ['{"img_paths": "a.png"}', '{"img_paths": [3]}', '{"img_paths": [], "prompt": 3}', '{"prompt": "x"}', "3"]
+)
+def test_cases_that_are_none_are_refused(tmp_path, entry):
+    (tmp_path / "cases.json").write_text(f'{{"v": {entry}}}')
+    with pytest.raises(ConfigError, match="not a list of cases"):
+        read_cases(tmp_path / "cases.json", tmp_path)
 
 
 def test_a_file_as_opens2v_publishes_it_is_read(tmp_path):
