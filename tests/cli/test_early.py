@@ -62,6 +62,9 @@ REFUSED = {
     "a puppet's head for the released weights": [
         "generate", PROMPT, "--face", "me.jpg", *RELEASED, "--shape", "learned",
     ],
+    "vertices beside the pictures of a character": [
+        "generate", PROMPT, "--character", "ana", "--method", "fantasy_id", "--shape", "beside",
+    ],
     "a slider for the released weights": ["generate", PROMPT, "--face", "me.jpg", *RELEASED, "--jaw", "1"],
     "a story that is not there": ["story", "absent.toml"],
     "a story's picture": ["story", "story.toml", "--face", "absent.jpg"],
@@ -137,6 +140,7 @@ def test_bad_words_are_refused_before_anything_heavy_is_imported(desk):
     assert done.stderr.count("Did you mean `fantasy_id`?") == 1
     assert done.stderr.count("likeness models pull fantasyid --preset research") == 2
     assert done.stderr.count("No adapter at") == 2
+    assert done.stderr.count("a character holds none") == 1
     assert done.stderr.count("the released FantasyID reads heads in FLAME's topology") == 2
     assert {path: path.read_bytes() for path in desk.rglob("*") if path.is_file()} == before
 
