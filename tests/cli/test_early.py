@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from likeness.training.run import MALLOC
+
 HEAVY = {"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"}
 MOST_S = 1.2
 PROMPT = "a woman img waves"
@@ -85,6 +87,10 @@ REFUSED = {
     "a method of a benchmark": ["bench", "run", "mine", "--method", "magic"],
     "an adapter of a benchmark": ["bench", "run", "mine", "--adapter", "absent"],
     "processes of an evaluation": ["eval", "mine", "--first-face", "--workers", "1000000"],
+    "a recipe that is not there": ["train", "absent.toml"],
+    "a recipe that is none": ["train", "me.jpg"],
+    "a change of a recipe that is none": ["train", "story.toml", "--set", "steps"],
+    "a run's folder that is a file": ["train", "story.toml", "-o", "me.jpg"],
     "pictures to compare": ["compare", "absent.jpg", "me.jpg"],
 }  # fmt: skip
 PROGRAM = """
@@ -128,7 +134,7 @@ def test_bad_words_are_refused_before_anything_heavy_is_imported(desk):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(REFUSED)],
         cwd=desk,
-        env={**os.environ, "LIKENESS_HOME": str(desk / "home")},
+        env={**os.environ, **MALLOC, "LIKENESS_HOME": str(desk / "home")},  # `train` restarts itself without `MALLOC`.
         capture_output=True,
         text=True,
         check=True,
