@@ -90,7 +90,7 @@ def photographed_subjects() -> list[Subject]:
     portraits = {folder.name: read_face(sorted(folder.iterdir())[0]) for folder in sorted((REAL / "faces").iterdir())}
     for face in find_faces(group):
         name = min(portraits, key=lambda known: compare(face, portraits[known]).distance)
-        if compare(face, portraits[name]).same and len(subjects) < MAX_PHOTOGRAPHS:
+        if compare(face, portraits[name]).is_same and len(subjects) < MAX_PHOTOGRAPHS:
             subjects.append(Subject(name=name, group="woman" if name in WOMEN else "man", picture=group, face=face))
     return subjects
 

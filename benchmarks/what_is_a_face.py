@@ -19,7 +19,7 @@ from PIL import Image
 from likeness.errors import FaceError
 from likeness.faces import DlibEngine, find_faces, read_face
 from likeness.faces.engines.turned_copies import turn
-from likeness.faces.geometry.align import apply
+from likeness.faces.geometry.align import apply_affine
 from likeness.media import read_image, resize
 from likeness.records import Detection
 
@@ -45,7 +45,7 @@ def spoil(photograph: np.ndarray, face: Detection) -> Iterator[Case]:
     for angle_deg in ANGLES_DEG:
         for sign in (1, -1) if angle_deg < 180 else (1,):
             copy, matrix = turn(photograph, sign * angle_deg)
-            yield f"turned {angle_deg}", copy, apply(cv2.invertAffineTransform(matrix), center[None])[0], eyes
+            yield f"turned {angle_deg}", copy, apply_affine(cv2.invertAffineTransform(matrix), center[None])[0], eyes
     yield "mask", mask(photograph, face.landmarks), center, eyes
     yield "blurred", cv2.GaussianBlur(photograph, (0, 0), eyes / 20), center, eyes
     encoded = io.BytesIO()

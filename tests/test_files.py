@@ -85,6 +85,22 @@ def test_a_folder_appears_whole_with_modes_that_others_can_read(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), KeyboardInterrupt()])
+def test_a_folder_stays_where_moving_its_replacement_fails(tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "weights").write_text("old")
+    monkeypatch.setattr(files.Path, "replace", fail)
+    expected = FileWriteError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected), files.write_atomically(target, replaces_folder=True) as draft:
+        draft.mkdir()
+    assert (target / "weights").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
     script = f"""
         from likeness import files
@@ -151,6 +167,16 @@ def test_a_lock_is_had_by_one_process_and_freed_by_its_death(tmp_path):
         assert path.read_text() == str(os.getpid())
     with files.lock(path, wait_s=0.2):
         pass
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"name": "\xe9"}', b"{", b""])
+def test_a_file_that_is_no_json_is_a_value_error(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError):  # noqa: PT011
+        files.read_json(path)
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert files.read_json(path) == {"a": 1}
 
 
 def test_a_folder_that_cannot_be_written_to_is_reported(tmp_path):

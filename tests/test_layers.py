@@ -1,6 +1,7 @@
 """Imports point downwards. These tables are the architecture; change them on purpose."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -90,6 +91,12 @@ def test_layers_are_the_parts_of_the_package():
     assert {home_of(path) for path in FILES} == set(HEIGHT)
 
 
+def test_contributing_shows_the_layers():
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = [set(line.split()) for line in text.splitlines() if line.startswith("    ")]
+    assert shown[::-1] == [set(layer.split()) for layer in LAYERS[:-1]]
+
+
 def test_exceptions_and_doors_name_parts_that_exist_and_are_used():
     used = {(home_of(path), dotted.split(".")[0]) for path in FILES for _, dotted in imports_of(path)}
     doors = {(part, library) for library, parts in DOORS.items() for part in parts.split()}
@@ -139,6 +146,19 @@ def upward_imports(path: Path) -> Iterator[str]:
         part = layer_of(dotted)
         if part != home and (home, part) not in EXCEPTIONS and HEIGHT[part] >= HEIGHT[home]:
             yield f"{path.relative_to(PACKAGE)}:{line} imports {dotted}"
+
+
+def test_json_files_are_read_by_one_function():
+    """`files.read_json` reports deep nesting and other encodings as a ValueError, which callers expect."""
+    calls = [
+        f"{path}:{node.lineno}"
+        for path in FILES
+        if home_of(path) != "files"
+        for node in ast.walk(_parse(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads")
+        if ast.unparse(node.func) == "json.load" or re.search(r"\.read_(text|bytes)\(", ast.unparse(node))
+    ]
+    assert calls == []
 
 
 def test_third_party_libraries_come_in_by_one_door():

@@ -38,13 +38,6 @@ def test_a_device_that_is_not_there_is_a_resource_error():
         runtime.choose_device("cuda:99")
 
 
-def test_the_same_seed_gives_the_same_numbers():
-    first = torch.rand(3, generator=runtime.seed_everything(7)), torch.rand(3)
-    second = torch.rand(3, generator=runtime.seed_everything(7)), torch.rand(3)
-    assert torch.equal(first[0], second[0])
-    assert torch.equal(first[1], second[1])
-
-
 def test_the_machine_is_described():
     facts = runtime.describe_machine()
     assert facts["num_cores"] >= 1

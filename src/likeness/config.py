@@ -120,8 +120,8 @@ def load(kind: type[T], path: str | Path) -> T:
     """
     path = Path(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        values = files.read_json(path)["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} has no saved settings ({error!r}). Name the JSON file of a run.") from error
     return build(kind, values, where=path.name)
 

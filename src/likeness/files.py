@@ -1,13 +1,14 @@
-"""Atomic writes of files and folders, and locks between processes.
+"""Atomic writes of files and folders, reading JSON, and locks between processes.
 
 A file is written to a uniquely named temporary folder beside its target, flushed to disk and then renamed: after a
 kill, a full disk or a concurrent write, the target is the complete old or new file. A symbolic link is replaced, not
 followed. The writer locks its temporary folder, so that the next write in the same place can remove the folders of
-killed processes.
+killed processes. A folder is replaced in two steps: a kill between them leaves none, and never a mixture.
 """
 
 import contextlib
 import errno
+import json
 import logging
 import math
 import os
@@ -80,9 +81,9 @@ def write_atomically(path: str | Path, *, replaces_folder: bool = False) -> Iter
             yield draft
             _flush_all(draft)
             if path.is_dir() and not path.is_symlink():
-                # A kill between the two renames leaves no folder, but never a mixture.
-                path.rename(folder / f"{path.name}.old")
-            draft.replace(path)
+                _replace_folder(path, draft, folder / f"{path.name}.old")
+            else:
+                draft.replace(path)
             if os.name == "posix":
                 flush(path.parent)
 
@@ -97,6 +98,19 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write bytes atomically."""
     with write_atomically(path) as draft:
         draft.write_bytes(data)
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not UTF-8 or not JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deeply") from error
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
@@ -211,6 +225,20 @@ def translate_write_errors(path: Path, *, full_disk_alone: bool = False) -> Iter
         advice = _ADVICE.get(int(number[1]), "Choose another place.")
         reason = os.strerror(int(number[1]))
         raise FileWriteError(f"{path} cannot be written: {reason}. {advice}") from error
+
+
+def _replace_folder(path: Path, draft: Path, old: Path) -> None:
+    """Move `draft` to `path`, whose folder is moved to `old`, and back if that fails.
+
+    A kill between the two renames leaves no folder, but never a mixture.
+    """
+    path.rename(old)
+    try:
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # Another process has written `path` meanwhile.
+            old.rename(path)
+        raise
 
 
 @contextmanager

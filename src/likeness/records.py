@@ -103,14 +103,10 @@ class Comparison:
     def is_same(self) -> bool:
         return self.distance < self.threshold
 
-    @property
-    def same(self) -> bool:
-        return self.is_same
-
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Similarity:
-    """Identity similarity of each frame of a clip to its reference, by an independent face engine."""
+    """Identity similarity of each frame of a clip to its reference."""
 
     distances: np.ndarray
     """(frames,) float32, NaN where no face was found."""

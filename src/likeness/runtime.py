@@ -1,4 +1,4 @@
-"""Device, dtype, seeds, facts about the machine, and memory plans for a GPU.
+"""Device, dtype, facts about the machine, and memory plans for a GPU.
 
 A memory plan is predicted from parameter counts and tensor sizes; `generation.sampling.memory_plan` applies one to a
 pipeline.
@@ -6,11 +6,9 @@ pipeline.
 
 import os
 import platform
-import random
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from likeness.errors import ConfigError, ResourceError
@@ -66,17 +64,6 @@ def choose_training_dtype(name: str, device: torch.device | None = None) -> torc
         able = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if able else torch.float32
     return choose_dtype(name, torch.device("cpu"))
-
-
-def seed_everything(seed: int) -> torch.Generator:
-    """Seed Python, numpy and torch, and return a CPU generator of the same seed.
-
-    Sample noise on the CPU and move it: then a seed gives the same noise on every device.
-    """
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    return torch.Generator("cpu").manual_seed(seed)
 
 
 def describe_machine() -> dict[str, Any]:

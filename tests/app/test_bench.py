@@ -12,7 +12,7 @@ from likeness.app.bench.protocols import Protocol
 from likeness.app.bench.report import clustered, make_bench_report, write_bench_page
 from likeness.app.bench.run import run_bench, score_bench
 from likeness.cli import main
-from likeness.errors import ConfigError, FaceError, LockedError
+from likeness.errors import ConfigError, FaceError, FileWriteError, LockedError
 from likeness.evaluation.inputs.reference_matching import read_cases
 from likeness.generation import Likeness
 from likeness.generation.inputs.settings import GenerationSettings
@@ -186,7 +186,7 @@ def test_what_lies_in_the_folder_of_a_new_benchmark_is_never_removed(pictures, t
             create_bench(tmp_path / "bench", "own", protocol, source)
     assert sorted(mine.rglob("*")) == before
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="cannot be written to"):
+    with pytest.raises(FileWriteError, match="cannot be written: Not a directory"):
         create_bench(tmp_path / "file" / "bench", "own", protocol, pictures)
     with pytest.raises(ConfigError, match="1 of 2 woman"):
         create_bench(tmp_path / "new", "own", Protocol(**SMALL, groups={"woman": 2}), pictures)

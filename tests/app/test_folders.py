@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from likeness.app import folders
 from likeness.app.bench.manifest import Bench, BenchCase, BenchIdentity, run_folder
-from likeness.app.folders import is_plain_name, new_contents
+from likeness.app.folders import fill_folder, is_plain_name
 from likeness.errors import ConfigError, LockedError
 
 BAD_NAMES = [
@@ -29,7 +29,7 @@ BAD_NAMES = [
 
 
 def create(parent, text="new"):
-    with new_contents(parent, "site", manifest="study.json") as draft:
+    with fill_folder(parent, "site", manifest="study.json") as draft:
         (draft / "site" / "media").mkdir()
         (draft / "site" / "media" / "v1.txt").write_text(text)
         (draft / "cases.json").write_text("cases")
@@ -108,7 +108,7 @@ def test_files_of_the_user_beside_it_are_not_replaced(tmp_path):
 
 
 def test_two_at_once_exclude_each_other(tmp_path):
-    with new_contents(tmp_path, "site", manifest="study.json") as draft:
+    with fill_folder(tmp_path, "site", manifest="study.json") as draft:
         with pytest.raises(LockedError, match="is being filled by process"):
             create(tmp_path)
         (draft / "study.json").write_text("first")

@@ -111,7 +111,8 @@ def test_files_of_another_study_or_of_nothing_add_nothing(study, store, tmp_path
     for changes in ({"study": "ffff"}, {"rater": "someone-else"}, {"plan": "x"}):
         with pytest.raises(ConfigError):
             merge(store, [good, saved_file(study, tmp_path / "bad.json", changes=changes)])
-    (tmp_path / "cut.json").write_text(good.read_text()[:-20])
-    with pytest.raises(ConfigError, match="cannot be read as answers"):
-        merge(store, [good, tmp_path / "cut.json"])
+    for text in (good.read_text()[:-20], "[" * 100_000):
+        (tmp_path / "cut.json").write_text(text)
+        with pytest.raises(ConfigError, match="cannot be read as answers"):
+            merge(store, [good, tmp_path / "cut.json"])
     assert store.count() == (0, 0)

@@ -61,8 +61,8 @@ def test_what_lies_in_the_folder_of_a_new_study_is_never_removed(material, tmp_p
     assert main([*words, str(tmp_path / "study")]) == 2
     assert "exists and would be overwritten" in capsys.readouterr().err
     assert page.read_text() == "mine"
-    assert main([*words, str(page / "study")]) == 2
-    assert "cannot be written to" in capsys.readouterr().err
+    assert main([*words, str(page / "study")]) == 4
+    assert "cannot be written: Not a directory" in capsys.readouterr().err
 
 
 def test_a_page_never_replaces_the_study(shared_study, capsys):

@@ -84,6 +84,11 @@ def test_figures_of_other_videos_are_refused(study, answered, tmp_path):
         path.write_text(text)
         with pytest.raises(ConfigError, match="row for each video"):
             read_metric_table(path)
+    path = path.with_suffix(".json")
+    for text in ("[" * 100_000, '[{"scores": {}}]', "[[1]]", "[1]"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="row for each video"):
+            read_metric_table(path)
 
 
 def test_names_with_dots_are_whole_and_no_video_has_two_rows(tmp_path):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from likeness.training.run import MALLOC
+
 HEAVY = {"torch", "diffusers", "transformers", "dlib", "numba", "matplotlib"}
 MOST_S = 1.2
 PROMPT = "a woman img waves"
@@ -38,6 +40,13 @@ REFUSED = {
     "seeds beyond torch": ["generate", PROMPT, "--face", "me.jpg", "--best-of", "2", "--seed", str(2**63 - 1)],
     "a method": ["generate", PROMPT, "--face", "me.jpg", "--method", "magic"],
     "a preset": ["generate", PROMPT, "--face", "me.jpg", "--preset", "tinny"],
+    "a method that needs no trigger word, misspelt": [
+        "generate", "a woman waves", "--face", "me.jpg", "--method", "fantasyid",
+    ],
+    "an adapter that nobody has trained": ["generate", PROMPT, "--face", "me.jpg", "--preset", "research"],
+    "released weights that are not here": ["generate", PROMPT, "--face", "me.jpg", *RELEASED],
+    "weights of a story": ["story", "story.toml", "--face", "me.jpg", *RELEASED],
+    "weights of the demo": ["demo", "-o", "new", "--backbone", "mine"],
     "an adapter": ["generate", PROMPT, "--face", "me.jpg", "--adapter", "absent"],
     "a file of vertices that is not there": [
         "generate", PROMPT, "--face", "me.jpg", "--method", "fantasy_id", "--preset", "research",
@@ -54,6 +63,9 @@ REFUSED = {
     "frames of a benchmark": ["bench", "run", "bench", *RELEASED, "--frames", "17"],
     "a puppet's head for the released weights": [
         "generate", PROMPT, "--face", "me.jpg", *RELEASED, "--shape", "learned",
+    ],
+    "vertices beside the pictures of a character": [
+        "generate", PROMPT, "--character", "ana", "--method", "fantasy_id", "--shape", "beside",
     ],
     "a slider for the released weights": ["generate", PROMPT, "--face", "me.jpg", *RELEASED, "--jaw", "1"],
     "a story that is not there": ["story", "absent.toml"],
@@ -75,6 +87,10 @@ REFUSED = {
     "a method of a benchmark": ["bench", "run", "mine", "--method", "magic"],
     "an adapter of a benchmark": ["bench", "run", "mine", "--adapter", "absent"],
     "processes of an evaluation": ["eval", "mine", "--first-face", "--workers", "1000000"],
+    "a recipe that is not there": ["train", "absent.toml"],
+    "a recipe that is none": ["train", "me.jpg"],
+    "a change of a recipe that is none": ["train", "story.toml", "--set", "steps"],
+    "a run's folder that is a file": ["train", "story.toml", "-o", "me.jpg"],
     "pictures to compare": ["compare", "absent.jpg", "me.jpg"],
 }  # fmt: skip
 PROGRAM = """
@@ -118,7 +134,7 @@ def test_bad_words_are_refused_before_anything_heavy_is_imported(desk):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(REFUSED)],
         cwd=desk,
-        env={**os.environ, "LIKENESS_HOME": str(desk / "home")},
+        env={**os.environ, **MALLOC, "LIKENESS_HOME": str(desk / "home")},  # `train` restarts itself without `MALLOC`.
         capture_output=True,
         text=True,
         check=True,
@@ -127,6 +143,10 @@ def test_bad_words_are_refused_before_anything_heavy_is_imported(desk):
     assert {name: row for name, row in found.items() if row[0] not in (2, 3, 4) or row[1]} == {}
     assert "Traceback" not in done.stderr
     assert done.stderr.count("Use `--frames 49`") == 4
+    assert done.stderr.count("Did you mean `fantasy_id`?") == 1
+    assert done.stderr.count("likeness models pull fantasyid --preset research") == 2
+    assert done.stderr.count("No adapter at") == 2
+    assert done.stderr.count("a character holds none") == 1
     assert done.stderr.count("the released FantasyID reads heads in FLAME's topology") == 2
     assert {path: path.read_bytes() for path in desk.rglob("*") if path.is_file()} == before
 

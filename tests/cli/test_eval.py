@@ -88,6 +88,7 @@ def test_a_bad_video_is_listed_and_gives_its_exit_code(run, tree, capsys):
     [
         ([], 2, "No reference was given, or two kinds"),
         (["x", "--references", "y", "--first-face"], 2, "one of the two"),
+        (["--first-face"], 2, "No video was given. Name a folder"),
         (["gone", "--first-face"], 2, "gone does not exist"),
         (["{right}", "--first-face", "--face", "largest"], 2, "`--face` is largest"),
         (["{right}", "--first-face", "--engine", "arcface"], 2, "No face engine is called `arcface`"),
@@ -100,7 +101,7 @@ def test_a_bad_video_is_listed_and_gives_its_exit_code(run, tree, capsys):
         (["{right}", "--first-face", "--pick", "2"], 2, "Leave one of them out"),
         (["{right}", "--first-face", "--metrics", "fid"], 2, "There is no metric `fid`"),
         (["{right}", "--first-face", "--metrics", " ,"], 2, "names nothing"),
-        (["{right}", "--first-face", "-o", "{right}/ann_park.mp4/out"], 2, "cannot be written to"),
+        (["{right}", "--first-face", "-o", "{right}/ann_park.mp4/out"], 4, "cannot be written: Not a directory"),
         (["{right}", "--first-face", "-o", "{taken}"], 2, "is a folder, a file is to be written there"),
         (["{right}", "--first-face", "--vbench"], 4, "likeness eval --vbench-setup"),
         (["{right}", "--first-face", "--vbench-dimensions", "scene"], 2, "VBench does not measure `scene`"),

@@ -47,3 +47,23 @@ def test_a_background_job_goes_on_ignoring_ctrl_c():
     )
     assert done.returncode == 0
     assert done.stdout.startswith("likeness ")
+
+
+@pytest.mark.parametrize(("cause", "code"), [("KeyboardInterrupt()", 130), ("OSError()", 1)])
+def test_ctrl_c_in_the_import_of_a_module_in_c_prints_no_traceback(tmp_path, cause, code):
+    program = f"""
+import importlib.abc, sys
+
+class Hook(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "dlib":
+            raise ImportError("initialization failed") from {cause}
+
+sys.meta_path.insert(0, Hook())
+from likeness.cli import main
+sys.exit(main(["compare", "a.jpg", "a.jpg"]))
+"""
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert ("Traceback" in done.stderr) == (code == 1)

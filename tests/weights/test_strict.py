@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from likeness.errors import WeightsError
 from likeness.weights import write_checksums
+from likeness.weights.files import component_problems, read_listing
 from likeness.weights.strict import (
     altered_in,
     read_file_shapes,
@@ -69,6 +70,20 @@ def test_an_index_that_its_shards_contradict_is_refused(tmp_path):
     save_file({"other": STATE["b.weight"]}, tmp_path / "m-2.safetensors")
     with pytest.raises(WeightsError, match=r"disagree on b.weight, other"):
         read_shapes(tmp_path, "m")
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"a": "\xe9"}', b"[]", b'{"weight_map": {"a": 1}}', b'{"weight_map": [1]}']
+)
+def test_a_damaged_index_or_list_of_checksums_is_named(tmp_path, content):
+    index, listing = tmp_path / "m.safetensors.index.json", tmp_path / "checksums.json"
+    index.write_bytes(content)
+    listing.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"m\.safetensors\.index\.json is damaged"):
+        read_shapes(tmp_path, "m")
+    assert [line.split(" is damaged")[0] for line in component_problems(tmp_path, "m")] == [str(index)]
+    with pytest.raises(WeightsError, match=r"checksums\.json is damaged"):
+        read_listing(tmp_path, "Copy it again.")
 
 
 @pytest.mark.parametrize("cut", [4, 40, -1])

@@ -7,8 +7,7 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.generation.loading.presets import METHODS, PRESETS, Preset
-from likeness.generation.loading.released_fantasy_id import WEIGHTS, find_files
-from likeness.generation.loading.source import uses_released
+from likeness.generation.loading.source import RELEASED, find_files, uses_released
 from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, describe_machine, predict_all
 from likeness.weights import entry, locate, names, verify
 
@@ -119,7 +118,7 @@ def _problem_of_released() -> str | None:
     try:
         find_files()
     except WeightsError:
-        return f"its weights are not here; `likeness models pull {WEIGHTS} --preset research` brings them"
+        return f"its weights are not here; `likeness models pull {RELEASED} --preset research` brings them"
     return None
 
 

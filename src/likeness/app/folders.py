@@ -6,14 +6,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Annotated
 from unicodedata import category
 
 from pydantic import AfterValidator
 
 from likeness.errors import ConfigError
-from likeness.files import lock, write_atomically, write_bytes, write_text
+from likeness.files import check_writable, lock, read_json, write_atomically, write_bytes, write_text
 from likeness.weights import sha256_of
 
 PAGES = (".html", ".htm")
@@ -25,7 +24,7 @@ _UNFINISHED = ".unfinished.json"
 
 
 @contextmanager
-def new_contents(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
+def fill_folder(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
     """Fill a folder, and write files beside it, that appear in `parent` when all of them are complete.
 
     The block gets a temporary folder that contains the empty `folder`. At its end `folder` is moved to `parent`,
@@ -69,7 +68,7 @@ def _remove_unfinished(parent: Path) -> None:
     """Remove the files that a killed run moved to `parent`, if they are unchanged and there are no others."""
     record = parent / _UNFINISHED
     try:
-        moved: dict[str, str] = json.loads(record.read_text(encoding="utf-8"))
+        moved: dict[str, str] = read_json(record)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
@@ -132,15 +131,10 @@ def check_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[s
     """Make a folder for files and folders of these names, before anything is computed for them.
 
     Raises:
-        ConfigError: It cannot be written to, or a folder has the name of a needed file, or a file that of a needed
-            folder.
+        ConfigError: A folder has the name of a needed file, or a file that of a needed folder.
+        FileWriteError: It cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written to ({error}). Choose another `--output`.") from error
+    check_writable(folder)
     wrong = [(folder / name, "folder", "file") for name in files if (folder / name).is_dir()]
     wrong += [(folder / name, "file", "folder") for name in folders if (folder / name).is_file()]
     for path, there, needed in wrong:
@@ -161,7 +155,8 @@ def check_page(page: Path, *, root: Path, own: Iterable[str]) -> Path:
         Where the numbers go.
 
     Raises:
-        ConfigError: The page is no `.html`, cannot be written, or it or its numbers would overwrite its own input.
+        ConfigError: The page is no `.html`, or it or its numbers would overwrite its own input.
+        FileWriteError: Nothing can be written there.
     """
     if page.suffix.lower() not in PAGES:
         raise ConfigError(f"`--output {page}` is the page. Give it a name that ends in {PAGES[0]}.")

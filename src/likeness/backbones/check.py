@@ -3,7 +3,6 @@
 diffusers and transformers initialize missing tensors randomly with only a warning; here they are an error.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from transformers import T5Config, T5EncoderModel
 
 from likeness.backbones.transformer_config import read_transformer_config
 from likeness.errors import WeightsError
+from likeness.files import read_json
 from likeness.weights.strict import read_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import refuse_not_finite
 
@@ -82,7 +82,7 @@ def refuse_other_pipelines(folder: Path) -> None:
     """
     path = folder / "model_index.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["_class_name"]
+        found = read_json(path)["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is damaged ({error!r}). Copy or pull it again.") from error
     if found != "CogVideoXPipeline":

@@ -114,7 +114,7 @@ def decode_frame(
         for resnet in block.resnets:
             hidden = run(_resnet, resnet, hidden, start)
         for sampler in block.upsamplers or ():
-            hidden = run(lambda layer, inputs, *_: _enlarge(layer, inputs), sampler, hidden)
+            hidden = run(lambda layer, inputs, *_: _upsample(layer, inputs), sampler, hidden)
     return run(_finish, decoder, hidden, start).squeeze(2)
 
 
@@ -150,7 +150,7 @@ def _encode_chunk(vae: Vae, frames: Tensor, cache: Cache, last: bool) -> Tensor:
         for resnet in block.resnets:
             hidden = _resnet(resnet, hidden, None, cache, last)
         for sampler in block.downsamplers or ():
-            hidden = _shrink(sampler, hidden)
+            hidden = _downsample(sampler, hidden)
     for resnet in encoder.mid_block.resnets:
         hidden = _resnet(resnet, hidden, None, cache, last)
     return _convolve(encoder.conv_out, F.silu(_normalize(encoder.norm_out, hidden)), cache, last)
@@ -165,7 +165,7 @@ def _decode_chunk(vae: Vae, latents: Tensor, cache: Cache, last: bool) -> Tensor
         for resnet in block.resnets:
             hidden = _resnet(resnet, hidden, latents, cache, last)
         for sampler in block.upsamplers or ():
-            hidden = _enlarge(sampler, hidden)
+            hidden = _upsample(sampler, hidden)
     return _finish(decoder, hidden, latents, cache, last)
 
 
@@ -250,7 +250,7 @@ def _by_frame(layer: Any, hidden: Tensor, stride: int, padding: int) -> Tensor:
     return flat.unflatten(0, (batch, frames)).transpose(1, 2)
 
 
-def _shrink(sampler: Any, hidden: Tensor) -> Tensor:
+def _downsample(sampler: Any, hidden: Tensor) -> Tensor:
     frames = hidden.shape[2]
     if sampler.compress_time and frames > 1:
         first, rest = hidden[:, :, : frames % 2], hidden[:, :, frames % 2 :]
@@ -258,7 +258,7 @@ def _shrink(sampler: Any, hidden: Tensor) -> Tensor:
     return _by_frame(sampler.conv, F.pad(hidden, (0, 1, 0, 1)), stride=2, padding=0)
 
 
-def _enlarge(sampler: Any, hidden: Tensor) -> Tensor:
+def _upsample(sampler: Any, hidden: Tensor) -> Tensor:
     frames = hidden.shape[2]
     height, width = hidden.shape[-2:]
     if sampler.compress_time and frames > 1:

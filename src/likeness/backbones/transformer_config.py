@@ -1,11 +1,11 @@
 """What a transformer's config says about its videos: read before weights are loaded, and without torch."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from likeness.errors import ConfigError
+from likeness.files import read_json
 
 TRANSFORMERS = ("transformer_ema", "transformer")
 """Folders of the transformer. FantasyID's averaged weights come first, as in its published code."""
@@ -24,7 +24,7 @@ def read_transformer_config(folder: Path) -> dict[str, Any] | None:
     """
     for name in TRANSFORMERS:
         try:
-            config = json.loads((folder / name / "config.json").read_text(encoding="utf-8"))
+            config = read_json(folder / name / "config.json")
         except FileNotFoundError:
             continue
         except (OSError, ValueError):

@@ -78,6 +78,13 @@ def _describe(error: OSError) -> str:
     )
 
 
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether Ctrl-C caused an error: a module in C that it stops while it is imported raises an ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. An error that a user can fix is printed without a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -101,7 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         say(f"likeness: {_describe(error)}", stream=sys.stderr)
         return ResourceError.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError, SystemError) as error:
+        if not _is_interrupt(error):
+            raise
         say("likeness: interrupted.", stream=sys.stderr)
         return INTERRUPTED
     except SystemExit as leave:

@@ -90,14 +90,16 @@ def run(
     from likeness.cli.generate import check_folders, load
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames
+    from likeness.generation.loading.source import check_frames, check_weights
 
     choices: Choices = {"steps": steps, "guidance": guidance, "identity_scale": identity_scale, "frames": frames}
-    resolved = resolve_settings(find_preset(preset), dict(choices))
+    chosen = find_preset(preset)
+    resolved = resolve_settings(chosen, dict(choices))
     known("method", method, METHODS)
     check_folders(backbone, adapter)
-    check_frames(resolved.frames, find_preset(preset), method=method, backbone=backbone, adapter=adapter)
+    check_frames(resolved.frames, chosen, method=method, backbone=backbone, adapter=adapter)
     Bench.load(bench)
+    check_weights(chosen, method, backbone, adapter)
     system = name or f"{preset}-{method}"
     with run_lock(bench, system):  # Checked before the models are loaded: another process may hold it.
         pass

@@ -25,10 +25,13 @@ def demo(
     """Make videos of a drawn and of a photographed person, and a page that shows them."""
     from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import check_folders, describe, load
+    from likeness.generation.loading.presets import find_preset
+    from likeness.generation.loading.source import check_weights
     from likeness.generation.outputs.folders import check_demo_folder
 
     check_demo_folder(output, overwrite=overwrite)
     check_folders(backbone, adapter)
+    check_weights(find_preset("tiny"), "magic_mirror", backbone, adapter)
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load("tiny", "magic_mirror", backbone=backbone, adapter=adapter)
         from likeness.app.demo import run_demo

@@ -217,18 +217,17 @@ def _check(
         The output file, the number of frames, and the search among seeds.
     """
     from likeness.generation.inputs.prompts import check_prompt
-
-    check_prompt(prompt, len(named), method=method)
     from likeness.generation.inputs.search import Search
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames, uses_released
+    from likeness.generation.loading.source import check_frames, check_weights, uses_released
     from likeness.generation.outputs.destinations import check_enlarged, check_output
     from likeness.generation.sampling.shape_control import check_shape
 
+    known("method", method, METHODS)  # Whether the prompt needs a trigger word depends on it.
+    check_prompt(prompt, len(named), method=method)
     chosen = find_preset(preset)
     settings = resolve_settings(chosen, dict(choices))
-    known("method", method, METHODS)
     check_folders(backbone, adapter)
     check_frames(settings.frames, chosen, method=method, backbone=backbone, adapter=adapter)
     pictures = [Path(face) for face in named[0].faces or ()]
@@ -243,6 +242,7 @@ def _check(
         check_enlarged((settings.frames, MIN_FRAME_PX, MIN_FRAME_PX), enlarge)
     for person in named:
         person.check()
+    check_weights(chosen, method, backbone, adapter)
     return output, settings.frames, search
 
 

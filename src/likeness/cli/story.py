@@ -50,22 +50,22 @@ def story(
     from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import NamedPerson, check_folders, load
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames
+    from likeness.generation.loading.source import check_frames, check_weights
     from likeness.generation.outputs.folders import check_story_folder
     from likeness.generation.stories.story_file import check_shot_frames, read_story, resolve_shots
 
     read = read_story(file, overrides or ())
     known("method", method, METHODS)
-    shots = resolve_shots(read, find_preset(preset), method=method)
+    chosen = find_preset(preset)
+    shots = resolve_shots(read, chosen, method=method)
     check_folders(backbone, adapter)
-    of_backbone = partial(check_frames, preset=find_preset(preset), method=method, backbone=backbone, adapter=adapter)
+    of_backbone = partial(check_frames, preset=chosen, method=method, backbone=backbone, adapter=adapter)
     check_shot_frames(shots, of_backbone)
-    named = NamedPerson(face, character, pick)
-    if not face and not character:
-        named = NamedPerson(read.faces, read.character, pick)
+    named = NamedPerson(face, character, pick) if face or character else NamedPerson(read.faces, read.character, pick)
     named.check()
     folder = output or Path("runs") / file.stem
     check_story_folder(folder, overwrite=overwrite)
+    check_weights(chosen, method, backbone, adapter)
     with spinner("Reading the face", is_quiet=as_json):
         person = named.read()
     with spinner("Loading the models", is_quiet=as_json):

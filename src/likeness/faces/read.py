@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from likeness.errors import Box, FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
+from likeness.errors import FaceError, ManyFacesError, MediaError, NoFaceError, SmallFaceError
 from likeness.faces.engines.base import DetectionPass, FaceEngine, ThoroughEngine, distances, rescale
 from likeness.faces.engines.registry import resolve_engine
 from likeness.faces.geometry.align import crop_head, head_pose
@@ -87,7 +87,7 @@ def read_face(
         best_score = max((detection.score for detection in detections), default=None)
         raise NoFaceError(source, best_score=best_score, min_score=engine.min_score)
     chosen = _choose(found, pick, source)
-    side_px = _side_px(chosen.box)
+    side_px = shorter_side_px(chosen)
     if side_px < MIN_SIDE_PX:
         raise SmallFaceError(source, side_px=side_px, min_side_px=MIN_SIDE_PX)
     detail = crop_head(pixels, chosen.landmarks, DETAIL_PX, layout=engine.layout)
@@ -119,6 +119,12 @@ def prominence(face: Face | Detection) -> float:
     """Score times area: large for the main subject, small for false boxes."""
     left, top, right, bottom = face.box
     return max(face.score, 0.0) * (right - left) * (bottom - top)
+
+
+def shorter_side_px(face: Face | Detection) -> float:
+    """Shorter side of a face's box."""
+    left, top, right, bottom = face.box
+    return min(right - left, bottom - top)
 
 
 def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
@@ -174,11 +180,6 @@ def _choose(found: list[Detection], pick: int | None, source: str) -> Detection:
     if not 1 <= pick <= len(found):
         raise FaceError(f"`pick` is {pick}, but {source} shows {len(found)} faces. Use 1 to {len(found)}.")
     return found[pick - 1]
-
-
-def _side_px(box: Box) -> float:
-    left, top, right, bottom = box
-    return min(right - left, bottom - top)
 
 
 def _describe(

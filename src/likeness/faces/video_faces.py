@@ -12,7 +12,7 @@ import numpy as np
 from likeness.errors import FaceError, MediaError, NoFaceError, SmallFaceError
 from likeness.faces.engines.base import FaceEngine, distances
 from likeness.faces.engines.registry import resolve_engine
-from likeness.faces.read import MIN_SIDE_PX, find_faces
+from likeness.faces.read import MIN_SIDE_PX, find_faces, shorter_side_px
 from likeness.faces.views import NUM_VIEWS, choose_faces
 from likeness.media import sample_video
 from likeness.records import Face
@@ -83,9 +83,9 @@ def find_people(
     ]
     if not found:
         raise NoFaceError(source, best_score=None, min_score=engine.min_score)
-    large = [face for face in found if _side_px(face) >= MIN_SIDE_PX]
+    large = [face for face in found if shorter_side_px(face) >= MIN_SIDE_PX]
     if not large:
-        raise SmallFaceError(source, side_px=max(map(_side_px, found)), min_side_px=MIN_SIDE_PX)
+        raise SmallFaceError(source, side_px=max(map(shorter_side_px, found)), min_side_px=MIN_SIDE_PX)
     people = sorted(_cluster(large), key=len, reverse=True)
     min_frames = max(MIN_FRAMES_WITH_FACE, _MIN_FRAME_SHARE * len(frames))
     frequent = [faces for faces in people if len(faces) >= min_frames] or people[:1]
@@ -126,8 +126,3 @@ def _cluster(faces: list[Face]) -> list[list[Face]]:
         else:
             people.append([face])
     return people
-
-
-def _side_px(face: Face) -> float:
-    left, top, right, bottom = face.box
-    return min(right - left, bottom - top)

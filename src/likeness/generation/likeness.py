@@ -21,10 +21,10 @@ from likeness.generation.inputs.references import Person
 from likeness.generation.inputs.request import GenerationRequest
 from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
-from likeness.generation.loading.load import adapter_folder, load_adapter, locate_backbone, verify_weights
+from likeness.generation.loading.load import load_adapter, verify_weights
 from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
 from likeness.generation.loading.released_fantasy_id import load_released_preset
-from likeness.generation.loading.source import uses_released
+from likeness.generation.loading.source import adapter_folder, locate_backbone, uses_released
 from likeness.generation.outputs.destinations import check_enlarged
 from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.outputs.similarity import measure_clip, refuse_other_engines

@@ -54,7 +54,7 @@ class IdentityCache:
             if len(self._known) > MAX_PEOPLE:
                 self._known.popitem(last=False)
 
-    def rebind(self, before: WeightsVersion | None, after: WeightsVersion | None) -> None:
+    def move_version(self, before: WeightsVersion | None, after: WeightsVersion | None) -> None:
         """Keep the entries after weights were offloaded and restored: new addresses, equal version counters."""
         if before is not None and after is not None and before == self._weights and before[0] == after[0]:
             self._weights = after

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from likeness.errors import WeightsError
-from likeness.files import write_atomically, write_text
+from likeness.files import read_json, write_atomically, write_text
 from likeness.weights.tensors import read_tensors
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -35,7 +35,7 @@ def load_network(kind: type[Network], folder: Path, name: str, *, recipe: str) -
         WeightsError: The files are missing or damaged.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
         tensors = read_tensors(folder / "model.safetensors")
         network = kind(**{**config, "widths": tuple(config["widths"])})
         network.load_state_dict({name: value.float() for name, value in tensors.items()})

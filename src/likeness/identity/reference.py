@@ -46,12 +46,12 @@ def read_references(
 def stack_whole_images(faces: Sequence[Face]) -> list[np.ndarray]:
     """Whole pictures for an encoder that was trained on them.
 
-    A saved character holds none; its head crops are used instead, with a warning.
+    A saved character and frames of a video have none; their head crops are used instead, with a warning.
     """
     if absent := [face.source for face in faces if face.whole_image is None]:
         _log.warning(
             "%s: the whole picture is not at hand, so the image encoder reads the head alone, on which it was not "
-            "trained. Give the picture itself instead of a saved character.",
+            "trained. Give the picture itself instead of a saved character or a video.",
             ", ".join(absent),
         )
     return [face.crop if face.whole_image is None else face.whole_image for face in faces]

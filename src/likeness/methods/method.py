@@ -110,7 +110,7 @@ class Method(ModelMixin, ConfigMixin):
             parameter.requires_grad_(not name.startswith(self.frozen))
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def _weights(self) -> WeightsVersion | None:
+    def _weights_version(self) -> WeightsVersion | None:
         return weights_version((*self.parameters(), *self.buffers()))
 
     def _encode_cached(self, arrays: Sequence[np.ndarray], encode: Callable[[], Tokens]) -> Tokens:
@@ -118,7 +118,7 @@ class Method(ModelMixin, ConfigMixin):
         if self._session is not None:
             self._session.reset(self._session.num_prompts)  # Weights may be offloaded.
         key = IdentityCache.key(*arrays)
-        known: Any = self._identity_cache.get(key, self._weights())
+        known: Any = self._identity_cache.get(key, self._weights_version())
         if known is not None:
             return known
         with torch.no_grad():
@@ -280,7 +280,7 @@ class Method(ModelMixin, ConfigMixin):
         )
         if regions is not None:
             regions.check(identity.num_people)
-        outer, weights = self._session, self._weights()
+        outer, version = self._session, self._weights_version()
         if outer is not None:
             outer.reset(outer.num_prompts)
         self._session = Session(
@@ -297,7 +297,7 @@ class Method(ModelMixin, ConfigMixin):
         finally:
             self._session.close()
             self._session = outer
-            self._identity_cache.rebind(weights, self._weights())
+            self._identity_cache.move_version(version, self._weights_version())
 
     def _condition(self, text: Tensor, timestep: Tensor, grid: Grid) -> tuple[FaceCondition | None, Tensor]:
         """Return the condition of the coming forward pass, and its text.

@@ -4,7 +4,6 @@ python -m likeness.training.export
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def _refuse_other_base(model: Path, base: Path) -> None:
     recipe = model.with_name("recipe.json")
     if not recipe.is_file():
         return
-    over = json.loads(recipe.read_text())["settings"].get("base")
+    over = files.read_json(recipe)["settings"].get("base")
     if over is not None and Path(over).parent.name != base.parent.name:
         raise WeightsError(
             f"{model} was trained over {over}, but {base} is exported. Train the recipe that continues over "

@@ -16,6 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from likeness import config
+from likeness.generation.outputs.destinations import check_place
+
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "-1"}
 """By default glibc returns the memory of large tensors to the system and allocates it again in every step."""
 
@@ -48,6 +51,8 @@ def train(
         FileWriteError: The run's folder cannot be written to, or the disk is full.
     """
     folder = output or Path("runs") / recipe.stem
+    config.read_toml(recipe, overrides)
+    check_place(folder)
     with _report_interrupt(folder):
         from likeness.training import recipes  # Imports take seconds, in which Ctrl-C must work too.
         from likeness.training.engine import distributed

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import WeightsError
+from likeness.files import read_json, write_text
 from likeness.weights.records import Preset, WeightFile
 
 CHECKSUMS_FILE = "checksums.json"
@@ -78,7 +79,7 @@ def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: Preset
 def write_listing(folder: Path, record: Mapping[str, Any]) -> Path:
     """Write `record`, with at least licence, preset and files, as the folder's list of checksums."""
     path = folder / CHECKSUMS_FILE
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_text(path, json.dumps(record, indent=2) + "\n")
     return path
 
 
@@ -90,7 +91,7 @@ def read_listing(folder: Path, remedy: str) -> tuple[dict[str, Any], tuple[Weigh
     """
     listing = folder / CHECKSUMS_FILE
     try:
-        record = json.loads(listing.read_text())
+        record = read_json(listing)
         files = tuple(
             WeightFile(path=folder / name, sha256=file["sha256"], size_bytes=file["size_bytes"])
             for name, file in record["files"].items()
@@ -98,7 +99,7 @@ def read_listing(folder: Path, remedy: str) -> tuple[dict[str, Any], tuple[Weigh
         return {"preset": record["preset"], "licence": record["licence"], **record}, files
     except FileNotFoundError as error:
         raise WeightsError(f"{listing} is missing; it lists the checksums of the weights. {remedy}") from error
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             f"{listing} is damaged ({error!r}); it lists the checksums of the weights. {remedy}"
         ) from error
@@ -112,7 +113,7 @@ def component_problems(folder: Path, stem: str) -> list[str]:
     if not index.is_file():
         return [f"{folder / stem}.safetensors is missing, and so is {index.name} of its shards"]
     try:
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        shards = [index.parent / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"{index} is damaged ({error!r})"]
-    return [f"{index.parent / shard} is missing" for shard in shards if not (index.parent / shard).is_file()]
+    return [f"{shard} is missing" for shard in shards if not shard.is_file()]

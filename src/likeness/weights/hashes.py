@@ -3,11 +3,12 @@
 It is stored in `$LIKENESS_HOME/sha256.json`. `likeness models check` ignores it and reads every byte.
 """
 
+import contextlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
+from likeness.errors import FileWriteError
+from likeness.files import read_json, write_text
 from likeness.weights.files import sha256_of
 
 INDEX_FILE = "sha256.json"
@@ -50,19 +51,12 @@ def home_index() -> Path:
 
 def _read() -> dict[str, object]:
     try:
-        content = json.loads(home_index().read_text(encoding="utf-8"))
+        content = read_json(home_index())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def _write(entries: dict[str, object]) -> None:
-    path = home_index()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{INDEX_FILE}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(entries, file, indent=1)
-        Path(name).replace(path)
-    except OSError:
-        return
+    with contextlib.suppress(FileWriteError):
+        write_text(home_index(), json.dumps(entries, indent=1))

@@ -21,7 +21,7 @@ from likeness.weights.hashes import known_sha256, remember
 from likeness.weights.local_files import ProgressCallback, copy, missing_in, refuse_incomplete, unpack
 from likeness.weights.records import Hub, Preset, Url, WeightEntry, WeightFile, Zip
 
-_LARGEST_LEFTOVER_BYTES = 1 << 20
+_MIN_FREE_BYTES = 1 << 20
 """Disk space that must remain free after a download."""
 
 
@@ -258,7 +258,7 @@ def _refuse_full_disk(item: WeightEntry, file: WeightFile, part: Path) -> None:
         return
     here = part.stat().st_size if part.is_file() else 0
     needed, free = file.size_bytes - here, shutil.disk_usage(part.parent).free
-    if needed + _LARGEST_LEFTOVER_BYTES > free:
+    if needed + _MIN_FREE_BYTES > free:
         raise WeightsError(
             f"{file.path.name} of `{item.name}` needs {needed / 1e9:.1f} GB more, and {free / 1e9:.1f} GB are free at "
             f"{item.folder}. Make room, or name another place with LIKENESS_HOME."

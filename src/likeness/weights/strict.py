@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import WeightsError
+from likeness.files import read_json
 from likeness.weights.files import CHECKSUMS_FILE, file_problem, read_listing
 from likeness.weights.hashes import known_sha256
 
@@ -82,12 +83,13 @@ def read_shapes(folder: Path, stem: str = "diffusion_pytorch_model") -> dict[str
             )
         return read_file_shapes(single)
     try:
-        weight_map = dict(json.loads(index.read_text())["weight_map"])
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        weight_map = dict(read_json(index)["weight_map"])
+        shards = [folder / name for name in sorted(set(weight_map.values()))]
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{index} is damaged ({error!r}). Copy or pull it again.") from error
     shapes: dict[str, tuple[int, ...]] = {}
-    for shard in sorted(set(weight_map.values())):
-        shapes |= read_file_shapes(folder / shard)
+    for shard in shards:
+        shapes |= read_file_shapes(shard)
     if unlisted := shapes.keys() ^ weight_map.keys():
         raise WeightsError(
             f"{index} and its shards disagree on {shorten_list(sorted(unlisted))}. Copy or pull them again."

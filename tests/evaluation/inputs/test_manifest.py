@@ -5,7 +5,12 @@ from made_videos import frames_of
 
 from likeness.errors import ConfigError
 from likeness.evaluation.inputs.manifest import read_prompts, read_request, read_rows
-from likeness.evaluation.inputs.reference_matching import find_references, match_identity, remove_trigger_words
+from likeness.evaluation.inputs.reference_matching import (
+    find_references,
+    match_identity,
+    read_cases,
+    remove_trigger_words,
+)
 from likeness.evaluation.inputs.video_items import VideoItem, resolve_items
 from likeness.media import write_video
 
@@ -264,6 +269,15 @@ def test_cases_in_the_layout_of_opens2v_bring_pictures_and_prompts(tree):
     assert len(pictures) == 3
 
 
+@pytest.mark.parametrize(
+    "entry", ['{"img_paths": "a.png"}', '{"img_paths": [3]}', '{"img_paths": [], "prompt": 3}', '{"prompt": "x"}', "3"]
+)
+def test_cases_that_are_none_are_refused(tmp_path, entry):
+    (tmp_path / "cases.json").write_text(f'{{"v": {entry}}}')
+    with pytest.raises(ConfigError, match="not a list of cases"):
+        read_cases(tmp_path / "cases.json", tmp_path)
+
+
 def test_a_file_as_opens2v_publishes_it_is_read(tmp_path):
     """Human-Domain_Eval.json: pictures of many people in one folder, more keys, line breaks in prompts."""
     names = [f"singleface_{number}" for number in (1, 2, 10)]
@@ -310,6 +324,13 @@ def test_prompts_that_are_none_are_refused(tmp_path, text):
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(ConfigError, match="cannot be read as prompts"):
         read_prompts(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize("read", [read_prompts, read_rows])
+def test_a_table_with_a_field_beyond_all_limits_is_refused(tmp_path, read):
+    (tmp_path / "p.csv").write_text(f"video,name,prompt\na.mp4,a,{'x' * 200_000}\n")
+    with pytest.raises(ConfigError, match="cannot be read as"):
+        read(tmp_path / "p.csv")
 
 
 def test_a_video_brings_its_own_prompt_without_the_trigger_word(tmp_path):

@@ -1,5 +1,6 @@
 import dlib
 import numpy as np
+import pytest
 
 from likeness import faces
 from likeness.faces.engines.dlib_engine import _CHIP_POINTS, DlibEngine, load_detector
@@ -53,3 +54,26 @@ def test_a_copy_of_the_detector_sees_what_dlibs_own_sees(photograph, tmp_path):
     assert load_detector(copy).run(photograph, 0, -0.3) == found
     (tmp_path / "file").touch()
     assert load_detector(tmp_path / "file" / "detector.svm").run(photograph, 0, -0.3) == found
+
+
+@pytest.mark.parametrize(
+    ("score", "verified", "width_px", "expected", "searches"),
+    [
+        (0.7, None, 10, 0.7, 0),  # HOG is sure.
+        (0.5, 0.2, 10, 0.5, 1),  # The crop agrees.
+        (0.5, 0.1, 10, 0.1, 1),  # A false box.
+        (0.1, None, 40, 0.4, 0),  # A close-up.
+        (-0.1, 0.8, 40, 0.45, 1),
+        (0.2, 0.8, 10, 0.45, 1),  # A turned face, which the crop shows upright.
+        (0.2, 0.3, 10, 0.2, 1),
+    ],
+)
+def test_where_hog_is_not_sure_the_upright_crop_is_searched_once(
+    monkeypatch, score, verified, width_px, expected, searches
+):
+    engine, calls = DlibEngine(), []
+    monkeypatch.setattr(engine, "_verify", lambda *_: calls.append(1) or verified)
+    box = dlib.rectangle(0, 0, width_px - 1, width_px - 1)
+    found = engine._calibrate(np.zeros((100, 100, 3), np.uint8), box, np.zeros((5, 2)), score)
+    assert found == pytest.approx(expected)
+    assert len(calls) == searches

@@ -117,7 +117,7 @@ def test_a_picture_becomes_a_face_with_an_engine_named(engine_of, portrait, monk
     assert abs(face.pose.roll_deg) < 1
     assert abs(face.pose.yaw_deg) < 1
     to_crop = faces.fit_similarity(face.landmarks, faces.EYE_CENTERS.template * 224)
-    eyes = align.apply(to_crop, face.landmarks)[:2]
+    eyes = align.apply_affine(to_crop, face.landmarks)[:2]
     assert np.abs(eyes[:, 1] - 0.4547 * 224).max() < 12
 
 

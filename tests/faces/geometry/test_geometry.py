@@ -23,7 +23,9 @@ def project(yaw_deg, pitch_deg, roll_deg, *, distance_cm=60.0, layout=EYE_CORNER
 def test_fit_finds_the_similarity_that_was_applied():
     points = np.random.default_rng(0).normal(size=(5, 2))
     matrix = similarity_matrix(33, 1.7, (4, -9))
-    np.testing.assert_allclose(geometry.fit_similarity(points, geometry.apply(matrix, points)), matrix, atol=1e-12)
+    np.testing.assert_allclose(
+        geometry.fit_similarity(points, geometry.apply_affine(matrix, points)), matrix, atol=1e-12
+    )
 
 
 def test_fit_matches_least_squares_on_noisy_points():
@@ -84,9 +86,9 @@ def test_outside_is_filled_or_repeats_the_edge():
 
 
 def test_head_crop_puts_landmarks_on_the_template():
-    landmarks = geometry.apply(similarity_matrix(15, 90, (40, 60)), geometry.HEAD_TEMPLATE)
+    landmarks = geometry.apply_affine(similarity_matrix(15, 90, (40, 60)), geometry.HEAD_TEMPLATE)
     matrix = geometry.fit_similarity(landmarks, geometry.HEAD_TEMPLATE * 224)
-    np.testing.assert_allclose(geometry.apply(matrix, landmarks), geometry.HEAD_TEMPLATE * 224, atol=1e-3)
+    np.testing.assert_allclose(geometry.apply_affine(matrix, landmarks), geometry.HEAD_TEMPLATE * 224, atol=1e-3)
     picture = np.full((200, 200, 3), 90, np.uint8)
     assert geometry.crop_head(picture, landmarks).shape == (224, 224, 3)
 
@@ -141,12 +143,16 @@ def test_the_head_crop_is_the_same_whichever_points_an_engine_finds():
             geometry.fit_similarity(points[layout.name], layout.template * 224) for layout in LAYOUTS.values()
         )
         here = points["eye corners"]
-        assert np.abs(geometry.apply(corners, here) - geometry.apply(centers, here)).max() < 1.5, "of 224 pixels"
+        assert np.abs(geometry.apply_affine(corners, here) - geometry.apply_affine(centers, here)).max() < 1.5, (
+            "of 224 pixels"
+        )
 
 
 def test_the_template_of_eye_centers_is_the_mean_head_on_the_template_of_eye_corners():
     onto = geometry.fit_similarity(EYE_CORNERS.head_points[:, :2], EYE_CORNERS.template)
-    np.testing.assert_allclose(geometry.apply(onto, EYE_CENTERS.head_points[:, :2]), EYE_CENTERS.template, atol=1e-4)
+    np.testing.assert_allclose(
+        geometry.apply_affine(onto, EYE_CENTERS.head_points[:, :2]), EYE_CENTERS.template, atol=1e-4
+    )
 
 
 def test_a_heads_own_layout_is_never_refused_and_another_mostly_is():

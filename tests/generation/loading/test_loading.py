@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.likeness import Likeness
-from likeness.generation.loading.load import load_adapter, locate_backbone, verify_weights
+from likeness.generation.loading.load import load_adapter, verify_weights
 from likeness.generation.loading.presets import PRESETS, find_preset
+from likeness.generation.loading.source import locate_backbone
 from likeness.methods.fantasy_id import FantasyID
 from likeness.weights import write_checksums
 

@@ -11,8 +11,7 @@ from safetensors.torch import save_file
 from likeness import Likeness
 from likeness.backbones import tiny
 from likeness.errors import ConfigError, WeightsError
-from likeness.generation.loading.released_fantasy_id import find_files
-from likeness.generation.loading.source import is_published
+from likeness.generation.loading.source import find_files, is_published
 from likeness.identity.face_shape.mean_head import PITCH_DEG, MeanHeadShape
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "methods"))

@@ -19,6 +19,7 @@ WIDE = FaceShape(jaw=1.0)
         ("mean_head:up", None, "fantasy_id", "names no pitch"),
         ("lerned", None, "fantasy_id", "Did you mean `learned`"),
         ("puppet:x", None, "fantasy_id", "names no puppet"),
+        ("beside", None, "fantasy_id", "a character holds none"),
     ],
 )
 def test_sources_that_cannot_work_are_refused(shape, sliders, method, complaint):
@@ -26,7 +27,7 @@ def test_sources_that_cannot_work_are_refused(shape, sliders, method, complaint)
         check_shape(shape, sliders, method=method)
 
 
-@pytest.mark.parametrize("shape", [None, "learned", "mean_head", "mean_head:-10", "beside", "puppet:3"])
+@pytest.mark.parametrize("shape", [None, "learned", "mean_head", "mean_head:-10", "puppet:3"])
 def test_sources_that_work_pass(shape):
     check_shape(shape, FaceShape(), method="fantasy_id")
     check_shape(None, FaceShape(), method="magic_mirror")

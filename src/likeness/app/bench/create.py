@@ -8,11 +8,12 @@ from pydantic import ValidationError
 
 from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, BenchIdentity
 from likeness.app.bench.protocols import ANYBODY, Protocol, build_cases, choose_people, group_of
-from likeness.app.folders import new_contents
+from likeness.app.folders import fill_folder
 from likeness.errors import ConfigError, FaceError, LikenessError
 from likeness.evaluation.inputs.folders import PICTURES
 from likeness.faces import find_faces, read_face
 from likeness.identity.face_shape import load_source
+from likeness.identity.face_shape.beside import SUFFIXES, find_vertices
 from likeness.media import write_image
 from likeness.puppets import sample_image, sample_person
 from likeness.weights import sha256_of
@@ -22,8 +23,6 @@ PUPPET_SEED = 600_000_000
 PUPPET_PX = 256
 _MOST_ATTEMPTS = 40
 _LISTED = 8
-SHAPES = (".ply", ".obj", ".npy")
-"""Files of vertices in FLAME's topology that may lie beside a picture."""
 
 
 def create_bench(
@@ -55,7 +54,7 @@ def create_bench(
     if protocol.draws_people != (pictures is None):
         need = "draws its own people; leave `--pictures` out" if protocol.draws_people else "needs `--pictures FOLDER`"
         raise ConfigError(f"The protocol `{name}` {need}.")
-    with new_contents(folder, REFERENCES, manifest=MANIFEST) as draft:
+    with fill_folder(folder, REFERENCES, manifest=MANIFEST) as draft:
         target = draft / REFERENCES
         if pictures is None:
             groups = draw_people(target, protocol, seed)
@@ -88,7 +87,7 @@ def _copy_picture(path: Path, folder: Path, number: int) -> None:
     """Copy a picture, and the vertices of its face if there are any: `a.ply` beside `a.jpg`."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, folder / f"{number}{path.suffix.lower()}")
-    found = [path.with_suffix(suffix) for suffix in SHAPES if path.with_suffix(suffix).is_file()]
+    found = [path.with_suffix(suffix) for suffix in SUFFIXES if path.with_suffix(suffix).is_file()]
     if len(found) > 1:
         raise ConfigError(
             f"{found[0]} and {found[1]} both lie beside {path.name}; only one file of vertices is allowed. Remove one."
@@ -100,9 +99,7 @@ def _copy_picture(path: Path, folder: Path, number: int) -> None:
 
 def _check_shapes(usable: Mapping[str, tuple[str, Sequence[Path]]], chosen: Iterable[str]) -> None:
     """Refuse vertices of some people only: results with measured and with assumed heads do not compare."""
-    has = {
-        who: any(path.with_suffix(suffix).is_file() for path in usable[who][1] for suffix in SHAPES) for who in chosen
-    }
+    has = {who: any(find_vertices(path) for path in usable[who][1]) for who in chosen}
     lacking = [who for who, there in has.items() if not there]
     if lacking and len(lacking) < len(has):
         raise ConfigError(
@@ -223,8 +220,8 @@ def _describe(folder: Path, group: str) -> BenchIdentity:
         return BenchIdentity(
             name=folder.name,
             group=group,
-            references={name: digest for name, digest in files.items() if Path(name).suffix not in SHAPES},
-            shapes={name: digest for name, digest in files.items() if Path(name).suffix in SHAPES},
+            references={name: digest for name, digest in files.items() if Path(name).suffix not in SUFFIXES},
+            shapes={name: digest for name, digest in files.items() if Path(name).suffix in SUFFIXES},
         )
     except ValidationError as error:
         raise ConfigError(

@@ -12,7 +12,7 @@ from likeness.errors import ConfigError
 from likeness.evaluation.evaluate import EvaluationSettings, evaluate
 from likeness.evaluation.inputs.video_items import VideoItem
 from likeness.evaluation.results.records import EvaluationResult
-from likeness.files import write_atomically, write_text
+from likeness.files import read_json, write_atomically, write_text
 from likeness.generation.inputs.references import read_faces
 from likeness.generation.likeness import GenerationRequest, GenerationSettings, Likeness
 from likeness.generation.outputs.save import save_clip
@@ -128,7 +128,7 @@ def _remove_damaged_record(video: Path) -> None:
     """Remove a half-written record of an interrupted run, which `save_clip` would not replace."""
     record = video.with_suffix(".json")
     try:
-        json.loads(record.read_text(encoding="utf-8"))
+        read_json(record)
     except FileNotFoundError:
         return
     except ValueError as error:
@@ -184,7 +184,7 @@ def _check_same_settings(path: Path, ours: dict[str, Any]) -> None:
         write_text(path, json.dumps(ours, indent=2) + "\n")
         return
     try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs = read_json(path)
         if not isinstance(theirs, dict):
             raise ValueError("it is not a JSON object")
     except (OSError, ValueError) as error:
@@ -207,7 +207,7 @@ def _digest_of_video(place: Path, case: BenchCase) -> str | None:
     """The digest that a case's video was generated with; None if there is no complete video."""
     video = _video(place, case)
     try:
-        record = json.loads(video.with_suffix(".json").read_text(encoding="utf-8"))
+        record = read_json(video.with_suffix(".json"))
         return record["settings"]["bench"]["digest"] if video.is_file() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -19,6 +19,7 @@ from pydantic import Field
 from likeness.app.study.manifest import ANSWERS, Study
 from likeness.config import Settings, build
 from likeness.errors import ConfigError, LikenessError, ResourceError
+from likeness.files import read_json
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS study (key TEXT NOT NULL);
@@ -297,7 +298,7 @@ def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
 
 def _read_static(path: Path, study: Study) -> StaticAnswers:
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        values: dict[str, Any] = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as answers ({error}). Ask its rater to send it again.") from error
     if not isinstance(values, dict):

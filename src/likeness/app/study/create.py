@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 
-from likeness.app.folders import new_contents
+from likeness.app.folders import fill_folder
 from likeness.app.study.manifest import ANSWERS, MANIFEST, SITE, AttentionCheck, Study, StudyItem
 from likeness.app.study.pairing import VideoSet
 from likeness.app.study.questions import Questionnaire
@@ -74,7 +74,7 @@ def create_study(
     _check_options(options, sets)
     _check_prompts(questionnaire, sets)
     study, sources = plan_study(sets, questionnaire, options)
-    with new_contents(folder, SITE, manifest=MANIFEST) as draft:
+    with fill_folder(folder, SITE, manifest=MANIFEST) as draft:
         site = draft / SITE
         (site / "media").mkdir()
         _write_media(site / "media", sources, on_progress)

@@ -5,7 +5,6 @@ A table has a row for each video: `system`, `video` (or `name`), and columns of 
 """
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Mapping
 from importlib import import_module
@@ -15,6 +14,7 @@ from typing import Any
 
 from likeness.errors import ConfigError, ResourceError
 from likeness.evaluation.inputs.reference_matching import normalize_name
+from likeness.files import read_json
 
 MetricTable = dict[str, dict[tuple[str, str], float]]
 """Metric -> (system, video) -> number."""
@@ -33,7 +33,7 @@ def read_metric_table(path: Path) -> MetricTable:
     try:
         rows = readers[path.suffix.lower()](path)
         table = _collect(rows)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise ConfigError(
             f"{path} cannot be read as metrics ({error}). A row for each video is needed: system, video, numbers."
         ) from error
@@ -77,7 +77,7 @@ def _read_csv(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_json(path: Path) -> list[Mapping[str, Any]]:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = read_json(path)
     if isinstance(content, dict):
         content = content.get("videos")
     if not isinstance(content, list):

@@ -65,7 +65,16 @@ class FeatureCache:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             info = VideoInfo(**json.loads(str(arrays.pop(_INFO))))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            RecursionError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             logger.warning("%s is damaged (%r); it will be measured again.", path, error)
             return None
         return info, arrays

@@ -98,6 +98,8 @@ def read_request(
     Raises:
         ConfigError: Something is missing, malformed or cannot be paired; all problems are listed.
     """
+    if not videos:
+        raise ConfigError("No video was given. Name a folder of videos for each system, files, or a manifest.")
     draft = _Draft()
     cases: Cases = {}
     if references is not None and references.is_file():
@@ -143,7 +145,7 @@ def read_prompts(path: Path) -> dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
         table = tomllib.loads(text) if path.suffix.lower() == ".toml" else json.loads(text)
         return _by_title((name, entry["prompt"] if isinstance(entry, dict) else entry) for name, entry in table.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         raise ConfigError(
             f"{path} cannot be read as prompts ({error!r}). Write JSON with a prompt for each video name: "
             '{"anna_2": "a woman waves"}; TOML of the same, or CSV with the columns `name` and `prompt`.'
@@ -168,7 +170,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             raise ValueError("it has no rows")
         for number, row in enumerate(rows, start=1):
             _check_row(row, f"{path}, row {number}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(
@@ -309,7 +311,7 @@ def _check_names(items: Sequence[VideoItem], draft: _Draft) -> None:
                 "give one of them another name or system (`NAME=FOLDER`)"
             )
     if not items and not draft.problems:
-        draft.problems.append("no video was given")
+        draft.problems.append("the folders and manifests hold no video")
 
 
 def _check_prompts(

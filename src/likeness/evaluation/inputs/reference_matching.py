@@ -1,6 +1,5 @@
 """Match videos with reference pictures by name."""
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,7 @@ from unicodedata import category, normalize
 
 from likeness.errors import ConfigError, LikenessError
 from likeness.evaluation.inputs.folders import PICTURES, VIDEOS, entries, files_in, is_hidden
+from likeness.files import read_json
 from likeness.identity.prompt import TRIGGER
 
 logger = logging.getLogger(__name__)
@@ -82,12 +82,8 @@ def read_cases(path: Path, root: Path) -> Cases:
         ConfigError: The file is not such JSON, or names a picture that does not exist.
     """
     try:
-        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8-sig"))
-        read = {
-            name: (tuple(root / picture for picture in entry["img_paths"]), entry.get("prompt"))
-            for name, entry in entries.items()
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        read = {name: _read_case(entry, root) for name, entry in read_json(path).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is not a list of cases ({error!r}). Write JSON: "
             '{"video": {"img_paths": [...], "prompt": "..."}}.'
@@ -96,6 +92,15 @@ def read_cases(path: Path, root: Path) -> Cases:
     if absent:
         raise ConfigError(f"{path} names pictures that do not exist: {list_names(absent)}. Correct the paths.")
     return read
+
+
+def _read_case(entry: dict[str, Any], root: Path) -> tuple[tuple[Path, ...], str | None]:
+    pictures, prompt = entry["img_paths"], entry.get("prompt")
+    if not isinstance(pictures, list):
+        raise TypeError(f"`img_paths` is {pictures!r}, not a list")
+    if not isinstance(prompt, str | None):
+        raise TypeError(f"`prompt` is {prompt!r}, not a text")
+    return tuple(root / picture for picture in pictures), prompt
 
 
 def find_prompt(videos: Sequence[Path]) -> str | None:

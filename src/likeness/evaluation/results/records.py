@@ -22,7 +22,7 @@ import numpy as np
 from likeness.errors import MediaError
 from likeness.evaluation.inputs.folders import SkippedFile
 from likeness.evaluation.metrics.record import MetricRecord
-from likeness.files import write_text
+from likeness.files import read_json, write_text
 
 RESULTS = ("report.html", "evaluation.json", "comparison.json", "videos.parquet", "frames.parquet")
 """Files that `export.publish` writes into a folder."""
@@ -128,7 +128,7 @@ def load(path: str | Path) -> EvaluationResult:
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         if record["format"] != FORMAT:
             raise MediaError(f"{path} has format {record['format']}; this version reads {FORMAT}. Evaluate again.")
         systems = tuple(
@@ -143,7 +143,7 @@ def load(path: str | Path) -> EvaluationResult:
             skipped=tuple(SkippedFile(**file) for file in record.get("skipped", ())),
             notes=tuple(record.get("notes", ())),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise MediaError(f"{path} is not a result of an evaluation ({error!r}). Write one with `save`.") from error
 
 

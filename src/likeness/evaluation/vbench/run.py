@@ -27,7 +27,7 @@ from likeness.errors import ConfigError
 from likeness.evaluation.metrics.base import VBENCH
 from likeness.evaluation.results.records import EvaluationResult, MetricRecord, VideoResult, summarize
 from likeness.evaluation.vbench.environment import VERSION, variables_of
-from likeness.files import lock, write_text
+from likeness.files import lock, read_json, write_text
 
 DIMENSIONS = {
     "subject_consistency": "cosine",
@@ -184,8 +184,8 @@ def _measure(
     """VBench's mean and its score of each link, or why there are none."""
     inputs = {link: [video.sha256, video.prompt] for link, video in links.items()}
     kept = folder / "kept.json"
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads(kept.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        record = read_json(kept)
         if record["inputs"] == inputs and record["version"] == VERSION:
             return record["total"], record["values"]
     shutil.rmtree(folder, ignore_errors=True)
@@ -238,7 +238,7 @@ def _read(folder: Path, dimension: str, links: Mapping[str, VideoResult]) -> tup
     if not files:
         return "it wrote no result"
     try:
-        total, rows = json.loads(files[-1].read_text(encoding="utf-8"))[dimension]
+        total, rows = read_json(files[-1])[dimension]
         scale = _SCALE.get(dimension, 1.0)
         found = {Path(row["video_path"]).name: scale * float(row["video_results"]) for row in rows}
         total = float(total)

@@ -155,13 +155,19 @@ class DlibEngine:
 
     def _describe(self, picture: np.ndarray, box: dlib.rectangle, score: float) -> Detection:
         landmarks = self._predict(picture, box)
-        if _MIN_SCORE <= score < _SURE_SCORE and (verified := self._verify(picture, landmarks)) < _MIN_VERIFIED:
-            score = verified
-        elif score < _MIN_SCORE and box.width() >= _CLOSE_UP * min(picture.shape[:2]):
-            score += _CLOSE_UP_BONUS
-        if score < _MIN_SCORE:
-            score = max(score, self._verify(picture, landmarks) - _VERIFY_PENALTY)
+        score = self._calibrate(picture, box, landmarks, score)
         return Detection(box=_edges(box), landmarks=landmarks, score=float(score), layout=EYE_CORNERS.name)
+
+    def _calibrate(self, picture: np.ndarray, box: dlib.rectangle, landmarks: np.ndarray, score: float) -> float:
+        """The score of a detection from HOG's; where HOG is not sure, the upright crop decides."""
+        if score >= _SURE_SCORE:
+            return score
+        if score >= _MIN_SCORE:
+            verified = self._verify(picture, landmarks)
+            return score if verified >= _MIN_VERIFIED else verified
+        if box.width() >= _CLOSE_UP * min(picture.shape[:2]):
+            score += _CLOSE_UP_BONUS
+        return score if score >= _MIN_SCORE else max(score, self._verify(picture, landmarks) - _VERIFY_PENALTY)
 
     def _describe_steady(self, picture: np.ndarray, box: dlib.rectangle) -> Detection | None:
         """The face in `box`, or None if its landmarks follow the box."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import Box
-from likeness.faces.geometry.align import apply
+from likeness.faces.geometry.align import apply_affine
 from likeness.records import Detection
 
 ANGLES_DEG = (0, 30, -30, 60, -60, 90, -90, 180)
@@ -50,11 +50,11 @@ def landmark_spread(box: Box, landmarks: np.ndarray, predict: Callable[[Box], np
 def turn_back(detection: Detection, matrix: NDArray[Any]) -> Detection:
     """Map a detection from a turned copy to the picture; the box keeps its size and stays upright."""
     left, top, right, bottom = detection.box
-    ((x, y),) = apply(matrix, np.array([[(left + right) / 2, (top + bottom) / 2]]))
+    ((x, y),) = apply_affine(matrix, np.array([[(left + right) / 2, (top + bottom) / 2]]))
     half_width, half_height = (right - left) / 2, (bottom - top) / 2
     return Detection(
         box=(float(x - half_width), float(y - half_height), float(x + half_width), float(y + half_height)),
-        landmarks=apply(matrix, detection.landmarks).astype(np.float32),
+        landmarks=apply_affine(matrix, detection.landmarks).astype(np.float32),
         score=detection.score,
         layout=detection.layout,
     )

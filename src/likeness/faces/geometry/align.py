@@ -38,8 +38,8 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.column_stack([linear, target_mean - linear @ source_mean])
 
 
-def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Move (points, 2) by a (2, 3) matrix."""
+def apply_affine(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Map (points, 2) by a (2, 3) affine matrix."""
     return np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]
 
 
@@ -62,7 +62,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
     # Source coordinates of every pixel of the square.
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     y, x = np.mgrid[:size_px, :size_px].astype(np.float64)
-    source = apply(inverse, np.stack([x.ravel(), y.ravel()], axis=1))
+    source = apply_affine(inverse, np.stack([x.ravel(), y.ravel()], axis=1))
     height, width = (side // block for side in picture.shape[:2])
     x = np.clip(source[:, 0], 0, width - 1)
     y = np.clip(source[:, 1], 0, height - 1)

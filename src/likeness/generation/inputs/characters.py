@@ -217,7 +217,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError) as error:
         raise CharacterError(f"{path} is no character file, or is truncated or damaged ({error}). {_REMEDY}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CharacterError(f"{path} is a damaged character ({error!r}). {_REMEDY}") from error
     if set(tensors) != set(_FIELDS) or _checksum(tensors, facts) != sha256:
         raise CharacterError(f"{path} is altered or damaged: its checksum does not fit. {_REMEDY}")

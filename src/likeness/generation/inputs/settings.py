@@ -86,7 +86,8 @@ class GenerationSettings(BaseModel):
     style: str = ""
     """Appended to every prompt as ", in the style of ..."."""
     shape: str | None = None
-    """Source of the face shape for methods that use one: `learned`, `mediapipe`, `flame:FILE`, `puppet:SEED`."""
+    """Source of the face shape for methods that use one: `learned`, `mediapipe`, `flame:FILE`, `beside`,
+    `mean_head:PITCH_DEG`, `puppet:SEED`."""
     face_shape: FaceShape | None = None
     """Sliders that change that shape."""
 

@@ -9,8 +9,7 @@ from safetensors import SafetensorError
 from likeness import weights
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.loading.presets import Preset
-from likeness.generation.loading.released_fantasy_id import EVA, MESH, WEIGHTS
-from likeness.generation.loading.source import uses_released
+from likeness.generation.loading.source import EVA, MESH, RELEASED, refuse_missing_adapter, uses_released
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.methods.method import Method
@@ -21,31 +20,6 @@ from likeness.weights.tensors import refuse_not_finite
 
 CLASSES: dict[str, type[Method]] = {"magic_mirror": MagicMirror, "fantasy_id": FantasyID}
 """The classes of `presets.METHODS`."""
-
-
-def locate_backbone(preset: Preset) -> Path:
-    """The folder of a preset's backbone.
-
-    Raises:
-        WeightsError: Files are missing; the message names the command that downloads them.
-    """
-    return weights.locate(preset.weights)
-
-
-def adapter_folder(method: str | type[Method], adapter: str | Path | None, backbone: str | Path) -> Path:
-    """The folder of a method's weights: `adapter`, or the folder of the method's name inside the backbone's.
-
-    Raises:
-        ConfigError: A custom class has no name, so its folder must be given.
-    """
-    if adapter:
-        return Path(adapter)
-    if isinstance(method, str):
-        return Path(backbone) / method
-    raise ConfigError(
-        f"{method.__name__} has no place in the folder of a backbone. Name its folder: "
-        f"`Likeness.load(method={method.__name__}, adapter=...)`."
-    )
 
 
 def verify_weights(
@@ -59,7 +33,7 @@ def verify_weights(
         WeightsError: Files are missing or altered; all of them are listed.
     """
     is_released = isinstance(method, str) and uses_released(preset, method, backbone, adapter)
-    names = [] if backbone else [WEIGHTS if is_released else preset.weights]
+    names = [] if backbone else [RELEASED if is_released else preset.weights]
     names += [MESH, EVA] if is_released else []
     for name in names:
         for file in weights.verify(name).files:
@@ -86,12 +60,7 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
             settings. All that are missing, extra, misshapen or altered are listed.
     """
     kind: Any = CLASSES[method] if isinstance(method, str) else method
-    if not folder.is_dir():
-        recipe = f"recipes/tiny/{method}.toml" if isinstance(method, str) else "your recipe"
-        raise WeightsError(
-            f"No adapter at {folder}. A preset needs a backbone and the method's own weights: train them with "
-            f"`likeness train {recipe}`, or name their folder with `--adapter`. `likeness doctor` lists what is here."
-        )
+    refuse_missing_adapter(folder, method)
     try:
         config: Any = kind.load_config(folder, local_files_only=True)
         found = config.get("_class_name", kind.__name__)

@@ -1,14 +1,18 @@
-"""Which weights a load will use, and what their configs refuse: known before anything heavy is imported."""
+"""Which weights a load will use, whether they are there, and what their configs refuse: all without torch."""
 
 from pathlib import Path
 
 from likeness import weights
-from likeness.backbones.transformer_config import read_transformer_config, refuse_frames
+from likeness.backbones.transformer_config import TRANSFORMERS, read_transformer_config, refuse_frames
+from likeness.errors import ConfigError, WeightsError
 from likeness.generation.loading.presets import Preset
 from likeness.weights.local_files import cached_hub_folder
 
-RELEASED = "fantasyid"
-"""The released FantasyID in the registry of weights."""
+RELEASED, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
+"""Names in the registry of weights: the released FantasyID, its mesh, its image encoder."""
+_MESH_FILE = weights.MODELS[MESH].files[0].path
+_EVA_FILE = "face_encoder" / weights.MODELS[EVA].files[0].path
+"""Files of mesh and image encoder in the published folder."""
 
 
 def uses_released(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> bool:
@@ -42,6 +46,105 @@ def check_frames(
     config = read_transformer_config(_backbone_folder(preset, method, backbone, adapter))
     if config is not None:
         refuse_frames(config, frames)
+
+
+def check_weights(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> None:
+    """Refuse a load whose weights are not there, by the names and sizes of files. `Likeness.load` repeats the check.
+
+    Raises:
+        WeightsError: A file or folder is missing; the message names the command that downloads or trains it.
+    """
+    if uses_released(preset, method, backbone, adapter):
+        find_files(None if backbone is None else Path(backbone))
+        return
+    refuse_missing_adapter(adapter_folder(method, adapter, backbone or preset.backbone), method)
+    if backbone is None:
+        locate_backbone(preset)
+
+
+def locate_backbone(preset: Preset) -> Path:
+    """The folder of a preset's backbone.
+
+    Raises:
+        WeightsError: Files are missing; the message names the command that downloads them.
+    """
+    return weights.locate(preset.weights)
+
+
+def adapter_folder(method: str | type, adapter: str | Path | None, backbone: str | Path) -> Path:
+    """The folder of a method's weights: `adapter`, or the folder of the method's name inside the backbone's.
+
+    Raises:
+        ConfigError: A custom class has no name, so its folder must be given.
+    """
+    if adapter:
+        return Path(adapter)
+    if isinstance(method, str):
+        return Path(backbone) / method
+    raise ConfigError(
+        f"{method.__name__} has no place in the folder of a backbone. Name its folder: "
+        f"`Likeness.load(method={method.__name__}, adapter=...)`."
+    )
+
+
+def refuse_missing_adapter(folder: Path, method: str | type) -> None:
+    """Refuse a folder of a method's weights that does not exist.
+
+    Raises:
+        WeightsError: It does not.
+    """
+    if not folder.is_dir():
+        recipe = f"recipes/tiny/{method}.toml" if isinstance(method, str) else "your recipe"
+        raise WeightsError(
+            f"No adapter at {folder}. A preset needs a backbone and the method's own weights: train them with "
+            f"`likeness train {recipe}`, or name their folder with `--adapter`. `likeness doctor` lists what is here."
+        )
+
+
+def find_files(folder: Path | None = None) -> dict[str, Path]:
+    """The folder and files from which the released profile is loaded.
+
+    Args:
+        folder: The published folder; by default that of `likeness models pull`.
+
+    Raises:
+        WeightsError: Files are missing; the message lists them and the commands that download them.
+    """
+    home = folder or weights.entry(RELEASED).folder
+    mesh, eva = (
+        next(
+            (place for place in (home / name, weights.entry(other).folder / name.name) if place.is_file()),
+            None,
+        )
+        for name, other in ((_MESH_FILE, MESH), (_EVA_FILE, EVA))
+    )
+    parts = [
+        (
+            any((home / name / "config.json").is_file() for name in TRANSFORMERS),
+            f"{home}/transformer",
+            RELEASED,
+        ),
+        *(
+            ((home / name).is_file(), str(home / name), RELEASED)
+            for name in ("vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
+        ),
+        ((home / "tokenizer").is_dir(), str(home / "tokenizer"), RELEASED),
+        (mesh is not None, str(home / _MESH_FILE), MESH),
+        (eva is not None, str(home / _EVA_FILE), EVA),
+    ]
+    missing = [(path, name) for is_here, path, name in parts if not is_here]
+    if missing:
+        listed = "".join(f"\n  {path} is missing (weights `{name}`)" for path, name in missing)
+        commands = dict.fromkeys(
+            f"`likeness models pull {name} --preset {weights.MODELS[name].preset}`" for _, name in missing
+        )
+        raise WeightsError(
+            f"The released FantasyID is not whole:{listed}\n"
+            f"Run {' and '.join(commands)}, or put the files there yourself."
+        )
+    assert mesh is not None
+    assert eva is not None
+    return {"backbone": home, "mesh": mesh, "eva": eva}
 
 
 def _backbone_folder(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> Path:

@@ -5,13 +5,13 @@ beside it. A JSON file that is no record, or the record of another clip of the s
 `smile.png` and `smile.mp4` cannot share `smile.json`.
 """
 
-import json
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from likeness.errors import ConfigError, FileWriteError, MediaError
+from likeness.files import read_json
 
 PICTURES = (".png", ".jpg", ".jpeg")
 """Suffixes for a clip of one frame."""
@@ -124,8 +124,8 @@ def is_record(path: Path) -> bool:
     try:
         if path.stat().st_size > MAX_RECORD_BYTES:
             return False
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        record = read_json(path)
+    except (OSError, ValueError):
         return False
     return isinstance(record, dict) and {"prompt", "settings", "num_frames", "enlarged"} <= record.keys()
 
@@ -194,7 +194,7 @@ def check_enlarged(shape: Sequence[int], factor: int) -> None:
 def _can_own(clip: Path, record: Path) -> bool:
     """Whether a record can be that of `clip`: one of several frames is not that of a picture, say a photograph."""
     is_picture = clip.suffix.lower() in PICTURES
-    return not (is_picture and is_record(record) and json.loads(record.read_bytes())["num_frames"] != 1)
+    return not (is_picture and is_record(record) and read_json(record)["num_frames"] != 1)
 
 
 def _siblings(path: Path) -> list[Path]:

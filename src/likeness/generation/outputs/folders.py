@@ -1,9 +1,9 @@
 """The files in the folders of a story and of the demo, and whether they may be written."""
 
-import json
 from pathlib import Path
 
 from likeness.errors import ConfigError
+from likeness.files import read_json
 from likeness.generation.outputs.destinations import MAX_RECORD_BYTES, check_folder, check_output
 
 STORY_RECORD = "story.json"
@@ -37,8 +37,8 @@ def check_story_folder(folder: Path, *, overwrite: bool = False) -> None:
 def is_story_record(path: Path) -> bool:
     """Whether a file is the record of a story."""
     try:
-        record = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_RECORD_BYTES else None
-    except (OSError, ValueError, RecursionError):
+        record = read_json(path) if path.stat().st_size <= MAX_RECORD_BYTES else None
+    except (OSError, ValueError):
         return False
     return isinstance(record, dict) and isinstance(record.get("finished"), list)
 

@@ -38,7 +38,7 @@ def check_shape(
         shape: The value of `--shape`.
         sliders: The sliders that were set.
         method: Name or class of the method.
-        faces: Files of the reference pictures.
+        faces: Files of the reference pictures; none for a character.
         is_released: The method is the released FantasyID, which reads heads in FLAME's topology.
 
     Raises:
@@ -75,13 +75,23 @@ def check_shape(
 
         MeanHeadShape(np.zeros((0, 3)), pitch_deg=parse_pitch(rest))  # The vertices come with the weights.
     elif kind == "beside" and not rest:
-        if faces and (found := next(filter(None, map(find_vertices, faces)), None)) is not None:
-            FlameShape(found)
-        elif faces:
-            wanted = " or ".join(Path(faces[0]).with_suffix(suffix).name for suffix in SUFFIXES)
-            raise WeightsError(f"No vertices lie beside {faces[0]}: {wanted} is missing. {setup_instructions()}")
+        _check_beside(faces)
     elif kind != "learned":  # The network of `learned` is bundled and needs torch.
         load_source(shape)
+
+
+def _check_beside(faces: Sequence[Path]) -> None:
+    """Read and check the vertices beside the first picture that has any."""
+    if not faces:
+        raise ConfigError(
+            "`--shape beside` reads the file beside a picture, and no picture was given: a character holds none. "
+            "Use `--face`, or name the file: `--shape flame:FILE`."
+        )
+    found = next(filter(None, map(find_vertices, faces)), None)
+    if found is None:
+        wanted = " or ".join(Path(faces[0]).with_suffix(suffix).name for suffix in SUFFIXES)
+        raise WeightsError(f"No vertices lie beside {faces[0]}: {wanted} is missing. {setup_instructions()}")
+    FlameShape(found)
 
 
 def _refuse(shape: str | None, method: str) -> ConfigError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from likeness.errors import PromptError
-from likeness.files import lock, write_bytes, write_text
+from likeness.files import lock, read_json, write_bytes, write_text
 from likeness.generation.inputs.characters import Character
 from likeness.generation.inputs.prompts import add_style
 from likeness.generation.inputs.references import Person, choose_person, read_faces
@@ -220,7 +220,7 @@ def _make(generator: Generator, plan: _Plan, on_step: StepCallback | None) -> Cl
 def _finished(folder: Path) -> dict[str, _Finished]:
     """The complete shots in `folder`, by fingerprint. Files that changed since they were written are left out."""
     try:
-        listed = json.loads((folder / STORY_RECORD).read_text(encoding="utf-8"))["finished"]
+        listed = read_json(folder / STORY_RECORD)["finished"]
         entries = [_Finished(**{**entry, "file": Path(entry["file"]).name}) for entry in listed]
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from likeness.backbones.transformer_config import TRANSFORMERS
 from likeness.errors import WeightsError
+from likeness.files import read_json
 from likeness.identity.mesh.spirals import MeshTopology
 from likeness.methods.fantasy_id.model import FantasyID
 from likeness.methods.fantasy_id.settings import RELEASED
@@ -78,7 +79,7 @@ def read_settings(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     path = directory / "config.json"
     try:
-        config = dict(json.loads(path.read_text()))
+        config = dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{path} cannot be read: {error}. {_REMEDY}") from error
     known = signature(CogVideoXTransformer3DModel.__init__).parameters

@@ -87,7 +87,11 @@ def folder(settings: PuppetSettings, cache: Path) -> Path:
 
 
 def digest(settings: PuppetSettings) -> str:
-    """A hash of everything that determines the samples: the settings and the source of `likeness.puppets`."""
+    """A hash of the settings and the source of `likeness.puppets`.
+
+    Crops and embeddings of `faces` also depend on `likeness.faces`, which is not in the hash: after a change there,
+    delete their folder in the cache.
+    """
     found = hashlib.sha256(settings.model_dump_json().encode())
     for source in sorted(Path(likeness.puppets.__file__).parent.rglob("*.py")):
         found.update(source.read_bytes())

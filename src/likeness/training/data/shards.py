@@ -48,7 +48,7 @@ def read_facts(path: Path) -> list[dict[str, Any]]:
         CheckpointError: The file is damaged.
     """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = files.read_json(path)
         if not isinstance(facts, list):
             raise ValueError("a list was expected")
     except (OSError, ValueError) as error:

@@ -5,7 +5,6 @@ complete; the newest two are kept. `state.json` holds the checksums of the other
 not finite are never written.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from likeness import files
 from likeness.errors import CheckpointError, LikenessError, WeightsError
 from likeness.training.engine.parallel import copy_full, full_tensor
+from likeness.weights import sha256_of
 
 KEEP = 2
 _SHAPED = ("exp_avg", "exp_avg_sq", "momentum_buffer")
@@ -64,7 +64,7 @@ def save(
             check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
             path = draft / f"{name}.safetensors"
             save_file(_separate(group), path)
-            checksums[path.name] = _checksum(path)
+            checksums[path.name] = sha256_of(path)
         record = {**state, "step": step, "files": checksums}
         (draft / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     for old in complete(folder)[:-keep]:
@@ -101,7 +101,7 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
         checksums = state.get("files") or {file.name: None for file in sorted(path.glob("*.safetensors"))}
         tensors = {}
         for name, checksum in checksums.items():
-            if checksum is not None and _checksum(path / name) != checksum:
+            if checksum is not None and sha256_of(path / name) != checksum:
                 raise ValueError(f"{name} was altered after it was written")
             tensors[name.removesuffix(".safetensors")] = load_file(path / name)
     except (OSError, ValueError, SafetensorError) as error:
@@ -119,7 +119,7 @@ def load_state(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing or damaged.
     """
     try:
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        state = files.read_json(path / "state.json")
         if not isinstance(state, dict) or "step" not in state:
             raise ValueError("state.json has no step")
     except (OSError, ValueError) as error:
@@ -277,8 +277,3 @@ def check_exported(folder: Path) -> None:
                 f"{folder} was deleted: `{broken}` in {path.name} has numbers that are not finite or too large for "
                 "half precision. Train again with a lower learning rate or more weight decay, and another `--output`."
             )
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """Optimizers and moving average of parameters."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -243,11 +243,6 @@ class MovingAverage:
             if saved.shape != value.shape:
                 raise ValueError(f"the average of {prefix}.{name} has another shape")
             copy_full(value, saved)
-
-
-def freeze(modules: Iterable[nn.Module]) -> None:
-    for module in modules:
-        module.requires_grad_(False).eval()
 
 
 def _is_for_muon(name: str, parameter: nn.Parameter, settings: OptimizerSettings) -> bool:

@@ -49,12 +49,12 @@ class IdentityLoss:
         self, name: str, latents: Tensor, landmarks: Tensor, embedding: Tensor, metrics: dict[str, float]
     ) -> Tensor:
         """The loss; its parts are added to `metrics` as `name` and `name_contrast`. Shapes as in `terms`."""
-        distance, confusion = self.terms(latents, landmarks, embedding)
+        distance, contrast = self.terms(latents, landmarks, embedding)
         metrics[name] = float(distance.detach())
         if not self.contrast_weight:
             return distance
-        metrics[f"{name}_contrast"] = float(confusion.detach())
-        return distance + self.contrast_weight * confusion
+        metrics[f"{name}_contrast"] = float(contrast.detach())
+        return distance + self.contrast_weight * contrast
 
     def has_face(self, landmarks: Tensor) -> Tensor:
         """Which samples have a latent frame that can be used: (batch,). NaN marks frames without a face."""
@@ -79,14 +79,14 @@ class IdentityLoss:
         views = torch.stack([jitter_landmarks(points) if view else points for view in range(self.num_views)])
         pictures, views = self.decoder(frames, views)
         target = self.recognizer.standardize(embedding)
-        distances, confusions = [], [pictures.new_zeros(())]
+        distances, contrasts = [], [pictures.new_zeros(())]
         for view, moved in enumerate(views):
             found = self.recognizer.embed(pictures, moved, is_mirrored=view % 2 == 1)
             predicted = self.recognizer.standardize(found)
             distances.append(1 - F.cosine_similarity(predicted, target).mean())
             if self.contrast_weight:
-                confusions.append(contrastive_loss(predicted, target))
-        return torch.stack(distances).mean(), torch.stack(confusions).sum() / self.num_views
+                contrasts.append(contrastive_loss(predicted, target))
+        return torch.stack(distances).mean(), torch.stack(contrasts).sum() / self.num_views
 
     def choose_frames(self, landmarks: Tensor) -> Tensor:
         """A latent frame of each sample, (batch,), with known landmarks."""

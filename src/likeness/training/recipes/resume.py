@@ -24,6 +24,7 @@ from likeness.training.engine.loop import FINISHED
 from likeness.training.engine.settings import ADJUSTABLE, LENGTHS, LoopSettings, progress_of
 from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.recipes import upgrade
+from likeness.weights import sha256_of
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.read_json(path)
         if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
             raise ValueError("it has no settings")
     except FileNotFoundError:
@@ -252,8 +253,7 @@ def _checksum(name: str, path: Path) -> str:
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
             digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+            digest.update(bytes.fromhex(sha256_of(file)))
     return digest.hexdigest()
 
 
