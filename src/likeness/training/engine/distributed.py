@@ -133,6 +133,7 @@ def _by_torchrun() -> Iterator[None]:
     A group that exists already, as Ray Train makes it, is used and kept.
     """
     if dist.is_initialized():
+        dist.barrier()  # Process 0 has checked the recipe and written its record.
         yield
         dist.barrier()
         return
