@@ -7,6 +7,7 @@ Ray places the workers and makes their process group; a lost worker is noticed, 
 """
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=3, help="how often lost workers are started again")
     arguments = parser.parse_args()
 
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")  # Imports take long on busy nodes.
     import ray.train
     from ray.train.torch import TorchTrainer
 
