@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -146,6 +147,9 @@ def _report_interrupt(folder: Path) -> Iterator[None]:
         del number, frame
         raise KeyboardInterrupt
 
+    if threading.current_thread() is not threading.main_thread():  # Of a launcher that handles signals itself.
+        yield
+        return
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from small_methods import PROMPT, SPECS, make_stage
@@ -35,19 +36,21 @@ def build_parts(name):
     method_spec, sizes = SPECS[name]
     method = method_spec.build(pipe.transformer.config, sizes)
     if name == "fantasy_id":
-        points = torch.randn(30, 3, generator=torch.Generator().manual_seed(1)).numpy()
-        method.set_topology(topology(points))
+        method.set_topology(random_mesh(30, 8))
     # Layers that start at zero would hide errors.
     for parameter in method.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return pipe, method, method_spec, Recognizer(widths=(8, 8, 8, 8)).requires_grad_(False).eval()
 
 
-def topology(points):
-    from scipy.spatial import ConvexHull
-
-    points = points / (points**2).sum(axis=1, keepdims=True) ** 0.5
-    return MeshTopology.build(points, ConvexHull(points).simplices, factors=(4,))
+def random_mesh(fine, coarse):
+    random = np.random.default_rng(0)
+    mean = random.normal(size=(fine, 3)).astype(np.float32)
+    spirals = (random.integers(0, fine, (fine, 9)), random.integers(0, coarse, (coarse, 9)))
+    return MeshTopology(
+        vertices=(mean, mean[:coarse]), triangles=(), spirals=spirals, kept=(np.arange(coarse),), up_indices=(),
+        up_weights=(),
+    )  # fmt: skip
 
 
 def main():

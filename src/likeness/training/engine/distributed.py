@@ -128,7 +128,15 @@ def broadcast_stop(elapsed_s: float, *, is_stopping: bool) -> tuple[float, bool]
 
 @contextmanager
 def _by_torchrun() -> Iterator[None]:
-    """Join the group of torchrun, with NCCL where there is CUDA. Its elastic agent watches and restarts processes."""
+    """Join the group of torchrun, with NCCL where there is CUDA. Its elastic agent watches and restarts processes.
+
+    A group that exists already, as Ray Train makes it, is used and kept.
+    """
+    if dist.is_initialized():
+        dist.barrier()  # Process 0 has checked the recipe and written its record.
+        yield
+        dist.barrier()
+        return
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))

@@ -8,6 +8,7 @@ number of processes.
 import math
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -199,6 +200,9 @@ def _catch_stop_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         signals.append(number)
 
+    if threading.current_thread() is not threading.main_thread():  # Of a launcher that handles signals itself.
+        yield signals
+        return
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield signals

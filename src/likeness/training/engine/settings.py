@@ -36,7 +36,7 @@ class LoopSettings(Settings):
     parallel: Parallel = "ddp"
     """How several processes share the work: `ddp` replicates, `fsdp2` shards weights, gradients and moments."""
     workers: int = Field(default=2, ge=0)
-    """Threads that read the next batches from disk; 0 to read them when they are needed."""
+    """Threads that read the next batches of data from files; 0 to read them when they are needed."""
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     checkpoint_minutes: float = Field(default=2.0, gt=0)
     """Minutes between checkpoints; more if writing would take over 2 % of the time."""

@@ -38,6 +38,7 @@ from likeness.training.objectives.identity_loss import (
 )
 from likeness.training.objectives.on_policy import sample_on_policy
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
+from likeness.training.precompute.read_ahead import ReadAhead
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +111,15 @@ class MethodStage:
         self.guidance: MethodGuidance | None = None
         self.teacher: DistillationTeacher | None = None
         self.set_base_dtype(self.dtype)
+        self.read_ahead: ReadAhead | None = None
+        if not self.targets.is_in_memory:
+            self.read_ahead = ReadAhead(
+                self.targets,
+                data.references["train"],
+                lambda step: distributed.own_rows(self.rows[self.sampler.all_rows(step, settings.micro_batch)]),
+                lambda rows: (self.text_states(self.prompts.ids[1][rows]), self.text_states(self.prompts.plain[rows])),
+                settings.workers,
+            )
 
     def build_identity_loss(self, recognizer: IdentityRecognizer) -> IdentityLoss:
         """The loss with the decoder, margin and views of the settings."""
@@ -187,6 +197,8 @@ class MethodStage:
     def sample_batch(self, step: int) -> MethodBatch:
         """Targets with noise, and their references and prompts after dropping."""
         settings, own = self.settings, distributed.own_rows
+        if self.read_ahead is not None:
+            self.read_ahead.request(step)
         all_rows = self.rows[self.sampler.all_rows(step, settings.micro_batch)]
         count, processes = len(all_rows), distributed.world_size()
         weight = torch.full((count,), processes / count)
