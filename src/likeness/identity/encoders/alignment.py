@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from likeness.faces.engines.onnx_engine import CHIP_POINTS, CHIP_PX
-from likeness.faces.geometry.align import apply, fit_similarity
+from likeness.faces.geometry.align import apply_affine, fit_similarity
 from likeness.faces.geometry.layouts import EYE_CENTERS, LandmarkLayout
 
 Residuals = Literal["template", "picture"]
@@ -29,7 +29,7 @@ def arcface_template(layout: LandmarkLayout) -> Tensor:
     """
     points = CHIP_POINTS
     if layout is not EYE_CENTERS:
-        points = apply(fit_similarity(EYE_CENTERS.template, CHIP_POINTS), layout.template)
+        points = apply_affine(fit_similarity(EYE_CENTERS.template, CHIP_POINTS), layout.template)
     return torch.tensor((points + 0.5) / CHIP_PX, dtype=torch.float32)
 
 
