@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
-from safetensors import SafetensorError
 
+from likeness.backbones.check import UNREADABLE
 from likeness.errors import WeightsError
 
 
@@ -20,7 +20,7 @@ def read_base(folder: Path) -> CogVideoXPipeline:
         raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
     try:
         pipe = CogVideoXPipeline.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise WeightsError(
             f"The pipeline at {folder} cannot be read ({error}). Train it again, or name another."
         ) from error

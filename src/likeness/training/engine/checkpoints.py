@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from likeness import files
+from likeness.backbones.check import UNREADABLE
 from likeness.errors import CheckpointError, LikenessError, WeightsError
 from likeness.weights import sha256_of
 
@@ -133,7 +134,7 @@ def start_from(module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dic
         raise WeightsError(f"No model at {folder}, which has no config.json. Give `start` the folder of a trained one.")
     try:
         found = type(module).from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise WeightsError(
             f"The model at {folder} cannot be read ({error}). Train it again, or name another."
         ) from error
