@@ -143,6 +143,24 @@ def test_either_name_of_the_text_encoders_table_serves(pipeline):
         check_pipeline(pipeline)
 
 
+@pytest.mark.filterwarnings("ignore:It is deprecated to pass a pretrained model name:FutureWarning")
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "transformer/config.json",
+        "vae/config.json",
+        "text_encoder/config.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_a_damaged_config_is_refused(pipeline, name, content):
+    (pipeline / name).write_text(content)
+    with pytest.raises(WeightsError):
+        load_pipeline(pipeline, device="cpu")
+
+
 def test_another_architecture_is_refused(pipeline):
     path = pipeline / "transformer" / "config.json"
     config = json.loads(path.read_text()) | {"_class_name": "WanTransformer3DModel"}

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from likeness.faces.engines.onnx_engine import CHIP_POINTS, CHIP_PX
-from likeness.faces.geometry.align import apply, fit_similarity, rotation, warp
+from likeness.faces.geometry.align import apply_affine, fit_similarity, rotation, warp
 from likeness.faces.geometry.layouts import EYE_CENTERS, EYE_CORNERS
 from likeness.identity.encoders.alignment import align_faces, arcface_template, crop_corners
 from likeness.identity.encoders.recognizer import TEMPLATE
@@ -89,7 +89,7 @@ def test_landmarks_are_mapped_to_the_template_in_frames_that_are_no_squares():
 def test_corners_are_those_of_the_crop():
     points = torch.tensor(face(turn_deg=10), dtype=torch.float32)[None]
     corners = crop_corners(points, arcface_template(EYE_CENTERS))[0].double().numpy()
-    chip = apply(fit_similarity(points[0].numpy(), CHIP_POINTS), corners)
+    chip = apply_affine(fit_similarity(points[0].numpy(), CHIP_POINTS), corners)
     edges = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * CHIP_PX - 0.5
     np.testing.assert_allclose(chip, edges, atol=1e-3)
 

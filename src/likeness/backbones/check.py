@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
+from safetensors import SafetensorError
 from torch import nn
 from transformers import T5Config, T5EncoderModel
 
@@ -23,6 +24,8 @@ _SHARED = ("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weig
 """Two names of one shared tensor; a file may contain either or both."""
 
 PARTS = ("transformer", "vae", "text_encoder")
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError)
+"""What diffusers and transformers raise for missing and damaged files."""
 
 
 def build_empty(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, nn.Module]:
@@ -41,7 +44,7 @@ def build_empty(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, nn.Modu
         try:
             with torch.device("meta"):
                 modules[part] = builders[part](folder / part)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except UNREADABLE as error:
             raise WeightsError(
                 f"{folder / part} does not describe a part of CogVideoX: {error} Copy or pull it again."
             ) from error

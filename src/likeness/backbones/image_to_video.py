@@ -11,10 +11,9 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKL
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import CogVideoXImageToVideoPipeline
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
-from safetensors import SafetensorError
 from transformers import T5EncoderModel
 
-from likeness.backbones.check import check_pipeline, refuse_not_finite_parts
+from likeness.backbones.check import UNREADABLE, check_pipeline, refuse_not_finite_parts
 from likeness.backbones.load import quiet_loading
 from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
@@ -42,7 +41,7 @@ def load_image_pipeline(
                 transformer=transformer,
                 scheduler=scheduler,
             )
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise WeightsError(
             f"{folder} holds no whole CogVideoX image-to-video pipeline: {error} "
             "Fetch it again with `likeness models pull`."

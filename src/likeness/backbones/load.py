@@ -8,15 +8,18 @@ from typing import Any
 import torch
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from likeness.backbones.check import check_pipeline, refuse_image_input, refuse_not_finite_parts, refuse_other_pipelines
+from likeness.backbones.check import (
+    UNREADABLE,
+    check_pipeline,
+    refuse_image_input,
+    refuse_not_finite_parts,
+    refuse_other_pipelines,
+)
 from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
 from likeness.runtime import choose_device, choose_dtype
-
-_UNREADABLE = (OSError, ValueError, SafetensorError)
 
 
 def load_pipeline(source: str | Path, *, device: str = "auto", moves_to_device: bool = True) -> CogVideoXPipeline:
@@ -40,7 +43,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto", moves_to_device: 
     try:
         with quiet_loading():
             pipeline = _load(str(source), dtype, given)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise WeightsError(
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
@@ -54,7 +57,7 @@ def load_pipeline(source: str | Path, *, device: str = "auto", moves_to_device: 
 def _load(source: str, dtype: torch.dtype, given: dict[str, Any]) -> CogVideoXPipeline:
     try:
         return CogVideoXPipeline.from_pretrained(source, dtype=dtype, local_files_only=True, **given)
-    except _UNREADABLE:
+    except UNREADABLE:
         if Path(source).is_dir():
             raise
     return CogVideoXPipeline.from_pretrained(source, dtype=dtype)

@@ -109,6 +109,13 @@ def test_settings_of_another_adapter_are_refused(adapter):
         load_adapter(adapter)
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", "{", ""])
+def test_settings_that_are_none_are_refused(adapter, content):
+    (adapter / "config.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"cannot be read.*Copy or train it again"):
+        load_adapter(adapter)
+
+
 @pytest.mark.parametrize(("name", "command"), [("open", "cogvideox-2b"), ("research", "cogvideox-5b")])
 def test_a_preset_without_its_weights_names_the_command(monkeypatch, tmp_path, adapter, name, command):
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))

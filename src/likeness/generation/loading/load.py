@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from likeness import weights
-from likeness.errors import ConfigError, WeightsError
+from likeness.backbones.check import UNREADABLE
+from likeness.errors import WeightsError
 from likeness.generation.loading.presets import Preset
 from likeness.generation.loading.source import EVA, MESH, RELEASED, refuse_missing_adapter, uses_released
 from likeness.methods.fantasy_id import FantasyID
@@ -71,7 +71,7 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
             )
         with torch.device("meta"):
             empty: Any = kind.from_config(config)
-    except (OSError, ValueError, TypeError, ConfigError) as error:
+    except UNREADABLE as error:
         raise WeightsError(f"The adapter at {folder} cannot be read: {error}. Copy or train it again.") from error
     refuse_differences(
         shapes_of(empty.state_dict()),
@@ -82,7 +82,7 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
     )
     try:
         adapter: Any = kind.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (*UNREADABLE, RuntimeError) as error:
         raise WeightsError(f"The adapter at {folder} cannot be read: {error}. Copy or train it again.") from error
     refuse_not_finite(adapter.state_dict(), what=f"The adapter at {folder}", remedy="Copy or train it again.")
     return adapter.eval()

@@ -9,8 +9,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKLCogVideoX
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
-from safetensors import SafetensorError
 
+from likeness.backbones.check import UNREADABLE
 from likeness.errors import WeightsError
 
 
@@ -38,7 +38,7 @@ def read_base(
         pipe = CogVideoXPipeline.from_pretrained(
             folder, dtype=dtype, local_files_only=True, **dict.fromkeys(without, None)
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise WeightsError(
             f"The pipeline at {folder} cannot be read ({error}). Train it again, or name another."
         ) from error

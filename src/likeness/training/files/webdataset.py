@@ -140,8 +140,9 @@ def _read_key(parts: dict[str, Path], problems: Problems, where: str) -> Sample 
 def _read_record(path: Path | None, problems: Problems, where: str) -> dict[str, Any]:
     if path is None:
         return {}
+    data = tar.read_bytes(path)
     try:
-        record = json.loads(tar.read_bytes(path))
+        record = json.loads(data)
     except (ValueError, RecursionError) as error:
         problems.add(where, f"its .json is not JSON ({error})", "Write the shard again.")
         return {}

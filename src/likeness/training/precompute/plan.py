@@ -165,7 +165,7 @@ class Records:
     def read(self, key: str) -> dict[str, Any] | None:
         """The record of a key, None if there is none."""
         try:
-            record = json.loads(self._path(key).read_text(encoding="utf-8"))
+            record = files.read_json(self._path(key))
         except (OSError, ValueError):
             return None
         return record if isinstance(record, dict) else None

@@ -1,7 +1,6 @@
 """Prepares the files of a method's recipe: plans what is needed, encodes what is missing, opens the result."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from functools import cache as cached
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likeness import files
 from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
 from likeness.faces.engines.registry import resolve_engine
@@ -60,7 +60,7 @@ def prepare_files(
     plan = plan_data(settings, encoding, seed=seed, needs_class_word=needs_class_word)
     parts = cached(lambda: read_base(base, dtype=dtype, device=device, without=("transformer",)))
     tokenizer = cached(lambda: load_tokenizer(base / "tokenizer"))
-    length = json.loads((base / "transformer" / "config.json").read_text(encoding="utf-8"))["max_text_seq_length"]
+    length = _read_config(base / "transformer")["max_text_seq_length"]
 
     def tokenize_all(prompts: Sequence[str]) -> list[Tensor]:
         rows: list[Tensor] = []
@@ -101,7 +101,7 @@ def describe_encoding(settings: FileDataSettings, base: Path, recognizer: Path |
 
 def _read_config(folder: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return files.read_json(folder / "config.json")
     except (OSError, ValueError) as error:
         raise WeightsError(f"No model at {folder} ({error}). Set `base` to the folder of a pipeline.") from error
 

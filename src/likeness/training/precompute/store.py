@@ -172,7 +172,7 @@ def damaged(path: Path, reason: object) -> CheckpointError:
 
 def _read_record(path: Path) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = files.read_json(path)
         return record if {"keys", "sha256", "bytes"} <= record.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
