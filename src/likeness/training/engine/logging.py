@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from likeness import files
 from likeness.training.engine import distributed
+from likeness.training.engine.log_writers import LogWriter
 
 
 class TrainingLogger:
@@ -25,6 +27,8 @@ class TrainingLogger:
         self.last_s = time.monotonic()
         self.sums: dict[str, tuple[float, int]] = {}
         self.samples = 0
+        self.writers: Sequence[LogWriter] = ()
+        """Get every line of the log, too."""
 
     def drop_after(self, step: int) -> None:
         """Remove the lines of steps that a resumed run will repeat."""
@@ -60,6 +64,9 @@ class TrainingLogger:
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        metrics = {k: v for k, v in line.items() if k != "step" and isinstance(v, int | float)}
+        for writer in self.writers:
+            writer.write(int(line.get("step", 0)), metrics)
 
     def info(self, text: str) -> None:
         """Print a line that stays on the terminal."""

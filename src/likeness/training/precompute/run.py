@@ -155,11 +155,11 @@ def _encode_views(
             assert face.whole_image is not None
             views.append(f"{key}.{number}")
             tensors = {
-                "crop": torch.from_numpy(face.crop),
-                "detail": torch.from_numpy(face.detail),
-                "whole_image": torch.from_numpy(face.whole_image),
-                "embedding": torch.from_numpy(np.asarray(face.embedding, np.float32)),
-                "landmarks": torch.from_numpy(np.asarray(face.landmarks, np.float32))[None],
+                "crop": torch.tensor(face.crop),
+                "detail": torch.tensor(face.detail),
+                "whole_image": torch.tensor(face.whole_image),
+                "embedding": torch.tensor(np.asarray(face.embedding, np.float32)),
+                "landmarks": torch.tensor(np.asarray(face.landmarks, np.float32))[None],
             }
             writer.add("views", views[-1], tensors)
         writer.add_record(key, {"views": views, "poses": [dataclasses.astuple(face.pose) for face in faces]})
