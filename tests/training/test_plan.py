@@ -75,13 +75,15 @@ def run(models, *, is_checkpointed):
             alive.append(tensor)
         return tensor
 
+    def forward_flops(query, key, value, *_, **__):
+        return sdpa_flop_count(query, key, value)
+
+    def backward_flops(gradient, query, key, value, *_, **__):
+        return sdpa_backward_flop_count(gradient, query, key, value)
+
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    custom = {
-        attention: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value),
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda gradient, query, key, value, *_, **__: (
-            sdpa_backward_flop_count(gradient, query, key, value)
-        ),
-    }  # fmt: skip
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    custom = {attention: forward_flops, backward: backward_flops}
     with FlopCounterMode(display=False, custom_mapping=custom) as counter:
         active = torch.ones(1, dtype=torch.bool)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), method.conditioned(identity, active=active):

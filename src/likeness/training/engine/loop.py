@@ -134,7 +134,14 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
             now_waited_s = _waited_s(state) or 0.0
             metrics["data_wait_share"] = (now_waited_s - waited_s) / max(now_s - step_begun_s, 1e-9)
             waited_s = now_waited_s
-        logger.log_step(state.step, metrics, samples=settings.batch, elapsed_s=state.elapsed_s, remaining_s=remaining_s)
+        logger.log_step(
+            state.step,
+            metrics,
+            samples=settings.batch,
+            elapsed_s=state.elapsed_s,
+            remaining_s=remaining_s,
+            is_last=state.progress >= 1,
+        )
         state.save_if_due()
         if state.elapsed_s - last_sheet_s > 60 * settings.sheet_minutes:
             _write_sheet(state, logger)

@@ -30,8 +30,8 @@ def _stage(plan: TrainingPlan, stage: StagePlan) -> list[str]:
     length = f"{stage.steps:,} steps" if stage.steps is not None else f"{stage.minutes:g} minutes"
     tokens = stage.tokens
     lines = [
-        f"stage `{stage.name}`: {length} of {stage.batch}; {tokens.video:,} video, {tokens.text} text and {tokens.face} "
-        "face tokens a sample",
+        f"stage `{stage.name}`: {length} of {stage.batch}; {tokens.video:,} video, {tokens.text} text and "
+        f"{tokens.face} face tokens a sample",
         f"  {stage.step_flops / 1e12:,.0f} TFLOP a step, {stage.step_flops / stage.batch / 1e12:,.1f} a sample; the "
         f"forward pass {stage.work.forward / 1e12:,.1f}, of which the method {stage.work.method / 1e12:,.2f}",
     ]

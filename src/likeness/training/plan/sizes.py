@@ -89,7 +89,7 @@ def read_models(recipe: MethodRecipe) -> Models:
     """
     sizes, vae, source = _read_base(recipe.base)
     with torch.device("meta"):
-        transformer = CogVideoXTransformer3DModel.from_config(sizes)
+        transformer: Any = CogVideoXTransformer3DModel.from_config(sizes)
         method = recipe.training_spec().build(SimpleNamespace(**transformer.config), recipe.method, recipe.profile)
         decoder = AutoencoderKLCogVideoX.from_config(vae)
     return Models(source=source, transformer=transformer, vae=decoder, method=method)
