@@ -1,6 +1,7 @@
 """`likeness train plan`: its formulas against what autograd saves and torch counts, and what it claims at full size."""
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -199,3 +200,19 @@ def test_the_verb_prints_a_table_or_json_and_refuses_other_recipes():
     assert [each["fits"] for each in values["stages"][0]["fits"]] == [False, True, True]
     other = CliRunner().invoke(app, ["train", "plan", str(RECIPES / "tiny" / "vae.toml")])
     assert isinstance(other.exception, ConfigError)
+
+
+def test_the_table_in_the_documentation_is_what_is_counted():
+    text = (RECIPES.parent / "docs" / "training.md").read_text()
+    rows = re.findall(
+        r"^\| (\d)B ([\w ]+) \| ([\d.]+) ([BM]) \| ([\d.]+) B \| ([\d,]+) \| (\d+) GB", text, re.MULTILINE
+    )
+    assert len(rows) == 4
+    for size, method, trained, unit, frozen, flops, memory in rows:
+        name = {"Magic Mirror": "magic_mirror", "FantasyID": "fantasy_id"}[method]
+        plan = make_plan(recipes.read(RECIPES / f"cogvideox_{size}b" / f"{name}.toml"))
+        clips = plan.stages[-1]
+        assert plan.trainable / {"B": 1e9, "M": 1e6}[unit] == pytest.approx(float(trained), rel=0.005)
+        assert plan.frozen / 1e9 == pytest.approx(float(frozen), rel=0.005)
+        assert clips.step_flops / clips.batch / 1e12 == pytest.approx(float(flops.replace(",", "")), abs=0.6)
+        assert clips.fits[1].memory.total / 1e9 == pytest.approx(float(memory), abs=0.6)
