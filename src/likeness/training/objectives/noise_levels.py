@@ -16,10 +16,11 @@ def loss_by_noise_level(error: Tensor, timesteps: Tensor, weight: Tensor) -> dic
     Shapes:
         error, timesteps, weight: (batch,); samples of weight 0 do not count
     """
+    error, timesteps, weight = (values.detach().cpu() for values in (error, timesteps, weight))
     metrics: dict[str, float] = {}
     levels = timesteps * NOISE_LEVELS // STEPS
     for level in range(NOISE_LEVELS):
         chosen = (levels == level) & (weight > 0)
         if chosen.any():
-            metrics[f"denoising_t{level}"] = float(error.detach()[chosen].mean())
+            metrics[f"denoising_t{level}"] = float(error[chosen].mean())
     return metrics
