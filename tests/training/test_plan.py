@@ -198,6 +198,9 @@ def test_the_verb_prints_a_table_or_json_and_refuses_other_recipes():
     assert values["kind"] == "counted"
     assert values["caches"]["clips"] == 50_000
     assert [each["fits"] for each in values["stages"][0]["fits"]] == [False, True, True]
+    for rate in ("0", "nan", "inf"):
+        refused = CliRunner().invoke(app, ["train", "plan", recipe, "--tflops", rate])
+        assert isinstance(refused.exception, ConfigError), rate
     other = CliRunner().invoke(app, ["train", "plan", str(RECIPES / "tiny" / "vae.toml")])
     assert isinstance(other.exception, ConfigError)
 

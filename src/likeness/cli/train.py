@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from likeness.cli.console.terminal import say
+from likeness.cli.console.terminal import print_json, say
 
 Recipe = Annotated[Path, typer.Argument(help="A recipe, for example recipes/tiny/vae.toml.")]
 Overrides = Annotated[
@@ -98,15 +98,16 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
     """Count parameters, memory, FLOPs, hours and disk of a method's recipe; nothing is loaded."""
-    import json
-
     from likeness.training import recipes
     from likeness.training.plan.plan import make_plan
     from likeness.training.plan.show import describe
 
     settings: Any = recipes.read(recipe, tuple(overrides or ()))
     counted = make_plan(settings, tflops=tflops, samples=samples)
-    say(json.dumps(counted.as_json(), indent=2) if as_json else describe(counted, settings))
+    if as_json:
+        print_json(counted.as_json(), indent=2)
+    else:
+        say(describe(counted, settings))
 
 
 def report(

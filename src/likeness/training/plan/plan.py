@@ -1,5 +1,6 @@
 """Collects what a recipe needs: parameters, memory, FLOPs, hours and disk."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,8 +89,10 @@ def make_plan(recipe: Any, *, tflops: float = 400.0, samples: int = 1000) -> Tra
     """
     if not isinstance(recipe, MethodRecipe) or recipe.data is None:
         raise ConfigError("The recipe is not of a method with `data` from files. Plans are made for those alone.")
-    if tflops <= 0 or samples < 0:
-        raise ConfigError(f"--tflops is {tflops} and --samples {samples}: a rate is above 0, a number not below.")
+    if not 0 < tflops < math.inf or samples < 0:
+        raise ConfigError(
+            f"`tflops` is {tflops} and `samples` {samples}: give a finite rate above 0, and a number of files."
+        )
     models = read_models(recipe)
     return TrainingPlan(
         source=models.source,
