@@ -47,3 +47,16 @@ def test_after_moving_taps_a_picture_is_unchanged_and_the_last_tap_suffices(monk
     gradient = vae.encoder.conv_in.conv.weight.grad
     assert gradient[:, :, -1].any()
     assert not gradient[:, :, :-1].any()
+
+
+@pytest.mark.parametrize("hidden_dtype", [torch.float32, torch.bfloat16])
+def test_a_frame_is_decoded_with_weights_in_bfloat16(hidden_dtype):
+    """As for the identity loss over a base that lies in bfloat16, with gradients."""
+    vae = make_vae().float().requires_grad_(False)
+    latents = torch.randn(1, 4, 4, 4)
+    expected = codec.decode_frame(vae.bfloat16().float(), latents)  # Of the same rounded weights.
+    moved = latents.to(hidden_dtype).requires_grad_()
+    found = codec.decode_frame(vae.bfloat16(), moved)
+    found.float().square().mean().backward()
+    assert moved.grad is not None
+    assert_close(found.detach().float(), expected, atol=1e-5 if hidden_dtype == torch.float32 else 0.1, rtol=0)

@@ -194,10 +194,11 @@ def _convolve(module: Any, hidden: Tensor, cache: Cache, last: bool) -> Tensor:
 
 def _normalize(norm: nn.GroupNorm, hidden: Tensor) -> Tensor:
     # In bfloat16 the backward pass of a group norm is four times as slow on a CPU as in float32.
+    weight, bias = norm.weight.float(), norm.bias.float()
     if hidden.shape[2] == 1:
-        flat = F.group_norm(hidden.squeeze(2).float(), norm.num_groups, norm.weight, norm.bias, norm.eps)
+        flat = F.group_norm(hidden.squeeze(2).float(), norm.num_groups, weight, bias, norm.eps)
         return flat.to(hidden.dtype).unsqueeze(2)
-    return F.group_norm(hidden.float(), norm.num_groups, norm.weight, norm.bias, norm.eps).to(hidden.dtype)
+    return F.group_norm(hidden.float(), norm.num_groups, weight, bias, norm.eps).to(hidden.dtype)
 
 
 def _modulate(norm: Any, hidden: Tensor, latents: Tensor, normalize: Normalize | None = None) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from likeness.cli.console.terminal import say
+from likeness.cli.console.terminal import print_json, say
 
 Recipe = Annotated[Path, typer.Argument(help="A recipe, for example recipes/tiny/vae.toml.")]
 Overrides = Annotated[
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="Train a model: `likeness train RECIPE`.",
     )
-    for verb in (run, precompute):
+    for verb in (run, precompute, plan, report):
         family.command()(verb)
     app.add_typer(family, name="train")
 
@@ -84,3 +84,37 @@ def precompute(
         recipe, overrides=tuple(overrides or ()), output=output, processes=processes, verify=verify
     )
     say(target, lines=False)
+
+
+def plan(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    tflops: Annotated[
+        float, typer.Option("--tflops", help="Assumed throughput of one card, in TFLOP/s, for the hours.")
+    ] = 400.0,
+    samples: Annotated[
+        int, typer.Option("--samples", min=0, help="Files of each kind, where the recipe's data set is not here.")
+    ] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
+) -> None:
+    """Count parameters, memory, FLOPs, hours and disk of a method's recipe; nothing is loaded."""
+    from likeness.training import recipes
+    from likeness.training.plan.plan import make_plan
+    from likeness.training.plan.show import describe
+
+    settings: Any = recipes.read(recipe, tuple(overrides or ()))
+    counted = make_plan(settings, tflops=tflops, samples=samples)
+    if as_json:
+        print_json(counted.as_json(), indent=2)
+    else:
+        say(describe(counted, settings))
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, for example runs/magic_mirror.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The page. [default: RUN/report.html]")] = None,
+) -> None:
+    """Write one page with the curves, sample sheets, settings and checkpoints of a run."""
+    from likeness.training.report.page import write_report
+
+    say(write_report(folder, output or folder / "report.html"), lines=False)

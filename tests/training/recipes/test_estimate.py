@@ -26,6 +26,7 @@ def recipe(**changes):
         ({"stages": [STAGE | {"batch": 10**12}]}, r"`stages\.0\.batch`.*memory"),
         ({"stages": [STAGE | {"steps": 10**15}]}, r"11,574,074\.1 days of training"),
         ({"stages": [STAGE | {"steps": None, "minutes": 1e12}]}, "days of training"),
+        ({"stages": [STAGE | {"steps": None, "samples": 4 * 10**15}]}, r"11,574,074\.1 days of training"),
         ({"model": {"widths": [8, 8, 8, 10**7]}}, r"`model\.widths\.3`.*memory"),
         ({"stages": [STAGE, STAGE | {"name": "A"}]}, "`a` is there twice"),
     ],
@@ -50,6 +51,7 @@ def test_what_is_possible_passes(tmp_path):
 def test_processes_without_a_sample_in_every_step_are_refused(tmp_path):
     """The mean of no sample is no number."""
     assert estimate.smallest_share(recipe(stages=[STAGE, STAGE | {"name": "b", "batch": 2}])) == 2
+    assert estimate.smallest_share(recipe(stages=[STAGE | {"accumulation": 2}])) == 2  # Of every micro-batch.
     with pytest.raises(ConfigError, match="--processes 4"):
         estimate.check(recipe(), tmp_path, processes=5)
 

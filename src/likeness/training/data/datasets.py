@@ -158,7 +158,7 @@ def jitter_crops(crops: Tensor, rows: Tensor) -> Tensor:
 
 def to_bytes(frames: Tensor) -> np.ndarray:
     """[-1, 1] with channels before height and width to uint8 with channels last."""
-    return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).numpy()
+    return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()
 
 
 def unpack_mask(mask: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class TrainingData:
     """Heads of the people in `references`, for methods that read them."""
     text_states: Callable[[Tensor], Tensor] | None = None
     """From token ids (batch, tokens) to precomputed states of the text encoder, (batch, tokens, width)."""
+    waited_s: Callable[[], float] = float
+    """Seconds that reading rows has taken so far; 0 for data in memory."""
 
 
 def read_data(

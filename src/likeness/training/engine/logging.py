@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,10 @@ from rich.console import Console
 
 from likeness import files
 from likeness.training.engine import distributed
+from likeness.training.engine.log_writers import LogWriter
+
+_IN_FILES_ALONE = re.compile(r"_t\d$|_qualifying$|_decoded$|^learning_rate$|^data_wait_share$")
+"""Metrics that are not printed: a longer line would not fit into a terminal."""
 
 
 class TrainingLogger:
@@ -25,6 +31,8 @@ class TrainingLogger:
         self.last_s = time.monotonic()
         self.sums: dict[str, tuple[float, int]] = {}
         self.samples = 0
+        self.writers: Sequence[LogWriter] = ()
+        """Get every line of the log, too."""
 
     def drop_after(self, step: int) -> None:
         """Remove the lines of steps that a resumed run will repeat."""
@@ -34,21 +42,28 @@ class TrainingLogger:
             files.write_text(self.path, "".join(f"{line}\n" for line in lines))
 
     def log_step(
-        self, step: int, metrics: dict[str, float], *, samples: int, elapsed_s: float, remaining_s: float
+        self,
+        step: int,
+        metrics: dict[str, float],
+        *,
+        samples: int,
+        elapsed_s: float,
+        remaining_s: float,
+        is_last: bool = False,
     ) -> None:
-        """Add the metrics of one step; their means are written every few seconds."""
+        """Add the metrics of one step; their means are written every few seconds, and after the last step."""
         for name, value in metrics.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = total + value, count + 1
         self.samples += samples
         since_s = time.monotonic() - self.last_s
-        if since_s < self.every_s:
+        if since_s < self.every_s and not is_last:
             return
         means = {name: total / count for name, (total, count) in self.sums.items()}
-        rate = self.samples / since_s
+        rate = self.samples / max(since_s, 1e-9)
         line = {"step": step, "elapsed_s": round(elapsed_s, 1), "samples_per_s": round(rate, 1)}
         self.write({**line, **{name: float(f"{value:.5g}") for name, value in means.items()}})
-        text = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
+        text = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if not _IN_FILES_ALONE.search(name))
         self._print(f"{self.stage}  step {step}  {text}  {rate:.0f} samples/s  {format_time(remaining_s)} left")
         self.sums, self.samples, self.last_s = {}, 0, time.monotonic()
 
@@ -60,6 +75,9 @@ class TrainingLogger:
         line = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        metrics = {k: v for k, v in line.items() if k != "step" and isinstance(v, int | float)}
+        for writer in self.writers:
+            writer.write(int(line.get("step", 0)), metrics)
 
     def info(self, text: str) -> None:
         """Print a line that stays on the terminal."""

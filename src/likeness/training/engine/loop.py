@@ -22,7 +22,7 @@ from torch import nn
 
 from likeness import files
 from likeness.errors import CheckpointError, LikenessError
-from likeness.training.engine import checkpoints, distributed
+from likeness.training.engine import checkpoints, distributed, log_writers
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.logging import TrainingLogger, draw_curves
 from likeness.training.engine.settings import LoopSettings, Stage
@@ -62,10 +62,12 @@ def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, afte
     if has_resumed:
         logger.info(f"{settings.name}: continuing from step {state.step}")
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
-    with _catch_stop_signals() as signals:
-        _train_steps(state, logger, signals, after_steps)
-    state.save()
-    _write_sheet(state, logger)
+    with log_writers.opened(settings, folder, first_step=state.step) as writers:
+        logger.writers = writers
+        with _catch_stop_signals() as signals:
+            _train_steps(state, logger, signals, after_steps)
+        state.save()
+        _write_sheet(state, logger)
     state.average.swap()
     if distributed.rank() == 0:
         draw_curves(logger.path, folder / "curves.png")
@@ -113,8 +115,9 @@ def load_finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
 
 def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], after_steps: int | None) -> None:
     settings, last_sheet_s = state.settings, state.elapsed_s
-    last_step_s = time.monotonic()
+    last_step_s, waited_s = time.monotonic(), _waited_s(state)
     while state.progress < 1:
+        step_begun_s = time.monotonic()
         loss, metrics = _accumulate(state)
         # Time includes sheets and checkpoints: `minutes` is wall time.
         now_s = time.monotonic()
@@ -127,8 +130,19 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
         state.average.update(state.step)
         state.step, state.elapsed_s, last_step_s = state.step + 1, elapsed_s, now_s
         remaining_s = state.elapsed_s / max(state.progress, 1e-9) * (1 - state.progress)
-        metrics = {"loss": loss, "grad_norm": norm, **metrics}
-        logger.log_step(state.step, metrics, samples=settings.batch, elapsed_s=state.elapsed_s, remaining_s=remaining_s)
+        metrics = {"loss": loss, "grad_norm": norm, "learning_rate": state.optimizers.learning_rate, **metrics}
+        if waited_s is not None:
+            now_waited_s = _waited_s(state) or 0.0
+            metrics["data_wait_share"] = (now_waited_s - waited_s) / max(now_s - step_begun_s, 1e-9)
+            waited_s = now_waited_s
+        logger.log_step(
+            state.step,
+            metrics,
+            samples=settings.batch,
+            elapsed_s=state.elapsed_s,
+            remaining_s=remaining_s,
+            is_last=state.progress >= 1,
+        )
         state.save_if_due()
         if state.elapsed_s - last_sheet_s > 60 * settings.sheet_minutes:
             _write_sheet(state, logger)
@@ -136,6 +150,11 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
         if is_stopping or state.step == after_steps:
             state.save()
             raise InterruptedRunError(f"Stopped at step {state.step} and saved. The same command continues from here.")
+
+
+def _waited_s(state: StageState) -> float | None:
+    """Seconds that the stage has waited for data so far; None where it does not measure it."""
+    return getattr(state.stage, "waited_s", None)
 
 
 def _accumulate(state: StageState) -> tuple[float, dict[str, float]]:

@@ -60,6 +60,8 @@ class Optimizers:
             if parameter.requires_grad
         ]
         self.parameters = [parameter for _, parameter in named]
+        self.learning_rate = 0.0
+        """AdamW's rate in the last step."""
         by_muon = [p for name, p in named if settings.kind == "muon" and _is_for_muon(name, p, settings)]
         self.kernels = [(p, nn.Parameter(p.detach().flatten(1).clone())) for p in by_muon if p.ndim > 2]
         """Kernels that Muon trains, each with the matrix that stands for it in the optimizer."""
@@ -108,6 +110,7 @@ class Optimizers:
         for name, part in self.parts.items():
             for group in part.param_groups:
                 group["lr"] = peaks[name] * factor
+        self.learning_rate = settings.learning_rate * factor
         self._copy_to_matrices()
         for part in self.parts.values():
             part.step()

@@ -8,10 +8,19 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from likeness.config import Settings
+from likeness.training.engine.log_writers import LogTarget
 from likeness.training.engine.optimizers import OptimizerSettings
 from likeness.training.engine.parallel import Parallel
 
-ADJUSTABLE = ("checkpoint_minutes", "checkpoint_steps", "keep_checkpoints", "sheet_minutes", "parallel", "workers")
+ADJUSTABLE = (
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "sheet_minutes",
+    "parallel",
+    "workers",
+    "log_to",
+)
 """Settings of a stage that may change between sessions, because weights do not depend on them."""
 LENGTHS = ("steps", "minutes", "samples")
 """Settings of the length of a stage, which may be increased."""
@@ -46,6 +55,8 @@ class LoopSettings(Settings):
     """Number of checkpoints that are kept."""
     sheet_minutes: float = Field(default=4.0, gt=0)
     """Minutes between sample sheets."""
+    log_to: tuple[LogTarget, ...] = ()
+    """Trackers that get the metrics in addition to `log.jsonl`: tensorboard, trackio, wandb (extras of those names)."""
 
     @property
     def micro_batch(self) -> int:

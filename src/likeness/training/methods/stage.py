@@ -36,6 +36,7 @@ from likeness.training.objectives.identity_loss import (
     choose_samples,
     refuse_other_embeddings,
 )
+from likeness.training.objectives.noise_levels import loss_by_noise_level
 from likeness.training.objectives.on_policy import sample_on_policy
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
 from likeness.training.precompute.read_ahead import ReadAhead
@@ -121,6 +122,11 @@ class MethodStage:
                 settings.workers,
             )
 
+    @property
+    def waited_s(self) -> float:
+        """Seconds that this process has waited for data so far."""
+        return self.data.waited_s()
+
     def build_identity_loss(self, recognizer: IdentityRecognizer) -> IdentityLoss:
         """The loss with the decoder, margin and views of the settings."""
         settings = self.settings
@@ -173,6 +179,7 @@ class MethodStage:
         error = masked_error(mask, (velocity - target).square(), batch.is_whole)
         loss = (batch.weight * error).sum() + unused
         metrics = {"denoising": float(loss.detach())}
+        metrics |= loss_by_noise_level(error, inputs.timesteps[: len(error)], batch.weight)
         if self.settings.identity_weight and self.settings.identity_samples:
             loss = self.add_identity_loss(loss, batch, velocity, metrics)
         if self.settings.rollout_samples:
@@ -425,9 +432,16 @@ class MethodStage:
     def validate(self, path: Path) -> dict[str, float]:
         """Draw validation people: the reference, then generated frames. Returns the error on their faces."""
         metrics = {"validation_face_loss": validation.face_loss(self)}
+        if self.uses_autocast and self.dtype != torch.float32:  # A second copy of a base of 5B would not fit.
+            with torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=False):
+                validation.draw_validation_samples(self, path)
+            return metrics
+        vae, vae_dtype = self.pipe.vae, self.pipe.vae.dtype
         self.set_base_dtype(torch.float32)
+        vae.to(torch.float32)
         validation.draw_validation_samples(self, path)
         self.set_base_dtype(self.dtype)
+        vae.to(vae_dtype)
         return metrics
 
 

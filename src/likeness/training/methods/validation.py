@@ -85,6 +85,9 @@ def _draw_own_prompts(stage: Any, path: Path, count: int = 4) -> None:
     text = stage.text_states(prompts.ids[1][rows]).to(pixels)
     text = stage.method.fuse(text, prompts.masks[1][rows].to(stage.device), identity)
     bucket = shards.buckets[chosen[0]]
+    # Whole clips of full size, decoded at once, need more memory than training.
+    stage.pipe.vae.enable_slicing()
+    stage.pipe.vae.enable_tiling()
     with stage.method.identity(identity):
         clips = diffusion.sample(
             stage.pipe,

@@ -117,6 +117,7 @@ def open_data(plan: DataPlan, cache: Cache, crop: Callable[[Shards], Shards]) ->
         targets=dict(targets["train"]),
         validation_targets={name: _most_common(shards) for name, shards in targets["validation"].items()},
         text_states=TextStates(cache, plan.encoding),
+        waited_s=lambda: cache.store.waited_s,
     )
 
 

@@ -9,6 +9,7 @@ Rows are read through a memory map that is closed again, so the resident memory 
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._places: dict[str, dict[str, tuple[Path, int]]] = {}
+        self.waited_s = 0.0
+        """Seconds that `read` has taken in all."""
 
     def write(self, group: str, keys: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
         """Write one shard.
@@ -65,6 +68,7 @@ class Store:
         Raises:
             CheckpointError: An item is missing, or a shard is damaged.
         """
+        begun_s = time.perf_counter()
         places = self._in_group(group)
         by_shard: dict[Path, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys):
@@ -83,7 +87,9 @@ class Store:
                         rows[position] = values[row : row + 1].clone()
             except (OSError, SafetensorError) as error:
                 raise damaged(path, error) from error
-        return torch.cat([row for row in rows if row is not None])
+        result = torch.cat([row for row in rows if row is not None])
+        self.waited_s += time.perf_counter() - begun_s
+        return result
 
     def shape(self, group: str, name: str) -> tuple[int, ...]:
         """The shape of one item of a group.

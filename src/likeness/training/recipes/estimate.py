@@ -12,6 +12,7 @@ from pathlib import Path
 from likeness.config import Settings, integers
 from likeness.errors import ConfigError
 from likeness.training.data import render_puppets, shards
+from likeness.training.engine import log_writers
 from likeness.training.engine.settings import LoopSettings
 from likeness.training.recipes.resume import stages_of
 
@@ -35,12 +36,14 @@ def check(recipe: Settings, cache: Path, *, processes: int) -> None:
         processes: Number of training processes.
 
     Raises:
-        ConfigError: With the setting, the lower bound, and what this machine has.
+        ConfigError: With the setting, the lower bound, and what this machine has; or a tracker is not installed.
     """
     stages = stages_of(recipe)
     names = [stage.name.lower() for stage in stages.values()]
     if duplicates := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"Stages need different names: `{'`, `'.join(duplicates)}` is there twice. Rename one.")
+    for stage in stages.values():
+        log_writers.check_installed(stage.log_to)
     sets = {name: value for name, value in recipe if isinstance(value, render_puppets.PuppetSettings)}
     memory_bytes = _memory_bytes()
     _check_processes(processes, smallest_share(recipe), memory_bytes)
@@ -61,7 +64,7 @@ def check(recipe: Settings, cache: Path, *, processes: int) -> None:
 def smallest_share(recipe: Settings) -> int:
     """The largest number of processes that all have a sample in every step."""
     divisor = 2 if "single_every" in type(recipe).model_fields else 1  # Steps on two people have half as many samples.
-    return max(1, min(stage.batch for stage in stages_of(recipe).values()) // divisor)
+    return max(1, min(stage.micro_batch for stage in stages_of(recipe).values()) // divisor)
 
 
 def _check_processes(processes: int, most: int, memory_bytes: float) -> None:
@@ -127,6 +130,7 @@ def _check_time(sets: dict[str, render_puppets.PuppetSettings], stages: dict[str
     for stage in stages.values():
         ends = [] if stage.steps is None else [stage.steps * _S_A_STEP]
         ends += [] if stage.minutes is None else [60 * stage.minutes]
+        ends += [] if stage.samples is None else [stage.samples / stage.batch * _S_A_STEP]
         training_s += min(ends)
     if rendering_s + training_s > _LONGEST_S:
         raise ConfigError(
