@@ -28,6 +28,7 @@ from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser, ReferenceEncoder
+from likeness.training.objectives.diffusion import masked_error
 from likeness.training.objectives.distillation import DistillationTeacher
 from likeness.training.objectives.face_decoder import FaceDecoder, build_frame_decoder
 from likeness.training.objectives.identity_loss import (
@@ -443,18 +444,3 @@ class MethodStage:
         self.set_base_dtype(self.dtype)
         vae.to(vae_dtype)
         return metrics
-
-
-def masked_error(mask: Tensor, error: Tensor, is_whole: Tensor) -> Tensor:
-    """The mean error of each sample, of some samples over the face alone.
-
-    Shapes:
-        mask: (batch, frames, height, width), the share of each latent pixel that shows the face
-        error: (batch, frames, channels, height, width)
-        is_whole: (batch,), boolean: samples whose error is averaged over the whole frame, as it is without a face
-        returns: (batch,)
-    """
-    face = mask.float().unsqueeze(2)
-    is_whole = is_whole | (face.flatten(1).sum(dim=1) < 1)
-    weight = torch.where(is_whole.view(-1, 1, 1, 1, 1), torch.ones_like(face), face)
-    return (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])

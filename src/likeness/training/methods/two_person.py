@@ -27,10 +27,11 @@ from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.methods.settings import MethodRecipe
-from likeness.training.methods.stage import MethodStage, masked_error
+from likeness.training.methods.stage import MethodStage
 from likeness.training.methods.train import train_method
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
+from likeness.training.objectives.diffusion import masked_error
 
 VALIDATION_PROMPTS = (
     "{} img1 in a red sweater smiles at the camera and {} img2 in a blue shirt nods in a park",

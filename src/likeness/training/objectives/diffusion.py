@@ -44,6 +44,21 @@ class DiffusionStageSettings(LoopSettings):
     """Classifier-free guidance scale of sample sheets and of rollouts."""
 
 
+def masked_error(mask: Tensor, error: Tensor, is_whole: Tensor) -> Tensor:
+    """The mean error of each sample, of some samples over the face alone.
+
+    Shapes:
+        mask: (batch, frames, height, width), the share of each latent pixel that shows the face
+        error: (batch, frames, channels, height, width)
+        is_whole: (batch,), boolean: samples whose error is averaged over the whole frame, as it is without a face
+        returns: (batch,)
+    """
+    face = mask.float().unsqueeze(2)
+    is_whole = is_whole | (face.flatten(1).sum(dim=1) < 1)
+    weight = torch.where(is_whole.view(-1, 1, 1, 1, 1), torch.ones_like(face), face)
+    return (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])
+
+
 def sample_timesteps(count: int, settings: DiffusionStageSettings, alpha_bars: Tensor) -> Tensor:
     """Timesteps of a batch, (count,), by `settings.timesteps`; `alpha_bars` (STEPS,) fall to 0."""
     if settings.timesteps == "log_snr_normal":

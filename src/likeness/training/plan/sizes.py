@@ -1,6 +1,5 @@
 """The models of a recipe on torch's meta device: parameters without memory, from config.json files alone."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKL
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from torch import nn
 
+from likeness import files
 from likeness.errors import ConfigError
 from likeness.training.methods.settings import MethodRecipe
 
@@ -110,7 +110,7 @@ def _read_base(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = files.read_json(folder / "config.json")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} has no config.json that can be read ({error}). Copy the base again.") from error
     return {key: value for key, value in config.items() if not key.startswith("_")}
