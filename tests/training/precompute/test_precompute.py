@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from likeness import media, weights
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, WeightsError
 from likeness.puppets import sample_image, sample_person
 from likeness.training.data.prompts import caption
 from likeness.training.engine.logging import TrainingLogger
@@ -172,3 +173,17 @@ def test_other_weights_of_the_base_give_other_keys(tmp_path):
     assert here.side_step_px in (8, 16)
     assert describe_encoding(settings, tiny, "research").engine == "research"
     assert find_cache(tmp_path).folder == tmp_path / "files"
+
+
+def test_missing_weights_of_the_engine_are_not_recorded_as_a_fault_of_the_files(folder, tmp_path):
+    class Engine:
+        def detect(self, *_):
+            raise WeightsError("The face engine lacks weights.")
+
+    cache, encoders = run.Cache(folder=tmp_path), CountingEncoders()
+    broken = dataclasses.replace(encoders.build(), engine=Engine)
+    with pytest.raises(WeightsError, match="lacks weights"):
+        run.precompute(plan(folder), cache, broken, TrainingLogger(tmp_path, "precompute"))
+    # With the weights in place, the same cache is complete.
+    _, wanted = do(folder, cache)
+    assert len(open_data(wanted, cache, lambda shards: shards).targets["images"]) == 4

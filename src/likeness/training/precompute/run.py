@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from likeness import files
-from likeness.errors import LikenessError
+from likeness.errors import FaceError, MediaError
 from likeness.faces.engines.base import FaceEngine
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger, format_time
@@ -32,6 +32,9 @@ FLUSH_S = 30.0
 """Seconds after which encoded items are written, which is the most that a kill costs."""
 SHARD_ITEMS = 256
 """Most items of a shard."""
+FILE_ERRORS = (FaceError, MediaError)
+"""What is the fault of a file, and is recorded for it. Other errors, such as missing weights of the face engine, say
+nothing about the file: they end the run, and nothing is recorded."""
 SKIPPED = "skipped.jsonl"
 """File in the cache's folder with the files and captions that are left out, and why."""
 
@@ -148,7 +151,7 @@ def _encode_views(
                 min_score=settings.min_face_score,
                 fps=settings.fps,
             )
-        except LikenessError as error:
+        except FILE_ERRORS as error:
             writer.add_record(key, {"error": encode.describe_failure(error)})
             continue
         views = []
@@ -180,7 +183,7 @@ def _encode_targets(
     for key, one in _progress(_own(missing), "faces in targets", logger, len(keys) - len(missing)):
         try:
             media = read_media(one.sample.media, grid, fps=plan.settings.fps)
-        except LikenessError as error:
+        except FILE_ERRORS as error:
             writer.add_record(key, {"error": encode.describe_failure(error)})
             continue
         mask, landmarks = encode.find_targets(
