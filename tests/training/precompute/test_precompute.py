@@ -106,6 +106,12 @@ def test_a_file_without_a_face_is_left_out_and_listed(done):
     assert len(data.targets["images"]) == 4
 
 
+def test_the_warning_names_the_first_file_that_is_left_out_and_their_share(folder, done, caplog):
+    do(folder, run.Cache(folder=done[0].folder))
+    assert f"files left out: 1 of 5, listed with reasons in {done[0].folder / run.SKIPPED}" in caplog.text
+    assert f"the first: {folder / 'wall.png'}" in caplog.text
+
+
 def test_only_what_a_changed_setting_touches_is_encoded_again(folder, done):
     cache, _, _ = done
     encoders, _ = do(folder, run.Cache(folder=cache.folder), num_views=3)
@@ -161,7 +167,9 @@ def test_every_process_writes_its_share_and_all_of_it_is_found(folder, tmp_path,
 def test_a_data_set_without_a_usable_caption_is_refused(folder, tmp_path):
     (tmp_path / "0_0.png").write_bytes((folder / "0_0.png").read_bytes())
     (tmp_path / "set.jsonl").write_text(json.dumps({"media": "0_0.png", "caption": "an empty street at night"}))
-    with pytest.raises(ConfigError, match="class word"):
+    with pytest.raises(
+        ConfigError, match=r"1 of 1 captions(.|\n)*0_0\.png: .*an empty street at night(.|\n)*class_word"
+    ):
         plan(tmp_path)
 
 

@@ -21,6 +21,7 @@ from likeness.errors import FaceError, MediaError
 from likeness.faces.engines.base import FaceEngine
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger, format_time
+from likeness.training.files.class_word import describe_undecided
 from likeness.training.files.media_tensors import read_media
 from likeness.training.precompute import encode
 from likeness.training.precompute.plan import DataPlan, PlannedSample, Records, text_key
@@ -263,12 +264,15 @@ def _list_skipped(plan: DataPlan, cache: Cache, samples: list[PlannedSample], lo
     lines += [json.dumps({"caption": text}) for text in plan.undecided]
     files.write_text(cache.folder / SKIPPED, "".join(f"{line}\n" for line in lines))
     if skipped:
+        total = len({path for one in samples for path in (one.sample.media, *one.reference_media)})
+        name, reason = next(iter(skipped.items()))
         _LOG.warning(
-            "%d of the files are left out, listed with reasons in %s; the first: %s",
+            "files left out: %d of %d, listed with reasons in %s; the first: %s",
             len(skipped),
+            total,
             cache.folder / SKIPPED,
-            next(iter(skipped.values())),
+            reason if name in reason else f"{name}: {reason}",
         )
     if plan.undecided:
-        _LOG.warning("%s", "\n".join(plan.undecided[:8]))
+        _LOG.warning("%s", describe_undecided(plan.undecided, plan.num_captions, num_listed=8))
     logger.info(f"{cache.folder}: {cache.store.size_bytes() / 1e9:.3g} GB")
