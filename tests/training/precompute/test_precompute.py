@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,6 +120,25 @@ def test_only_what_a_changed_setting_touches_is_encoded_again(folder, done):
     assert encoders.faces_read > 0
     encoders, _ = do(folder, run.Cache(folder=cache.folder), resolution_px=96)
     assert encoders.latents_made == 4
+
+
+@pytest.mark.parametrize("kind", ["latents", "targets", "views"])
+def test_items_of_a_damaged_shard_are_made_again(folder, done, tmp_path, kind):
+    shutil.copytree(done[0].folder, tmp_path / "cache")
+    cache = run.Cache(folder=tmp_path / "cache")
+    sample = done[2].samples["train"][0]
+    key = {"latents": sample.latents, "targets": sample.targets, "views": f"{sample.references[0]}.0"}[kind]
+    records = (cache.folder / "items").glob(f"{kind}*/*.json")
+    shard = next(path for path in records if key in path.read_text()).with_suffix(".safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-8] + bytes(byte ^ 255 for byte in whole[-8:]))
+    assert cache.store.verify() == [shard]
+    _, wanted = do(folder, cache)
+    assert cache.store.verify() == []
+    data = open_data(wanted, cache, lambda shards: shards)
+    assert data.targets["images"]["latents"][torch.arange(4)].shape == (4, 1, 16, 8, 8)
+    assert data.references["train"]["crop"][torch.arange(4)].shape == (4, 224, 224, 3)
+    assert shard.read_bytes() == whole
 
 
 def test_another_file_under_the_same_name_is_encoded_again(folder, done, tmp_path):

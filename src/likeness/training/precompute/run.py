@@ -129,7 +129,16 @@ def _progress(items: Sequence[Any], what: str, logger: TrainingLogger, known: in
 
 
 def _missing(keys: dict[str, Any], cache: Cache) -> list[tuple[str, Any]]:
-    return [(key, value) for key, value in keys.items() if cache.records.read(key) is None]
+    return [(key, value) for key, value in keys.items() if not _is_known(key, cache)]
+
+
+def _is_known(key: str, cache: Cache) -> bool:
+    """Whether a key has a record, and all items that the record describes; shards may be damaged or removed later."""
+    record = cache.records.read(key)
+    if record is None or "error" in record:
+        return record is not None
+    group, items = (record["group"], [key]) if "group" in record else ("views", record["views"])
+    return not cache.store.missing(group, items)
 
 
 def _encode_views(
