@@ -215,3 +215,26 @@ def test_missing_weights_of_the_engine_are_not_recorded_as_a_fault_of_the_files(
     # With the weights in place, the same cache is complete.
     _, wanted = do(folder, cache)
     assert len(open_data(wanted, cache, lambda shards: shards).targets["images"]) == 4
+
+
+def by_size(shards):
+    """Chooses crops by their size, as methods do, which an empty set of references does not have."""
+    assert shards["crop"].shape[1] == 224
+    return shards
+
+
+def test_without_validation_people_sheets_show_those_of_the_training_set(done, caplog):
+    cache, _, wanted = done
+    data = open_data(wanted, cache, by_size)
+    assert "There are no validation people" in caplog.text
+    assert data.validation_targets["images"].facts == data.targets["images"].facts
+    assert data.references["validation"].facts == data.references["train"].facts
+
+
+def test_a_data_set_of_damaged_files_alone_is_refused_with_the_list_of_reasons(tmp_path):
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    (tmp_path / "set.jsonl").write_text(json.dumps({"media": "0.png", "caption": "a woman smiles"}))
+    cache = run.Cache(folder=tmp_path / "cache")
+    _, wanted = do(tmp_path, cache)
+    with pytest.raises(ConfigError, match=r"none has a face in its frames(.|\n)*skipped\.jsonl"):
+        open_data(wanted, cache, by_size)
