@@ -53,3 +53,9 @@ def test_the_profile_paper_without_its_frozen_encoder_is_refused_when_the_recipe
     needed = {"magic_mirror": "photomaker", "fantasy_id": "clip"}[name]
     with pytest.raises(ConfigError, match=f"the profile `paper`(.|\n)*`{needed}`"):
         recipes.read(RECIPES / f"{name}.toml", ['profile="paper"'])
+
+
+def test_a_batch_that_micro_batches_do_not_divide_is_the_only_problem_that_is_named():
+    with pytest.raises(ConfigError, match="micro-batches do not divide") as caught:
+        recipes.read(RECIPES / "magic_mirror.toml", ["stages.0.accumulation=7", "stages.1.accumulation=7"])
+    assert "at least 1 item" not in str(caught.value)
