@@ -66,7 +66,9 @@ def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
     try:
         built = kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(kind, problem, where) for problem in error.errors())) from error
+        raise ConfigError(
+            "\n".join(_explain(kind, problem, where) for problem in _first_causes(error.errors()))
+        ) from error
     for name, number in integers(built.model_dump()):
         if not -_INTEGERS <= number < _INTEGERS:
             raise ConfigError(
@@ -156,6 +158,12 @@ def _parse(text: str) -> Any:
     except ValueError:
         return text
     return parsed["value"] if len(parsed) == 1 else text  # A line break could start another setting.
+
+
+def _first_causes(problems: Sequence[Any]) -> list[Any]:
+    """Without lists that count as too short only because one of their entries is wrong."""
+    containers = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in containers]
 
 
 def _explain(kind: type[BaseModel], problem: Any, where: str) -> str:

@@ -11,8 +11,9 @@ import time
 import pytest
 
 from likeness import files
-from likeness.errors import CheckpointError, ConfigError, FileWriteError, LockedError, ResourceError
+from likeness.errors import CheckpointError, ConfigError, FileWriteError, LockedError, ResourceError, WeightsError
 from likeness.training import run
+from likeness.training.base.pipelines import read_base, read_transformer_config
 from likeness.training.engine import distributed
 from likeness.training.engine.loop import InterruptedRunError
 from likeness.training.recipes import resume
@@ -241,3 +242,19 @@ def test_processes_average_gradients_and_stop_when_the_first_is_asked_to(tmp_pat
     ]
     said = [process.communicate(timeout=120)[0].split() for process in started]
     assert said == [["10.0", "True", "0.5", "2.0"]] * 2
+
+
+def test_an_interrupted_precompute_says_that_what_is_encoded_is_kept(tmp_path, monkeypatch):
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("likeness.training.recipes.read", stop)
+    with pytest.raises(InterruptedRunError, match="What is encoded is kept") as caught:
+        run.precompute(tmp_path / "recipe.toml", output=tmp_path / "run")
+    assert "checkpoint" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_base, read_transformer_config])
+def test_a_folder_without_a_pipeline_is_refused_with_what_base_needs(tmp_path, read):
+    with pytest.raises(WeightsError, match=r"No pipeline at .*Set `base` to a folder with `model_index\.json`"):
+        read(tmp_path)

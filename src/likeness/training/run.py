@@ -54,7 +54,8 @@ def train(
     folder = output or Path("runs") / recipe.stem
     config.read_toml(recipe, overrides)
     check_place(folder)
-    with _report_interrupt(folder):
+    kept = f"{folder} has its last checkpoint and all rendered data; the same command continues from there."
+    with _report_interrupt(kept):
         from likeness.training import recipes  # Imports take seconds, in which Ctrl-C must work too.
         from likeness.training.engine import distributed
 
@@ -85,7 +86,7 @@ def precompute(
         ConfigError: The recipe has no files, or they cannot be used.
     """
     folder = output or Path("runs") / recipe.stem
-    with _report_interrupt(folder):
+    with _report_interrupt("What is encoded is kept; the same command encodes the rest."):
         from likeness.training import recipes
         from likeness.training.engine import distributed
         from likeness.training.methods.prepare import precompute_recipe
@@ -140,8 +141,8 @@ def _trained_model(folder: Path) -> Path:
 
 
 @contextmanager
-def _report_interrupt(folder: Path) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM outside of the training loop, which handles its own, into an error with advice."""
+def _report_interrupt(kept: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM outside of the training loop, which handles its own, into an error: what is kept."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -156,8 +157,6 @@ def _report_interrupt(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt as error:
         from likeness.training.engine.loop import InterruptedRunError
 
-        raise InterruptedRunError(
-            f"Stopped. {folder} has its last checkpoint and all rendered data; the same command continues from there."
-        ) from error
+        raise InterruptedRunError(f"Stopped. {kept}") from error
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -97,9 +97,11 @@ def test_all_samples_are_placed_and_the_undecided_ones_are_listed():
     prompts, undecided = add_triggers(samples)
     assert prompts == ["A man img nods.", None, "A boy and a girl img sit."]
     assert [one.row for one in undecided] == [1]
-    message = describe_undecided(undecided, len(samples))
-    assert "1 of 3 captions" in message
-    assert 'sample 2: it may name two people ("boy" and "girl")' in message
+    assert undecided[0].reason == 'it may name two people ("boy" and "girl")'
+    message = describe_undecided([undecided[0].reason, "another"], len(samples), num_listed=1)
+    assert "2 of 3 captions" in message
+    assert undecided[0].reason in message
+    assert "and 1 more" in message
 
 
 def test_every_wrong_class_word_is_in_one_error():

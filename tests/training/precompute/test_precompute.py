@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 import torch
 
 from likeness import media, weights
-from likeness.errors import ConfigError
+from likeness.errors import ConfigError, WeightsError
 from likeness.puppets import sample_image, sample_person
 from likeness.training.data.prompts import caption
 from likeness.training.engine.logging import TrainingLogger
@@ -105,6 +107,12 @@ def test_a_file_without_a_face_is_left_out_and_listed(done):
     assert len(data.targets["images"]) == 4
 
 
+def test_the_warning_names_the_first_file_that_is_left_out_and_their_share(folder, done, caplog):
+    do(folder, run.Cache(folder=done[0].folder))
+    assert f"files left out: 1 of 5, listed with reasons in {done[0].folder / run.SKIPPED}" in caplog.text
+    assert f"the first: {folder / 'wall.png'}" in caplog.text
+
+
 def test_only_what_a_changed_setting_touches_is_encoded_again(folder, done):
     cache, _, _ = done
     encoders, _ = do(folder, run.Cache(folder=cache.folder), num_views=3)
@@ -112,6 +120,25 @@ def test_only_what_a_changed_setting_touches_is_encoded_again(folder, done):
     assert encoders.faces_read > 0
     encoders, _ = do(folder, run.Cache(folder=cache.folder), resolution_px=96)
     assert encoders.latents_made == 4
+
+
+@pytest.mark.parametrize("kind", ["latents", "targets", "views"])
+def test_items_of_a_damaged_shard_are_made_again(folder, done, tmp_path, kind):
+    shutil.copytree(done[0].folder, tmp_path / "cache")
+    cache = run.Cache(folder=tmp_path / "cache")
+    sample = done[2].samples["train"][0]
+    key = {"latents": sample.latents, "targets": sample.targets, "views": f"{sample.references[0]}.0"}[kind]
+    records = (cache.folder / "items").glob(f"{kind}*/*.json")
+    shard = next(path for path in records if key in path.read_text()).with_suffix(".safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-8] + bytes(byte ^ 255 for byte in whole[-8:]))
+    assert cache.store.verify() == [shard]
+    _, wanted = do(folder, cache)
+    assert cache.store.verify() == []
+    data = open_data(wanted, cache, lambda shards: shards)
+    assert data.targets["images"]["latents"][torch.arange(4)].shape == (4, 1, 16, 8, 8)
+    assert data.references["train"]["crop"][torch.arange(4)].shape == (4, 224, 224, 3)
+    assert shard.read_bytes() == whole
 
 
 def test_another_file_under_the_same_name_is_encoded_again(folder, done, tmp_path):
@@ -160,7 +187,9 @@ def test_every_process_writes_its_share_and_all_of_it_is_found(folder, tmp_path,
 def test_a_data_set_without_a_usable_caption_is_refused(folder, tmp_path):
     (tmp_path / "0_0.png").write_bytes((folder / "0_0.png").read_bytes())
     (tmp_path / "set.jsonl").write_text(json.dumps({"media": "0_0.png", "caption": "an empty street at night"}))
-    with pytest.raises(ConfigError, match="class word"):
+    with pytest.raises(
+        ConfigError, match=r"1 of 1 captions(.|\n)*0_0\.png: .*an empty street at night(.|\n)*class_word"
+    ):
         plan(tmp_path)
 
 
@@ -172,3 +201,40 @@ def test_other_weights_of_the_base_give_other_keys(tmp_path):
     assert here.side_step_px in (8, 16)
     assert describe_encoding(settings, tiny, "research").engine == "research"
     assert find_cache(tmp_path).folder == tmp_path / "files"
+
+
+def test_missing_weights_of_the_engine_are_not_recorded_as_a_fault_of_the_files(folder, tmp_path):
+    class Engine:
+        def detect(self, *_):
+            raise WeightsError("The face engine lacks weights.")
+
+    cache, encoders = run.Cache(folder=tmp_path), CountingEncoders()
+    broken = dataclasses.replace(encoders.build(), engine=Engine)
+    with pytest.raises(WeightsError, match="lacks weights"):
+        run.precompute(plan(folder), cache, broken, TrainingLogger(tmp_path, "precompute"))
+    # With the weights in place, the same cache is complete.
+    _, wanted = do(folder, cache)
+    assert len(open_data(wanted, cache, lambda shards: shards).targets["images"]) == 4
+
+
+def by_size(shards):
+    """Chooses crops by their size, as methods do, which an empty set of references does not have."""
+    assert shards["crop"].shape[1] == 224
+    return shards
+
+
+def test_without_validation_people_sheets_show_those_of_the_training_set(done, caplog):
+    cache, _, wanted = done
+    data = open_data(wanted, cache, by_size)
+    assert "There are no validation people" in caplog.text
+    assert data.validation_targets["images"].facts == data.targets["images"].facts
+    assert data.references["validation"].facts == data.references["train"].facts
+
+
+def test_a_data_set_of_damaged_files_alone_is_refused_with_the_list_of_reasons(tmp_path):
+    (tmp_path / "0.png").write_bytes(b"no picture")
+    (tmp_path / "set.jsonl").write_text(json.dumps({"media": "0.png", "caption": "a woman smiles"}))
+    cache = run.Cache(folder=tmp_path / "cache")
+    _, wanted = do(tmp_path, cache)
+    with pytest.raises(ConfigError, match=r"none has a face in its frames(.|\n)*skipped\.jsonl"):
+        open_data(wanted, cache, by_size)

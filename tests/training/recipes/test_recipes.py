@@ -46,3 +46,16 @@ def test_an_unknown_kind_and_a_missing_file_are_reported(tmp_path):
         recipes.read(tmp_path / "odd.toml")
     with pytest.raises(ConfigError, match="does not exist"):
         recipes.read(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("name", ["magic_mirror", "fantasy_id"])
+def test_the_profile_paper_without_its_frozen_encoder_is_refused_when_the_recipe_is_read(name):
+    needed = {"magic_mirror": "photomaker", "fantasy_id": "clip"}[name]
+    with pytest.raises(ConfigError, match=f"the profile `paper`(.|\n)*`{needed}`"):
+        recipes.read(RECIPES / f"{name}.toml", ['profile="paper"'])
+
+
+def test_a_batch_that_micro_batches_do_not_divide_is_the_only_problem_that_is_named():
+    with pytest.raises(ConfigError, match="micro-batches do not divide") as caught:
+        recipes.read(RECIPES / "magic_mirror.toml", ["stages.0.accumulation=7", "stages.1.accumulation=7"])
+    assert "at least 1 item" not in str(caught.value)

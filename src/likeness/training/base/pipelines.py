@@ -13,6 +13,11 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from likeness.backbones.check import UNREADABLE
 from likeness.errors import WeightsError
 
+NO_PIPELINE_REMEDY = (
+    "Set `base` to a folder with `model_index.json` and `transformer`, or train tiny's: "
+    "`likeness train recipes/tiny/base.toml`."
+)
+
 
 def read_base(
     folder: Path,
@@ -33,7 +38,7 @@ def read_base(
         WeightsError: The folder has no pipeline, or one that cannot be read.
     """
     if not (folder / "model_index.json").exists():
-        raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
+        raise WeightsError(f"No pipeline at {folder}. {NO_PIPELINE_REMEDY}")
     try:
         pipe = CogVideoXPipeline.from_pretrained(
             folder, dtype=dtype, local_files_only=True, **dict.fromkeys(without, None)
@@ -57,7 +62,7 @@ def read_transformer_config(folder: Path) -> Any:
     """
     path = folder / "transformer" / "config.json"
     if not path.is_file():
-        raise WeightsError(f"No pipeline at {folder}. Train one: `likeness train recipes/tiny/base.toml`.")
+        raise WeightsError(f"No pipeline at {folder}. {NO_PIPELINE_REMEDY}")
     config: Any = CogVideoXTransformer3DModel.load_config(path.parent)
     return SimpleNamespace(**config)
 

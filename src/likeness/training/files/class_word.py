@@ -121,12 +121,12 @@ def add_triggers(samples: "Sequence[Sample]", *, trigger: str = TRIGGER) -> tupl
     return prompts, undecided
 
 
-def describe_undecided(undecided: Sequence[Undecided], total: int, *, num_listed: int = 20) -> str:
-    """A message that lists captions without a class word, and what to do."""
-    listed = "\n".join(f'  sample {one.row + 1}: {one.reason}: "{one.caption}"' for one in undecided[:num_listed])
-    more = f"\n  and {len(undecided) - num_listed} more" if len(undecided) > num_listed else ""
+def describe_undecided(lines: Sequence[str], total: int, *, num_listed: int = 20) -> str:
+    """A message that lists captions without a class word, one line each, and what to do."""
+    listed = "\n".join(f"  {line}" for line in lines[:num_listed])
+    more = f"\n  and {len(lines) - num_listed} more" if len(lines) > num_listed else ""
     return (
-        f"{len(undecided)} of {total} captions do not name exactly one person:\n{listed}{more}\n"
+        f"{len(lines)} of {total} captions do not name exactly one person:\n{listed}{more}\n"
         "Rewrite them, or say which word names the person in the manifest's `class_word` (`woman`, or `woman:2` for "
         "the second one). Samples without a class word cannot be used by a method that needs the trigger."
     )

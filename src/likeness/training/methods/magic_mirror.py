@@ -1,8 +1,9 @@
 """Trains Magic Mirror (arXiv:2501.03931v1), as the paper does: an image stage, then a video stage."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from pydantic import model_validator
 from torch import Tensor
 
 from likeness.errors import ConfigError
@@ -21,6 +22,15 @@ class MagicMirrorRecipe(MethodRecipe):
     kind: Literal["magic_mirror"]
     photomaker: Path | None = None
     """The file `photomaker-v2.bin`, for the profile `paper`: F_face and tau_id, which stay frozen."""
+
+    @model_validator(mode="after")
+    def _has_encoders(self) -> Self:
+        if self.profile == "paper" and self.start is None and self.photomaker is None:
+            raise ValueError(
+                "the profile `paper` has F_face and tau_id of PhotoMaker-V2, which are not trained: set `photomaker` "
+                "to the file photomaker-v2.bin (`likeness models pull photomaker-v2`)"
+            )
+        return self
 
     def training_spec(self) -> MethodTrainingSpec:
         return MagicMirrorTrainingSpec(self)
@@ -49,11 +59,6 @@ class MagicMirrorTrainingSpec(MethodTrainingSpec):
             return
         if self.recipe.photomaker is not None:
             fill_from_photomaker(method, self.recipe.photomaker)
-        elif self.recipe.profile == "paper":
-            raise ConfigError(
-                "The profile `paper` has F_face and tau_id of PhotoMaker-V2, which are not trained. Set `photomaker` "
-                "to the file photomaker-v2.bin (`likeness models pull photomaker-v2`)."
-            )
         else:  # PhotoMaker-V2's tau_id takes raw embeddings; a new one learns faster from standardized ones.
             method.standardize_embeddings(data.references["train"].examples("embedding"))
 

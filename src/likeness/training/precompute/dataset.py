@@ -98,8 +98,7 @@ def open_data(plan: DataPlan, cache: Cache, crop: Callable[[Shards], Shards]) ->
     references: dict[Split, Shards] = {}
     targets: dict[Split, dict[str, FileShards]] = {}
     for split, samples in plan.samples.items():
-        shards, rows = _open_references(samples, cache)
-        references[split] = crop(shards)
+        references[split], rows = _open_references(samples, cache)
         targets[split] = _open_targets(samples, cache, rows)
     if not targets["train"]["mixed"]:
         raise ConfigError(
@@ -113,7 +112,7 @@ def open_data(plan: DataPlan, cache: Cache, crop: Callable[[Shards], Shards]) ->
         )
         targets["validation"], references["validation"] = targets["train"], references["train"]
     return TrainingData(
-        references=references,
+        references={split: crop(shards) for split, shards in references.items()},  # None of them is empty here.
         targets=dict(targets["train"]),
         validation_targets={name: _most_common(shards) for name, shards in targets["validation"].items()},
         text_states=TextStates(cache, plan.encoding),

@@ -58,8 +58,10 @@ class DataPlan:
     settings: FileDataSettings
     encoding: EncodingSettings
     samples: dict[Split, list[PlannedSample]] = field(default_factory=dict)
+    num_captions: int = 0
+    """Of both splits, with those that are left out."""
     undecided: list[str] = field(default_factory=list)
-    """Captions without a certain class word, which are left out, with the reason."""
+    """One line for each caption without a certain class word; left out if the method needs the word."""
 
 
 def plan_data(settings: FileDataSettings, encoding: EncodingSettings, *, seed: int, needs_class_word: bool) -> DataPlan:
@@ -81,23 +83,20 @@ def plan_data(settings: FileDataSettings, encoding: EncodingSettings, *, seed: i
         splits = split_people(samples, settings.validation_people, seed=seed)
     else:
         splits = (samples, [])
-    plan = DataPlan(settings=settings, encoding=encoding)
+    plan = DataPlan(settings=settings, encoding=encoding, num_captions=sum(map(len, splits)))
     names: tuple[Split, Split] = ("train", "validation")
     for name, part in zip(names, splits, strict=True):
         plan.samples[name] = _plan_split(plan, part, needs_class_word=needs_class_word)
     if not plan.samples["train"]:
         raise ConfigError(
-            f"No sample of {settings.path} is left to train on: {len(plan.undecided)} captions have no certain class "
-            f"word, for example {plan.undecided[:1]}. Set `class_word` in the manifest."
+            f"No sample of {settings.path} is left to train on. {describe_undecided(plan.undecided, plan.num_captions)}"
         )
     return plan
 
 
 def _plan_split(plan: DataPlan, samples: Sequence[Sample], *, needs_class_word: bool) -> list[PlannedSample]:
     prompts, undecided = add_triggers(samples)
-    if undecided:
-        text = describe_undecided(undecided, len(samples))
-        plan.undecided += text.splitlines()
+    plan.undecided += [f'{samples[one.row].media}: {one.reason}: "{one.caption}"' for one in undecided]
     people = find_people(samples)
     hashes: dict[Path, str] = {}
 

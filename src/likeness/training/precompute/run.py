@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from likeness import files
-from likeness.errors import LikenessError
+from likeness.errors import FaceError, MediaError
 from likeness.faces.engines.base import FaceEngine
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger, format_time
+from likeness.training.files.class_word import describe_undecided
 from likeness.training.files.media_tensors import read_media
 from likeness.training.precompute import encode
 from likeness.training.precompute.plan import DataPlan, PlannedSample, Records, text_key
@@ -32,6 +33,9 @@ FLUSH_S = 30.0
 """Seconds after which encoded items are written, which is the most that a kill costs."""
 SHARD_ITEMS = 256
 """Most items of a shard."""
+FILE_ERRORS = (FaceError, MediaError)
+"""What is the fault of a file, and is recorded for it. Other errors, such as missing weights of the face engine, say
+nothing about the file: they end the run, and nothing is recorded."""
 SKIPPED = "skipped.jsonl"
 """File in the cache's folder with the files and captions that are left out, and why."""
 
@@ -125,7 +129,16 @@ def _progress(items: Sequence[Any], what: str, logger: TrainingLogger, known: in
 
 
 def _missing(keys: dict[str, Any], cache: Cache) -> list[tuple[str, Any]]:
-    return [(key, value) for key, value in keys.items() if cache.records.read(key) is None]
+    return [(key, value) for key, value in keys.items() if not _is_known(key, cache)]
+
+
+def _is_known(key: str, cache: Cache) -> bool:
+    """Whether a key has a record, and all items that the record describes; shards may be damaged or removed later."""
+    record = cache.records.read(key)
+    if record is None or "error" in record:
+        return record is not None
+    group, items = (record["group"], [key]) if "group" in record else ("views", record["views"])
+    return not cache.store.missing(group, items)
 
 
 def _encode_views(
@@ -148,7 +161,7 @@ def _encode_views(
                 min_score=settings.min_face_score,
                 fps=settings.fps,
             )
-        except LikenessError as error:
+        except FILE_ERRORS as error:
             writer.add_record(key, {"error": encode.describe_failure(error)})
             continue
         views = []
@@ -180,7 +193,7 @@ def _encode_targets(
     for key, one in _progress(_own(missing), "faces in targets", logger, len(keys) - len(missing)):
         try:
             media = read_media(one.sample.media, grid, fps=plan.settings.fps)
-        except LikenessError as error:
+        except FILE_ERRORS as error:
             writer.add_record(key, {"error": encode.describe_failure(error)})
             continue
         mask, landmarks = encode.find_targets(
@@ -260,12 +273,15 @@ def _list_skipped(plan: DataPlan, cache: Cache, samples: list[PlannedSample], lo
     lines += [json.dumps({"caption": text}) for text in plan.undecided]
     files.write_text(cache.folder / SKIPPED, "".join(f"{line}\n" for line in lines))
     if skipped:
+        total = len({path for one in samples for path in (one.sample.media, *one.reference_media)})
+        name, reason = next(iter(skipped.items()))
         _LOG.warning(
-            "%d of the files are left out, listed with reasons in %s; the first: %s",
+            "files left out: %d of %d, listed with reasons in %s; the first: %s",
             len(skipped),
+            total,
             cache.folder / SKIPPED,
-            next(iter(skipped.values())),
+            reason if name in reason else f"{name}: {reason}",
         )
     if plan.undecided:
-        _LOG.warning("%s", "\n".join(plan.undecided[:8]))
+        _LOG.warning("%s", describe_undecided(plan.undecided, plan.num_captions, num_listed=8))
     logger.info(f"{cache.folder}: {cache.store.size_bytes() / 1e9:.3g} GB")
