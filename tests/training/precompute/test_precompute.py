@@ -17,6 +17,7 @@ from likeness.training.precompute import run
 from likeness.training.precompute.dataset import open_data
 from likeness.training.precompute.plan import EncodingSettings, plan_data
 from likeness.training.precompute.prepare import describe_encoding, find_cache
+from likeness.training.run import precompute as precompute_files
 
 ENCODING = EncodingSettings(vae="v", text_encoder="t", engine="dlib", frame_step=8, side_step_px=16)
 
@@ -238,3 +239,10 @@ def test_a_data_set_of_damaged_files_alone_is_refused_with_the_list_of_reasons(t
     _, wanted = do(tmp_path, cache)
     with pytest.raises(ConfigError, match=r"none has a face in its frames(.|\n)*skipped\.jsonl"):
         open_data(wanted, cache, by_size)
+
+
+def test_more_processes_than_fit_in_memory_are_refused_before_anything_starts(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("kind = 'magic_mirror'\n")
+    with pytest.raises(ConfigError, match="processes need at least"):
+        precompute_files(recipe, output=tmp_path / "run", processes=100_000)

@@ -46,7 +46,7 @@ def check(recipe: Settings, cache: Path, *, processes: int) -> None:
         log_writers.check_installed(stage.log_to)
     sets = {name: value for name, value in recipe if isinstance(value, render_puppets.PuppetSettings)}
     memory_bytes = _memory_bytes()
-    _check_processes(processes, smallest_share(recipe), memory_bytes)
+    check_processes(processes, smallest_share(recipe))
     _check_model(recipe, memory_bytes)
     _check_disk(sets, cache)
     needed = sum(_bytes_of(settings, settings.count) for settings in sets.values())
@@ -67,8 +67,14 @@ def smallest_share(recipe: Settings) -> int:
     return max(1, min(stage.micro_batch for stage in stages_of(recipe).values()) // divisor)
 
 
-def _check_processes(processes: int, most: int, memory_bytes: float) -> None:
-    if processes > most:
+def check_processes(processes: int, most: int | None = None) -> None:
+    """Refuse more processes than there are samples for, or than fit in memory.
+
+    Raises:
+        ConfigError: With the limit.
+    """
+    memory_bytes = _memory_bytes()
+    if most is not None and processes > most:
         raise ConfigError(
             f"{processes} processes need a sample each, and the smallest batch has samples for {most}. Use "
             f"`--processes {most}` or less, or a larger `batch`."
