@@ -141,6 +141,15 @@ def test_a_complete_run_has_nothing_left_to_do_until_it_is_made_longer(begun):
     assert resume.begin(recipe(stages__1__steps=11), begun)
 
 
+def test_a_complete_run_ends_a_stage_again_whose_final_weights_were_deleted(begun):
+    do(begun, recipe(), 1, steps=10, ended=True)
+    (begun / "model").mkdir()
+    resume.complete(begun)
+    assert not resume.begin(recipe(), begun)
+    (begun / "second" / FINISHED).unlink()
+    assert resume.begin(recipe(), begun)
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", "\0"])
 def test_checkpoints_whose_record_is_lost_or_damaged_are_not_gone_on_from(begun, text):
     (begun / resume.RECORD).unlink()

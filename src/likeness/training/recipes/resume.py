@@ -102,7 +102,7 @@ def begin(recipe: Settings, folder: Path) -> bool:
         _LOG.warning(
             "%s was started with likeness %s; this is %s.", folder, before.get("likeness_version"), __version__
         )
-    if before.get("complete") and not extended and (folder / "model").is_dir():
+    if before.get("complete") and not extended and (folder / "model").is_dir() and not _has_unfinished(recipe, folder):
         return False
     write(folder, now)
     for stage_folder in extended:
@@ -132,6 +132,12 @@ def stages_of(recipe: Settings) -> dict[str, LoopSettings]:
 def _has_begun(folder: Path) -> bool:
     """Whether any stage has a checkpoint or is done."""
     return any(_stage_has_begun(stage_folder) for stage_folder in folder.glob("*/"))
+
+
+def _has_unfinished(recipe: Settings, folder: Path) -> bool:
+    """Whether a stage has checkpoints but no final weights, as after the advice to delete a damaged file of them."""
+    places = [folder / stage.name for stage in stages_of(recipe).values()]
+    return any(checkpoints.complete(place / "checkpoints") and not (place / FINISHED).exists() for place in places)
 
 
 def _stage_has_begun(stage_folder: Path) -> bool:
