@@ -83,16 +83,6 @@ def enable_context_parallel(transformer: CogVideoXTransformer3DModel, config: Co
     output.register_hook(_GatherHook(config), _OUTPUT_HOOK)
 
 
-def disable_context_parallel(transformer: CogVideoXTransformer3DModel) -> None:
-    """Undo `enable_context_parallel`; before `detach`."""
-    for module in (*transformer.transformer_blocks, transformer.proj_out):
-        registry = HookRegistry.check_if_exists_or_initialize(module)
-        registry.remove_hook(_BLOCK_HOOK, recurse=False)
-        registry.remove_hook(_OUTPUT_HOOK, recurse=False)
-    _set_parallel(transformer, None)
-    transformer._parallel_config = None
-
-
 def _set_parallel(transformer: CogVideoXTransformer3DModel, parallel: ParallelConfig | None) -> None:
     for module in transformer.modules():
         if isinstance(module, Attention | AttentionModuleMixin):
