@@ -109,7 +109,7 @@ def _check_python(python: str) -> None:
         raise ResourceError(f"There is no Python at {python}. Name one of {names} in LIKENESS_VBENCH_PYTHON.")
     asked = [python, "-c", "import sys; print(*sys.version_info[:2])"]
     said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()
-    if tuple(int(part) for part in said) not in PYTHONS:
+    if said not in ([str(major), str(minor)] for major, minor in PYTHONS):
         raise ResourceError(
             f"{python} is Python {'.'.join(said) or 'of unknown version'}; VBench's pins have wheels for {names}. "
             "Name such a Python in LIKENESS_VBENCH_PYTHON."
