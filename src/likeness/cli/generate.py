@@ -178,6 +178,11 @@ class NamedPerson:
         from likeness.errors import ConfigError
         from likeness.generation.inputs.people import check_person
 
+        if self.pick is not None and not self.faces and not self.character:
+            raise ConfigError(
+                f"`{self.pick_option} {self.pick}` chooses among the faces of a picture, and this person has none. Add "
+                f"`{self.pick_option.replace('pick', 'face')} FILE`, or leave it out."
+            )
         check_person(self.faces or (), self.character)
         if self.pick is not None and self.character:
             raise ConfigError(

@@ -11,8 +11,8 @@ from likeness.generation.inputs.prompt_text import check_text
 from likeness.identity.class_words import CLASS_WORDS, is_function_word, is_modifier
 from likeness.identity.prompt import TRIGGER, count_people, split_mentions, split_prompt
 
-METHODS_WITHOUT_TRIGGER = ("fantasy_id", "FantasyID")
-"""Names and classes of the methods that do not change prompt embeddings and need no trigger word."""
+FANTASY_ID_NAMES = ("fantasy_id", "FantasyID")
+"""Name and class of the method that uses face shapes, leaves prompt embeddings unchanged and needs no trigger word."""
 _PERSON = re.compile(rf"\b(?:{CLASS_WORDS})(?:\s+(?:{CLASS_WORDS}))*\b", flags=re.IGNORECASE)
 _MARK = re.compile(
     rf"[<(\[{{\"'*_-]*(?<![A-Za-z0-9]){TRIGGER}\d*(?![A-Za-z0-9])(?:[>)\]}}\"*]|'(?!\w))*",
@@ -93,7 +93,7 @@ def check_prompt(prompt: str, num_people: int = 1, *, method: str | type = "magi
         ConfigError: The method supports one person, and faces of several were given.
     """
     check_text(prompt)
-    if (method if isinstance(method, str) else method.__name__) in METHODS_WITHOUT_TRIGGER:
+    if (method if isinstance(method, str) else method.__name__) in FANTASY_ID_NAMES:
         _check_optional(prompt, num_people)
         return
     try:

@@ -13,6 +13,8 @@ RELEASED, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
 _MESH_FILE = weights.MODELS[MESH].files[0].path
 _EVA_FILE = "face_encoder" / weights.MODELS[EVA].files[0].path
 """Files of mesh and image encoder in the published folder."""
+_TRAINABLE = ("cogvideox_2b", "cogvideox_5b")
+"""Folders of `recipes/` for backbones other than tiny."""
 
 
 def uses_released(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> bool:
@@ -94,7 +96,9 @@ def refuse_missing_adapter(folder: Path, method: str | type) -> None:
         WeightsError: It does not.
     """
     if not folder.is_dir():
-        recipe = f"recipes/tiny/{method}.toml" if isinstance(method, str) else "your recipe"
+        backbone = folder.parent.name.replace("-", "_")
+        recipes = backbone if backbone in _TRAINABLE else "tiny"
+        recipe = f"recipes/{recipes}/{method}.toml" if isinstance(method, str) else "your recipe"
         raise WeightsError(
             f"No adapter at {folder}. A preset needs a backbone and the method's own weights: train them with "
             f"`likeness train {recipe}`, or name their folder with `--adapter`. `likeness doctor` lists what is here."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from likeness.errors import ConfigError, WeightsError
+from likeness.generation.inputs.prompts import FANTASY_ID_NAMES
 from likeness.identity.face_shape import load_source
 from likeness.identity.face_shape.beside import SUFFIXES, find_vertices
 from likeness.identity.face_shape.flame import FlameShape, setup_instructions
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from likeness.generation.inputs.settings import GenerationSettings
 
 
-METHODS_WITH_SHAPE = ("fantasy_id", "FantasyID")
-"""Names and classes of the methods that use face shapes."""
 _PUPPET_TOPOLOGIES = ("learned", "puppet", "mediapipe")
 """Sources whose heads are not in FLAME's topology."""
 _OTHER_TOPOLOGIES = ("flame", "beside", "mean_head", "mediapipe")
@@ -47,7 +46,7 @@ def check_shape(
     """
     is_moved = sliders is not None and not sliders.is_neutral
     name = method if isinstance(method, str) else method.__name__
-    if name not in METHODS_WITH_SHAPE:
+    if name not in FANTASY_ID_NAMES:
         # A custom class may use shapes; `reading_shapes` checks it once it is loaded.
         if isinstance(method, str) and (shape is not None or is_moved):
             raise _refuse(shape, name)
