@@ -99,6 +99,11 @@ def barrier() -> None:
         dist.barrier()
 
 
+def seed_micro_step(seed: int, micro_step: int) -> None:
+    """Set the random state that all processes begin a micro-batch with."""
+    torch.manual_seed((seed * 1_000_003 + micro_step) % (1 << 62))
+
+
 def seed_by_rank() -> None:
     """From here on random numbers differ between processes; with one process nothing changes."""
     if world_size() > 1:
