@@ -102,7 +102,7 @@ def open_data(plan: DataPlan, cache: Cache, crop: Callable[[Shards], Shards]) ->
     if not targets["train"]["mixed"]:
         raise ConfigError(
             f"No sample of {plan.settings.path} is left to train on: none has a face in its frames and a reference. "
-            f"{cache.folder / 'skipped.jsonl'} lists the reasons."
+            "`skipped.jsonl` in the folder of the run lists the reasons."
         )
     if not targets["validation"]["mixed"]:
         _LOG.warning(
