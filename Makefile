@@ -9,7 +9,7 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 export OMP_NUM_THREADS ?= 1
 # claims.py, acting.py, face_quality.py, trials.py and verbs.py are imported by the others; gpu.py needs a GPU (gpu.sh),
 # bit_identity.py a revision, mean_head.py published files, ablations.py an hour of training, guidance.py a base that was trained without guidance, and disks.py the right to mount.
-BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py acting.py face_quality.py gpu.py ablations.py guidance.py \
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py acting.py face_quality.py gpu.py ablations.py guidance.py paper_figures.py \
 	bit_identity.py mean_head.py \
 	$(addprefix robustness/,trials.py verbs.py disks.py)),$(sort $(wildcard benchmarks/*.py benchmarks/robustness/*.py)))
 

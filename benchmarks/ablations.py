@@ -1,6 +1,7 @@
 """The papers' ablations at tiny size: what each part of a method contributes.
 
-Magic Mirror: Figures 7 and 8, without CAN, without the face branch, without image pre-training. FantasyID: Table 3,
+Magic Mirror: Figures 7 and 8, without CAN, without the face branch, without image pre-training (clips only) and without
+clips (images only). FantasyID: Table 3,
 without the abstractor, the multi-view collection, vertices, layer-aware injection; the paper's direction of change
 is printed beside each figure. Every variant is trained from scratch for the same number of minutes on the same
 base. Training resumes after an interruption; `--minutes` is for each stage.
@@ -35,6 +36,7 @@ VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "without_norm": ("method.has_norm=false",),
         "without_face": ("method.has_face=false",),
         "without_pictures": ('without=["images"]',),
+        "without_clips": ('without=["clips"]',),
     },
     "fantasy_id": {
         "full": (),
