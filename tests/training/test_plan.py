@@ -191,7 +191,7 @@ def test_the_verb_prints_a_table_or_json_and_refuses_other_recipes():
     recipe = str(RECIPES / "cogvideox_5b" / "fantasy_id.toml")
     text = CliRunner().invoke(app, ["train", "plan", recipe, "--tflops", "200"])
     assert text.exit_code == 0
-    assert "no card has measured them" in text.output
+    assert "no GPU has measured them" in text.output
     assert "assumed 200 TFLOP/s" in text.output
     plain = CliRunner().invoke(app, ["train", "plan", recipe, "--json", "--samples", "50000"])
     values = json.loads(plain.output)

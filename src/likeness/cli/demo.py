@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from likeness.cli.console.options import MAX_FAMILY_SEED, Json, Overwrite
-from likeness.cli.console.terminal import print_json, say
+from likeness.cli.console.terminal import echo, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -42,5 +42,5 @@ def demo(
         print_json({"report": str(page), "videos": [{"video": str(v), **c.to_dict()} for v, c in made]})
         return
     for video, clip in made:
-        say(f"{video}: {describe(clip)}")
-    say(f"Open {page} in a browser.")
+        echo(f"{video}: {describe(clip)}")
+    echo(f"Open {page} in a browser.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from likeness.cli.console.options import MAX_FAMILY_SEED, Overwrite
-from likeness.cli.console.terminal import say
+from likeness.cli.console.terminal import echo
 
 if TYPE_CHECKING:
     from likeness.puppets import PuppetClip
@@ -55,7 +55,7 @@ def puppets(
     if suffix == VIDEO:
         clip = draw(0, frames)
         write_video(output, clip.frames, 8.0, metadata={"prompt": clip.prompt, "seed": seed})
-        say(f"{output}: {clip.prompt}")
+        echo(f"{output}: {clip.prompt}")
         return
     rows, prompts = [], []
     for number in range(people):  # Only the frames on the sheet are kept.
@@ -63,4 +63,4 @@ def puppets(
         rows.append([resize(clip.frames[index], CELL_PX, CELL_PX) for index in (0, 3, 6, 8, 11, 14, 16)])
         prompts.append(clip.prompt)
     write_image(output, contact_sheet(rows, prompts, cell_px=CELL_PX))
-    say(f"{output}: {people} people")
+    echo(f"{output}: {people} people")

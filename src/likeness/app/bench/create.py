@@ -1,4 +1,4 @@
-"""Create a benchmark from a folder of pictures or from drawn people."""
+"""Create a benchmark from a folder of pictures or from puppets (rendered synthetic people)."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ def create_bench(
         protocol: The protocol.
         pictures: `NAME/*.jpg` or `NAME.jpg`, below folders named after groups if the protocol has groups; None
             if the protocol draws people. Vertices beside a picture (`a.ply` beside `a.jpg`) belong to its face.
-        seed: Of the videos' noise, and of drawn people.
+        seed: Of the videos' noise, and of puppets.
         allow_fewer: Accept fewer people than the protocol requires.
         skip_bad: Skip pictures without a usable face.
 
@@ -192,7 +192,7 @@ def draw_people(folder: Path, protocol: Protocol, seed: int) -> dict[str, str]:
                 if len(portraits) == protocol.max_references:
                     break
             else:
-                raise AssertionError(f"no face found in {_MOST_ATTEMPTS} drawn people of the group {group}")
+                raise AssertionError(f"no face found in {_MOST_ATTEMPTS} puppets of the group {group}")
             for take, picture in enumerate(portraits, start=1):
                 write_image(folder / name / f"{take}.png", picture)
             groups[name] = group

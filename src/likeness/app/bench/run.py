@@ -32,7 +32,7 @@ def run_bench(
     *,
     system: str,
     settings: GenerationSettings | None = None,
-    remake: bool = False,
+    regenerate: bool = False,
     on_case: OnCase | None = None,
 ) -> int:
     """Generate the missing videos.
@@ -42,7 +42,7 @@ def run_bench(
         likeness: The pipeline.
         system: Name of the run.
         settings: Generation settings; None takes the preset's.
-        remake: Generate videos again whose case was changed.
+        regenerate: Generate videos again whose case was changed.
         on_case: Called before every video.
 
     Returns:
@@ -59,7 +59,7 @@ def run_bench(
     with run_lock(folder, system):
         _check_same_settings(place / "run.json", describe_run(likeness, settings))
         changed = [case.name for case in bench.cases if _digest_of_video(place, case) not in (None, bench.digest(case))]
-        if changed and not remake:
+        if changed and not regenerate:
             raise ConfigError(
                 f"{len(changed)} cases were changed since `{system}` generated their videos (first: {changed[0]}). "
                 "Generate those again with `--remake`, or restore the benchmark."
