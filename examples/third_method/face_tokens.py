@@ -82,8 +82,8 @@ class FaceTokens(Method):
         del mask, identity, scale
         return prompt_embeds
 
-    def _wrap(self, block: Any, layer: nn.Module | None, number: int) -> Any:
-        return wrap(block, layer, number)
+    def _wrap(self, block: Any, block_adapter: nn.Module | None, block_index: int) -> Any:
+        return wrap(block, block_adapter, block_index)
 
     def _make_sampling_cache(self, transformer: Any) -> KVCache:
         del transformer

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import numpy as np
 
 from likeness import weights
-from likeness.adapters.conditioning.regions import Area
+from likeness.adapters.conditioning.regions import NormalizedBox
 from likeness.backbones.load import load_pipeline
 from likeness.backbones.transformer_config import FPS_1_5, frame_size_px, has_temporal_patches, refuse_frames
-from likeness.generation.inputs.multi_person import People, areas_of, assign_regions, build_request, split_faces
+from likeness.generation.inputs.multi_person import People, assign_regions, boxes_of, build_request, split_faces
 from likeness.generation.inputs.prompts import add_style, check_prompt
 from likeness.generation.inputs.references import Person
 from likeness.generation.inputs.request import GenerationRequest
@@ -129,7 +129,7 @@ class Likeness:
         seed: int = 0,
         best_of: int = 1,
         min_similarity: float | None = None,
-        regions: Sequence[Area] | None = None,
+        regions: Sequence[NormalizedBox] | None = None,
         on_step: StepCallback | None = None,
         **choices: Unpack[Choices],
     ) -> Clip:
@@ -160,7 +160,7 @@ class Likeness:
         search.check_seed(seed)
         people = split_faces(faces)
         check_prompt(prompt, len(people), method=type(self.method))
-        request = build_request(prompt, people, seed=seed, areas=regions)
+        request = build_request(prompt, people, seed=seed, boxes=regions)
         return self.generate_best(request, settings, search, on_step=on_step)
 
     def generate_best(
@@ -280,7 +280,7 @@ class Likeness:
         for request, frames in zip(requests, videos, strict=True):
             similarity, people = None, ()
             if is_measured:
-                similarity, people = measure_clip(frames, request.people, areas_of(request))
+                similarity, people = measure_clip(frames, request.people, boxes_of(request))
             clips.append(
                 Clip(
                     frames=frames,

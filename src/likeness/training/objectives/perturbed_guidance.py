@@ -147,8 +147,8 @@ class PerturbedFaceAttnProcessor(FaceAddedAttnProcessor):
 
 def _perturb(block: Any) -> None:
     block.base.attn1.set_processor(PerturbedAttnProcessor())
-    if isinstance(block.layer, FaceLayer):
-        block.layer.attention.processor = PerturbedFaceAttnProcessor()
+    if isinstance(block.block_adapter, FaceLayer):
+        block.block_adapter.attention.processor = PerturbedFaceAttnProcessor()
 
 
 def _check_layers(layers: Sequence[int], transformer: Any) -> Sequence[int]:
