@@ -38,14 +38,14 @@ def test_any_sentence_can_be_tokenized():
 
 
 def test_the_scheduler_is_that_of_cogvideox_5b():
-    alpha_bars = tiny.build_scheduler().alphas_cumprod
+    alphas_cumprod = tiny.build_scheduler().alphas_cumprod
     assert_close(
-        alpha_bars[[0, 1, 500]],
-        torch.tensor([0.99915, 0.99823, 0.24102], dtype=alpha_bars.dtype),
+        alphas_cumprod[[0, 1, 500]],
+        torch.tensor([0.99915, 0.99823, 0.24102], dtype=alphas_cumprod.dtype),
         atol=1e-5,
         rtol=0,
     )
-    assert alpha_bars[999] == 0
+    assert alphas_cumprod[999] == 0
 
 
 def test_a_written_folder_names_only_classes_of_stock_libraries(pipe, tmp_path):

@@ -88,7 +88,7 @@ def run(models, *, is_checkpointed):
     with FlopCounterMode(display=False, custom_mapping=custom) as counter:
         active = torch.ones(1, dtype=torch.bool)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), method.conditioned(identity, active=active):
-            loss = diffusion.denoise(transformer, noisy, text, torch.tensor([500])).square().mean()
+            loss = diffusion.predict_velocity(transformer, noisy, text, torch.tensor([500])).square().mean()
         forward = counter.get_total_flops()
         with method.conditioned(identity, active=active):
             loss.backward()

@@ -29,7 +29,7 @@ from likeness.backbones.attention import Rope
 class FaceLayer(nn.Module):
     """The trained part of one adapted block: phi_face (Eq. 5), CAN (Eq. 6), and K and V of Eq. 7."""
 
-    def __init__(self, width: int, *, time_width: int, identity_width: int, hidden_width: int, modulation: NormFactors,
+    def __init__(self, width: int, *, time_width: int, identity_width: int, hidden_width: int, factors: NormFactors,
                  reads_time: bool = True, has_face: bool = True, has_norm: bool = True) -> None:  # fmt: skip
         """Build the layer.
 
@@ -38,7 +38,7 @@ class FaceLayer(nn.Module):
             time_width: Channels of its time embedding.
             identity_width: Channels of the projected x_id, the paper's c1.
             hidden_width: Channels inside CAN.
-            modulation: Factors that CAN predicts.
+            factors: Factors that CAN predicts.
             reads_time: Whether CAN reads t and mu1_vid.
             has_face: With the face stream and cross-attention.
             has_norm: With CAN.
@@ -53,7 +53,7 @@ class FaceLayer(nn.Module):
                 identity_width=identity_width,
                 time_width=time_width,
                 hidden_width=hidden_width,
-                modulation=modulation,
+                factors=factors,
                 reads_time=reads_time,
             )
             if has_norm
@@ -110,8 +110,8 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
             video, text = self.base(hidden_states, text, temb, image_rotary_emb, kwargs)
             return video, torch.cat([text, face], dim=1)
         if condition.sampling_cache is not None:
-            hidden = (hidden_states, text, face)
-            return condition.sampling_cache.run_block(self, hidden, temb, image_rotary_emb, condition)
+            streams = (hidden_states, text, face)
+            return condition.sampling_cache.run_block(self, streams, temb, image_rotary_emb, condition)
         if not stock_rows:
             condition = condition.select(adapted_rows)
             video, text, face = self._adapted(hidden_states, text, face, temb, image_rotary_emb, condition)

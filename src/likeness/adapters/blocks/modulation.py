@@ -111,7 +111,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def split_modulation(modulation: Tensor, region_masks: RegionMasks | None) -> list[Tensor]:
-    """Split modulation into shift, scale and gate of the video, then of the text.
+    """Split a modulation into shift, scale and gate of the video, then of the text.
 
     Shapes:
         modulation: (batch, 6 width), or for several people (batch, people, 6 width)

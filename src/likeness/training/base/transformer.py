@@ -97,7 +97,7 @@ class Denoiser(nn.Module):
         self, token_ids: Tensor, noisy: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
     ) -> Tensor:
         text = self.text_encoder(token_ids)[0]
-        return diffusion.denoise(self.transformer, noisy, text, timesteps, frames)
+        return diffusion.predict_velocity(self.transformer, noisy, text, timesteps, frames)
 
 
 class BaseStage:
@@ -132,7 +132,7 @@ class BaseStage:
                 layers=settings.perturbed_layers,
                 dtype=self.dtype,
             )
-        self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
+        self.alphas_cumprod = pipe.scheduler.alphas_cumprod.float()
         self.length = pipe.transformer.config.max_text_seq_length
         empty = tokenize(pipe.tokenizer, [""], 226)[0]
         self.token_ids = {n: tokenize_captions(pipe.tokenizer, shards, self.length) for n, shards in data.items()}
@@ -154,7 +154,7 @@ class BaseStage:
         token_ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
         if settings.long_text_every and step % settings.long_text_every == settings.long_text_every - 1:
             token_ids = torch.cat([token_ids, self.padding.expand(len(token_ids), -1)], dim=1)
-        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alpha_bars)
+        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alphas_cumprod)
         clean, mask = (_select_frames(self.data[name][key][rows], frames).float() for key in ("latents", "mask"))
         error = self._squared_error(clean, token_ids, timesteps, frames)
         metrics = {f"{name}_loss": float(error.detach().mean())}
@@ -182,7 +182,7 @@ class BaseStage:
         self, clean: Tensor, token_ids: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
     ) -> Tensor:
         """The squared error of v, as `clean`."""
-        noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[timesteps])
+        noisy, target = diffusion.noisy_and_velocity(clean, torch.randn_like(clean), self.alphas_cumprod[timesteps])
         if self.teacher is not None:
             is_conditional = (token_ids[:, : self.length] != self.empty).any(dim=1)
             target = self.teacher(token_ids, noisy, timesteps, is_conditional)

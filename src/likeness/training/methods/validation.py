@@ -30,7 +30,7 @@ def face_loss(stage: Any, count: int = 64) -> float:
     clean = stage.validation["latents"][rows].float().to(device)
     timesteps = torch.linspace(20, 980, len(rows)).long()
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(device)
-    noisy, target = diffusion.add_noise(clean, noise, stage.alpha_bars[timesteps].to(device))
+    noisy, target = diffusion.noisy_and_velocity(clean, noise, stage.alphas_cumprod[timesteps].to(device))
     token_ids = stage.validation_prompts.ids[1][rows]
     extra = stage.method_spec.extra_conditioning(stage.data, "validation", chosen[:, None])
     inputs = DenoiserInputs(
