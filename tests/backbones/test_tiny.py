@@ -19,7 +19,7 @@ def pipe():
     tokenizer = tiny.build_tokenizer(SENTENCES)
     text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
     transformer = tiny.TransformerSettings(num_heads=1, head_width=16, num_layers=1, time_width=16)
-    return tiny.assemble(
+    return tiny.build_pipeline(
         tiny.build_vae(tiny.VaeSettings(widths=(4, 4, 4, 4), norm_num_groups=2)),
         tiny.build_text_encoder(text, tokenizer),
         tokenizer,

@@ -19,7 +19,7 @@ def pipe():
     tokenizer = tiny.build_tokenizer(SENTENCES)
     text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
     settings = tiny.TransformerSettings(num_heads=2, head_width=16, num_layers=2, time_width=16, patch_size=1)
-    return tiny.assemble(
+    return tiny.build_pipeline(
         None, tiny.build_text_encoder(text, tokenizer), tokenizer, tiny.build_transformer(settings, text)
     )
 

@@ -238,7 +238,7 @@ def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, captions: list[str]) 
         fit = partial(tiny.refine_patches, patch_size=recipe.transformer.patch_size)
         checkpoints.start_from(transformer, start / "transformer", fit)
     shift = recipe.snr_shift_scale
-    return tiny.assemble(vae, text_encoder, tokenizer, transformer, snr_shift_scale=shift)
+    return tiny.build_pipeline(vae, text_encoder, tokenizer, transformer, snr_shift_scale=shift)
 
 
 def build_map_head(recipe: BaseRecipe, data: dict[str, Shards]) -> MapHead:
