@@ -7,7 +7,11 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.generation.loading.presets import METHODS, PRESETS, Preset
-from likeness.generation.loading.source import RELEASED, find_files, uses_released
+from likeness.generation.loading.resolve_weights import (
+    PUBLISHED_FANTASY_ID,
+    resolve_published_files,
+    uses_published_checkpoint,
+)
 from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, describe_machine, predict_all
 from likeness.weights import entry, locate, names, verify
 
@@ -102,8 +106,8 @@ def describe_run(preset: Preset, method: str, machine: dict[str, Any], weights: 
     elif gpu_memory_gb < required_gpu_gb:
         here = f"{gpu_memory_gb:.0f} GB" if gpu_memory_gb else "none"
         reason = f"needs a GPU with about {required_gpu_gb:.0f} GB, here is {here}"
-    elif uses_released(preset, method, None, None):
-        reason = _problem_of_released()
+    elif uses_published_checkpoint(preset, method, None, None):
+        reason = _problem_of_published_checkpoint()
         if reason is None:
             return row | {"can_run": True, "reason": "ready"}
     elif not preset.is_bundled and not _is_here(preset):
@@ -115,11 +119,11 @@ def describe_run(preset: Preset, method: str, machine: dict[str, Any], weights: 
     return row | {"can_run": False, "reason": reason}
 
 
-def _problem_of_released() -> str | None:
+def _problem_of_published_checkpoint() -> str | None:
     try:
-        find_files()
+        resolve_published_files()
     except WeightsError:
-        return f"its weights are not here; `likeness models pull {RELEASED} --preset research` brings them"
+        return f"its weights are not here; `likeness models pull {PUBLISHED_FANTASY_ID} --preset research` brings them"
     return None
 
 

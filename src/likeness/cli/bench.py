@@ -93,7 +93,7 @@ def run(
     from likeness.cli.generate import check_folders, load
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames, check_weights
+    from likeness.generation.loading.resolve_weights import check_frames, check_weights
 
     choices: Choices = {"steps": steps, "guidance": guidance, "identity_scale": identity_scale, "frames": frames}
     chosen = find_preset(preset)

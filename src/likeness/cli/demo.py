@@ -26,7 +26,7 @@ def demo(
     from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import check_folders, describe, load
     from likeness.generation.loading.presets import find_preset
-    from likeness.generation.loading.source import check_weights
+    from likeness.generation.loading.resolve_weights import check_weights
     from likeness.generation.outputs.folders import check_demo_folder
 
     check_demo_folder(output, overwrite=overwrite)

@@ -225,7 +225,7 @@ def _check(
     from likeness.generation.inputs.search import Search
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames, check_weights, uses_released
+    from likeness.generation.loading.resolve_weights import check_frames, check_weights, uses_published_checkpoint
     from likeness.generation.outputs.destinations import check_enlarged, check_output
     from likeness.generation.sampling.shape_control import check_shape
 
@@ -236,8 +236,14 @@ def _check(
     check_folders(backbone, adapter)
     check_frames(settings.frames, chosen, method=method, backbone=backbone, adapter=adapter)
     pictures = [Path(face) for face in named[0].faces or ()]
-    is_released = uses_released(chosen, method, backbone, adapter)
-    check_shape(settings.shape, settings.face_shape, method=method, faces=pictures, is_released=is_released)
+    is_published = uses_published_checkpoint(chosen, method, backbone, adapter)
+    check_shape(
+        settings.shape,
+        settings.face_shape,
+        method=method,
+        faces=pictures,
+        is_published_checkpoint=is_published,
+    )
     search = Search.of(best_of, min_similarity)
     search.check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")

@@ -50,7 +50,7 @@ def story(
     from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import NamedPerson, check_folders, load
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames, check_weights
+    from likeness.generation.loading.resolve_weights import check_frames, check_weights
     from likeness.generation.outputs.folders import check_story_folder
     from likeness.generation.stories.story_file import check_shot_frames, read_story, resolve_shots
 

@@ -23,8 +23,8 @@ from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.loading.load import load_adapter, verify_weights
 from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
-from likeness.generation.loading.released_fantasy_id import load_released_preset
-from likeness.generation.loading.source import adapter_folder, locate_backbone, uses_released
+from likeness.generation.loading.published_fantasy_id import load_published_preset
+from likeness.generation.loading.resolve_weights import adapter_folder, locate_backbone, uses_published_checkpoint
 from likeness.generation.outputs.destinations import check_enlarged
 from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.outputs.similarity import measure_clip, refuse_other_engines
@@ -96,9 +96,9 @@ class Likeness:
             known("method", method, METHODS)
         if verify:
             verify_weights(chosen, method, backbone, adapter)
-        if isinstance(method, str) and uses_released(chosen, method, backbone, adapter):
+        if isinstance(method, str) and uses_published_checkpoint(chosen, method, backbone, adapter):
             gpu = find_gpu(device, memory_gb)
-            opened = load_released_preset(chosen, backbone, device=device, moves_to_device=gpu is None)
+            opened = load_published_preset(chosen, backbone, device=device, moves_to_device=gpu is None)
             return cls._attached(*opened, gpu=gpu)
         folder = adapter_folder(method, adapter, backbone or chosen.backbone)
         if chosen.is_bundled and backbone is None and not verify:

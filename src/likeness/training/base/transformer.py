@@ -1,4 +1,6 @@
-"""Trains the tiny transformer and its text encoder on latents of puppets: images first, then clips.
+"""Trains the tiny transformer and its text encoder: images first, then clips.
+
+The data are latents of puppets (rendered synthetic people).
 
 Three things speed it up on little compute: dense maps predicted from a middle block
 (`likeness.training.objectives.dense_maps`), noise levels at which faces are formed, and steps on a few latent frames of

@@ -1,4 +1,4 @@
-"""Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets.
+"""Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets (rendered synthetic people).
 
 The neutral heads of puppets are known exactly, but at inference a network estimates them from images. With `shape` set,
 training uses the same estimates.
