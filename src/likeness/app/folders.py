@@ -160,9 +160,9 @@ def check_report_path(page: Path, *, root: Path, reserved_names: Iterable[str]) 
     """
     if page.suffix.lower() not in PAGES:
         raise ConfigError(f"`--output {page}` is the page. Give it a name that ends in {PAGES[0]}.")
-    json_path, place = page.with_suffix(".json"), page.parent.resolve()
-    is_inside = place != root.resolve() and place.is_relative_to(root.resolve())
-    is_reserved = place == root.resolve() and json_path.name.lower() in {name.lower() for name in reserved_names}
+    json_path, page_folder = page.with_suffix(".json"), page.parent.resolve()
+    is_inside = page_folder != root.resolve() and page_folder.is_relative_to(root.resolve())
+    is_reserved = page_folder == root.resolve() and json_path.name.lower() in {name.lower() for name in reserved_names}
     if is_inside or is_reserved:
         raise ConfigError(
             f"{page} or its numbers in {json_path} would overwrite what they report on. Name a page outside of {root}, "

@@ -121,9 +121,9 @@ def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Seq
         raise ConfigError(f"{folder} is no folder. Name the folder of your pictures.")
     people: dict[str, tuple[str, Sequence[Path]]] = {}
     grouped = [(group_of(inner.name), inner) for inner in sorted(folder.iterdir()) if inner.is_dir()]
-    places = [(group, inner) for group, inner in grouped if group is not None]
-    for group, place in places or [(ANYBODY, folder)]:
-        for path in sorted(place.iterdir()):
+    subfolders = [(group, inner) for group, inner in grouped if group is not None]
+    for group, subfolder in subfolders or [(ANYBODY, folder)]:
+        for path in sorted(subfolder.iterdir()):
             pictures = _pictures_in(path)
             name = path.stem if path.is_file() else path.name
             if not pictures:
@@ -136,7 +136,7 @@ def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Seq
     if not people:
         wanted = "GROUP/NAME/*.jpg" if has_groups else "NAME/*.jpg or NAME.jpg"
         raise ConfigError(f"{folder} holds no pictures of people. Put them there as {wanted}.")
-    if has_groups and not places:
+    if has_groups and not subfolders:
         raise ConfigError(
             f"This protocol needs groups, and {folder} has no folder named after one. Put the people into folders "
             "such as `man`, `elderly_woman`, `baby`."

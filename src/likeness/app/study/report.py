@@ -217,7 +217,7 @@ def _correlate(
         return {}
     rows = _video_rows(study, tables)
     known = {(row["system"], row["video"]) for row in rows}
-    if not known & {place for values in metrics.values() for place in values}:
+    if not known & {video for values in metrics.values() for video in values}:
         system, video = next(iter(next(iter(metrics.values()))))
         raise ConfigError(
             f"The metrics are of other videos: `{video}` of `{system}` is not in this study, which compares "

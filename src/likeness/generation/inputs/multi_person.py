@@ -77,4 +77,4 @@ def boxes_of(request: GenerationRequest) -> list[NormalizedBox]:
         return list(request.regions.areas)
     order = [mention.person for mention in split_mentions(request.prompt)[0]]
     count = len(order)
-    return [(place / count, 0.0, (place + 1) / count, 1.0) for place in map(order.index, range(1, count + 1))]
+    return [(index / count, 0.0, (index + 1) / count, 1.0) for index in map(order.index, range(1, count + 1))]

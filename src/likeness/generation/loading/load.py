@@ -65,18 +65,18 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
         WeightsError: The folder is absent or damaged, holds another method, or its tensors are not exactly those of its
             settings. All that are missing, extra, misshapen or altered are listed.
     """
-    kind: Any = CLASSES[method] if isinstance(method, str) else method
+    method_class: Any = CLASSES[method] if isinstance(method, str) else method
     refuse_missing_adapter(folder, method)
     try:
-        config: Any = kind.load_config(folder, local_files_only=True)
-        found = config.get("_class_name", kind.__name__)
-        if found != kind.__name__:
+        config: Any = method_class.load_config(folder, local_files_only=True)
+        found = config.get("_class_name", method_class.__name__)
+        if found != method_class.__name__:
             raise WeightsError(
-                f"The adapter at {folder} is of {found}, not of {kind.__name__}. "
+                f"The adapter at {folder} is of {found}, not of {method_class.__name__}. "
                 f"{_name(found)} or name another adapter."
             )
         with torch.device("meta"):
-            empty: Any = kind.from_config(config)
+            empty: Any = method_class.from_config(config)
     except LOAD_ERRORS as error:
         raise WeightsError(f"The adapter at {folder} cannot be read: {error}. Copy or train it again.") from error
     refuse_differences(
@@ -87,7 +87,7 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
         remedy="Copy or train it again.",
     )
     try:
-        adapter: Any = kind.from_pretrained(folder, local_files_only=True)
+        adapter: Any = method_class.from_pretrained(folder, local_files_only=True)
     except (*LOAD_ERRORS, RuntimeError) as error:
         raise WeightsError(f"The adapter at {folder} cannot be read: {error}. Copy or train it again.") from error
     refuse_not_finite(adapter.state_dict(), what=f"The adapter at {folder}", remedy="Copy or train it again.")
@@ -96,5 +96,5 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
 
 def _name(found: str) -> str:
     """How to load an adapter of that class."""
-    names = [name for name, kind in CLASSES.items() if kind.__name__ == found]
+    names = [name for name, method_class in CLASSES.items() if method_class.__name__ == found]
     return f"Use `--method {names[0]}`," if names else "Load it by its own class,"
