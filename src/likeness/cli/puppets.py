@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import MAX_FAMILY_SEED, Overwrite
+from likeness.cli.console.options import MAX_BASE_SEED, Overwrite
 from likeness.cli.console.terminal import echo
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def puppets(
     output: Annotated[Path, typer.Argument(help="A .png makes a contact sheet, an .mp4 one clip.")] = Path(
         "runs/puppets.png"
     ),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same people.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_BASE_SEED, help="Same seed, same people.")] = 0,
     people: Annotated[int, typer.Option(min=1, max=200, help="Rows of the sheet.")] = 8,
     group: Annotated[str | None, typer.Option(help="Only this group, such as woman or elderly man.")] = None,
     action: Annotated[str | None, typer.Option(help="The action, such as nod; by default random.")] = None,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-MAX_FAMILY_SEED = 2**31 - 1
+MAX_BASE_SEED = 2**31 - 1
 """Largest seed of commands that derive further seeds from it."""
 MAX_MEMORY_GB = 100_000
 

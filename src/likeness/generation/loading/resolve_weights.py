@@ -146,7 +146,7 @@ def resolve_published_files(folder: Path | None = None) -> dict[str, Path]:
             f"`likeness models pull {name} --preset {weights.MODELS[name].preset}`" for _, name in missing
         )
         raise WeightsError(
-            f"The released FantasyID is not whole:{listed}\n"
+            f"FantasyID's published checkpoint is not whole:{listed}\n"
             f"Run {' and '.join(commands)}, or put the files there yourself."
         )
     assert mesh is not None

@@ -2,9 +2,9 @@
 
 The paper's descriptor starts from an encoder that was pretrained on faces, this one from a recognizer's first
 convolutions (`FantasyIDRecipe.stem`), and the video transformer teaches it slowly. Here a linear layer, dropped
-afterwards, regresses known attributes of the puppet from V_F: its identity numbers, its colors and a face recognizer's
-embedding. Without text, latents and transformer a minute covers several times as many people as a minute of the image
-stage.
+afterwards, regresses known attributes of the puppet (a rendered synthetic person) from V_F: its identity numbers, its
+colors and a face recognizer's embedding. Without text, latents and transformer a minute covers several times as many
+people as a minute of the image stage.
 """
 
 from functools import partial

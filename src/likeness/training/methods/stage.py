@@ -1,9 +1,9 @@
 """One stage of a method's training: sampling, targets and losses.
 
-A sample is an image or clip of a puppet with its prompt, and reference images of the same puppet: the same scene
-(self-reference, images only) or another one. L = L_noise + lambda (1 - cos(q_id, F_id(D(x0_hat)))), where L_noise is
-the squared error of v, for part of the samples over the face alone, and F_id a recognizer with gradients. It is Magic
-Mirror's loss (arXiv:2501.03931v1), used for every method.
+A sample is an image or clip of a puppet (a rendered synthetic person) with its prompt, and reference images of the same
+puppet: the same scene (self-reference, images only) or another one. L = L_noise + lambda (1 - cos(q_id,
+F_id(D(x0_hat)))), where L_noise is the squared error of v, for part of the samples over the face alone, and F_id a
+recognizer with gradients. It is Magic Mirror's loss (arXiv:2501.03931v1), used for every method.
 """
 
 from collections.abc import Callable
