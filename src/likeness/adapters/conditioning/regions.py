@@ -257,11 +257,11 @@ def restart_rope_per_region(
             f"{num_people * width} x {height} tokens with rotary positions; this one has {grid[2]} x {grid[1]}. "
             "Make it so wide, or leave `own_positions` out."
         )
-    kind: Any = {}
+    grid_kwargs: Any = {}
     if has_temporal_patches(config):  # CogVideoX1.5 counts positions instead of interpolating them.
-        kind = {"grid_type": "slice", "max_size": (height, width)}
+        grid_kwargs = {"grid_type": "slice", "max_size": (height, width)}
     region, size = ((0, 0), (height, width)), (height, width)
-    one: Any = get_3d_rotary_pos_embed(config.attention_head_dim, region, size, grid[0], **kind)
+    one: Any = get_3d_rotary_pos_embed(config.attention_head_dim, region, size, grid[0], **grid_kwargs)
     return tuple(
         rearrange(
             rearrange(part, "(f y x) d -> f y x d", f=grid[0], y=height).repeat(1, 1, num_people, 1),
