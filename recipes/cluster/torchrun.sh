@@ -6,6 +6,8 @@
 # When a process or node is lost, the elastic agent starts all processes again, and the run continues from its last
 # checkpoint: the order of samples is a function of seed, epoch and position, so each sample is used once an epoch.
 set -euo pipefail
+# Workers that are started again would find the addresses of the earlier ones in the agent's store (pytorch 135712).
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 exec torchrun \
     --nnodes="${MIN_NODES:-${NODES:-1}}:${NODES:-1}" \
     --nproc-per-node="${GPUS:-gpu}" \

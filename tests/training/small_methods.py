@@ -13,7 +13,6 @@ from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrain
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.methods.stage import MethodStage
-from likeness.training.methods.validation import VALIDATION_PROMPTS
 
 PROMPT = "a woman img in a red sweater nods in a park"
 
@@ -40,7 +39,7 @@ SPECS = {
 
 def build(name, frozen_pipe, topology_of):
     """Make a pipeline, a method_spec, and its method, which is not attached."""
-    pipe = frozen_pipe([PROMPT, *VALIDATION_PROMPTS])
+    pipe = frozen_pipe([PROMPT])
     method_spec, sizes = SPECS[name]
     method = method_spec.build(pipe.transformer.config, sizes)
     if isinstance(method, FantasyID):

@@ -233,6 +233,17 @@ def test_the_expected_loss_is_the_mean_over_what_qualifies_however_few_are_decod
         assert float(torch.stack(found).mean()) == pytest.approx(3.0, abs=0.15)
 
 
+def test_with_accumulation_the_loss_is_the_mean_over_the_whole_step():
+    losses = torch.tensor([[9.0, 1.0, 2.0], [6.0, 9.0, 9.0], [9.0, 9.0, 9.0]])
+    qualifies = torch.tensor([[False, True, True], [True, False, False], [False, False, False]])
+    total = 0.0
+    for own_losses, own in zip(losses, qualifies, strict=True):
+        chosen = choose_samples(own, 3, "identity", {}, in_step=3, micro_batches=3)
+        if len(chosen.rows):
+            total += chosen.share * float(own_losses[chosen.rows].mean()) / 3  # The loop averages the micro-batches.
+    assert total == pytest.approx((1 + 2 + 6) / 3)
+
+
 def test_the_mean_over_all_samples_is_what_earlier_recipes_had():
     chosen = choose_samples(torch.tensor([True, False, True, True]), 2, "identity", {}, average="all")
     assert chosen.share == 0.5

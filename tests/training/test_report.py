@@ -11,7 +11,6 @@ from likeness.cli import app
 from likeness.errors import ConfigError
 from likeness.media import write_image
 from likeness.training.precompute import run as precompute
-from likeness.training.precompute.prepare import find_cache
 from likeness.training.report.charts import MAX_POINTS, draw_curves, format_value, thin_out
 from likeness.training.report.page import MAX_SHEETS, build_page
 from likeness.training.report.read import SKIPPED, read_run
@@ -65,9 +64,7 @@ def test_the_page_has_stages_in_the_recipes_order_with_curves_sheets_and_checkpo
 
 def test_the_page_needs_nothing_but_itself_and_escapes_everything(run):
     write_stage(run / "odd", [{"step": 1, HOSTILE: 1.0}], tail='{"step": 2, "lo')
-    cache = run.parent / "cache" / "files"
-    cache.mkdir(parents=True)
-    (cache / "skipped.jsonl").write_text(
+    (run / "skipped.jsonl").write_text(
         json.dumps({"file": HOSTILE, "reason": "no face"}) + "\n" + json.dumps({"caption": HOSTILE}) + "\nnot json\n"
     )
     page = build_page(read_run(run))
@@ -82,8 +79,8 @@ def test_the_page_needs_nothing_but_itself_and_escapes_everything(run):
     assert "1 lines of the log cannot be read" in page
 
 
-def test_skipped_files_are_read_from_where_precompute_lists_them(tmp_path):
-    assert find_cache(tmp_path / "cache").folder / precompute.SKIPPED == tmp_path / SKIPPED
+def test_skipped_files_are_read_from_where_precompute_lists_them():
+    assert precompute.SKIPPED == SKIPPED
 
 
 def test_a_run_that_has_just_begun_has_a_page_and_another_folder_is_refused(tmp_path):

@@ -90,11 +90,12 @@ def precompute(
         from likeness.training import recipes
         from likeness.training.engine import distributed
         from likeness.training.methods.prepare import precompute_recipe
-        from likeness.training.recipes import estimate
+        from likeness.training.recipes import estimate, resume
 
         if processes is not None:
             estimate.check_processes(processes)
         settings = recipes.read(recipe, overrides)
+        resume.refuse_missing(settings)
         with distributed.launch(1 if processes is None else processes):
             return precompute_recipe(settings, folder, folder.parent / "cache", verify=verify)
 

@@ -66,6 +66,36 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_by_bit(tmp_path, kind):
     assert logged == sorted(logged)
 
 
+class LineInParts(Line):
+    """Validates in three parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.happened = []
+
+    def loss(self, step):
+        self.happened.append("step")
+        return super().loss(step)
+
+    def validation_parts(self, path):  # noqa: ARG002
+        for number in range(2):
+            self.happened.append(number)
+            torch.randn(7)
+            yield
+        return {"weight": float(self.model[0].weight.detach().sum())}
+
+
+def test_training_goes_on_between_the_parts_of_a_validation(tmp_path):
+    plain, watched = Line(), LineInParts()
+    train(plain, settings(steps=6), tmp_path / "a", seed=3)
+    train(watched, settings(steps=6, sheet_minutes=1e-9), tmp_path / "b", seed=3)
+    assert watched.happened[:7] == ["step", 0, "step", 1, "step", "step", 0]
+    for ours, theirs in zip(plain.model.parameters(), watched.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    lines = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
+    assert sum("weight" in line for line in lines) == 3  # After steps 3 and 6, and at the end.
+
+
 def test_the_log_of_a_run_killed_before_its_first_checkpoint_is_begun_anew(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
     train(Line(), settings(), tmp_path, seed=0)

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -70,6 +72,10 @@ def main():
         inner = stage.loss
 
         def loss(step):
+            died = folder / "was_killed"
+            if step == wanted.get("kill_at") and distributed.rank() == 1 and not died.exists():
+                died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
             value, metrics = inner(step)
             mean = value.detach().clone()
             if distributed.world_size() > 1:
@@ -79,6 +85,7 @@ def main():
 
         stage.loss = loss
         stage.validate = lambda path: {}  # noqa: ARG005
+        stage.validation_parts = None
         with contextlib.suppress(InterruptedRunError):
             train(stage, stage.settings, folder, seed=5, after_steps=wanted["stop_after"])
         tensors = {name: full_tensor(value).detach().clone() for name, value in method.named_parameters()}

@@ -2,12 +2,17 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from small_methods import HEADS, SPECS, build, fantasy_spec, make_data, make_stage
 
 from likeness.errors import ConfigError
+from likeness.faces import find_faces
 from likeness.identity.encoders.recognizer import Recognizer, contrastive_loss
+from likeness.training.engine import distributed
+from likeness.training.engine.settings import run_parts
 from likeness.training.methods import stage as method_stage
+from likeness.training.methods import validation
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.objectives.on_policy import sample_on_policy
 
@@ -254,6 +259,57 @@ def test_a_sheet_of_validation_people_is_drawn(parts, tmp_path):
     stage.set_base_dtype(torch.float32)
     torch.backends.cuda.enable_flash_sdp(True)
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_validation_is_done_in_parts_of_at_most_a_step(parts, tmp_path, monkeypatch):
+    stage = make_stage(parts, batch=2, data="clips", dtype="float32")
+    rows, in_part = [], []
+    forward = stage.denoiser.module.forward
+    monkeypatch.setattr(
+        stage.denoiser.module, "forward", lambda inputs: rows.append(len(inputs.noisy)) or forward(inputs)
+    )
+    running = stage.validation_parts(tmp_path / "sheet.png")
+    while True:
+        rows.clear()
+        try:
+            next(running)
+        except StopIteration as end:
+            metrics = end.value
+            break
+        in_part.append(sum(rows))
+    assert max(in_part) <= 3  # A step runs two rows forward, and backward costs twice as much.
+    assert sum(in_part) == 8 + 4 * 20 * 2  # The error of eight samples; 20 steps of four, each with and without.
+    assert set(metrics) >= {"validation_face_loss", "validation_face_rate", "validation_rank1"}
+
+
+def test_generated_people_are_scored_by_the_engine(parts):
+    astronaut = skimage.data.astronaut()
+    stage = make_stage(parts, data="images", dtype="float32")
+    faces = stage.data.references["validation"]
+    faces.tensors["embedding"][1] = torch.from_numpy(find_faces(astronaut)[0].embedding)
+    clips = [astronaut[None], np.zeros((1, 64, 64, 3), np.uint8)]
+    metrics = run_parts(validation.score(stage, clips, torch.tensor([1, 2])))
+    assert metrics == {
+        "validation_face_rate": 0.5,
+        "validation_rank1": 0.5,
+        "validation_distance": pytest.approx(0, abs=1e-3),
+    }
+
+
+def test_qualifying_samples_are_counted_over_the_micro_batches_of_a_step(parts):
+    stage = make_stage(parts, batch=8, accumulation=2, identity_drop=0.4, min_alpha_bar=0.1, dtype="float32")
+    shares, counts = [], []
+    for step in (0, 1):
+        distributed.seed_micro_step(0, step)
+        batch = stage.sample_batch(step)
+        before = torch.get_rng_state()
+        chosen, _ = stage.choose_samples(step, batch, stage.qualifies_for_identity, "identity", 4)
+        shares.append(chosen.share)
+        counts.append(int(stage.qualifies_for_identity(batch.draws).sum()))
+        assert len(chosen.rows) == counts[-1]
+        assert torch.equal(torch.get_rng_state(), before)
+    assert sum(counts) > 0
+    assert shares == [2 * count / sum(counts) for count in counts]
 
 
 def test_extra_conditioning_belongs_to_the_person(parts):

@@ -246,3 +246,24 @@ def test_more_processes_than_fit_in_memory_are_refused_before_anything_starts(tm
     recipe.write_text("kind = 'magic_mirror'\n")
     with pytest.raises(ConfigError, match="processes need at least"):
         precompute_files(recipe, output=tmp_path / "run", processes=100_000)
+
+
+def test_each_target_is_decoded_once(folder, tmp_path, monkeypatch):
+    read = []
+    inner = run.read_media
+    monkeypatch.setattr(
+        run, "read_media", lambda path, *args, **kwargs: read.append(path) or inner(path, *args, **kwargs)
+    )
+    do(folder, run.Cache(folder=tmp_path / "cache"))
+    assert len(read) == len(set(read)) == 5
+
+
+def test_a_recognizer_that_does_not_exist_is_refused_before_files_are_read(tmp_path):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'kind = "magic_mirror"\nbase = "{tmp_path}"\nrecognizer = "{tmp_path / "absent"}"\n'
+        f'[data]\nkind = "files"\npath = "{tmp_path / "set.jsonl"}"\nresolution_px = 64\n'
+        '[[stages]]\nname = "images"\ndata = "images"\nsteps = 1\nbatch = 1\n'
+    )
+    with pytest.raises(WeightsError, match=r"`recognizer` is .* does not exist"):
+        precompute_files(recipe, output=tmp_path / "run")

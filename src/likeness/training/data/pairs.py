@@ -35,6 +35,8 @@ class TrainingData:
     """From token ids (batch, tokens) to precomputed states of the text encoder, (batch, tokens, width)."""
     waited_s: Callable[[], float] = float
     """Seconds that reading rows has taken so far; 0 for data in memory."""
+    face_engine: str = "dlib"
+    """Name of the face engine that made `embedding`."""
 
 
 def read_data(

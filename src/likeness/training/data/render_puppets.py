@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
+import likeness.faces
 import likeness.puppets
 from likeness import files
 from likeness.config import Settings
@@ -89,14 +90,15 @@ def folder(settings: PuppetSettings, cache: Path) -> Path:
 
 
 def digest(settings: PuppetSettings) -> str:
-    """A hash of the settings and the source of `likeness.puppets`.
+    """A hash of the settings and the source of what makes the samples.
 
-    Crops and embeddings of `faces` also depend on `likeness.faces`, which is not in the hash: after a change there,
-    delete their folder in the cache.
+    It is `likeness.puppets`, and for `faces` also `likeness.faces`, which crops and embeds them.
     """
     found = hashlib.sha256(settings.model_dump_json().encode())
-    for source in sorted(Path(likeness.puppets.__file__).parent.rglob("*.py")):
-        found.update(source.read_bytes())
+    packages = [likeness.puppets, likeness.faces] if settings.kind == "faces" else [likeness.puppets]
+    for package in packages:
+        for source in sorted(Path(package.__path__[0]).rglob("*.py")):
+            found.update(source.read_bytes())
     return found.hexdigest()[:12]
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -99,6 +100,11 @@ def barrier() -> None:
         dist.barrier()
 
 
+def seed_micro_step(seed: int, micro_step: int) -> None:
+    """Set the random state that all processes begin a micro-batch with."""
+    torch.manual_seed((seed * 1_000_003 + micro_step) % (1 << 62))
+
+
 def seed_by_rank() -> None:
     """From here on random numbers differ between processes; with one process nothing changes."""
     if world_size() > 1:
@@ -140,13 +146,30 @@ def _by_torchrun() -> Iterator[None]:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     if backend == "nccl":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    dist.init_process_group(backend, timeout=_GROUP_TIMEOUT)
+    dist.init_process_group(backend, timeout=_GROUP_TIMEOUT, **_restarted_store())
     try:
         yield
         dist.barrier()
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def _restarted_store() -> dict[str, Any]:
+    """Arguments of `init_process_group` for processes that torchrun's agent has started again.
+
+    Where workers share the store of the agent, they find the addresses of the earlier workers there, and would wait for
+    them until the timeout (torch 2.13; pytorch issue 135712).
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {
+        "store": dist.PrefixStore(f"likeness/attempt_{attempt}", store),
+        "rank": int(os.environ["RANK"]),
+        "world_size": int(os.environ["WORLD_SIZE"]),
+    }
 
 
 @contextmanager

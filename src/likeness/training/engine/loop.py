@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -30,6 +29,9 @@ from likeness.training.engine.state import StageState
 
 FINISHED = "finished.safetensors"
 """File in a stage's folder with the weights at its end."""
+
+
+_DONE = object()
 
 
 class InterruptedRunError(LikenessError):
@@ -67,7 +69,8 @@ def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, afte
         with _catch_stop_signals() as signals:
             _train_steps(state, logger, signals, after_steps)
         state.save()
-        _write_sheet(state, logger)
+        for _ in _write_sheet(state, logger):
+            pass
     state.average.swap()
     if distributed.rank() == 0:
         draw_curves(logger.path, folder / "curves.png")
@@ -115,6 +118,7 @@ def load_finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
 
 def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], after_steps: int | None) -> None:
     settings, last_sheet_s = state.settings, state.elapsed_s
+    sheet: Iterator[None] | None = None
     last_step_s, waited_s = time.monotonic(), _waited_s(state)
     while state.progress < 1:
         step_begun_s = time.monotonic()
@@ -144,9 +148,10 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
             is_last=state.progress >= 1,
         )
         state.save_if_due()
-        if state.elapsed_s - last_sheet_s > 60 * settings.sheet_minutes:
-            _write_sheet(state, logger)
-            last_sheet_s = state.elapsed_s
+        if sheet is None and state.elapsed_s - last_sheet_s > 60 * settings.sheet_minutes:
+            sheet, last_sheet_s = _write_sheet(state, logger), state.elapsed_s
+        if sheet is not None and next(sheet, _DONE) is _DONE:
+            sheet = None
         if is_stopping or state.step == after_steps:
             state.save()
             raise InterruptedRunError(f"Stopped at step {state.step} and saved. The same command continues from here.")
@@ -168,7 +173,7 @@ def _accumulate(state: StageState) -> tuple[float, dict[str, float]]:
     metrics: dict[str, list[float]] = {}
     for number in range(settings.accumulation):
         micro_step = state.step * settings.accumulation + number
-        torch.manual_seed((state.seed * 1_000_003 + micro_step) % (1 << 62))
+        distributed.seed_micro_step(state.seed, micro_step)
         loss, parts = state.parallel.backward(
             micro_step, share=1 / settings.accumulation, is_last=number + 1 == settings.accumulation
         )
@@ -181,14 +186,14 @@ def _accumulate(state: StageState) -> tuple[float, dict[str, float]]:
     return sum(losses) / len(losses), {name: sum(values) / len(values) for name, values in metrics.items()}
 
 
-def _write_sheet(state: StageState, logger: TrainingLogger) -> None:
-    name = f"step_{state.step:08d}.png"
-    if distributed.rank():
-        with tempfile.TemporaryDirectory() as folder:
-            state.validate(Path(folder) / name)
+def _write_sheet(state: StageState, logger: TrainingLogger) -> Iterator[None]:
+    """Validate and log, in parts: training goes on between them."""
+    if distributed.rank() and not state.parallel.is_sharded:
         return
-    metrics = state.validate(state.folder / "sheets" / name)
-    assert metrics is not None
+    name = f"step_{state.step:08d}.png"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if distributed.rank() else state.folder / "sheets"
+        metrics = yield from state.validation(folder / name)
     logger.write({"step": state.step, **metrics})
     text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     logger.info(f"{state.settings.name}  step {state.step}  sheet written  {text}")

@@ -1,6 +1,7 @@
 """Settings of the training loop, and what the loop needs of a stage."""
 
 import re
+from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
 
@@ -99,8 +100,21 @@ class Stage(Protocol):
         ...
 
     def validate(self, path: Path) -> dict[str, float]:
-        """Write a sample sheet with the averaged weights; returns metrics on validation data."""
+        """Write a sample sheet with the averaged weights; returns metrics on validation data.
+
+        A stage may have `validation_parts(path)` too: a generator that does the same in parts, so that training goes on
+        between them, and returns the metrics.
+        """
         ...
+
+
+def run_parts(parts: Generator[None, None, dict[str, float]]) -> dict[str, float]:
+    """Run all parts of a validation; returns its metrics."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            return end.value
 
 
 def progress_of(settings: LoopSettings, step: int, elapsed_s: float) -> float:

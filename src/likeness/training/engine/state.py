@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,16 +138,23 @@ class StageState:
                 distributed.world_size(),
             )
 
-    def validate(self, path: Path) -> dict[str, float] | None:
-        """Write a sample sheet with the averaged weights; returns its metrics in the processes that made it.
+    def validation(self, path: Path) -> Generator[None, None, dict[str, float]]:
+        """Write a sample sheet with the averaged weights, in as many parts as the stage has; returns its metrics.
 
-        Process 0 alone makes it, unless weights are sharded: then all of them take part.
+        Process 0 alone runs it, unless weights are sharded: then all of them do.
         """
-        if distributed.rank() and not self.parallel.is_sharded:
-            return None
-        self.average.swap()
-        torch.manual_seed(self.seed)
-        with torch.no_grad():
-            metrics = self.stage.validate(path)
-        self.average.swap()
-        return metrics
+        parts = getattr(self.stage, "validation_parts", None)
+        running = iter(parts(path)) if parts else None
+        while True:
+            self.average.swap()
+            torch.manual_seed(self.seed)
+            try:
+                with torch.no_grad():
+                    if running is None:
+                        return self.stage.validate(path)
+                    next(running)
+            except StopIteration as end:
+                return end.value
+            finally:
+                self.average.swap()
+            yield

@@ -7,7 +7,6 @@ recognizer with gradients. It is Magic Mirror's loss (arXiv:2501.03931v1), used 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor, nn
 
 from likeness.errors import ConfigError
+from likeness.faces.engines.base import FaceEngine
+from likeness.faces.engines.registry import resolve_engine
 from likeness.identity.encoders.recognizer import IdentityRecognizer
 from likeness.methods.method import Method
 from likeness.runtime import choose_training_dtype
@@ -23,7 +24,9 @@ from likeness.training.data.datasets import jitter_crops
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.prompts import read_prompts
 from likeness.training.engine import distributed
+from likeness.training.engine.settings import run_parts
 from likeness.training.methods import validation
+from likeness.training.methods.batch import Draws, MethodBatch, with_active_row
 from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.objectives import diffusion
@@ -41,28 +44,6 @@ from likeness.training.objectives.noise_levels import loss_by_noise_level
 from likeness.training.objectives.on_policy import sample_on_policy
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
 from likeness.training.precompute.read_ahead import ReadAhead
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MethodBatch:
-    """One batch of `MethodStage`."""
-
-    rows: Tensor
-    """(batch,), rows of the targets."""
-    reference_indices: Tensor
-    """(batch, references), indices into `TrainingData.references`."""
-    inputs: DenoiserInputs
-    """What the denoiser is given, in the stage's dtype."""
-    noisy: Tensor
-    """(batch, frames, channels, height, width), in float32."""
-    velocity: Tensor
-    """The v of the data, as `noisy`."""
-    alpha_bar: Tensor
-    """(batch,), the share of signal."""
-    is_whole: Tensor
-    """(batch,), boolean: samples whose loss is computed over the whole frame, not over the face alone."""
-    weight: Tensor
-    """(batch,), of each sample in this process's loss: the mean over processes is the mean over all samples."""
 
 
 class MethodStage:
@@ -83,7 +64,7 @@ class MethodStage:
         seed: int,
     ) -> None:
         self.pipe, self.method, self.method_spec = pipe, method, method_spec
-        self.settings, self.data = settings, data
+        self.settings, self.data, self.seed = settings, data, seed
         self.targets = data.targets[settings.data]
         self.modules: dict[str, nn.Module] = {method_spec.name: method}
         self.device: torch.device = pipe.transformer.device
@@ -173,7 +154,7 @@ class MethodStage:
         inputs = inputs.replace(identity=identity)
         velocity = self.denoiser(inputs).float()
         unused = velocity.new_zeros(())
-        if len(velocity) > len(batch.rows):  # The row that `_with_active_row` has added.
+        if len(velocity) > len(batch.rows):  # The row that `with_active_row` has added.
             unused, velocity = 0.0 * velocity[-1].sum(), velocity[:-1]
         target = self.target_velocity(batch)
         mask = self.targets["mask"][batch.rows].to(velocity)
@@ -182,11 +163,11 @@ class MethodStage:
         metrics = {"denoising": float(loss.detach())}
         metrics |= loss_by_noise_level(error, inputs.timesteps[: len(error)], batch.weight)
         if self.settings.identity_weight and self.settings.identity_samples:
-            loss = self.add_identity_loss(loss, batch, velocity, metrics)
+            loss = self.add_identity_loss(step, loss, batch, velocity, metrics)
         if self.settings.rollout_samples:
-            active = batch.inputs.active
-            qualifies = active & self.has_face(batch) if self.settings.identity_weight else active
-            chosen = self.choose_samples(qualifies, self.settings.rollout_samples, "on_policy", metrics)
+            limit = self.settings.rollout_samples
+            chosen, counts = self.choose_samples(step, batch, self.qualifies_on_policy, "on_policy", limit)
+            metrics |= counts
             if len(chosen.rows):
                 loss = loss + chosen.share * self.on_policy_loss(batch, inputs, chosen.rows, metrics)
         if not loss.requires_grad:  # No sample of this process has an identity; its gradients are zero.
@@ -194,51 +175,87 @@ class MethodStage:
             loss = loss + 0.0 * parameter.sum()
         return loss, metrics
 
-    def choose_samples(self, qualifies: Tensor, limit: int, name: str, metrics: dict[str, float]) -> DecodedSamples:
-        """Which samples an auxiliary loss is computed of, and the share that it has."""
-        return choose_samples(qualifies, limit, name, metrics, average=self.settings.identity_average)
+    def choose_samples(
+        self, step: int, batch: MethodBatch, qualifies: Callable[[Draws], Tensor], name: str, limit: int
+    ) -> tuple[DecodedSamples, dict[str, float]]:
+        """Which samples of a micro-batch an auxiliary loss is computed of and the share that it has, and metrics.
 
-    def has_face(self, batch: MethodBatch) -> Tensor:
-        """Which samples have a latent frame with a known face: (batch,)."""
-        return self.identity_loss.has_face(self.targets["landmarks"][batch.rows])
+        With accumulation the micro-batches of an optimizer step are drawn ahead, so that the loss is the mean over all
+        qualifying samples of the step.
+        """
+        settings, metrics = self.settings, {}
+        found, in_step = qualifies(batch.draws), None
+        if settings.accumulation > 1:
+            first, in_step = step - step % settings.accumulation, 0
+            with torch.random.fork_rng(devices=[]):
+                for number in range(first, first + settings.accumulation):
+                    distributed.seed_micro_step(self.seed, number)
+                    in_step += int(qualifies(self.draw(number).of_this_process()).sum())
+        counts: dict[str, Any] = {"in_step": in_step, "micro_batches": settings.accumulation}
+        chosen = choose_samples(found, limit, name, metrics, average=settings.identity_average, **counts)
+        return chosen, metrics
+
+    def qualifies_for_identity(self, draws: Draws) -> Tensor:
+        """Samples with an identity, enough signal and a known face: (batch,), boolean."""
+        has_signal = self.alphas_cumprod[draws.timesteps] > self.settings.min_alpha_bar
+        return draws.active & has_signal & self.identity_loss.has_face(self.targets["landmarks"][draws.rows])
+
+    def qualifies_on_policy(self, draws: Draws) -> Tensor:
+        """Samples with an identity, and a known face if it is scored: (batch,), boolean."""
+        if not self.settings.identity_weight:
+            return draws.active
+        return draws.active & self.identity_loss.has_face(self.targets["landmarks"][draws.rows])
+
+    def draw(self, step: int) -> Draws:
+        """Draw what a micro-batch consists of, for all processes together; reads no latents."""
+        settings = self.settings
+        rows = self.rows[self.sampler.all_rows(step, settings.micro_batch)]
+        count, processes = len(rows), distributed.world_size()
+        weight = torch.full((count,), processes / count)
+        if count < processes:  # The end of an epoch: every process needs a sample, some of them count nothing.
+            rows = torch.cat([rows, rows[:1].expand(processes - count)])
+            weight = torch.cat([weight, torch.zeros(processes - count)])
+        every = settings.two_references_every
+        references = self.sample_references(rows, 2 if every and step % every == every - 1 else 1)
+        token_ids, class_mask, active = self.sample_conditions(rows, references.shape[1])
+        return Draws(
+            rows=rows,
+            weight=weight,
+            reference_indices=references,
+            token_ids=token_ids,
+            class_mask=class_mask,
+            active=active,
+            timesteps=diffusion.sample_timesteps(len(rows), settings, self.alphas_cumprod),
+        )
 
     def sample_batch(self, step: int) -> MethodBatch:
         """Targets with noise, and their references and prompts after dropping."""
         settings, own = self.settings, distributed.own_rows
         if self.read_ahead is not None:
             self.read_ahead.request(step)
-        all_rows = self.rows[self.sampler.all_rows(step, settings.micro_batch)]
-        count, processes = len(all_rows), distributed.world_size()
-        weight = torch.full((count,), processes / count)
-        if count < processes:  # The end of an epoch: every process needs a sample, some of them count nothing.
-            all_rows = torch.cat([all_rows, all_rows[:1].expand(processes - count)])
-            weight = torch.cat([weight, torch.zeros(processes - count)])
-        every = settings.two_references_every
-        references = self.sample_references(all_rows, 2 if every and step % every == every - 1 else 1)
-        conditions = self.sample_conditions(all_rows, references.shape[1])
-        token_ids, class_mask, active = (own(part) for part in conditions)
-        timesteps = own(diffusion.sample_timesteps(len(all_rows), settings, self.alphas_cumprod))
-        rows, references = own(all_rows), own(references)
+        every = self.draw(step)
+        draws = every.of_this_process()
+        timesteps, rows, references = draws.timesteps, draws.rows, draws.reference_indices
         clean = self.targets["latents"][rows].float().to(self.device)
-        noise = own(torch.randn(len(all_rows), *clean.shape[1:])).to(self.device)
+        noise = own(torch.randn(len(every.rows), *clean.shape[1:])).to(self.device)
         alpha_bar = self.alphas_cumprod[timesteps].to(self.device)
         noisy, velocity = diffusion.noisy_and_velocity(clean, noise, alpha_bar)
         pixels = self.reference_pixels(references).to(self.device, self.dtype)
-        is_whole = own(torch.rand(len(all_rows))) >= settings.face_share
+        is_whole = own(torch.rand(len(every.rows))) >= settings.face_share
         distributed.seed_by_rank()
         extra = self.method_spec.extra_conditioning(self.data, "train", references)
         inputs = DenoiserInputs(
-            token_ids=token_ids.to(self.device),
-            class_mask=class_mask.to(self.device),
+            token_ids=draws.token_ids.to(self.device),
+            class_mask=draws.class_mask.to(self.device),
             pixels=pixels,
             extra_conditioning=None if extra is None else extra.to(self.device),
-            active=active,
+            active=draws.active,
             noisy=noisy.to(self.dtype),
             timesteps=timesteps.to(self.device),
-            text=self.text_states(token_ids),
+            text=self.text_states(draws.token_ids),
         )
         if settings.parallel == "fsdp2" and distributed.world_size() > 1:
-            inputs = self._with_active_row(inputs, rows[:1], references.shape[1])
+            inputs = with_active_row(self, inputs, rows[:1], references.shape[1])
         return MethodBatch(
             rows=rows,
             reference_indices=references,
@@ -247,34 +264,13 @@ class MethodStage:
             velocity=velocity,
             alpha_bar=alpha_bar,
             is_whole=is_whole.to(self.device),
-            weight=own(weight).to(self.device),
+            weight=draws.weight.to(self.device),
+            draws=draws,
         )
 
     def text_states(self, token_ids: Tensor) -> Tensor | None:
         """Precomputed states of prompts (batch, tokens), None where the text encoder is loaded."""
         return None if self.data.text_states is None else self.data.text_states(token_ids).to(self.device)
-
-    def _with_active_row(self, inputs: DenoiserInputs, row: Tensor, num_references: int) -> DenoiserInputs:
-        """Add a copy of the first sample with its identity if no sample has one together with its class word.
-
-        FSDP2 reduces the gradients of a module in all processes or in none, so every process has to use every part of
-        the method. The added row's loss is multiplied by zero.
-        """
-        if bool((inputs.active & inputs.class_mask.bool().any(dim=1).cpu()).any()):
-            return inputs
-        prompts = self.prompts
-        token_ids, class_mask = prompts.ids[num_references][row], prompts.masks[num_references][row]
-        first = DenoiserInputs(
-            token_ids=token_ids.to(self.device),
-            class_mask=class_mask.to(self.device),
-            pixels=None if inputs.pixels is None else inputs.pixels[:1],
-            extra_conditioning=None if inputs.extra_conditioning is None else inputs.extra_conditioning[:1],
-            active=torch.ones(1, dtype=torch.bool),
-            noisy=inputs.noisy[:1],
-            timesteps=inputs.timesteps[:1],
-            text=self.text_states(token_ids),
-        )
-        return inputs.concatenate(first)
 
     def target_velocity(self, batch: MethodBatch) -> Tensor:
         """The v to learn: the data's, the data's with guidance, or the teacher's; as `batch.noisy`."""
@@ -297,12 +293,13 @@ class MethodStage:
         return target
 
     def add_identity_loss(
-        self, loss: Tensor, batch: MethodBatch, velocity: Tensor, metrics: dict[str, float]
+        self, step: int, loss: Tensor, batch: MethodBatch, velocity: Tensor, metrics: dict[str, float]
     ) -> Tensor:
         """Add the identity loss of x0 predicted from the data's noisy latents, of samples with enough signal."""
         settings = self.settings
-        qualifies = batch.inputs.active & (batch.alpha_bar > settings.min_alpha_bar) & self.has_face(batch)
-        decoded = self.choose_samples(qualifies, settings.identity_samples, "identity", metrics)
+        limit = settings.identity_samples
+        decoded, counts = self.choose_samples(step, batch, self.qualifies_for_identity, "identity", limit)
+        metrics |= counts
         chosen = decoded.rows
         if not len(chosen):
             return loss
@@ -334,6 +331,7 @@ class MethodStage:
                 extra_conditioning=None,
                 active=torch.ones(len(chosen), dtype=torch.bool),
                 identity=inputs.identity.rows(chosen),
+                text=None if inputs.text is None else inputs.text[chosen],
             )
         )
         clean = self.targets["latents"][rows].float()
@@ -372,11 +370,13 @@ class MethodStage:
 
         Only the conditional v has gradients. `inputs` are those of the conditional branch.
         """
+        empty = self.prompts.empty.expand(inputs.token_ids.shape)
         unconditional = inputs.replace(
-            token_ids=self.prompts.empty.expand_as(inputs.token_ids),
+            token_ids=empty.to(self.device),
             class_mask=torch.zeros_like(inputs.class_mask),
             active=~inputs.active,
             identity=None,
+            text=self.text_states(empty),
         )
 
         def predict_branches(noisy: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -430,17 +430,20 @@ class MethodStage:
         class_mask = class_mask & ~(drops_text | drops_identity)[:, None]
         return token_ids, class_mask, ~drops_identity
 
+    @property
+    def rows_per_part(self) -> int:
+        """Rows of a forward pass that costs about as much as a training step of this process."""
+        return max(1, 3 * self.settings.micro_batch // (2 * distributed.world_size()))
+
+    @property
+    def face_engine(self) -> FaceEngine:
+        """The engine that read the references; it scores samples of validation people."""
+        return resolve_engine(self.data.face_engine)
+
+    def validation_parts(self, path: Path) -> validation.ValidationParts:
+        """Draw and score validation people in parts; returns the metrics."""
+        return validation.validate(self, path)
+
     def validate(self, path: Path) -> dict[str, float]:
-        """Draw validation people: the reference, then generated frames. Returns the error on their faces."""
-        metrics = {"validation_face_loss": validation.face_loss(self)}
-        if self.uses_autocast and self.dtype != torch.float32:  # A second copy of a base of 5B would not fit.
-            with torch.autocast(self.device.type, dtype=self.dtype, cache_enabled=False):
-                validation.draw_validation_samples(self, path)
-            return metrics
-        vae, vae_dtype = self.pipe.vae, self.pipe.vae.dtype
-        self.set_base_dtype(torch.float32)
-        vae.to(torch.float32)
-        validation.draw_validation_samples(self, path)
-        self.set_base_dtype(self.dtype)
-        vae.to(vae_dtype)
-        return metrics
+        """The same at once."""
+        return run_parts(self.validation_parts(path))

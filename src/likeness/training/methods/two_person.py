@@ -29,9 +29,11 @@ from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.methods.settings import MethodRecipe
 from likeness.training.methods.stage import MethodStage
 from likeness.training.methods.train import train_method
+from likeness.training.methods.validation import ValidationParts
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
 from likeness.training.objectives.diffusion import masked_error
+from likeness.training.objectives.identity_loss import choose_samples
 
 VALIDATION_PROMPTS = (
     "{} img1 in a red sweater smiles at the camera and {} img2 in a blue shirt nods in a park",
@@ -105,6 +107,11 @@ class TwoPersonStage(MethodStage):
                 f"Stage `{self.settings.name}` has {', '.join(found)}, which steps on clips of two people do not "
                 "support. Remove such settings from a recipe of kind `two_person`."
             )
+        if self.settings.accumulation > 1:
+            raise ConfigError(
+                f"Stage `{self.settings.name}` has an accumulation of {self.settings.accumulation}, and steps on clips "
+                "of two people weight the identity loss within one micro-batch. Leave `accumulation` out."
+            )
         self.recipe = recipe
         self.regions = Regions(cross_region_weight=recipe.cross_region_weight, own_positions=True)
         self.set_denoiser(TwoPersonDenoiser(self.pipe, self.method, self.regions))
@@ -163,9 +170,9 @@ class TwoPersonStage(MethodStage):
         metrics = {"two_person_denoising": float(loss.detach())}
         if not (settings.identity_weight and settings.identity_samples):
             return loss, metrics
-        qualifies = (alpha_bar > settings.min_alpha_bar) & self.identity_loss.has_face(self.pairs["landmarks"][rows])
+        found = (alpha_bar > settings.min_alpha_bar) & self.identity_loss.has_face(self.pairs["landmarks"][rows])
         limit = max(1, settings.identity_samples // 2)  # Each sample has two faces.
-        decoded = self.choose_samples(qualifies, limit, "two_person_identity", metrics)
+        decoded = choose_samples(found, limit, "two_person_identity", metrics, average=settings.identity_average)
         chosen = decoded.rows
         if len(chosen):
             predicted = diffusion.velocity_to_x0(noisy[chosen], velocity[chosen], alpha_bar[chosen])
@@ -183,9 +190,9 @@ class TwoPersonStage(MethodStage):
                 chosen[index, side] = views[torch.randint(len(views), (1,))]
         return chosen
 
-    def validate(self, path: Path) -> dict[str, float]:
-        """The sheet of one person, and beside it `*_two_person` with pairs of validation people."""
-        metrics = super().validate(path)
+    def validation_parts(self, path: Path) -> ValidationParts:
+        """The samples of one person, and beside that sheet `*_two_person` with pairs of validation people."""
+        metrics = yield from super().validation_parts(path)
         self.set_base_dtype(torch.float32)
         draw_pairs(self, path.with_name(f"{path.stem}_two_person{path.suffix}"))
         self.set_base_dtype(self.dtype)

@@ -1,107 +1,192 @@
-"""Validation of a method in training, on people outside of the training set: error on faces, and sample sheets."""
+"""Validation of a method in training, on people outside of the training set: error on faces, samples and their scores.
 
+It is done in parts (`ValidationParts`), one after each training step. A part costs at most about as much as a step, so
+processes that train at the same time do not wait longer for this one than for a second step.
+"""
+
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from diffusers.schedulers.scheduling_ddim_cogvideox import CogVideoXDDIMScheduler
+from torch import Tensor
 
 from likeness import media
+from likeness.faces import FRAME_DETECTION_PX, find_faces, prominence
+from likeness.faces.engines.base import FaceEngine, distances
 from likeness.training.data.datasets import to_bytes, to_pixels
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs
 
-VALIDATION_PROMPTS = (
-    "a {} img in a red sweater turns the head to the left in a park",
-    "a {} img in a blue shirt smiles at the camera in a studio",
-)
+ValidationParts = Generator[None, None, dict[str, float]]
+"""Yields after each part, and returns the metrics."""
+LOSS_SAMPLES = 64
+"""Most samples of the error."""
+SAMPLING_STEPS = 20
+SCORED_FRAMES = 5
+"""Frames of a clip that are scored, at equal distances."""
+
+
+def validate(stage: Any, path: Path) -> ValidationParts:
+    """The error on faces, then a sheet of samples at `path` and their scores."""
+    metrics = {"validation_face_loss": (yield from face_loss(stage))}
+    metrics |= yield from draw_samples(stage, path)
+    return metrics
 
 
 @torch.no_grad()
-def face_loss(stage: Any, count: int = 64) -> float:
+def face_loss(stage: Any) -> Generator[None, None, float]:
     """The squared error of v (with the stage's guidance) on the faces of validation people, at fixed noise.
 
-    References show another scene than the target.
+    References show another scene than the target, where there is one.
     """
-    faces, rows = stage.data.references["validation"], torch.arange(min(count, len(stage.validation)))
-    views = faces.rows_of("person")
-    people = [views[stage.validation.facts[int(row)]["person"]] for row in rows]
-    chosen = torch.tensor([own[-1] if own[-1] != int(row) else own[0] for own, row in zip(people, rows, strict=True)])
-    device = stage.device
-    clean = stage.validation["latents"][rows].float().to(device)
+    rows = torch.arange(min(LOSS_SAMPLES, len(stage.validation)))
     timesteps = torch.linspace(20, 980, len(rows)).long()
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0)).to(device)
-    noisy, target = diffusion.noisy_and_velocity(clean, noise, stage.alphas_cumprod[timesteps].to(device))
-    token_ids = stage.validation_prompts.ids[1][rows]
-    extra = stage.method_spec.extra_conditioning(stage.data, "validation", chosen[:, None])
-    inputs = DenoiserInputs(
-        token_ids=token_ids.to(device),
-        class_mask=stage.validation_prompts.masks[1][rows].to(device),
-        pixels=to_pixels(faces["crop"][chosen]).to(device, stage.dtype),
-        extra_conditioning=None if extra is None else extra.to(device),
-        active=torch.ones(len(rows), dtype=torch.bool),
-        noisy=noisy.to(stage.dtype),
-        timesteps=timesteps.to(device),
-        text=stage.text_states(token_ids),
-    )
-    velocity = stage.denoiser(inputs).float()
-    if stage.guidance is not None:
-        target = target + stage.settings.attention_guidance * stage.guidance(inputs)
-    face = stage.validation["mask"][rows].float().unsqueeze(2).to(device)
-    return float(((velocity - target).square() * face).sum() / (face.sum() * clean.shape[2]))
+    squares, count = 0.0, 0.0
+    for part in rows.split(stage.rows_per_part):
+        clean = stage.validation["latents"][part].float().to(stage.device)
+        noise = torch.stack([_noise(clean.shape[1:], int(row)) for row in part]).to(stage.device)
+        noisy, target = diffusion.noisy_and_velocity(
+            clean, noise, stage.alphas_cumprod[timesteps[part]].to(stage.device)
+        )
+        inputs = _inputs(stage, part).replace(noisy=noisy.to(stage.dtype), timesteps=timesteps[part].to(stage.device))
+        velocity = stage.denoiser(inputs).float()
+        if stage.guidance is not None:
+            target = target + stage.settings.attention_guidance * stage.guidance(inputs)
+        face = stage.validation["mask"][part].float().unsqueeze(2).to(stage.device)
+        squares += float(((velocity - target).square() * face).sum())
+        count += float(face.sum() * clean.shape[2])
+        yield
+    return squares / count if count else float("nan")
 
 
 @torch.no_grad()
-def draw_validation_samples(stage: Any, path: Path) -> None:
-    """One row for each person: the reference, then frames generated from it."""
-    if stage.data.text_states is not None:
-        _draw_own_prompts(stage, path)
-        return
-    length = stage.pipe.transformer.config.max_text_seq_length
-    frames = 1 if stage.settings.data == "images" else stage.pipe.transformer.config.sample_frames
-    faces, rows = stage.data.references["validation"], []
-    people = list(faces.rows_of("person").values())[: 4 if frames > 1 else 8]
-    first = torch.tensor([views[0] for views in people])
-    pixels = to_pixels(faces["crop"][first])
-    extra_conditioning = stage.method_spec.extra_conditioning(stage.data, "validation", first[:, None])
-    for template in VALIDATION_PROMPTS:
-        identity = stage.method.encode_tensors(pixels, extra_conditioning)
-        prompts = [template.format(faces.facts[views[0]]["group"]) for views in people]
-        with stage.method.identity(identity):
-            prompt = stage.method.prompt(prompts, max_sequence_length=length)
-            clips = diffusion.sample(stage.pipe, num_frames=frames, seed=0, guidance=stage.settings.guidance, **prompt)
-        rows += _sheet_rows(to_bytes(pixels[:, 0]), clips)
-    media.write_image(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
+def draw_samples(stage: Any, path: Path) -> ValidationParts:
+    """Generate validation people by prompts of the validation set, draw them beside their references, and score them.
+
+    Weights go on changing while samples are generated.
+    """
+    is_image = stage.validation["latents"].shape[1] == 1
+    rows = torch.tensor([own[0] for own in stage.validation.rows_of("person").values()][: 8 if is_image else 4])
+    latents = torch.stack([_noise(stage.validation["latents"].shape[1:], int(row)) for row in rows])
+    scheduler = CogVideoXDDIMScheduler.from_config(stage.pipe.scheduler.config)
+    scheduler.set_timesteps(SAMPLING_STEPS)
+    latents = latents.to(stage.device) * scheduler.init_noise_sigma
+    finished = []
+    size = max(1, stage.rows_per_part // 2)  # Each sample has a conditional and an unconditional row.
+    for part, noisy in zip(rows.split(size), latents.split(size), strict=True):
+        inputs = _inputs(stage, part)
+        identity = stage.encode(inputs.pixels, inputs.extra_conditioning, inputs.active)
+        branches = stage.cfg_branches(inputs.replace(pixels=None, extra_conditioning=None, identity=identity))
+        for timestep in scheduler.timesteps:
+            velocity = stage.apply_cfg(*branches(noisy, timestep.expand(len(part)).to(stage.device)))
+            noisy = scheduler.step(velocity, timestep, noisy).prev_sample
+            yield
+        finished.append(noisy)
+    clips = []
+    for noisy in torch.cat(finished).split(1):
+        clips.append(_decode(stage, noisy))
+        yield
+    references = reference_rows(stage, rows)
+    crops = stage.data.references["validation"]["crop"][references]
+    media.write_image(
+        path, media.contact_sheet(_sheet_rows(to_bytes(to_pixels(crops)[:, 0]), clips), cell_px=96, gap_px=2)
+    )
+    return (yield from score(stage, clips, references))
 
 
-def _draw_own_prompts(stage: Any, path: Path, count: int = 4) -> None:
-    """The sheet where no text encoder is loaded: prompts of the validation set, at its size."""
-    shards, prompts = stage.validation, stage.validation_prompts
-    chosen = list({fact["person"]: row for row, fact in reversed(list(enumerate(shards.facts)))}.values())[:count]
-    rows = torch.tensor(chosen)
-    references = torch.tensor([shards.reference_rows[row][0] for row in chosen])
-    pixels = to_pixels(stage.data.references["validation"]["crop"][references]).to(stage.device)
+def score(stage: Any, clips: list[np.ndarray], references: Tensor) -> ValidationParts:
+    """How well generated people match their references, by the face engine that read the references.
+
+    `validation_face_rate` is the share of frames with a face, `validation_distance` the engine's mean distance to the
+    reference in those frames, and `validation_rank1` the share of clips whose mean embedding is nearest to the own
+    reference among all validation people. Empty without an engine.
+
+    Args:
+        stage: Its `face_engine` scores.
+        clips: (frames, height, width, 3) uint8, one for each reference.
+        references: (clips,), rows of the validation references.
+    """
+    engine: FaceEngine | None = stage.face_engine
+    if engine is None:
+        return {}
+    shards = stage.data.references["validation"]
+    people = {person: rows[0] for person, rows in shards.rows_of("person").items()}
+    people |= {shards.facts[int(row)]["person"]: int(row) for row in references}
+    gallery = shards["embedding"][torch.tensor(list(people.values()))].float().numpy()
+    found: list[float] = []
+    is_nearest, num_frames = [], 0
+    for clip, row in zip(clips, references.tolist(), strict=True):
+        frames = clip[np.linspace(0, len(clip) - 1, min(SCORED_FRAMES, len(clip))).round().astype(int)]
+        embeddings = [one for frame in frames if (one := _embed(frame, engine)) is not None]
+        num_frames += len(frames)
+        person = list(people).index(shards.facts[row]["person"])
+        if embeddings:
+            found += distances(np.stack(embeddings), gallery[person], engine.metric).tolist()
+            to_all = [distances(np.mean(embeddings, axis=0)[None], other, engine.metric)[0] for other in gallery]
+            is_nearest.append(int(np.argmin(to_all)) == person)
+        else:
+            is_nearest.append(False)
+        yield
+    metrics = {"validation_face_rate": len(found) / num_frames, "validation_rank1": float(np.mean(is_nearest))}
+    return metrics | ({"validation_distance": float(np.mean(found))} if found else {})
+
+
+def reference_rows(stage: Any, rows: Tensor) -> Tensor:
+    """A reference of each validation sample: of another scene where there is one; (samples,)."""
+    shards, own = stage.validation, stage.validation.reference_rows
+    views = stage.data.references["validation"].rows_of("person")
+    chosen = []
+    for row in rows.tolist():
+        possible = own[row] if own else views[shards.facts[row]["person"]]
+        chosen.append(possible[-1] if possible[-1] != row else possible[0])
+    return torch.tensor(chosen)
+
+
+def _inputs(stage: Any, rows: Tensor) -> DenoiserInputs:
+    """Prompts and references of validation samples, without latents."""
+    references = reference_rows(stage, rows)
+    prompts = stage.validation_prompts
     extra = stage.method_spec.extra_conditioning(stage.data, "validation", references[:, None])
-    identity = stage.method.encode_tensors(pixels, None if extra is None else extra.to(stage.device))
-    text = stage.text_states(prompts.ids[1][rows]).to(pixels)
-    text = stage.method.fuse(text, prompts.masks[1][rows].to(stage.device), identity)
-    bucket = shards.buckets[chosen[0]]
-    # Whole clips of full size, decoded at once, need more memory than training.
-    stage.pipe.vae.enable_slicing()
-    stage.pipe.vae.enable_tiling()
-    with stage.method.identity(identity):
-        clips = diffusion.sample(
-            stage.pipe,
-            num_frames=bucket.frames,
-            height=bucket.height_px,
-            width=bucket.width_px,
-            seed=0,
-            guidance=stage.settings.guidance,
-            prompt_embeds=text.to(stage.pipe.transformer.dtype),
-            negative_prompt_embeds=stage.text_states(prompts.empty.expand(len(rows), -1)).to(
-                stage.pipe.transformer.dtype
-            ),
-        )
-    media.write_image(path, media.contact_sheet(_sheet_rows(to_bytes(pixels[:, 0]), clips), cell_px=96, gap_px=2))
+    pixels = to_pixels(stage.data.references["validation"]["crop"][references])
+    return DenoiserInputs(
+        token_ids=prompts.ids[1][rows].to(stage.device),
+        class_mask=prompts.masks[1][rows].to(stage.device),
+        pixels=pixels.to(stage.device, stage.dtype),
+        extra_conditioning=None if extra is None else extra.to(stage.device),
+        active=torch.ones(len(rows), dtype=torch.bool),
+        noisy=torch.zeros(0),
+        timesteps=torch.zeros(0),
+        text=stage.text_states(prompts.ids[1][rows]),
+    )
+
+
+def _noise(shape: torch.Size, seed: int) -> Tensor:
+    """Noise that depends on the sample alone, not on how samples are split."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _decode(stage: Any, latents: Tensor) -> np.ndarray:
+    """One clip as bytes, (frames, height, width, 3)."""
+    pipe, vae = stage.pipe, stage.pipe.vae
+    before = vae.dtype
+    if stage.device.type == "cpu":  # A CPU decodes in float32 faster than in bfloat16.
+        vae.to(torch.float32)
+    if not stage.targets.is_in_memory:
+        # Whole clips of full size, decoded at once, need more memory than training.
+        vae.enable_slicing()
+        vae.enable_tiling()
+    pictures = pipe.decode_latents(latents.to(vae.dtype))
+    vae.to(before)
+    clip = pipe.video_processor.postprocess_video(video=pictures, output_type="np")[0]
+    return (clip * 255).round().astype(np.uint8)
+
+
+def _embed(frame: np.ndarray, engine: FaceEngine) -> np.ndarray | None:
+    found = find_faces(frame, engine, enlarge_to_px=FRAME_DETECTION_PX)
+    return max(found, key=prominence).embedding if found else None
 
 
 def _sheet_rows(crops: Any, clips: list[Any]) -> list[list[Any]]:

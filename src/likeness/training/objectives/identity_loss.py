@@ -107,12 +107,20 @@ class DecodedSamples:
 
 
 def choose_samples(
-    qualifies: Tensor, limit: int, name: str, metrics: dict[str, float], *, average: Average = "qualifying"
+    qualifies: Tensor,
+    limit: int,
+    name: str,
+    metrics: dict[str, float],
+    *,
+    average: Average = "qualifying",
+    in_step: int | None = None,
+    micro_batches: int = 1,
 ) -> DecodedSamples:
     """Choose which samples are decoded, at random where more qualify than can be.
 
-    The expected loss is the mean over all qualifying samples of all processes: a process with q of Q qualifying ones
-    in W processes weights its mean by W q / Q, however many it decodes. All processes have to call it in every step.
+    The expected loss is the mean over all qualifying samples of an optimizer step: a process with q of the Q qualifying
+    ones in W processes and A micro-batches weights its mean by A W q / Q, however many it decodes; the gradients of
+    micro-batches are averaged later. All processes have to call it for every micro-batch.
 
     Args:
         qualifies: (batch,), boolean, of this process.
@@ -120,20 +128,22 @@ def choose_samples(
         name: Of the loss; how many samples of all processes qualify and are decoded is added to `metrics`.
         metrics: Of the step.
         average: Of what the weighted loss is the mean.
+        in_step: Qualifying samples of this process in all micro-batches of the step; None for one micro-batch.
+        micro_batches: A.
     """
     found = qualifies.nonzero()[:, 0].cpu()
     rows = found if len(found) <= limit else found[torch.randperm(len(found))[:limit]].sort().values
-    counts = torch.tensor([len(found), len(rows)], dtype=torch.float64)
+    counts = torch.tensor([len(found), len(rows), len(found) if in_step is None else in_step], dtype=torch.float64)
     processes = 1
     if dist.is_available() and dist.is_initialized():
         processes = dist.get_world_size()
         counts = counts.to(qualifies.device if dist.get_backend() == "nccl" else "cpu")
         dist.all_reduce(counts)
-    num_qualifying, num_decoded = counts.tolist()
+    num_qualifying, num_decoded, num_in_step = counts.tolist()
     metrics |= {f"{name}_qualifying": num_qualifying, f"{name}_decoded": num_decoded}
     if average == "all":
         return DecodedSamples(rows=rows, share=len(rows) / len(qualifies))
-    return DecodedSamples(rows=rows, share=processes * len(found) / max(num_qualifying, 1))
+    return DecodedSamples(rows=rows, share=micro_batches * processes * len(found) / max(num_in_step, 1))
 
 
 def refuse_other_embeddings(recognizer: IdentityRecognizer, embedding: Tensor) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from likeness.errors import ConfigError
-from likeness.identity.prompt import TRIGGER
 from likeness.training.data.datasets import EpochSampler, Shards
 from likeness.training.data.pairs import TrainingData
 from likeness.training.files.buckets import BatchOrder, Bucket
@@ -106,7 +105,7 @@ def open_data(plan: DataPlan, cache: Cache, crop: Callable[[Shards], Shards]) ->
     if not targets["train"]["mixed"]:
         raise ConfigError(
             f"No sample of {plan.settings.path} is left to train on: none has a face in its frames and a reference. "
-            f"{cache.folder / 'skipped.jsonl'} lists the reasons."
+            "`skipped.jsonl` in the folder of the run lists the reasons."
         )
     if not targets["validation"]["mixed"]:
         _LOG.warning(
@@ -120,6 +119,7 @@ def open_data(plan: DataPlan, cache: Cache, crop: Callable[[Shards], Shards]) ->
         validation_targets={name: _most_common(shards) for name, shards in targets["validation"].items()},
         text_states=TextStates(cache, plan.encoding),
         waited_s=lambda: cache.store.waited_s,
+        face_engine=plan.encoding.engine,
     )
 
 
@@ -135,7 +135,7 @@ def _open_references(samples: list[PlannedSample], cache: Cache) -> tuple[Shards
             record = cache.records.read(key) or {}
             rows[key] = list(range(len(places), len(places) + len(record.get("views", []))))
             places += [("views", view) for view in record.get("views", [])]
-            fact = {"person": one.sample.person, "group": _class_words(one.prompt), "media": str(path)}
+            fact = {"person": one.sample.person, "media": str(path)}
             facts += [fact] * len(rows[key])
     names = ("crop", "detail", "whole_image", "embedding", "landmarks")
     return FileShards({name: StoredRows(cache.store, places, name) for name in names}, facts), rows
@@ -196,10 +196,3 @@ def _most_common(shards: FileShards) -> FileShards:
         repeats=[shards.repeats[row] for row in rows],
         reference_rows=[shards.reference_rows[row] for row in rows],
     )
-
-
-def _class_words(prompt: str) -> str:
-    """The word before the trigger, for the prompts of sample sheets; `person` where there is no trigger."""
-    words = prompt.split()
-    at = next((number for number, word in enumerate(words) if word.strip(".,;:!?") == TRIGGER), 0)
-    return words[at - 1] if at else "person"

@@ -22,7 +22,7 @@ from likeness.faces.engines.base import FaceEngine
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger, format_time
 from likeness.training.files.class_word import describe_undecided
-from likeness.training.files.media_tensors import read_media
+from likeness.training.files.media_tensors import MediaFrames, read_media
 from likeness.training.precompute import encode
 from likeness.training.precompute.plan import DataPlan, PlannedSample, Records, text_key
 from likeness.training.precompute.store import Store
@@ -37,7 +37,7 @@ FILE_ERRORS = (FaceError, MediaError)
 """What is the fault of a file, and is recorded for it. Other errors, such as missing weights of the face engine, say
 nothing about the file: they end the run, and nothing is recorded."""
 SKIPPED = "skipped.jsonl"
-"""File in the cache's folder with the files and captions that are left out, and why."""
+"""File in the run's folder with the files and captions that are left out, and why."""
 
 
 @dataclass(kw_only=True)
@@ -65,15 +65,14 @@ class Encoders:
 
 def precompute(plan: DataPlan, cache: Cache, encoders: Encoders, logger: TrainingLogger) -> None:
     """Encode everything that is missing, this process's share of it; all processes return when all is done."""
-    samples = [sample for part in plan.samples.values() for sample in part]
-    writer = _Writer(cache)
-    for step in (_encode_views, _encode_targets, _encode_latents, _encode_text):
-        step(plan, samples, cache, encoders, writer, logger)
-        writer.flush()
+    job = _Job(plan, cache, encoders, logger)
+    for step in (job.encode_views, job.encode_targets, job.encode_text):
+        step()
+        job.writer.flush()
         distributed.barrier()
         cache.store.refresh()
     if distributed.rank() == 0:
-        _list_skipped(plan, cache, samples, logger)
+        _list_skipped(plan, cache, job.samples, logger)
     distributed.barrier()
 
 
@@ -128,10 +127,6 @@ def _progress(items: Sequence[Any], what: str, logger: TrainingLogger, known: in
         logger.info(f"{what}: {total} of {total} in {format_time(time.monotonic() - begun_s)}")
 
 
-def _missing(keys: dict[str, Any], cache: Cache) -> list[tuple[str, Any]]:
-    return [(key, value) for key, value in keys.items() if not _is_known(key, cache)]
-
-
 def _is_known(key: str, cache: Cache) -> bool:
     """Whether a key has a record, and all items that the record describes; shards may be damaged or removed later."""
     record = cache.records.read(key)
@@ -141,118 +136,105 @@ def _is_known(key: str, cache: Cache) -> bool:
     return not cache.store.missing(group, items)
 
 
-def _encode_views(
-    plan: DataPlan,
-    samples: list[PlannedSample],
-    cache: Cache,
-    encoders: Encoders,
-    writer: _Writer,
-    logger: TrainingLogger,
-) -> None:
-    keys = {k: path for one in samples for k, path in zip(one.references, one.reference_media, strict=True)}
-    missing = _missing(keys, cache)
-    settings = plan.settings
-    for key, path in _progress(_own(missing), "reference faces", logger, len(keys) - len(missing)):
-        try:
-            faces = encode.find_views(
-                path,
-                encoders.engine(),
-                num_views=settings.num_views,
-                min_score=settings.min_face_score,
-                fps=settings.fps,
-            )
-        except FILE_ERRORS as error:
-            writer.add_record(key, {"error": encode.describe_failure(error)})
-            continue
-        views = []
-        for number, face in enumerate(faces):
-            assert face.detail is not None
-            assert face.whole_image is not None
-            views.append(f"{key}.{number}")
-            tensors = {
-                "crop": torch.tensor(face.crop),
-                "detail": torch.tensor(face.detail),
-                "whole_image": torch.tensor(face.whole_image),
-                "embedding": torch.tensor(np.asarray(face.embedding, np.float32)),
-                "landmarks": torch.tensor(np.asarray(face.landmarks, np.float32))[None],
-            }
-            writer.add("views", views[-1], tensors)
-        writer.add_record(key, {"views": views, "poses": [dataclasses.astuple(face.pose) for face in faces]})
+class _Job:
+    """The steps of `precompute`."""
 
+    def __init__(self, plan: DataPlan, cache: Cache, encoders: Encoders, logger: TrainingLogger) -> None:
+        self.plan, self.settings, self.cache, self.encoders, self.logger = plan, plan.settings, cache, encoders, logger
+        self.samples = [sample for part in plan.samples.values() for sample in part]
+        self.writer = _Writer(cache)
+        encoding = plan.encoding
+        self.grid = plan.settings.grid(frame_step=encoding.frame_step, side_step_px=encoding.side_step_px)
 
-def _encode_targets(
-    plan: DataPlan,
-    samples: list[PlannedSample],
-    cache: Cache,
-    encoders: Encoders,
-    writer: _Writer,
-    logger: TrainingLogger,
-) -> None:
-    keys = {one.targets: one for one in samples}
-    missing, grid = _missing(keys, cache), _grid(plan)
-    for key, one in _progress(_own(missing), "faces in targets", logger, len(keys) - len(missing)):
-        try:
-            media = read_media(one.sample.media, grid, fps=plan.settings.fps)
-        except FILE_ERRORS as error:
-            writer.add_record(key, {"error": encode.describe_failure(error)})
-            continue
+    def encode_views(self) -> None:
+        """Faces of references."""
+        settings, writer = self.settings, self.writer
+        keys = {k: path for one in self.samples for k, path in zip(one.references, one.reference_media, strict=True)}
+        missing = [(key, path) for key, path in keys.items() if not _is_known(key, self.cache)]
+        for key, path in _progress(_own(missing), "reference faces", self.logger, len(keys) - len(missing)):
+            try:
+                faces = encode.find_views(
+                    path,
+                    self.encoders.engine(),
+                    num_views=settings.num_views,
+                    min_score=settings.min_face_score,
+                    fps=settings.fps,
+                )
+            except FILE_ERRORS as error:
+                writer.add_record(key, {"error": encode.describe_failure(error)})
+                continue
+            views = []
+            for number, face in enumerate(faces):
+                assert face.detail is not None
+                assert face.whole_image is not None
+                views.append(f"{key}.{number}")
+                tensors = {
+                    "crop": torch.tensor(face.crop),
+                    "detail": torch.tensor(face.detail),
+                    "whole_image": torch.tensor(face.whole_image),
+                    "embedding": torch.tensor(np.asarray(face.embedding, np.float32)),
+                    "landmarks": torch.tensor(np.asarray(face.landmarks, np.float32))[None],
+                }
+                writer.add("views", views[-1], tensors)
+            writer.add_record(key, {"views": views, "poses": [dataclasses.astuple(face.pose) for face in faces]})
+
+    def encode_targets(self) -> None:
+        """Faces of targets and, where there is one, latents. Each file is decoded once."""
+        keys = {(one.targets, one.latents): one for one in self.samples}
+        missing = [(own[0], one) for own, one in keys.items() if not self._has_target(one)]
+        for _, one in _progress(_own(missing), "targets", self.logger, len(keys) - len(missing)):
+            try:
+                media = read_media(one.sample.media, self.grid, fps=self.settings.fps)
+            except FILE_ERRORS as error:
+                self.writer.add_record(one.targets, {"error": encode.describe_failure(error)})
+                continue
+            if _is_known(one.targets, self.cache):
+                has_face = bool((self.cache.records.read(one.targets) or {}).get("faces"))
+            else:
+                has_face = self._add_faces(one, media)
+            if has_face and not _is_known(one.latents, self.cache):
+                group = _group("latents", media.bucket)
+                self.writer.add(group, one.latents, {"latents": self.encoders.latents()(media)})
+                bucket = [media.bucket.frames, media.bucket.height_px, media.bucket.width_px]
+                self.writer.add_record(one.latents, {"group": group, "bucket": bucket})
+
+    def _has_target(self, one: PlannedSample) -> bool:
+        """Whether faces and, if there are any, latents of a target are known."""
+        if not _is_known(one.targets, self.cache):
+            return False
+        has_face = (self.cache.records.read(one.targets) or {}).get("faces")
+        return not has_face or _is_known(one.latents, self.cache)
+
+    def _add_faces(self, one: PlannedSample, media: MediaFrames) -> bool:
+        """Find the person's face in each latent frame; returns whether there is one."""
         mask, landmarks = encode.find_targets(
             media,
-            encoders.engine(),
-            min_score=plan.settings.min_face_score,
-            person=_embeddings(one, cache),
+            self.encoders.engine(),
+            min_score=self.settings.min_face_score,
+            person=_embeddings(one, self.cache),
         )
         group = _group("targets", media.bucket)
-        writer.add(group, key, {"mask": mask, "landmarks": landmarks})
-        writer.add_record(key, {"group": group, "faces": int(torch.isfinite(landmarks).all(dim=(1, 2)).sum())})
+        count = int(torch.isfinite(landmarks).all(dim=(1, 2)).sum())
+        self.writer.add(group, one.targets, {"mask": mask, "landmarks": landmarks})
+        self.writer.add_record(one.targets, {"group": group, "faces": count})
+        return count > 0
+
+    def encode_text(self) -> None:
+        """States of all prompts, and of the empty one."""
+        ids: dict[str, Tensor] = {}
+        for prompt in dict.fromkeys(["", *(one.prompt for one in self.samples)]):
+            ids |= {text_key(self.plan.encoding, row.tolist()): row for row in self.encoders.tokenize([prompt])}
+        missing = [key for key, _ in _own([(key, None) for key in self.cache.store.missing("text", ids)])]
+        for key in _progress(missing, "prompts", self.logger, len(ids) - len(missing)):
+            self.writer.add("text", key, {"states": self.encoders.text()(ids[key][None])[0]})
+            if len(self.writer.items["text"]) >= SHARD_ITEMS // 4:
+                self.writer.flush()
 
 
 def _embeddings(one: PlannedSample, cache: Cache) -> list[np.ndarray]:
     """Embeddings of the references of a sample, to recognize the person among several."""
     views = [view for key in one.references for view in (cache.records.read(key) or {}).get("views", [])[:1]]
     return list(cache.store.read("views", views[:8], "embedding").numpy()) if views else []
-
-
-def _encode_latents(
-    plan: DataPlan,
-    samples: list[PlannedSample],
-    cache: Cache,
-    encoders: Encoders,
-    writer: _Writer,
-    logger: TrainingLogger,
-) -> None:
-    usable = [one for one in samples if (cache.records.read(one.targets) or {}).get("faces")]
-    keys = {one.latents: one for one in usable}
-    missing, grid = _missing(keys, cache), _grid(plan)
-    for key, one in _progress(_own(missing), "latents", logger, len(keys) - len(missing)):
-        media = read_media(one.sample.media, grid, fps=plan.settings.fps)
-        group = _group("latents", media.bucket)
-        writer.add(group, key, {"latents": encoders.latents()(media)})
-        bucket = [media.bucket.frames, media.bucket.height_px, media.bucket.width_px]
-        writer.add_record(key, {"group": group, "bucket": bucket})
-
-
-def _encode_text(
-    plan: DataPlan,
-    samples: list[PlannedSample],
-    cache: Cache,
-    encoders: Encoders,
-    writer: _Writer,
-    logger: TrainingLogger,
-) -> None:
-    prompts = list(dict.fromkeys([one.prompt for one in samples]))
-    ids: dict[str, Tensor] = {}
-    for prompt in ("", *prompts):
-        ids |= {text_key(plan.encoding, row.tolist()): row for row in encoders.tokenize([prompt])}
-    missing = [key for key, _ in _own([(key, None) for key in cache.store.missing("text", ids)])]
-    for key in _progress(missing, "prompts", logger, len(ids) - len(missing)):
-        writer.add("text", key, {"states": encoders.text()(ids[key][None])[0]})
-        if len(writer.items["text"]) >= SHARD_ITEMS // 4:
-            writer.flush()
-
-
-def _grid(plan: DataPlan) -> Any:
-    return plan.settings.grid(frame_step=plan.encoding.frame_step, side_step_px=plan.encoding.side_step_px)
 
 
 def _group(kind: str, bucket: Any) -> str:
@@ -271,7 +253,8 @@ def _list_skipped(plan: DataPlan, cache: Cache, samples: list[PlannedSample], lo
                 skipped[str(path)] = error
     lines = [json.dumps({"file": name, "reason": reason}) for name, reason in skipped.items()]
     lines += [json.dumps({"caption": text}) for text in plan.undecided]
-    files.write_text(cache.folder / SKIPPED, "".join(f"{line}\n" for line in lines))
+    target = logger.path.parent / SKIPPED
+    files.write_text(target, "".join(f"{line}\n" for line in lines))
     if skipped:
         total = len({path for one in samples for path in (one.sample.media, *one.reference_media)})
         name, reason = next(iter(skipped.items()))
@@ -279,7 +262,7 @@ def _list_skipped(plan: DataPlan, cache: Cache, samples: list[PlannedSample], lo
             "files left out: %d of %d, listed with reasons in %s; the first: %s",
             len(skipped),
             total,
-            cache.folder / SKIPPED,
+            target,
             reason if name in reason else f"{name}: {reason}",
         )
     if plan.undecided:

@@ -251,13 +251,27 @@ def _fields_of(recipe: Settings, kind: type[T]) -> Iterator[tuple[str, T]]:
             yield name, value
 
 
-def _checksum(name: str, path: Path) -> str:
-    """A hash of the names and contents of the files at `path`."""
+def refuse_missing(recipe: Settings) -> None:
+    """Refuse a recipe with files or folders that do not exist.
+
+    Raises:
+        WeightsError: One of them does not exist.
+    """
+    for name, path in _fields_of(recipe, Path):
+        _refuse_missing(name, path)
+
+
+def _refuse_missing(name: str, path: Path) -> None:
     if not path.exists():
         raise WeightsError(
             f"`{name}` is {path}, which does not exist. Train it first with the recipe of that name, or set the "
             f"folder of a trained one: `--set {name}=FOLDER`."
         )
+
+
+def _checksum(name: str, path: Path) -> str:
+    """A hash of the names and contents of the files at `path`."""
+    _refuse_missing(name, path)
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):

@@ -13,8 +13,8 @@ from likeness.training.recipes import resume
 
 Curve = list[tuple[int, float]]
 """Points (step, value)."""
-SKIPPED = Path("cache", "files", "skipped.jsonl")
-"""Beside the folders of runs: what `likeness train precompute` lists."""
+SKIPPED = "skipped.jsonl"
+"""In the folder of a run: the files that were left out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +72,7 @@ def read_run(folder: Path) -> RunRecord:
         is_complete=bool(record.get("complete")),
         version=str(record.get("likeness_version", "")),
         stages=[_read_stage(found[name]) for name in [*others, *named]],
-        skipped=_read_skipped(folder.parent / SKIPPED) if settings.get("data") else [],
+        skipped=_read_skipped(folder / SKIPPED) if settings.get("data") else [],
     )
 
 
