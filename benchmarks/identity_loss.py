@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from likeness import weights
-from likeness.backbones import codec
+from likeness.backbones import vae_forward
 from likeness.backbones.taecvx import TaecvxDecoder
 from likeness.faces.geometry.layouts import EYE_CENTERS
 from likeness.identity.encoders.alignment import arcface_template, crop_corners
@@ -157,7 +157,7 @@ def read_puppets(vae: Any, count: int, seed: int) -> tuple[Tensor, Tensor, Tenso
     """
     clips = [sample_clip(seed + index, person=sample_person(seed + index)) for index in range(count)]
     frames = torch.stack([torch.from_numpy(clip.frames).permute(0, 3, 1, 2) / 127.5 - 1 for clip in clips])
-    mean, _ = codec.encode(vae, frames.transpose(1, 2))
+    mean, _ = vae_forward.encode(vae, frames.transpose(1, 2))
     landmarks = torch.stack([torch.as_tensor(clip.landmarks, dtype=torch.float32) for clip in clips])
     return frames, (mean * vae.config.scaling_factor).transpose(1, 2), landmarks
 
@@ -167,7 +167,7 @@ def read_images(vae: Any, count: int, seed: int) -> tuple[Tensor, Tensor]:
     """Latents and landmarks of rendered images of 192 px in which heads are as large as in tiny's frames of 64 px."""
     images = [sample_image(seed + index, size_px=192, zoom=1 / 3) for index in range(count)]
     frames = torch.stack([torch.from_numpy(image.frames).permute(3, 0, 1, 2) / 127.5 - 1 for image in images])
-    mean, _ = codec.encode(vae, frames)
+    mean, _ = vae_forward.encode(vae, frames)
     landmarks = torch.stack([torch.as_tensor(image.landmarks[0], dtype=torch.float32) for image in images])
     return mean[:, :, 0] * vae.config.scaling_factor, landmarks
 
@@ -233,7 +233,7 @@ def measure_windows(benchmark: Benchmark, vae: Any, recognizer: Recognizer, data
         benchmark.note(f"window.random.margin_{margin}", describe(errors[margin]))
 
     def decode_alone(latents: Tensor, windows: Windows) -> Tensor:
-        return codec.decode_frame(random, windows.cut(latents) / random.config.scaling_factor)
+        return vae_forward.decode_frame(random, windows.cut(latents) / random.config.scaling_factor)
 
     alone = window_error(decode_alone, 0.5 * noise + smooth, face, MARGIN)
     benchmark.note(f"window.random.by_its_own_statistics.margin_{MARGIN}", describe(alone))
@@ -246,13 +246,13 @@ def measure_frames(benchmark: Benchmark, vae: Any, recognizer: Recognizer, data:
     """What a latent frame shows when it is decoded as a first one, against the four frames of the whole clip."""
     frames, latents, landmarks = data
     scaled = (latents / vae.config.scaling_factor).transpose(1, 2)
-    whole = codec.decode(vae, scaled).transpose(1, 2)  # (clips, frames, 3, px, px)
+    whole = vae_forward.decode(vae, scaled).transpose(1, 2)  # (clips, frames, 3, px, px)
     mean_points = average_frames(landmarks)
     embed = lambda pictures, points: recognizer.standardize(recognizer.embed(pictures, points))  # noqa: E731
     reference = embed(frames[:, 0], landmarks[:, 0])
     rows: dict[str, list[Tensor]] = {}
     for index in range(1, latents.shape[1]):
-        alone = codec.decode_frame(vae, scaled[:, :, index])
+        alone = vae_forward.decode_frame(vae, scaled[:, :, index])
         four = slice(4 * index - 3, 4 * index + 1)
         for place, frame in enumerate(range(four.start, four.stop)):
             rows.setdefault(f"error_to_frame_{place}", []).append((alone - whole[:, frame]).square().mean())
@@ -267,7 +267,7 @@ def measure_frames(benchmark: Benchmark, vae: Any, recognizer: Recognizer, data:
         for name, each in (("alone_to_whole", found),):
             other = torch.stack(inside).mean(dim=0)
             rows.setdefault(f"cosine_{name}", []).append(F.cosine_similarity(each, other).mean())
-    first = embed(codec.decode_frame(vae, scaled[:, :, 0]), landmarks[:, 0])
+    first = embed(vae_forward.decode_frame(vae, scaled[:, :, 0]), landmarks[:, 0])
     benchmark.note("frame.first.loss", float((1 - F.cosine_similarity(first, reference)).mean()))
     for name, values in rows.items():
         value = float(torch.stack(values).mean())

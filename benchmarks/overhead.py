@@ -230,10 +230,10 @@ def measure_memory(benchmark: Benchmark, stage: Stage) -> None:
         count(stage.step)
         sampling_cache = mirror._session.sampling_cache
         buffers = resident_bytes(stage.transformer, mirror) - before
-        during = before + buffers - sampling_cache.released_bytes + sampling_cache.table_bytes
+        during = before + buffers - sampling_cache.offloaded_bytes + sampling_cache.cached_bytes
         benchmark.note("memory.adapter_gb", (before - transformer) / 1e9)
-        benchmark.note("memory.released_gb", sampling_cache.released_bytes / 1e9)
-        benchmark.note("memory.tables_gb", sampling_cache.table_bytes / 1e9)
+        benchmark.note("memory.released_gb", sampling_cache.offloaded_bytes / 1e9)
+        benchmark.note("memory.tables_gb", sampling_cache.cached_bytes / 1e9)
         benchmark.note("memory.transformer_ratio", during / transformer)
     benchmark.note("memory.stock_pipeline_gb", stock / 1e9)
     benchmark.note("memory.training_path_ratio", (stock - transformer + before) / stock)

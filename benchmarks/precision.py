@@ -40,8 +40,8 @@ def method_step(dtype: torch.dtype) -> Callable[[], object]:
     for parameter in method.trainable_parameters():
         nn.init.normal_(parameter, std=0.02)
     cast_base(pipe.transformer, method, dtype)
-    keep_float32 = tuple(method._keep_in_fp32_modules or ())
-    denoise = CastParameters(MethodDenoiser(pipe, method), dtype, keep_float32=keep_float32)
+    keep_in_fp32_modules = tuple(method._keep_in_fp32_modules or ())
+    denoise = CastParameters(MethodDenoiser(pipe, method), dtype, keep_in_fp32_modules=keep_in_fp32_modules)
     token_ids = torch.randint(3, 200, (BATCH, pipe.transformer.config.max_text_seq_length))
     inputs = DenoiserInputs(
         token_ids=token_ids,

@@ -57,7 +57,7 @@ def build_backbone() -> "CogVideoXPipeline":
 
     text = tiny.TextSettings(width=16, num_layers=1, num_heads=2, hidden_width=32)
     tokenizer = tiny.build_tokenizer([WORDS])
-    return tiny.assemble(
+    return tiny.build_pipeline(
         tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=2)),
         tiny.build_text_encoder(text, tokenizer),
         tokenizer,

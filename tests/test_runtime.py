@@ -59,7 +59,7 @@ def test_every_card_gets_the_fastest_plan_that_fits(sizes):
         number = PLANS.index(chosen.plan)
         assert chosen.peak_bytes * 1.05 <= memory_gb * 1e9
         assert not any(other.fits(memory_gb * 1e9) for other in predict_all(sizes)[:number])
-        assert number <= before  # A larger card never gets a slower plan.
+        assert number <= before  # A larger GPU never gets a slower plan.
         before = number
     assert choose_plan(80e9, sizes).plan.name == "resident"
     assert {choose_plan(gb * 1e9, COGVIDEOX_5B).plan for gb in CARDS_GB} == set(PLANS)

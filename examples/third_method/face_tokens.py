@@ -82,8 +82,8 @@ class FaceTokens(Method):
         del mask, identity, scale
         return prompt_embeds
 
-    def _wrap(self, block: Any, layer: nn.Module | None, number: int) -> Any:
-        return wrap(block, layer, number)
+    def _wrap(self, block: Any, block_adapter: nn.Module | None, block_index: int) -> Any:
+        return wrap(block, block_adapter, block_index)
 
     def _make_sampling_cache(self, transformer: Any) -> KVCache:
         del transformer
@@ -96,11 +96,11 @@ class FaceTokensTrainingSpec(MethodTrainingSpec):
     def __init__(self) -> None:
         super().__init__("face_tokens", FaceTokens)
 
-    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
-        if is_new:
+    def prepare(self, method: Any, data: TrainingData, *, from_scratch: bool) -> None:
+        if from_scratch:
             embeddings = data.references["train"]["embedding"]
             method.mean.copy_(embeddings.mean(dim=0))
             method.spread.copy_(embeddings.std(dim=0))
 
-    def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor:
-        return data.references[split]["embedding"][rows]
+    def extra_conditioning(self, data: TrainingData, split: Split, reference_indices: Tensor) -> Tensor:
+        return data.references[split]["embedding"][reference_indices]

@@ -25,13 +25,13 @@ _INTEGERS = 2**63
 """Larger numbers cannot be converted to float, and no library takes them."""
 
 
-def read(kind: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
-    """Read the TOML file `path` as a `kind`; overrides have the form `a.b=value`, as for `--set`.
+def read(settings_class: type[T], path: str | Path, overrides: Iterable[str] = ()) -> T:
+    """Read the TOML file `path` as a `settings_class`; overrides have the form `a.b=value`, as for `--set`.
 
     Raises:
         ConfigError: The file is missing or not TOML, or a setting is unknown, missing or out of range.
     """
-    return build(kind, read_toml(path, overrides), where=Path(path).name)
+    return build(settings_class, read_toml(path, overrides), where=Path(path).name)
 
 
 def read_toml(path: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -57,17 +57,17 @@ def parse_toml(text: str) -> dict[str, Any]:
         raise ValueError("tables or lists are nested too deeply") from error
 
 
-def build(kind: type[T], values: dict[str, Any], *, where: str) -> T:
-    """Build a `kind` from plain values; `where` names their origin in messages.
+def build(settings_class: type[T], values: dict[str, Any], *, where: str) -> T:
+    """Build a `settings_class` from plain values; `where` names their origin in messages.
 
     Raises:
         ConfigError: A setting is unknown, missing or out of range; all of them are listed.
     """
     try:
-        built = kind.model_validate(values)
+        built = settings_class.model_validate(values)
     except ValidationError as error:
         raise ConfigError(
-            "\n".join(_explain(kind, problem, where) for problem in _first_causes(error.errors()))
+            "\n".join(_explain(settings_class, problem, where) for problem in _first_causes(error.errors()))
         ) from error
     for name, number in integers(built.model_dump()):
         if not -_INTEGERS <= number < _INTEGERS:
@@ -114,7 +114,7 @@ def save(settings: BaseModel, path: str | Path) -> None:
     files.write_text(path, json.dumps(record, indent=2) + "\n")
 
 
-def load(kind: type[T], path: str | Path) -> T:
+def load(settings_class: type[T], path: str | Path) -> T:
     """Read what `save` wrote.
 
     Raises:
@@ -125,7 +125,7 @@ def load(kind: type[T], path: str | Path) -> T:
         values = files.read_json(path)["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} has no saved settings ({error!r}). Name the JSON file of a run.") from error
-    return build(kind, values, where=path.name)
+    return build(settings_class, values, where=path.name)
 
 
 def _step(table: Any, name: str, override: str) -> Any:
@@ -166,10 +166,10 @@ def _first_causes(problems: Sequence[Any]) -> list[Any]:
     return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in containers]
 
 
-def _explain(kind: type[BaseModel], problem: Any, where: str) -> str:
+def _explain(settings_class: type[BaseModel], problem: Any, where: str) -> str:
     name = ".".join(str(part) for part in problem["loc"]) or "settings"
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(kind, problem["loc"][:-1])
+        known = _fields_at(settings_class, problem["loc"][:-1])
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         advice = f"Did you mean `{close[0]}`?" if close else f"Known settings: {', '.join(known)}."
         return f"{where}: unknown setting `{name}`. {advice}"
@@ -186,9 +186,9 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _fields_at(kind: Any, location: Sequence[int | str]) -> list[str]:
-    """Names of the fields of the model at `location` inside `kind`."""
-    models = _models_in(kind)
+def _fields_at(settings_class: Any, location: Sequence[int | str]) -> list[str]:
+    """Names of the fields of the model at `location` inside `settings_class`."""
+    models = _models_in(settings_class)
     for part in location:
         if isinstance(part, str):
             models = [

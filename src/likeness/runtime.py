@@ -168,10 +168,10 @@ class MemoryPlan:
 
 
 PLANS = (
-    MemoryPlan(name="resident", residency="resident", sentence="everything on the card, frames decoded whole"),
-    MemoryPlan(name="tiled", residency="resident", tiles=2, sentence="everything on the card, frames decoded in tiles"),
+    MemoryPlan(name="resident", residency="resident", sentence="everything on the GPU, frames decoded whole"),
+    MemoryPlan(name="tiled", residency="resident", tiles=2, sentence="everything on the GPU, frames decoded in tiles"),
     MemoryPlan(name="offloaded", residency="offloaded", tiles=2,
-               sentence="one model at a time on the card, tiles"),
+               sentence="one model at a time on the GPU, tiles"),
     MemoryPlan(name="streamed", residency="streamed", tiles=2,
                sentence="two blocks of the transformer at a time, copied while others compute; tiles"),
     MemoryPlan(name="cast", residency="streamed", tiles=2, casts_text=True,
@@ -196,8 +196,8 @@ class PeakMemory:
     def peak_bytes(self) -> int:
         return max(self.text_bytes, self.denoise_bytes, self.decode_bytes)
 
-    def fits(self, card_bytes: float) -> bool:
-        return self.peak_bytes * HEADROOM <= card_bytes
+    def fits(self, gpu_bytes: float) -> bool:
+        return self.peak_bytes * HEADROOM <= gpu_bytes
 
 
 def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
@@ -258,19 +258,19 @@ def predict_all(sizes: ModelSizes, clip: ClipSize | None = None) -> tuple[PeakMe
     return tuple(predict_peak(plan, sizes, clip) for plan in PLANS)
 
 
-def choose_plan(card_bytes: float, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
-    """The fastest plan with a predicted peak that fits a GPU of `card_bytes`, with `HEADROOM`.
+def choose_plan(gpu_bytes: float, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
+    """The fastest plan with a predicted peak that fits a GPU of `gpu_bytes`, with `HEADROOM`.
 
     Raises:
         ResourceError: Not even the last plan fits.
     """
     predictions = predict_all(sizes, clip)
     for prediction in predictions:
-        if prediction.fits(card_bytes):
+        if prediction.fits(gpu_bytes):
             return prediction
     needed_gb = predictions[-1].peak_bytes * HEADROOM / 1e9
     raise ResourceError(
-        f"The card has {card_bytes / 1e9:.1f} GB; the smallest plan needs {needed_gb:.1f} GB. "
+        f"The GPU has {gpu_bytes / 1e9:.1f} GB; the smallest plan needs {needed_gb:.1f} GB. "
         "Make a shorter or smaller clip, or use the preset `tiny`, which needs no GPU."
     )
 

@@ -9,11 +9,11 @@ import unicodedata
 
 _CONTROL = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories: control characters, surrogates, unassigned code points, separators of lines and paragraphs."""
-_DIRECTIONS = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
-"""Marks that change the direction of the following text, and so could disguise it."""
+_BIDI_CONTROLS = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+"""Bidirectional controls (UAX #9): they change the direction of the following text, and so could disguise it."""
 
 
-def printable(text: object, *, lines: bool = True) -> str:
+def escape_control_characters(text: object, *, lines: bool = True) -> str:
     r"""Escape every control character, as `\x1b` or `\u202e`.
 
     Args:
@@ -24,18 +24,18 @@ def printable(text: object, *, lines: bool = True) -> str:
     return "".join(one if one in kept else _escape(one) if _is_control(one) else one for one in str(text))
 
 
-def escape_directions(text: str) -> str:
-    """Escape marks of direction alone; control characters that move a cursor or color text stay."""
-    return "".join(_escape(one) if one in _DIRECTIONS else one for one in text)
+def escape_bidi_controls(text: str) -> str:
+    """Escape bidirectional controls alone; control characters that move a cursor or color text stay."""
+    return "".join(_escape(one) if one in _BIDI_CONTROLS else one for one in text)
 
 
 def escape_html(text: object) -> str:
     """Make text safe inside an element or a quoted attribute of a page."""
-    return html.escape(printable(text))
+    return html.escape(escape_control_characters(text))
 
 
 def _is_control(one: str) -> bool:
-    return one in _DIRECTIONS or (not one.isprintable() and unicodedata.category(one) in _CONTROL)
+    return one in _BIDI_CONTROLS or (not one.isprintable() and unicodedata.category(one) in _CONTROL)
 
 
 def _escape(one: str) -> str:

@@ -34,7 +34,7 @@ def message(study, rater, trial, rating=5, *, key=None, seconds=4.0, position=0)
 
 def answer_all(study, store, rater, rate, *, is_careful=True) -> None:
     """One rater goes through their whole plan; `rate` gives the rating of an item."""
-    for position, trial in enumerate(study.plans[store.begin(rater)]):
+    for position, trial in enumerate(study.plans[store.register_rater(rater)]):
         if trial in study.check_by_id:
             expected = study.check_by_id[trial].expected
             rating = expected if is_careful else study.questionnaire.lowest + (expected == study.questionnaire.lowest)

@@ -16,7 +16,7 @@ def trial(study):
 
 
 def test_an_answer_sent_twice_is_stored_once(study, store, trial):
-    store.begin(RATER)
+    store.register_rater(RATER)
     one = message(study, RATER, trial, 7)
     assert store.add(one) is True
     assert store.add(one) is False
@@ -24,7 +24,7 @@ def test_an_answer_sent_twice_is_stored_once(study, store, trial):
 
 
 def test_a_key_of_another_answer_is_a_conflict(study, store, trial):
-    store.begin(RATER)
+    store.register_rater(RATER)
     store.add(message(study, RATER, trial, 7, key="same-key-1"))
     with pytest.raises(AnswerConflictError):
         store.add(message(study, RATER, trial, 8, key="same-key-1"))
@@ -32,7 +32,7 @@ def test_a_key_of_another_answer_is_a_conflict(study, store, trial):
 
 
 def test_second_thoughts_add_a_row_and_count(study, store, trial):
-    store.begin(RATER)
+    store.register_rater(RATER)
     for rating in (3, 9):
         store.add(message(study, RATER, trial, rating))
     assert store.count() == (1, 2)
@@ -40,7 +40,7 @@ def test_second_thoughts_add_a_row_and_count(study, store, trial):
 
 
 def test_rows_can_be_neither_changed_nor_deleted(study, store, trial):
-    store.begin(RATER)
+    store.register_rater(RATER)
     store.add(message(study, RATER, trial))
     with sqlite3.connect(store.path) as connection:
         for words in ("UPDATE answers SET ratings = '{}'", "DELETE FROM answers"):
@@ -52,7 +52,7 @@ def test_rows_can_be_neither_changed_nor_deleted(study, store, trial):
 def test_strangers_and_impossible_answers_are_refused(study, store, trial):
     with pytest.raises(UnknownRaterError):
         store.add(message(study, RATER, trial))
-    store.begin(RATER)
+    store.register_rater(RATER)
     with pytest.raises(ConfigError, match="the scale is 1 to 10"):
         store.add(message(study, RATER, trial, 11))
     with pytest.raises(ConfigError, match="no video of this study"):
@@ -64,13 +64,13 @@ def test_strangers_and_impossible_answers_are_refused(study, store, trial):
 
 
 def test_plans_are_dealt_in_turn_and_kept(store):
-    plans = [store.begin(f"rater-{number:04}") for number in range(4)]
+    plans = [store.register_rater(f"rater-{number:04}") for number in range(4)]
     assert plans == [0, 1, 2, 3]
-    assert store.begin("rater-0002") == 2
+    assert store.register_rater("rater-0002") == 2
 
 
 def test_what_was_stored_is_there_after_reopening(study, store, trial):
-    store.begin(RATER)
+    store.register_rater(RATER)
     store.add(message(study, RATER, trial, 4))
     again = AnswerStore(store.path.parent, study)
     assert again.newest() == store.newest()
@@ -88,7 +88,7 @@ def test_merging_a_file_twice_adds_nothing(study, store, tmp_path):
     files = [saved_file(study, tmp_path / "a.json"), saved_file(study, tmp_path / "b.json", "rater-0002")]
     assert merge(store, files) == (6, 0)
     assert merge(store, [*files, files[0]]) == (0, 9)
-    assert store.begin(RATER) == 5
+    assert store.register_rater(RATER) == 5
     assert store.count() == (2, 6)
 
 

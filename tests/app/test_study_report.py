@@ -17,7 +17,7 @@ def answered(study, store):
     for number in range(3):
         answer_all(study, store, f"careful-{number}", lambda item: 8 if item.system == "ourmethod" else 4)
     answer_all(study, store, "careless-1", lambda item: 1 if item.system == "ourmethod" else 10, is_careful=False)
-    store.begin("visitor-1")
+    store.register_rater("visitor-1")
     store.add(message(study, "visitor-1", study.items[0].id, 1))
     return store.newest()
 
@@ -41,7 +41,7 @@ def test_difference_is_paired_and_clear(study, answered):
 
 
 def test_overall_is_the_mean_of_the_questions(study, store):
-    store.begin("rater-0001")
+    store.register_rater("rater-0001")
     for trial in study.plans[0]:
         check = study.check_by_id.get(trial)
         store.add(message(study, "rater-0001", trial, check.expected if check else (1, 2, 3, 6)))

@@ -5,10 +5,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from likeness.app.study.statistics import (
+    bootstrap_weights,
     krippendorff_alpha,
     mean_estimate,
     rank_correlation,
-    resample,
     weighted_means,
 )
 
@@ -63,7 +63,7 @@ def test_resampled_means_match_repeated_rows_and_columns():
     random = np.random.default_rng(2)
     table = random.normal(size=(4, 5))
     table[0, 1] = table[3, 3] = NAN
-    raters, videos = resample(4, 5, count=20)
+    raters, videos = bootstrap_weights(4, 5, count=20)
     expected = [
         np.nanmean(np.repeat(np.repeat(table, r.astype(int), axis=0), v.astype(int), axis=1))
         for r, v in zip(raters, videos, strict=True)
@@ -77,7 +77,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     for trial in range(60):
         effects = random.normal(0, 1, (12, 1)), random.normal(0, 1, (1, 10))
         table = 5 + effects[0] + effects[1] + random.normal(0, 1, (12, 10))
-        found = mean_estimate(table, *resample(12, 10, seed=trial, count=400))
+        found = mean_estimate(table, *bootstrap_weights(12, 10, seed=trial, count=400))
         hits += found.low <= 5 <= found.high
     assert hits >= 53  # 95 % of 60 is 57; a naive interval over single ratings hits about 30.
 

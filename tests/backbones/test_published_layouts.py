@@ -10,7 +10,7 @@ from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel
 from hub_layouts import LAYOUTS, SIDE, TRANSFORMER, write_layout
 
 from likeness import Likeness
-from likeness.adapters.conditioning.regions import own_positions
+from likeness.adapters.conditioning.regions import restart_rope_per_region
 from likeness.backbones.transformer_config import frame_size_px, read_transformer_config, refuse_frames
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.sampling.sample import picture_size
@@ -120,7 +120,7 @@ def test_own_positions_of_one_person_are_the_pipelines(changes, grid):
         SimpleNamespace(transformer=SimpleNamespace(config=config), vae_scale_factor_spatial=8),
         height_px, width_px, 4, torch.device("cpu"),
     )  # fmt: skip
-    assert all(map(torch.equal, own_positions(config, grid, 1, stock), stock))
+    assert all(map(torch.equal, restart_rope_per_region(config, grid, 1, stock), stock))
 
 
 def test_the_limits_of_positions_are_not_taken_for_the_size_of_a_video():

@@ -19,7 +19,7 @@ def pipe():
     tokenizer = tiny.build_tokenizer(SENTENCES)
     text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
     transformer = tiny.TransformerSettings(num_heads=1, head_width=16, num_layers=1, time_width=16)
-    return tiny.assemble(
+    return tiny.build_pipeline(
         tiny.build_vae(tiny.VaeSettings(widths=(4, 4, 4, 4), norm_num_groups=2)),
         tiny.build_text_encoder(text, tokenizer),
         tokenizer,
@@ -38,14 +38,14 @@ def test_any_sentence_can_be_tokenized():
 
 
 def test_the_scheduler_is_that_of_cogvideox_5b():
-    alpha_bars = tiny.build_scheduler().alphas_cumprod
+    alphas_cumprod = tiny.build_scheduler().alphas_cumprod
     assert_close(
-        alpha_bars[[0, 1, 500]],
-        torch.tensor([0.99915, 0.99823, 0.24102], dtype=alpha_bars.dtype),
+        alphas_cumprod[[0, 1, 500]],
+        torch.tensor([0.99915, 0.99823, 0.24102], dtype=alphas_cumprod.dtype),
         atol=1e-5,
         rtol=0,
     )
-    assert alpha_bars[999] == 0
+    assert alphas_cumprod[999] == 0
 
 
 def test_a_written_folder_names_only_classes_of_stock_libraries(pipe, tmp_path):

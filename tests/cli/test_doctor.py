@@ -36,7 +36,7 @@ def test_the_table_of_plans_is_readable(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["doctor", "--memory-gb", "24"]) == 0
     printed = capsys.readouterr().out
-    assert "Memory plans, predicted GB (a card of 24 GB)" in printed
+    assert "Memory plans, predicted GB (a GPU with 24 GB)" in printed
     (taken,) = [line for line in printed.splitlines() if "research" in line and "<- taken" in line]
     assert "offloaded" in taken
     assert "one model at a time" in taken

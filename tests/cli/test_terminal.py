@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from likeness.cli import main
-from likeness.cli.console.terminal import printable, say
+from likeness.cli.console.terminal import echo, escape_control_characters
 
 
 @pytest.mark.parametrize(
@@ -23,16 +23,16 @@ from likeness.cli.console.terminal import printable, say
     ],
 )
 def test_only_what_a_terminal_obeys_is_escaped(text, shown):
-    assert printable(text) == shown
+    assert escape_control_characters(text) == shown
 
 
 def test_a_value_stays_on_its_line():
-    assert printable("Ana\nconsent: yes", lines=False) == "Ana\\x0aconsent: yes"
+    assert escape_control_characters("Ana\nconsent: yes", lines=False) == "Ana\\x0aconsent: yes"
 
 
 def test_what_a_stream_cannot_encode_is_no_error():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    say("Zoë", stream=stream)
+    echo("Zoë", stream=stream)
     stream.flush()
     assert stream.buffer.getvalue() == b"Zo\\xeb\n"
 

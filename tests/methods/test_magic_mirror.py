@@ -60,7 +60,7 @@ def test_untrained_adapter_starts_near_the_base_and_exactly_there_without_the_fa
 def test_only_even_layers_are_adapted(transformer):
     mirror = make_mirror(transformer).attach(transformer)
     assert list(mirror.layers) == ["0", "2"]
-    assert [block.layer is not None for block in transformer.transformer_blocks] == [True, False, True, False]
+    assert [block.block_adapter is not None for block in transformer.transformer_blocks] == [True, False, True, False]
 
 
 def test_every_new_modulation_predictor_and_v_start_at_zero(transformer):

@@ -1,8 +1,10 @@
 import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, MagCacheConfig
+from diffusers.hooks.group_offloading import _is_group_offload_enabled
 from miniature import PROMPT, make_face, make_inputs, make_mirror, random_identity, sample
 
+from likeness.adapters.diffusers.compatibility import suspended_group_offload
 from likeness.backbones.attention import use_dispatch
 from likeness.errors import ConfigError
 
@@ -45,6 +47,19 @@ def test_group_offload_of_diffusers_changes_nothing(transformer, kind):
             num_blocks_per_group=1 if kind == "block_level" else None,
         )
         assert torch.equal(transformer(**inputs).sample, plain)
+
+
+def test_group_offload_is_enabled_again_where_replacing_the_blocks_fails(transformer):
+    transformer.enable_group_offload(onload_device=torch.device("cpu"), offload_type="leaf_level")
+
+    def replace_blocks() -> None:
+        with suspended_group_offload(transformer):
+            assert not _is_group_offload_enabled(transformer)
+            raise ConfigError("no block")
+
+    with pytest.raises(ConfigError, match="no block"):
+        replace_blocks()
+    assert _is_group_offload_enabled(transformer)
 
 
 @pytest.mark.usefixtures("mirror")

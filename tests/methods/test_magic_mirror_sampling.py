@@ -113,14 +113,14 @@ def test_weights_that_tables_replace_leave_while_sampling_and_come_back(pipe, mi
         sampling_cache = mirror._session.sampling_cache
         assert all(isinstance(linear, CachedLinear) for linear in linears(pipe))
         assert pipe.transformer.state_dict().keys() == before.keys()
-        seen.append((sampling_cache.released_bytes, sampling_cache.table_bytes))
+        seen.append((sampling_cache.offloaded_bytes, sampling_cache.cached_bytes))
         return tensors
 
     with mirror.identity([make_face()]):
         encoded = mirror.prompt(PROMPT)
         sample(pipe, **encoded, callback_on_step_end=look)
         mirror.prompt(PROMPT)  # needs the weights again
-        assert not mirror._session.sampling_cache.released_bytes
+        assert not mirror._session.sampling_cache.offloaded_bytes
         sample(pipe, **encoded, callback_on_step_end=look)
     released, tables = seen[0]
     owned = sum(parameter.numel() * 4 for parameter in mirror.parameters())
@@ -160,7 +160,7 @@ def test_no_factor_is_computed_inside_the_loop(pipe, mirror):
     calls = []
     for block in pipe.transformer.transformer_blocks:
         modules = [block.base.norm1.linear, block.base.norm2.linear]
-        modules += [] if block.layer is None else list(block.layer.modules())
+        modules += [] if block.block_adapter is None else list(block.block_adapter.modules())
         for module in modules:
             module.register_forward_hook(lambda module, _args, _output: calls.append(module))
     per_step = []

@@ -83,7 +83,7 @@ def test_training_reaches_every_parameter_that_can_learn_at_first(module, method
     references = Shards({"embedding": torch.randn(6, 128)}, [{}] * 6)
     data = TrainingData(references={"train": references}, targets={}, validation_targets={})
     method_spec = module.FaceTokensTrainingSpec()
-    method_spec.prepare(method, data, is_new=True)
+    method_spec.prepare(method, data, from_scratch=True)
     assert_close(method.mean, references["embedding"].mean(dim=0))
     embedding = method_spec.extra_conditioning(data, "train", torch.tensor([[0, 1], [2, 3]]))
     identity = method.encode_tensors(None, embedding)

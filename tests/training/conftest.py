@@ -13,7 +13,7 @@ def frozen_pipe():
         tokenizer = tiny.build_tokenizer(sentences)
         text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
         transformer = tiny.TransformerSettings(num_heads=2, head_width=16, num_layers=2, time_width=16)
-        pipe = tiny.assemble(
+        pipe = tiny.build_pipeline(
             tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=4)),
             tiny.build_text_encoder(text, tokenizer),
             tokenizer,

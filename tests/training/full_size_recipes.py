@@ -50,7 +50,9 @@ def write_base(folder: Path, *, has_rope: bool) -> Path:
     for parameter in transformer.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     vae = tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=2))
-    tiny.save_pipeline(tiny.assemble(vae, tiny.build_text_encoder(text, tokenizer), tokenizer, transformer), folder)
+    tiny.save_pipeline(
+        tiny.build_pipeline(vae, tiny.build_text_encoder(text, tokenizer), tokenizer, transformer), folder
+    )
     return folder
 
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from torch.testing import assert_close
 
 from likeness import weights
-from likeness.backbones import codec, tiny
+from likeness.backbones import tiny, vae_forward
 from likeness.errors import ConfigError, WeightsError
 from likeness.faces.engines.registry import SHORT_NAMES
 from likeness.faces.geometry.layouts import EYE_CORNERS
@@ -57,7 +57,7 @@ def test_a_frame_is_decoded_as_the_stock_decoder_does_it_kept_or_checkpointed(va
     expected = vae.decode(latents.unsqueeze(2)).sample.squeeze(2)
     (wanted,) = torch.autograd.grad(expected.square().sum(), latents)
     for is_checkpointed in (False, True):
-        found = codec.decode_frame(vae, latents, is_checkpointed=is_checkpointed)
+        found = vae_forward.decode_frame(vae, latents, is_checkpointed=is_checkpointed)
         (gradient,) = torch.autograd.grad(found.square().sum(), latents)
         assert_close(found, expected, atol=1e-5, rtol=1e-4)
         assert_close(gradient, wanted, atol=1e-4, rtol=1e-3)
@@ -66,14 +66,16 @@ def test_a_frame_is_decoded_as_the_stock_decoder_does_it_kept_or_checkpointed(va
 def test_a_window_with_the_statistics_of_its_frame_is_that_part_of_the_frame(vae):
     torch.manual_seed(0)
     latents = torch.randn(2, 16, 24, 24) + torch.linspace(-2, 2, 24)
-    whole = codec.decode_frame(vae, latents)
-    statistics = codec.frame_statistics(vae, latents)
-    assert_close(codec.decode_frame(vae, latents, normalize=codec.normalize_by(statistics)), whole, atol=1e-4, rtol=0)
+    whole = vae_forward.decode_frame(vae, latents)
+    statistics = vae_forward.group_norm_statistics(vae, latents)
+    assert_close(
+        vae_forward.decode_frame(vae, latents, normalize=vae_forward.normalize_by(statistics)), whole, atol=1e-4, rtol=0
+    )
     window = latents[..., 4:20, 4:20]
     inside = (slice(None), slice(None), slice(8 * 4, 8 * 12), slice(8 * 4, 8 * 12))  # 4 latent pixels of margin.
     expected = whole[..., 32:160, 32:160][inside]
-    with_frame = codec.decode_frame(vae, window, normalize=codec.normalize_by(statistics))[inside]
-    without = codec.decode_frame(vae, window)[inside]
+    with_frame = vae_forward.decode_frame(vae, window, normalize=vae_forward.normalize_by(statistics))[inside]
+    without = vae_forward.decode_frame(vae, window)[inside]
     errors = [float((found - expected).square().mean().sqrt() / expected.std()) for found in (with_frame, without)]
     assert errors[0] < 0.02
     assert errors[1] > 5 * errors[0]
@@ -88,7 +90,7 @@ def saved_bytes(vae, latents, *, is_checkpointed):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        codec.decode_frame(vae, latents, is_checkpointed=is_checkpointed)
+        vae_forward.decode_frame(vae, latents, is_checkpointed=is_checkpointed)
     return sum(kept.values())
 
 

@@ -88,7 +88,7 @@ def run(models, *, is_checkpointed):
     with FlopCounterMode(display=False, custom_mapping=custom) as counter:
         active = torch.ones(1, dtype=torch.bool)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x), method.conditioned(identity, active=active):
-            loss = diffusion.denoise(transformer, noisy, text, torch.tensor([500])).square().mean()
+            loss = diffusion.predict_velocity(transformer, noisy, text, torch.tensor([500])).square().mean()
         forward = counter.get_total_flops()
         with method.conditioned(identity, active=active):
             loss.backward()
@@ -191,7 +191,7 @@ def test_the_verb_prints_a_table_or_json_and_refuses_other_recipes():
     recipe = str(RECIPES / "cogvideox_5b" / "fantasy_id.toml")
     text = CliRunner().invoke(app, ["train", "plan", recipe, "--tflops", "200"])
     assert text.exit_code == 0
-    assert "no card has measured them" in text.output
+    assert "no GPU has measured them" in text.output
     assert "assumed 200 TFLOP/s" in text.output
     plain = CliRunner().invoke(app, ["train", "plan", recipe, "--json", "--samples", "50000"])
     values = json.loads(plain.output)

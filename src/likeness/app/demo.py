@@ -1,4 +1,7 @@
-"""Demo: videos of a puppet and of a person in a public-domain photograph, with a contact sheet, a plot and a page."""
+"""Demo: videos of a puppet (a rendered synthetic person) and of a person in a public-domain photograph.
+
+Beside them it writes a contact sheet, a plot and a page.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

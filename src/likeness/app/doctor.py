@@ -7,7 +7,11 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.generation.loading.presets import METHODS, PRESETS, Preset
-from likeness.generation.loading.source import RELEASED, find_files, uses_released
+from likeness.generation.loading.resolve_weights import (
+    PUBLISHED_FANTASY_ID,
+    resolve_published_files,
+    uses_published_checkpoint,
+)
 from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, describe_machine, predict_all
 from likeness.weights import entry, locate, names, verify
 
@@ -16,18 +20,18 @@ SIZES = {"open": COGVIDEOX_2B, "research": COGVIDEOX_5B}
 """Model sizes of the presets that need a GPU."""
 
 
-def examine(memory_gb: float | None = None) -> dict[str, Any]:
-    """Examine the machine, the packages and the weights. JSON-able.
+def collect_environment(gpu_memory_gb: float | None = None) -> dict[str, Any]:
+    """Collect what `likeness doctor` reports of the machine, the packages and the weights. JSON-able.
 
     Args:
-        memory_gb: Plan for a card with this much memory instead of the present one.
+        gpu_memory_gb: Plan for a GPU with this much memory instead of the present one.
     """
     machine = describe_machine() | {"num_usable_cores": num_usable_cores()}
     weights = describe_weights()
-    own_gb = card_gb(machine)
+    own_gb = largest_gpu_gb(machine)
     return {
-        "card_gb": memory_gb or own_gb,
-        "plans": [row for preset in SIZES for row in describe_plans(preset, memory_gb or own_gb)],
+        "card_gb": gpu_memory_gb or own_gb,
+        "plans": [row for preset in SIZES for row in describe_plans(preset, gpu_memory_gb or own_gb)],
         "machine": machine,
         "versions": {name: _version(name) for name in PACKAGES},
         "weights": weights,
@@ -58,15 +62,15 @@ def describe_weights() -> list[dict[str, Any]]:
     return rows
 
 
-def card_gb(machine: dict[str, Any]) -> float:
-    """Memory of the largest GPU; 0 without one."""
+def largest_gpu_gb(machine: dict[str, Any]) -> float:
+    """Memory of the largest GPU in GB (10^9 bytes); 0 without one."""
     return max((gpu["memory_bytes"] / 1e9 for gpu in machine["gpus"]), default=0.0)
 
 
-def describe_plans(preset: str, memory_gb: float) -> list[dict[str, Any]]:
-    """Every memory plan of a preset with its predicted peak, and the plan chosen for a card of `memory_gb`."""
+def describe_plans(preset: str, gpu_memory_gb: float) -> list[dict[str, Any]]:
+    """Every memory plan of a preset with its predicted peak, and the plan chosen for a GPU with `gpu_memory_gb`."""
     predictions = predict_all(SIZES[preset])
-    first = next((each for each in predictions if each.fits(memory_gb * 1e9)), None)
+    first = next((each for each in predictions if each.fits(gpu_memory_gb * 1e9)), None)
     return [
         {
             "preset": preset,
@@ -93,16 +97,17 @@ def describe_run(preset: Preset, method: str, machine: dict[str, Any], weights: 
         "licence": preset.licence,
     }
     damaged = [item["name"] for item in weights if item["preset"] == preset.name and item["state"] != "verified"]
-    memory_gb = card_gb(machine)
-    needed_gb = _least_gb(preset.name)
+    gpu_memory_gb = largest_gpu_gb(machine)
+    required_gpu_gb = _required_gpu_gb(preset.name)
     if damaged:
         reason = f"weights not whole: {', '.join(damaged)}"
     elif preset.is_bundled and not (Path(preset.backbone) / method).is_dir():
         reason = f"no weights at {Path(preset.backbone) / method}"
-    elif memory_gb < needed_gb:
-        reason = f"needs a GPU with about {needed_gb:.0f} GB, here is {f'{memory_gb:.0f} GB' if memory_gb else 'none'}"
-    elif uses_released(preset, method, None, None):
-        reason = _problem_of_released()
+    elif gpu_memory_gb < required_gpu_gb:
+        here = f"{gpu_memory_gb:.0f} GB" if gpu_memory_gb else "none"
+        reason = f"needs a GPU with about {required_gpu_gb:.0f} GB, here is {here}"
+    elif uses_published_checkpoint(preset, method, None, None):
+        reason = _problem_of_published_checkpoint()
         if reason is None:
             return row | {"can_run": True, "reason": "ready"}
     elif not preset.is_bundled and not _is_here(preset):
@@ -114,16 +119,16 @@ def describe_run(preset: Preset, method: str, machine: dict[str, Any], weights: 
     return row | {"can_run": False, "reason": reason}
 
 
-def _problem_of_released() -> str | None:
+def _problem_of_published_checkpoint() -> str | None:
     try:
-        find_files()
+        resolve_published_files()
     except WeightsError:
-        return f"its weights are not here; `likeness models pull {RELEASED} --preset research` brings them"
+        return f"its weights are not here; `likeness models pull {PUBLISHED_FANTASY_ID} --preset research` brings them"
     return None
 
 
-def _least_gb(preset: str) -> float:
-    """The memory of the smallest card for any plan of this preset."""
+def _required_gpu_gb(preset: str) -> float:
+    """Memory of the smallest GPU that any plan of this preset fits, in GB; 0 for tiny."""
     if preset not in SIZES:
         return 0.0
     return min(each.peak_bytes for each in predict_all(SIZES[preset])) * HEADROOM / 1e9

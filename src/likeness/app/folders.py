@@ -143,13 +143,13 @@ def check_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[s
         )
 
 
-def check_page(page: Path, *, root: Path, own: Iterable[str]) -> Path:
+def check_report_path(page: Path, *, root: Path, reserved_names: Iterable[str]) -> Path:
     """Check where a page goes and, beside it, its numbers as `.json`, before anything is computed.
 
     Args:
         page: The page.
         root: What it reports on. Its folders hold what must not be overwritten.
-        own: Names of files in `root` that must not be overwritten either.
+        reserved_names: Names of files in `root` that must not be overwritten either.
 
     Returns:
         Where the numbers go.
@@ -160,13 +160,13 @@ def check_page(page: Path, *, root: Path, own: Iterable[str]) -> Path:
     """
     if page.suffix.lower() not in PAGES:
         raise ConfigError(f"`--output {page}` is the page. Give it a name that ends in {PAGES[0]}.")
-    numbers, place = page.with_suffix(".json"), page.parent.resolve()
-    is_inside = place != root.resolve() and place.is_relative_to(root.resolve())
-    is_own = place == root.resolve() and numbers.name.lower() in {name.lower() for name in own}
-    if is_inside or is_own:
+    json_path, page_folder = page.with_suffix(".json"), page.parent.resolve()
+    is_inside = page_folder != root.resolve() and page_folder.is_relative_to(root.resolve())
+    is_reserved = page_folder == root.resolve() and json_path.name.lower() in {name.lower() for name in reserved_names}
+    if is_inside or is_reserved:
         raise ConfigError(
-            f"{page} or its numbers in {numbers} would overwrite what they report on. Name a page outside of {root}, "
+            f"{page} or its numbers in {json_path} would overwrite what they report on. Name a page outside of {root}, "
             f"or {root / 'report.html'}."
         )
-    check_folder(page.parent, files=[page.name, numbers.name])
-    return numbers
+    check_folder(page.parent, files=[page.name, json_path.name])
+    return json_path

@@ -70,7 +70,7 @@ class DispatchedAttnProcessor:
         return video, text
 
 
-def dispatch(attention: Attention) -> bool:
+def use_dispatched_attention(attention: Attention) -> bool:
     """Replace the stock processor of one module and return True; other processors (a LoRA's, fused) stay."""
     stock: Any = attention.processor
     if type(stock) is not CogVideoXAttnProcessor2_0:
@@ -79,8 +79,8 @@ def dispatch(attention: Attention) -> bool:
     return True
 
 
-def undo_dispatch(attention: Attention) -> None:
-    """Undo `dispatch`."""
+def restore_attention(attention: Attention) -> None:
+    """Undo `use_dispatched_attention`."""
     if isinstance(attention.processor, DispatchedAttnProcessor):
         vars(attention)["processor"] = attention.processor.stock
 
@@ -94,7 +94,7 @@ def use_dispatch(transformer: nn.Module) -> int:
     Raises:
         ConfigError: No attention has the stock processor.
     """
-    count = sum(dispatch(module) for module in transformer.modules() if isinstance(module, Attention))
+    count = sum(use_dispatched_attention(module) for module in transformer.modules() if isinstance(module, Attention))
     if not count:
         raise ConfigError(
             "No attention of this transformer is CogVideoX's stock one. Give a CogVideoX transformer, once."
@@ -106,7 +106,7 @@ def use_stock(transformer: nn.Module) -> None:
     """Undo `use_dispatch`."""
     for module in transformer.modules():
         if isinstance(module, Attention):
-            undo_dispatch(module)
+            restore_attention(module)
 
 
 def _rotate(x: Tensor, rope: Rope, num_text: int) -> Tensor:

@@ -20,15 +20,15 @@ from likeness.files import read_json
 from likeness.weights.strict import read_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import refuse_not_finite
 
-_SHARED = ("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weight")
+_TIED_EMBEDDINGS = ("text_encoder.shared.weight", "text_encoder.encoder.embed_tokens.weight")
 """Two names of one shared tensor; a file may contain either or both."""
 
-PARTS = ("transformer", "vae", "text_encoder")
-UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError)
+COMPONENTS = ("transformer", "vae", "text_encoder")
+LOAD_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError)
 """What diffusers and transformers raise for missing and damaged files."""
 
 
-def build_empty(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, nn.Module]:
+def build_empty(folder: Path, components: Sequence[str] = COMPONENTS) -> dict[str, nn.Module]:
     """Build transformer, VAE and text encoder from their configs on the meta device.
 
     Raises:
@@ -37,37 +37,37 @@ def build_empty(folder: Path, parts: Sequence[str] = PARTS) -> dict[str, nn.Modu
     builders: dict[str, Callable[[Path], nn.Module]] = {
         "transformer": _from_config(CogVideoXTransformer3DModel),
         "vae": _from_config(AutoencoderKLCogVideoX),
-        "text_encoder": lambda place: T5EncoderModel(T5Config.from_pretrained(place, local_files_only=True)),
+        "text_encoder": lambda folder: T5EncoderModel(T5Config.from_pretrained(folder, local_files_only=True)),
     }
     modules = {}
-    for part in parts:
+    for component in components:
         try:
             with torch.device("meta"):
-                modules[part] = builders[part](folder / part)
-        except UNREADABLE as error:
+                modules[component] = builders[component](folder / component)
+        except LOAD_ERRORS as error:
             raise WeightsError(
-                f"{folder / part} does not describe a part of CogVideoX: {error} Copy or pull it again."
+                f"{folder / component} does not describe a part of CogVideoX: {error} Copy or pull it again."
             ) from error
     return modules
 
 
-def check_pipeline(folder: Path, *, parts: Sequence[str] = PARTS) -> None:
+def check_pipeline(folder: Path, *, components: Sequence[str] = COMPONENTS) -> None:
     """Compare all tensors in a CogVideoX folder, in single files or shards, with its configs.
 
     Args:
         folder: A diffusers folder.
-        parts: Subfolders to check.
+        components: Subfolders to check.
 
     Raises:
         WeightsError: A file is missing or damaged, or tensors are missing, extra or misshapen; all are listed.
     """
     expected: dict[str, tuple[int, ...]] = {}
     found: dict[str, tuple[int, ...]] = {}
-    for part, module in build_empty(folder, parts).items():
-        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-        expected |= {f"{part}.{name}": shape for name, shape in shapes_of(module.state_dict()).items()}
-        found |= {f"{part}.{name}": shape for name, shape in read_shapes(folder / part, stem).items()}
-    optional = [name for name in _SHARED if found.keys() & set(_SHARED) - {name}]
+    for component, module in build_empty(folder, components).items():
+        stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"
+        expected |= {f"{component}.{name}": shape for name, shape in shapes_of(module.state_dict()).items()}
+        found |= {f"{component}.{name}": shape for name, shape in read_shapes(folder / component, stem).items()}
+    optional = [name for name in _TIED_EMBEDDINGS if found.keys() & set(_TIED_EMBEDDINGS) - {name}]
     refuse_differences(
         expected,
         found,
@@ -102,29 +102,29 @@ def refuse_image_input(folder: Path) -> None:
         WeightsError: It reads more channels than it predicts.
     """
     config = read_transformer_config(folder) or {}
-    given, made = config.get("in_channels", 16), config.get("out_channels", 16)
-    if given != made:
+    in_channels, out_channels = config.get("in_channels", 16), config.get("out_channels", 16)
+    if in_channels != out_channels:
         raise WeightsError(
-            f"The transformer at {folder} has {given} channels in and {made} out: it makes videos from an image. "
-            "Use one that makes them from text: CogVideoX-2B, CogVideoX-5B or CogVideoX1.5-5B."
+            f"The transformer at {folder} has {in_channels} channels in and {out_channels} out: it makes videos from "
+            "an image. Use one that makes them from text: CogVideoX-2B, CogVideoX-5B or CogVideoX1.5-5B."
         )
 
 
-def refuse_not_finite_parts(pipeline: Any, source: str | Path, parts: Sequence[str] = PARTS) -> None:
+def check_finite_weights(pipeline: Any, source: str | Path, components: Sequence[str] = COMPONENTS) -> None:
     """Refuse a loaded pipeline with infinite or NaN weights.
 
     Raises:
         WeightsError: The names of the tensors are listed.
     """
-    for part in parts:
-        refuse_not_finite(getattr(pipeline, part).state_dict(), what=f"{part} of the pipeline at {source}")
+    for component in components:
+        refuse_not_finite(getattr(pipeline, component).state_dict(), what=f"{component} of the pipeline at {source}")
 
 
-def _from_config(kind: Any) -> Callable[[Path], nn.Module]:
-    def build(place: Path) -> nn.Module:
-        config = kind.load_config(place, local_files_only=True)
-        if (name := config.get("_class_name")) != kind.__name__:
-            raise ValueError(f"its config is for `{name}`, not `{kind.__name__}`.")
-        return kind.from_config(config)
+def _from_config(model_class: Any) -> Callable[[Path], nn.Module]:
+    def build(folder: Path) -> nn.Module:
+        config = model_class.load_config(folder, local_files_only=True)
+        if (name := config.get("_class_name")) != model_class.__name__:
+            raise ValueError(f"its config is for `{name}`, not `{model_class.__name__}`.")
+        return model_class.from_config(config)
 
     return build

@@ -13,7 +13,7 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video import CogVideo
 from diffusers.schedulers.scheduling_dpm_cogvideox import CogVideoXDPMScheduler
 from transformers import T5EncoderModel
 
-from likeness.backbones.check import UNREADABLE, check_pipeline, refuse_not_finite_parts
+from likeness.backbones.check import LOAD_ERRORS, check_finite_weights, check_pipeline
 from likeness.backbones.load import quiet_loading
 from likeness.backbones.tokenizer import load_tokenizer
 from likeness.errors import WeightsError
@@ -27,7 +27,7 @@ def load_image_pipeline(
     Raises:
         WeightsError: A part is missing or damaged, or its tensors are not those of its config.
     """
-    check_pipeline(folder, parts=("vae", "text_encoder"))
+    check_pipeline(folder, components=("vae", "text_encoder"))
     tokenizer = load_tokenizer(folder / "tokenizer")
     # Never ask the network.
     local: dict[str, Any] = {"local_files_only": True}
@@ -41,10 +41,10 @@ def load_image_pipeline(
                 transformer=transformer,
                 scheduler=scheduler,
             )
-    except UNREADABLE as error:
+    except LOAD_ERRORS as error:
         raise WeightsError(
             f"{folder} holds no whole CogVideoX image-to-video pipeline: {error} "
             "Fetch it again with `likeness models pull`."
         ) from error
-    refuse_not_finite_parts(pipeline, folder, ("vae", "text_encoder"))
+    check_finite_weights(pipeline, folder, ("vae", "text_encoder"))
     return pipeline

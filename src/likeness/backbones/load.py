@@ -11,10 +11,10 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from likeness.backbones.check import (
-    UNREADABLE,
+    LOAD_ERRORS,
+    check_finite_weights,
     check_pipeline,
     refuse_image_input,
-    refuse_not_finite_parts,
     refuse_other_pipelines,
 )
 from likeness.backbones.tokenizer import load_tokenizer
@@ -43,21 +43,21 @@ def load_pipeline(source: str | Path, *, device: str = "auto", moves_to_device: 
     try:
         with quiet_loading():
             pipeline = _load(str(source), dtype, given)
-    except UNREADABLE as error:
+    except LOAD_ERRORS as error:
         raise WeightsError(
             f"No CogVideoX pipeline at {source}: {error} `likeness doctor` lists the weights that are here."
         ) from error
     if moves_to_device:
         pipeline = pipeline.to(target)
     if is_folder:
-        refuse_not_finite_parts(pipeline, source)
+        check_finite_weights(pipeline, source)
     return pipeline
 
 
 def _load(source: str, dtype: torch.dtype, given: dict[str, Any]) -> CogVideoXPipeline:
     try:
         return CogVideoXPipeline.from_pretrained(source, dtype=dtype, local_files_only=True, **given)
-    except UNREADABLE:
+    except LOAD_ERRORS:
         if Path(source).is_dir():
             raise
     return CogVideoXPipeline.from_pretrained(source, dtype=dtype)

@@ -1,6 +1,6 @@
 """Builds the tiny backbone from CogVideoX's own classes with small configurations.
 
-`assemble` builds a stock pipeline, and `save_pipeline` saves a folder that
+`build_pipeline` builds a stock pipeline, and `save_pipeline` saves a folder that
 `diffusers.CogVideoXPipeline.from_pretrained` loads without this package.
 """
 
@@ -25,7 +25,7 @@ from likeness import weights
 from likeness.config import Settings
 from likeness.errors import ConfigError
 
-PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+PAD, EOS, UNKNOWN = "<pad>", "</s>", "<unk>"
 
 
 class VaeSettings(Settings):
@@ -87,6 +87,7 @@ class TextSettings(Settings):
 
 
 def build_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
+    """Build CogVideoX's VAE with these widths (`block_out_channels` in diffusers), with random weights."""
     widths: Any = settings.widths  # typed too narrowly by diffusers
     return AutoencoderKLCogVideoX(
         block_out_channels=widths,
@@ -100,12 +101,12 @@ def build_vae(settings: VaeSettings) -> AutoencoderKLCogVideoX:
 
 
 @torch.no_grad()
-def whiten(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor, floor: float) -> None:
+def whiten(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor, min_variance: float) -> None:
     """Change a VAE so that its latents have zero mean and nearly unit covariance; decoded frames stay the same.
 
     Diffusion adds equal noise in every direction of a latent pixel, so directions with small variance are resolved
-    later in sampling, and faces depend on those. The whitening, (covariance + floor)^(-1/2) after subtracting the
-    mean, is merged into the encoder's last layer and into the decoder's layers that read latents. At frame borders
+    later in sampling, and faces depend on those. The whitening, (covariance + min_variance)^(-1/2) after subtracting
+    the mean, is merged into the encoder's last layer and into the decoder's layers that read latents. At frame borders
     the zero padding of the decoder's first convolution now has another meaning, so the decoder needs a short
     fine-tuning.
 
@@ -116,10 +117,10 @@ def whiten(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor, floor:
         vae: Changed in place; its scaling factor becomes 1.
         mean: Mean of the latents of the data.
         covariance: Their covariance.
-        floor: Variance below which a direction is not amplified; about that of the encoder's noise.
+        min_variance: Variance below which a direction is not amplified; about that of the encoder's noise.
     """
     values, vectors = torch.linalg.eigh(covariance.double())
-    roots = (values.clamp(min=0) + floor).sqrt()
+    roots = (values.clamp(min=0) + min_variance).sqrt()
     to_white = ((vectors / roots) @ vectors.T).float()
     from_white = ((vectors * roots) @ vectors.T).float()
     last: Any = vae.encoder.conv_out.conv
@@ -127,10 +128,10 @@ def whiten(vae: AutoencoderKLCogVideoX, mean: Tensor, covariance: Tensor, floor:
     # The encoder's last layer gives means, then log-variances; the latter get one common shift, an approximation.
     last.weight[:channels] = torch.einsum("ij,jcthw->icthw", to_white, last.weight[:channels])
     last.bias[:channels] = to_white @ (last.bias[:channels] - mean)
-    last.bias[channels:] -= values.clamp(min=0).add(floor).log().mean().float()
+    last.bias[channels:] -= values.clamp(min=0).add(min_variance).log().mean().float()
     for layer in _reads_latents(vae):
-        taps = layer.weight.sum(dim=(2, 3, 4))
-        layer.bias += taps @ mean
+        summed = layer.weight.sum(dim=(2, 3, 4))
+        layer.bias += summed @ mean
         layer.weight.copy_(torch.einsum("ojthw,ji->oithw", layer.weight, from_white))
     vae.register_to_config(scaling_factor=1.0)
 
@@ -144,6 +145,7 @@ def _reads_latents(vae: Any) -> list[Any]:
 
 
 def build_transformer(settings: TransformerSettings, text: TextSettings) -> CogVideoXTransformer3DModel:
+    """Build CogVideoX's transformer with rotary positions, for latents of 1/8 of the frame, with random weights."""
     return CogVideoXTransformer3DModel(
         num_attention_heads=settings.num_heads,
         attention_head_dim=settings.head_width,
@@ -190,6 +192,7 @@ def refine_patches(tensors: dict[str, Tensor], patch_size: int) -> dict[str, Ten
 
 
 def build_text_encoder(settings: TextSettings, tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:
+    """Build a T5 v1.1 encoder without dropout for the vocabulary of `tokenizer`, with random weights."""
     config = T5Config(
         vocab_size=len(tokenizer),
         d_model=settings.width,
@@ -220,7 +223,7 @@ def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
     pieces = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Digits(individual_digits=True)])
     words = {piece for text in sentences for piece, _ in pieces.pre_tokenize_str(text.lower())}
     letters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
-    order = dict.fromkeys([PAD, END, UNKNOWN, *letters, *(f"##{letter}" for letter in letters), *sorted(words)])
+    order = dict.fromkeys([PAD, EOS, UNKNOWN, *letters, *(f"##{letter}" for letter in letters), *sorted(words)])
     vocabulary = {piece: number for number, piece in enumerate(order)}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=UNKNOWN, max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.Sequence(
@@ -228,11 +231,11 @@ def build_tokenizer(sentences: Iterable[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.pre_tokenizer = pieces
     tokenizer.decoder = token_decoders.WordPiece(prefix="##")
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
-        eos_token=END,
+        eos_token=EOS,
         unk_token=UNKNOWN,
         model_max_length=226,  # CogVideoX's default text length.
         padding_side="right",
@@ -259,9 +262,10 @@ def build_scheduler(snr_shift_scale: float = 1.0) -> CogVideoXDPMScheduler:
     )
 
 
-def assemble(
+def build_pipeline(
     vae: Any, text_encoder: Any, tokenizer: Any, transformer: Any, *, snr_shift_scale: float = 1.0
 ) -> CogVideoXPipeline:
+    """Build the stock pipeline of these models, with `build_scheduler(snr_shift_scale)` and without a progress bar."""
     pipe = CogVideoXPipeline(
         tokenizer=tokenizer,
         text_encoder=text_encoder,
@@ -276,8 +280,8 @@ def assemble(
 def save_pipeline(pipe: CogVideoXPipeline, folder: Path) -> None:
     """Save a pipeline with checksums, transformer and VAE in float16; `pipe` is not changed."""
     # The text encoder stays float32: unlike diffusers, transformers would load float16 weights as float16.
-    halves = {"transformer": to_float16(pipe.transformer), "vae": to_float16(pipe.vae)}
-    CogVideoXPipeline(**{**pipe.components, **halves}).save_pretrained(folder)
+    fp16_models = {"transformer": to_float16(pipe.transformer), "vae": to_float16(pipe.vae)}
+    CogVideoXPipeline(**{**pipe.components, **fp16_models}).save_pretrained(folder)
     weights.write_checksums(folder)
 
 

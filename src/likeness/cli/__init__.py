@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from likeness import __version__
-from likeness.cli.console.terminal import error_stream_without_directions, print_warnings, say
+from likeness.cli.console.terminal import echo, error_stream_without_bidi_controls, install_warning_handler
 from likeness.errors import LikenessError, ResourceError
 
 FAMILIES = (
@@ -90,14 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     is_debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    print_warnings()
+    install_warning_handler()
     try:
-        with error_stream_without_directions():
+        with error_stream_without_bidi_controls():
             app(words, prog_name="likeness", standalone_mode=True)
     except LikenessError as error:
         if is_debug:
             raise
-        say(f"likeness: {error}", stream=sys.stderr)
+        echo(f"likeness: {error}", stream=sys.stderr)
         return error.exit_code
     except BrokenPipeError:
         # The reader of the output has closed it, as `head` does. Nothing may be written, not even at exit.
@@ -106,12 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if is_debug:
             raise
-        say(f"likeness: {_describe(error)}", stream=sys.stderr)
+        echo(f"likeness: {_describe(error)}", stream=sys.stderr)
         return ResourceError.exit_code
     except (KeyboardInterrupt, ImportError, SystemError) as error:
         if not _is_interrupt(error):
             raise
-        say("likeness: interrupted.", stream=sys.stderr)
+        echo("likeness: interrupted.", stream=sys.stderr)
         return INTERRUPTED
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import Json
-from likeness.cli.console.terminal import print_json, printable, say
+from likeness.cli.console.options import PRESET_HELP, Json
+from likeness.cli.console.terminal import echo, escape_control_characters, print_json
 
 if TYPE_CHECKING:
     from likeness.generation.inputs.settings import Choices
@@ -16,17 +16,18 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
 
 
 def register(app: typer.Typer) -> None:
-    family = typer.Typer(no_args_is_help=True, help="Run a published protocol over your own pictures.")
+    group = typer.Typer(no_args_is_help=True, help="Run a published protocol over your own pictures.")
     for verb in (create, run, score, report):
-        family.command()(verb)
-    app.add_typer(family, name="bench")
+        group.command()(verb)
+    app.add_typer(group, name="bench")
 
 
 def create(
-    protocol: Annotated[
+    protocol_name: Annotated[
         str,
         typer.Argument(
-            help="tiny, magic_mirror, magic_mirror_faces, prompt_sets, fantasy_id, opens2v_human, or a TOML file."
+            metavar="PROTOCOL",
+            help="tiny, magic_mirror, magic_mirror_faces, prompt_sets, fantasy_id, opens2v_human, or a TOML file.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new benchmark.")],
@@ -36,33 +37,35 @@ def create(
     ] = None,
     prompts: Annotated[
         list[Path] | None,
-        typer.Option(help="Sentences in the place of the protocol's: VBench's *_longer.txt, or TOML."),
+        typer.Option(help="Prompts instead of the protocol's: VBench's *_longer.txt, or TOML."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of noise, and of drawn people.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of noise, and of synthetic people (puppets).")] = 0,
     allow_fewer: Annotated[
         bool, typer.Option("--allow-fewer", help="Go on with fewer people than the protocol wants.")
     ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures without a usable face.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a benchmark: references, sentences, seeds."""
+    """Make a benchmark: references, prompts, seeds."""
     from likeness.app.bench.protocols import read_protocol, with_prompts
     from likeness.cli.console.progress import spinner
 
-    recipe = read_protocol(protocol)
+    protocol = read_protocol(protocol_name)
     if prompts:
-        recipe, notes = with_prompts(recipe, prompts)
+        protocol, notes = with_prompts(protocol, prompts)
         for note in notes:
-            print(printable(note, lines=False), file=sys.stderr)
+            print(escape_control_characters(note, lines=False), file=sys.stderr)
     with spinner("Reading the faces", is_quiet=as_json):
         from likeness.app.bench.create import create_bench
 
-        bench = create_bench(output, protocol, recipe, pictures, seed=seed, allow_fewer=allow_fewer, skip_bad=skip_bad)
+        bench = create_bench(
+            output, protocol_name, protocol, pictures, seed=seed, allow_fewer=allow_fewer, skip_bad=skip_bad
+        )
     if as_json:
         print_json({"bench": str(output), **bench.model_dump(mode="json")})
         return
-    fewer = "" if bench.is_complete else f" (the protocol wants {recipe.num_identities})"
-    say(
+    fewer = "" if bench.is_complete else f" (the protocol wants {protocol.num_identities})"
+    echo(
         f"{output}: {len(bench.identities)} people{fewer}, {len(bench.cases)} videos to make. "
         f"Next: `likeness bench run {output}`"
     )
@@ -70,7 +73,7 @@ def create(
 
 def run(
     bench: Folder,
-    preset: Annotated[str, typer.Option(help="Backbone and licence: tiny, open or research.")] = "tiny",
+    preset: Annotated[str, typer.Option(help=PRESET_HELP)] = "tiny",
     method: Annotated[str, typer.Option(help="How the face enters the model.")] = "magic_mirror",
     name: Annotated[str | None, typer.Option(help="Of the run; PRESET-METHOD by default.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps; the preset's by default.")] = None,
@@ -81,7 +84,7 @@ def run(
     frames: Annotated[int | None, typer.Option(help="Length, a multiple of eight plus one.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
-    remake: Annotated[bool, typer.Option("--remake", help="Make changed cases anew.")] = False,
+    regenerate: Annotated[bool, typer.Option("--remake", help="Generate changed cases again.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make the videos that are not there yet, and measure all. Interrupted, it goes on where it stopped."""
@@ -90,7 +93,7 @@ def run(
     from likeness.cli.generate import check_folders, load
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames, check_weights
+    from likeness.generation.loading.resolve_weights import check_frames, check_weights
 
     choices: Choices = {"steps": steps, "guidance": guidance, "identity_scale": identity_scale, "frames": frames}
     chosen = find_preset(preset)
@@ -108,8 +111,8 @@ def run(
         from likeness.app.bench.run import run_bench
 
     settings = likeness.settings(**choices)
-    with progress("Making videos", last="Made", is_quiet=as_json) as on_case:
-        made = run_bench(bench, likeness, system=system, settings=settings, remake=remake, on_case=on_case)
+    with progress("Making videos", done_label="Made", is_quiet=as_json) as on_case:
+        made = run_bench(bench, likeness, system=system, settings=settings, regenerate=regenerate, on_case=on_case)
     _measure(bench, system, made=made, as_json=as_json)
 
 
@@ -134,23 +137,23 @@ def report(
 
     from likeness.app.bench.manifest import CASES, MANIFEST, Bench
     from likeness.app.bench.report import make_bench_report, write_bench_page
-    from likeness.app.folders import check_page
+    from likeness.app.folders import check_report_path
     from likeness.evaluation.results.statistics import format_estimate
     from likeness.files import write_text
 
     loaded, page = Bench.load(bench), output or bench / "report.html"
-    numbers = check_page(page, root=bench, own=[MANIFEST, CASES])
+    json_path = check_report_path(page, root=bench, reserved_names=[MANIFEST, CASES])
     made = make_bench_report(bench)
     write_bench_page(page, loaded, made)
-    write_text(numbers, json.dumps(made.to_dict(), indent=2) + "\n")
+    write_text(json_path, json.dumps(made.to_dict(), indent=2) + "\n")
     if as_json:
         print_json(made.to_dict())
         return
     for system, values in made.means.items():
-        say(f"{printable(system, lines=False)}:")
+        echo(f"{escape_control_characters(system, lines=False)}:")
         for metric, value in values.items():
-            say(f"  {metric} {format_estimate(value)}, {made.counts[system][metric]} videos")
-    say(page)
+            echo(f"  {metric} {format_estimate(value)}, {made.counts[system][metric]} videos")
+    echo(page)
 
 
 def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
@@ -158,23 +161,23 @@ def _measure(bench: Path, system: str, *, made: int, as_json: bool) -> None:
     from likeness.cli.console.progress import progress
     from likeness.cli.console.scores import report_failed
 
-    with progress("Measuring", last="Measured", is_quiet=as_json) as on_video:
+    with progress("Measuring", done_label="Measured", is_quiet=as_json) as on_video:
         result = score_bench(bench, system, on_video=on_video)
-    (own,) = result.systems
+    (measured,) = result.systems
     if as_json:
-        scores = {metric: summary.mean for metric, summary in own.scores.items()}
+        scores = {metric: summary.mean for metric, summary in measured.scores.items()}
         record = {
             "run": system,
             "made": made,
-            "videos": own.num_videos,
-            "failed": own.num_failed,
+            "videos": measured.num_videos,
+            "failed": measured.num_failed,
             "scores": scores,
         }
         print_json(record)
     else:
-        measured = own.num_videos - own.num_failed
-        say(
-            f"{system}: {made} videos made now, {measured} of {own.num_videos} measured. "
+        num_measured = measured.num_videos - measured.num_failed
+        echo(
+            f"{system}: {made} videos made now, {num_measured} of {measured.num_videos} measured. "
             f"Next: `likeness bench report {bench}`"
         )
     report_failed(result.videos, is_quiet=as_json)

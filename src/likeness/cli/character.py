@@ -7,16 +7,16 @@ from typing import Annotated
 import typer
 
 from likeness.cli.console.options import Json, Overwrite
-from likeness.cli.console.terminal import print_json, printable, say
+from likeness.cli.console.terminal import echo, escape_control_characters, print_json
 
 
 def register(app: typer.Typer) -> None:
-    family = typer.Typer(name="character", help="Save people once and use them again by name.", no_args_is_help=True)
-    family.command()(add)
-    family.command("list")(list_names)
-    family.command()(show)
-    family.command()(remove)
-    app.add_typer(family)
+    group = typer.Typer(name="character", help="Save people once and use them again by name.", no_args_is_help=True)
+    group.command()(add)
+    group.command("list")(list_names)
+    group.command()(show)
+    group.command()(remove)
+    app.add_typer(group)
 
 
 def add(
@@ -41,7 +41,7 @@ def add(
 
     check_character(name, consent)
     target = character_file(name, output, replace=replace)
-    check_person(face, None)
+    check_person(face, character=None)
     from likeness.generation.inputs.characters import Character
 
     character = Character.create(name, face, consent=consent, pick=pick)
@@ -49,9 +49,9 @@ def add(
     if as_json:
         print_json({"file": str(path), **character.to_dict()})
         return
-    say(f"{path}: {character.name}, {_count(len(character.faces))}")
+    echo(f"{path}: {character.name}, {_count(len(character.faces))}")
     if character.spread >= character.faces[0].threshold:
-        say(
+        echo(
             f"likeness: two of the pictures are {character.spread:.2f} apart, as different people are. Check "
             "them, and make the character again with `--replace` if one shows another person.",
             stream=sys.stderr,
@@ -74,9 +74,9 @@ def list_names(as_json: Json = False) -> None:
         return
     for row in rows:
         state = row["problem"] if "problem" in row else _count(len(row["references"]))
-        say(f"{printable(row['name'], lines=False)}: {state}")
+        echo(f"{escape_control_characters(row['name'], lines=False)}: {state}")
     if not rows:
-        say(f"No character is saved in {character_folder()}.")
+        echo(f"No character is saved in {character_folder()}.")
 
 
 def show(
@@ -85,7 +85,7 @@ def show(
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Show a character: its references, engine and consent note."""
+    """Show a character: its references, face engine (detector, landmarks, recognizer) and consent note."""
     if picture is not None:
         from likeness.generation.outputs.destinations import check_picture
 
@@ -103,14 +103,14 @@ def show(
         return
     facts["references"] = ", ".join(facts["references"])
     for key, value in facts.items():
-        say(f"{key}: {printable(value, lines=False)}")
+        echo(f"{key}: {escape_control_characters(value, lines=False)}")
 
 
 def remove(name: Annotated[str, typer.Argument(help="A saved character.")]) -> None:
     """Delete a saved character, its consent note included."""
     from likeness.generation.inputs.character_files import remove_character
 
-    say(f"{remove_character(name)} is deleted.")
+    echo(f"{remove_character(name)} is deleted.")
 
 
 def _count(num_references: int) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from likeness.cli.console.options import Json
-from likeness.cli.console.terminal import print_json, say
+from likeness.cli.console.terminal import echo, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -14,8 +14,8 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    a: Annotated[Path, typer.Argument(help="A picture of one person.")],
-    b: Annotated[Path, typer.Argument(help="A picture to compare with it.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="A picture of one person.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="A picture to compare with it.")],
     pick: Annotated[
         int | None,
         typer.Option(
@@ -35,22 +35,24 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare the faces in two pictures."""
-    from likeness.media.guard import inspect
+    from likeness.media.guard import check_media_file
 
-    for picture in (a, b):
-        inspect(picture, expected="a picture")
+    for picture in (first, second):
+        check_media_file(picture, expected="a picture")
     from likeness import faces
 
-    result = faces.compare(faces.read_face(a, pick=pick, engine=engine), faces.read_face(b, pick=pick, engine=engine))
+    result = faces.compare(
+        faces.read_face(first, pick=pick, engine=engine), faces.read_face(second, pick=pick, engine=engine)
+    )
     if as_json:
         from dataclasses import asdict
 
-        print_json({"a": str(a), "b": str(b), **asdict(result), "same": result.is_same})
+        print_json({"a": str(first), "b": str(second), **asdict(result), "same": result.is_same})
         return
     verdict = "same person" if result.is_same else "different people"
     if result.min_cosine is not None:
         sign = ">" if result.is_same else "<="
-        say(f"{verdict}: cosine {result.cosine:.3f} {sign} {result.min_cosine:.3f}")
+        echo(f"{verdict}: cosine {result.cosine:.3f} {sign} {result.min_cosine:.3f}")
         return
     sign = "<" if result.is_same else ">="
-    say(f"{verdict}: distance {result.distance:.3f} {sign} {result.threshold:.2f}, cosine {result.cosine:.3f}")
+    echo(f"{verdict}: distance {result.distance:.3f} {sign} {result.threshold:.2f}, cosine {result.cosine:.3f}")

@@ -1,12 +1,12 @@
-"""`likeness demo`: videos of a puppet and of a public-domain photograph, with a page of results."""
+"""`likeness demo`: videos of a puppet (a rendered synthetic person) and of a photograph, with a page."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from likeness.cli.console.options import MAX_FAMILY_SEED, Json, Overwrite
-from likeness.cli.console.terminal import print_json, say
+from likeness.cli.console.options import MAX_BASE_SEED, Json, Overwrite
+from likeness.cli.console.terminal import echo, print_json
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for videos and page.")] = Path("runs/demo"),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same machine: same videos.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_BASE_SEED, help="Same seed, same machine: same videos.")] = 7,
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps; more take longer.")] = None,
     backbone: Annotated[str | None, typer.Option(help="Another folder of the tiny backbone.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
@@ -26,7 +26,7 @@ def demo(
     from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import check_folders, describe, load
     from likeness.generation.loading.presets import find_preset
-    from likeness.generation.loading.source import check_weights
+    from likeness.generation.loading.resolve_weights import check_weights
     from likeness.generation.outputs.folders import check_demo_folder
 
     check_demo_folder(output, overwrite=overwrite)
@@ -42,5 +42,5 @@ def demo(
         print_json({"report": str(page), "videos": [{"video": str(v), **c.to_dict()} for v, c in made]})
         return
     for video, clip in made:
-        say(f"{video}: {describe(clip)}")
-    say(f"Open {page} in a browser.")
+        echo(f"{video}: {describe(clip)}")
+    echo(f"Open {page} in a browser.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from likeness.cli.console.options import Json, MemoryGb
-from likeness.cli.console.terminal import print_json, printable
+from likeness.cli.console.terminal import escape_control_characters, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,16 +17,16 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    memory_gb: MemoryGb = None,
+    gpu_memory_gb: MemoryGb = None,
     as_json: Json = False,
 ) -> None:
     """Report what this machine can run and which weights are installed."""
     from likeness.cli.console.progress import spinner
 
     with spinner("Examining the machine", is_quiet=as_json):
-        from likeness.app.doctor import examine
+        from likeness.app.doctor import collect_environment
 
-        found = examine(memory_gb)
+        found = collect_environment(gpu_memory_gb)
     if as_json:
         print_json(found)
         return
@@ -38,7 +38,7 @@ def _print(found: dict[str, Any]) -> None:
 
     machine = found["machine"]
     gpus = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / 1e9:.0f} GB)" for gpu in machine["gpus"])
-    facts = {
+    environment = {
         "system": machine["platform"],
         "python": machine["python"],
         "cores": f"{machine['num_usable_cores']} of {machine['num_cores']}",
@@ -47,7 +47,7 @@ def _print(found: dict[str, Any]) -> None:
     }
     packages = {name: value or "missing" for name, value in found["versions"].items()}
     console = Console()
-    console.print(_table("Machine", ("", ""), list((facts | packages).items())))
+    console.print(_table("Machine", ("", ""), list((environment | packages).items())))
     weights = [
         (row["name"], row["preset"], row["state"], f"{row['size_bytes'] / 1e6:.1f} MB", row["licence"])
         for row in found["weights"]
@@ -55,7 +55,7 @@ def _print(found: dict[str, Any]) -> None:
     console.print(_table("Weights", ("name", "preset", "state", "size", "licence"), weights))
     for row in found["weights"]:
         if row["problem"]:
-            console.print(printable(row["problem"]), style="red", markup=False)
+            console.print(escape_control_characters(row["problem"]), style="red", markup=False)
     runs = [
         (row["preset"], row["backbone"], row["method"], "yes" if row["can_run"] else "no", row["reason"])
         for row in found["runs"]
@@ -65,7 +65,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _print_plans(console: "Console", found: dict[str, Any]) -> None:
-    card = f"a card of {found['card_gb']:.0f} GB" if found["card_gb"] else "no card here; see --memory-gb"
+    gpu = f"a GPU with {found['card_gb']:.0f} GB" if found["card_gb"] else "no GPU here; see --memory-gb"
     rows = [
         (
             row["preset"],
@@ -76,8 +76,8 @@ def _print_plans(console: "Console", found: dict[str, Any]) -> None:
         )
         for row in found["plans"]
     ]
-    columns = ("preset", "plan", "text", "denoise", "decode", "card", "host", "", "what it does")
-    console.print(_table(f"Memory plans, predicted GB ({card})", columns, rows))
+    columns = ("preset", "plan", "text", "denoise", "decode", "GPU", "host", "", "what it does")
+    console.print(_table(f"Memory plans, predicted GB ({gpu})", columns, rows))
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> "Table":
@@ -89,5 +89,6 @@ def _table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) ->
     for column in columns:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(Text(printable(cell, lines=False)) for cell in row))  # Strings are markup to rich.
+        # Strings are markup to rich.
+        table.add_row(*(Text(escape_control_characters(cell, lines=False)) for cell in row))
     return table

@@ -7,7 +7,7 @@ import typer
 
 from likeness.cli.console.options import Json
 from likeness.cli.console.scores import print_result, print_scores, report_failed, report_skipped
-from likeness.cli.console.terminal import print_json, say
+from likeness.cli.console.terminal import echo, print_json
 
 if TYPE_CHECKING:
     from likeness.evaluation.evaluate import EvaluationSettings
@@ -23,7 +23,7 @@ _Videos = Annotated[
     ),
 ]
 _References = Annotated[Path | None, typer.Option(help="Folder of pictures, NAME.jpg or NAME/*.jpg; or cases in JSON.")]
-_Prompts = Annotated[Path | None, typer.Option(help="Sentences by video name: JSON, TOML or CSV.")]
+_Prompts = Annotated[Path | None, typer.Option(help="Prompts by video name: JSON, TOML or CSV.")]
 _Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")]
 _FirstFace = Annotated[bool, typer.Option("--first-face", help="Compare each video with its own first face.")]
 _Metrics = Annotated[str | None, typer.Option(help="Names, separated by commas; all that can be measured by default.")]
@@ -152,7 +152,7 @@ def _measure(
     from likeness.cli.console.progress import progress
     from likeness.evaluation.evaluate import evaluate as run
 
-    with progress("Measuring videos", last="Scoring", is_quiet=is_quiet) as on_progress:
+    with progress("Measuring videos", done_label="Scoring", is_quiet=is_quiet) as on_progress:
         result = run(request.items, request.references, metrics=metrics, settings=settings, on_progress=on_progress)
     return replace(result, skipped=request.skipped, notes=request.notes)
 
@@ -178,7 +178,7 @@ def _publish(
         report_failed(result.videos, is_quiet=as_json, leaves=False)
         raise refusal
     if not as_json:
-        say(output / "report.html", lines=False)
+        echo(output / "report.html", lines=False)
 
 
 def _dimensions(words: str | None) -> list[str]:
@@ -208,7 +208,7 @@ def _run_vbench(
     from likeness.evaluation.vbench.environment import environment, executable
     from likeness.evaluation.vbench.run import add_vbench, run_vbench
 
-    with progress("VBench", last="VBench", is_quiet=is_quiet) as on_dimension:
+    with progress("VBench", done_label="VBench", is_quiet=is_quiet) as on_dimension:
         found = run_vbench(
             executable(environment()),
             result.videos,
@@ -226,7 +226,7 @@ def _set_up_vbench(*, as_json: bool) -> None:
     if as_json:
         print_json({"vbench": str(command)})
         return
-    say(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
+    echo(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
 
 
 def _leave(result: "EvaluationResult", *, is_quiet: bool) -> None:

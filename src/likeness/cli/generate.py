@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from likeness.cli.console.options import Json, MemoryGb, Overwrite
-from likeness.cli.console.terminal import print_json, say
+from likeness.cli.console.options import PRESET_HELP, Json, MemoryGb, Overwrite
+from likeness.cli.console.terminal import echo, print_json
 
 if TYPE_CHECKING:
     from likeness.generation import Likeness
@@ -76,7 +76,7 @@ _Enlarge = Annotated[
     int | None,
     typer.Option(min=1, max=MAX_ENLARGE, help="Save the video this many times larger; by default to 256 px."),
 ]
-_Preset = Annotated[str, typer.Option(help="Backbone and licence: tiny, open or research.")]
+_Preset = Annotated[str, typer.Option(help=PRESET_HELP)]
 _Method = Annotated[str, typer.Option(help="How the face enters the model.")]
 _Backbone = Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")]
 _Adapter = Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")]
@@ -161,7 +161,7 @@ def _save(clip: "Clip", output: Path, *, enlarge: int | None, overwrite: bool, a
     if as_json:
         print_json({"picture" if len(clip.frames) == 1 else "video": str(output), **clip.to_dict()})
     else:
-        say(f"{output}: {describe(clip)}")
+        echo(f"{output}: {describe(clip)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class NamedPerson:
                 f"`{self.pick_option} {self.pick}` chooses among the faces of a picture, and this person has none. Add "
                 f"`{self.pick_option.replace('pick', 'face')} FILE`, or leave it out."
             )
-        check_person(self.faces or (), self.character)
+        check_person(self.faces or (), character=self.character)
         if self.pick is not None and self.character:
             raise ConfigError(
                 f"`{self.pick_option}` chooses among the faces of a picture, and a character was given. Leave it out."
@@ -225,7 +225,7 @@ def _check(
     from likeness.generation.inputs.search import Search
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames, check_weights, uses_released
+    from likeness.generation.loading.resolve_weights import check_frames, check_weights, uses_published_checkpoint
     from likeness.generation.outputs.destinations import check_enlarged, check_output
     from likeness.generation.sampling.shape_control import check_shape
 
@@ -236,8 +236,14 @@ def _check(
     check_folders(backbone, adapter)
     check_frames(settings.frames, chosen, method=method, backbone=backbone, adapter=adapter)
     pictures = [Path(face) for face in named[0].faces or ()]
-    is_released = uses_released(chosen, method, backbone, adapter)
-    check_shape(settings.shape, settings.face_shape, method=method, faces=pictures, is_released=is_released)
+    is_published = uses_published_checkpoint(chosen, method, backbone, adapter)
+    check_shape(
+        settings.shape,
+        settings.face_shape,
+        method=method,
+        faces=pictures,
+        is_published_checkpoint=is_published,
+    )
     search = Search.of(best_of, min_similarity)
     search.check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")

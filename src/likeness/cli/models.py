@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from likeness.cli.console.options import Json
-from likeness.cli.console.terminal import print_json, printable, say
+from likeness.cli.console.terminal import echo, escape_control_characters, print_json
 
 if TYPE_CHECKING:
     from likeness.weights import WeightEntry
@@ -80,7 +80,7 @@ def pull(
             bars.update(tasks[file], completed=done, total=total)
 
         item = bring(name, preset=cast(Preset, preset), folder=source, on_progress=report)
-    say(f"{item.folder}: {_size(sum(file.path.stat().st_size for file in item.files))}, {item.licence}")
+    echo(f"{item.folder}: {_size(sum(file.path.stat().st_size for file in item.files))}, {item.licence}")
 
 
 @models.command("check")
@@ -189,5 +189,6 @@ def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for column in columns:
         table.add_column(column, no_wrap=column in ("name", "size"))
     for row in rows:
-        table.add_row(*(Text(printable(cell, lines=False)) for cell in row))  # Strings are markup to rich.
+        # Strings are markup to rich.
+        table.add_row(*(Text(escape_control_characters(cell, lines=False)) for cell in row))
     Console().print(table)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import MAX_FAMILY_SEED, Overwrite
-from likeness.cli.console.terminal import say
+from likeness.cli.console.options import MAX_BASE_SEED, Overwrite
+from likeness.cli.console.terminal import echo
 
 if TYPE_CHECKING:
     from likeness.puppets import PuppetClip
@@ -23,7 +23,7 @@ def puppets(
     output: Annotated[Path, typer.Argument(help="A .png makes a contact sheet, an .mp4 one clip.")] = Path(
         "runs/puppets.png"
     ),
-    seed: Annotated[int, typer.Option(min=0, max=MAX_FAMILY_SEED, help="Same seed, same people.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_BASE_SEED, help="Same seed, same people.")] = 0,
     people: Annotated[int, typer.Option(min=1, max=200, help="Rows of the sheet.")] = 8,
     group: Annotated[str | None, typer.Option(help="Only this group, such as woman or elderly man.")] = None,
     action: Annotated[str | None, typer.Option(help="The action, such as nod; by default random.")] = None,
@@ -55,7 +55,7 @@ def puppets(
     if suffix == VIDEO:
         clip = draw(0, frames)
         write_video(output, clip.frames, 8.0, metadata={"prompt": clip.prompt, "seed": seed})
-        say(f"{output}: {clip.prompt}")
+        echo(f"{output}: {clip.prompt}")
         return
     rows, prompts = [], []
     for number in range(people):  # Only the frames on the sheet are kept.
@@ -63,4 +63,4 @@ def puppets(
         rows.append([resize(clip.frames[index], CELL_PX, CELL_PX) for index in (0, 3, 6, 8, 11, 14, 16)])
         prompts.append(clip.prompt)
     write_image(output, contact_sheet(rows, prompts, cell_px=CELL_PX))
-    say(f"{output}: {people} people")
+    echo(f"{output}: {people} people")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import Json, MemoryGb, Overwrite
-from likeness.cli.console.terminal import print_json, say
+from likeness.cli.console.options import PRESET_HELP, Json, MemoryGb, Overwrite
+from likeness.cli.console.terminal import echo, print_json
 
 if TYPE_CHECKING:
     from likeness.generation.stories.render import StoryResult
@@ -34,7 +34,7 @@ def story(
         list[str] | None,
         typer.Option("--set", metavar="A.B=1", help="Change a setting, such as steps=10 or shots.0.seed=3."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Backbone and licence: tiny, open or research.")] = "tiny",
+    preset: Annotated[str, typer.Option(help=PRESET_HELP)] = "tiny",
     method: Annotated[str, typer.Option(help="How the face enters the model.")] = "magic_mirror",
     backbone: Annotated[str | None, typer.Option(help="Another diffusers folder or hub name.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="Another folder of the method's weights.")] = None,
@@ -50,7 +50,7 @@ def story(
     from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import NamedPerson, check_folders, load
     from likeness.generation.loading.presets import METHODS, find_preset, known
-    from likeness.generation.loading.source import check_frames, check_weights
+    from likeness.generation.loading.resolve_weights import check_frames, check_weights
     from likeness.generation.outputs.folders import check_story_folder
     from likeness.generation.stories.story_file import check_shot_frames, read_story, resolve_shots
 
@@ -83,6 +83,6 @@ def _print(result: "StoryResult") -> None:
 
     for number, shot in enumerate(result.shots, start=1):
         state = "kept" if shot.is_kept else "made"
-        say(f"{number}. {state} {shot.file.name}: {describe_similarity(shot.clip.similarity)}")
-    say(f"{result.video}: {sum(shot.clip.duration_s for shot in result.shots):.1f} s")
-    say(f"Open {result.page} in a browser.")
+        echo(f"{number}. {state} {shot.file.name}: {describe_similarity(shot.clip.similarity)}")
+    echo(f"{result.video}: {sum(shot.clip.duration_s for shot in result.shots):.1f} s")
+    echo(f"Open {result.page} in a browser.")

@@ -7,16 +7,16 @@ from typing import Annotated
 import typer
 
 from likeness.cli.console.options import Json
-from likeness.cli.console.terminal import print_json, printable, say
+from likeness.cli.console.terminal import echo, escape_control_characters, print_json
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.")]
 
 
 def register(app: typer.Typer) -> None:
-    family = typer.Typer(no_args_is_help=True, help="Ask people about videos, blind, and sum up what they say.")
+    group = typer.Typer(no_args_is_help=True, help="Ask people about videos, blind, and sum up what they say.")
     for verb in (create, serve, merge, report):
-        family.command()(verb)
-    app.add_typer(family, name="study")
+        group.command()(verb)
+    app.add_typer(group, name="study")
 
 
 def create(
@@ -55,13 +55,13 @@ def create(
     options = StudyOptions(num_checks=checks, videos_per_rater=per_rater)
     if seed is not None:
         options = replace(options, seed=seed)
-    with progress("Writing videos", last="Writing videos", is_quiet=as_json) as on_progress:
+    with progress("Writing videos", done_label="Writing videos", is_quiet=as_json) as on_progress:
         study = create_study(output, sets, read_questionnaire(questions), options, on_progress=on_progress)
     shown = len(study.plans[0])
     if as_json:
         print_json({"study": str(output), "key": study.key, "videos": len(study.items), "per_rater": shown})
         return
-    say(
+    echo(
         f"{output}: {len(study.items)} videos of {len(study.systems)} systems, {shown} pages for each rater. "
         f"Serve it with `likeness study serve {output}`, or host the folder {output / 'site'} anywhere."
     )
@@ -83,7 +83,7 @@ def serve(
     from likeness.app.study.server import serve as run
 
     pages = build_app(study)
-    say(f"http://{host}:{port} (stop with Ctrl+C; answers are in {study / 'answers.sqlite'})", lines=False)
+    echo(f"http://{host}:{port} (stop with Ctrl+C; answers are in {study / 'answers.sqlite'})", lines=False)
     sys.stdout.flush()  # The server blocks.
     run(pages, host=host, port=port)
 
@@ -105,7 +105,7 @@ def merge(
     if as_json:
         print_json({"added": added, "known": known, "raters": raters})
         return
-    say(f"{study}: {added} new answers, {known} known before, {raters} raters in all")
+    echo(f"{study}: {added} new answers, {known} known before, {raters} raters in all")
 
 
 def report(
@@ -124,7 +124,7 @@ def report(
     """Sum up the answers: means, intervals, agreement, and what metrics agree with people."""
     import json
 
-    from likeness.app.folders import check_page
+    from likeness.app.folders import check_report_path
     from likeness.app.study.answers import AnswerStore
     from likeness.app.study.manifest import MANIFEST, Study
     from likeness.app.study.metric_table import read_metric_table
@@ -133,14 +133,14 @@ def report(
     from likeness.files import write_text
 
     loaded, page = Study.load(study), output or study / "report.html"
-    numbers = check_page(page, root=study, own=[MANIFEST])
+    json_path = check_report_path(page, root=study, reserved_names=[MANIFEST])
     table = read_metric_table(metrics) if metrics else None
     store = AnswerStore(study, loaded)
     answers = store.newest()
     store.close()
     made = make_report(loaded, answers, metrics=table, allowed_failures=allow_failed)
     write_page(page, loaded, made)
-    write_text(numbers, json.dumps(made.to_dict(), indent=2) + "\n")
+    write_text(json_path, json.dumps(made.to_dict(), indent=2) + "\n")
     if as_json:
         print_json(made.to_dict())
         return
@@ -148,9 +148,9 @@ def report(
         cells = [
             f"{name} {made.ratings[name][system].mean.value:.2f}" for name in (*loaded.questionnaire.names, OVERALL)
         ]
-        say(f"{printable(system, lines=False)}: {', '.join(cells)}")
+        echo(f"{escape_control_characters(system, lines=False)}: {', '.join(cells)}")
     raters = made.raters
-    say(
+    echo(
         f"{len(raters.used)} of {raters.total} raters count ({len(raters.failed_checks)} failed checks, "
         f"{len(raters.unchecked)} met none). {page}"
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from likeness.cli.console.terminal import print_json, say
+from likeness.cli.console.terminal import echo, print_json
 
 Recipe = Annotated[Path, typer.Argument(help="A recipe, for example recipes/tiny/vae.toml.")]
 Overrides = Annotated[
@@ -41,14 +41,14 @@ class _DefaultsToRun(TyperGroup):
 
 
 def register(app: typer.Typer) -> None:
-    family = typer.Typer(
+    group = typer.Typer(
         cls=_DefaultsToRun,
         no_args_is_help=True,
         help="Train a model: `likeness train RECIPE`.",
     )
     for verb in (run, precompute, plan, report):
-        family.command()(verb)
-    app.add_typer(family, name="train")
+        group.command()(verb)
+    app.add_typer(group, name="train")
 
 
 def run(recipe: Recipe, overrides: Overrides = None, output: Output = None, processes: Processes = None) -> None:
@@ -61,7 +61,7 @@ def run(recipe: Recipe, overrides: Overrides = None, output: Output = None, proc
 
     training.configure_malloc()
     target = training.train(recipe, overrides=tuple(overrides or ()), output=output, processes=processes)
-    say(target)
+    echo(target)
 
 
 def precompute(
@@ -83,14 +83,14 @@ def precompute(
     target = training.precompute(
         recipe, overrides=tuple(overrides or ()), output=output, processes=processes, verify=verify
     )
-    say(target, lines=False)
+    echo(target, lines=False)
 
 
 def plan(
     recipe: Recipe,
     overrides: Overrides = None,
     tflops: Annotated[
-        float, typer.Option("--tflops", help="Assumed throughput of one card, in TFLOP/s, for the hours.")
+        float, typer.Option("--tflops", help="Assumed throughput of one GPU, in TFLOP/s, for the hours.")
     ] = 400.0,
     samples: Annotated[
         int, typer.Option("--samples", min=0, help="Files of each kind, where the recipe's data set is not here.")
@@ -107,7 +107,7 @@ def plan(
     if as_json:
         print_json(counted.as_json(), indent=2)
     else:
-        say(describe(counted, settings))
+        echo(describe(counted, settings))
 
 
 def report(
@@ -117,4 +117,4 @@ def report(
     """Write one page with the curves, sample sheets, settings and checkpoints of a run."""
     from likeness.training.report.page import write_report
 
-    say(write_report(folder, output or folder / "report.html"), lines=False)
+    echo(write_report(folder, output or folder / "report.html"), lines=False)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 import numpy as np
 
 from likeness import weights
-from likeness.adapters.conditioning.regions import Area
+from likeness.adapters.conditioning.regions import NormalizedBox
 from likeness.backbones.load import load_pipeline
 from likeness.backbones.transformer_config import FPS_1_5, frame_size_px, has_temporal_patches, refuse_frames
-from likeness.generation.inputs.multi_person import People, areas_of, assign_regions, build_request, split_faces
+from likeness.generation.inputs.multi_person import People, assign_regions, boxes_of, build_request, split_faces
 from likeness.generation.inputs.prompts import add_style, check_prompt
 from likeness.generation.inputs.references import Person
 from likeness.generation.inputs.request import GenerationRequest
@@ -23,13 +23,13 @@ from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
 from likeness.generation.loading.load import load_adapter, verify_weights
 from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
-from likeness.generation.loading.released_fantasy_id import load_released_preset
-from likeness.generation.loading.source import adapter_folder, locate_backbone, uses_released
+from likeness.generation.loading.published_fantasy_id import load_published_preset
+from likeness.generation.loading.resolve_weights import adapter_folder, locate_backbone, uses_published_checkpoint
 from likeness.generation.outputs.destinations import check_enlarged
 from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.outputs.similarity import measure_clip, refuse_other_engines
 from likeness.generation.sampling.best_of import choose_best
-from likeness.generation.sampling.memory_plan import CardMemory, find_card
+from likeness.generation.sampling.memory_plan import GpuMemory, find_gpu
 from likeness.generation.sampling.sample import Judge, StepCallback, check_steps, denoise
 from likeness.generation.sampling.shape_control import reading_shapes
 from likeness.methods.method import Method
@@ -58,8 +58,8 @@ class Likeness:
         self.preset = preset
         self.weights = checksums
         """SHA-256 of every weight file, by name."""
-        self.memory: CardMemory | None = None
-        """The plan for the card's memory; None on a CPU."""
+        self.memory: GpuMemory | None = None
+        """The plan for the GPU's memory; None on a CPU."""
         self.pipeline.set_progress_bar_config(disable=True)
 
     @classmethod
@@ -82,43 +82,43 @@ class Likeness:
             backbone: A diffusers folder or hub name to use instead of the preset's.
             adapter: Folder or hub name of the method's weights; by default the folder inside the backbone's.
             device: A torch device; `auto` uses a GPU if there is one.
-            memory_gb: Plan for a card with this much memory; by default for the present one.
+            memory_gb: Plan for a GPU with this much memory; by default for the present one.
             verify: Read every byte of the weights and compare checksums first; by default a large file is read again
                 only if its size or time changed.
 
         Raises:
             ConfigError: The preset or method does not exist.
             WeightsError: Weights are absent or do not fit.
-            ResourceError: The card's memory does not suffice for any plan.
+            ResourceError: The GPU's memory does not suffice for any plan.
         """
         chosen = find_preset(preset)
         if isinstance(method, str):
             known("method", method, METHODS)
         if verify:
             verify_weights(chosen, method, backbone, adapter)
-        if isinstance(method, str) and uses_released(chosen, method, backbone, adapter):
-            card = find_card(device, memory_gb)
-            opened = load_released_preset(chosen, backbone, device=device, moves_to_device=card is None)
-            return cls._attached(*opened, card=card)
+        if isinstance(method, str) and uses_published_checkpoint(chosen, method, backbone, adapter):
+            gpu = find_gpu(device, memory_gb)
+            opened = load_published_preset(chosen, backbone, device=device, moves_to_device=gpu is None)
+            return cls._attached(*opened, gpu=gpu)
         folder = adapter_folder(method, adapter, backbone or chosen.backbone)
         if chosen.is_bundled and backbone is None and not verify:
             weights.verify(chosen.name)
         # The adapter first: without one, downloading a backbone would be useless.
         attached = load_adapter(folder, method)
         source = str(backbone or locate_backbone(chosen))
-        card = find_card(device, memory_gb)
-        pipeline = load_pipeline(source, device=device, moves_to_device=card is None)
+        gpu = find_gpu(device, memory_gb)
+        pipeline = load_pipeline(source, device=device, moves_to_device=gpu is None)
         checksums = describe_weights({"backbone": source, "adapter": folder})
-        return cls._attached(pipeline, attached, chosen, checksums, card=card)
+        return cls._attached(pipeline, attached, chosen, checksums, gpu=gpu)
 
     @classmethod
-    def _attached(cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, card: Any) -> Self:
-        """Attach a method, and apply a memory plan if there is a card."""
+    def _attached(cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, gpu: Any) -> Self:
+        """Attach a method, and apply a memory plan if there is a GPU."""
         method.attach(pipeline)
         if has_temporal_patches(pipeline.transformer.config):
             preset = preset.model_copy(update={"fps": FPS_1_5})
         made = cls(pipeline, method, preset, checksums)
-        made.memory = None if card is None else CardMemory(pipeline, method, card, frames=preset.frames)
+        made.memory = None if gpu is None else GpuMemory(pipeline, method, gpu, frames=preset.frames)
         return made
 
     def generate(
@@ -129,7 +129,7 @@ class Likeness:
         seed: int = 0,
         best_of: int = 1,
         min_similarity: float | None = None,
-        regions: Sequence[Area] | None = None,
+        regions: Sequence[NormalizedBox] | None = None,
         on_step: StepCallback | None = None,
         **choices: Unpack[Choices],
     ) -> Clip:
@@ -160,7 +160,7 @@ class Likeness:
         search.check_seed(seed)
         people = split_faces(faces)
         check_prompt(prompt, len(people), method=type(self.method))
-        request = build_request(prompt, people, seed=seed, areas=regions)
+        request = build_request(prompt, people, seed=seed, boxes=regions)
         return self.generate_best(request, settings, search, on_step=on_step)
 
     def generate_best(
@@ -280,7 +280,7 @@ class Likeness:
         for request, frames in zip(requests, videos, strict=True):
             similarity, people = None, ()
             if is_measured:
-                similarity, people = measure_clip(frames, request.people, areas_of(request))
+                similarity, people = measure_clip(frames, request.people, boxes_of(request))
             clips.append(
                 Clip(
                     frames=frames,

@@ -22,11 +22,11 @@ def save_network(network: nn.Module, config: dict[str, Any], folder: Path) -> No
         save_file(tensors, draft)
 
 
-def load_network(kind: type[Network], folder: Path, name: str, *, recipe: str) -> Network:
+def load_network(network_class: type[Network], folder: Path, name: str, *, recipe: str) -> Network:
     """Load the files of `save_network` strictly, as float32.
 
     Args:
-        kind: The class to build.
+        network_class: The class to build.
         folder: Folder of the files.
         name: What the network is called in an error.
         recipe: The recipe that trains one, for the error.
@@ -37,7 +37,7 @@ def load_network(kind: type[Network], folder: Path, name: str, *, recipe: str) -
     try:
         config = read_json(folder / "config.json")
         tensors = read_tensors(folder / "model.safetensors")
-        network = kind(**{**config, "widths": tuple(config["widths"])})
+        network = network_class(**{**config, "widths": tuple(config["widths"])})
         network.load_state_dict({name: value.float() for name, value in tensors.items()})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, WeightsError) as error:
         raise WeightsError(f"No {name} at {folder} ({error}). Train one: `likeness train {recipe}`.") from error

@@ -26,7 +26,7 @@ _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 
 
-def inspect(path: Path, *, expected: str) -> tuple[str, str]:
+def check_media_file(path: Path, *, expected: str) -> tuple[str, str]:
     """Detect the format of `path` from its first bytes.
 
     Returns:

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from likeness.errors import MediaError
 from likeness.files import write_bytes
-from likeness.media.guard import inspect
+from likeness.media.guard import check_media_file
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def read_image(path: str | Path) -> np.ndarray:
             without pillow-heif installed.
     """
     path = Path(path)
-    kind, name = inspect(path, expected="a picture")
+    kind, name = check_media_file(path, expected="a picture")
     if kind == "video":
         raise MediaError(f"{path} is a video ({name}), a picture is needed. Save one frame of it as JPEG or PNG.")
     if kind != "picture":

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 
 from likeness.errors import LikenessError, MediaError
 from likeness.files import write_atomically
-from likeness.media.guard import inspect, is_gif_truncated, matroska_bytes
+from likeness.media.guard import check_media_file, is_gif_truncated, matroska_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def is_video(path: str | Path) -> bool:
     Raises:
         MediaError: there is no regular file with at least one byte.
     """
-    return inspect(Path(path), expected="a picture or a video")[0] == "video"
+    return check_media_file(Path(path), expected="a picture or a video")[0] == "video"
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -319,7 +319,7 @@ def _encode(path: Path, frames: np.ndarray, rate: Fraction, metadata: dict[str, 
 
 
 def _open(path: Path) -> InputContainer:
-    kind, name = inspect(path, expected="a video")
+    kind, name = check_media_file(path, expected="a video")
     if kind == "picture" and name not in _DEMUXERS:
         raise MediaError(f"{path} is a picture ({name}), a video is needed. Use an mp4, mov, mkv, webm or gif file.")
     if name not in _DEMUXERS:

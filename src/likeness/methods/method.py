@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.conditioning.condition import FaceCondition, SamplingCache
-from likeness.adapters.conditioning.controls import Branch, IdentityControls
+from likeness.adapters.conditioning.identity_settings import Branch, IdentitySettings
 from likeness.adapters.conditioning.pipeline_call import is_unconditional_process
 from likeness.adapters.conditioning.regions import Grid, Regions
 from likeness.adapters.conditioning.session import Session
@@ -89,7 +89,7 @@ class Method(ModelMixin, ConfigMixin):
         """Return further arguments of the pipeline call that depend on the identity."""
         return {}
 
-    def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> AdaptedBlock[Any]:
+    def _wrap(self, block: CogVideoXBlock, block_adapter: nn.Module | None, block_index: int) -> AdaptedBlock[Any]:
         raise NotImplementedError
 
     def _make_sampling_cache(self, transformer: CogVideoXTransformer3DModel) -> SamplingCache | None:
@@ -154,7 +154,7 @@ class Method(ModelMixin, ConfigMixin):
         session.reset(len(prompts))
         identity = session.identity.expand(len(prompts))
         max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
-        scale = session.controls.scale
+        scale = session.identity_settings.scale
         num_references = self._num_references(identity)
         none = 0 if isinstance(num_references, int) else [0] * len(num_references)
         num_references = num_references if scale else none
@@ -165,7 +165,7 @@ class Method(ModelMixin, ConfigMixin):
         negative, _ = pipe.encode_prompt(negatives, None, False, max_sequence_length=max_length)
         fused = self.fuse(embeds.to(self.device), tokens.person_index, identity, scale=scale).to(negative)
         session.set_person_index(tokens.person_index)
-        if session.controls.has_window:
+        if session.identity_settings.has_window:
             plain = self.tokenize(prompts, pipe.tokenizer, num_references=none, max_length=max_length)
             session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
         return {"prompt_embeds": fused, "negative_prompt_embeds": negative, "max_sequence_length": max_length}
@@ -270,7 +270,7 @@ class Method(ModelMixin, ConfigMixin):
         """
         if self._attachment is None:
             raise ConfigError("The adapter is not attached to a transformer. Call `attach(pipe)` first.")
-        controls = IdentityControls(
+        identity_settings = IdentitySettings(
             scale=scale,
             start=start,
             end=end,
@@ -286,8 +286,8 @@ class Method(ModelMixin, ConfigMixin):
         self._session = Session(
             identity=identity,
             active=active,
-            controls=controls,
-            active_blocks=controls.active_blocks(map(int, self.layers), self.config["num_layers"]),
+            identity_settings=identity_settings,
+            active_blocks=identity_settings.active_blocks(map(int, self.layers), self.config["num_layers"]),
             num_prompts=len(identity),
             person_index=person_index,
             sampling_cache=self._make_sampling_cache(self._attachment.transformer) if active is None else None,
@@ -305,9 +305,9 @@ class Method(ModelMixin, ConfigMixin):
         It is made for every pass, so that each pass has its own graph.
         """
         session = self._session
-        if session is None or session.controls.scale == 0 or session.active_blocks == frozenset():
+        if session is None or session.identity_settings.scale == 0 or session.active_blocks == frozenset():
             return None, text
-        if session.controls.branch == "conditional" and is_unconditional_process(self._pipe):
+        if session.identity_settings.branch == "conditional" and is_unconditional_process(self._pipe):
             return None, text
         return session.condition(text, timestep, grid, self._pipe, self._project)
 

@@ -56,8 +56,8 @@ def refuse_incomplete(item: WeightEntry, folder: Path) -> None:
         raise WeightsError(f"`{item.name}` needs all of its files; nothing was copied:{listed}")
     origins = [path for path in folder.rglob("*") if path.is_file()]
     needed = sum(path.stat().st_size for path in origins) if item.components else 0
-    place = next(parent for parent in (item.folder, *item.folder.parents) if parent.is_dir())
-    free = shutil.disk_usage(place).free
+    existing = next(parent for parent in (item.folder, *item.folder.parents) if parent.is_dir())
+    free = shutil.disk_usage(existing).free
     if needed > free and folder.resolve() != item.folder.resolve():
         raise WeightsError(
             f"The files of `{item.name}` hold {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at "
@@ -90,7 +90,7 @@ def _archive_in(item: WeightEntry, folder: Path) -> Path | None:
 
 
 def _find(folder: Path, path: Path) -> Path | None:
-    return next((place for place in (folder / path, folder / path.name) if place.is_file()), None)
+    return next((candidate for candidate in (folder / path, folder / path.name) if candidate.is_file()), None)
 
 
 def _verify_and_move(item: WeightEntry, file: WeightFile, part: Path) -> None:

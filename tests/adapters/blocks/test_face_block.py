@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from likeness.adapters.blocks.magic_mirror import FaceBlock, FaceLayer
 from likeness.adapters.conditioning.condition import CONDITION_KEY, BatchLayout, FaceCondition
-from likeness.adapters.conditioning.controls import IdentityControls
+from likeness.adapters.conditioning.identity_settings import IdentitySettings
 from likeness.errors import ConfigError
 
 HEADS, HEAD_WIDTH, TIME, IDENTITY = 2, 4, 5, 3
@@ -37,11 +37,11 @@ def make_inputs(batch=1):
     return *(torch.randn(batch, *shape).double() for shape in shapes), (angles.cos(), angles.sin())
 
 
-def make_condition(batch=1, *, active=None, **controls) -> FaceCondition:
+def make_condition(batch=1, *, active=None, **settings) -> FaceCondition:
     torch.manual_seed(3)
     identity, face = torch.randn(batch, IDENTITY).double(), torch.randn(batch, FACE, WIDTH).double()
     layout = BatchLayout(num_identities=batch, text_tokens=TEXT, active=active)
-    return FaceCondition(identity=identity, face=face, layout=layout, controls=IdentityControls(**controls))
+    return FaceCondition(identity=identity, face=face, layout=layout, identity_settings=IdentitySettings(**settings))
 
 
 def run(block, inputs, condition):
@@ -79,7 +79,7 @@ def attend(query, keys, values, weights=None):
 
 def naive_attention(block, tokens, face_tokens, rope, scale=1.0):
     """Eq. 7: T_SA over text, face and video, plus T_CA to x_face with the shared W_q; then the base's own output."""
-    attn, added = block.base.attn1, block.layer.attention
+    attn, added = block.base.attn1, block.block_adapter.attention
     outputs = [[] for _ in tokens]
     for head in range(HEADS):
         rows = slice(head * HEAD_WIDTH, (head + 1) * HEAD_WIDTH)
@@ -102,7 +102,7 @@ def naive_attention(block, tokens, face_tokens, rope, scale=1.0):
 
 
 def naive_block(block, video, text, time, rope, condition, scale=1.0):
-    base, layer = block.base, block.layer
+    base, layer = block.base, block.block_adapter
     shift = linear(silu(time), base.norm1.linear)[:WIDTH]  # mu1_vid
     hidden = silu(linear(torch.cat([condition.identity[0], time, shift]), layer.conditioned_norm.linear_in))
     added = linear(hidden, layer.conditioned_norm.linear_out) * scale  # Eq. 6
@@ -159,10 +159,10 @@ def test_scale_near_zero_is_near_the_base():
 
 def test_untrained_layer_differs_from_the_base_by_the_face_keys_alone():
     block, inputs = make_block(is_trained=False), make_inputs()
-    block.layer.attention.to_k_face.weight.data.normal_()  # V is zero, so K cannot matter
+    block.block_adapter.attention.to_k_face.weight.data.normal_()  # V is zero, so K cannot matter
     condition = make_condition()
     first = run(block, inputs, condition)[0]
-    block.layer.attention.to_k_face.weight.data.normal_()
+    block.block_adapter.attention.to_k_face.weight.data.normal_()
     assert torch.equal(run(block, inputs, condition)[0], first)
     without_face = make_block(is_trained=False, has_face=False)
     empty = replace(condition, face=condition.face[:, :0])
@@ -177,7 +177,7 @@ def test_rows_without_identity_are_the_base_bit_for_bit():
     assert torch.equal(video[1:2], stock[0])
     assert torch.equal(text[1:2, :TEXT], stock[1])
     for row in (0, 2):
-        alone = condition.take([row])
+        alone = condition.select([row])
         expected = run(block, (*(x[row : row + 1] for x in inputs[:3]), inputs[3]), alone)
         assert_close(video[row : row + 1], expected[0])
         assert_close(text[row : row + 1], expected[1])

@@ -9,21 +9,22 @@ GRID = (1, 1, 4)
 PERSON_INDEX = torch.tensor([[0, 1, 0, 2]])
 
 
-def masks(regions=None, person_index=PERSON_INDEX, rows=1):
+def masks(regions=None, person_index=PERSON_INDEX, num_identities=1):
     regions = regions or Regions()
     return build_region_masks(
-        regions, person_index, GRID, rows=rows, text_tokens=4, num_people=2, device=torch.device("cpu")
+        regions, person_index, GRID,
+        num_identities=num_identities, text_tokens=4, num_people=2, device=torch.device("cpu"),
     )  # fmt: skip
 
 
 def test_strips_go_to_people_in_order_of_mention():
-    assert masks().video[0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
-    assert masks(person_index=torch.tensor([[0, 2, 1, 0]])).video[0].tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
-    assert masks(person_index=None).video[0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert masks().video_mask[0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
+    assert masks(person_index=torch.tensor([[0, 2, 1, 0]])).video_mask[0].tolist() == [[0, 0, 1, 1], [1, 1, 0, 0]]
+    assert masks(person_index=None).video_mask[0].tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
 
 
 def test_overlapping_areas_share_and_the_background_is_nobodys():
-    mixed = masks(Regions(areas=((0, 0, 0.5, 1), (0.25, 0, 0.625, 1)))).video[0]
+    mixed = masks(Regions(areas=((0, 0, 0.5, 1), (0.25, 0, 0.625, 1)))).video_mask[0]
     assert_close(mixed, torch.tensor([[1, 0.5, 0, 0], [0, 0.5, 0.5, 0]]))
 
 
@@ -45,7 +46,7 @@ def test_across_weighs_video_between_regions_and_a_scale_the_faces():
 
 def test_factors_go_to_whom_they_belong_and_shared_words_get_the_mean():
     factors = torch.stack([torch.zeros(6), torch.ones(6)])[None]
-    shift, *_, text_gate = masks().factors_per_token(factors)
+    shift, *_, text_gate = masks().modulation_per_token(factors)
     assert shift[0, :, 0].tolist() == [0, 0, 1, 1]
     assert text_gate[0, :, 0].tolist() == [0.5, 0, 0.5, 1]
 

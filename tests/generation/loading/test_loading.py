@@ -10,7 +10,7 @@ from likeness.errors import ConfigError, WeightsError
 from likeness.generation.likeness import Likeness
 from likeness.generation.loading.load import load_adapter, verify_weights
 from likeness.generation.loading.presets import PRESETS, find_preset
-from likeness.generation.loading.source import locate_backbone
+from likeness.generation.loading.resolve_weights import locate_backbone
 from likeness.methods.fantasy_id import FantasyID
 from likeness.weights import write_checksums
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from likeness import Likeness
 from likeness.backbones import tiny
 from likeness.errors import ConfigError, WeightsError
-from likeness.generation.loading.source import find_files, is_published
+from likeness.generation.loading.resolve_weights import is_published, resolve_published_files
 from likeness.identity.face_shape.mean_head import PITCH_DEG, MeanHeadShape
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "methods"))
@@ -131,7 +131,7 @@ def test_what_is_missing_is_listed_with_its_commands(monkeypatch, tmp_path, fold
     assert "`likeness models pull fantasyid-mesh --preset research`" in message
     assert "`likeness models pull eva02-clip-l-336 --preset open`" in message
     assert message.count("is missing") == 7
-    assert find_files(folder)["backbone"] == folder
+    assert resolve_published_files(folder)["backbone"] == folder
 
 
 def test_a_published_folder_is_known_by_its_config(folder, tmp_path):

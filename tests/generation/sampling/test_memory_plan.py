@@ -13,12 +13,12 @@ from transformers import T5Config, T5EncoderModel
 
 from likeness.errors import ConfigError, ResourceError
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.sampling.memory_plan import Card, CardMemory, apply_plan, find_card, measure_sizes, release
+from likeness.generation.sampling.memory_plan import Gpu, GpuMemory, apply_plan, find_gpu, measure_sizes, release
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, PLANS, choose_plan, predict_all
 
 HOST = torch.device("cpu")
-LARGE = Card(device=HOST, num_bytes=1e12)
+LARGE = Gpu(device=HOST, num_bytes=1e12)
 CAST_TOLERANCE = 8
 """Levels of 255 that a pixel may differ by when most of the text encoder is in 8 bits; moving models changes
 nothing."""
@@ -103,15 +103,15 @@ def test_model_offload_is_asked_of_the_device(fresh, monkeypatch):
     assert fresh.pipeline.device == HOST
 
 
-def card_for(memory, plan, *, batch=2) -> Card:
+def gpu_for(memory, plan, *, batch=2) -> Gpu:
     predictions = predict_all(memory.sizes, memory.clip_size(9, batch))
-    return Card(device=HOST, num_bytes=HEADROOM * next(p.peak_bytes for p in predictions if p.plan is plan))
+    return Gpu(device=HOST, num_bytes=HEADROOM * next(p.peak_bytes for p in predictions if p.plan is plan))
 
 
-def plan_memory(likeness, plan) -> CardMemory:
-    """A card on which `plan` is the first that fits."""
-    memory = CardMemory(likeness.pipeline, likeness.method, LARGE, frames=9)
-    return CardMemory(likeness.pipeline, likeness.method, card_for(memory, plan), frames=9)
+def plan_memory(likeness, plan) -> GpuMemory:
+    """A GPU on which `plan` is the first that fits."""
+    memory = GpuMemory(likeness.pipeline, likeness.method, LARGE, frames=9)
+    return GpuMemory(likeness.pipeline, likeness.method, gpu_for(memory, plan), frames=9)
 
 
 class FullCard:
@@ -155,7 +155,7 @@ def test_out_of_memory_twice_is_an_error_that_says_what_to_do(fresh, film, monke
 
 
 def test_nothing_is_below_the_last_plan(fresh, film, monkeypatch):
-    memory = CardMemory(fresh.pipeline, fresh.method, LARGE, frames=9)
+    memory = GpuMemory(fresh.pipeline, fresh.method, LARGE, frames=9)
     least = predict_all(memory.sizes, memory.clip_size(9, 2))[-1]
     memory.prediction = least
     FullCard(monkeypatch, fresh.pipeline, times=1)
@@ -176,7 +176,7 @@ def test_other_errors_are_not_caught(fresh):
 
 def test_a_larger_batch_is_planned_before_it_runs(fresh, caplog):
     memory = plan_memory(fresh, PLANS[0])
-    memory.card = card_for(memory, PLANS[1], batch=64)
+    memory.gpu = gpu_for(memory, PLANS[1], batch=64)
     with caplog.at_level(logging.WARNING):
         assert memory.run(lambda: "made", frames=9, batch=64) == "made"
     assert memory.prediction.plan is not PLANS[0]
@@ -187,13 +187,13 @@ def test_a_stated_memory_is_planned_for_and_recorded(checkpoint, face):
     likeness = Likeness.load(backbone=checkpoint, device="cpu", memory_gb=8)
     clip = likeness.generate("a woman img nods", face, seed=3, steps=1, frames=1)
     assert clip.settings["memory_plan"] == "resident"
-    assert likeness.memory.card.num_bytes == 8e9
+    assert likeness.memory.gpu.num_bytes == 8e9
 
 
 def test_a_cpu_has_no_card_and_a_card_has_memory():
-    assert find_card("cpu") is None
+    assert find_gpu("cpu") is None
     with pytest.raises(ConfigError, match="`memory_gb` is -3"):
-        find_card("cpu", -3)
+        find_gpu("cpu", -3)
     with pytest.raises(ResourceError, match="the smallest plan needs"):
         choose_plan(3e9, COGVIDEOX_5B)
 

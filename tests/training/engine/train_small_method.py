@@ -27,7 +27,7 @@ def build_parts(name):
     text = tiny.TextSettings(width=32, num_layers=1, num_heads=2, hidden_width=32)
     transformer = tiny.TransformerSettings(num_heads=2, head_width=16, num_layers=2, time_width=16, num_frames=17)
     vae = tiny.VaeSettings(widths=(8, 8, 8, 8))
-    pipe = tiny.assemble(
+    pipe = tiny.build_pipeline(
         tiny.build_vae(vae),
         tiny.build_text_encoder(text, tokenizer),
         tokenizer,

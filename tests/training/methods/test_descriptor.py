@@ -95,18 +95,18 @@ def test_with_another_persons_head_the_target_is_that_heads_shape_and_no_embeddi
     stage = stage_of(subject, shape_swap=1.0)
     given = {}
 
-    def predict(split, rows, *, vertex_rows, **_):
-        given.update(rows=rows, vertex_rows=vertex_rows)
+    def predict(split, rows, *, vertex_indices, **_):
+        given.update(rows=rows, vertex_indices=vertex_indices)
         attributes = stage.attributes[split]
         predicted = attributes[rows].clone()
-        predicted[:, :43] = attributes[vertex_rows][:, :43]
+        predicted[:, :43] = attributes[vertex_indices][:, :43]
         predicted[:, -128:] = 1e3  # Has no weight.
         return predicted, predicted
 
     stage.predict = predict
     assert len(SHAPE_NUMBERS) == 43
     assert float(stage.loss(0)[0]) == 0
-    assert torch.equal(given["vertex_rows"], given["rows"].roll(1))
+    assert torch.equal(given["vertex_indices"], given["rows"].roll(1))
     plain = stage_of(subject, shape_swap=0.0)
     plain.predict = lambda split, rows, **_: (plain.attributes[split][rows],) * 2
     assert float(plain.loss(0)[0]) == 0

@@ -404,4 +404,4 @@ def test_a_method_that_reads_whole_images_is_not_trained_on_head_crops():
     method = SimpleNamespace(config={"encoder_input": "whole_image"})
     recipe = SimpleNamespace(photomaker=None, profile="tiny", data=None)
     with pytest.raises(ConfigError, match="rendered as head crops alone"):
-        MagicMirrorTrainingSpec(recipe).prepare(method, None, is_new=False)
+        MagicMirrorTrainingSpec(recipe).prepare(method, None, from_scratch=False)

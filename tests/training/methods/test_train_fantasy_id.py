@@ -36,7 +36,7 @@ def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
     recipe = FantasyIDRecipe.model_construct(views=6, shape=tmp_path, faces=settings, validation=settings, stem=None)
     method = FantasyID(width=32, num_layers=1, num_vertices=(2562, 40), vertex_widths=(16,))
     data = TrainingData(references={"train": shards, "validation": shards}, targets={}, validation_targets={})
-    FantasyIDTrainingSpec(recipe).prepare(method, data, is_new=False)
+    FantasyIDTrainingSpec(recipe).prepare(method, data, from_scratch=False)
     read = ShapeNetwork.load(tmp_path).read
     expected = [read(crops[pair].numpy()) for pair in faces]  # As `generate` has them.
     assert_close(data.vertices["train"](faces).numpy(), np.stack(expected), atol=1e-5, rtol=0)

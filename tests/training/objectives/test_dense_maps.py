@@ -19,7 +19,7 @@ def pipe():
     tokenizer = tiny.build_tokenizer(SENTENCES)
     text = tiny.TextSettings(width=32, num_heads=2, hidden_width=32, num_layers=1)
     settings = tiny.TransformerSettings(num_heads=2, head_width=16, num_layers=2, time_width=16, patch_size=1)
-    return tiny.assemble(
+    return tiny.build_pipeline(
         None, tiny.build_text_encoder(text, tokenizer), tokenizer, tiny.build_transformer(settings, text)
     )
 
@@ -86,11 +86,11 @@ def test_frames_of_a_clip_keep_their_places_in_time(pipe):
         for parameter in pipe.transformer.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
     noisy, text, steps = torch.randn(1, 5, 16, 8, 8), torch.randn(1, 4, 32), torch.tensor([500])
-    whole = diffusion.denoise(pipe.transformer, noisy, text, steps)
-    assert torch.equal(whole, diffusion.denoise(pipe.transformer, noisy, text, steps, range(5)))
+    whole = diffusion.predict_velocity(pipe.transformer, noisy, text, steps)
+    assert torch.equal(whole, diffusion.predict_velocity(pipe.transformer, noisy, text, steps, range(5)))
     pair = noisy[:, [1, 3]]
-    first, later = (diffusion.denoise(pipe.transformer, pair, text, steps, at) for at in ([0, 1], [1, 3]))
-    assert torch.equal(first, diffusion.denoise(pipe.transformer, pair, text, steps))
+    first, later = (diffusion.predict_velocity(pipe.transformer, pair, text, steps, at) for at in ([0, 1], [1, 3]))
+    assert torch.equal(first, diffusion.predict_velocity(pipe.transformer, pair, text, steps))
     assert (first - later).abs().max() > 1e-3
 
 
@@ -104,13 +104,13 @@ def test_steps_see_so_many_latent_frames_as_they_should(pipe):
 
 
 def test_signal_over_noise_is_drawn_as_wanted():
-    alpha_bars = tiny.build_scheduler(0.4).alphas_cumprod.float()
+    alphas_cumprod = tiny.build_scheduler(0.4).alphas_cumprod.float()
     settings = diffusion.DiffusionStageSettings(
         name="s", steps=1, data="images", timesteps="log_snr_normal", log_snr_mean=1.0, log_snr_std=0.5
     )
     torch.manual_seed(0)
-    timesteps = diffusion.sample_timesteps(4000, settings, alpha_bars)
-    drawn = (alpha_bars[timesteps] / (1 - alpha_bars[timesteps])).log()
+    timesteps = diffusion.sample_timesteps(4000, settings, alphas_cumprod)
+    drawn = (alphas_cumprod[timesteps] / (1 - alphas_cumprod[timesteps])).log()
     assert float(drawn.median()) == pytest.approx(1.0, abs=0.1)
     assert timesteps.max() > 950  # The uniform share.
 
@@ -131,6 +131,6 @@ def test_a_block_that_is_not_there_is_refused():
 
 def test_tokens_are_forgotten_when_taken(pipe):
     tokens = VideoTokenHook(pipe.transformer.transformer_blocks[0])
-    diffusion.denoise(pipe.transformer, torch.randn(1, 1, 16, 8, 8), torch.randn(1, 4, 32), torch.tensor([5]))
+    diffusion.predict_velocity(pipe.transformer, torch.randn(1, 1, 16, 8, 8), torch.randn(1, 4, 32), torch.tensor([5]))
     assert tokens.take().shape == (1, 64, 32)
     assert tokens.last is None

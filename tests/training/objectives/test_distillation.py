@@ -54,7 +54,7 @@ def test_a_teacher_is_magic_mirror_at_its_scale(checkpoint, data, scale):
         person = method.encode_tensors(pixels, data.references["train"]["embedding"][:, None])
         text = method.fuse(pipe.text_encoder(ids)[0], mask, person, scale=scale)
         with method.conditioned(person, active=torch.tensor(active), scale=scale):
-            expected = diffusion.denoise(pipe.transformer, noisy, text, torch.tensor([100, 500, 900]))
+            expected = diffusion.predict_velocity(pipe.transformer, noisy, text, torch.tensor([100, 500, 900]))
     assert_close(said, expected)
 
 

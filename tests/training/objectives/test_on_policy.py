@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likeness.training.objectives.diffusion import add_noise
+from likeness.training.objectives.diffusion import noisy_and_velocity
 from likeness.training.objectives.on_policy import roll_out, timestep_of
 
 ALPHA_BARS = torch.linspace(0.99, 0.01, 1000)
@@ -13,15 +13,15 @@ def test_an_exact_denoiser_arrives_at_the_clip_with_its_first_noise(steps):
     torch.manual_seed(0)
     clean, noise = torch.randn(2, 3, 4, 5, 5, 5)
     begins, ends = torch.full((3,), 900), torch.tensor([100, 400, 900])
-    noisy, _ = add_noise(clean, noise, ALPHA_BARS[begins])
+    noisy, _ = noisy_and_velocity(clean, noise, ALPHA_BARS[begins])
     seen = []
 
     def denoise(_, timesteps):
         seen.append(timesteps.tolist())
-        return add_noise(clean, noise, ALPHA_BARS[timesteps])[1]
+        return noisy_and_velocity(clean, noise, ALPHA_BARS[timesteps])[1]
 
     arrived = roll_out(denoise, noisy, begins, ends, ALPHA_BARS, steps=steps)
-    assert_close(arrived, add_noise(clean, noise, ALPHA_BARS[ends])[0])
+    assert_close(arrived, noisy_and_velocity(clean, noise, ALPHA_BARS[ends])[0])
     assert seen[0] == [900, 900, 900]
     assert len(seen) == steps
     assert all(mine[2] == 900 for mine in seen)  # Whoever is there already stays.

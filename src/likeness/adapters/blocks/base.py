@@ -11,22 +11,22 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBloc
 from torch import Tensor, nn
 
 from likeness.adapters.conditioning.condition import CONDITION_KEY, FaceCondition
-from likeness.adapters.conditioning.controls import ActiveBlocks
+from likeness.adapters.conditioning.identity_settings import ActiveBlocks
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class AdaptedBlock(nn.Module, Generic[Layer]):
-    """A frozen block with the trained layer of a method; without one (None) where the block is not adapted.
+    """A frozen block with the trained adapter of a method; without one (None) where the block is not adapted.
 
     `forward` takes the arguments of the stock block and returns its two outputs.
     """
 
-    def __init__(self, base: CogVideoXBlock, layer: Layer | None, *, number: int = 0) -> None:
+    def __init__(self, base: CogVideoXBlock, block_adapter: Layer | None, *, block_index: int = 0) -> None:
         super().__init__()
         self.base = base
-        self.layer = layer
-        self.number = number
+        self.block_adapter = block_adapter
+        self.block_index = block_index
         self.train(base.training)
         self._register_state_dict_hook(_as_stock_state_dict)
         self.register_load_state_dict_pre_hook(_from_stock_state_dict)
@@ -39,7 +39,7 @@ class AdaptedBlock(nn.Module, Generic[Layer]):
 
     def is_active(self, active_blocks: ActiveBlocks) -> bool:
         """Whether this block is adapted and among the active ones."""
-        return self.layer is not None and (active_blocks is None or self.number in active_blocks)
+        return self.block_adapter is not None and (active_blocks is None or self.block_index in active_blocks)
 
     @staticmethod
     def split_kwargs(attention_kwargs: dict[str, Any] | None) -> tuple[FaceCondition | None, dict[str, Any]]:
@@ -59,6 +59,6 @@ def _as_stock_state_dict(_module: nn.Module, state: dict[str, Tensor], prefix: s
 def _from_stock_state_dict(module: nn.Module, state: dict[str, Tensor], prefix: str, *_args: Any) -> None:
     for name in [name for name in state if name.startswith(prefix)]:
         state[f"{prefix}base.{name.removeprefix(prefix)}"] = state.pop(name)
-    layer = module.layer if isinstance(module, AdaptedBlock) else None
-    if layer is not None:
-        state.update(layer.state_dict(prefix=f"{prefix}layer."))
+    block_adapter = module.block_adapter if isinstance(module, AdaptedBlock) else None
+    if block_adapter is not None:
+        state.update(block_adapter.state_dict(prefix=f"{prefix}block_adapter."))

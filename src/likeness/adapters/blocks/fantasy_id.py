@@ -149,13 +149,13 @@ class InjectionBlock(AdaptedBlock[InjectionLayer]):
     ) -> tuple[Tensor, Tensor]:
         condition, rest = self.split_kwargs(attention_kwargs)
         video, text = self.base(hidden_states, encoder_hidden_states, temb, image_rotary_emb, rest)
-        if condition is None or self.layer is None or not self.is_active(condition.active_blocks):
+        if condition is None or self.block_adapter is None or not self.is_active(condition.active_blocks):
             return video, text
         if not condition.split(len(video))[0]:
             return video, text
         if condition.sampling_cache is not None:
             return condition.sampling_cache.run_block(self, (video, text), temb, image_rotary_emb, condition)
-        keys, values = self.layer.keys_and_values(condition.face.to(video))
+        keys, values = self.block_adapter.keys_and_values(condition.face.to(video))
         return self.inject(video, keys, values, condition), text
 
     def inject(self, video: Tensor, keys: Tensor, values: Tensor, condition: FaceCondition) -> Tensor:
@@ -165,7 +165,7 @@ class InjectionBlock(AdaptedBlock[InjectionLayer]):
             video, returns: (batch, video_tokens, width)
             keys, values: (identities, heads, context_tokens, head_width)
         """
-        assert self.layer is not None
+        assert self.block_adapter is not None
         assert condition.layout.grid is not None
         rows, stock_rows = condition.split(len(video))
         index = torch.tensor(rows, device=video.device)
@@ -173,12 +173,12 @@ class InjectionBlock(AdaptedBlock[InjectionLayer]):
             identities = index % len(keys)
             keys, values = keys[identities], values[identities]
         z = video[index] if stock_rows else video
-        added = self.layer(z, keys, values, condition.layout.grid)
+        added = self.block_adapter(z, keys, values, condition.layout.grid)
         added = (added if condition.scale == 1 else condition.scale * added).to(video)
         return video.index_add(0, index, added) if stock_rows else video + added
 
 
-def wrap(block: CogVideoXBlock, layer: nn.Module | None, number: int) -> InjectionBlock:
-    """Return the block with an injection behind it, or without one where `layer` is None."""
-    assert layer is None or isinstance(layer, InjectionLayer)
-    return InjectionBlock(block, layer, number=number)
+def wrap(block: CogVideoXBlock, block_adapter: nn.Module | None, block_index: int) -> InjectionBlock:
+    """Return the block with an injection behind it, or without one where `block_adapter` is None."""
+    assert block_adapter is None or isinstance(block_adapter, InjectionLayer)
+    return InjectionBlock(block, block_adapter, block_index=block_index)

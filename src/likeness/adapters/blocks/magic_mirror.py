@@ -21,7 +21,7 @@ from likeness.adapters.blocks.modulation import (
     split_modulation,
 )
 from likeness.adapters.blocks.packed_attention import PackedFaceAttention
-from likeness.adapters.blocks.packed_layout import BlockTables
+from likeness.adapters.blocks.packed_layout import CachedBlockInputs
 from likeness.adapters.conditioning.condition import FaceCondition
 from likeness.backbones.attention import Rope
 
@@ -64,8 +64,8 @@ class FaceLayer(nn.Module):
 class FaceBlock(AdaptedBlock[FaceLayer]):
     """A frozen block in a conditioned transformer.
 
-    A block without a layer (the odd ones) passes the face stream on unchanged. Rows without an identity go through the
-    frozen block alone, and so do all rows where there is no condition.
+    A block without an adapter (the odd ones) passes the face stream on unchanged. Rows without an identity go through
+    the frozen block alone, and so do all rows where there is no condition.
 
     Shapes:
         hidden_states: (batch, video_tokens, width)
@@ -77,13 +77,13 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
     def __init__(
         self,
         base: CogVideoXBlock,
-        layer: FaceLayer | None,
+        block_adapter: FaceLayer | None,
         *,
-        number: int = 0,
+        block_index: int = 0,
         reinjects_face: bool = False,
     ) -> None:
-        super().__init__(base, layer, number=number)
-        self.tables: BlockTables | None = None
+        super().__init__(base, block_adapter, block_index=block_index)
+        self.cached_inputs: CachedBlockInputs | None = None
         """Values of the coming pass, set by `ModulationCache`."""
         self.reinjects_face = reinjects_face
 
@@ -110,10 +110,10 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
             video, text = self.base(hidden_states, text, temb, image_rotary_emb, kwargs)
             return video, torch.cat([text, face], dim=1)
         if condition.sampling_cache is not None:
-            states = (hidden_states, text, face)
-            return condition.sampling_cache.run_block(self, states, temb, image_rotary_emb, condition)
+            streams = (hidden_states, text, face)
+            return condition.sampling_cache.run_block(self, streams, temb, image_rotary_emb, condition)
         if not stock_rows:
-            condition = condition.take(adapted_rows)
+            condition = condition.select(adapted_rows)
             video, text, face = self._adapted(hidden_states, text, face, temb, image_rotary_emb, condition)
             return video, torch.cat([text, face], dim=1)
 
@@ -125,7 +125,7 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
             face[adapted_rows],
             temb[adapted_rows],
             image_rotary_emb,
-            condition.take(adapted_rows),
+            condition.select(adapted_rows),
         )
         order = torch.tensor(stock_rows + adapted_rows, device=face.device).argsort()
         parts = zip((*stock, face[stock_rows]), adapted, strict=True)
@@ -146,37 +146,37 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
         video: Tensor,
         text: Tensor,
         face: Tensor,
-        time: Tensor,
+        temb: Tensor,
         rope: Rope | None,
         condition: FaceCondition,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Fig. 4, from top to bottom."""
-        base, layer = self.base, self.layer
-        assert layer is not None
+        base, block_adapter = self.base, self.block_adapter
+        assert block_adapter is not None
 
         # m_vid and m_txt: phi_vid and phi_txt are the two halves of the base's norm layers.
-        factors1 = base.norm1.linear(base.norm1.silu(time))
-        factors2 = base.norm2.linear(base.norm2.silu(time))
-        if layer.conditioned_norm is not None and condition.identity is not None:
-            shift = factors1.chunk(6, dim=1)[0]  # mu1_vid
-            added1, added2 = layer.conditioned_norm(condition.identity.to(time), time, shift)  # Eq. 6
+        modulation1 = base.norm1.linear(base.norm1.silu(temb))
+        modulation2 = base.norm2.linear(base.norm2.silu(temb))
+        if block_adapter.conditioned_norm is not None and condition.identity is not None:
+            shift = modulation1.chunk(6, dim=1)[0]  # mu1_vid
+            added1, added2 = block_adapter.conditioned_norm(condition.identity.to(temb), temb, shift)  # Eq. 6
             if condition.layout.num_people > 1:  # (batch, people, 6 width)
-                factors1, factors2 = factors1[:, None], factors2[:, None]
-            factors1 = factors1 + condition.scale * added1
-            factors2 = factors2 + condition.scale * added2
-        face1, face2 = layer.face_norm(time) if layer.face_norm is not None else (None, None)  # Eq. 5
+                modulation1, modulation2 = modulation1[:, None], modulation2[:, None]
+            modulation1 = modulation1 + condition.scale * added1
+            modulation2 = modulation2 + condition.scale * added2
+        face1, face2 = block_adapter.face_norm(temb) if block_adapter.face_norm is not None else (None, None)  # Eq. 5
 
         # n = 1: attention. The residual is on the stream itself, as in CogVideoX, not on the modulated input as the
         # paper writes it (docs/papers/magic_mirror.md, row 10).
         masks = condition.region_masks
-        streams, gates = _modulated(base.norm1.norm, (text, face, video), split_modulation(factors1, masks), face1)
-        attended = layer.attention(
+        streams, gates = _modulated(base.norm1.norm, (text, face, video), split_modulation(modulation1, masks), face1)
+        attended = block_adapter.attention(
             base.attn1, streams, condition.face.to(video), rope, condition.scale, region_masks=masks
         )  # Eq. 7
         text, face, video = _gated((text, face, video), gates, attended)
 
         # n = 2: feed-forward, the base's, for all three streams.
-        streams, gates = _modulated(base.norm2.norm, (text, face, video), split_modulation(factors2, masks), face2)
+        streams, gates = _modulated(base.norm2.norm, (text, face, video), split_modulation(modulation2, masks), face2)
         fed = base.ff(torch.cat(streams, dim=1)).split([x.shape[1] for x in streams], dim=1)
         text, face, video = _gated((text, face, video), gates, fed)
         return video, text, face
@@ -185,16 +185,16 @@ class FaceBlock(AdaptedBlock[FaceLayer]):
 def _modulated(
     norm: nn.Module,
     streams: tuple[Tensor, Tensor, Tensor],
-    factors: list[Tensor],
-    face_factors: Tensor | None,
+    modulation: list[Tensor],
+    face_modulation: Tensor | None,
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, Tensor]]:
     """LN(x) (1 + sigma) + mu for each stream, and the gates of the outputs."""
     text, face, video = streams
-    shift, scale, gate, text_shift, text_scale, text_gate = factors
+    shift, scale, gate, text_shift, text_scale, text_gate = modulation
     face_gate = None
     normed_face = face
-    if face_factors is not None:
-        face_shift, face_scale, face_gate = (part[:, None] for part in face_factors.chunk(3, dim=1))
+    if face_modulation is not None:
+        face_shift, face_scale, face_gate = (part[:, None] for part in face_modulation.chunk(3, dim=1))
         normed_face = modulate(norm(face), face_shift, face_scale)
     normed_text = modulate(norm(text), text_shift, text_scale)
     return (normed_text, normed_face, modulate(norm(video), shift, scale)), (text_gate, face_gate, gate)

@@ -110,14 +110,14 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale) + shift
 
 
-def split_modulation(factors: Tensor, region_masks: RegionMasks | None) -> list[Tensor]:
-    """Split factors into shift, scale and gate of the video, then of the text.
+def split_modulation(modulation: Tensor, region_masks: RegionMasks | None) -> list[Tensor]:
+    """Split a modulation into shift, scale and gate of the video, then of the text.
 
     Shapes:
-        factors: (batch, 6 width), or for several people (batch, people, 6 width)
+        modulation: (batch, 6 width), or for several people (batch, people, 6 width)
         returns: six of (batch, 1, width), or for several people (batch, tokens, width)
     """
-    if factors.ndim == 2:
-        return [part[:, None] for part in factors.chunk(6, dim=1)]
+    if modulation.ndim == 2:
+        return [part[:, None] for part in modulation.chunk(6, dim=1)]
     assert region_masks is not None
-    return region_masks.factors_per_token(factors)
+    return region_masks.modulation_per_token(modulation)

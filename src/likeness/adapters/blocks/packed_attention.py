@@ -63,7 +63,7 @@ class PackedFaceAddedAttnProcessor(FaceAttnProcessor):
         )  # (tokens, heads, head_width)
         query = query if base.norm_q is None else base.norm_q(query)
         key = key if base.norm_k is None else base.norm_k(key)
-        masks = None if region_masks is None else region_masks.take(range(layout.stock_rows, layout.batch))
+        masks = None if region_masks is None else region_masks.select(range(layout.stock_rows, layout.batch))
         crossed = None
         if face[0] is not None:  # before the query is rotated
             crossed = self._cross(layout.adapted(query), face[0], face[1], masks, order="tvf")

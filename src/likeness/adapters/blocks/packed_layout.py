@@ -8,35 +8,35 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class BlockTables:
+class CachedBlockInputs:
     """Cached values of one adapted block in one sampling step. One is already added to every scale.
 
     Shapes:
-        factors1, factors2: (batch, 6 width), around attention and feed-forward, the identity's part included. With
-            several people in each row (batch, people, 6 width)
+        modulation1, modulation2: (batch, 6 width), around attention and feed-forward, the identity's part included.
+            With several people in each row (batch, people, 6 width)
         face1, face2: (adapted_rows, 3 width); None without the face branch
         keys, values: (adapted_rows, face_tokens, heads, head_width) of Eq. 7; None without the face branch
     """
 
-    factors1: Tensor
-    factors2: Tensor
+    modulation1: Tensor
+    modulation2: Tensor
     face1: Tensor | None
     face2: Tensor | None
     keys: Tensor | None
     values: Tensor | None
 
     def tensors(self) -> list[Tensor]:
-        every = (self.factors1, self.factors2, self.face1, self.face2, self.keys, self.values)
+        every = (self.modulation1, self.modulation2, self.face1, self.face2, self.keys, self.values)
         return [tensor for tensor in every if tensor is not None]
 
-    def last(self, batch: int) -> "BlockTables":
+    def last(self, batch: int) -> "CachedBlockInputs":
         """Take the values of the last rows: a cache may run the conditional rows alone."""
-        if len(self.factors1) == batch:
+        if len(self.modulation1) == batch:
             return self
-        names = ("factors1", "factors2", "face1", "face2", "keys", "values")
+        names = ("modulation1", "modulation2", "face1", "face2", "keys", "values")
         every: dict[str, Any] = {name: getattr(self, name) for name in names}
         last: dict[str, Any] = {name: x if x is None else x[-batch:] for name, x in every.items()}
-        return BlockTables(**last)
+        return CachedBlockInputs(**last)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from likeness.adapters.conditioning.controls import ActiveBlocks, Branch, IdentityControls, Steps
+from likeness.adapters.conditioning.identity_settings import ActiveBlocks, Branch, IdentitySettings, StepSchedule
 from likeness.adapters.conditioning.regions import Grid, RegionMasks
 from likeness.errors import ConfigError
 
@@ -21,15 +21,17 @@ class SamplingCache(Protocol):
         """Whether cached values give the same result as the blocks themselves."""
         ...
 
-    def prepare(self, condition: "FaceCondition", timestep: Tensor, steps: Steps | None, dtype: torch.dtype, /) -> None:
+    def prepare(
+        self, condition: "FaceCondition", timestep: Tensor, steps: StepSchedule | None, dtype: torch.dtype, /
+    ) -> None:
         """Set up the coming pass; `steps` are all steps of the pipeline call, or None outside of one."""
         ...
 
     def run_block(
         self,
         block: Any,
-        states: tuple[Tensor, ...],
-        time: Tensor,
+        hidden_states: tuple[Tensor, ...],
+        temb: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         condition: "FaceCondition",
         /,
@@ -37,14 +39,18 @@ class SamplingCache(Protocol):
         """Run the identity's part of an adapted block with cached values.
 
         Shapes:
-            states: each (batch, tokens, width), as the block's class defines them
-            time: (batch, time_width)
+            hidden_states: each (batch, tokens, width), as the block's class defines them
+            temb: (batch, time_width)
             returns: the block's two outputs
         """
         ...
 
     def restore(self) -> None:
-        """Put offloaded weights back, before anything else uses them."""
+        """Make the transformer usable without the cache: another pass, training or other prompts come next.
+
+        Weights that the cache offloaded go back to their device, and values that such a pass could make stale are
+        dropped.
+        """
         ...
 
     def close(self) -> None:
@@ -113,7 +119,7 @@ class FaceCondition:
     identity: Tensor | None
     face: Tensor
     layout: BatchLayout
-    controls: IdentityControls = field(default_factory=IdentityControls)
+    identity_settings: IdentitySettings = field(default_factory=IdentitySettings)
     active_blocks: ActiveBlocks = None
     """Blocks in which the identity is active in this step."""
     region_masks: RegionMasks | None = None
@@ -123,19 +129,19 @@ class FaceCondition:
 
     @property
     def scale(self) -> float:
-        return self.controls.scale
+        return self.identity_settings.scale
 
     @property
     def has_own_positions(self) -> bool:
         """Whether each person's strip has positions of its own."""
-        regions = self.controls.regions
+        regions = self.identity_settings.regions
         return self.region_masks is not None and regions is not None and regions.own_positions
 
     def split(self, batch: int) -> tuple[list[int], list[int]]:
         """Return the rows of a batch that are adapted, and the rows that are not (`BatchLayout.split`)."""
-        return self.layout.split(batch, self.controls.branch)
+        return self.layout.split(batch, self.identity_settings.branch)
 
-    def take(self, rows: list[int]) -> "FaceCondition":
+    def select(self, rows: list[int]) -> "FaceCondition":
         """Select the identities of these rows of the transformer's batch."""
         index = torch.tensor(rows, device=self.face.device) % len(self.face)
         return replace(
@@ -143,7 +149,7 @@ class FaceCondition:
             identity=None if self.identity is None else self.identity[index],
             face=self.face[index],
             layout=replace(self.layout, num_identities=len(rows), active=None),
-            region_masks=None if self.region_masks is None else self.region_masks.take(rows),
+            region_masks=None if self.region_masks is None else self.region_masks.select(rows),
         )
 
     def stock_kwargs(self, given: dict[str, Any], rows: list[int], like: Tensor) -> dict[str, Any]:

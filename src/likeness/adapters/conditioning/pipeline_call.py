@@ -9,8 +9,8 @@ from torch import Tensor
 
 from likeness.errors import ConfigError
 
-GUIDANCE_RANK = "_guidance_rank"
-"""Attribute that guidance parallelism sets on a transformer (`adapters/diffusers/parallel.py`)."""
+CFG_RANK = "_guidance_rank"
+"""Attribute that CFG parallelism sets on a transformer (`adapters/diffusers/parallel.py`)."""
 
 
 def timesteps_of(pipe: CogVideoXPipeline | None) -> list[float] | None:
@@ -44,15 +44,15 @@ def is_guided(pipe: CogVideoXPipeline | None) -> bool | None:
         return None
     if isinstance(pipe.transformer._cache_config, FasterCacheConfig):
         return None
-    return pipe.guidance_scale > 1 and guidance_rank(pipe.transformer) is None
+    return pipe.guidance_scale > 1 and cfg_rank(pipe.transformer) is None
 
 
 def is_unconditional_process(pipe: CogVideoXPipeline | None) -> bool:
     """Whether this process runs the unconditional branch alone."""
-    return pipe is not None and guidance_rank(pipe.transformer) == 0 and pipe.guidance_scale > 1
+    return pipe is not None and cfg_rank(pipe.transformer) == 0 and pipe.guidance_scale > 1
 
 
-def guidance_rank(transformer: CogVideoXTransformer3DModel) -> int | None:
+def cfg_rank(transformer: CogVideoXTransformer3DModel) -> int | None:
     """Return the guidance branch of this process: 0 unconditional, 1 conditional, None both."""
     settings: dict[str, Any] = vars(transformer)
-    return settings.get(GUIDANCE_RANK)
+    return settings.get(CFG_RANK)

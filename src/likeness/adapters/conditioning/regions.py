@@ -17,7 +17,7 @@ from torch import Tensor
 from likeness.backbones.transformer_config import frame_size_latent, has_temporal_patches
 from likeness.errors import ConfigError
 
-Area = tuple[float, float, float, float]
+NormalizedBox = tuple[float, float, float, float]
 """Left, top, right, bottom, as shares of the frame."""
 Grid = tuple[int, int, int]
 """Frames, rows and columns of the video's tokens."""
@@ -28,13 +28,13 @@ class Regions:
     """Regions of the people in the frame, and the attention between the regions.
 
     Raises:
-        ConfigError: An area is not inside the picture, or a weight is out of range.
+        ConfigError: A box is not inside the picture, or a weight is out of range.
 
     Example:
         Regions(areas=((0, 0, 0.5, 1), (0.5, 0, 1, 1)))
     """
 
-    areas: tuple[Area, ...] | None = None
+    areas: tuple[NormalizedBox, ...] | None = None
     """One for each person, in the order of their numbers. None makes vertical strips of equal width, from left to right
     in the order in which the prompt names people."""
     cross_region_weight: float = 1.0
@@ -43,11 +43,11 @@ class Regions:
     """Restart rotary positions in every strip, for a base trained on frames of a strip's size. Needs strips."""
 
     def __post_init__(self) -> None:
-        for area in self.areas or ():
-            left, top, right, bottom = area
+        for box in self.areas or ():
+            left, top, right, bottom = box
             if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
                 raise ConfigError(
-                    f"A region is {area}; shares of the picture with 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
+                    f"A region is {box}; shares of the picture with 0 <= left < right <= 1 and 0 <= top < bottom <= 1 "
                     "are expected. The left half is (0, 0, 0.5, 1)."
                 )
         if not 0 <= self.cross_region_weight <= 1:
@@ -59,7 +59,7 @@ class Regions:
             raise ConfigError("`own_positions` needs strips, but `areas` are given. Leave one of the two out.")
 
     def check(self, num_people: int) -> None:
-        """Raise ConfigError unless there is one area for each person."""
+        """Raise ConfigError unless there is one box for each person."""
         if self.areas is not None and len(self.areas) != num_people:
             raise ConfigError(
                 f"{len(self.areas)} regions were given for {num_people} people. Give one for each, or none."
@@ -71,42 +71,44 @@ class RegionMasks:
     """Person of every token of a pass.
 
     Shapes:
-        video: (batch, people, video_tokens): share of each token that is in a person's region; at most 1 in all
-        words: (batch, people, text_tokens): 1 where a word names that person
+        video_mask: (batch, people, video_tokens): share of each token that is in a person's region; at most 1 in all
+        text_mask: (batch, people, text_tokens): 1 where a word names that person
     """
 
-    video: Tensor
-    words: Tensor
+    video_mask: Tensor
+    text_mask: Tensor
     cross_region_weight: float = 1.0
     derived: dict[Any, Any] = field(default_factory=dict)
     """Cache of what the methods return: blocks ask for the same in every layer and step."""
 
     @property
     def num_people(self) -> int:
-        return self.video.shape[1]
+        return self.video_mask.shape[1]
 
-    def take(self, rows: Sequence[int]) -> "RegionMasks":
+    def select(self, rows: Sequence[int]) -> "RegionMasks":
         """Select rows, modulo the batch size."""
         key = ("rows", *rows)
         if key not in self.derived:
-            index = torch.tensor(rows, device=self.video.device) % len(self.video)
+            index = torch.tensor(rows, device=self.video_mask.device) % len(self.video_mask)
             self.derived[key] = RegionMasks(
-                video=self.video[index], words=self.words[index], cross_region_weight=self.cross_region_weight
+                video_mask=self.video_mask[index],
+                text_mask=self.text_mask[index],
+                cross_region_weight=self.cross_region_weight,
             )
         return self.derived[key]
 
-    def factors_per_token(self, factors: Tensor) -> list[Tensor]:
-        """Give every token the modulation factors of its person; unassigned tokens get the mean of all people's.
+    def modulation_per_token(self, modulation: Tensor) -> list[Tensor]:
+        """Give every token the modulation of its person; unassigned tokens get the mean of all people's.
 
         Shapes:
-            factors: (batch, people, 6 width): shift, scale, gate of the video, then of the text
+            modulation: (batch, people, 6 width): shift, scale, gate of the video, then of the text
             returns: three of (batch, video_tokens, width), then three of (batch, text_tokens, width)
         """
         video, text = (
-            (shares + (1 - shares.sum(dim=1, keepdim=True)) / self.num_people).transpose(1, 2).to(factors)
-            for shares in (self.video, self.words)
+            (assignment + (1 - assignment.sum(dim=1, keepdim=True)) / self.num_people).transpose(1, 2).to(modulation)
+            for assignment in (self.video_mask, self.text_mask)
         )
-        parts = factors.chunk(6, dim=-1)
+        parts = modulation.chunk(6, dim=-1)
         return [*(video @ part for part in parts[:3]), *(text @ part for part in parts[3:])]
 
     def attention_bias(self, face_tokens: int, scale: float, like: Tensor, *, order: str) -> Tensor:
@@ -123,10 +125,10 @@ class RegionMasks:
         """
         key = ("bias", face_tokens, scale, like.dtype, like.device, order)
         if key not in self.derived:
-            shares = {"t": self.words, "f": self._face_shares(face_tokens), "v": self.video}
-            rows = [torch.cat([self._attention_weight(a + b, shares) for b in order], dim=2) for a in order]
+            assignment = {"t": self.text_mask, "f": self._face_assignment(face_tokens), "v": self.video_mask}
+            rows = [torch.cat([self._attention_weight(a + b, assignment) for b in order], dim=2) for a in order]
             weights = torch.cat(rows, dim=1)
-            lengths = [shares[name].shape[2] for name in order]
+            lengths = [assignment[name].shape[2] for name in order]
             weights.split(lengths, dim=2)[order.index("f")].mul_(scale)
             self.derived[key] = weights.log().to(like)[:, None]
         return self.derived[key]
@@ -137,10 +139,10 @@ class RegionMasks:
             return None
         key = ("base", *rows, like.dtype, like.device)
         if key not in self.derived:
-            masks = self.take(rows)
-            text, video = masks.words.shape[2], masks.video.shape[2]
-            weights = masks.video.new_ones(len(masks.video), text + video, text + video)
-            weights[:, text:, text:] = masks._attention_weight("vv", {"v": masks.video})
+            masks = self.select(rows)
+            num_text, num_video = masks.text_mask.shape[2], masks.video_mask.shape[2]
+            weights = masks.video_mask.new_ones(len(masks.video_mask), num_text + num_video, num_text + num_video)
+            weights[:, num_text:, num_text:] = masks._attention_weight("vv", {"v": masks.video_mask})
             self.derived[key] = weights.log().to(like)[:, None]
         return self.derived[key]
 
@@ -148,32 +150,37 @@ class RegionMasks:
         """Return the weight of each person's face in the cross-attention of each token: for each (batch, tokens, 1)."""
         key = ("cross", face_tokens, like.dtype, like.device, order)
         if key not in self.derived:
-            unassigned = (1 - self.words.sum(dim=1, keepdim=True)) / self.num_people
-            shares = {"t": self.words + unassigned, "f": self._face_shares(face_tokens), "v": self.video}
-            weights = torch.cat([shares[name] for name in order], dim=2).to(like)
+            unassigned = (1 - self.text_mask.sum(dim=1, keepdim=True)) / self.num_people
+            assignment = {
+                "t": self.text_mask + unassigned,
+                "f": self._face_assignment(face_tokens),
+                "v": self.video_mask,
+            }
+            weights = torch.cat([assignment[name] for name in order], dim=2).to(like)
             self.derived[key] = list(weights[..., None].unbind(1))
         return self.derived[key]
 
-    def _face_shares(self, face_tokens: int) -> Tensor:
-        """(batch, people, face_tokens): 1 for the tokens of each person; people one after the other."""
-        each = torch.eye(self.num_people, device=self.video.device, dtype=self.video.dtype)
+    def _face_assignment(self, face_tokens: int) -> Tensor:
+        """Return (batch, people, face_tokens): 1 for the tokens of each person; people one after the other."""
+        each = torch.eye(self.num_people, device=self.video_mask.device, dtype=self.video_mask.dtype)
         each = each.repeat_interleave(face_tokens // self.num_people, dim=1)
-        return each.expand(len(self.video), -1, -1)
+        return each.expand(len(self.video_mask), -1, -1)
 
-    def _attention_weight(self, pair: str, shares: dict[str, Tensor]) -> Tensor:
+    def _attention_weight(self, pair: str, assignment: dict[str, Tensor]) -> Tensor:
         """Return the attention weight between the tokens of two streams: (batch, tokens, tokens), from 0 to 1."""
-        first, second = shares[pair[0]], shares[pair[1]]
+        first, second = assignment[pair[0]], assignment[pair[1]]
         same = first.transpose(1, 2) @ second
         if pair == "tt":
             return torch.ones_like(same)
-        free1, free2 = 1 - first.sum(dim=1)[:, :, None], 1 - second.sum(dim=1)[:, None, :]  # unassigned share
+        unassigned_first = 1 - first.sum(dim=1)[:, :, None]
+        unassigned_second = 1 - second.sum(dim=1)[:, None, :]
         if pair == "vv":  # the background belongs to all
             return self.cross_region_weight + (1 - self.cross_region_weight) * (
-                same + 1 - (1 - free1) * (1 - free2)
+                same + 1 - (1 - unassigned_first) * (1 - unassigned_second)
             ).clamp(max=1)
         if "f" not in pair:
-            return (same + 1 - (1 - free1) * (1 - free2)).clamp(max=1)
-        return same + (free1 if pair[0] == "t" else 0) + (free2 if pair[1] == "t" else 0)
+            return (same + 1 - (1 - unassigned_first) * (1 - unassigned_second)).clamp(max=1)
+        return same + (unassigned_first if pair[0] == "t" else 0) + (unassigned_second if pair[1] == "t" else 0)
 
 
 def build_region_masks(
@@ -181,7 +188,7 @@ def build_region_masks(
     person_index: Tensor | None,
     grid: Grid,
     *,
-    rows: int,
+    num_identities: int,
     text_tokens: int,
     num_people: int,
     device: torch.device,
@@ -193,34 +200,38 @@ def build_region_masks(
         person_index: (prompts, text_tokens): number of the person that each word names, from 1; 0 for none. None where
             the prompts were not made by the method.
         grid: Frames, rows and columns of the video's tokens.
-        rows: Identities of the pass.
+        num_identities: Rows of the identity tensors in this pass.
         text_tokens: Length of the text.
         num_people: In each row.
         device: Device of the pass.
     """
     regions.check(num_people)
-    words = torch.zeros(rows, num_people, text_tokens)
-    order = torch.arange(num_people).expand(rows, -1)
+    text_mask = torch.zeros(num_identities, num_people, text_tokens)
+    order = torch.arange(num_people).expand(num_identities, -1)
     if person_index is not None:
-        person_index = person_index.cpu().repeat_interleave(rows // len(person_index), dim=0)
+        person_index = person_index.cpu().repeat_interleave(num_identities // len(person_index), dim=0)
         numbers = torch.arange(1, num_people + 1)[None, :, None]
-        words[:, :, : person_index.shape[1]] = (person_index[:, None] == numbers).float()
-        is_named = (words.sum(dim=2) > 0).all(dim=1, keepdim=True)
-        order = torch.where(is_named, words.argmax(dim=2).argsort(dim=1).argsort(dim=1), order)
-    areas = [regions.areas or [_strip(int(place), num_people) for place in row] for row in order]
-    video = torch.stack([torch.stack([_coverage(area, grid) for area in row]) for row in areas])
-    video = video / video.sum(dim=1, keepdim=True).clamp(min=1)  # overlapping regions share their tokens
-    return RegionMasks(video=video.to(device), words=words.to(device), cross_region_weight=regions.cross_region_weight)
+        text_mask[:, :, : person_index.shape[1]] = (person_index[:, None] == numbers).float()
+        is_named = (text_mask.sum(dim=2) > 0).all(dim=1, keepdim=True)
+        order = torch.where(is_named, text_mask.argmax(dim=2).argsort(dim=1).argsort(dim=1), order)
+    boxes = [regions.areas or [_strip(int(index), num_people) for index in row] for row in order]
+    video_mask = torch.stack([torch.stack([_coverage(box, grid) for box in row]) for row in boxes])
+    video_mask = video_mask / video_mask.sum(dim=1, keepdim=True).clamp(min=1)  # overlapping regions share their tokens
+    return RegionMasks(
+        video_mask=video_mask.to(device),
+        text_mask=text_mask.to(device),
+        cross_region_weight=regions.cross_region_weight,
+    )
 
 
-def _strip(place: int, count: int) -> Area:
-    return (place / count, 0.0, (place + 1) / count, 1.0)
+def _strip(index: int, count: int) -> NormalizedBox:
+    return (index / count, 0.0, (index + 1) / count, 1.0)
 
 
-def _coverage(area: Area, grid: Grid) -> Tensor:
-    """(video_tokens,): the share of each token that is inside an area."""
+def _coverage(box: NormalizedBox, grid: Grid) -> Tensor:
+    """Return (video_tokens,): the share of each token that is inside a box."""
     frames, height, width = grid
-    left, top, right, bottom = area
+    left, top, right, bottom = box
 
     def overlap(low: float, high: float, count: int) -> Tensor:
         edges = torch.arange(count + 1, dtype=torch.float64) / count
@@ -230,7 +241,9 @@ def _coverage(area: Area, grid: Grid) -> Tensor:
     return cells.round(decimals=6).float().flatten().repeat(frames)
 
 
-def own_positions(config: Any, grid: Grid, num_people: int, like: tuple[Tensor, Tensor] | None) -> Any:
+def restart_rope_per_region(
+    config: Any, grid: Grid, num_people: int, image_rotary_emb: tuple[Tensor, Tensor] | None
+) -> Any:
     """Return rotary embeddings of frames side by side, each with the positions of one frame of the base's own size.
 
     Raises:
@@ -238,21 +251,21 @@ def own_positions(config: Any, grid: Grid, num_people: int, like: tuple[Tensor, 
     """
     side = config.patch_size
     height, width = (size // side for size in frame_size_latent(config))
-    if like is None or grid[1:] != (height, num_people * width):
+    if image_rotary_emb is None or grid[1:] != (height, num_people * width):
         raise ConfigError(
             f"`own_positions` is for {num_people} people in a video of {num_people} of the base's frames side by side, "
             f"{num_people * width} x {height} tokens with rotary positions; this one has {grid[2]} x {grid[1]}. "
             "Make it so wide, or leave `own_positions` out."
         )
-    kind: Any = {}
+    grid_kwargs: Any = {}
     if has_temporal_patches(config):  # CogVideoX1.5 counts positions instead of interpolating them.
-        kind = {"grid_type": "slice", "max_size": (height, width)}
+        grid_kwargs = {"grid_type": "slice", "max_size": (height, width)}
     region, size = ((0, 0), (height, width)), (height, width)
-    one: Any = get_3d_rotary_pos_embed(config.attention_head_dim, region, size, grid[0], **kind)
+    one: Any = get_3d_rotary_pos_embed(config.attention_head_dim, region, size, grid[0], **grid_kwargs)
     return tuple(
         rearrange(
             rearrange(part, "(f y x) d -> f y x d", f=grid[0], y=height).repeat(1, 1, num_people, 1),
             "f y x d -> (f y x) d",
         ).to(given)
-        for part, given in zip(one, like, strict=True)
+        for part, given in zip(one, image_rotary_emb, strict=True)
     )

@@ -9,7 +9,7 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor
 
 from likeness.adapters.conditioning.condition import BatchLayout, FaceCondition, SamplingCache
-from likeness.adapters.conditioning.controls import ActiveBlocks, IdentityControls, Steps
+from likeness.adapters.conditioning.identity_settings import ActiveBlocks, IdentitySettings, StepSchedule
 from likeness.adapters.conditioning.pipeline_call import current_step, is_guided, timesteps_of
 from likeness.adapters.conditioning.regions import Grid, RegionMasks, Regions, build_region_masks
 
@@ -34,7 +34,7 @@ class Session:
 
     identity: Person
     active: Tensor | None
-    controls: IdentityControls
+    identity_settings: IdentitySettings
     active_blocks: ActiveBlocks
     num_prompts: int
     sampling_cache: SamplingCache | None = None
@@ -66,9 +66,9 @@ class Session:
             project: Makes the projected x_id of an identity, with gradients where they are on.
         """
         sampling_cache = self._usable_cache()
-        timesteps = timesteps_of(pipe) if self.sampling_cache or self.controls.has_window else None
+        timesteps = timesteps_of(pipe) if self.sampling_cache or self.identity_settings.has_window else None
         active_blocks = self.active_blocks
-        if self.controls.has_window:
+        if self.identity_settings.has_window:
             step = current_step(timesteps, timestep)
             active_blocks = self._active_blocks_in(step, len(timesteps or ()))
             # Outside of the window the face tokens stay in the sequence, so that diffusers' caches see constant shapes.
@@ -86,7 +86,7 @@ class Session:
                 active=None if self.active is None else tuple(self.active.tolist()),
                 is_guided=is_guided(pipe),
             ),
-            controls=self.controls,
+            identity_settings=self.identity_settings,
             active_blocks=active_blocks,
             region_masks=self._masks_on(grid, text.shape[1], face) if self.identity.num_people > 1 else None,
             sampling_cache=sampling_cache,
@@ -138,10 +138,10 @@ class Session:
         key = (grid, text_tokens, len(face), face.device)
         if key not in self._region_masks:
             self._region_masks[key] = build_region_masks(
-                self.controls.regions or Regions(),
+                self.identity_settings.regions or Regions(),
                 self.person_index,
                 grid,
-                rows=len(face),
+                num_identities=len(face),
                 text_tokens=text_tokens,
                 num_people=self.identity.num_people,
                 device=face.device,
@@ -159,8 +159,8 @@ class Session:
         return torch.cat([text[:rows], plain])
 
     def _active_blocks_in(self, step: int, num_steps: int) -> ActiveBlocks:
-        return self.active_blocks if self.controls.is_open(step, num_steps) else frozenset()
+        return self.active_blocks if self.identity_settings.is_open(step, num_steps) else frozenset()
 
-    def _steps(self, timesteps: Sequence[float]) -> Steps:
+    def _steps(self, timesteps: Sequence[float]) -> StepSchedule:
         """Return every step of a pipeline call with its active blocks."""
         return [(float(time), self._active_blocks_in(step, len(timesteps))) for step, time in enumerate(timesteps)]

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.conditioning.condition import CONDITION_KEY, FaceCondition
-from likeness.adapters.conditioning.regions import Grid, own_positions
+from likeness.adapters.conditioning.regions import Grid, restart_rope_per_region
 from likeness.adapters.diffusers.compatibility import (
     disable_diffusers_compat,
     enable_diffusers_compat,
@@ -65,10 +65,10 @@ def attach(
 
     Args:
         transformer: A stock transformer. Quantize before, enable caches after (`docs/composition.md`).
-        layers: Adapter layers by block number.
+        layers: Adapters by the index of their block.
         condition: Called in each forward pass with its text, timesteps and grid of tokens. Returns the condition and
             the text; with the condition None the transformer is the stock one.
-        wrap: Makes the method's block from a stock block, its layer or None, and its number.
+        wrap: Makes the method's block from a stock block, its adapter or None, and its index.
 
     Raises:
         ConfigError: Something is attached already, a cache is on, or a layer has no block.
@@ -77,17 +77,17 @@ def attach(
     if any(type(block) is not CogVideoXBlock for block in blocks):
         raise ConfigError("Another method is attached to this transformer. Call its `detach()` first.")
     _refuse_cache(transformer, "attach")
-    by_number = {int(name): layer for name, layer in layers.items()}
-    missing = [str(number) for number in by_number if number >= len(blocks)]
+    by_index = {int(name): block_adapter for name, block_adapter in layers.items()}
+    missing = [str(index) for index in by_index if index >= len(blocks)]
     if missing:
         raise ConfigError(
             f"The adapter has layers for blocks {', '.join(missing)}, but the transformer has {len(blocks)} blocks. "
             "Use the adapter with the backbone that it was trained on."
         )
     with suspended_group_offload(transformer):
-        for number, block in enumerate(blocks):
+        for index, block in enumerate(blocks):
             assert isinstance(block, CogVideoXBlock)
-            blocks[number] = wrap(block, by_number.get(number), number)
+            blocks[index] = wrap(block, by_index.get(index), index)
     offload_layers(transformer, layers)
     enable_diffusers_compat(transformer)
 
@@ -100,7 +100,9 @@ def attach(
             return None
         refuse_late_sequential_offload(transformer)
         if now.has_own_positions:
-            rope = own_positions(transformer.config, grid, now.layout.num_people, given.get("image_rotary_emb"))
+            rope = restart_rope_per_region(
+                transformer.config, grid, now.layout.num_people, given.get("image_rotary_emb")
+            )
             given["image_rotary_emb"] = rope
         attention_kwargs = {**(given.get("attention_kwargs") or {}), CONDITION_KEY: now}
         return (), {**given, "encoder_hidden_states": text, "attention_kwargs": attention_kwargs}
@@ -118,9 +120,9 @@ def detach(attachment: Attachment) -> None:
     transformer = attachment.transformer
     _refuse_cache(transformer, "detach")
     with suspended_group_offload(transformer):
-        for number, block in enumerate(transformer.transformer_blocks):
+        for index, block in enumerate(transformer.transformer_blocks):
             assert isinstance(block, AdaptedBlock)
-            transformer.transformer_blocks[number] = block.base
+            transformer.transformer_blocks[index] = block.base
     attachment.hook.remove()
     remove_layer_offload(attachment.layers)
     disable_diffusers_compat(transformer)

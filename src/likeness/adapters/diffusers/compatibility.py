@@ -29,10 +29,10 @@ from torch import nn
 
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.blocks.magic_mirror import FaceBlock
-from likeness.backbones.attention import dispatch, undo_dispatch
+from likeness.backbones.attention import restore_attention, use_dispatched_attention
 from likeness.errors import ConfigError
 
-_DISPATCHED = "_dispatched_attention"
+_DISPATCHED_ATTENTIONS = "_dispatched_attention"
 _SHADOWED = ("_repeated_blocks", "_skip_layerwise_casting_patterns", "load_lora_adapter", "enable_cache")
 
 
@@ -43,22 +43,22 @@ def enable_diffusers_compat(transformer: CogVideoXTransformer3DModel) -> None:
     settings["_repeated_blocks"] = [type(transformer.transformer_blocks[0]).__name__]
     # Layerwise casting is for the base only: the adapter is small and sensitive to rounding.
     patterns = type(transformer)._skip_layerwise_casting_patterns or []
-    settings["_skip_layerwise_casting_patterns"] = [*patterns, r"\.layer\."]
+    settings["_skip_layerwise_casting_patterns"] = [*patterns, r"\.block_adapter\."]
     settings["load_lora_adapter"] = MethodType(_load_lora_adapter, transformer)
     settings["enable_cache"] = MethodType(_enable_cache, transformer)
-    settings[_DISPATCHED] = []  # A processor that the user has set is not touched.
+    settings[_DISPATCHED_ATTENTIONS] = []  # A processor that the user has set is not touched.
     for block in transformer.transformer_blocks:
         assert isinstance(block, AdaptedBlock)
-        if dispatch(block.base.attn1):
-            settings[_DISPATCHED].append(block.base.attn1)
+        if use_dispatched_attention(block.base.attn1):
+            settings[_DISPATCHED_ATTENTIONS].append(block.base.attn1)
 
 
 def disable_diffusers_compat(transformer: CogVideoXTransformer3DModel) -> None:
     """Undo `enable_diffusers_compat`."""
     for name in _SHADOWED:
         del vars(transformer)[name]
-    for attention in vars(transformer).pop(_DISPATCHED):
-        undo_dispatch(attention)
+    for attention in vars(transformer).pop(_DISPATCHED_ATTENTIONS):
+        restore_attention(attention)
 
 
 @contextmanager
@@ -66,19 +66,22 @@ def stock_blocks(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
     """Put the frozen blocks back under their stock names while the context is open."""
     blocks = transformer.transformer_blocks
     adapted = list(blocks)
-    for number, block in enumerate(adapted):
+    for index, block in enumerate(adapted):
         assert isinstance(block, AdaptedBlock)
-        blocks[number] = block.base
+        blocks[index] = block.base
     try:
         yield
     finally:
-        for number, block in enumerate(adapted):
-            blocks[number] = block
+        for index, block in enumerate(adapted):
+            blocks[index] = block
 
 
 @contextmanager
 def suspended_group_offload(transformer: CogVideoXTransformer3DModel) -> Iterator[None]:
-    """Disable group offload while blocks are replaced, and enable it again: it groups layers by their index."""
+    """Disable group offload while blocks are replaced, and enable it again, also where the body raises.
+
+    It groups layers by their index among the blocks.
+    """
     top = _get_top_level_group_offload_hook(transformer)
     if top is None:
         yield
@@ -86,8 +89,10 @@ def suspended_group_offload(transformer: CogVideoXTransformer3DModel) -> Iterato
     registry = HookRegistry.check_if_exists_or_initialize(transformer)
     for name in (_GROUP_OFFLOADING, _LAYER_EXECUTION_TRACKER, _LAZY_PREFETCH_GROUP_OFFLOADING):
         registry.remove_hook(name, recurse=True)
-    yield
-    _apply_group_offloading(transformer, top.config)
+    try:
+        yield
+    finally:
+        _apply_group_offloading(transformer, top.config)
 
 
 def adapter_device(transformer: CogVideoXTransformer3DModel) -> torch.device:
@@ -140,7 +145,7 @@ def refuse_cache_over_processes(config: Any) -> None:
     if config is not None and not isinstance(config, PyramidAttentionBroadcastConfig | TaylorSeerCacheConfig):
         raise ConfigError(
             f"`{type(config).__name__}` does not work on tokens split over processes. Use "
-            "`PyramidAttentionBroadcastConfig` or `TaylorSeerCacheConfig`, or guidance parallelism."
+            "`PyramidAttentionBroadcastConfig` or `TaylorSeerCacheConfig`, or CFG parallelism."
         )
 
 
@@ -162,6 +167,6 @@ def _enable_cache(transformer: CogVideoXTransformer3DModel, config: Any) -> None
     if not isinstance(config, FasterCacheConfig):
         return
     for block in transformer.transformer_blocks:
-        if isinstance(block, FaceBlock) and block.layer is not None:
+        if isinstance(block, FaceBlock) and block.block_adapter is not None:
             attention = HookRegistry.check_if_exists_or_initialize(block.base.attn1)
             attention.remove_hook(_FASTER_CACHE_BLOCK_HOOK, recurse=False)

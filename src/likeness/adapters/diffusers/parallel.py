@@ -1,4 +1,4 @@
-"""One video on several processes: context parallelism splits its tokens, guidance parallelism the branches of guidance.
+"""One video on several processes: context parallelism splits its tokens, CFG parallelism the branches of guidance.
 
 Context parallelism uses diffusers' own attention over processes (`ContextParallelConfig`: Ulysses or ring) and its own
 gathering. This module adds the face: its tokens, behind the text, are split like text and video, while the keys of the
@@ -25,7 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from likeness.adapters.blocks.base import AdaptedBlock
 from likeness.adapters.blocks.magic_mirror import FaceBlock
 from likeness.adapters.conditioning.condition import CONDITION_KEY
-from likeness.adapters.conditioning.pipeline_call import GUIDANCE_RANK, guidance_rank
+from likeness.adapters.conditioning.pipeline_call import CFG_RANK, cfg_rank
 from likeness.adapters.diffusers.compatibility import refuse_cache_over_processes
 from likeness.errors import ConfigError
 
@@ -55,12 +55,12 @@ def enable_context_parallel(transformer: CogVideoXTransformer3DModel, config: Co
     if not all(isinstance(block, FaceBlock) for block in blocks):
         raise ConfigError(
             "Context parallelism splits the video's tokens, but this adapter's layers look at neighboring ones. "
-            "Use guidance parallelism instead."
+            "Use CFG parallelism instead."
         )
     if any(block.reinjects_face for block in blocks if isinstance(block, FaceBlock)):
         raise ConfigError(
             "Context parallelism splits one stream of face tokens, but this adapter was trained with "
-            "`reinjects_face`, which starts it anew in every block. Use guidance parallelism instead."
+            "`reinjects_face`, which starts it anew in every block. Use CFG parallelism instead."
         )
     refuse_cache_over_processes(transformer._cache_config)
     heads, degree = transformer.config["num_attention_heads"], config.ulysses_degree or 1
@@ -76,9 +76,9 @@ def enable_context_parallel(transformer: CogVideoXTransformer3DModel, config: Co
     parallel.setup(dist.get_rank(), dist.get_world_size(), transformer.device, mesh=mesh)
     transformer._parallel_config = parallel
     _set_parallel(transformer, parallel)
-    for number, block in enumerate(blocks):
+    for index, block in enumerate(blocks):
         registry = HookRegistry.check_if_exists_or_initialize(block)
-        registry.register_hook(_SplitHook(config, is_first=number == 0), _BLOCK_HOOK)
+        registry.register_hook(_SplitHook(config, is_first=index == 0), _BLOCK_HOOK)
     output = HookRegistry.check_if_exists_or_initialize(transformer.proj_out)
     output.register_hook(_GatherHook(config), _OUTPUT_HOOK)
 
@@ -125,7 +125,7 @@ class _SplitHook(ModelHook):
         if condition.region_masks is not None:
             raise ConfigError(
                 "Context parallelism splits the video's tokens, but masks for several people need all of them. "
-                "Use guidance parallelism instead."
+                "Use CFG parallelism instead."
             )
         if self.is_first and condition.split(batch)[0]:
             text = given["encoder_hidden_states"]
@@ -181,15 +181,15 @@ def enable_guidance_parallel(pipe: CogVideoXPipeline, group: dist.ProcessGroup |
     Raises:
         ConfigError: There are not two processes, or it is on already.
     """
-    _refuse_lone_process("Guidance parallelism")
+    _refuse_lone_process("CFG parallelism")
     if dist.get_world_size(group) != 2:
         raise ConfigError(
             f"Guidance has two branches, but the group has {dist.get_world_size(group)} processes. "
             "Give a `group` of two."
         )
     transformer = pipe.transformer
-    if guidance_rank(transformer) is not None:
-        raise ConfigError("Guidance parallelism is on already. Call `disable_guidance_parallel(pipe)` first.")
+    if cfg_rank(transformer) is not None:
+        raise ConfigError("CFG parallelism is on already. Call `disable_guidance_parallel(pipe)` first.")
     rank = dist.get_rank(group)
 
     def keep_branch(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -214,18 +214,18 @@ def enable_guidance_parallel(pipe: CogVideoXPipeline, group: dist.ProcessGroup |
         whole = torch.cat(branches)
         return (whole,) if isinstance(output, tuple) else type(output)(sample=whole)
 
-    transformer._guidance_handles = (  # pyright: ignore[reportAttributeAccessIssue]
+    transformer._cfg_parallel_handles = (  # pyright: ignore[reportAttributeAccessIssue]
         transformer.register_forward_pre_hook(keep_branch, prepend=True, with_kwargs=True),
         transformer.register_forward_hook(join),
     )
-    vars(transformer)[GUIDANCE_RANK] = rank
+    vars(transformer)[CFG_RANK] = rank
 
 
 def disable_guidance_parallel(pipe: CogVideoXPipeline) -> None:
     """Undo `enable_guidance_parallel`."""
-    for handle in vars(pipe.transformer).pop("_guidance_handles"):
+    for handle in vars(pipe.transformer).pop("_cfg_parallel_handles"):
         handle.remove()
-    del vars(pipe.transformer)[GUIDANCE_RANK]
+    del vars(pipe.transformer)[CFG_RANK]
 
 
 def _refuse_lone_process(what: str) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from likeness.adapters.blocks.fantasy_id import InjectionBlock
 from likeness.adapters.conditioning.condition import FaceCondition
-from likeness.adapters.conditioning.controls import Steps
+from likeness.adapters.conditioning.identity_settings import StepSchedule
 
 
 class KVCache:
@@ -17,28 +17,31 @@ class KVCache:
     def is_applicable(self) -> bool:
         return True
 
-    def prepare(self, _condition: FaceCondition, _timestep: Tensor, _steps: Steps | None, _dtype: torch.dtype) -> None:
+    def prepare(
+        self, _condition: FaceCondition, _timestep: Tensor, _steps: StepSchedule | None, _dtype: torch.dtype
+    ) -> None:
         """Nothing to set up: K and V do not depend on the step."""
 
     def run_block(
         self,
         block: InjectionBlock,
-        states: tuple[Tensor, ...],
-        _time: Tensor,
+        hidden_states: tuple[Tensor, ...],
+        _temb: Tensor,
         _rope: tuple[Tensor, Tensor] | None,
         condition: FaceCondition,
     ) -> tuple[Tensor, Tensor]:
         """Inject into the outputs of the frozen block, video and text."""
-        video, text = states
-        if block.number not in self._keys_and_values:
-            assert block.layer is not None
-            self._keys_and_values[block.number] = block.layer.keys_and_values(condition.face.to(video))
-        keys, values = self._keys_and_values[block.number]
+        video, text = hidden_states
+        if block.block_index not in self._keys_and_values:
+            assert block.block_adapter is not None
+            self._keys_and_values[block.block_index] = block.block_adapter.keys_and_values(condition.face.to(video))
+        keys, values = self._keys_and_values[block.block_index]
         return block.inject(video, keys, values, condition), text
 
     def restore(self) -> None:
-        """Drop K and V: the next pass may have gradients or another prompt."""
+        """Drop K and V, which training would make stale. No weights are offloaded here."""
         self._keys_and_values.clear()
 
     def close(self) -> None:
+        """Drop K and V."""
         self._keys_and_values.clear()

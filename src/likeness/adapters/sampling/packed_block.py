@@ -10,50 +10,50 @@ from torch import Tensor, nn
 
 from likeness.adapters.blocks.magic_mirror import FaceBlock
 from likeness.adapters.blocks.modulation import split_modulation
-from likeness.adapters.blocks.packed_layout import BlockTables, PackedLayout
+from likeness.adapters.blocks.packed_layout import CachedBlockInputs, PackedLayout
 from likeness.adapters.conditioning.condition import FaceCondition
 
 
 def run_packed(
     block: FaceBlock,
-    states: tuple[Tensor, ...],
+    hidden_states: tuple[Tensor, ...],
     rope: tuple[Tensor, Tensor] | None,
-    tables: BlockTables,
+    cached: CachedBlockInputs,
     condition: FaceCondition,
 ) -> tuple[Tensor, Tensor]:
     """Run one adapted block over a batch: Fig. 4 of Magic Mirror, from top to bottom.
 
     Shapes:
-        states: video, text and face, each (batch, tokens, width)
+        hidden_states: video, text and face, each (batch, tokens, width)
         returns: video, and text with the face behind it
     """
-    assert block.layer is not None
+    assert block.block_adapter is not None
     base = block.base
-    video, text, every_face = states
-    layout = _layout(states, condition)
+    video, text, every_face = hidden_states
+    layout = _layout(hidden_states, condition)
     face = every_face[layout.stock_rows :]
-    masks = None if condition.region_masks is None else condition.region_masks.take(range(layout.batch))
+    masks = None if condition.region_masks is None else condition.region_masks.select(range(layout.batch))
 
     # n = 1: attention.
-    factors = split_modulation(tables.factors1, masks)
-    tokens = _modulated(base.norm1.norm, (text, face, video), factors, tables.face1, layout)
-    attended = block.layer.packed_attention(
-        base.attn1, tokens, tables.keys, tables.values, rope, condition.scale, layout=layout, region_masks=masks
+    modulation = split_modulation(cached.modulation1, masks)
+    tokens = _modulated(base.norm1.norm, (text, face, video), modulation, cached.face1, layout)
+    attended = block.block_adapter.packed_attention(
+        base.attn1, tokens, cached.keys, cached.values, rope, condition.scale, layout=layout, region_masks=masks
     )
-    text, face, video = _gated((text, face, video), factors, tables.face1, layout.unpack(attended))
+    text, face, video = _gated((text, face, video), modulation, cached.face1, layout.unpack(attended))
 
     # n = 2: feed-forward.
-    factors = split_modulation(tables.factors2, masks)
-    tokens = _modulated(base.norm2.norm, (text, face, video), factors, tables.face2, layout)
-    text, face, video = _gated((text, face, video), factors, tables.face2, layout.unpack(base.ff(tokens)))
+    modulation = split_modulation(cached.modulation2, masks)
+    tokens = _modulated(base.norm2.norm, (text, face, video), modulation, cached.face2, layout)
+    text, face, video = _gated((text, face, video), modulation, cached.face2, layout.unpack(base.ff(tokens)))
 
     if layout.stock_rows:
         face = torch.cat([every_face[: layout.stock_rows], face])
     return video, torch.cat([text, face], dim=1)
 
 
-def _layout(states: tuple[Tensor, ...], condition: FaceCondition) -> PackedLayout:
-    video, text, face = states
+def _layout(hidden_states: tuple[Tensor, ...], condition: FaceCondition) -> PackedLayout:
+    video, text, face = hidden_states
     adapted_rows, stock_rows = condition.split(len(video))
     return PackedLayout(
         stock_rows=len(stock_rows),
@@ -67,28 +67,28 @@ def _layout(states: tuple[Tensor, ...], condition: FaceCondition) -> PackedLayou
 def _modulated(
     norm: nn.Module,
     streams: tuple[Tensor, Tensor, Tensor],
-    factors: list[Tensor],
-    face_factors: Tensor | None,
+    modulation: list[Tensor],
+    face_modulation: Tensor | None,
     layout: PackedLayout,
 ) -> Tensor:
     """LN(x) (1 + sigma) + mu for each stream, packed. One is already added to sigma in the tables."""
     text, face, video = streams
-    shift, scale, _, text_shift, text_scale, _ = factors
+    shift, scale, _, text_shift, text_scale, _ = modulation
     text, video = torch.addcmul(text_shift, norm(text), text_scale), torch.addcmul(shift, norm(video), scale)
-    if face_factors is not None:
-        face_shift, face_scale, _ = (part[:, None] for part in face_factors.chunk(3, dim=1))
+    if face_modulation is not None:
+        face_shift, face_scale, _ = (part[:, None] for part in face_modulation.chunk(3, dim=1))
         face = torch.addcmul(face_shift, norm(face), face_scale)
     return layout.pack(text, face, video)
 
 
 def _gated(
     streams: tuple[Tensor, Tensor, Tensor],
-    factors: list[Tensor],
-    face_factors: Tensor | None,
+    modulation: list[Tensor],
+    face_modulation: Tensor | None,
     outputs: tuple[Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Add each output, times its gate, to its stream."""
     text, face, video = streams
-    if face_factors is not None:
-        face = torch.addcmul(face, face_factors.chunk(3, dim=1)[2][:, None], outputs[1])
-    return torch.addcmul(text, factors[5], outputs[0]), face, torch.addcmul(video, factors[2], outputs[2])
+    if face_modulation is not None:
+        face = torch.addcmul(face, face_modulation.chunk(3, dim=1)[2][:, None], outputs[1])
+    return torch.addcmul(text, modulation[5], outputs[0]), face, torch.addcmul(video, modulation[2], outputs[2])

@@ -1,11 +1,11 @@
 """Sampling cache of Magic Mirror: everything that depends on step, block and identity alone is computed once.
 
-While an identity is set and gradients are off, the factors of every block in every step, and K and V of the face, are
-computed once (`BlockTables`). In a pipeline call all steps are known at the first pass. Then the weights that made the
-tables are not needed until the identity is closed, and move to host memory. Outside of a call, and under offload, each
-block caches what it computed in its first pass of a step.
+While an identity is set and gradients are off, the modulation (shifts, scales and gates) of every block in every step,
+and K and V of the face, are computed once (`CachedBlockInputs`). In a pipeline call all steps are known at the first
+pass. Then the weights that made them are not needed until the identity is closed, and move to host memory. Outside of a
+call, and under offload, each block caches what it computed in its first pass of a step.
 
-The base's own factors are made by the same products as in the stock block, row for row and step for step, so that an
+The base's own modulation is made by the same products as in the stock block, row for row and step for step, so that an
 inactive block is the stock block bit for bit. Training does not use this module: it needs gradients everywhere.
 """
 
@@ -18,14 +18,14 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTran
 from torch import Tensor, nn
 
 from likeness.adapters.blocks.magic_mirror import FaceBlock
-from likeness.adapters.blocks.packed_layout import BlockTables
+from likeness.adapters.blocks.packed_layout import CachedBlockInputs
 from likeness.adapters.conditioning.condition import FaceCondition
-from likeness.adapters.conditioning.controls import ActiveBlocks, Steps
+from likeness.adapters.conditioning.identity_settings import ActiveBlocks, StepSchedule
 from likeness.adapters.sampling.packed_block import run_packed
 
 Key = tuple[float, int, ActiveBlocks]
 """Timestep, batch size and active blocks of a pass."""
-MAX_STEPS = 128
+MAX_CACHED_STEPS = 128
 """Outside of a pipeline call the number of steps is not known: beyond this many the oldest is dropped."""
 
 
@@ -40,16 +40,16 @@ class CachedLinear(nn.Module):
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
         self.linear = (linear,)  # In a tuple, so that its parameters are not registered twice.
-        self.rows: Tensor | None = None
+        self.output: Tensor | None = None
         self.train(linear.training)
 
-    def forward(self, time: Tensor) -> Tensor:
-        assert self.rows is not None, "the table has no row for this block and step"
-        return self.rows[-len(time) :]
+    def forward(self, temb: Tensor) -> Tensor:
+        assert self.output is not None, "nothing is cached for this block and step"
+        return self.output[-len(temb) :]
 
 
 class OffloadedParameters:
-    """Parameters in host memory for a while. On a CPU they stay in place and are only counted as released."""
+    """Parameters in host memory for a while. On a CPU they stay in place and are only counted as offloaded."""
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
         self._offloaded: list[tuple[nn.Parameter, torch.device]] = []
@@ -73,20 +73,20 @@ class OffloadedParameters:
 
 
 class ModulationCache:
-    """Tables of one identity on one transformer (a `SamplingCache`).
+    """Cached modulation, K and V of one identity on one transformer (a `SamplingCache`).
 
     Args:
         transformer: The transformer that the method is attached to.
-        owner: The method. Its parameters are offloaded together with those of the norms.
+        method: The method. Its parameters are offloaded together with those of the norms.
     """
 
-    def __init__(self, transformer: CogVideoXTransformer3DModel, owner: nn.Module) -> None:
-        self.transformer, self.owner = transformer, owner
+    def __init__(self, transformer: CogVideoXTransformer3DModel, method: nn.Module) -> None:
+        self.transformer, self.method = transformer, method
         self.blocks: list[FaceBlock] = list(transformer.transformer_blocks)  # pyright: ignore[reportAttributeAccessIssue]
-        self._tables: dict[Key, dict[int, BlockTables | tuple[Tensor, Tensor]]] = {}
-        self._complete: set[Key] = set()
+        self._cached_inputs: dict[Key, dict[int, CachedBlockInputs | tuple[Tensor, Tensor]]] = {}
+        self._precomputed_keys: set[Key] = set()
         self._keys_values: dict[tuple[int, int], tuple[Tensor, Tensor] | tuple[None, None]] = {}
-        self._released: OffloadedParameters | None = None
+        self._offloaded: OffloadedParameters | None = None
         self._key: Key | None = None
         """Of the current pass; None where rows have different timesteps."""
 
@@ -97,28 +97,30 @@ class ModulationCache:
         """
         blocks: Any = self.transformer.transformer_blocks
         linears = [norm.linear for block in blocks for norm in (block.base.norm1, block.base.norm2)]
-        layers = [block.layer for block in blocks if block.layer is not None]
+        block_adapters = [block.block_adapter for block in blocks if block.block_adapter is not None]
         return not any(hasattr(linear, "base_layer") for linear in linears) and not any(
-            layer.attention.processor._parallel_config is not None for layer in layers
+            block_adapter.attention.processor._parallel_config is not None for block_adapter in block_adapters
         )
 
     @property
-    def released_bytes(self) -> int:
+    def offloaded_bytes(self) -> int:
         """Size of the parameters that are offloaded now."""
-        return 0 if self._released is None else self._released.num_bytes
+        return 0 if self._offloaded is None else self._offloaded.num_bytes
 
     @property
-    def table_bytes(self) -> int:
-        """Size of the tables that replace them."""
+    def cached_bytes(self) -> int:
+        """Size of the cached tensors that replace them."""
         sizes: dict[int, int] = {}
-        for table in self._tables.values():
-            for entry in table.values():
-                for tensor in entry.tensors() if isinstance(entry, BlockTables) else entry:
+        for by_block in self._cached_inputs.values():
+            for entry in by_block.values():
+                for tensor in entry.tensors() if isinstance(entry, CachedBlockInputs) else entry:
                     sizes[id(tensor)] = tensor.numel() * tensor.element_size()
         return sum(sizes.values())
 
-    def prepare(self, condition: FaceCondition, timestep: Tensor, steps: Steps | None, dtype: torch.dtype) -> None:
-        """Give the blocks their tables of the coming pass; compute all steps first where they are not known.
+    def prepare(
+        self, condition: FaceCondition, timestep: Tensor, steps: StepSchedule | None, dtype: torch.dtype
+    ) -> None:
+        """Give the blocks their cached inputs of the coming pass; compute all steps first where they are not cached.
 
         Args:
             condition: Of this pass.
@@ -129,67 +131,67 @@ class ModulationCache:
         values = timestep.flatten().tolist()
         key = (values[0], condition.layout.num_rows, condition.active_blocks)
         self._key = key if len(set(values)) == 1 else None
-        is_known = self._key in self._complete
-        if steps is None or self._key is None or not self._can_release():
+        is_cached = self._key in self._precomputed_keys
+        if steps is None or self._key is None or not self._can_offload():
             self.restore()
-        elif not is_known:
+        elif not is_cached:
             self.restore()
-            self._tables.clear()
-            self._fill(condition, steps, timestep, dtype)
-            self._release()
-        elif self._released is None:
-            self._release()
-        table = self._tables.get(self._key, {}) if self._key is not None else {}
+            self._cached_inputs.clear()
+            self._precompute(condition, steps, timestep, dtype)
+            self._offload()
+        elif self._offloaded is None:
+            self._offload()
+        by_block = self._cached_inputs.get(self._key, {}) if self._key is not None else {}
         for block in self.blocks:
-            entry = table.get(block.number)
-            block.tables = entry if isinstance(entry, BlockTables) else None
+            entry = by_block.get(block.block_index)
+            block.cached_inputs = entry if isinstance(entry, CachedBlockInputs) else None
             if isinstance(entry, tuple):
-                for norm, rows in zip((block.base.norm1, block.base.norm2), entry, strict=True):
+                for norm, output in zip((block.base.norm1, block.base.norm2), entry, strict=True):
                     if isinstance(norm.linear, CachedLinear):
-                        norm.linear.rows = rows
+                        norm.linear.output = output
 
     def run_block(
         self,
         block: FaceBlock,
-        states: tuple[Tensor, ...],
-        time: Tensor,
+        hidden_states: tuple[Tensor, ...],
+        temb: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         condition: FaceCondition,
     ) -> tuple[Tensor, Tensor]:
-        """Run one block over video, text and face with its tables (`run_packed`)."""
-        tables = block.tables or self._compute_once(block, time, condition)
-        return run_packed(block, states, rope, tables.last(len(time)), condition)
+        """Run one block over video, text and face with its cached inputs (`run_packed`)."""
+        cached_inputs = block.cached_inputs or self._compute_inputs(block, temb, condition)
+        return run_packed(block, hidden_states, rope, cached_inputs.last(len(temb)), condition)
 
     @torch.no_grad()
-    def _compute_once(self, block: FaceBlock, time: Tensor, condition: FaceCondition) -> BlockTables:
-        """Compute the tables of one block in one step, and cache them where all rows have the same timestep."""
-        (tables,) = self._tables_of(block, [time], condition)
-        if self._key is not None and len(time) == condition.layout.num_rows:
-            if self._key not in self._tables and len(self._tables) >= MAX_STEPS:
-                self._tables.pop(next(iter(self._tables)))
-            self._tables.setdefault(self._key, {})[block.number] = tables
-        return tables
+    def _compute_inputs(self, block: FaceBlock, temb: Tensor, condition: FaceCondition) -> CachedBlockInputs:
+        """Compute the inputs of one block in one step, and cache them where all rows have the same timestep."""
+        (cached_inputs,) = self._inputs_of(block, [temb], condition)
+        if self._key is not None and len(temb) == condition.layout.num_rows:
+            if self._key not in self._cached_inputs and len(self._cached_inputs) >= MAX_CACHED_STEPS:
+                self._cached_inputs.pop(next(iter(self._cached_inputs)))
+            self._cached_inputs.setdefault(self._key, {})[block.block_index] = cached_inputs
+        return cached_inputs
 
     def restore(self) -> None:
-        """Move offloaded weights back, and put the norms' own linears back."""
-        if self._released is not None:
-            self._released.restore()
-            self._released = None
+        """Move offloaded weights back, and put the norms' own linears back. What is cached stays valid."""
+        if self._offloaded is not None:
+            self._offloaded.restore()
+            self._offloaded = None
         for block in self.blocks:
             for norm in (block.base.norm1, block.base.norm2):
                 if isinstance(norm.linear, CachedLinear):
                     norm.linear = norm.linear.linear[0]
 
     def close(self) -> None:
-        """Restore the transformer and drop all tables."""
+        """Restore the transformer and drop all that is cached."""
         self.restore()
         for block in self.blocks:
-            block.tables = None
-        self._tables.clear()
-        self._complete.clear()
+            block.cached_inputs = None
+        self._cached_inputs.clear()
+        self._precomputed_keys.clear()
         self._keys_values.clear()
 
-    def _can_release(self) -> bool:
+    def _can_offload(self) -> bool:
         """Whether weights may be offloaded: not under diffusers' own offload, and not where they are quantized."""
         if _is_group_offload_enabled(self.transformer):
             return False
@@ -200,85 +202,90 @@ class ModulationCache:
             isinstance(norm.linear, CachedLinear)
             or (type(norm.linear) is nn.Linear and type(norm.linear.weight) is nn.Parameter)
             for norm in norms
-        ) and all(type(parameter) is nn.Parameter for parameter in self.owner.parameters())
+        ) and all(type(parameter) is nn.Parameter for parameter in self.method.parameters())
 
     @torch.no_grad()
-    def _fill(self, condition: FaceCondition, steps: Steps, timestep: Tensor, dtype: torch.dtype) -> None:
-        """Compute the tables of every block in every step."""
+    def _precompute(self, condition: FaceCondition, steps: StepSchedule, timestep: Tensor, dtype: torch.dtype) -> None:
+        """Compute the inputs of every block in every step, and cache them."""
         transformer, batch = self.transformer, condition.layout.num_rows
         like = timestep.to(transformer.device)
         projected = [transformer.time_proj(torch.full_like(like, step)).to(dtype) for step, _ in steps]
-        times = [transformer.time_embedding(x, None) for x in projected]
+        tembs = [transformer.time_embedding(x, None) for x in projected]
         keys: list[Key] = [(step, batch, active_blocks) for step, active_blocks in steps]
-        self._tables = {key: {} for key in keys}
+        self._cached_inputs = {key: {} for key in keys}
         for block in self.blocks:
             is_active = [block.is_active(active_blocks) for _, active_blocks in steps]
-            active_times = [time for time, active in zip(times, is_active, strict=True) if active]
-            tables = iter(self._tables_of(block, active_times, condition) if active_times else ())
-            for key, time, active in zip(keys, times, is_active, strict=True):
-                self._tables[key][block.number] = next(tables) if active else _factors(block, time)
-        self._complete = set(keys)
+            active_tembs = [temb for temb, active in zip(tembs, is_active, strict=True) if active]
+            cached_inputs = iter(self._inputs_of(block, active_tembs, condition) if active_tembs else ())
+            for key, temb, active in zip(keys, tembs, is_active, strict=True):
+                self._cached_inputs[key][block.block_index] = (
+                    next(cached_inputs) if active else _base_modulation(block, temb)
+                )
+        self._precomputed_keys = set(keys)
 
-    def _tables_of(self, block: FaceBlock, times: list[Tensor], condition: FaceCondition) -> list[BlockTables]:
-        """Eqs. 5 and 6 for several steps at once, on top of the base's own factors.
+    def _inputs_of(self, block: FaceBlock, tembs: list[Tensor], condition: FaceCondition) -> list[CachedBlockInputs]:
+        """Eqs. 5 and 6 for several steps at once, on top of the base's own modulation.
 
         Shapes:
-            times: each (batch, time_width)
+            tembs: one for each step, each (batch, time_width)
         """
-        layer = block.layer
-        assert layer is not None
-        stock = len(condition.split(len(times[0]))[1])
-        condition = condition.take(condition.split(len(times[0]))[0])
-        factors1, factors2 = (
-            torch.stack(part) for part in zip(*(_factors(block, time) for time in times), strict=True)
+        block_adapter = block.block_adapter
+        assert block_adapter is not None
+        adapted_rows, stock_rows = condition.split(len(tembs[0]))
+        num_stock_rows = len(stock_rows)
+        condition = condition.select(adapted_rows)
+        modulation1, modulation2 = (
+            torch.stack(part) for part in zip(*(_base_modulation(block, temb) for temb in tembs), strict=True)
         )  # (steps, batch, 6 width)
-        time = torch.stack(times)[:, stock:]  # (steps, adapted_rows, time_width)
-        num_steps, adapted = time.shape[:2]
-        if layer.conditioned_norm is not None and condition.identity is not None:
-            identity = condition.identity.to(time)
+        temb = torch.stack(tembs)[:, num_stock_rows:]  # (steps, adapted_rows, time_width)
+        num_steps, adapted = temb.shape[:2]
+        if block_adapter.conditioned_norm is not None and condition.identity is not None:
+            identity = condition.identity.to(temb)
             identity = identity.expand(num_steps, *identity.shape).flatten(0, 1)
-            shift = factors1[:, stock:].chunk(6, dim=-1)[0].flatten(0, 1)
+            shift = modulation1[:, num_stock_rows:].chunk(6, dim=-1)[0].flatten(0, 1)
             if (people := condition.layout.num_people) > 1:  # (steps, batch, people, 6 width)
-                factors1, factors2 = (factors[:, :, None].repeat(1, 1, people, 1) for factors in (factors1, factors2))
-            added = layer.conditioned_norm(identity, time.flatten(0, 1), shift)
-            for factors, more in zip((factors1, factors2), added, strict=True):
-                factors[:, stock:] += condition.scale * more.unflatten(0, (num_steps, adapted))
-        for factors in (factors1, factors2):
-            factors.unflatten(-1, (6, -1))[..., 1::3, :] += 1  # scales: 1 + sigma
+                modulation1, modulation2 = (
+                    modulation[:, :, None].repeat(1, 1, people, 1) for modulation in (modulation1, modulation2)
+                )
+            offsets = block_adapter.conditioned_norm(identity, temb.flatten(0, 1), shift)
+            for modulation, offset in zip((modulation1, modulation2), offsets, strict=True):
+                modulation[:, num_stock_rows:] += condition.scale * offset.unflatten(0, (num_steps, adapted))
+        for modulation in (modulation1, modulation2):
+            modulation.unflatten(-1, (6, -1))[..., 1::3, :] += 1  # scales: 1 + sigma
         faces: list[Any] = [(None, None)] * num_steps
-        if layer.face_norm is not None:
+        if block_adapter.face_norm is not None:
             face1, face2 = (part.unflatten(0, (num_steps, adapted)).contiguous()
-                            for part in layer.face_norm(time.flatten(0, 1)))  # fmt: skip
-            for factors in (face1, face2):
-                factors.unflatten(-1, (3, -1))[:, :, 1] += 1
+                            for part in block_adapter.face_norm(temb.flatten(0, 1)))  # fmt: skip
+            for modulation in (face1, face2):
+                modulation.unflatten(-1, (3, -1))[:, :, 1] += 1
             faces = list(zip(face1, face2, strict=True))
-        keys, values = self._keys_and_values(block, condition.face.to(time))
+        keys, values = self._keys_and_values(block, condition.face.to(temb))
         return [
-            BlockTables(factors1=one, factors2=two, face1=face[0], face2=face[1], keys=keys, values=values)
-            for one, two, face in zip(factors1, factors2, faces, strict=True)
+            CachedBlockInputs(modulation1=one, modulation2=two, face1=face[0], face2=face[1], keys=keys, values=values)
+            for one, two, face in zip(modulation1, modulation2, faces, strict=True)
         ]
 
     def _keys_and_values(self, block: FaceBlock, face: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Return K and V of a block. A pass may adapt all rows or half of them, so both are cached."""
-        assert block.layer is not None
-        key = (block.number, len(face))
+        assert block.block_adapter is not None
+        key = (block.block_index, len(face))
         if key not in self._keys_values:
-            self._keys_values[key] = block.layer.attention.keys_and_values(block.base.attn1, face)
+            self._keys_values[key] = block.block_adapter.attention.keys_and_values(block.base.attn1, face)
         return self._keys_values[key]
 
-    def _release(self) -> None:
-        """Offload the weights that the tables replace."""
-        replaced = list(self.owner.parameters())
+    def _offload(self) -> None:
+        """Offload the weights that the cached inputs replace."""
+        replaced = list(self.method.parameters())
         for block in self.blocks:
             for norm in (block.base.norm1, block.base.norm2):
                 assert isinstance(norm.linear, nn.Linear)
                 replaced += norm.linear.parameters()
-                table: Any = CachedLinear(norm.linear)
-                norm.linear = table
-        self._released = OffloadedParameters(replaced)
+                cached: Any = CachedLinear(norm.linear)
+                norm.linear = cached
+        self._offloaded = OffloadedParameters(replaced)
 
 
-def _factors(block: FaceBlock, time: Tensor) -> tuple[Tensor, Tensor]:
+def _base_modulation(block: FaceBlock, temb: Tensor) -> tuple[Tensor, Tensor]:
     """phi_vid and phi_txt as the stock block computes them: each (batch, 6 width)."""
     norm1, norm2 = block.base.norm1, block.base.norm2
-    return norm1.linear(norm1.silu(time)), norm2.linear(norm2.silu(time))
+    return norm1.linear(norm1.silu(temb)), norm2.linear(norm2.silu(temb))

@@ -1,4 +1,4 @@
-"""Create a benchmark from a folder of pictures or from drawn people."""
+"""Create a benchmark from a folder of pictures or from puppets (rendered synthetic people)."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ def create_bench(
         protocol: The protocol.
         pictures: `NAME/*.jpg` or `NAME.jpg`, below folders named after groups if the protocol has groups; None
             if the protocol draws people. Vertices beside a picture (`a.ply` beside `a.jpg`) belong to its face.
-        seed: Of the videos' noise, and of drawn people.
+        seed: Of the videos' noise, and of puppets.
         allow_fewer: Accept fewer people than the protocol requires.
         skip_bad: Skip pictures without a usable face.
 
@@ -121,9 +121,9 @@ def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Seq
         raise ConfigError(f"{folder} is no folder. Name the folder of your pictures.")
     people: dict[str, tuple[str, Sequence[Path]]] = {}
     grouped = [(group_of(inner.name), inner) for inner in sorted(folder.iterdir()) if inner.is_dir()]
-    places = [(group, inner) for group, inner in grouped if group is not None]
-    for group, place in places or [(ANYBODY, folder)]:
-        for path in sorted(place.iterdir()):
+    subfolders = [(group, inner) for group, inner in grouped if group is not None]
+    for group, subfolder in subfolders or [(ANYBODY, folder)]:
+        for path in sorted(subfolder.iterdir()):
             pictures = _pictures_in(path)
             name = path.stem if path.is_file() else path.name
             if not pictures:
@@ -136,7 +136,7 @@ def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Seq
     if not people:
         wanted = "GROUP/NAME/*.jpg" if has_groups else "NAME/*.jpg or NAME.jpg"
         raise ConfigError(f"{folder} holds no pictures of people. Put them there as {wanted}.")
-    if has_groups and not places:
+    if has_groups and not subfolders:
         raise ConfigError(
             f"This protocol needs groups, and {folder} has no folder named after one. Put the people into folders "
             "such as `man`, `elderly_woman`, `baby`."
@@ -192,7 +192,7 @@ def draw_people(folder: Path, protocol: Protocol, seed: int) -> dict[str, str]:
                 if len(portraits) == protocol.max_references:
                     break
             else:
-                raise AssertionError(f"no face found in {_MOST_ATTEMPTS} drawn people of the group {group}")
+                raise AssertionError(f"no face found in {_MOST_ATTEMPTS} puppets of the group {group}")
             for take, picture in enumerate(portraits, start=1):
                 write_image(folder / name / f"{take}.png", picture)
             groups[name] = group

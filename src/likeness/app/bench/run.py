@@ -32,7 +32,7 @@ def run_bench(
     *,
     system: str,
     settings: GenerationSettings | None = None,
-    remake: bool = False,
+    regenerate: bool = False,
     on_case: OnCase | None = None,
 ) -> int:
     """Generate the missing videos.
@@ -42,7 +42,7 @@ def run_bench(
         likeness: The pipeline.
         system: Name of the run.
         settings: Generation settings; None takes the preset's.
-        remake: Generate videos again whose case was changed.
+        regenerate: Generate videos again whose case was changed.
         on_case: Called before every video.
 
     Returns:
@@ -55,21 +55,23 @@ def run_bench(
     """
     bench = Bench.load(folder)
     settings = settings or likeness.settings()
-    place = run_folder(folder, system)
+    system_folder = run_folder(folder, system)
     with run_lock(folder, system):
-        _check_same_settings(place / "run.json", describe_run(likeness, settings))
-        changed = [case.name for case in bench.cases if _digest_of_video(place, case) not in (None, bench.digest(case))]
-        if changed and not remake:
+        _check_same_settings(system_folder / "run.json", describe_run(likeness, settings))
+        changed = [
+            case.name for case in bench.cases if _digest_of_video(system_folder, case) not in (None, bench.digest(case))
+        ]
+        if changed and not regenerate:
             raise ConfigError(
                 f"{len(changed)} cases were changed since `{system}` generated their videos (first: {changed[0]}). "
                 "Generate those again with `--remake`, or restore the benchmark."
             )
-        todo = [case for case in bench.cases if _digest_of_video(place, case) != bench.digest(case)]
+        todo = [case for case in bench.cases if _digest_of_video(system_folder, case) != bench.digest(case)]
         people = _People(bench, folder, _shapes_for(likeness, settings, bench, folder))
         for number, case in enumerate(todo):
             if on_case:
                 on_case(len(bench.cases) - len(todo) + number, len(bench.cases))
-            _make(likeness, settings, people, case, _video(place, case))
+            _make(likeness, settings, people, case, _video(system_folder, case))
     if on_case:
         on_case(len(bench.cases), len(bench.cases))
     return len(todo)
@@ -143,16 +145,16 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
         ConfigError: Videos are missing, or the run's name cannot be a folder's name.
     """
     bench = Bench.load(folder)
-    place = run_folder(folder, system)
-    missing = [case.name for case in bench.cases if not _video(place, case).is_file()]
+    system_folder = run_folder(folder, system)
+    missing = [case.name for case in bench.cases if not _video(system_folder, case).is_file()]
     if missing:
         raise ConfigError(
             f"The run `{system}` lacks {len(missing)} of {len(bench.cases)} videos (first: {missing[0]}). Generate "
-            f"them with `likeness bench run {folder}`, or put them into {place / 'videos'}."
+            f"them with `likeness bench run {folder}`, or put them into {system_folder / 'videos'}."
         )
     items = [
         VideoItem(
-            path=_video(place, case),
+            path=_video(system_folder, case),
             identity=case.identity,
             prompt=case.prompt,
             system=system,
@@ -163,7 +165,7 @@ def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) ->
     references = {name: list(paths) for name, paths in bench.reference_paths(folder).items()}
     with run_lock(folder, system):
         result = evaluate(items, references, settings=EvaluationSettings(cache=folder / "cache"), on_progress=on_video)
-        with write_atomically(place / "evaluation.json") as draft:
+        with write_atomically(system_folder / "evaluation.json") as draft:
             result.save(draft)
     return result
 
@@ -203,9 +205,9 @@ def _check_same_settings(path: Path, ours: dict[str, Any]) -> None:
     )
 
 
-def _digest_of_video(place: Path, case: BenchCase) -> str | None:
+def _digest_of_video(system_folder: Path, case: BenchCase) -> str | None:
     """The digest that a case's video was generated with; None if there is no complete video."""
-    video = _video(place, case)
+    video = _video(system_folder, case)
     try:
         record = read_json(video.with_suffix(".json"))
         return record["settings"]["bench"]["digest"] if video.is_file() else None
@@ -213,8 +215,8 @@ def _digest_of_video(place: Path, case: BenchCase) -> str | None:
         return None
 
 
-def _video(place: Path, case: BenchCase) -> Path:
-    return place / "videos" / f"{case.name}.mp4"
+def _video(system_folder: Path, case: BenchCase) -> Path:
+    return system_folder / "videos" / f"{case.name}.mp4"
 
 
 def _short(value: Any) -> str:

@@ -131,19 +131,19 @@ class AnswerStore:
     def close(self) -> None:
         self._connection.close()
 
-    def begin(self, rater: str, plan: int | None = None) -> int:
-        """Register a rater and assign the next plan; a known rater keeps theirs.
+    def register_rater(self, rater: str, order_index: int | None = None) -> int:
+        """Register a rater and assign the next order of pages (`Study.plans`); a known rater keeps theirs.
 
         Args:
             rater: Identifier of the rater.
-            plan: The plan that they already follow, if no server assigned it.
+            order_index: Index of the order that they already follow, if no server assigned it.
         """
         with self.together() as connection:
             row = connection.execute("SELECT plan FROM raters WHERE rater = ?", (rater,)).fetchone()
             if row:
                 return int(row[0])
             (count,) = connection.execute("SELECT COUNT(*) FROM raters").fetchone()
-            dealt = count % len(self.study.plans) if plan is None else plan
+            dealt = count % len(self.study.plans) if order_index is None else order_index
             connection.execute("INSERT INTO raters VALUES (?, ?, ?)", (rater, dealt, time.time()))
             return dealt
 
@@ -289,7 +289,7 @@ def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
     added = known = 0
     with store.together():
         for one in read:
-            store.begin(one.rater, one.plan)
+            store.register_rater(one.rater, one.plan)
             for message in one.answers:
                 is_new = store.add(message)
                 added, known = added + is_new, known + (not is_new)

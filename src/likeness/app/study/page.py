@@ -66,13 +66,13 @@ def _who(report: StudyReport) -> str:
 def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
     lowest, highest = study.questionnaire.lowest, study.questionnaire.highest
 
-    def place(value: float) -> float:
+    def x_of(value: float) -> float:
         return _LEFT_PX + (value - lowest) / (highest - lowest) * (_WIDTH_PX - _LEFT_PX - 60)
 
     height = len(ratings) * _ROW_PX + 24
     parts = []
     for value in range(lowest, highest + 1):
-        x = place(value)
+        x = x_of(value)
         parts.append(f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 22}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{value}</text>')
     for row, (name, rating) in enumerate(ratings.items()):
@@ -80,9 +80,9 @@ def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
         parts.append(f'<text x="{_LEFT_PX - 14}" y="{y + 4}" text-anchor="end">{escape_html(name[:22])}</text>')
         if not math.isfinite(rating.mean.value):
             continue
-        x = place(rating.mean.value)
+        x = x_of(rating.mean.value)
         if math.isfinite(rating.mean.low):
-            ends = f'x1="{place(rating.mean.low):.1f}" x2="{place(rating.mean.high):.1f}"'
+            ends = f'x1="{x_of(rating.mean.low):.1f}" x2="{x_of(rating.mean.high):.1f}"'
             parts.append(f'<line {ends} y1="{y}" y2="{y}" stroke="{color}" stroke-width="3" opacity=".55"/>')
         parts.append(f'<circle cx="{x:.1f}" cy="{y}" r="6" fill="{color}"/>')
         parts.append(f'<text x="{_WIDTH_PX - 4}" y="{y + 4}" text-anchor="end">{rating.mean.value:.2f}</text>')

@@ -13,10 +13,10 @@ from likeness.app.study.manifest import Study
 from likeness.app.study.metric_table import MetricTable
 from likeness.app.study.statistics import (
     Correlation,
+    bootstrap_weights,
     krippendorff_alpha,
     mean_estimate,
     rank_correlation,
-    resample,
     weighted_means,
 )
 from likeness.errors import ConfigError
@@ -190,7 +190,7 @@ def rating_tables(study: Study, answers: Sequence[Answer], raters: Sequence[str]
 def _resample_sets(study: Study, num_raters: int) -> tuple[np.ndarray, np.ndarray]:
     """Resample raters and sets: the videos of one name stay together, so that differences of systems stay paired."""
     names = sorted({item.video for item in study.items})
-    raters, sets = resample(num_raters, len(names), seed=study.seed)
+    raters, sets = bootstrap_weights(num_raters, len(names), seed=study.seed)
     columns = {name: number for number, name in enumerate(names)}
     return raters, sets[:, [columns[item.video] for item in study.items]]
 
@@ -217,7 +217,7 @@ def _correlate(
         return {}
     rows = _video_rows(study, tables)
     known = {(row["system"], row["video"]) for row in rows}
-    if not known & {place for values in metrics.values() for place in values}:
+    if not known & {video for values in metrics.values() for video in values}:
         system, video = next(iter(next(iter(metrics.values()))))
         raise ConfigError(
             f"The metrics are of other videos: `{video}` of `{system}` is not in this study, which compares "

@@ -51,8 +51,8 @@ class SiteFiles(StaticFiles):
     def file_response(
         self, full_path: Any, stat_result: os.stat_result, scope: Any, status_code: int = 200
     ) -> Response:
-        identity = (stat_result.st_ino, stat_result.st_size, stat_result.st_mtime_ns, stat_result.st_ctime_ns)
-        etag = f'"{_content_hash(str(full_path), identity)}"'
+        stat_key = (stat_result.st_ino, stat_result.st_size, stat_result.st_mtime_ns, stat_result.st_ctime_ns)
+        etag = f'"{_content_hash(str(full_path), stat_key)}"'
         known = Request(scope).headers.get("if-none-match", "")
         if etag in [tag.strip().removeprefix("W/") for tag in known.split(",")]:
             return Response(status_code=304, headers={"ETag": etag})
@@ -60,8 +60,8 @@ class SiteFiles(StaticFiles):
 
 
 @lru_cache(maxsize=4096)
-def _content_hash(path: str, identity: tuple[int, ...]) -> str:
-    del identity  # Part of the cache key: a changed file is hashed again.
+def _content_hash(path: str, stat_key: tuple[int, ...]) -> str:
+    del stat_key  # Part of the cache key: a changed file is hashed again.
     return sha256_of(Path(path))[:32]
 
 
@@ -79,7 +79,7 @@ def build_app(folder: Path) -> FastAPI:
     app = FastAPI(title="likeness study", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
-    async def guard(request: Request, forward: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def limit_request_size(request: Request, forward: Callable[[Request], Awaitable[Response]]) -> Response:
         if request.method == "POST" and not _is_small(request):
             return _refuse(413, f"A request needs `Content-Length` and may have at most {MAX_BODY_BYTES} bytes.")
         response = await forward(request)
@@ -89,28 +89,29 @@ def build_app(folder: Path) -> FastAPI:
         return response
 
     @app.exception_handler(ConfigError)
-    def explain(_request: Request, error: Exception) -> Response:
+    def on_config_error(_request: Request, error: Exception) -> Response:
         conflict = 409 if isinstance(error, AnswerConflictError | OtherStudyError) else 422
         return _refuse(404 if isinstance(error, UnknownRaterError) else conflict, str(error))
 
     @app.exception_handler(ResourceError)
-    def postpone(_request: Request, error: Exception) -> Response:
+    def on_resource_error(_request: Request, error: Exception) -> Response:
         return _refuse(503, str(error))  # The page keeps the answer and retries.
 
     @app.exception_handler(RequestValidationError)
-    def refuse(_request: Request, error: Exception) -> Response:
+    def on_validation_error(_request: Request, error: Exception) -> Response:
         # The input is not echoed: numbers such as NaN are not valid JSON.
         assert isinstance(error, RequestValidationError)
         reasons = (f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors())
         return _refuse(422, "; ".join(reasons))
 
     @app.post("/api/raters")
-    def begin(message: RaterMessage) -> dict[str, int]:
+    def register_rater(message: RaterMessage) -> dict[str, int]:
         _check_study(study, message.study)
-        return {"plan": store.begin(message.rater)}
+        order_index = store.register_rater(message.rater)
+        return {"plan": order_index}
 
     @app.post("/api/answers")
-    def answer(message: AnswerMessage) -> dict[str, bool]:
+    def add_answer(message: AnswerMessage) -> dict[str, bool]:
         _check_study(study, message.study)
         return {"is_new": store.add(message)}
 
@@ -119,7 +120,7 @@ def build_app(folder: Path) -> FastAPI:
         return {"study": study.key}
 
     @app.get("/collect.js")
-    def collect() -> Response:
+    def collect_script() -> Response:
         return Response(COLLECT, media_type="text/javascript")
 
     app.mount("/", SiteFiles(directory=folder / SITE, html=True))

@@ -2,7 +2,7 @@
 
 Ratings are an incomplete table of raters and videos. Intervals resample both with replacement (the "pigeonhole"
 bootstrap of Owen 2007, doi:10.1214/07-AOAS122), because many answers of few raters about few videos are not
-independent. It is conservative.
+independent. It is conservative. All intervals are 95 % percentile intervals of the resamples (`estimate`).
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Correlation:
     num_videos: int
 
 
-def resample(
+def bootstrap_weights(
     num_raters: int, num_videos: int, *, seed: int = 0, count: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw bootstrap weights of raters and videos.
@@ -62,10 +62,16 @@ def krippendorff_alpha(table: np.ndarray, level: Literal["nominal", "ordinal", "
     """Krippendorff's alpha, the agreement of raters: 1 is full agreement, 0 is chance.
 
     alpha = 1 - (n - 1) sum_ck o_ck d_ck / sum_ck n_c n_k d_ck, with coincidences o of the values c and k within videos
-    and totals n (Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011). Videos with one rating do not count.
+    and totals n (Krippendorff, Computing Krippendorff's Alpha-Reliability, 2011). d_ck is the squared distance of the
+    values c and k at a level of measurement: `nominal` 1 for different values; `interval` (c - k)^2; `ordinal` the
+    squared number of ratings between c and k, with half of those at either end. Videos with one rating do not count.
 
     Shapes:
         table: (raters, videos), NaN where there is no rating
+
+    Args:
+        table: The ratings.
+        level: The level of measurement, as above.
 
     Returns:
         NaN where no video has two ratings, or all ratings are equal.
@@ -86,38 +92,38 @@ def krippendorff_alpha(table: np.ndarray, level: Literal["nominal", "ordinal", "
     return float(1 - (totals.sum() - 1) * (coincidences * distances).sum() / expected)
 
 
-def rank_correlation(people: np.ndarray, metric: np.ndarray, *, seed: int = 0) -> Correlation:
-    """Spearman's and Kendall's (tau-b) rank correlation over videos, intervals by resampled videos.
+def rank_correlation(human_scores: np.ndarray, metric: np.ndarray, *, seed: int = 0) -> Correlation:
+    """Spearman's and Kendall's (tau-b) rank correlation over videos; Spearman's interval by resampled videos.
 
     Shapes:
-        people: (videos,) mean ratings
+        human_scores: (videos,) mean ratings
         metric: (videos,) NaN where undefined
     """
-    both = np.isfinite(people) & np.isfinite(metric)
-    people, metric = people[both], metric[both]
-    count = len(people)
-    if count < 3 or np.ptp(people) == 0 or np.ptp(metric) == 0:
+    both = np.isfinite(human_scores) & np.isfinite(metric)
+    human_scores, metric = human_scores[both], metric[both]
+    count = len(human_scores)
+    if count < 3 or np.ptp(human_scores) == 0 or np.ptp(metric) == 0:
         nan = float("nan")
         return Correlation(spearman=Estimate(value=nan, low=nan, high=nan), kendall=nan, num_videos=count)
     drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    ranks = [stats.rankdata(values[drawn], axis=1) for values in (people, metric)]
+    ranks = [stats.rankdata(values[drawn], axis=1) for values in (human_scores, metric)]
     ranks = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
     scale = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
     resampled = np.divide((ranks[0] * ranks[1]).sum(axis=1), scale, out=np.full(RESAMPLES, np.nan), where=scale > 0)
-    value = float(np.asarray(stats.spearmanr(people, metric))[0])
+    value = float(np.asarray(stats.spearmanr(human_scores, metric))[0])
     return Correlation(
         spearman=estimate(value, resampled),
-        kendall=float(np.asarray(stats.kendalltau(people, metric))[0]),
+        kendall=float(np.asarray(stats.kendalltau(human_scores, metric))[0]),
         num_videos=count,
     )
 
 
 def _distances(values: np.ndarray, totals: np.ndarray, level: str) -> np.ndarray:
-    """Squared distances of values."""
+    """d_ck of `krippendorff_alpha`: (values, values)."""
     if level == "nominal":
         return 1.0 - np.eye(len(values))
     if level == "interval":
         return (values[:, None] - values[None]) ** 2
     # Ordinal: number of ratings between two values, counting half of those at either end.
-    middles = np.cumsum(totals) - totals / 2
-    return (middles[:, None] - middles[None]) ** 2
+    mid_ranks = np.cumsum(totals) - totals / 2
+    return (mid_ranks[:, None] - mid_ranks[None]) ** 2

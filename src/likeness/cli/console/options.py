@@ -4,17 +4,20 @@ from typing import Annotated
 
 import typer
 
-MAX_FAMILY_SEED = 2**31 - 1
+MAX_BASE_SEED = 2**31 - 1
 """Largest seed of commands that derive further seeds from it."""
 MAX_MEMORY_GB = 100_000
+
+PRESET_HELP = "Backbone and licence: tiny, open (CogVideoX-2B) or research (CogVideoX-5B)."
 
 MemoryGb = Annotated[
     float | None,
     typer.Option(
+        "--memory-gb",
         metavar="GB",
         min=0.1,
         max=MAX_MEMORY_GB,
-        help="Plan for a card of this much memory; by default its own.",
+        help="Plan for a GPU with this much memory; by default the machine's own GPU.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]

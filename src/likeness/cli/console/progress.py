@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress(
-    label: str, *, last: str = "Decoding and measuring", is_quiet: bool = False
+    label: str, *, done_label: str = "Decoding and measuring", is_quiet: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
-    """Show one bar; yields a function of steps done and all steps. `last` is the label after the last step."""
+    """Show one bar; yields a function of steps done and all steps. `done_label` is the label after the last step."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,7 +17,7 @@ def progress(
         task = bar.add_task(label, total=None)
 
         def report(done: int, total: int) -> None:
-            description = label if done < total else last
+            description = label if done < total else done_label
             bar.update(task, completed=done, total=total, description=description)
 
         yield report

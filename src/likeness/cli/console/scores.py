@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from likeness.cli.console.terminal import print_json, printable, say
+from likeness.cli.console.terminal import echo, escape_control_characters, print_json
 
 if TYPE_CHECKING:
     from likeness.evaluation.inputs.manifest import EvaluationRequest
@@ -21,7 +21,7 @@ def print_scores(result: "EvaluationResult", comparison: "Comparison") -> None:
     from likeness.evaluation.results.statistics import format_estimate
 
     names = [system.name for system in result.systems]
-    rows = [["", *(printable(name, lines=False) for name in names)]]
+    rows = [["", *(escape_control_characters(name, lines=False) for name in names)]]
     for metric in result.metrics.values():
         sign = {"higher": "+", "lower": "-", "neither": " "}[metric.direction]
         cells = [format_estimate(comparison.means[name][metric.name]) for name in names]
@@ -30,20 +30,20 @@ def print_scores(result: "EvaluationResult", comparison: "Comparison") -> None:
     rows.append(["  videos measured", *counts])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     print(f"Means [95 % interval over {comparison.resampled}]; + higher is better, - lower is better.")
     for row in comparison.differences:
         if row.better:
-            say(
+            echo(
                 f"{row.metric}: {row.better} is better "
                 f"({row.a} less {row.b}: {format_estimate(row.difference, sign='+')}, "
                 f"p {row.p_corrected:.3g} corrected (Benjamini-Hochberg), {row.num_pairs} pairs)"
             )
     for name, why in result.left_out.items():
-        say(f"not measured: {name}: {why}")
+        echo(f"not measured: {name}: {why}")
     engine, points = result.settings.get("engine"), result.settings.get("landmark_engine")
     if points != engine:
-        say(f"Similarity by {engine}, landmarks by {points}.")
+        echo(f"Similarity by {engine}, landmarks by {points}.")
 
 
 def print_result(result: "EvaluationResult", comparison: "Comparison", output: Path) -> None:
@@ -59,20 +59,20 @@ def report_skipped(request: "EvaluationRequest") -> None:
     from likeness.evaluation.inputs.reference_matching import list_names
 
     for note in request.notes:
-        say(f"likeness: {note}", stream=sys.stderr)
+        echo(f"likeness: {note}", stream=sys.stderr)
     reasons: dict[str, list[str]] = {}
     for file in request.skipped:
         reasons.setdefault(file.reason, []).append(file.path)
     for reason, paths in reasons.items():
-        say(f"likeness: {len(paths)} left out ({reason}): {list_names(paths)}", lines=False, stream=sys.stderr)
+        echo(f"likeness: {len(paths)} left out ({reason}): {list_names(paths)}", lines=False, stream=sys.stderr)
 
 
 def report_failed(videos: "Sequence[VideoResult]", *, is_quiet: bool, leaves: bool = True) -> None:
     """Print the videos without figures, and exit with code 3 if there are any."""
     failed = [video for video in videos if video.error is not None]
     if failed and not is_quiet:
-        say(f"likeness: {len(failed)} of {len(videos)} videos have no figures:", stream=sys.stderr)
+        echo(f"likeness: {len(failed)} of {len(videos)} videos have no figures:", stream=sys.stderr)
         for video in failed:
-            say(f"  {video.system} / {video.name}: {video.error}", lines=False, stream=sys.stderr)
+            echo(f"  {video.system} / {video.name}: {video.error}", lines=False, stream=sys.stderr)
     if failed and leaves:
         raise typer.Exit(_REJECTED)

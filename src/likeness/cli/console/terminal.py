@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from likeness.text import escape_directions
-from likeness.text import printable as printable
+from likeness.text import escape_bidi_controls
+from likeness.text import escape_control_characters as escape_control_characters
 
 
-def say(text: object, *, lines: bool = True, stream: TextIO | None = None) -> None:
-    """Print a line made `printable`; characters that the stream cannot encode are escaped as well."""
+def echo(text: object, *, lines: bool = True, stream: TextIO | None = None) -> None:
+    """Print a line with control characters escaped, and characters that the stream cannot encode."""
     stream = stream or sys.stdout
-    line = printable(text, lines=lines)
+    line = escape_control_characters(text, lines=lines)
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
@@ -26,28 +26,28 @@ def print_json(value: object, *, indent: int | None = None) -> None:
     print(json.dumps(nan_to_none(value), indent=indent).replace("\x7f", r"\u007f"))
 
 
-class PrintableHandler(logging.Handler):
-    """Print warnings of the library on the error stream, made `printable`: they name files."""
+class EscapingHandler(logging.Handler):
+    """Print warnings of the library on the error stream, control characters escaped: they name files."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record), stream=sys.stderr)
+        echo(self.format(record), stream=sys.stderr)
 
 
-def print_warnings() -> None:
-    """Print the library's warnings by `PrintableHandler`, unless the process handles them by itself."""
+def install_warning_handler() -> None:
+    """Print the library's warnings by `EscapingHandler`, unless the process handles them by itself."""
     logger = logging.getLogger("likeness")
     if not logger.hasHandlers():
-        logger.addHandler(PrintableHandler(logging.WARNING))
+        logger.addHandler(EscapingHandler(logging.WARNING))
 
 
-class _WithoutDirections:
-    """A stream that escapes marks of direction; typer repeats wrong words with them."""
+class _BidiEscapingStream:
+    """A stream that escapes bidirectional controls, which disguise text; typer repeats wrong words with them."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(escape_directions(text))
+        self._stream.write(escape_bidi_controls(text))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -55,10 +55,10 @@ class _WithoutDirections:
 
 
 @contextmanager
-def error_stream_without_directions() -> Iterator[None]:
-    """Escape marks of direction in all that is printed on the error stream."""
+def error_stream_without_bidi_controls() -> Iterator[None]:
+    """Escape bidirectional controls in all that is printed on the error stream."""
     before = sys.stderr
-    sys.stderr = _WithoutDirections(before)  # pyright: ignore[reportAttributeAccessIssue]
+    sys.stderr = _BidiEscapingStream(before)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

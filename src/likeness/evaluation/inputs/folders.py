@@ -132,7 +132,7 @@ def _why_no_video(path: Path) -> tuple[str, bool] | None:
     if suffix in _SOUNDS:
         return "an audio file", False
     try:
-        kind, name = _inspect(path)
+        kind, name = _check_video_file(path)
     except MediaError:  # Empty, or not readable.
         return f"not a video ({suffix or 'no suffix'})", False
     if kind == "video" or _is_animated_webp(path):
@@ -147,10 +147,10 @@ def _why_no_picture(path: Path) -> tuple[str, bool] | None:
     return f"not a supported picture ({suffix or 'no suffix'}; supported: {', '.join(PICTURES)})", False
 
 
-def _inspect(path: Path) -> tuple[str, str]:
-    from likeness.media.guard import inspect  # Imports PyAV and OpenCV.
+def _check_video_file(path: Path) -> tuple[str, str]:
+    from likeness.media.guard import check_media_file  # Imports PyAV and OpenCV.
 
-    return inspect(path, expected="a video")
+    return check_media_file(path, expected="a video")
 
 
 def _is_animated_webp(path: Path) -> bool:

@@ -1,1 +1,1 @@
-"""Checks that need puppets or their prompts: actions, smiles, colors, rank-1."""
+"""Checks that need puppets (rendered synthetic people) or their prompts: actions, smiles, colors, rank-1."""

@@ -1,8 +1,8 @@
 """How much wider a mouth smiles at the end of a clip than at its start.
 
 dlib's five landmarks include no mouth, and predictors that do are not free to use. A linear model therefore reads the
-change of the mouth's pixels between two aligned heads. It is fitted on puppets with known smiles in half a minute. It
-compares a face with itself, so appearance, beard and light cancel out.
+change of the mouth's pixels between two aligned heads. It is fitted on puppets (rendered synthetic people) with known
+smiles in half a minute. It compares a face with itself, so appearance, beard and light cancel out.
 """
 
 from functools import lru_cache

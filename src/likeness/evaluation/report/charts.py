@@ -14,8 +14,8 @@ _LANE_PX, _AXIS_PX = 46, 26
 _PANEL_WIDTH_PX, _PANEL_HEIGHT_PX, _PANEL_LEFT_PX, _PANEL_FOOT_PX = 320, 120, 40, 18
 
 
-def color_of(place: int) -> str:
-    return COLORS[place % len(COLORS)]
+def color_of(index: int) -> str:
+    return COLORS[index % len(COLORS)]
 
 
 def distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
@@ -26,12 +26,12 @@ def distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
     low, high = _span(min(found), max(found))
     height = len(values) * _LANE_PX + _AXIS_PX
 
-    def place(value: float) -> float:
+    def x_of(value: float) -> float:
         return _LEFT_PX + (value - low) / (high - low) * (_WIDTH_PX - _LEFT_PX - _RIGHT_PX)
 
     parts = []
     for tick in _ticks(low, high):
-        x = place(tick)
+        x = x_of(tick)
         parts.append(
             f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height - _AXIS_PX + 4}"/>'
             f'<text class="tick" x="{x:.1f}" y="{height - 6}" text-anchor="middle">{tick:.4g}</text>'
@@ -41,7 +41,7 @@ def distribution(values: Mapping[str, Sequence[float]], title: str) -> str:
         parts.append(
             f'<text x="{_LEFT_PX - 14}" y="{middle + 5:.1f}" text-anchor="end">{escape_html(name[:18])}</text>'
         )
-        parts.append(_lane([place(value) for value in own], middle, color_of(lane)))
+        parts.append(_lane([x_of(value) for value in own], middle, color_of(lane)))
     return _svg(_WIDTH_PX, height, f"{title}: distribution over videos", parts)
 
 
@@ -74,15 +74,15 @@ def curves(lines: Mapping[str, tuple[int, Sequence[float | None]]], title: str, 
     foot = _PANEL_HEIGHT_PX - 4
     parts.append(f'<text class="tick" x="{_PANEL_LEFT_PX}" y="{foot}">1</text>')
     parts.append(f'<text class="tick" x="{_PANEL_WIDTH_PX - 6}" y="{foot}" text-anchor="end">{count}</text>')
-    for place, values in lines.values():
+    for index, values in lines.values():
         for stretch in _stretches(values):
             points = [(across(frame), down(value)) for frame, value in stretch]
             if len(points) == 1:
                 ((x, y),) = points
-                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{color_of(place)}"/>')
+                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{color_of(index)}"/>')
                 continue
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-            parts.append(f'<polyline points="{path}" fill="none" stroke="{color_of(place)}" stroke-width="1.8"/>')
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{color_of(index)}" stroke-width="1.8"/>')
     return _svg(_PANEL_WIDTH_PX, _PANEL_HEIGHT_PX, title, parts)
 
 

@@ -194,7 +194,7 @@ def _distributions(result: EvaluationResult) -> str:
 
 
 def _curves(result: EvaluationResult) -> str:
-    places = {system.name: place for place, system in enumerate(result.systems)}
+    places = {system.name: index for index, system in enumerate(result.systems)}
     by_name: dict[str, dict[str, tuple[int, Sequence[float | None]]]] = {}
     for video in result.videos:
         if _CURVE in video.frames:
@@ -210,8 +210,8 @@ def _curves(result: EvaluationResult) -> str:
         for name, lines in list(by_name.items())[:MAX_PANELS]
     )
     keys = "".join(
-        f'<span class="key" style="background:{color_of(place)}"></span>{escape_html(name)}'
-        for name, place in places.items()
+        f'<span class="key" style="background:{color_of(index)}"></span>{escape_html(name)}'
+        for name, index in places.items()
     )
     rest = len(by_name) - MAX_PANELS
     note = f" {rest} more are in the JSON and Parquet files." if rest > 0 else ""

@@ -54,8 +54,8 @@ def _strip(
         chosen = np.linspace(0, len(frames) - 1, min(_STRIP_FRAMES, len(frames))).round().astype(int)
         pictures = [read_image(path) for path in list(references.get(video.identity or "", ()))[:1]]
         sheet = contact_sheet([[*pictures, *frames[chosen]]], cell_px=_CELL_PX)
-        place = folder / "strip.jpg"
-        write_image(place, sheet)
+        strip_path = folder / "strip.jpg"
+        write_image(strip_path, sheet)
     except LikenessError as error:  # The file changed after it was measured; its scores remain valid.
         return f'<div class="strip">{caption}<p class="soft">{escape_html(str(error))}</p></div>'
     except Exception as error:  # A failed strip must not lose the page.
@@ -64,7 +64,7 @@ def _strip(
         return f'<div class="strip">{caption}<p class="soft">{escape_html(reason)}</p></div>'
     prefix = "the reference, then " if pictures else ""
     alt = f"{prefix}{len(chosen)} frames of {video.name}"
-    return f'<div class="strip">{caption}<img src="{inline(place)}" alt="{escape_html(alt)}"></div>'
+    return f'<div class="strip">{caption}<img src="{inline(strip_path)}" alt="{escape_html(alt)}"></div>'
 
 
 def rank_videos(result: EvaluationResult, system: str) -> tuple[MetricRecord | None, list[VideoResult]]:

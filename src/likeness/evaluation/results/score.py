@@ -181,18 +181,18 @@ def _video_result(
 def _system_result(
     name: str, videos: Sequence[VideoResult], all_inputs: Sequence[MetricInputs | None], metrics: Sequence[Metric]
 ) -> SystemResult:
-    own = [place for place, video in enumerate(videos) if video.system == name]
-    seen = [inputs for place in own if (inputs := all_inputs[place]) is not None]
+    own = [index for index, video in enumerate(videos) if video.system == name]
+    seen = [inputs for index in own if (inputs := all_inputs[index]) is not None]
     scores: dict[str, Summary] = {}
     for metric in metrics:
         if metric.compute_for_system is None:
-            scores[metric.name] = summarize([videos[place].scores.get(metric.name) for place in own])
+            scores[metric.name] = summarize([videos[index].scores.get(metric.name) for index in own])
         else:
             value = finite_or_none(metric.compute_for_system(seen)) if seen else None
             scores[metric.name] = Summary(mean=value, standard_deviation=None, num_videos=len(seen))
     return SystemResult(
         name=name,
         num_videos=len(own),
-        num_failed=sum(videos[place].error is not None for place in own),
+        num_failed=sum(videos[index].error is not None for index in own),
         scores=scores,
     )

@@ -7,7 +7,7 @@ conditioning; `outputs/similarity.py` measures each person.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from likeness.adapters.conditioning.regions import Area, Regions
+from likeness.adapters.conditioning.regions import NormalizedBox, Regions
 from likeness.errors import ConfigError
 from likeness.generation.inputs.characters import Character
 from likeness.generation.inputs.references import Person, read_faces
@@ -26,7 +26,7 @@ def split_faces(faces: People) -> list[Person]:
 
 
 def build_request(
-    prompt: str, people: Sequence[Person], *, seed: int = 0, areas: Sequence[Area] | None = None
+    prompt: str, people: Sequence[Person], *, seed: int = 0, boxes: Sequence[NormalizedBox] | None = None
 ) -> GenerationRequest:
     """Read the faces of all people and build the request of one clip.
 
@@ -39,7 +39,7 @@ def build_request(
         people=tuple(read_faces(person) for person in people),
         seed=seed,
         character=people[0].describe() if len(people) == 1 and isinstance(people[0], Character) else None,
-        regions=None if areas is None else Regions(areas=tuple(tuple(area) for area in areas)),  # pyright: ignore[reportArgumentType]
+        regions=None if boxes is None else Regions(areas=tuple(tuple(box) for box in boxes)),  # pyright: ignore[reportArgumentType]
     )
 
 
@@ -69,7 +69,7 @@ def assign_regions(request: GenerationRequest, own_positions: bool) -> Generatio
     return request
 
 
-def areas_of(request: GenerationRequest) -> list[Area]:
+def boxes_of(request: GenerationRequest) -> list[NormalizedBox]:
     """The area of the frame in which each person is expected, in the order of their numbers."""
     if not request.is_multi_person:
         return [(0.0, 0.0, 1.0, 1.0)]
@@ -77,4 +77,4 @@ def areas_of(request: GenerationRequest) -> list[Area]:
         return list(request.regions.areas)
     order = [mention.person for mention in split_mentions(request.prompt)[0]]
     count = len(order)
-    return [(place / count, 0.0, (place + 1) / count, 1.0) for place in map(order.index, range(1, count + 1))]
+    return [(index / count, 0.0, (index + 1) / count, 1.0) for index in map(order.index, range(1, count + 1))]

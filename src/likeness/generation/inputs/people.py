@@ -5,10 +5,10 @@ from pathlib import Path
 
 from likeness.errors import ConfigError
 from likeness.generation.inputs.character_files import find_character
-from likeness.media.guard import inspect
+from likeness.media.guard import check_media_file
 
 
-def check_person(faces: Sequence[str | Path], character: str | Path | None) -> None:
+def check_person(faces: Sequence[str | Path], *, character: str | Path | None) -> None:
     """Require either pictures or a character, and existing files.
 
     Raises:
@@ -27,4 +27,4 @@ def check_person(faces: Sequence[str | Path], character: str | Path | None) -> N
     if character:
         find_character(character)
     for face in faces:
-        inspect(Path(face), expected="a picture or a video of a face")
+        check_media_file(Path(face), expected="a picture or a video of a face")

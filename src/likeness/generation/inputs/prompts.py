@@ -1,7 +1,8 @@
 """Check the trigger word of prompts, propose corrected prompts, and append a style.
 
-A prompt marks its person by a class word followed by the trigger, as in "a woman img waves". `identity.prompt` turns
-the words into embeddings. This module imports nothing heavy, so that a wrong prompt is refused at once.
+A prompt marks its person by a class word followed by the trigger, as in "a woman img waves", which is PhotoMaker's way
+(arXiv:2312.04461). `identity.prompt` turns the words into embeddings. This module imports nothing heavy, so that a
+wrong prompt is refused at once.
 """
 
 import re
@@ -13,12 +14,12 @@ from likeness.identity.prompt import TRIGGER, count_people, split_mentions, spli
 
 FANTASY_ID_NAMES = ("fantasy_id", "FantasyID")
 """Name and class of the method that uses face shapes, leaves prompt embeddings unchanged and needs no trigger word."""
-_PERSON = re.compile(rf"\b(?:{CLASS_WORDS})(?:\s+(?:{CLASS_WORDS}))*\b", flags=re.IGNORECASE)
-_MARK = re.compile(
+_CLASS_WORDS_PATTERN = re.compile(rf"\b(?:{CLASS_WORDS})(?:\s+(?:{CLASS_WORDS}))*\b", flags=re.IGNORECASE)
+_TRIGGER_VARIANTS = re.compile(
     rf"[<(\[{{\"'*_-]*(?<![A-Za-z0-9]){TRIGGER}\d*(?![A-Za-z0-9])(?:[>)\]}}\"*]|'(?!\w))*",
     flags=re.IGNORECASE,
 )
-"""A trigger word in any common spelling: in capitals, in brackets, joined to the word before it."""
+"""A trigger word in any common spelling, also numbered: in capitals, in brackets, joined to the word before it."""
 _PRONOUNS = {"he": "a man", "she": "a woman", "they": "a person", "i": "a person", "someone": "a person"}
 _ARTICLES = ("a", "an", "the")
 
@@ -26,46 +27,47 @@ _ARTICLES = ("a", "an", "the")
 def place_trigger(prompt: str, num_people: int = 1) -> str:
     """Propose the same prompt with one trigger word after each class word."""
     prompt = " ".join(prompt.split())
-    bare = _tidy(_MARK.sub(" ", prompt))
+    bare = _tidy(_TRIGGER_VARIANTS.sub(" ", prompt))
     if num_people > 1:
-        return _place_several(bare, num_people)
-    marked = _MARK.search(prompt)
-    if marked is not None and (better := _place_at(marked, prompt)):
+        return _number_triggers(bare, num_people)
+    trigger = _TRIGGER_VARIANTS.search(prompt)
+    if trigger is not None and (better := _insert_class_word(trigger, prompt)):
         return better
-    found = _PERSON.search(bare)
+    found = _CLASS_WORDS_PATTERN.search(bare)
     if found is not None:
         return f"{bare[: found.end()]} {TRIGGER}{bare[found.end() :]}"
-    return _begin(bare, [TRIGGER])
+    return _prepend_people(bare, [TRIGGER])
 
 
-def _place_at(marked: re.Match[str], prompt: str) -> str | None:
+def _insert_class_word(trigger: re.Match[str], prompt: str) -> str | None:
     """Insert a class word before a trigger word that has none."""
-    before, after = prompt[: marked.start()].rstrip(), _tidy(_MARK.sub(" ", prompt[marked.end() :]))
+    before, after = prompt[: trigger.start()].rstrip(), _tidy(_TRIGGER_VARIANTS.sub(" ", prompt[trigger.end() :]))
     last = before.split()[-1] if before else ""
-    if is_modifier(last) and _PERSON.search(before) is None:
+    if is_modifier(last) and _CLASS_WORDS_PATTERN.search(before) is None:
         return _tidy(f"{before} person {TRIGGER} {after}")
     if is_function_word(last):
         noun = "person" if last.lower() in (*_ARTICLES, "this", "that", "my", "his", "her", "their") else "a person"
         return _tidy(f"{before} {noun} {TRIGGER} {after}")
-    if not before and after and _PERSON.match(after) is None:
+    if not before and after and _CLASS_WORDS_PATTERN.match(after) is None:
         return _tidy(f"a person {TRIGGER} {after}")
     return None
 
 
-def _place_several(bare: str, num_people: int) -> str:
-    found = list(_PERSON.finditer(bare))[:num_people]
+def _number_triggers(bare: str, num_people: int) -> str:
+    """Put numbered triggers behind the first class words, or people at the start where there are too few."""
+    found = list(_CLASS_WORDS_PATTERN.finditer(bare))[:num_people]
     if len(found) < num_people:
-        return _begin(bare, [f"{TRIGGER}{number}" for number in range(1, num_people + 1)])
+        return _prepend_people(bare, [f"{TRIGGER}{number}" for number in range(1, num_people + 1)])
     for number, match in reversed(list(enumerate(found, start=1))):
         bare = f"{bare[: match.end()]} {TRIGGER}{number}{bare[match.end() :]}"
     return bare
 
 
-def _begin(bare: str, marks: list[str]) -> str:
+def _prepend_people(bare: str, triggers: list[str]) -> str:
     """Put people at the start of a prompt without a class word, in place of its first pronoun."""
     first, _, rest = bare.partition(" ")
     noun = _PRONOUNS.get(first.lower())
-    people = " and ".join(f"{noun or 'a person'} {mark}" for mark in marks)
+    people = " and ".join(f"{noun or 'a person'} {trigger}" for trigger in triggers)
     if noun is not None:
         return f"{people} {rest}".strip()
     comma = "," if first.lower() in _ARTICLES else ""
@@ -94,7 +96,7 @@ def check_prompt(prompt: str, num_people: int = 1, *, method: str | type = "magi
     """
     check_text(prompt)
     if (method if isinstance(method, str) else method.__name__) in FANTASY_ID_NAMES:
-        _check_optional(prompt, num_people)
+        _check_optional_trigger(prompt, num_people)
         return
     try:
         if num_people == 1:
@@ -108,14 +110,15 @@ def check_prompt(prompt: str, num_people: int = 1, *, method: str | type = "magi
         raise PromptError(f"{error}{_propose(prompt, num_people)}") from error
 
 
-def _check_optional(prompt: str, num_people: int) -> None:
+def _check_optional_trigger(prompt: str, num_people: int) -> None:
+    """Require a prompt for FantasyID: no trigger word, or one valid one."""
     if num_people > 1:
         raise ConfigError(
             f"FantasyID shows one person, but faces of {num_people} were given. Use `--method magic_mirror`."
         )
     if not prompt.strip():
         raise PromptError('The prompt is empty. Say what happens: "a woman waves at the camera".')
-    if not _MARK.search(prompt):
+    if not _TRIGGER_VARIANTS.search(prompt):
         return
     try:
         split_prompt(prompt)

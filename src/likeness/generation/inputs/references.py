@@ -49,7 +49,7 @@ def choose_person(faces: Sequence[str | Path], character: str | Path | None, *, 
         MediaError: A file is missing or cannot be read.
         FaceError: A picture or video shows no usable face, or several and `pick` is None.
     """
-    check_person(faces, character)
+    check_person(faces, character=character)
     if character:
         return Character.load(character)
     return read_faces(list(faces), pick=pick)

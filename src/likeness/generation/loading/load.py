@@ -6,10 +6,16 @@ from typing import Any
 import torch
 
 from likeness import weights
-from likeness.backbones.check import UNREADABLE
+from likeness.backbones.check import LOAD_ERRORS
 from likeness.errors import WeightsError
 from likeness.generation.loading.presets import Preset
-from likeness.generation.loading.source import EVA, MESH, RELEASED, refuse_missing_adapter, uses_released
+from likeness.generation.loading.resolve_weights import (
+    EVA02_CLIP,
+    FLAME_HIERARCHY,
+    PUBLISHED_FANTASY_ID,
+    refuse_missing_adapter,
+    uses_published_checkpoint,
+)
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.methods.method import Method
@@ -32,14 +38,14 @@ def verify_weights(
     Raises:
         WeightsError: Files are missing or altered; all of them are listed.
     """
-    is_released = isinstance(method, str) and uses_released(preset, method, backbone, adapter)
-    names = [] if backbone else [RELEASED if is_released else preset.weights]
-    names += [MESH, EVA] if is_released else []
+    is_published_checkpoint = isinstance(method, str) and uses_published_checkpoint(preset, method, backbone, adapter)
+    names = [] if backbone else [PUBLISHED_FANTASY_ID if is_published_checkpoint else preset.weights]
+    names += [FLAME_HIERARCHY, EVA02_CLIP] if is_published_checkpoint else []
     for name in names:
         for file in weights.verify(name).files:
             if file.sha256 is not None:
                 remember(file.path, file.sha256)
-    own = [Path(backbone or preset.backbone)] if backbone or not is_released else []
+    own = [Path(backbone or preset.backbone)] if backbone or not is_published_checkpoint else []
     if adapter is not None:
         own.append(Path(adapter))
     known = {file.path for name in names for file in weights.entry(name).files}
@@ -59,19 +65,19 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
         WeightsError: The folder is absent or damaged, holds another method, or its tensors are not exactly those of its
             settings. All that are missing, extra, misshapen or altered are listed.
     """
-    kind: Any = CLASSES[method] if isinstance(method, str) else method
+    method_class: Any = CLASSES[method] if isinstance(method, str) else method
     refuse_missing_adapter(folder, method)
     try:
-        config: Any = kind.load_config(folder, local_files_only=True)
-        found = config.get("_class_name", kind.__name__)
-        if found != kind.__name__:
+        config: Any = method_class.load_config(folder, local_files_only=True)
+        found = config.get("_class_name", method_class.__name__)
+        if found != method_class.__name__:
             raise WeightsError(
-                f"The adapter at {folder} is of {found}, not of {kind.__name__}. "
+                f"The adapter at {folder} is of {found}, not of {method_class.__name__}. "
                 f"{_name(found)} or name another adapter."
             )
         with torch.device("meta"):
-            empty: Any = kind.from_config(config)
-    except UNREADABLE as error:
+            empty: Any = method_class.from_config(config)
+    except LOAD_ERRORS as error:
         raise WeightsError(f"The adapter at {folder} cannot be read: {error}. Copy or train it again.") from error
     refuse_differences(
         shapes_of(empty.state_dict()),
@@ -81,8 +87,8 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
         remedy="Copy or train it again.",
     )
     try:
-        adapter: Any = kind.from_pretrained(folder, local_files_only=True)
-    except (*UNREADABLE, RuntimeError) as error:
+        adapter: Any = method_class.from_pretrained(folder, local_files_only=True)
+    except (*LOAD_ERRORS, RuntimeError) as error:
         raise WeightsError(f"The adapter at {folder} cannot be read: {error}. Copy or train it again.") from error
     refuse_not_finite(adapter.state_dict(), what=f"The adapter at {folder}", remedy="Copy or train it again.")
     return adapter.eval()
@@ -90,5 +96,5 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
 
 def _name(found: str) -> str:
     """How to load an adapter of that class."""
-    names = [name for name, kind in CLASSES.items() if kind.__name__ == found]
+    names = [name for name, method_class in CLASSES.items() if method_class.__name__ == found]
     return f"Use `--method {names[0]}`," if names else "Load it by its own class,"

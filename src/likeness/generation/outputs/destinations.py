@@ -153,13 +153,13 @@ def check_place(folder: Path) -> None:
     Raises:
         FileWriteError: The folder cannot be used.
     """
-    place = folder
+    existing = folder
     try:
-        while not place.exists() and place != place.parent:
-            if place.is_symlink():
-                raise FileNotFoundError(2, f"{place} is a link to nothing", str(place))
-            place = place.parent
-        with tempfile.TemporaryFile(dir=place) as file:
+        while not existing.exists() and existing != existing.parent:
+            if existing.is_symlink():
+                raise FileNotFoundError(2, f"{existing} is a link to nothing", str(existing))
+            existing = existing.parent
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"0")
     except OSError as error:
         raise FileWriteError(

@@ -15,7 +15,7 @@ from likeness.faces import FRAME_DETECTION_PX, default_engine, distances, find_f
 from likeness.records import Face, Similarity
 
 if TYPE_CHECKING:
-    from likeness.adapters.conditioning.regions import Area
+    from likeness.adapters.conditioning.regions import NormalizedBox
 
 
 def refuse_other_engines(references: Sequence[Face]) -> None:
@@ -55,7 +55,7 @@ def frame_embeddings(frames: np.ndarray) -> np.ndarray:
 
 
 def measure_clip(
-    frames: np.ndarray, people: Sequence[Sequence[Face]], areas: "Sequence[Area]"
+    frames: np.ndarray, people: Sequence[Sequence[Face]], boxes: "Sequence[NormalizedBox]"
 ) -> tuple[Similarity, tuple[Similarity, ...]]:
     """Compare every frame with the references.
 
@@ -65,7 +65,7 @@ def measure_clip(
     """
     if len(people) == 1:
         return measure_similarity(frames, people[0]), ()
-    each = measure_people(frames, people, areas)
+    each = measure_people(frames, people, boxes)
     joint = Similarity(
         distances=np.stack([one.distances for one in each]).max(axis=0),
         cosines=np.stack([one.cosines for one in each]).min(axis=0),
@@ -85,7 +85,7 @@ def measure_similarity(frames: np.ndarray, references: Sequence[Face]) -> Simila
 
 
 def measure_people(
-    frames: np.ndarray, people: Sequence[Sequence[Face]], areas: "Sequence[Area]"
+    frames: np.ndarray, people: Sequence[Sequence[Face]], boxes: "Sequence[NormalizedBox]"
 ) -> tuple[Similarity, ...]:
     """Compare the face in each person's area of every frame with the references of that person.
 
@@ -94,7 +94,7 @@ def measure_people(
     """
     refuse_other_engines([face for references in people for face in references])
     missing = np.full_like(people[0][0].embedding, np.nan)
-    found = [faces_in(frame, areas) for frame in frames]
+    found = [faces_in(frame, boxes) for frame in frames]
     return tuple(
         _compare(
             np.stack([missing if (face := faces[number]) is None else face.embedding for faces in found]), references
@@ -103,13 +103,13 @@ def measure_people(
     )
 
 
-def faces_in(frame: np.ndarray, areas: "Sequence[Area]") -> list[Face | None]:
+def faces_in(frame: np.ndarray, boxes: "Sequence[NormalizedBox]") -> list[Face | None]:
     """The most prominent face with its center in each area; None where there is none."""
     height, width = frame.shape[:2]
     # The detector gets each person at the scale of a frame of one person.
     faces = find_faces(frame, enlarge_to_px=round(FRAME_DETECTION_PX * max(height, width) / min(height, width)))
     chosen: list[Face | None] = []
-    for left, top, right, bottom in areas:
+    for left, top, right, bottom in boxes:
         inside = [
             face
             for face in faces

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from likeness.generation.inputs.multi_person import areas_of
+from likeness.generation.inputs.multi_person import boxes_of
 from likeness.generation.inputs.request import GenerationRequest
 from likeness.generation.inputs.search import Search
 from likeness.generation.inputs.settings import GenerationSettings
@@ -117,7 +117,7 @@ def _judge(
         return None
 
     def keeps(frame: np.ndarray) -> bool:
-        candidate.preview = measure_clip(frame[None], request.people, areas_of(request))[0].score
+        candidate.preview = measure_clip(frame[None], request.people, boxes_of(request))[0].score
         return bar is None or candidate.preview >= bar
 
     return Judge(step=step, keeps=keeps)

@@ -1,4 +1,4 @@
-"""Apply a memory plan to a pipeline, and step down to a smaller plan if the card runs out of memory.
+"""Apply a memory plan to a pipeline, and step down to a smaller plan if the GPU runs out of memory.
 
 `likeness.runtime` computes the plans and their predicted peaks. A plan uses diffusers' own features: model offload,
 group offload with streams, VAE tiling, layerwise casting.
@@ -82,9 +82,9 @@ def apply_plan(pipeline: Any, method: Method, plan: MemoryPlan, device: torch.de
     """
     release(pipeline)
     # Encoders of faces run once for each person; on the CPU they take a second or two more.
-    place = device if plan.residency == "resident" else HOST
-    pipeline.to(place)
-    nn.Module.to(method, place)
+    initial_device = device if plan.residency == "resident" else HOST
+    pipeline.to(initial_device)
+    nn.Module.to(method, initial_device)
     _tile(pipeline.vae, plan.tiles)
     if plan.residency == "offloaded" and device.type != "cpu":
         pipeline.enable_model_cpu_offload(device=device)
@@ -108,46 +108,46 @@ def release(pipeline: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Card:
+class Gpu:
     """The device of a pipeline and its memory."""
 
     device: torch.device
     num_bytes: float
 
 
-def find_card(device: str = "auto", memory_gb: float | None = None) -> Card | None:
-    """The card to plan for: `device`, with `memory_gb` instead of its own memory if that is given.
+def find_gpu(device: str = "auto", memory_gb: float | None = None) -> Gpu | None:
+    """The GPU to plan for: `device`, with `memory_gb` instead of its own memory if that is given.
 
-    A CPU needs no plan. With `memory_gb` the plan of such a card is applied on the CPU as far as possible, to test its
+    A CPU needs no plan. With `memory_gb` the plan of such a GPU is applied on the CPU as far as possible, to test its
     effect on the result.
 
     Raises:
         ConfigError: `memory_gb` is not positive.
     """
-    place = choose_device(device)
+    chosen = choose_device(device)
     if memory_gb is not None and not memory_gb > 0:
-        raise ConfigError(f"`memory_gb` is {memory_gb}. Give the memory of a card in GB, such as 24.")
+        raise ConfigError(f"`memory_gb` is {memory_gb}. Give the memory of a GPU in GB, such as 24.")
     if memory_gb is not None:
-        return Card(device=place, num_bytes=memory_gb * 1e9)
-    if place.type != "cuda":
+        return Gpu(device=chosen, num_bytes=memory_gb * 1e9)
+    if chosen.type != "cuda":
         return None
-    return Card(device=place, num_bytes=torch.cuda.get_device_properties(place).total_memory)
+    return Gpu(device=chosen, num_bytes=torch.cuda.get_device_properties(chosen).total_memory)
 
 
-class CardMemory:
-    """The current memory plan of a pipeline on a card."""
+class GpuMemory:
+    """The current memory plan of a pipeline on a GPU."""
 
-    def __init__(self, pipeline: Any, method: Method, card: Card, *, frames: int) -> None:
+    def __init__(self, pipeline: Any, method: Method, gpu: Gpu, *, frames: int) -> None:
         """Choose the plan for a single clip of `frames` frames with guidance, and apply it.
 
         Raises:
-            ResourceError: No plan fits the card.
+            ResourceError: No plan fits the GPU.
         """
         self.pipeline = pipeline
         self.method = method
-        self.card = card
+        self.gpu = gpu
         self.sizes = measure_sizes(pipeline, method)
-        self.prediction = choose_plan(card.num_bytes, self.sizes, self.clip_size(frames, 2))
+        self.prediction = choose_plan(gpu.num_bytes, self.sizes, self.clip_size(frames, 2))
         self._apply()
 
     def clip_size(self, frames: int, batch: int) -> ClipSize:
@@ -155,7 +155,7 @@ class CardMemory:
         return ClipSize(frames=frames, height_px=height, width_px=width, batch=batch)
 
     def run(self, make: Callable[[], T], *, frames: int, batch: int) -> T:
-        """Call `make`; if the card runs out of memory, step one plan down and call it once more.
+        """Call `make`; if the GPU runs out of memory, step one plan down and call it once more.
 
         `make` must draw its noise itself, so that the second call starts from the same seed.
 
@@ -163,7 +163,7 @@ class CardMemory:
             ResourceError: It ran out of memory again, or there is no smaller plan.
         """
         clip = self.clip_size(frames, batch)
-        fitting = choose_plan(self.card.num_bytes, self.sizes, clip)
+        fitting = choose_plan(self.gpu.num_bytes, self.sizes, clip)
         if fitting.peak_bytes < self._now(clip).peak_bytes:
             self._move_to(fitting, "This batch is larger than planned")
         try:
@@ -173,7 +173,7 @@ class CardMemory:
         smaller = next_smaller(self._now(clip), self.sizes, clip)
         if smaller is None:
             raise ResourceError(self._too_small("No smaller plan is left."))
-        self._move_to(smaller, "The card ran out of memory")
+        self._move_to(smaller, "The GPU ran out of memory")
         try:
             return make()
         except torch.cuda.OutOfMemoryError as error:
@@ -196,15 +196,15 @@ class CardMemory:
         self._apply()
 
     def _apply(self) -> None:
-        apply_plan(self.pipeline, self.method, self.prediction.plan, self.card.device)
+        apply_plan(self.pipeline, self.method, self.prediction.plan, self.gpu.device)
         gc.collect()
         torch.cuda.empty_cache()
 
     @staticmethod
     def _too_small(reason: str) -> str:
         return (
-            f"The card's memory does not suffice, although it should. {reason} Close what else uses the card, make a "
-            "shorter clip, or state less memory with `--memory-gb`, which plans for a smaller card."
+            f"The GPU's memory does not suffice, although it should. {reason} Close what else uses the GPU, make a "
+            "shorter clip, or state less memory with `--memory-gb`, which plans for a smaller GPU."
         )
 
 

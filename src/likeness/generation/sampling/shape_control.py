@@ -29,7 +29,7 @@ def check_shape(
     *,
     method: str | type,
     faces: Sequence[Path] = (),
-    is_released: bool = False,
+    is_published_checkpoint: bool = False,
 ) -> None:
     """Refuse an unusable source of shapes before any model is loaded. Files of vertices are read and checked.
 
@@ -38,7 +38,7 @@ def check_shape(
         sliders: The sliders that were set.
         method: Name or class of the method.
         faces: Files of the reference pictures; none for a character.
-        is_released: The method is the released FantasyID, which reads heads in FLAME's topology.
+        is_published_checkpoint: The method is the published FantasyID, which reads heads in FLAME's topology.
 
     Raises:
         ConfigError: The method uses no shapes, no source has that name, or its file holds no valid head.
@@ -51,7 +51,7 @@ def check_shape(
         if isinstance(method, str) and (shape is not None or is_moved):
             raise _refuse(shape, name)
         return
-    if is_released and is_moved:
+    if is_published_checkpoint and is_moved:
         raise ConfigError(
             "A slider of the face's shape was set, and the released FantasyID reads heads in FLAME's topology, which "
             "sliders do not move. Leave the sliders out."
@@ -59,7 +59,7 @@ def check_shape(
     if shape is None:
         return
     kind, _, rest = shape.partition(":")
-    if is_released and kind in _PUPPET_TOPOLOGIES:
+    if is_published_checkpoint and kind in _PUPPET_TOPOLOGIES:
         raise ConfigError(
             f"`shape` is {shape!r}, and the released FantasyID reads heads in FLAME's topology. Use `mean_head`, "
             "`flame:FILE` or `beside`, or leave it out."

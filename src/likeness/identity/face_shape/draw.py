@@ -1,4 +1,7 @@
-"""Draws a head's mesh in gray, to inspect shapes. The renderer of puppets is in `likeness.puppets.rendering`."""
+"""Draws a head's mesh in gray, to inspect shapes.
+
+The renderer of puppets (rendered synthetic people) is in `likeness.puppets.rendering`.
+"""
 
 import cv2
 import numpy as np

@@ -1,4 +1,7 @@
-"""The shape source that ships: a small network (`network.py`) reads a head in the puppets' topology from head crops."""
+"""The shape source that ships: a small network (`network.py`) reads a head in the puppets' topology from head crops.
+
+Puppets are rendered synthetic people (`likeness.puppets`).
+"""
 
 from collections.abc import Sequence
 from functools import cache

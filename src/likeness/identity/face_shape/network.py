@@ -1,7 +1,7 @@
 """Predicts a neutral head from head crops: a small convolutional network over a PCA basis of puppets' shapes.
 
-Its output has the puppets' topology (`identity/mesh/puppet_topology.py`), for any pose and expression of the input.
-It is trained on puppets only: on photographs it gives plausible heads of unmeasured accuracy.
+Its output has the puppets' topology (`identity/mesh/puppet_topology.py`), for any pose and expression of the input. It
+is trained on puppets (rendered synthetic people) only: on photographs it gives plausible heads of unmeasured accuracy.
 """
 
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Measures a head's proportions on vertices in the puppets' topology.
+"""Measures a head's proportions on vertices in the topology of puppets (rendered synthetic people).
 
 Widths and lengths are in units of the mesh (a head is about two units tall). `measure` divides them by the width of
 the face, so that they can be compared between people and with the estimates from pictures in

@@ -1,9 +1,9 @@
 """Sliders of a face's shape (FantasyID, arXiv:2502.13995v1, Fig. 4): vertex offsets before a method encodes the shape.
 
-A slider's direction is the mean displacement of each vertex over puppets when one shape number grows by one standard
-deviation. Directions are computed once (`derive_directions`) when the network of `learned.py` is trained, and stored
-with it. They are linear: if a feature moves across the mesh, like the tip of the nose, large values also change its
-sharpness.
+A slider's direction is the mean displacement of each vertex over puppets (rendered synthetic people) when one shape
+number grows by one standard deviation. Directions are computed once (`derive_directions`) when the network of
+`learned.py` is trained, and stored with it. They are linear: if a feature moves across the mesh, like the tip of the
+nose, large values also change its sharpness.
 """
 
 from collections.abc import Sequence

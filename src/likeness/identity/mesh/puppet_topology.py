@@ -1,4 +1,4 @@
-"""The puppets' head mesh, which the FantasyID adapter of `tiny` is trained on."""
+"""The head mesh of puppets (rendered synthetic people), which the FantasyID adapter of `tiny` is trained on."""
 
 from functools import cache
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from likeness.adapters.blocks.fantasy_id import InjectionBlock, InjectionLayer, wrap
-from likeness.adapters.conditioning.controls import Branch
+from likeness.adapters.conditioning.identity_settings import Branch
 from likeness.adapters.diffusers.attach import transformer_sizes
 from likeness.adapters.sampling.kv_cache import KVCache
 from likeness.errors import ConfigError
@@ -264,8 +264,8 @@ class FantasyID(Method):
         del transformer
         return KVCache()
 
-    def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> InjectionBlock:
-        return wrap(block, layer, number)
+    def _wrap(self, block: CogVideoXBlock, block_adapter: nn.Module | None, block_index: int) -> InjectionBlock:
+        return wrap(block, block_adapter, block_index)
 
 
 def _sizes(transformer_config: Any) -> dict[str, Any]:

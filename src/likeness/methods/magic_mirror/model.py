@@ -237,6 +237,6 @@ class MagicMirror(Method):
     def _make_sampling_cache(self, transformer: CogVideoXTransformer3DModel) -> ModulationCache:
         return ModulationCache(transformer, self)
 
-    def _wrap(self, block: CogVideoXBlock, layer: nn.Module | None, number: int) -> FaceBlock:
-        assert layer is None or isinstance(layer, FaceLayer)
-        return FaceBlock(block, layer, number=number, reinjects_face=self.reinjects_face)
+    def _wrap(self, block: CogVideoXBlock, block_adapter: nn.Module | None, block_index: int) -> FaceBlock:
+        assert block_adapter is None or isinstance(block_adapter, FaceLayer)
+        return FaceBlock(block, block_adapter, block_index=block_index, reinjects_face=self.reinjects_face)

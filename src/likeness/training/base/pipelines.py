@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl_cogvideox import AutoencoderKL
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXTransformer3DModel
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 
-from likeness.backbones.check import UNREADABLE
+from likeness.backbones.check import LOAD_ERRORS
 from likeness.errors import WeightsError
 
 NO_PIPELINE_REMEDY = (
@@ -43,7 +43,7 @@ def read_base(
         pipe = CogVideoXPipeline.from_pretrained(
             folder, dtype=dtype, local_files_only=True, **dict.fromkeys(without, None)
         )
-    except UNREADABLE as error:
+    except LOAD_ERRORS as error:
         raise WeightsError(
             f"The pipeline at {folder} cannot be read ({error}). Train it again, or name another."
         ) from error

@@ -1,4 +1,4 @@
-"""Distills dlib's face recognizer into a small differentiable network, on puppets."""
+"""Distills dlib's face recognizer into a small differentiable network, on puppets (rendered synthetic people)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Trains the network that estimates a puppet's neutral head from head crops (`identity/face_shape/network.py`)."""
+"""Trains the network that estimates neutral heads from head crops (`identity/face_shape/network.py`).
+
+The heads are those of puppets (rendered synthetic people).
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Trains the tiny transformer and its text encoder on latents of puppets: images first, then clips.
+"""Trains the tiny transformer and its text encoder: images first, then clips.
+
+The data are latents of puppets (rendered synthetic people).
 
 Three things speed it up on little compute: dense maps predicted from a middle block
 (`likeness.training.objectives.dense_maps`), noise levels at which faces are formed, and steps on a few latent frames of
@@ -97,7 +99,7 @@ class Denoiser(nn.Module):
         self, token_ids: Tensor, noisy: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
     ) -> Tensor:
         text = self.text_encoder(token_ids)[0]
-        return diffusion.denoise(self.transformer, noisy, text, timesteps, frames)
+        return diffusion.predict_velocity(self.transformer, noisy, text, timesteps, frames)
 
 
 class BaseStage:
@@ -132,7 +134,7 @@ class BaseStage:
                 layers=settings.perturbed_layers,
                 dtype=self.dtype,
             )
-        self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
+        self.alphas_cumprod = pipe.scheduler.alphas_cumprod.float()
         self.length = pipe.transformer.config.max_text_seq_length
         empty = tokenize(pipe.tokenizer, [""], 226)[0]
         self.token_ids = {n: tokenize_captions(pipe.tokenizer, shards, self.length) for n, shards in data.items()}
@@ -154,7 +156,7 @@ class BaseStage:
         token_ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
         if settings.long_text_every and step % settings.long_text_every == settings.long_text_every - 1:
             token_ids = torch.cat([token_ids, self.padding.expand(len(token_ids), -1)], dim=1)
-        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alpha_bars)
+        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alphas_cumprod)
         clean, mask = (_select_frames(self.data[name][key][rows], frames).float() for key in ("latents", "mask"))
         error = self._squared_error(clean, token_ids, timesteps, frames)
         metrics = {f"{name}_loss": float(error.detach().mean())}
@@ -182,7 +184,7 @@ class BaseStage:
         self, clean: Tensor, token_ids: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
     ) -> Tensor:
         """The squared error of v, as `clean`."""
-        noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), self.alpha_bars[timesteps])
+        noisy, target = diffusion.noisy_and_velocity(clean, torch.randn_like(clean), self.alphas_cumprod[timesteps])
         if self.teacher is not None:
             is_conditional = (token_ids[:, : self.length] != self.empty).any(dim=1)
             target = self.teacher(token_ids, noisy, timesteps, is_conditional)
@@ -238,7 +240,7 @@ def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, captions: list[str]) 
         fit = partial(tiny.refine_patches, patch_size=recipe.transformer.patch_size)
         checkpoints.start_from(transformer, start / "transformer", fit)
     shift = recipe.snr_shift_scale
-    return tiny.assemble(vae, text_encoder, tokenizer, transformer, snr_shift_scale=shift)
+    return tiny.build_pipeline(vae, text_encoder, tokenizer, transformer, snr_shift_scale=shift)
 
 
 def build_map_head(recipe: BaseRecipe, data: dict[str, Shards]) -> MapHead:

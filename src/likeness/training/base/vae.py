@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from likeness import files, media
-from likeness.backbones import codec
+from likeness.backbones import vae_forward
 from likeness.backbones.tiny import VaeSettings, build_vae, whiten
 from likeness.config import Settings
 from likeness.errors import ConfigError
@@ -87,7 +87,7 @@ class VaeStage:
 
     def __init__(
         self,
-        vae: codec.Vae,
+        vae: vae_forward.Vae,
         settings: VaeStageSettings,
         data: dict[str, Shards],
         seed: int,
@@ -113,13 +113,16 @@ class VaeStage:
             frames = frames[:, :, 0].contiguous(memory_format=torch.channels_last).unsqueeze(2)
         else:
             frames = frames.contiguous(memory_format=torch.channels_last_3d)
-        last_tap_only = settings.data == "images"
-        mean, log_variance = codec.encode(self.vae, frames, last_tap_only=last_tap_only)
+        is_image = settings.data == "images"
+        mean, log_variance = vae_forward.encode(self.vae, frames, last_temporal_slice_only=is_image)
         latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
         if settings.latent_noise:
             deviation = settings.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, dtype=latents.dtype)
             latents = latents + deviation * torch.randn_like(latents)
-        output, frames = codec.decode(self.vae, latents, last_tap_only=last_tap_only).float(), frames.float()
+        output, frames = (
+            vae_forward.decode(self.vae, latents, last_temporal_slice_only=is_image).float(),
+            frames.float(),
+        )
         loss, metrics = reconstruction_loss(output, frames, mask, mean.float(), log_variance.float(), settings.loss)
         if settings.loss.identity:
             error = self.identity_error(output, frames, landmarks)
@@ -203,7 +206,7 @@ def reconstruction_loss(
 
 
 @torch.no_grad()
-def reconstruct(vae: codec.Vae, frames: Tensor, *, batch: int = 8) -> Tensor:
+def reconstruct(vae: vae_forward.Vae, frames: Tensor, *, batch: int = 8) -> Tensor:
     """Encode and decode frames (batch, channels, frames, height, width) by diffusers' own methods."""
     parts = [vae.decode(vae.encode(part).latent_dist.mode()).sample for part in frames.split(batch)]
     return torch.cat(parts).clamp(-1, 1)
@@ -216,21 +219,21 @@ def psnr_db(output: Tensor, frames: Tensor, mask: Tensor | None = None) -> float
     return float(10 * torch.log10(4 / mean))
 
 
-def latent_deviation(vae: codec.Vae, shards: Shards, count: int = 200) -> float:
+def latent_deviation(vae: vae_forward.Vae, shards: Shards, count: int = 200) -> float:
     """Standard deviation of latents of clips; its inverse is the VAE's scaling factor."""
     with torch.no_grad():
         frames = to_float(shards["frames"][:count]).transpose(1, 2)
-        means = [codec.encode(vae, part)[0] for part in frames.split(8)]
+        means = [vae_forward.encode(vae, part)[0] for part in frames.split(8)]
     return float(torch.cat(means).std())
 
 
 @torch.no_grad()
-def latent_statistics(vae: codec.Vae, parts: list[Shards], count: int = 400) -> tuple[Tensor, Tensor]:
+def latent_statistics(vae: vae_forward.Vae, parts: list[Shards], count: int = 400) -> tuple[Tensor, Tensor]:
     """Mean and covariance of the unscaled latents of one pixel, over the first samples of each set."""
     pixels = []
     for shards in parts:
         frames = to_float(shards["frames"][:count]).transpose(1, 2)
-        pixels += [codec.encode(vae, part)[0].movedim(1, -1).flatten(0, -2) for part in frames.split(8)]
+        pixels += [vae_forward.encode(vae, part)[0].movedim(1, -1).flatten(0, -2) for part in frames.split(8)]
     flat = torch.cat(pixels)
     return flat.mean(dim=0), torch.cov(flat.T)
 
@@ -238,7 +241,7 @@ def latent_statistics(vae: codec.Vae, parts: list[Shards], count: int = 400) -> 
 def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     """Train a VAE and write it to `folder/model/vae`."""
     torch.manual_seed(recipe.seed)
-    vae: codec.Vae = build_vae(recipe.model)
+    vae: vae_forward.Vae = build_vae(recipe.model)
     if recipe.start:
         checkpoints.start_from(vae, recipe.start)
     logger = TrainingLogger(folder, "vae")
@@ -254,7 +257,7 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
         if load_finished(stage_folder, {"vae": vae}):
             continue
         if settings.data == "images":
-            codec.leave_only_last_tap(vae)
+            vae_forward.keep_only_last_temporal_slice(vae)
         stage = VaeStage(vae, settings, data, recipe.seed + number, recognizer)
         train(stage, settings, stage_folder, seed=recipe.seed + number)
         save_finished(stage_folder, {"vae": vae})

@@ -1,1 +1,1 @@
-"""Training data: rendered puppets, shards, latents, pairs of references and targets."""
+"""Training data: puppets (rendered synthetic people), shards, latents, pairs of references and targets."""

@@ -16,8 +16,8 @@ from likeness.training.data import render_puppets, shards
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
 
-EXAMPLES = 4096
-"""Rows of data on disk that statistics are computed of."""
+MAX_STATISTICS_ROWS = 4096
+"""Samples of data on disk that statistics, such as a mean, are computed of."""
 
 
 class Shards:
@@ -43,9 +43,13 @@ class Shards:
         changed.tensors = {**self.tensors, name: values}
         return changed
 
-    def examples(self, name: str) -> Tensor:
-        """Enough rows of a tensor for its statistics; all rows of data in memory."""
-        return self.tensors[name] if self.is_in_memory else self.tensors[name][:EXAMPLES]
+    def statistics_sample(self, name: str) -> Tensor:
+        """The samples that a tensor's statistics are computed of: all of data in memory, else the first of them.
+
+        Shapes:
+            returns: (samples, ...), at most `MAX_STATISTICS_ROWS` of data on disk
+        """
+        return self.tensors[name] if self.is_in_memory else self.tensors[name][:MAX_STATISTICS_ROWS]
 
     def order(self, rows: Tensor, batch: int, seed: int) -> "EpochSampler":
         """The order in which batches of these rows are read."""

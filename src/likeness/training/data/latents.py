@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from likeness.backbones import codec
+from likeness.backbones import vae_forward
 from likeness.runtime import choose_training_dtype
 from likeness.training.data import render_puppets, shards
 from likeness.training.data.datasets import Shards, read_tensors, render_all, to_float, unpack_mask
@@ -18,7 +18,7 @@ from likeness.training.engine.logging import TrainingLogger
 
 def load_latents(
     settings: render_puppets.PuppetSettings,
-    vae: codec.Vae,
+    vae: vae_forward.Vae,
     cache: Path,
     logger: TrainingLogger,
     *,
@@ -49,7 +49,7 @@ def load_latents(
     return Shards.read(target, count=settings.count)
 
 
-def _encode_shard(vae: codec.Vae, source: Path, target: Path, index: int, batch: int) -> None:
+def _encode_shard(vae: vae_forward.Vae, source: Path, target: Path, index: int, batch: int) -> None:
     path = source / f"{index:05d}.safetensors"
     shard = read_tensors(path)
     parts = [_encode(vae, shard["frames"][i : i + batch]) for i in range(0, len(shard["frames"]), batch)]
@@ -75,13 +75,13 @@ def average_frames(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _encode(vae: codec.Vae, frames: Tensor) -> Tensor:
+def _encode(vae: vae_forward.Vae, frames: Tensor) -> Tensor:
     pixels = to_float(frames).transpose(1, 2).to(choose_training_dtype("auto"))
-    mean, _ = codec.encode(vae, pixels)
+    mean, _ = vae_forward.encode(vae, pixels)
     return (mean.float() * vae.config.scaling_factor).transpose(1, 2).half().contiguous()
 
 
-def _fingerprint(vae: codec.Vae) -> str:
+def _fingerprint(vae: vae_forward.Vae) -> str:
     digest = hashlib.sha256(repr(vae.config.scaling_factor).encode())
     for value in vae.encoder.state_dict().values():
         digest.update(value.half().numpy().tobytes())

@@ -15,7 +15,7 @@ from likeness.training.engine.logging import TrainingLogger
 
 Split = Literal["train", "validation"]
 VerticesOf = Callable[[Tensor], Tensor]
-"""From rows of references (batch, references) to mesh vertices (batch, vertices, 3)."""
+"""From indices of references (batch, references) to mesh vertices (batch, vertices, 3)."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,6 @@
-"""Renders puppets into shards on disk in worker processes. Imports no torch, so that workers start quickly.
+"""Renders puppets (rendered synthetic people) into shards on disk in worker processes.
+
+It imports no torch, so that workers start quickly.
 
 A build that was stopped continues with the missing shards; damaged shards are rendered again.
 """

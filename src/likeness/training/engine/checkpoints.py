@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from likeness import files
-from likeness.backbones.check import UNREADABLE
+from likeness.backbones.check import LOAD_ERRORS
 from likeness.errors import CheckpointError, LikenessError, WeightsError
 from likeness.training.engine.parallel import copy_full, full_tensor
 from likeness.weights import sha256_of
@@ -190,7 +190,7 @@ def start_from(module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dic
         raise WeightsError(f"No model at {folder}, which has no config.json. Give `start` the folder of a trained one.")
     try:
         found = type(module).from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    except UNREADABLE as error:
+    except LOAD_ERRORS as error:
         raise WeightsError(
             f"The model at {folder} cannot be read ({error}). Train it again, or name another."
         ) from error

@@ -30,12 +30,12 @@ def read_pairs(folder: Path, rules: FolderRules, problems: Problems) -> Found:
         return []
     found: Found = []
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    places = [(folder, ""), *((inner, inner.name) for inner in folders if rules.is_recursive)]
-    for place, person in places:
+    subfolders = [(folder, ""), *((inner, inner.name) for inner in folders if rules.is_recursive)]
+    for subfolder, person in subfolders:
         stems: dict[str, Path] = {}
-        for path in sorted(path for path in place.iterdir() if not path.name.startswith(".")):
+        for path in sorted(path for path in subfolder.iterdir() if not path.name.startswith(".")):
             if path.is_dir():
-                if place != folder:
+                if subfolder != folder:
                     problems.warn(folder.name, f"subfolders of people are not read, such as {path}")
                 continue
             if path.suffix.lower() not in rules.suffixes:

@@ -16,8 +16,8 @@ class MethodBatch:
 
     rows: Tensor
     """(batch,), rows of the targets."""
-    references: Tensor
-    """(batch, references), rows of the references."""
+    reference_indices: Tensor
+    """(batch, references), indices into `TrainingData.references`."""
     inputs: DenoiserInputs
     """What the denoiser is given, in the stage's dtype."""
     noisy: Tensor
@@ -40,7 +40,7 @@ class Draws:
 
     rows: Tensor
     weight: Tensor
-    references: Tensor
+    reference_indices: Tensor
     token_ids: Tensor
     class_mask: Tensor
     active: Tensor

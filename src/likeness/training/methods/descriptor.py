@@ -2,9 +2,9 @@
 
 The paper's descriptor starts from an encoder that was pretrained on faces, this one from a recognizer's first
 convolutions (`FantasyIDRecipe.stem`), and the video transformer teaches it slowly. Here a linear layer, dropped
-afterwards, regresses known attributes of the puppet from V_F: its identity numbers, its colors and a face recognizer's
-embedding. Without text, latents and transformer a minute covers several times as many people as a minute of the image
-stage.
+afterwards, regresses known attributes of the puppet (a rendered synthetic person) from V_F: its identity numbers, its
+colors and a face recognizer's embedding. Without text, latents and transformer a minute covers several times as many
+people as a minute of the image stage.
 """
 
 from functools import partial
@@ -80,20 +80,20 @@ class DescriptorStage:
         self.sampler = EpochSampler(len(self.reference_views), seed)
 
     def predict(
-        self, split: Split, rows: Tensor, *, vertex_rows: Tensor | None = None, jitter: bool = False
+        self, split: Split, reference_indices: Tensor, *, vertex_indices: Tensor | None = None, jitter: bool = False
     ) -> tuple[Tensor, Tensor]:
         """Attributes predicted from V_F, normalized as injection layers normalize it, and from X_F.
 
         Shapes:
-            rows: (batch,), one image each
-            vertex_rows: (batch,), rows of the people whose vertices are used; `rows` if absent
+            reference_indices: (batch,), into `data.references[split]`, one image each
+            vertex_indices: (batch,), of the people whose vertices are used; `reference_indices` if absent
             returns: (batch, numbers), twice
         """
         crops = self.data.references[split]["crop"]
-        pixels = jitter_crops(crops, rows[:, None]) if jitter else to_pixels(crops[rows])
-        vertex_rows = rows if vertex_rows is None else vertex_rows
+        pixels = jitter_crops(crops, reference_indices[:, None]) if jitter else to_pixels(crops[reference_indices])
+        vertex_indices = reference_indices if vertex_indices is None else vertex_indices
         x_f = self.descriptor.read_faces(pixels)
-        vertices = self.method_spec.extra_conditioning(self.data, split, vertex_rows[:, None])
+        vertices = self.method_spec.extra_conditioning(self.data, split, vertex_indices[:, None])
         v_f = self.descriptor.describe(x_f, vertices)
         heads = ((self.head, v_f), (self.face_head, x_f))
         from_v_f, from_x_f = (head(F.layer_norm(x, x.shape[-1:]).mean(dim=1)) for head, x in heads)
@@ -102,14 +102,14 @@ class DescriptorStage:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         distributed.seed_by_rank()
         people = [self.reference_views[i] for i in self.sampler.rows(step, self.settings.micro_batch).tolist()]
-        rows = torch.stack([views[torch.randint(len(views), ())] for views in people])
-        is_swapped = torch.rand(len(rows)) < self.settings.shape_swap * self.has_vertices
-        vertex_rows = torch.where(is_swapped, rows.roll(1), rows)
-        own = self.attributes["train"][rows]
+        indices = torch.stack([views[torch.randint(len(views), ())] for views in people])
+        is_swapped = torch.rand(len(indices)) < self.settings.shape_swap * self.has_vertices
+        vertex_indices = torch.where(is_swapped, indices.roll(1), indices)
+        own = self.attributes["train"][indices]
         target, weights = own.clone(), torch.ones_like(own)
-        target[:, self.is_shape] = self.attributes["train"][vertex_rows][:, self.is_shape]
+        target[:, self.is_shape] = self.attributes["train"][vertex_indices][:, self.is_shape]
         weights[is_swapped, -self.embedding_width :] = 0
-        from_v_f, from_x_f = self.predict("train", rows, vertex_rows=vertex_rows, jitter=True)
+        from_v_f, from_x_f = self.predict("train", indices, vertex_indices=vertex_indices, jitter=True)
         loss = ((from_v_f - target).square() * weights).sum() / weights.sum()
         metrics = {"unexplained": float(loss.detach())}
         if self.settings.face_weight:
@@ -134,10 +134,10 @@ class DescriptorStage:
             metrics["validation_face_r2"] = r_squared(from_x_f, target)
         if self.has_vertices:
             # Everyone with the vertices of the next person: how much of that shape is predicted?
-            vertex_rows, shape = self.validation.roll(-1), self.is_shape
-            rows = zip(self.validation.split(32), vertex_rows.split(32), strict=True)
-            predicted = torch.cat([self.predict("validation", own, vertex_rows=other)[0] for own, other in rows])
-            swapped = self.attributes["validation"][vertex_rows][:, shape]
+            vertex_indices, shape = self.validation.roll(-1), self.is_shape
+            pairs = zip(self.validation.split(32), vertex_indices.split(32), strict=True)
+            predicted = torch.cat([self.predict("validation", own, vertex_indices=other)[0] for own, other in pairs])
+            swapped = self.attributes["validation"][vertex_indices][:, shape]
             metrics["validation_swapped_shape_r2"] = r_squared(predicted[:, shape], swapped)
         return metrics
 

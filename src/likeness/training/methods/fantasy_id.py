@@ -1,4 +1,4 @@
-"""Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets.
+"""Trains FantasyID's paper profile (arXiv:2502.13995v1) on puppets (rendered synthetic people).
 
 The neutral heads of puppets are known exactly, but at inference a network estimates them from images. With `shape` set,
 training uses the same estimates.
@@ -90,11 +90,12 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         super().__init__("fantasy_id", FantasyID)
         self.recipe = recipe
 
-    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
+    def prepare(self, method: Any, data: TrainingData, *, from_scratch: bool) -> None:
+        """Set where vertices come from; for new weights also the mesh, the frozen CLIP and the stem of the encoder."""
         encoder = method.descriptor.vertex_encoder
         if encoder is not None:
             data.vertices = {split: self._heads(split, shards) for split, shards in data.references.items()}
-        if not is_new:
+        if not from_scratch:
             return
         if encoder is not None:
             factors = tuple(-(-fine // coarse) for fine, coarse in pairwise(encoder.sizes))
@@ -108,6 +109,7 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
             load_stem(method.descriptor.face_encoder, self.recipe.stem)
 
     def train_first(self, method: Any, data: TrainingData, folder: Path) -> None:
+        """Train the descriptor alone, where the recipe has such a stage; `folder` keeps its weights."""
         settings = self.recipe.descriptor
         if settings is None:
             return
@@ -121,9 +123,14 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         train(stage, settings, stage_folder, seed=self.recipe.seed)
         save_finished(stage_folder, modules)
 
-    def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor | None:
-        """Vertices (batch, vertices, 3): the exact head, or that of the mean estimate over the references."""
-        return data.vertices[split](rows) if data.vertices else None
+    def extra_conditioning(self, data: TrainingData, split: Split, reference_indices: Tensor) -> Tensor | None:
+        """Vertices of each person: the exact head, or that of the mean estimate over the references.
+
+        Shapes:
+            reference_indices: (batch, references)
+            returns: (batch, vertices, 3); None without a vertex encoder
+        """
+        return data.vertices[split](reference_indices) if data.vertices else None
 
     def _puppets(self) -> dict[Split, PuppetSettings]:
         assert self.recipe.faces is not None
@@ -141,9 +148,9 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         network = ShapeNetwork.load(folder)
 
         @torch.no_grad()
-        def estimate(rows: Tensor) -> Tensor:
-            crops = to_pixels(shards["crop"][rows.flatten()])[:, 0]
-            coefficients = network(network.prepare(crops)).unflatten(0, tuple(rows.shape))
+        def estimate(reference_indices: Tensor) -> Tensor:
+            crops = to_pixels(shards["crop"][reference_indices.flatten()])[:, 0]
+            coefficients = network(network.prepare(crops)).unflatten(0, tuple(reference_indices.shape))
             return network.head(coefficients.mean(dim=1))
 
         if not shards.is_in_memory:
@@ -151,9 +158,10 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         with torch.no_grad():
             parts = [network(network.prepare(to_pixels(crops)[:, 0])) for crops in shards["crop"].split(64)]
         coefficients = torch.cat(parts)
-        return lambda rows: network.head(coefficients[rows].mean(dim=1))
+        return lambda reference_indices: network.head(coefficients[reference_indices].mean(dim=1))
 
     def reference_views(self, data: TrainingData) -> dict[Any, list[int]]:
+        """The `views` references of each person that differ most in head pose, as indices."""
         references, count = data.references["train"], self.recipe.views
         if not references.is_in_memory:  # `data.num_views` were chosen when the files were read.
             return references.rows_of("person")
@@ -168,7 +176,7 @@ def exact_heads(settings: PuppetSettings, shards: Shards) -> VerticesOf:
     """The true head of the person of each row."""
     heads = torch.from_numpy(heads_of(settings))
     people = torch.tensor([fact["person"] for fact in shards.facts])
-    return lambda rows: heads[people[rows[:, 0]]]
+    return lambda reference_indices: heads[people[reference_indices[:, 0]]]
 
 
 def heads_beside(shards: Shards) -> VerticesOf:
@@ -184,7 +192,9 @@ def heads_beside(shards: Shards) -> VerticesOf:
             )
         return torch.from_numpy(read_points(found)).float()
 
-    return lambda rows: torch.stack([read(shards.facts[row]["media"]) for row in rows[:, 0].tolist()])
+    return lambda reference_indices: torch.stack(
+        [read(shards.facts[index]["media"]) for index in reference_indices[:, 0].tolist()]
+    )
 
 
 def load_stem(encoder: torch.nn.Module, folder: Path) -> None:

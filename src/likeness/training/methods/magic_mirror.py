@@ -49,21 +49,32 @@ class MagicMirrorTrainingSpec(MethodTrainingSpec):
             return references.with_tensor("crop", references["whole_image"])
         return super().choose_crops(method, references)
 
-    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
+    def prepare(self, method: Any, data: TrainingData, *, from_scratch: bool) -> None:
+        """Load PhotoMaker-V2's encoders, or standardize embeddings by their mean and spread over the training set.
+
+        Raises:
+            ConfigError: The encoder reads whole pictures, and the references are puppets' head crops.
+        """
         if method.config["encoder_input"] == "whole_image" and self.recipe.data is None:
             raise ConfigError(
                 "`encoder_input` is 'whole_image', and puppets are rendered as head crops alone. Set "
                 '`method.encoder_input` to "head_crop".'
             )
-        if not is_new:
+        if not from_scratch:
             return
         if self.recipe.photomaker is not None:
             fill_from_photomaker(method, self.recipe.photomaker)
         else:  # PhotoMaker-V2's tau_id takes raw embeddings; a new one learns faster from standardized ones.
-            method.standardize_embeddings(data.references["train"].examples("embedding"))
+            method.standardize_embeddings(data.references["train"].statistics_sample("embedding"))
 
-    def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor:
-        return data.references[split]["embedding"][rows]
+    def extra_conditioning(self, data: TrainingData, split: Split, reference_indices: Tensor) -> Tensor:
+        """The recognizer's embedding of every reference.
+
+        Shapes:
+            reference_indices: (batch, references)
+            returns: (batch, references, embedding_width)
+        """
+        return data.references[split]["embedding"][reference_indices]
 
 
 def run(recipe: MagicMirrorRecipe, folder: Path, cache: Path) -> Path:

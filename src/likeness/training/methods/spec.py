@@ -21,15 +21,15 @@ class MethodTrainingSpec:
 
     Args:
         name: Of the method's weights in checkpoints, and of its lines in the log.
-        kind: The class; it needs `tiny_config`, for the profile `paper` also `cogvideox_5b_config`, and
+        method_class: The class; it needs `tiny_config`, for the profile `paper` also `cogvideox_5b_config`, and
             `encode_tensors`.
     """
 
     needs_class_word = True
     """Whether the method writes the person into the prompt's class word."""
 
-    def __init__(self, name: str, kind: type[Method]) -> None:
-        self.name, self.kind = name, kind
+    def __init__(self, name: str, method_class: type[Method]) -> None:
+        self.name, self.method_class = name, method_class
 
     def build(
         self, transformer_config: Any, changes: Mapping[str, Any], profile: Literal["tiny", "paper"] = "tiny"
@@ -39,20 +39,22 @@ class MethodTrainingSpec:
         Raises:
             ConfigError: The method has no such setting.
         """
-        make: Any = self.kind
+        make: Any = self.method_class
         try:
             config = make.tiny_config if profile == "tiny" else make.cogvideox_5b_config
             return make(**config(transformer_config, **changes))
         except TypeError as error:
-            raise ConfigError(f"`method` has a setting that {self.kind.__name__} does not know: {error}.") from error
+            raise ConfigError(
+                f"`method` has a setting that {self.method_class.__name__} does not know: {error}."
+            ) from error
 
-    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
+    def prepare(self, method: Any, data: TrainingData, *, from_scratch: bool) -> None:
         """Initialize what depends on the data, before the first step; data sets may be added to `data`.
 
         Args:
             method: Not attached yet.
             data: The data sets.
-            is_new: False where training continues from trained weights.
+            from_scratch: Whether the weights are new; False where training continues from trained ones.
         """
 
     def choose_crops(self, method: Method, references: Shards) -> Shards:
@@ -67,16 +69,16 @@ class MethodTrainingSpec:
     def train_first(self, method: Method, data: TrainingData, folder: Path) -> None:
         """Train what is trained before the image stage, if anything; stages write to `folder`."""
 
-    def extra_conditioning(self, data: TrainingData, split: Split, rows: Tensor) -> Tensor | None:
+    def extra_conditioning(self, data: TrainingData, split: Split, reference_indices: Tensor) -> Tensor | None:
         """What `encode_tensors` reads of a batch beside pixels.
 
         Shapes:
-            rows: (batch, references), rows of `data.references[split]`
+            reference_indices: (batch, references), indices into `data.references[split]`
             returns: (batch, ...)
         """
-        del data, split, rows
+        del data, split, reference_indices
         return None
 
     def reference_views(self, data: TrainingData) -> dict[Any, list[int]]:
-        """For each person the rows of `data.references["train"]` that references are sampled from."""
+        """For each person the indices into `data.references["train"]` that references are sampled from."""
         return data.references["train"].rows_of("person")

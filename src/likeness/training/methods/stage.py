@@ -1,9 +1,9 @@
 """One stage of a method's training: sampling, targets and losses.
 
-A sample is an image or clip of a puppet with its prompt, and reference images of the same puppet: the same scene
-(self-reference, images only) or another one. L = L_noise + lambda (1 - cos(q_id, F_id(D(x0_hat)))), where L_noise is
-the squared error of v, for part of the samples over the face alone, and F_id a recognizer with gradients. It is Magic
-Mirror's loss (arXiv:2501.03931v1), used for every method.
+A sample is an image or clip of a puppet (a rendered synthetic person) with its prompt, and reference images of the same
+puppet: the same scene (self-reference, images only) or another one. L = L_noise + lambda (1 - cos(q_id,
+F_id(D(x0_hat)))), where L_noise is the squared error of v, for part of the samples over the face alone, and F_id a
+recognizer with gradients. It is Magic Mirror's loss (arXiv:2501.03931v1), used for every method.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class MethodStage:
             pipe.transformer.disable_gradient_checkpointing()
         self.set_denoiser(MethodDenoiser(pipe, method))
         self.identity_loss = self.build_identity_loss(recognizer)
-        self.alpha_bars = pipe.scheduler.alphas_cumprod.float()
+        self.alphas_cumprod = pipe.scheduler.alphas_cumprod.float()
         views = method_spec.reference_views(data)
         self.reference_views = {person: torch.tensor(rows) for person, rows in views.items()}
         self.rows = torch.tensor([row for row, fact in enumerate(self.targets.facts) if fact["person"] in views])
@@ -132,9 +132,9 @@ class MethodStage:
             self.denoiser = diffusion.Autocast(denoiser, self.dtype, self.device)
             self.encode = diffusion.Autocast(ReferenceEncoder(denoiser), self.dtype, self.device)
             return
-        keep_float32 = tuple(self.method._keep_in_fp32_modules or ())
-        self.denoiser = diffusion.CastParameters(denoiser, self.dtype, keep_float32=keep_float32)
-        self.encode = diffusion.CastParameters(ReferenceEncoder(denoiser), self.dtype, keep_float32=keep_float32)
+        keep = tuple(self.method._keep_in_fp32_modules or ())
+        self.denoiser = diffusion.CastParameters(denoiser, self.dtype, keep_in_fp32_modules=keep)
+        self.encode = diffusion.CastParameters(ReferenceEncoder(denoiser), self.dtype, keep_in_fp32_modules=keep)
 
     def set_base_dtype(self, dtype: torch.dtype) -> None:
         """Cast the frozen base, not the method."""
@@ -197,7 +197,7 @@ class MethodStage:
 
     def qualifies_for_identity(self, draws: Draws) -> Tensor:
         """Samples with an identity, enough signal and a known face: (batch,), boolean."""
-        has_signal = self.alpha_bars[draws.timesteps] > self.settings.min_alpha_bar
+        has_signal = self.alphas_cumprod[draws.timesteps] > self.settings.min_alpha_bar
         return draws.active & has_signal & self.identity_loss.has_face(self.targets["landmarks"][draws.rows])
 
     def qualifies_on_policy(self, draws: Draws) -> Tensor:
@@ -221,11 +221,11 @@ class MethodStage:
         return Draws(
             rows=rows,
             weight=weight,
-            references=references,
+            reference_indices=references,
             token_ids=token_ids,
             class_mask=class_mask,
             active=active,
-            timesteps=diffusion.sample_timesteps(len(rows), settings, self.alpha_bars),
+            timesteps=diffusion.sample_timesteps(len(rows), settings, self.alphas_cumprod),
         )
 
     def sample_batch(self, step: int) -> MethodBatch:
@@ -235,11 +235,11 @@ class MethodStage:
             self.read_ahead.request(step)
         every = self.draw(step)
         draws = every.of_this_process()
-        timesteps, rows, references = draws.timesteps, draws.rows, draws.references
+        timesteps, rows, references = draws.timesteps, draws.rows, draws.reference_indices
         clean = self.targets["latents"][rows].float().to(self.device)
         noise = own(torch.randn(len(every.rows), *clean.shape[1:])).to(self.device)
-        alpha_bar = self.alpha_bars[timesteps].to(self.device)
-        noisy, velocity = diffusion.add_noise(clean, noise, alpha_bar)
+        alpha_bar = self.alphas_cumprod[timesteps].to(self.device)
+        noisy, velocity = diffusion.noisy_and_velocity(clean, noise, alpha_bar)
         pixels = self.reference_pixels(references).to(self.device, self.dtype)
         is_whole = own(torch.rand(len(every.rows))) >= settings.face_share
         distributed.seed_by_rank()
@@ -258,7 +258,7 @@ class MethodStage:
             inputs = with_active_row(self, inputs, rows[:1], references.shape[1])
         return MethodBatch(
             rows=rows,
-            references=references,
+            reference_indices=references,
             inputs=inputs,
             noisy=noisy,
             velocity=velocity,
@@ -283,7 +283,7 @@ class MethodStage:
             assert inputs.pixels is not None
             target = self.teacher(
                 batch.rows,
-                batch.references,
+                batch.reference_indices,
                 inputs.pixels,
                 is_unconditional=self.is_unconditional(inputs.token_ids),
                 active=inputs.active,
@@ -303,9 +303,9 @@ class MethodStage:
         chosen = decoded.rows
         if not len(chosen):
             return loss
-        clean = diffusion.predict_clean(batch.noisy[chosen], velocity[chosen], batch.alpha_bar[chosen])
+        clean = diffusion.velocity_to_x0(batch.noisy[chosen], velocity[chosen], batch.alpha_bar[chosen])
         landmarks = self.targets["landmarks"][batch.rows[chosen]]
-        embedding = self.data.references["train"]["embedding"][batch.references[chosen, 0]]
+        embedding = self.data.references["train"]["embedding"][batch.reference_indices[chosen, 0]]
         identity = self.identity_loss("identity", clean, landmarks, embedding, metrics)
         return loss + settings.identity_weight * decoded.share * identity
 
@@ -320,7 +320,7 @@ class MethodStage:
             chosen: (samples,), the samples that are rolled out; all of them have an identity.
             metrics: Gets the parts of the loss.
         """
-        settings, rows, references = self.settings, batch.rows[chosen], batch.references[chosen]
+        settings, rows, references = self.settings, batch.rows[chosen], batch.reference_indices[chosen]
         token_ids, class_mask = inputs.token_ids[chosen], inputs.class_mask[chosen]
         assert inputs.identity is not None
         branches = self.cfg_branches(
@@ -336,13 +336,13 @@ class MethodStage:
         )
         clean = self.targets["latents"][rows].float()
         noisy, timesteps = sample_on_policy(
-            lambda latents, steps: self.apply_cfg(*branches(latents, steps)), clean, self.alpha_bars, settings
+            lambda latents, steps: self.apply_cfg(*branches(latents, steps)), clean, self.alphas_cumprod, settings
         )
         unconditional, conditional = branches(noisy, timesteps)
         loss = torch.zeros(())
         if settings.identity_weight:
             velocity = self.apply_cfg(unconditional, conditional)
-            predicted = diffusion.predict_clean(noisy, velocity, self.alpha_bars[timesteps])
+            predicted = diffusion.velocity_to_x0(noisy, velocity, self.alphas_cumprod[timesteps])
             landmarks = self.targets["landmarks"][rows]
             embedding = self.data.references["train"]["embedding"][references[:, 0]]
             identity = self.identity_loss("on_policy_identity", predicted, landmarks, embedding, metrics)
@@ -379,13 +379,13 @@ class MethodStage:
             text=self.text_states(empty),
         )
 
-        def denoise(noisy: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        def predict_branches(noisy: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
             noisy = noisy.to(self.dtype)
             with torch.no_grad():
                 without = self.denoiser(unconditional.replace(noisy=noisy, timesteps=timesteps)).float()
             return without, self.denoiser(inputs.replace(noisy=noisy, timesteps=timesteps)).float()
 
-        return denoise
+        return predict_branches
 
     def apply_cfg(self, unconditional: Tensor, conditional: Tensor) -> Tensor:
         """Classifier-free guidance with the stage's scale."""
@@ -396,7 +396,7 @@ class MethodStage:
         return (token_ids == self.prompts.empty).all(dim=1)
 
     def sample_references(self, rows: Tensor, count: int) -> Tensor:
-        """Rows of references, (batch, count): the first may show the same scene, the others show other scenes."""
+        """References of targets `rows` (batch,), (batch, count): the first may show the same scene, others do not."""
         own = self.targets.reference_rows
         if own:  # Files say which references a target may have.
             views = [torch.tensor(own[row]) for row in rows.tolist()]

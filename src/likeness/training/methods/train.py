@@ -110,7 +110,7 @@ def train_method(
         pipe = read_base(recipe.base, dtype=dtype, device=device, without=("text_encoder",))
     if recipe.start:
         checkpoints.start_from(method, recipe.start)
-    method_spec.prepare(method, data, is_new=recipe.start is None)
+    method_spec.prepare(method, data, from_scratch=recipe.start is None)
     method_spec.train_first(method, data, folder)
     method.attach(pipe, dtype=torch.float32)
     method.trainable_parameters()

@@ -61,12 +61,23 @@ class TwoPersonDenoiser(MethodDenoiser):
         self.regions = regions
 
     def encode(self, pixels: Tensor, extra_conditioning: Tensor | None) -> PersonTokens:
+        """Encode one person, or two, of each sample.
+
+        Shapes:
+            pixels: (batch, [people,] references, 3, height, width)
+            extra_conditioning: (batch, [people,] references, embedding_width)
+        """
         if pixels.ndim == 5:
             return super().encode(pixels, extra_conditioning)
         assert extra_conditioning is not None
         return encode_pairs(self.method, pixels, extra_conditioning)
 
     def region_arguments(self, identity: PersonTokens, class_mask: Tensor) -> dict[str, Any]:
+        """Arguments of `Method.conditioned` for two people; `class_mask` is then the person of each token.
+
+        Shapes:
+            class_mask: (batch, text_tokens)
+        """
         return {} if identity.num_people == 1 else {"person_index": class_mask, "regions": self.regions}
 
 
@@ -127,6 +138,7 @@ class TwoPersonStage(MethodStage):
         return rows, token_ids, person_mask
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
+        """The loss on clips of one person in every `single_every`-th step, else on clips of two; and its parts."""
         if step % self.recipe.single_every == 0:
             return super().loss(step)
         distributed.seed_by_rank()
@@ -137,9 +149,9 @@ class TwoPersonStage(MethodStage):
         drops_text = torch.rand(len(rows)) < settings.text_drop
         token_ids[drops_text], person_mask[drops_text] = self.prompts.empty, 0
         clean = self.pairs["latents"][rows].float()
-        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alpha_bars)
-        alpha_bar = self.alpha_bars[timesteps]
-        noisy, target = diffusion.add_noise(clean, torch.randn_like(clean), alpha_bar)
+        timesteps = diffusion.sample_timesteps(len(rows), settings, self.alphas_cumprod)
+        alpha_bar = self.alphas_cumprod[timesteps]
+        noisy, target = diffusion.noisy_and_velocity(clean, torch.randn_like(clean), alpha_bar)
         pixels = self.reference_pixels(references)[:, :, None]  # (batch, people, 1, 3, height, width)
         embedding = self.method_spec.extra_conditioning(self.data, "train", references)
         assert embedding is not None
@@ -163,14 +175,14 @@ class TwoPersonStage(MethodStage):
         decoded = choose_samples(found, limit, "two_person_identity", metrics, average=settings.identity_average)
         chosen = decoded.rows
         if len(chosen):
-            predicted = diffusion.predict_clean(noisy[chosen], velocity[chosen], alpha_bar[chosen])
+            predicted = diffusion.velocity_to_x0(noisy[chosen], velocity[chosen], alpha_bar[chosen])
             landmarks = self.pairs["landmarks"][rows[chosen]]
             identity = self.identity_loss("two_person_identity", predicted, landmarks, embedding[chosen], metrics)
             loss = loss + settings.identity_weight * decoded.share * identity
         return loss, metrics
 
     def _sample_pair_references(self, rows: Tensor) -> Tensor:
-        """A view of each person, (batch, 2), rows of the references."""
+        """A view of each person of these pairs: (batch,) to (batch, 2), indices into the references."""
         chosen = torch.empty(len(rows), 2, dtype=torch.long)
         for index, row in enumerate(rows.tolist()):
             for side, person in enumerate(self.pairs.facts[row]["people"]):
@@ -225,12 +237,16 @@ class TwoPersonTrainingSpec(MagicMirrorTrainingSpec):
         super().__init__(recipe)
         self.folder, self.cache = folder, cache
 
-    def prepare(self, method: Any, data: TrainingData, *, is_new: bool) -> None:
-        super().prepare(method, data, is_new=is_new)
+    def prepare(self, method: Any, data: TrainingData, *, from_scratch: bool) -> None:
+        """Initialize Magic Mirror, and add the clips of two people to `data.targets`.
+
+        Shapes:
+            landmarks of the clips: (samples, latent_frames, people, 5, 2)
+        """
+        super().prepare(method, data, from_scratch=from_scratch)
         clips, logger = self.recipe.two_person, TrainingLogger(self.folder, self.name)
         targets = load_latents(clips, read_base(self.recipe.base).vae, self.cache, logger)
         landmarks = load_puppets(clips, self.cache, logger, ("landmarks",))["landmarks"]
-        # Of each sample, latent frame and person.
         data.targets["two_person"] = targets.with_tensor("landmarks", average_frames(landmarks))
 
 

@@ -48,7 +48,9 @@ def face_loss(stage: Any) -> Generator[None, None, float]:
     for part in rows.split(stage.rows_per_part):
         clean = stage.validation["latents"][part].float().to(stage.device)
         noise = torch.stack([_noise(clean.shape[1:], int(row)) for row in part]).to(stage.device)
-        noisy, target = diffusion.add_noise(clean, noise, stage.alpha_bars[timesteps[part]].to(stage.device))
+        noisy, target = diffusion.noisy_and_velocity(
+            clean, noise, stage.alphas_cumprod[timesteps[part]].to(stage.device)
+        )
         inputs = _inputs(stage, part).replace(noisy=noisy.to(stage.dtype), timesteps=timesteps[part].to(stage.device))
         velocity = stage.denoiser(inputs).float()
         if stage.guidance is not None:

@@ -68,7 +68,7 @@ class MethodDenoiser(nn.Module):
                 text = text_encoder(inputs.token_ids)[0]
         text = text.to(noisy.dtype)
         if not inputs.active.any():  # Exactly the base; no reference has to be encoded.
-            return diffusion.denoise(transformer, noisy, text, timesteps)
+            return diffusion.predict_velocity(transformer, noisy, text, timesteps)
         identity = inputs.identity
         if identity is None:
             assert inputs.pixels is not None
@@ -76,7 +76,7 @@ class MethodDenoiser(nn.Module):
         text = self.method.fuse(text, inputs.class_mask, identity, scale=self.scale)
         regions = self.region_arguments(identity, inputs.class_mask)
         with self.method.conditioned(identity, active=inputs.active, scale=self.scale, **regions):
-            return diffusion.denoise(transformer, noisy, text, timesteps)
+            return diffusion.predict_velocity(transformer, noisy, text, timesteps)
 
     def encode(self, pixels: Tensor, extra_conditioning: Tensor | None) -> PersonTokens:
         """The identity tokens of a batch."""

@@ -1,9 +1,9 @@
 """Representation alignment with exact targets: a middle block predicts dense ground-truth maps from noisy latents.
 
 REPA (arXiv:2410.06940v1) aligns the features of a middle block with those of a pretrained encoder of the clean image.
-Puppets give exact targets instead: parts, normals, coordinates on the head and features of the face
-(`likeness.puppets.rendering.maps`). A small head predicts them from the block's tokens; it is trained with the denoiser
-and is not exported.
+Puppets (rendered synthetic people) give exact targets instead: parts, normals, coordinates on the head and features of
+the face (`likeness.puppets.rendering.maps`). A small head predicts them from the block's tokens; it is trained with the
+denoiser and is not exported.
 """
 
 from typing import Any

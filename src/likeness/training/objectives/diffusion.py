@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from likeness.training.engine.settings import LoopSettings
 
 Timesteps = Literal["uniform", "logit_normal", "log_snr_normal"]
-STEPS = 1000
+NUM_TRAIN_TIMESTEPS = 1000
 UNIFORM_SHARE = 0.1
 """Share of the timesteps of `log_snr_normal` that are uniform, so that pure noise is among them."""
 
@@ -59,31 +59,47 @@ def masked_error(mask: Tensor, error: Tensor, is_whole: Tensor) -> Tensor:
     return (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])
 
 
-def sample_timesteps(count: int, settings: DiffusionStageSettings, alpha_bars: Tensor) -> Tensor:
-    """Timesteps of a batch, (count,), by `settings.timesteps`; `alpha_bars` (STEPS,) fall to 0."""
+def sample_timesteps(count: int, settings: DiffusionStageSettings, alphas_cumprod: Tensor) -> Tensor:
+    """Timesteps of a batch, (count,), by `settings.timesteps`; `alphas_cumprod` (timesteps,) falls to 0."""
     if settings.timesteps == "log_snr_normal":
-        noise_over_signal = ((1 - alpha_bars) / alpha_bars).log()  # Rises with the timestep, to infinity.
+        negative_log_snr = ((1 - alphas_cumprod) / alphas_cumprod).log()  # Rises with the timestep, to infinity.
         log_snr = settings.log_snr_mean + settings.log_snr_std * torch.randn(count)
-        timesteps = torch.searchsorted(noise_over_signal, -log_snr).clamp(max=STEPS - 1)
-        return torch.where(torch.rand(count) < UNIFORM_SHARE, torch.randint(STEPS, (count,)), timesteps)
+        timesteps = torch.searchsorted(negative_log_snr, -log_snr).clamp(max=NUM_TRAIN_TIMESTEPS - 1)
+        return torch.where(torch.rand(count) < UNIFORM_SHARE, torch.randint(NUM_TRAIN_TIMESTEPS, (count,)), timesteps)
     share = torch.rand(count) if settings.timesteps == "uniform" else torch.sigmoid(torch.randn(count))
-    return (share * STEPS).long().clamp(0, STEPS - 1)
+    return (share * NUM_TRAIN_TIMESTEPS).long().clamp(0, NUM_TRAIN_TIMESTEPS - 1)
 
 
-def add_noise(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-    """Noisy latents and the target v; `alpha_bar` has one number a sample."""
+def noisy_and_velocity(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """Noisy latents, and the target v = sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) x0.
+
+    Shapes:
+        clean, noise: (batch, ...)
+        alpha_bar: (batch,), of each sample's timestep
+        returns: two as `clean`
+    """
     signal, sigma = _scales(alpha_bar, clean)
     return signal * clean + sigma * noise, signal * noise - sigma * clean
 
 
-def predict_clean(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
-    """The x0 that v implies."""
+def velocity_to_x0(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The x0 that v implies.
+
+    Shapes:
+        noisy, velocity, returns: (batch, ...)
+        alpha_bar: (batch,)
+    """
     signal, sigma = _scales(alpha_bar, noisy)
     return signal * noisy - sigma * velocity
 
 
-def predict_noise(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
-    """The noise that v implies."""
+def velocity_to_noise(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The noise that v implies.
+
+    Shapes:
+        noisy, velocity, returns: (batch, ...)
+        alpha_bar: (batch,)
+    """
     signal, sigma = _scales(alpha_bar, noisy)
     return signal * velocity + sigma * noisy
 
@@ -97,23 +113,23 @@ def _scales(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
 Rope = tuple[Tensor, Tensor]
 
 
-def positions(transformer: Any, latents: Tensor) -> Rope | None:
+def rotary_embedding(transformer: Any, latents: Tensor) -> Rope | None:
     """The rotary embedding of latents, made by the stock pipeline's own function; None for a base without one.
 
     Shapes:
         latents: (batch, frames, channels, height, width)
-        returns: cosine and sine, (video_tokens, head_width)
+        returns: cosine and sine, (video_tokens, head_dim)
     """
     config = transformer.config
     if not config.use_rotary_positional_embeddings:
         return None
     frames, _, height, width = latents.shape[1:]
     sizes = (config.patch_size, config.patch_size_t, config.sample_width, config.sample_height)
-    return _stock_positions(height, width, frames, *sizes, config.attention_head_dim, str(latents.device))
+    return _stock_rotary_embedding(height, width, frames, *sizes, config.attention_head_dim, str(latents.device))
 
 
 @lru_cache(maxsize=64)
-def _stock_positions(
+def _stock_rotary_embedding(
     height: int,
     width: int,
     frames: int,
@@ -121,7 +137,7 @@ def _stock_positions(
     patch_size_t: int | None,
     sample_width: int,
     sample_height: int,
-    head_width: int,
+    head_dim: int,
     device: str,
 ) -> Rope:
     config = SimpleNamespace(
@@ -129,14 +145,14 @@ def _stock_positions(
         patch_size_t=patch_size_t,
         sample_width=sample_width,
         sample_height=sample_height,
-        attention_head_dim=head_width,
+        attention_head_dim=head_dim,
     )
     # In units of latent pixels, so that the VAE's factor is 1.
     pipe: Any = SimpleNamespace(transformer=SimpleNamespace(config=config), vae_scale_factor_spatial=1)
     return CogVideoXPipeline._prepare_rotary_positional_embeddings(pipe, height, width, frames, torch.device(device))
 
 
-def denoise(
+def predict_velocity(
     transformer: Any, noisy: Tensor, text: Tensor, timesteps: Tensor, frames: Sequence[int] | None = None
 ) -> Tensor:
     """The v that a CogVideoX transformer predicts, with the rotary embedding of the stock pipeline.
@@ -149,7 +165,7 @@ def denoise(
         returns: v, as `noisy`
     """
     count = noisy.shape[1] if frames is None else max(frames) + 1
-    embedding = positions(transformer, noisy[:, :1].expand(-1, count, -1, -1, -1))
+    embedding = rotary_embedding(transformer, noisy[:, :1].expand(-1, count, -1, -1, -1))
     if frames is not None and embedding is not None:
         cosine, sine = (part.unflatten(0, (count, -1))[list(frames)].flatten(0, 1) for part in embedding)
         embedding = (cosine, sine)
@@ -184,21 +200,23 @@ class CastParameters(nn.Module):
     """Runs a module in another dtype; its parameters and their gradients keep theirs.
 
     All parameters are cast once in each call, which is faster than `Autocast` on small models. Parameters below a
-    module named in `keep_float32` are not cast.
+    module named in `keep_in_fp32_modules` are not cast.
+
+    With bfloat16 weights on a CPU it disables PyTorch's flash attention for the whole process: there the fused kernel
+    takes four times as long in bfloat16 as plain products. On a GPU the setting is left alone.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype, *, keep_float32: tuple[str, ...] = ()) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype, *, keep_in_fp32_modules: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.module, self.dtype, self.keep_float32 = module, dtype, frozenset(keep_float32)
-        if dtype == torch.bfloat16:
-            # On a CPU fused attention in bfloat16 takes four times as long as plain products.
+        self.module, self.dtype, self.keep_in_fp32_modules = module, dtype, frozenset(keep_in_fp32_modules)
+        if dtype == torch.bfloat16 and all(parameter.device.type == "cpu" for parameter in module.parameters()):
             torch.backends.cuda.enable_flash_sdp(False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         cast = {
             name: p.to(self.dtype)
             for name, p in self.module.named_parameters()
-            if self.keep_float32.isdisjoint(name.split("."))
+            if self.keep_in_fp32_modules.isdisjoint(name.split("."))
         }
         return torch.func.functional_call(self.module, cast, args, kwargs)
 

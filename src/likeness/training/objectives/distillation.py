@@ -31,9 +31,9 @@ class DistillationTeacher:
         self, pipe: Any, method: Method, prompts: Any, embeddings: Tensor, *, scale: float, dtype: torch.dtype
     ) -> None:
         diffusion.cast_base(pipe.transformer, method, dtype)
-        keep_float32 = tuple(method._keep_in_fp32_modules or ())
+        keep_in_fp32_modules = tuple(method._keep_in_fp32_modules or ())
         denoiser = MethodDenoiser(pipe, method, scale=scale)
-        self.denoiser = diffusion.CastParameters(denoiser, dtype, keep_float32=keep_float32)
+        self.denoiser = diffusion.CastParameters(denoiser, dtype, keep_in_fp32_modules=keep_in_fp32_modules)
         self.prompts, self.embeddings, self.dtype = prompts, embeddings, dtype
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from likeness.backbones import codec
+from likeness.backbones import vae_forward
 from likeness.backbones.taecvx import LATENT_CHANNELS, TaecvxDecoder
 from likeness.errors import ConfigError
 from likeness.identity.encoders.alignment import crop_corners
@@ -74,8 +74,8 @@ class VaeFrameDecoder:
         scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
         normalize = None
         if scaled.shape[-2:] != (windows.height, windows.width):
-            normalize = codec.normalize_by(codec.frame_statistics(self.vae, scaled))
-        return codec.decode_frame(
+            normalize = vae_forward.normalize_by(vae_forward.group_norm_statistics(self.vae, scaled))
+        return vae_forward.decode_frame(
             self.vae, windows.cut(scaled), is_checkpointed=self.is_checkpointed, normalize=normalize
         )
 

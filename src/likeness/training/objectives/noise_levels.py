@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from likeness.training.objectives.diffusion import STEPS
+from likeness.training.objectives.diffusion import NUM_TRAIN_TIMESTEPS
 
 NOISE_LEVELS = 4
 """Ranges of timesteps, of equal length."""
@@ -18,7 +18,7 @@ def loss_by_noise_level(error: Tensor, timesteps: Tensor, weight: Tensor) -> dic
     """
     error, timesteps, weight = (values.detach().cpu() for values in (error, timesteps, weight))
     metrics: dict[str, float] = {}
-    levels = timesteps * NOISE_LEVELS // STEPS
+    levels = timesteps * NOISE_LEVELS // NUM_TRAIN_TIMESTEPS
     for level in range(NOISE_LEVELS):
         chosen = (levels == level) & (weight > 0)
         if chosen.any():

@@ -12,9 +12,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from likeness.training.objectives.diffusion import DiffusionStageSettings, add_noise, predict_clean, predict_noise
+from likeness.training.objectives.diffusion import (
+    DiffusionStageSettings,
+    noisy_and_velocity,
+    velocity_to_noise,
+    velocity_to_x0,
+)
 
-Denoise = Callable[[Tensor, Tensor], Tensor]
+PredictVelocity = Callable[[Tensor, Tensor], Tensor]
 """From latents (batch, frames, channels, height, width) and timesteps (batch,) to v, shaped as the latents."""
 
 
@@ -44,40 +49,42 @@ class RolloutSettings(DiffusionStageSettings):
 
 @torch.no_grad()
 def sample_on_policy(
-    denoise: Denoise, clean: Tensor, alpha_bars: Tensor, settings: RolloutSettings
+    predict_velocity: PredictVelocity, clean: Tensor, alphas_cumprod: Tensor, settings: RolloutSettings
 ) -> tuple[Tensor, Tensor]:
     """Noisy latents from a rollout, and the timesteps at which they ended.
 
     Shapes:
         clean: (batch, frames, channels, height, width); `rollout_from` of them is in the first latents
-        alpha_bars: (timesteps,)
+        alphas_cumprod: (timesteps,)
         returns: as `clean`; (batch,)
     """
     low, high = settings.rollout_to
-    start = timestep_of(torch.full((len(clean),), settings.rollout_from), alpha_bars)
-    end = timestep_of(low + (high - low) * torch.rand(len(clean)), alpha_bars)
-    noisy, _ = add_noise(clean, torch.randn_like(clean), alpha_bars[start])
-    return roll_out(denoise, noisy, start, end, alpha_bars, steps=settings.rollout_steps), end
+    start = timestep_of(torch.full((len(clean),), settings.rollout_from), alphas_cumprod)
+    end = timestep_of(low + (high - low) * torch.rand(len(clean)), alphas_cumprod)
+    noisy, _ = noisy_and_velocity(clean, torch.randn_like(clean), alphas_cumprod[start])
+    return roll_out(predict_velocity, noisy, start, end, alphas_cumprod, steps=settings.rollout_steps), end
 
 
-def timestep_of(signal: Tensor, alpha_bars: Tensor) -> Tensor:
+def timestep_of(signal: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """The last timestep whose alpha_bar is at least `signal`, 0 if there is none: (batch,) to (batch,)."""
-    return (alpha_bars >= signal[:, None]).sum(dim=1).sub(1).clamp(min=0)
+    return (alphas_cumprod >= signal[:, None]).sum(dim=1).sub(1).clamp(min=0)
 
 
 @torch.no_grad()
-def roll_out(denoise: Denoise, noisy: Tensor, start: Tensor, end: Tensor, alpha_bars: Tensor, *, steps: int) -> Tensor:
+def roll_out(
+    predict_velocity: PredictVelocity, noisy: Tensor, start: Tensor, end: Tensor, alphas_cumprod: Tensor, *, steps: int
+) -> Tensor:
     """Denoise each sample from one timestep to another by DDIM (arXiv:2010.02502v4, Eq. 12, sigma 0).
 
     Shapes:
         noisy: (batch, frames, channels, height, width)
         start, end: (batch,), timesteps
-        alpha_bars: (timesteps,)
+        alphas_cumprod: (timesteps,)
         returns: as `noisy`
     """
     for step in range(steps):
         now, after = (torch.lerp(start.float(), end.float(), (step + i) / steps).long() for i in (0, 1))
-        noisy = ddim_step(noisy, denoise(noisy, now).float(), alpha_bars[now], alpha_bars[after])
+        noisy = ddim_step(noisy, predict_velocity(noisy, now).float(), alphas_cumprod[now], alphas_cumprod[after])
     return noisy
 
 
@@ -89,5 +96,5 @@ def ddim_step(noisy: Tensor, velocity: Tensor, now: Tensor, after: Tensor) -> Te
         now, after: (batch,), alpha_bar
         returns: as `noisy`
     """
-    clean, noise = predict_clean(noisy, velocity, now), predict_noise(noisy, velocity, now)
-    return add_noise(clean, noise, after)[0]
+    clean, noise = velocity_to_x0(noisy, velocity, now), velocity_to_noise(noisy, velocity, now)
+    return noisy_and_velocity(clean, noise, after)[0]

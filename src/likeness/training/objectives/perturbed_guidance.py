@@ -106,7 +106,7 @@ class MethodGuidance:
     def __init__(self, pipe: Any, method: Method, *, layers: Sequence[int], dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.denoisers: list[CastParameters] = []
-        keep_float32 = tuple(method._keep_in_fp32_modules or ())
+        keep_in_fp32_modules = tuple(method._keep_in_fp32_modules or ())
         encoders = []
         for is_perturbed in (False, True):
             own_pipe = copy.copy(pipe)
@@ -120,8 +120,10 @@ class MethodGuidance:
                 for number in _check_layers(layers, transformer):
                     _perturb(transformer.transformer_blocks[number])
             denoiser = MethodDenoiser(own_pipe, own_method)
-            self.denoisers.append(CastParameters(denoiser, dtype, keep_float32=keep_float32))
-            encoders.append(CastParameters(ReferenceEncoder(denoiser), dtype, keep_float32=keep_float32))
+            self.denoisers.append(CastParameters(denoiser, dtype, keep_in_fp32_modules=keep_in_fp32_modules))
+            encoders.append(
+                CastParameters(ReferenceEncoder(denoiser), dtype, keep_in_fp32_modules=keep_in_fp32_modules)
+            )
         self.encode = encoders[0]  # Encoding does not depend on the transformer.
 
     @torch.no_grad()
@@ -147,8 +149,8 @@ class PerturbedFaceAttnProcessor(FaceAddedAttnProcessor):
 
 def _perturb(block: Any) -> None:
     block.base.attn1.set_processor(PerturbedAttnProcessor())
-    if isinstance(block.layer, FaceLayer):
-        block.layer.attention.processor = PerturbedFaceAttnProcessor()
+    if isinstance(block.block_adapter, FaceLayer):
+        block.block_adapter.attention.processor = PerturbedFaceAttnProcessor()
 
 
 def _check_layers(layers: Sequence[int], transformer: Any) -> Sequence[int]:

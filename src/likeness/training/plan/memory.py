@@ -1,4 +1,4 @@
-"""Bytes on one card while a stage trains, and what must be switched on for a card.
+"""Bytes on one GPU while a stage trains, and what must be switched on for a GPU.
 
 Weights of the base are in the recipe's `base_dtype`; those of the method are float32, with a gradient, two moments and
 a moving average for each trained one. Activations are those of `activations.py`, once more for the gradients inside of
@@ -13,7 +13,7 @@ from likeness.training.plan.sizes import Models, count
 from likeness.training.plan.work import Tokens
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "auto": 2}
-"""By the setting; `auto` is bfloat16 on every card with 24 GB or more that is meant here."""
+"""By the setting; `auto` is bfloat16 on every GPU with 24 GB or more that is meant here."""
 RESERVE_BYTES = 2e9
 WORKSPACE = 1.0
 """Gradients of activations and temporaries, as a multiple of what one block of a sample saves."""
@@ -29,7 +29,7 @@ class Switches:
 
     gradient_checkpointing: bool
     micro_batch: int
-    """Samples of a card at once."""
+    """Samples of a GPU at once."""
     accumulation: int
     optimizer: str
     parallel: str
@@ -50,8 +50,8 @@ class Switches:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CardMemory:
-    """Bytes on one card, by what they hold."""
+class GpuMemory:
+    """Bytes on one GPU, by what they hold."""
 
     base: float
     method: float
@@ -70,11 +70,11 @@ class CardMemory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """A stage on some cards."""
+    """A stage on some GPUs."""
 
     card_bytes: float
     switches: Switches
-    memory: CardMemory
+    memory: GpuMemory
 
     @property
     def fits(self) -> bool:
@@ -84,8 +84,8 @@ class Fit:
 
 def memory_of(
     models: Models, recipe: MethodRecipe, stage: MethodStageSettings, tokens: Tokens, switches: Switches
-) -> CardMemory:
-    """Bytes on each card."""
+) -> GpuMemory:
+    """Bytes on each GPU."""
     shards = switches.cards if switches.parallel == "fsdp2" else 1
     dtype_bytes = DTYPE_BYTES[stage.dtype]
     parts = [part for part in models.parts() if part.name not in ("base transformer", "VAE")]
@@ -102,7 +102,7 @@ def memory_of(
     copies = dtype_bytes * trainable / (layers if switches.gradient_checkpointing else 1)
     decoded = min(stage.identity_samples, switches.micro_batch) if stage.identity_weight else 0
     identity = decoded * IDENTITY_BYTES[stage.identity_decoder]
-    return CardMemory(
+    return GpuMemory(
         base=transformer / shards + gathered + DTYPE_BYTES[recipe.base_dtype] * count(models.vae),
         method=4 * (trainable + frozen) / shards + copies,
         training_state=(4 + moments + 4) * trainable / shards,
@@ -123,7 +123,7 @@ def fit(
     """The fewest switches with which a stage fits, or all of them where it does not.
 
     They are tried in the order of what they cost: more micro-batches, gradient checkpointing, sharding (with several
-    cards), 8-bit moments.
+    GPUs), 8-bit moments.
     """
     tried: list[Fit] = []
     parallels = [stage.parallel] if cards == 1 else dict.fromkeys([stage.parallel, "fsdp2"])
@@ -133,11 +133,11 @@ def fit(
     for optimizer in optimizers:
         for parallel in parallels:
             for is_checkpointed in dict.fromkeys([stage.gradient_checkpointing, True]):
-                for per_card in _micro_batches(stage, cards):
-                    accumulation = max(1, stage.batch // (per_card * cards))
+                for per_gpu in _micro_batches(stage, cards):
+                    accumulation = max(1, stage.batch // (per_gpu * cards))
                     switches = Switches(
                         gradient_checkpointing=is_checkpointed,
-                        micro_batch=per_card,
+                        micro_batch=per_gpu,
                         accumulation=accumulation,
                         optimizer=optimizer,
                         parallel=parallel,
@@ -151,6 +151,6 @@ def fit(
 
 
 def _micro_batches(stage: MethodStageSettings, cards: int) -> list[int]:
-    """Samples per card that divide the batch, from the recipe's micro-batch downwards."""
+    """Samples per GPU that divide the batch, from the recipe's micro-batch downwards."""
     largest = max(1, min(stage.micro_batch, stage.batch // cards))
     return [size for size in range(largest, 0, -1) if stage.batch % (size * cards) == 0] or [1]

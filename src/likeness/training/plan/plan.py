@@ -11,8 +11,8 @@ from likeness.training.plan.memory import Fit, fit
 from likeness.training.plan.sizes import Models, Part, read_models
 from likeness.training.plan.work import Tokens, Work, tokens_of, work_of
 
-CARDS = ((1, 24e9), (1, 80e9), (8, 80e9))
-"""Number of cards, and bytes of each."""
+GPUS = ((1, 24e9), (1, 80e9), (8, 80e9))
+"""Number of GPUs, and bytes of each."""
 IDENTITY_TFLOP = {"vae": 4.78, "taecvx": 0.33}
 """Of one decoded window at 480x720 with ArcFace, checkpointed, counted by benchmarks/identity_loss.py."""
 QUALIFYING_SHARE = 0.3
@@ -34,10 +34,10 @@ class StagePlan:
     step_flops: float
     """Of a whole optimizer step of the recipe, forward and backward."""
     fits: tuple[Fit, ...]
-    """For each of `CARDS`."""
+    """For each of `GPUS`."""
 
     def hours(self, tflops: float, cards: int) -> float:
-        """Hours at a throughput of each card."""
+        """Hours at a throughput of each GPU."""
         if self.steps is None:
             return (self.minutes or 0) / 60
         return self.steps * self.step_flops / (tflops * 1e12 * cards) / 3600
@@ -45,14 +45,14 @@ class StagePlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingPlan:
-    """What a recipe needs. Every number is counted; none was measured on a card."""
+    """What a recipe needs. Every number is counted; none was measured on a GPU."""
 
     source: str
     parts: tuple[Part, ...]
     stages: tuple[StagePlan, ...]
     caches: Caches
     tflops: float
-    """Assumed throughput of a card."""
+    """Assumed throughput of a GPU."""
 
     @property
     def trainable(self) -> int:
@@ -81,7 +81,7 @@ def make_plan(recipe: Any, *, tflops: float = 400.0, samples: int = 1000) -> Tra
 
     Args:
         recipe: Of a method, with data from files.
-        tflops: Assumed throughput of a card, for the hours.
+        tflops: Assumed throughput of a GPU, for the hours.
         samples: Files of each kind, where the data set is not here.
 
     Raises:
@@ -122,6 +122,6 @@ def _plan_stage(models: Models, recipe: MethodRecipe, stage: MethodStageSettings
         work=work,
         step_flops=flops,
         fits=tuple(
-            fit(models, recipe, stage, tokens, cards=cards, card_bytes=card_bytes) for cards, card_bytes in CARDS
+            fit(models, recipe, stage, tokens, cards=cards, card_bytes=card_bytes) for cards, card_bytes in GPUS
         ),
     )

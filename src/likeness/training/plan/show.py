@@ -7,7 +7,7 @@ from likeness.training.plan.plan import StagePlan, TrainingPlan
 
 def describe(plan: TrainingPlan, recipe: MethodRecipe) -> str:
     """The plan in lines for a terminal."""
-    lines = ["All numbers are counted; no card has measured them.", "", f"base: {plan.source}"]
+    lines = ["All numbers are counted; no GPU has measured them.", "", f"base: {plan.source}"]
     lines += ["", f"{'parameters':<24}{'trained':>10}{'frozen':>10}"]
     for part in plan.parts:
         lines.append(f"  {part.name:<22}{_count(part.trainable):>10}{_count(part.frozen):>10}")
@@ -37,7 +37,7 @@ def _stage(plan: TrainingPlan, stage: StagePlan) -> list[str]:
     ]
     if stage.steps is not None:
         one, eight = (stage.hours(plan.tflops, cards) for cards in (1, 8))
-        lines.append(f"  {one:,.0f} h on one card, {eight:,.0f} h on eight, assumed {plan.tflops:g} TFLOP/s a card")
+        lines.append(f"  {one:,.0f} h on one GPU, {eight:,.0f} h on eight, assumed {plan.tflops:g} TFLOP/s a GPU")
     return lines
 
 

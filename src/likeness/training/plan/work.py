@@ -113,8 +113,8 @@ def _layer(models: Models, tokens: Tokens) -> float:
     config: Any = method.config
     if isinstance(method, FantasyID):
         inner, context = config["injection_width"], context_tokens(method)
-        taps = 9 if config["is_layer_aware"] else 0  # The 3x3 kernel of F_l.
-        products = tokens.video * (2 * 2 * width * inner + 2 * taps * inner)
+        kernel_elements = 9 if config["is_layer_aware"] else 0  # The 3x3 kernel of F_l.
+        products = tokens.video * (2 * 2 * width * inner + 2 * kernel_elements * inner)
         return products + 4 * tokens.video * context * inner + 4 * context * config["context_width"] * inner
     # K and V of x_face, and the attention of all tokens to them.
     return 4 * tokens.face * width**2 + 4 * tokens.adapted * tokens.face * width

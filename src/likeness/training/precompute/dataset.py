@@ -1,4 +1,7 @@
-"""Encoded files as the data of a trainer: the same interface as puppets in memory, read from disk row by row."""
+"""Encoded files as the data of a trainer, read from disk row by row.
+
+The interface is that of puppets (rendered synthetic people) in memory.
+"""
 
 import logging
 from collections import Counter

@@ -100,8 +100,8 @@ def _check_model(recipe: Settings, memory_bytes: float) -> None:
 
 def _check_disk(sets: dict[str, render_puppets.PuppetSettings], cache: Path) -> None:
     missing = sum(_bytes_of(s, s.count) for s in sets.values() if not _is_there(s, cache))
-    place = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(place).free
+    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(existing).free
     if missing > free:
         raise ConfigError(
             f"The data need at least {_size(missing)} on the disk of {cache}, {_size(free)} are free. Lower `count`, "

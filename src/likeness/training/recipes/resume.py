@@ -136,8 +136,11 @@ def _has_begun(folder: Path) -> bool:
 
 def _has_unfinished(recipe: Settings, folder: Path) -> bool:
     """Whether a stage has checkpoints but no final weights, as after the advice to delete a damaged file of them."""
-    places = [folder / stage.name for stage in stages_of(recipe).values()]
-    return any(checkpoints.complete(place / "checkpoints") and not (place / FINISHED).exists() for place in places)
+    stage_folders = [folder / stage.name for stage in stages_of(recipe).values()]
+    return any(
+        checkpoints.complete(stage_folder / "checkpoints") and not (stage_folder / FINISHED).exists()
+        for stage_folder in stage_folders
+    )
 
 
 def _stage_has_begun(stage_folder: Path) -> bool:
@@ -280,7 +283,7 @@ def _checksum(name: str, path: Path) -> str:
 def _remove_stale(recipe: Settings, folder: Path) -> None:
     """Remove temporary files of killed processes, also those of earlier versions."""
     stage_folders = [folder / stage.name for stage in stages_of(recipe).values()]
-    for place in (folder, *stage_folders, *(stage_folder / "checkpoints" for stage_folder in stage_folders)):
-        files.remove_stale_temporaries(place)
-        for rest in (*place.glob("*.partial"), *place.glob("partial_*")):
+    for each_folder in (folder, *stage_folders, *(stage_folder / "checkpoints" for stage_folder in stage_folders)):
+        files.remove_stale_temporaries(each_folder)
+        for rest in (*each_folder.glob("*.partial"), *each_folder.glob("partial_*")):
             files.remove(rest)

@@ -209,4 +209,4 @@ def _byte_letters() -> list[str]:
     """CLIP's letter for each byte, in the order of its vocabulary; printable bytes are themselves."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(others))]
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(others))]

@@ -8,17 +8,20 @@ from likeness.errors import ConfigError, WeightsError
 from likeness.generation.loading.presets import Preset
 from likeness.weights.local_files import cached_hub_folder
 
-RELEASED, MESH, EVA = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
-"""Names in the registry of weights: the released FantasyID, its mesh, its image encoder."""
-_MESH_FILE = weights.MODELS[MESH].files[0].path
-_EVA_FILE = "face_encoder" / weights.MODELS[EVA].files[0].path
+PUBLISHED_FANTASY_ID, FLAME_HIERARCHY, EVA02_CLIP = "fantasyid", "fantasyid-mesh", "eva02-clip-l-336"
+"""Names in the registry of weights: FantasyID's published checkpoint, the hierarchy of FLAME meshes that it reads, and
+its image encoder."""
+_FLAME_HIERARCHY_FILE = weights.MODELS[FLAME_HIERARCHY].files[0].path
+_EVA02_CLIP_FILE = "face_encoder" / weights.MODELS[EVA02_CLIP].files[0].path
 """Files of mesh and image encoder in the published folder."""
 _TRAINABLE = ("cogvideox_2b", "cogvideox_5b")
 """Folders of `recipes/` for backbones other than tiny."""
 
 
-def uses_released(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> bool:
-    """Whether a load uses the released FantasyID.
+def uses_published_checkpoint(
+    preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None
+) -> bool:
+    """Whether a load uses the published checkpoint of FantasyID.
 
     `fantasy_id` with the preset `research` does, unless an adapter is given or exists in the backbone's folder. So
     does a backbone given as a folder in the published layout.
@@ -56,8 +59,8 @@ def check_weights(preset: Preset, method: str, backbone: str | Path | None, adap
     Raises:
         WeightsError: A file or folder is missing; the message names the command that downloads or trains it.
     """
-    if uses_released(preset, method, backbone, adapter):
-        find_files(None if backbone is None else Path(backbone))
+    if uses_published_checkpoint(preset, method, backbone, adapter):
+        resolve_published_files(None if backbone is None else Path(backbone))
         return
     refuse_missing_adapter(adapter_folder(method, adapter, backbone or preset.backbone), method)
     if backbone is None:
@@ -105,8 +108,8 @@ def refuse_missing_adapter(folder: Path, method: str | type) -> None:
         )
 
 
-def find_files(folder: Path | None = None) -> dict[str, Path]:
-    """The folder and files from which the released profile is loaded.
+def resolve_published_files(folder: Path | None = None) -> dict[str, Path]:
+    """The folder and files from which the published checkpoint is loaded.
 
     Args:
         folder: The published folder; by default that of `likeness models pull`.
@@ -114,27 +117,27 @@ def find_files(folder: Path | None = None) -> dict[str, Path]:
     Raises:
         WeightsError: Files are missing; the message lists them and the commands that download them.
     """
-    home = folder or weights.entry(RELEASED).folder
+    root = folder or weights.entry(PUBLISHED_FANTASY_ID).folder
     mesh, eva = (
         next(
-            (place for place in (home / name, weights.entry(other).folder / name.name) if place.is_file()),
+            (path for path in (root / name, weights.entry(entry_name).folder / name.name) if path.is_file()),
             None,
         )
-        for name, other in ((_MESH_FILE, MESH), (_EVA_FILE, EVA))
+        for name, entry_name in ((_FLAME_HIERARCHY_FILE, FLAME_HIERARCHY), (_EVA02_CLIP_FILE, EVA02_CLIP))
     )
     parts = [
         (
-            any((home / name / "config.json").is_file() for name in TRANSFORMERS),
-            f"{home}/transformer",
-            RELEASED,
+            any((root / name / "config.json").is_file() for name in TRANSFORMERS),
+            f"{root}/transformer",
+            PUBLISHED_FANTASY_ID,
         ),
         *(
-            ((home / name).is_file(), str(home / name), RELEASED)
+            ((root / name).is_file(), str(root / name), PUBLISHED_FANTASY_ID)
             for name in ("vae/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json")
         ),
-        ((home / "tokenizer").is_dir(), str(home / "tokenizer"), RELEASED),
-        (mesh is not None, str(home / _MESH_FILE), MESH),
-        (eva is not None, str(home / _EVA_FILE), EVA),
+        ((root / "tokenizer").is_dir(), str(root / "tokenizer"), PUBLISHED_FANTASY_ID),
+        (mesh is not None, str(root / _FLAME_HIERARCHY_FILE), FLAME_HIERARCHY),
+        (eva is not None, str(root / _EVA02_CLIP_FILE), EVA02_CLIP),
     ]
     missing = [(path, name) for is_here, path, name in parts if not is_here]
     if missing:
@@ -143,15 +146,16 @@ def find_files(folder: Path | None = None) -> dict[str, Path]:
             f"`likeness models pull {name} --preset {weights.MODELS[name].preset}`" for _, name in missing
         )
         raise WeightsError(
-            f"The released FantasyID is not whole:{listed}\n"
+            f"FantasyID's published checkpoint is not whole:{listed}\n"
             f"Run {' and '.join(commands)}, or put the files there yourself."
         )
     assert mesh is not None
     assert eva is not None
-    return {"backbone": home, "mesh": mesh, "eva": eva}
+    return {"backbone": root, "mesh": mesh, "eva": eva}
 
 
 def _backbone_folder(preset: Preset, method: str, backbone: str | Path | None, adapter: str | Path | None) -> Path:
     if backbone is None:
-        return weights.entry(RELEASED).folder if uses_released(preset, method, None, adapter) else Path(preset.backbone)
+        is_published = uses_published_checkpoint(preset, method, None, adapter)
+        return weights.entry(PUBLISHED_FANTASY_ID).folder if is_published else Path(preset.backbone)
     return Path(backbone) if Path(backbone).is_dir() else cached_hub_folder(str(backbone)) or Path(backbone)

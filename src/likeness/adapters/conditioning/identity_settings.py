@@ -12,19 +12,19 @@ Branch = Literal["conditional", "both"]
 BRANCHES: tuple[Branch, ...] = ("conditional", "both")
 ActiveBlocks = frozenset[int] | None
 """Numbers of the adapted blocks in which the identity is active; None for all of them."""
-Steps = Sequence[tuple[float, ActiveBlocks]]
+StepSchedule = Sequence[tuple[float, ActiveBlocks]]
 """Every step of a pipeline call: its timestep and the active blocks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IdentityControls:
+class IdentitySettings:
     """User settings of an identity. The defaults are those of training.
 
     Raises:
         ConfigError: A value is out of range.
 
     Example:
-        IdentityControls(scale=0.8, start=0.1, end=0.9, blocks=range(0, 20))
+        IdentitySettings(scale=0.8, start=0.1, end=0.9, blocks=range(0, 20))
     """
 
     scale: float = 1.0

@@ -3,7 +3,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch.testing import assert_close
 
-from likeness.backbones import codec
+from likeness.backbones import vae_forward
 
 
 def make_vae() -> AutoencoderKLCogVideoX:
@@ -23,7 +23,7 @@ def test_encodes_as_diffusers_does(num_frames, monkeypatch):
     vae, frames = make_vae(), torch.rand(2, 3, num_frames, 16, 16, dtype=torch.float64)
     expected = vae.encode(frames).latent_dist
     double_norms(monkeypatch)
-    mean, log_variance = codec.encode(vae, frames)
+    mean, log_variance = vae_forward.encode(vae, frames)
     assert_close(mean, expected.mean)
     assert_close(log_variance, expected.logvar)
 
@@ -33,15 +33,15 @@ def test_decodes_as_diffusers_does(num_latents, monkeypatch):
     vae, latents = make_vae(), torch.randn(2, 4, num_latents, 2, 2, dtype=torch.float64)
     expected = vae.decode(latents).sample
     double_norms(monkeypatch)
-    assert_close(codec.decode(vae, latents), expected)
+    assert_close(vae_forward.decode(vae, latents), expected)
 
 
-def test_after_moving_taps_a_picture_is_unchanged_and_the_last_tap_suffices(monkeypatch):
+def test_after_moving_kernels_to_the_last_temporal_slice_a_picture_is_unchanged(monkeypatch):
     vae, picture = make_vae(), torch.rand(1, 3, 1, 16, 16, dtype=torch.float64)
     before = vae.encode(picture).latent_dist.mean
-    codec.leave_only_last_tap(vae)
+    vae_forward.keep_only_last_temporal_slice(vae)
     double_norms(monkeypatch)
-    mean, _ = codec.encode(vae, picture, last_tap_only=True)
+    mean, _ = vae_forward.encode(vae, picture, last_temporal_slice_only=True)
     assert_close(mean, before)
     mean.sum().backward()
     gradient = vae.encoder.conv_in.conv.weight.grad
@@ -54,9 +54,9 @@ def test_a_frame_is_decoded_with_weights_in_bfloat16(hidden_dtype):
     """As for the identity loss over a base that lies in bfloat16, with gradients."""
     vae = make_vae().float().requires_grad_(False)
     latents = torch.randn(1, 4, 4, 4)
-    expected = codec.decode_frame(vae.bfloat16().float(), latents)  # Of the same rounded weights.
+    expected = vae_forward.decode_frame(vae.bfloat16().float(), latents)  # Of the same rounded weights.
     moved = latents.to(hidden_dtype).requires_grad_()
-    found = codec.decode_frame(vae.bfloat16(), moved)
+    found = vae_forward.decode_frame(vae.bfloat16(), moved)
     found.float().square().mean().backward()
     assert moved.grad is not None
     assert_close(found.detach().float(), expected, atol=1e-5 if hidden_dtype == torch.float32 else 0.1, rtol=0)

@@ -14,40 +14,54 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-Cache = dict[nn.Module, Tensor]
+ConvCache = dict[nn.Module, Tensor]
+"""The last input frames of each causal convolution, (batch, channels, temporal_kernel - 1, height, width), with which
+the next chunk is padded. `conv_cache` in diffusers."""
 Normalize = Callable[[nn.GroupNorm, Tensor], Tensor]
 Statistics = dict[nn.GroupNorm, tuple[Tensor, Tensor]]
 """Mean and inverse standard deviation of each group, (batch, groups) each."""
 Vae = Any  # AutoencoderKLCogVideoX; diffusers does not type the attributes in use here.
 
 
-def encode(vae: Vae, frames: Tensor, *, last_tap_only: bool = False) -> tuple[Tensor, Tensor]:
+def encode(vae: Vae, frames: Tensor, *, last_temporal_slice_only: bool = False) -> tuple[Tensor, Tensor]:
     """Mean and log-variance of the latents, in the chunks of the stock encoder.
 
     Shapes:
         frames: (batch, channels, frames, height, width), the order of this VAE, in [-1, 1]
         returns: two of (batch, latent_channels, latent_frames, height / 8, width / 8)
+
+    Args:
+        vae: Its encoder.
+        frames: An image or a clip.
+        last_temporal_slice_only: For a single frame, use the last temporal slice of each 3-D kernel (that of the
+            current frame) instead of the sum over time. The other slices then get no gradient from images, and the
+            result is the stock one only after `keep_only_last_temporal_slice`.
     """
-    cache: Cache = {}
+    cache: ConvCache = {}
     chunks = [
-        _encode_chunk(vae, chunk, cache, last_tap_only)
+        _encode_chunk(vae, chunk, cache, last_temporal_slice_only)
         for chunk in _chunks(frames, vae.num_sample_frames_batch_size, frames.shape[2])
     ]
     mean, log_variance = torch.cat(chunks, dim=2).chunk(2, dim=1)
     return mean, log_variance.clamp(-30.0, 20.0)
 
 
-def decode(vae: Vae, latents: Tensor, *, last_tap_only: bool = False) -> Tensor:
-    """Frames of unscaled latents, in the chunks of the stock decoder."""
-    cache: Cache = {}
+def decode(vae: Vae, latents: Tensor, *, last_temporal_slice_only: bool = False) -> Tensor:
+    """Frames of unscaled latents, in the chunks of the stock decoder; `last_temporal_slice_only` as in `encode`.
+
+    Shapes:
+        latents: (batch, latent_channels, latent_frames, height, width)
+        returns: (batch, 3, frames, 8 * height, 8 * width)
+    """
+    cache: ConvCache = {}
     chunks = [
-        _decode_chunk(vae, chunk, cache, last_tap_only)
+        _decode_chunk(vae, chunk, cache, last_temporal_slice_only)
         for chunk in _chunks(latents, vae.num_latent_frames_batch_size, latents.shape[2])
     ]
     return torch.cat(chunks, dim=2)
 
 
-def frame_statistics(vae: Vae, latents: Tensor) -> Statistics:
+def group_norm_statistics(vae: Vae, latents: Tensor) -> Statistics:
     """What every group norm of the decoder subtracts and divides by, for a lone latent frame; without gradients.
 
     Shapes:
@@ -106,20 +120,20 @@ def decode_frame(
             return checkpoint(fresh, *inputs, use_reentrant=False)
         return fresh(*inputs)
 
-    decoder, start = vae.decoder, latents.unsqueeze(2)
-    hidden = run(lambda layer, inputs, *rest: _convolve(layer, inputs, *rest[:2]), decoder.conv_in, start)
+    decoder, zq = vae.decoder, latents.unsqueeze(2)
+    hidden = run(lambda layer, inputs, *rest: _convolve(layer, inputs, *rest[:2]), decoder.conv_in, zq)
     for resnet in decoder.mid_block.resnets:
-        hidden = run(_resnet, resnet, hidden, start)
+        hidden = run(_resnet, resnet, hidden, zq)
     for block in decoder.up_blocks:
         for resnet in block.resnets:
-            hidden = run(_resnet, resnet, hidden, start)
-        for sampler in block.upsamplers or ():
-            hidden = run(lambda layer, inputs, *_: _upsample(layer, inputs), sampler, hidden)
-    return run(_finish, decoder, hidden, start).squeeze(2)
+            hidden = run(_resnet, resnet, hidden, zq)
+        for resampler in block.upsamplers or ():
+            hidden = run(lambda layer, inputs, *_: _upsample(layer, inputs), resampler, hidden)
+    return run(_finish, decoder, hidden, zq).squeeze(2)
 
 
-def leave_only_last_tap(vae: Vae) -> None:
-    """Move every 3-D kernel's sum over time into its last tap, the one of the current frame.
+def keep_only_last_temporal_slice(vae: Vae) -> None:
+    """Move every 3-D kernel's sum over time into its last temporal slice, the one of the current frame.
 
     The result for a single frame is unchanged, and a clip is coded frame by frame: a good initialization for training
     on images and then on clips.
@@ -143,52 +157,60 @@ def _chunks(frames: Tensor, size: int, count: int) -> Iterator[Tensor]:
         yield frames[:, :, start : size * (index + 1) + rest]
 
 
-def _encode_chunk(vae: Vae, frames: Tensor, cache: Cache, last: bool) -> Tensor:
+def _encode_chunk(vae: Vae, frames: Tensor, cache: ConvCache, last_slice_only: bool) -> Tensor:
     encoder = vae.encoder
-    hidden = _convolve(encoder.conv_in, frames, cache, last)
+    hidden = _convolve(encoder.conv_in, frames, cache, last_slice_only)
     for block in encoder.down_blocks:
         for resnet in block.resnets:
-            hidden = _resnet(resnet, hidden, None, cache, last)
-        for sampler in block.downsamplers or ():
-            hidden = _downsample(sampler, hidden)
+            hidden = _resnet(resnet, hidden, None, cache, last_slice_only)
+        for resampler in block.downsamplers or ():
+            hidden = _downsample(resampler, hidden)
     for resnet in encoder.mid_block.resnets:
-        hidden = _resnet(resnet, hidden, None, cache, last)
-    return _convolve(encoder.conv_out, F.silu(_normalize(encoder.norm_out, hidden)), cache, last)
+        hidden = _resnet(resnet, hidden, None, cache, last_slice_only)
+    return _convolve(encoder.conv_out, F.silu(_normalize(encoder.norm_out, hidden)), cache, last_slice_only)
 
 
-def _decode_chunk(vae: Vae, latents: Tensor, cache: Cache, last: bool) -> Tensor:
+def _decode_chunk(vae: Vae, latents: Tensor, cache: ConvCache, last_slice_only: bool) -> Tensor:
     decoder = vae.decoder
-    hidden = _convolve(decoder.conv_in, latents, cache, last)
+    hidden = _convolve(decoder.conv_in, latents, cache, last_slice_only)
     for resnet in decoder.mid_block.resnets:
-        hidden = _resnet(resnet, hidden, latents, cache, last)
+        hidden = _resnet(resnet, hidden, latents, cache, last_slice_only)
     for block in decoder.up_blocks:
         for resnet in block.resnets:
-            hidden = _resnet(resnet, hidden, latents, cache, last)
-        for sampler in block.upsamplers or ():
-            hidden = _upsample(sampler, hidden)
-    return _finish(decoder, hidden, latents, cache, last)
+            hidden = _resnet(resnet, hidden, latents, cache, last_slice_only)
+        for resampler in block.upsamplers or ():
+            hidden = _upsample(resampler, hidden)
+    return _finish(decoder, hidden, latents, cache, last_slice_only)
 
 
 def _finish(
-    decoder: Any, hidden: Tensor, latents: Tensor, cache: Cache, last: bool, normalize: Normalize | None = None
+    decoder: Any,
+    hidden: Tensor,
+    latents: Tensor,
+    cache: ConvCache,
+    last_slice_only: bool,
+    normalize: Normalize | None = None,
 ) -> Tensor:
-    return _convolve(decoder.conv_out, F.silu(_modulate(decoder.norm_out, hidden, latents, normalize)), cache, last)
+    """The decoder's last norm, which reads the latents (`zq` in diffusers), and its last convolution to RGB."""
+    return _convolve(
+        decoder.conv_out, F.silu(_modulate(decoder.norm_out, hidden, latents, normalize)), cache, last_slice_only
+    )
 
 
-def _convolve(module: Any, hidden: Tensor, cache: Cache, last: bool) -> Tensor:
+def _convolve(module: Any, hidden: Tensor, cache: ConvCache, last_slice_only: bool) -> Tensor:
     """A causal convolution over the current and the two previous frames; the first frame is repeated."""
     layer = getattr(module, "conv", module)
     weight, bias = layer.weight.to(hidden.dtype), layer.bias.to(hidden.dtype)
-    taps, margin = weight.shape[2], weight.shape[3] // 2
+    temporal_kernel, margin = weight.shape[2], weight.shape[3] // 2
     if hidden.shape[2] == 1 and layer not in cache:
-        kernel = weight[:, :, -1] if last or taps == 1 else weight.sum(dim=2)
-        if taps > 1:
-            cache[layer] = hidden.expand(-1, -1, taps - 1, -1, -1)
+        kernel = weight[:, :, -1] if last_slice_only or temporal_kernel == 1 else weight.sum(dim=2)
+        if temporal_kernel > 1:
+            cache[layer] = hidden.expand(-1, -1, temporal_kernel - 1, -1, -1)
         return F.conv2d(hidden.squeeze(2), kernel, bias, padding=margin).unsqueeze(2)
-    if taps > 1:
-        before = cache[layer] if layer in cache else hidden[:, :, :1].expand(-1, -1, taps - 1, -1, -1)
+    if temporal_kernel > 1:
+        before = cache[layer] if layer in cache else hidden[:, :, :1].expand(-1, -1, temporal_kernel - 1, -1, -1)
         hidden = torch.cat([before, hidden], dim=2)
-        cache[layer] = hidden[:, :, -taps + 1 :]
+        cache[layer] = hidden[:, :, -temporal_kernel + 1 :]
     return F.conv3d(hidden, weight, bias, padding=(0, margin, margin))
 
 
@@ -213,6 +235,11 @@ def _modulate(norm: Any, hidden: Tensor, latents: Tensor, normalize: Normalize |
 
 
 def _repeat(small: Tensor, like: Tensor) -> Tensor:
+    """Upsample by nearest neighbor to the frames and sides of `like`, (batch, channels, frames, height, width).
+
+    An odd number of frames is a video's beginning: its first latent frame codes one frame and is repeated in space
+    alone; the others code as many frames each as the rest divides into.
+    """
     size = like.shape[-3:]
     if size[0] == 1:
         return F.interpolate(small.squeeze(2), size=size[1:]).unsqueeze(2)
@@ -227,21 +254,22 @@ def _resnet(
     block: Any,
     hidden: Tensor,
     latents: Tensor | None,
-    cache: Cache,
-    last: bool,
+    cache: ConvCache,
+    last_slice_only: bool,
     normalize: Normalize | None = None,
 ) -> Tensor:
     def norm(layer: Any, inputs: Tensor) -> Tensor:
         return _normalize(layer, inputs) if latents is None else _modulate(layer, inputs, latents, normalize)
 
-    out = _convolve(block.conv1, F.silu(norm(block.norm1, hidden)), cache, last)
-    out = _convolve(block.conv2, F.silu(norm(block.norm2, out)), cache, last)
+    out = _convolve(block.conv1, F.silu(norm(block.norm1, hidden)), cache, last_slice_only)
+    out = _convolve(block.conv2, F.silu(norm(block.norm2, out)), cache, last_slice_only)
     if block.in_channels != block.out_channels:
-        hidden = _convolve(block.conv_shortcut, hidden, cache, last)
+        hidden = _convolve(block.conv_shortcut, hidden, cache, last_slice_only)
     return out + hidden
 
 
 def _by_frame(layer: Any, hidden: Tensor, stride: int, padding: int) -> Tensor:
+    """A 2-D convolution of each frame of (batch, channels, frames, height, width)."""
     batch, channels, frames, height, width = hidden.shape
     weight, bias = layer.weight.to(hidden.dtype), layer.bias.to(hidden.dtype)
     if frames == 1:
@@ -251,22 +279,24 @@ def _by_frame(layer: Any, hidden: Tensor, stride: int, padding: int) -> Tensor:
     return flat.unflatten(0, (batch, frames)).transpose(1, 2)
 
 
-def _downsample(sampler: Any, hidden: Tensor) -> Tensor:
+def _downsample(resampler: Any, hidden: Tensor) -> Tensor:
+    """Halve the sides and, with `compress_time`, average pairs of frames; of an odd number the first stays alone."""
     frames = hidden.shape[2]
-    if sampler.compress_time and frames > 1:
+    if resampler.compress_time and frames > 1:
         first, rest = hidden[:, :, : frames % 2], hidden[:, :, frames % 2 :]
         hidden = torch.cat([first, (rest[:, :, 0::2] + rest[:, :, 1::2]) / 2], dim=2)
-    return _by_frame(sampler.conv, F.pad(hidden, (0, 1, 0, 1)), stride=2, padding=0)
+    return _by_frame(resampler.conv, F.pad(hidden, (0, 1, 0, 1)), stride=2, padding=0)
 
 
-def _upsample(sampler: Any, hidden: Tensor) -> Tensor:
+def _upsample(resampler: Any, hidden: Tensor) -> Tensor:
+    """Double the sides and, with `compress_time`, repeat frames; of an odd number the first stays alone."""
     frames = hidden.shape[2]
     height, width = hidden.shape[-2:]
-    if sampler.compress_time and frames > 1:
+    if resampler.compress_time and frames > 1:
         first, rest = hidden[:, :, : frames % 2], hidden[:, :, frames % 2 :]
         hidden = torch.cat([first, rest.repeat_interleave(2, dim=2)], dim=2)
     if frames == 1:
         hidden = F.interpolate(hidden.squeeze(2), scale_factor=2.0).unsqueeze(2)
     else:
         hidden = F.interpolate(hidden, size=(hidden.shape[2], 2 * height, 2 * width))
-    return _by_frame(sampler.conv, hidden, stride=1, padding=1)
+    return _by_frame(resampler.conv, hidden, stride=1, padding=1)
