@@ -183,8 +183,8 @@ def train_norms(pipe: Any, frames: np.ndarray, prompts: list[str], *, steps: int
     for _ in range(steps):
         rows = torch.randint(len(latents), (8,))
         timesteps = torch.randint(1000, (8,))
-        noisy, target = diffusion.add_noise(latents[rows], torch.randn_like(latents[rows]), alphas[timesteps])
-        loss = (diffusion.denoise(transformer, noisy, text[rows], timesteps) - target).square().mean()
+        noisy, target = diffusion.noisy_and_velocity(latents[rows], torch.randn_like(latents[rows]), alphas[timesteps])
+        loss = (diffusion.predict_velocity(transformer, noisy, text[rows], timesteps) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -71,7 +71,7 @@ def draw_samples(stage: Any, path: Path) -> ValidationParts:
     is_image = stage.validation["latents"].shape[1] == 1
     rows = torch.tensor([own[0] for own in stage.validation.rows_of("person").values()][: 8 if is_image else 4])
     latents = torch.stack([_noise(stage.validation["latents"].shape[1:], int(row)) for row in rows])
-    scheduler = CogVideoXDDIMScheduler.from_config(stage.pipe.scheduler.config)
+    scheduler: Any = CogVideoXDDIMScheduler.from_config(stage.pipe.scheduler.config)
     scheduler.set_timesteps(SAMPLING_STEPS)
     latents = latents.to(stage.device) * scheduler.init_noise_sigma
     finished = []
