@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from likeness import files
-from likeness.errors import CheckpointError, LikenessError
+from likeness.errors import CheckpointError, InterruptedRunError
 from likeness.training.engine import checkpoints, distributed, log_writers
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.logging import TrainingLogger, draw_curves
@@ -30,12 +30,6 @@ from likeness.training.engine.state import StageState
 
 FINISHED = "finished.safetensors"
 """File in a stage's folder with the weights at its end."""
-
-
-class InterruptedRunError(LikenessError):
-    """The run was interrupted after saving a checkpoint."""
-
-    exit_code = 130
 
 
 def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, after_steps: int | None = None) -> None:
@@ -149,7 +143,9 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
             last_sheet_s = state.elapsed_s
         if is_stopping or state.step == after_steps:
             state.save()
-            raise InterruptedRunError(f"Stopped at step {state.step} and saved. The same command continues from here.")
+            raise InterruptedRunError(
+                f"Stopped at step {state.step} and saved. The same command continues from here.", *signals[:1]
+            )
 
 
 def _waited_s(state: StageState) -> float | None:
