@@ -2,7 +2,8 @@
 
 Ctrl-C and SIGTERM end every command with one line, without a traceback, and with 128 and the number of the signal as
 exit code: 130 and 143. An exception in the middle of an import would be lost, become another error or end in a
-segmentation fault (of torch, once in eight times), so that the signal waits until the import is done.
+segmentation fault (of torch, once in eight times), so that the signal waits until the import is done, or for 2 s; then
+the process ends as by SIGKILL, which every command survives.
 """
 
 import _thread
@@ -17,18 +18,24 @@ from typing import NoReturn
 _INTERRUPTED = "likeness: interrupted.\n"
 _WAIT_S = 0.02
 """Time between two looks whether an import is done."""
+_LONGEST_WAIT_S = 2.0
 
 
 def run() -> NoReturn:
     """Run one command and exit with its code."""
     received: list[int] = []
+    until_s = 0.0
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if _is_importing(frame):
-            _send_again(number)
-            return
+        nonlocal until_s
+        if not received:
+            until_s = time.monotonic() + _LONGEST_WAIT_S
         received.append(number)
-        raise KeyboardInterrupt
+        if not _is_importing(frame):
+            raise KeyboardInterrupt
+        if time.monotonic() > until_s:
+            end_at_once(number, frame)
+        _send_again(number)
 
     def raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
         """An exception in a destructor is lost, so the signal is sent once more, after it."""

@@ -10,12 +10,15 @@ HOOK = """
 import atexit, importlib.abc, os, signal, sys, time
 
 class Hook(importlib.abc.MetaPathFinder):
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, name, seconds=0, fails=False):
+        self.name, self.seconds, self.fails = name, seconds, fails
 
     def find_spec(self, name, path=None, target=None):
         if name == self.name:
             interrupt()
+            time.sleep(self.seconds)
+            if self.fails:  # As the linker does when a signal arrives while it opens a file.
+                raise ImportError("cannot open shared object file")
 
 class Dying:
     def __del__(self):
@@ -43,6 +46,8 @@ OUTSIDE = {
 }
 INSIDE = {
     "import": "sys.meta_path.insert(0, Hook('colorsys')); replace(lambda: __import__('colorsys'))",
+    "long import": "sys.meta_path.insert(0, Hook('colorsys', seconds=9)); replace(lambda: __import__('colorsys'))",
+    "failed import": "sys.meta_path.insert(0, Hook('colorsys', fails=True)); replace(lambda: __import__('colorsys'))",
     "destructor": "replace(Dying)",
     "other error": "replace(interrupt_and_fail)",
 }
