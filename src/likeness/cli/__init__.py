@@ -115,6 +115,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as leave:
         if leave.code == INTERRUPTED:  # Of typer, which says nothing.
-            say("likeness: interrupted.", stream=sys.stderr)
+            echo("likeness: interrupted.", stream=sys.stderr)
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     return 0
