@@ -35,6 +35,8 @@ METHODS = ("magic_mirror", "fantasy_id")
 STEPS = 3
 SIZES = {"count": 16, "people": 8, "shard": 8}
 LOGGED = ("loss", "grad_norm")
+OPTIMIZER = {"kind": "adamw", "learning_rate": 1e-3, "warmup_steps": 1}
+"""Torch's own: a change of the project's Muon changes every number after the first step."""
 
 
 def main() -> int:
@@ -174,9 +176,10 @@ def small_recipe(path: Path, tree: Path) -> str:
     for value in recipe.values():
         if isinstance(value, dict) and "count" in value:
             value |= {key: SIZES[key] for key in SIZES}
-    for stage in recipe["stages"]:
+    descriptor = recipe.get("descriptor")  # FantasyID's first stage.
+    for stage in [*recipe["stages"], *([descriptor] if descriptor else [])]:
         stage.pop("minutes", None)
-        stage |= {"steps": STEPS, "batch": 4}
+        stage |= {"steps": STEPS, "batch": 4, "optimizer": OPTIMIZER}
     stages = recipe.pop("stages")
     lines = [f"{key} = {toml(value)}" for key, value in recipe.items()]
     return "\n".join([*lines, f"stages = {toml(stages)}", ""])
