@@ -11,8 +11,8 @@ from likeness.runtime import (
     PLANS,
     ClipSize,
     choose_plan,
-    next_smaller,
-    predict_all,
+    next_smaller_plan,
+    predict_all_plans,
     predict_peak,
 )
 
@@ -45,7 +45,7 @@ def test_the_machine_is_described():
 
 
 def test_plans_of_5b_need_less_and_less_down_to_8_gb():
-    peaks = [prediction.peak_bytes for prediction in predict_all(COGVIDEOX_5B)]
+    peaks = [prediction.peak_bytes for prediction in predict_all_plans(COGVIDEOX_5B)]
     assert peaks == sorted(set(peaks), reverse=True)
     assert peaks[0] < 48e9
     assert peaks[-2] < 8e9
@@ -58,7 +58,7 @@ def test_every_card_gets_the_fastest_plan_that_fits(sizes):
         chosen = choose_plan(memory_gb * 1e9, sizes)
         number = PLANS.index(chosen.plan)
         assert chosen.peak_bytes * 1.05 <= memory_gb * 1e9
-        assert not any(other.fits(memory_gb * 1e9) for other in predict_all(sizes)[:number])
+        assert not any(other.fits(memory_gb * 1e9) for other in predict_all_plans(sizes)[:number])
         assert number <= before  # A larger GPU never gets a slower plan.
         before = number
     assert choose_plan(80e9, sizes).plan.name == "resident"
@@ -67,11 +67,11 @@ def test_every_card_gets_the_fastest_plan_that_fits(sizes):
 
 @BOTH
 def test_a_step_down_always_needs_less(sizes):
-    for prediction in predict_all(sizes)[:-1]:
-        smaller = next_smaller(prediction, sizes)
+    for prediction in predict_all_plans(sizes)[:-1]:
+        smaller = next_smaller_plan(prediction, sizes)
         assert smaller is not None
         assert smaller.peak_bytes < prediction.peak_bytes
-    assert next_smaller(predict_all(sizes)[-1], sizes) is None
+    assert next_smaller_plan(predict_all_plans(sizes)[-1], sizes) is None
 
 
 def test_a_card_too_small_for_any_plan_is_reported():

@@ -61,8 +61,8 @@ def choose_training_dtype(name: str, device: torch.device | None = None) -> torc
     if name == "auto" and device is not None and device.type != "cpu":
         return torch.bfloat16
     if name == "auto":
-        able = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if able else torch.float32
+        has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if has_bfloat16 else torch.float32
     return choose_dtype(name, torch.device("cpu"))
 
 
@@ -110,9 +110,9 @@ class ModelSizes:
     layer: int
     """The largest of them."""
     text_encoder: int
-    text_kept: int
+    text_full_precision: int
     """The part of the text encoder that keeps its precision."""
-    text_largest: int
+    text_largest_layer: int
     """The largest layer of the text encoder: its embedding."""
     vae: int
     readers: int
@@ -125,12 +125,12 @@ class ModelSizes:
     """Channels of the decoder at full resolution."""
     sample_px: tuple[int, int]
     """Height and width of the frames for which the VAE is configured."""
-    bytes_per_number: int = 2
+    bytes_per_value: int = 2
 
 
 COGVIDEOX_5B = ModelSizes(
     transformer=5_570_283_072, block=132_197_632, num_blocks=42, layers=1_041_632_256, layer=49_601_536,
-    text_encoder=4_762_310_656, text_kept=1_138_432_000, text_largest=131_596_288, vae=215_583_907,
+    text_encoder=4_762_310_656, text_full_precision=1_138_432_000, text_largest_layer=131_596_288, vae=215_583_907,
     readers=1_114_041_856, width=3072, text_tokens=226, face_tokens=32, decoder_width=256, sample_px=(480, 720),
 )  # fmt: skip
 COGVIDEOX_2B = replace(
@@ -161,9 +161,9 @@ class MemoryPlan:
     """Everything on the GPU; one part at a time; or two blocks of the transformer at a time."""
     tiles: int = 1
     """The decoder's tiles: 1 for none, 2 for half the height and width, 4 for a quarter."""
-    casts_text: bool = False
+    casts_text_encoder: bool = False
     """Whether most of the text encoder is stored in 8 bits."""
-    streams_text: bool = False
+    streams_text_encoder: bool = False
     """Whether the text encoder is copied to the GPU layer by layer."""
 
 
@@ -174,9 +174,9 @@ PLANS = (
                sentence="one model at a time on the GPU, tiles"),
     MemoryPlan(name="streamed", residency="streamed", tiles=2,
                sentence="two blocks of the transformer at a time, copied while others compute; tiles"),
-    MemoryPlan(name="cast", residency="streamed", tiles=2, casts_text=True,
+    MemoryPlan(name="cast", residency="streamed", tiles=2, casts_text_encoder=True,
                sentence="as streamed, text encoder in 8 bits"),
-    MemoryPlan(name="least", residency="streamed", tiles=4, casts_text=True, streams_text=True,
+    MemoryPlan(name="least", residency="streamed", tiles=4, casts_text_encoder=True, streams_text_encoder=True,
                sentence="as cast, text encoder layer by layer, smaller tiles"),
 )  # fmt: skip
 
@@ -203,24 +203,24 @@ class PeakMemory:
 def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
     """Predict the memory of `plan`: weights from parameter counts, activations from tensor sizes."""
     clip = clip or ClipSize()
-    number = sizes.bytes_per_number
-    text = number * sizes.text_encoder
-    if plan.casts_text:  # One byte for the other parameters.
-        text = number * sizes.text_kept + (sizes.text_encoder - sizes.text_kept)
-    vae, readers = number * sizes.vae, number * sizes.readers
-    transformer = number * (sizes.transformer + sizes.layers)
+    value_bytes = sizes.bytes_per_value
+    text = value_bytes * sizes.text_encoder
+    if plan.casts_text_encoder:  # One byte for the other parameters.
+        text = value_bytes * sizes.text_full_precision + (sizes.text_encoder - sizes.text_full_precision)
+    vae, readers = value_bytes * sizes.vae, value_bytes * sizes.readers
+    transformer = value_bytes * (sizes.transformer + sizes.layers)
     denoising, decoding = denoise_activations(sizes, clip), decode_activations(sizes, clip, plan.tiles)
     everything = text + vae + readers + transformer
     if plan.residency == "resident":
-        parts, host = (everything, everything + denoising, everything + decoding), 0
+        stage_bytes, host = (everything, everything + denoising, everything + decoding), 0
     elif plan.residency == "offloaded":
-        parts, host = (text, transformer + denoising, vae + decoding), everything
+        stage_bytes, host = (text, transformer + denoising, vae + decoding), everything
     else:  # The VAE stays on the GPU: it is small, and every tile needs it.
-        encoding = 2 * number * sizes.text_largest if plan.streams_text else text
-        unblocked = sizes.transformer - sizes.num_blocks * sizes.block
-        blocks = number * (unblocked + 2 * (sizes.block + sizes.layer))
-        parts, host = (vae + encoding, vae + blocks + denoising, vae + decoding), everything - vae
-    encoded, denoised, decoded = (CONTEXT_BYTES + part for part in parts)
+        encoding = 2 * value_bytes * sizes.text_largest_layer if plan.streams_text_encoder else text
+        outside_blocks = sizes.transformer - sizes.num_blocks * sizes.block
+        blocks = value_bytes * (outside_blocks + 2 * (sizes.block + sizes.layer))
+        stage_bytes, host = (vae + encoding, vae + blocks + denoising, vae + decoding), everything - vae
+    encoded, denoised, decoded = (CONTEXT_BYTES + num_bytes for num_bytes in stage_bytes)
     return PeakMemory(plan=plan, text_bytes=encoded, denoise_bytes=denoised, decode_bytes=decoded, host_bytes=host)
 
 
@@ -229,7 +229,7 @@ def denoise_activations(sizes: ModelSizes, clip: ClipSize) -> int:
     latent_frames = (clip.frames - 1) // 4 + 1
     tokens = latent_frames * (clip.height_px // 16) * (clip.width_px // 16)
     tokens += sizes.text_tokens + sizes.face_tokens
-    return DENOISE_TENSORS * clip.batch * tokens * sizes.width * sizes.bytes_per_number
+    return DENOISE_TENSORS * clip.batch * tokens * sizes.width * sizes.bytes_per_value
 
 
 def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
@@ -240,7 +240,7 @@ def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
         height, width = min(height, tile_height), min(width, tile_width)
     widest = sizes.decoder_width * min(clip.frames, DECODE_FRAMES) * height * width
     videos = 3 * clip.batch * clip.frames * clip.height_px * clip.width_px
-    return (DECODE_TENSORS * widest + videos) * sizes.bytes_per_number
+    return (DECODE_TENSORS * widest + videos) * sizes.bytes_per_value
 
 
 def tile_sizes(sample_px: tuple[int, int], tiles: int) -> tuple[int, int]:
@@ -253,7 +253,7 @@ def tile_sizes(sample_px: tuple[int, int], tiles: int) -> tuple[int, int]:
     return max(1, height // 48) * 48, max(1, width // 40) * 40
 
 
-def predict_all(sizes: ModelSizes, clip: ClipSize | None = None) -> tuple[PeakMemory, ...]:
+def predict_all_plans(sizes: ModelSizes, clip: ClipSize | None = None) -> tuple[PeakMemory, ...]:
     """The predictions of all plans, in the order of `PLANS`."""
     return tuple(predict_peak(plan, sizes, clip) for plan in PLANS)
 
@@ -264,7 +264,7 @@ def choose_plan(gpu_bytes: float, sizes: ModelSizes, clip: ClipSize | None = Non
     Raises:
         ResourceError: Not even the last plan fits.
     """
-    predictions = predict_all(sizes, clip)
+    predictions = predict_all_plans(sizes, clip)
     for prediction in predictions:
         if prediction.fits(gpu_bytes):
             return prediction
@@ -275,7 +275,7 @@ def choose_plan(gpu_bytes: float, sizes: ModelSizes, clip: ClipSize | None = Non
     )
 
 
-def next_smaller(prediction: PeakMemory, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory | None:
+def next_smaller_plan(prediction: PeakMemory, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory | None:
     """The first later plan that needs less memory than `prediction`, or None."""
-    later = predict_all(sizes, clip)[PLANS.index(prediction.plan) + 1 :]
+    later = predict_all_plans(sizes, clip)[PLANS.index(prediction.plan) + 1 :]
     return next((other for other in later if other.peak_bytes < prediction.peak_bytes), None)

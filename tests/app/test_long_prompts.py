@@ -5,7 +5,7 @@ import re
 import pytest
 
 from likeness.app.bench.long_prompts import make_template, read_long_prompts
-from likeness.app.bench.protocols import build_cases, fill, read_prompts, read_protocol, with_prompts
+from likeness.app.bench.protocols import build_cases, fill, read_prompts, read_protocol, replace_prompts
 from likeness.errors import ConfigError
 from likeness.identity.prompt import split_prompt
 
@@ -77,7 +77,7 @@ def test_other_lines_are_left_out_with_a_reason(line, why):
 
 def test_a_protocol_takes_them(folder):
     path = folder / "all_dimension_longer.txt"
-    protocol, notes = with_prompts(read_protocol("magic_mirror"), [path])
+    protocol, notes = replace_prompts(read_protocol("magic_mirror"), [path])
     assert notes == [f"{path}: 8 prompts are used, 4 left out (first: line 9, it may show several people (`group`))"]
     assert protocol.source.endswith("with the prompts of all_dimension_longer.txt")
     cases = build_cases(protocol, {"w": "woman", "e": "elderly woman", "b": "baby"})
@@ -85,7 +85,7 @@ def test_a_protocol_takes_them(folder):
     for case in cases:
         split_prompt(case.prompt)
     with pytest.raises(ConfigError, match="such as `magic_mirror`"):
-        with_prompts(read_protocol("prompt_sets"), [path])
+        replace_prompts(read_protocol("prompt_sets"), [path])
 
 
 def test_files_without_prompts_are_refused(tmp_path):

@@ -110,7 +110,7 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
         folder / "report.html",
         items,
         title="Videos of a person from one picture",
-        lead="One reference picture and one sentence went into each video. Each is the one most like its reference "
+        subtitle="One reference picture and one sentence went into each video. Each is the one most like its reference "
         f"of {CANDIDATES} seeds.",
         sheet=folder / "contact_sheet.png",
         plot=folder / "similarity.png",

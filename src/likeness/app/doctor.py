@@ -12,7 +12,7 @@ from likeness.generation.loading.resolve_weights import (
     resolve_published_files,
     uses_published_checkpoint,
 )
-from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, describe_machine, predict_all
+from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, describe_machine, predict_all_plans
 from likeness.weights import entry, locate, names, verify
 
 PACKAGES = ("likeness", "torch", "diffusers", "transformers", "numpy", "av", "dlib-bin", "numba")
@@ -69,7 +69,7 @@ def largest_gpu_gb(machine: dict[str, Any]) -> float:
 
 def describe_plans(preset: str, gpu_memory_gb: float) -> list[dict[str, Any]]:
     """Every memory plan of a preset with its predicted peak, and the plan chosen for a GPU with `gpu_memory_gb`."""
-    predictions = predict_all(SIZES[preset])
+    predictions = predict_all_plans(SIZES[preset])
     first = next((each for each in predictions if each.fits(gpu_memory_gb * 1e9)), None)
     return [
         {
@@ -131,7 +131,7 @@ def _required_gpu_gb(preset: str) -> float:
     """Memory of the smallest GPU that any plan of this preset fits, in GB; 0 for tiny."""
     if preset not in SIZES:
         return 0.0
-    return min(each.peak_bytes for each in predict_all(SIZES[preset])) * HEADROOM / 1e9
+    return min(each.peak_bytes for each in predict_all_plans(SIZES[preset])) * HEADROOM / 1e9
 
 
 def _is_here(preset: Preset) -> bool:

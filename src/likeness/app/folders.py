@@ -36,7 +36,7 @@ def fill_folder(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
         LockedError: Another process fills `parent` now.
         FileWriteError: It cannot be written.
     """
-    check_folder(parent)
+    prepare_folder(parent)
     with lock(parent / _LOCK, busy=f"{parent} is being filled by {{owner}}. Wait for it, or stop it first."):
         if (parent / manifest).exists():
             raise ConfigError(
@@ -127,7 +127,7 @@ FileName = Annotated[str, AfterValidator(check_name)]
 """A field that becomes the name of a file or folder."""
 
 
-def check_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+def prepare_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     """Make a folder for files and folders of these names, before anything is computed for them.
 
     Raises:
@@ -168,5 +168,5 @@ def check_report_path(page: Path, *, root: Path, reserved_names: Iterable[str]) 
             f"{page} or its numbers in {json_path} would overwrite what they report on. Name a page outside of {root}, "
             f"or {root / 'report.html'}."
         )
-    check_folder(page.parent, files=[page.name, json_path.name])
+    prepare_folder(page.parent, files=[page.name, json_path.name])
     return json_path

@@ -87,7 +87,7 @@ def evaluate(
             "No reference was given, or two kinds. Give `--references FOLDER`, or `--first-face` to compare each video "
             "with its own first face; one of the two."
         )
-    from likeness.app.folders import check_folder
+    from likeness.app.folders import prepare_folder
     from likeness.evaluation.workers import MAX_WORKERS
 
     if workers > MAX_WORKERS:
@@ -108,7 +108,7 @@ def evaluate(
     )
     names = _metrics(metrics)
     dimensions = _dimensions(vbench_dimensions) if vbench or vbench_dimensions else None
-    check_folder(output, files=RESULTS, folders=["features", "vbench"])
+    prepare_folder(output, files=RESULTS, folders=["features", "vbench"])
     if not as_json:
         report_skipped(request)
     result = _measure(request, names, settings, is_quiet=as_json)

@@ -48,20 +48,22 @@ def story(
 ) -> None:
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
     from likeness.cli.console.progress import progress, spinner
-    from likeness.cli.generate import NamedPerson, check_folders, load
-    from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.cli.generate import PersonOptions, check_folders, load
+    from likeness.generation.loading.presets import METHODS, find_preset, require_known
     from likeness.generation.loading.resolve_weights import check_frames, check_weights
     from likeness.generation.outputs.folders import check_story_folder
     from likeness.generation.stories.story_file import check_shot_frames, read_story, resolve_shots
 
     read = read_story(file, overrides or ())
-    known("method", method, METHODS)
+    require_known("method", method, METHODS)
     chosen = find_preset(preset)
     shots = resolve_shots(read, chosen, method=method)
     check_folders(backbone, adapter)
     of_backbone = partial(check_frames, preset=chosen, method=method, backbone=backbone, adapter=adapter)
     check_shot_frames(shots, of_backbone)
-    named = NamedPerson(face, character, pick) if face or character else NamedPerson(read.faces, read.character, pick)
+    named = (
+        PersonOptions(face, character, pick) if face or character else PersonOptions(read.faces, read.character, pick)
+    )
     named.check()
     folder = output or Path("runs") / file.stem
     check_story_folder(folder, overwrite=overwrite)

@@ -131,10 +131,10 @@ def verify_quickly(name: str) -> WeightEntry:
     Raises:
         WeightsError: files are missing or altered; all of them are listed.
     """
-    from likeness.weights.hashes import known_sha256  # `hashes` imports `home` from this module
+    from likeness.weights.hashes import cached_sha256  # `hashes` imports `home` from this module
 
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := file_problem(file, known_sha256))])
+    _refuse(item, [problem for file in item.files if (problem := file_problem(file, cached_sha256))])
     return item
 
 

@@ -16,7 +16,7 @@ SMALL_BYTES = 16 << 20
 """Files up to this size are hashed each time; that takes milliseconds."""
 
 
-def known_sha256(path: Path) -> str:
+def cached_sha256(path: Path) -> str:
     """SHA-256 of a file; from the cache if a large file has not changed."""
     state = path.stat()
     if state.st_size <= SMALL_BYTES:

@@ -17,7 +17,7 @@ from typing import Any
 from likeness.errors import WeightsError
 from likeness.weights import MODELS, PRESETS, entry, names, verify_quickly
 from likeness.weights.files import file_problem, write_listing
-from likeness.weights.hashes import known_sha256, remember
+from likeness.weights.hashes import cached_sha256, remember
 from likeness.weights.local_files import ProgressCallback, copy, missing_in, refuse_incomplete, unpack
 from likeness.weights.records import Hub, Preset, Url, WeightEntry, WeightFile, Zip
 
@@ -164,7 +164,7 @@ def _complete(file: WeightFile, sibling: Any) -> WeightFile:
 def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> WeightFile:
     """Download one file, resuming a partial one, verify it and move it to its final path."""
     file = download.file
-    if (file.sha256 or file.git_sha1) and file_problem(file, known_sha256) is None:
+    if (file.sha256 or file.git_sha1) and file_problem(file, cached_sha256) is None:
         report(file.path.name, file.path.stat().st_size, file.size_bytes)
         return file
     file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -244,7 +244,7 @@ def _write_listing(item: WeightEntry, revision: str, files: list[WeightFile]) ->
         "revision": revision,
         "files": {
             file.path.relative_to(item.folder).as_posix(): {
-                "sha256": file.sha256 or known_sha256(file.path),
+                "sha256": file.sha256 or cached_sha256(file.path),
                 "size_bytes": file.path.stat().st_size,
             }
             for file in files

@@ -14,7 +14,7 @@ from typing import Any
 from likeness.errors import WeightsError
 from likeness.files import read_json
 from likeness.weights.files import CHECKSUMS_FILE, file_problem, read_listing
-from likeness.weights.hashes import known_sha256
+from likeness.weights.hashes import cached_sha256
 
 Shapes = Mapping[str, Sequence[int]]
 """Shape of each tensor, by name."""
@@ -116,7 +116,7 @@ def tensor_checksums(path: Path) -> dict[str, str]:
         return {name: _digest(file, start, record["data_offsets"]) for name, record in header.items()}
 
 
-def altered_in(folder: Path) -> list[str]:
+def find_altered(folder: Path) -> list[str]:
     """Tensors and files in `folder` that differ from the list of checksums in it, or in its parent.
 
     Tensors are named if the list has checksums of tensors, else files. Without a list nothing is reported.
@@ -127,7 +127,7 @@ def altered_in(folder: Path) -> list[str]:
     record, files = read_listing(home, "Copy or pull the weights again.")
     altered = []
     for file in files:
-        if file.path.is_relative_to(folder) and file.path.is_file() and file_problem(file, known_sha256) is not None:
+        if file.path.is_relative_to(folder) and file.path.is_file() and file_problem(file, cached_sha256) is not None:
             known = record.get("tensors", {}).get(file.path.relative_to(home).as_posix())
             altered += _altered_tensors(file.path, known) or [file.path.name]
     return altered

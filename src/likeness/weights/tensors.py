@@ -99,11 +99,11 @@ def refuse_not_finite(state: Mapping[str, Any], *, what: str, remedy: str = REME
     Raises:
         WeightsError: The message lists their names.
     """
-    if names := not_finite_in(state):
+    if names := not_finite_names(state):
         raise WeightsError(_not_finite(what, names, remedy))
 
 
-def not_finite_in(state: Mapping[str, Any]) -> list[str]:
+def not_finite_names(state: Mapping[str, Any]) -> list[str]:
     """Names of the tensors or arrays with an infinity or NaN."""
     return [name for name, values in state.items() if not _is_finite(values)]
 
@@ -126,7 +126,7 @@ def _read(
         raise error(str(problem)) from problem
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as problem:
         raise error(f"{path} cannot be read: {_first_line(problem)} {remedy}") from problem
-    if is_finite and (strange := not_finite_in(state)):
+    if is_finite and (strange := not_finite_names(state)):
         raise error(_not_finite(str(path), strange, remedy))
     return state
 

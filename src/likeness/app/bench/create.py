@@ -60,7 +60,7 @@ def create_bench(
             groups = draw_people(target, protocol, seed)
         else:
             found = find_pictures(pictures, has_groups=bool(protocol.groups))
-            usable = keep_usable(found, protocol.max_references, skip_bad=skip_bad)
+            usable = filter_usable(found, protocol.max_references, skip_bad=skip_bad)
             groups = choose_people(
                 protocol, {who: group for who, (group, _) in usable.items()}, allow_fewer=allow_fewer
             )
@@ -144,7 +144,7 @@ def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Seq
     return people
 
 
-def keep_usable(
+def filter_usable(
     people: Mapping[str, tuple[str, Sequence[Path]]], most: int, *, skip_bad: bool
 ) -> dict[str, tuple[str, list[Path]]]:
     """Read every picture as a reference; keep up to `most` usable ones of each person.

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from likeness.app.bench.long_prompts import SUFFIX, read_long_prompts
 from likeness.config import Settings, read
 from likeness.errors import ConfigError
-from likeness.generation.loading.presets import known
+from likeness.generation.loading.presets import require_known
 from likeness.identity.prompt import TRIGGER
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -103,10 +103,10 @@ def read_protocol(name: str) -> Protocol:
     """
     if Path(name).suffix == ".toml":
         return read(Protocol, name)
-    return read(Protocol, FOLDER / f"{known('protocol', name, protocol_names())}.toml")
+    return read(Protocol, FOLDER / f"{require_known('protocol', name, protocol_names())}.toml")
 
 
-def with_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, list[str]]:
+def replace_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, list[str]]:
     """Replace a protocol's prompts; those for babies stay, because published lists have none.
 
     Args:
@@ -192,7 +192,7 @@ def read_prompts(name: str) -> tuple[tuple[str, frozenset[str]], ...]:
     if name.endswith(SUFFIX):
         return read_long_prompts(name).templates
     shipped = tuple(sorted(path.stem for path in (FOLDER / "lists").glob("*.toml")))
-    path = Path(name) if name.endswith(".toml") else FOLDER / "lists" / f"{known('list', name, shipped)}.toml"
+    path = Path(name) if name.endswith(".toml") else FOLDER / "lists" / f"{require_known('list', name, shipped)}.toml"
     blocks = read(_PromptList, path).prompts
     return tuple((text, frozenset(block.groups)) for block in blocks for text in block.texts)
 

@@ -84,7 +84,7 @@ def make_bench_report(folder: Path) -> BenchReport:
     )
 
 
-def clustered(values: Mapping[str, float], people: Mapping[str, str], *, seed: int = 0) -> Estimate:
+def cluster_bootstrap_mean(values: Mapping[str, float], people: Mapping[str, str], *, seed: int = 0) -> Estimate:
     """Mean over videos, with an interval over resampled people."""
     sums: dict[str, list[float]] = {}
     for name, value in values.items():
@@ -140,14 +140,14 @@ def _mean(
     result: EvaluationResult, system: str, name: str, values: Mapping[str, float], people: Mapping[str, str]
 ) -> Estimate:
     if name in result.metrics and result.metrics[name].level == "video":
-        return clustered(values, people)
+        return cluster_bootstrap_mean(values, people)
     summary = next((one.scores.get(name) for one in result.systems if one.name == system), None)
     mean = math.nan if summary is None or summary.mean is None else summary.mean
     return Estimate(value=mean, low=math.nan, high=math.nan)
 
 
 def _difference(a: Mapping[str, float], b: Mapping[str, float], people: Mapping[str, str]) -> Estimate:
-    return clustered({name: a[name] - b[name] for name in a if name in b}, people)
+    return cluster_bootstrap_mean({name: a[name] - b[name] for name in a if name in b}, people)
 
 
 def _by_group(bench: Bench, values: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -103,7 +103,7 @@ def make_report(
     Raises:
         ConfigError: No rater is valid, or the metrics are of other videos.
     """
-    raters = sort_raters(study, answers, allowed_failures)
+    raters = classify_raters(study, answers, allowed_failures)
     if not raters.used:
         raise ConfigError(
             f"Of {raters.total} raters none counts: {len(raters.failed_checks)} failed attention checks, "
@@ -140,7 +140,7 @@ def make_report(
     )
 
 
-def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int = 0) -> Raters:
+def classify_raters(study: Study, answers: Sequence[Answer], allowed_failures: int = 0) -> Raters:
     """Sort raters by their attention checks."""
     by_rater: dict[str, list[Answer]] = {}
     for answer in answers:

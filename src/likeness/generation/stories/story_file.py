@@ -138,8 +138,8 @@ def resolve_shots(
     """
     resolved = []
     for number, shot in enumerate(story.shots, start=1):
-        own = shot.model_dump(exclude={"prompt", "seed"}, exclude_none=True)
-        chosen = {**story.defaults, **own}
+        shot_settings = shot.model_dump(exclude={"prompt", "seed"}, exclude_none=True)
+        chosen = {**story.defaults, **shot_settings}
         try:
             check_prompt(shot.prompt, method=method)
             search = Search.of(chosen.pop("best_of", 1), chosen.pop("min_similarity", None))
