@@ -13,9 +13,9 @@ import numpy as np
 
 from likeness.errors import Box
 
-__all__ = ["LANDMARK_NAMES", "Box", "Clip", "Comparison", "Detection", "Face", "Metric", "Pose", "Similarity"]
+__all__ = ["LANDMARK_NAMES", "Box", "Clip", "Comparison", "Detection", "EmbeddingMetric", "Face", "Pose", "Similarity"]
 
-Metric = Literal["distance", "cosine"]
+EmbeddingMetric = Literal["distance", "cosine"]
 """How an engine's threshold was calibrated: by the distance of raw embeddings (dlib), or by their cosine. In the second
 case the distance is that of the normalized embeddings, sqrt(2 - 2 cosine)."""
 
@@ -72,7 +72,7 @@ class Face:
     """File name or other origin of the picture, for messages and records."""
     threshold: float = 0.6
     """Embedding distance, as `metric` takes it, under which the engine calls two faces one person."""
-    metric: Metric = "distance"
+    metric: EmbeddingMetric = "distance"
     layout: str = "eye corners"
     """Which five points the landmarks are (`likeness.faces.layouts`); those of two layouts do not compare."""
     detail: np.ndarray | None = None
@@ -92,7 +92,7 @@ class Comparison:
     """Raw cosine of the embeddings; unrelated people already reach about 0.84 with dlib."""
     threshold: float
     """Calibrated distance under which two faces count as one person."""
-    metric: Metric = "distance"
+    metric: EmbeddingMetric = "distance"
 
     @property
     def min_cosine(self) -> float | None:

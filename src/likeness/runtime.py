@@ -105,17 +105,17 @@ class ModelSizes:
     block: int
     """One of its blocks."""
     num_blocks: int
-    layers: int
+    method_layers: int
     """All layers of the method."""
-    layer: int
+    largest_method_layer: int
     """The largest of them."""
     text_encoder: int
     text_full_precision: int
-    """The part of the text encoder that keeps its precision."""
+    """The part of the text encoder that is not stored in 8 bits (`MemoryPlan.casts_text_encoder`)."""
     text_largest_layer: int
     """The largest layer of the text encoder: its embedding."""
     vae: int
-    readers: int
+    face_encoders: int
     """The encoders of the face, used once per person."""
     width: int
     """Channels of a token."""
@@ -126,16 +126,19 @@ class ModelSizes:
     sample_px: tuple[int, int]
     """Height and width of the frames for which the VAE is configured."""
     bytes_per_value: int = 2
+    """Of a parameter or activation."""
 
 
-COGVIDEOX_5B = ModelSizes(
-    transformer=5_570_283_072, block=132_197_632, num_blocks=42, layers=1_041_632_256, layer=49_601_536,
+COGVIDEOX_5B_SIZES = ModelSizes(
+    transformer=5_570_283_072, block=132_197_632, num_blocks=42,
+    method_layers=1_041_632_256, largest_method_layer=49_601_536,
     text_encoder=4_762_310_656, text_full_precision=1_138_432_000, text_largest_layer=131_596_288, vae=215_583_907,
-    readers=1_114_041_856, width=3072, text_tokens=226, face_tokens=32, decoder_width=256, sample_px=(480, 720),
+    face_encoders=1_114_041_856, width=3072, text_tokens=226, face_tokens=32, decoder_width=256, sample_px=(480, 720),
 )  # fmt: skip
-COGVIDEOX_2B = replace(
-    COGVIDEOX_5B, transformer=1_693_783_872, block=56_081_536, num_blocks=30, layers=403_088_640, layer=26_872_576,
-    readers=1_111_681_408, width=1920,
+COGVIDEOX_2B_SIZES = replace(
+    COGVIDEOX_5B_SIZES, transformer=1_693_783_872, block=56_081_536, num_blocks=30,
+    method_layers=403_088_640, largest_method_layer=26_872_576,
+    face_encoders=1_111_681_408, width=1920,
 )  # fmt: skip
 
 
@@ -207,10 +210,10 @@ def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = No
     text = value_bytes * sizes.text_encoder
     if plan.casts_text_encoder:  # One byte for the other parameters.
         text = value_bytes * sizes.text_full_precision + (sizes.text_encoder - sizes.text_full_precision)
-    vae, readers = value_bytes * sizes.vae, value_bytes * sizes.readers
-    transformer = value_bytes * (sizes.transformer + sizes.layers)
-    denoising, decoding = denoise_activations(sizes, clip), decode_activations(sizes, clip, plan.tiles)
-    everything = text + vae + readers + transformer
+    vae, face_encoders = value_bytes * sizes.vae, value_bytes * sizes.face_encoders
+    transformer = value_bytes * (sizes.transformer + sizes.method_layers)
+    denoising, decoding = denoising_activation_bytes(sizes, clip), decoding_activation_bytes(sizes, clip, plan.tiles)
+    everything = text + vae + face_encoders + transformer
     if plan.residency == "resident":
         stage_bytes, host = (everything, everything + denoising, everything + decoding), 0
     elif plan.residency == "offloaded":
@@ -218,13 +221,13 @@ def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = No
     else:  # The VAE stays on the GPU: it is small, and every tile needs it.
         encoding = 2 * value_bytes * sizes.text_largest_layer if plan.streams_text_encoder else text
         outside_blocks = sizes.transformer - sizes.num_blocks * sizes.block
-        blocks = value_bytes * (outside_blocks + 2 * (sizes.block + sizes.layer))
+        blocks = value_bytes * (outside_blocks + 2 * (sizes.block + sizes.largest_method_layer))
         stage_bytes, host = (vae + encoding, vae + blocks + denoising, vae + decoding), everything - vae
     encoded, denoised, decoded = (CONTEXT_BYTES + num_bytes for num_bytes in stage_bytes)
     return PeakMemory(plan=plan, text_bytes=encoded, denoise_bytes=denoised, decode_bytes=decoded, host_bytes=host)
 
 
-def denoise_activations(sizes: ModelSizes, clip: ClipSize) -> int:
+def denoising_activation_bytes(sizes: ModelSizes, clip: ClipSize) -> int:
     """Bytes of `DENOISE_TENSORS` tensors of (batch, tokens, width)."""
     latent_frames = (clip.frames - 1) // 4 + 1
     tokens = latent_frames * (clip.height_px // 16) * (clip.width_px // 16)
@@ -232,7 +235,7 @@ def denoise_activations(sizes: ModelSizes, clip: ClipSize) -> int:
     return DENOISE_TENSORS * clip.batch * tokens * sizes.width * sizes.bytes_per_value
 
 
-def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
+def decoding_activation_bytes(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
     """Bytes of `DECODE_TENSORS` tensors of the decoder's widest size for one clip, and of all frames."""
     height, width = clip.height_px, clip.width_px
     if tiles > 1:  # Frames smaller than a tile are not tiled.

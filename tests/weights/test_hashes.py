@@ -8,7 +8,7 @@ from likeness.weights import hashes
 @pytest.fixture
 def large(monkeypatch, tmp_path):
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(hashes, "SMALL_BYTES", 10)
+    monkeypatch.setattr(hashes, "MAX_UNCACHED_BYTES", 10)
     (tmp_path / "x.safetensors").write_bytes(b"0123456789abcdef")
     return tmp_path / "x.safetensors"
 

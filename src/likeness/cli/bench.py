@@ -146,18 +146,18 @@ def report(
     from likeness.evaluation.results.statistics import format_estimate
     from likeness.files import write_text
 
-    loaded, page = Bench.load(bench), output or bench / "report.html"
+    manifest, page = Bench.load(bench), output or bench / "report.html"
     json_path = check_report_path(page, root=bench, reserved_names=[MANIFEST, CASES])
-    made = make_bench_report(bench)
-    write_bench_page(page, loaded, made)
-    write_text(json_path, json.dumps(made.to_dict(), indent=2) + "\n")
+    results = make_bench_report(bench)
+    write_bench_page(page, manifest, results)
+    write_text(json_path, json.dumps(results.to_dict(), indent=2) + "\n")
     if as_json:
-        print_json(made.to_dict())
+        print_json(results.to_dict())
         return
-    for system, values in made.means.items():
+    for system, values in results.means.items():
         echo(f"{escape_control_characters(system, lines=False)}:")
         for metric, value in values.items():
-            echo(f"  {metric} {format_estimate(value)}, {made.counts[system][metric]} videos")
+            echo(f"  {metric} {format_estimate(value)}, {results.counts[system][metric]} videos")
     echo(page)
 
 

@@ -14,7 +14,7 @@ from likeness.cli.console.terminal import echo, print_json
 if TYPE_CHECKING:
     from likeness.generation import Likeness
     from likeness.generation.inputs.references import PersonInput
-    from likeness.generation.inputs.search import Search
+    from likeness.generation.inputs.search import SeedSearch
     from likeness.generation.inputs.settings import GenerationOptions
     from likeness.identity.face_shape.sliders import FaceShape
     from likeness.records import Clip
@@ -135,7 +135,7 @@ def generate(
     named = [PersonOptions(face, character, pick)]
     if second_face or second_character or second_pick is not None:
         named.append(PersonOptions(second_face, second_character, second_pick, pick_option="--second-pick"))
-    output, num_frames, search = _check(
+    output, num_frames, search = _check_options(
         prompt, choices, output, preset=preset, method=method, best_of=best_of, min_similarity=min_similarity,
         seed=seed, overwrite=overwrite, enlarge=enlarge, named=named, backbone=backbone, adapter=adapter,
     )  # fmt: skip
@@ -200,7 +200,7 @@ class PersonOptions:
             raise ManyFacesError(error.source, error.boxes, option=self.pick_option) from error
 
 
-def _check(
+def _check_options(
     prompt: str,
     choices: "GenerationOptions",
     output: Path | None,
@@ -215,14 +215,14 @@ def _check(
     overwrite: bool,
     enlarge: int | None,
     named: "list[PersonOptions]",
-) -> "tuple[Path, int, Search]":
+) -> "tuple[Path, int, SeedSearch]":
     """Check all options before anything is loaded.
 
     Returns:
         The output file, the number of frames, and the search among seeds.
     """
     from likeness.generation.inputs.prompts import check_prompt
-    from likeness.generation.inputs.search import Search
+    from likeness.generation.inputs.search import SeedSearch
     from likeness.generation.inputs.settings import resolve_settings
     from likeness.generation.loading.presets import METHODS, find_preset, require_known
     from likeness.generation.loading.resolve_weights import check_frames, check_weights, uses_published_checkpoint
@@ -244,7 +244,7 @@ def _check(
         faces=pictures,
         is_published_checkpoint=is_published,
     )
-    search = Search.of(best_of, min_similarity)
+    search = SeedSearch.of(best_of, min_similarity)
     search.check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
     check_output(output, settings.frames, overwrite=overwrite)
@@ -265,10 +265,10 @@ def check_folders(backbone: str | None, adapter: Path | None) -> None:
     """
     from likeness.errors import WeightsError
 
-    named = [("adapter", adapter)]
+    folders = [("adapter", adapter)]
     if backbone is not None and (backbone.startswith((".", "~", "/")) or Path(backbone).is_absolute()):
-        named.append(("backbone", Path(backbone)))
-    for role, folder in named:
+        folders.append(("backbone", Path(backbone)))
+    for role, folder in folders:
         if folder is not None and not folder.is_dir():
             raise WeightsError(f"`--{role} {folder}` is no folder. Name the folder that holds its weights.")
 

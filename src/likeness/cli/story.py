@@ -54,26 +54,28 @@ def story(
     from likeness.generation.outputs.folders import check_story_folder
     from likeness.generation.stories.story_file import check_shot_frames, read_story, resolve_shots
 
-    read = read_story(file, overrides or ())
+    loaded_story = read_story(file, overrides or ())
     require_known("method", method, METHODS)
     chosen = find_preset(preset)
-    shots = resolve_shots(read, chosen, method=method)
+    shots = resolve_shots(loaded_story, chosen, method=method)
     check_folders(backbone, adapter)
-    of_backbone = partial(check_frames, preset=chosen, method=method, backbone=backbone, adapter=adapter)
-    check_shot_frames(shots, of_backbone)
-    named = (
-        PersonOptions(face, character, pick) if face or character else PersonOptions(read.faces, read.character, pick)
+    check_backbone_frames = partial(check_frames, preset=chosen, method=method, backbone=backbone, adapter=adapter)
+    check_shot_frames(shots, check_backbone_frames)
+    person_options = (
+        PersonOptions(face, character, pick)
+        if face or character
+        else PersonOptions(loaded_story.faces, loaded_story.character, pick)
     )
-    named.check()
+    person_options.check()
     folder = output or Path("runs") / file.stem
     check_story_folder(folder, overwrite=overwrite)
     check_weights(chosen, method, backbone, adapter)
     with spinner("Reading the face", is_quiet=as_json):
-        person = named.read()
+        person = person_options.read()
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Making the shots", is_quiet=as_json) as on_step:
-        result = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
+        result = likeness.story(loaded_story, folder, person, on_step=on_step, overwrite=overwrite)
     if as_json:
         print_json({"folder": str(result.video.parent), **result.to_dict()})
     else:

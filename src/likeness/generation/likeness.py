@@ -25,7 +25,7 @@ from likeness.generation.inputs.multi_person import (
 from likeness.generation.inputs.prompts import add_style, check_prompt
 from likeness.generation.inputs.references import PersonInput
 from likeness.generation.inputs.request import GenerationRequest
-from likeness.generation.inputs.search import Search
+from likeness.generation.inputs.search import SeedSearch
 from likeness.generation.inputs.settings import GenerationOptions, GenerationSettings, resolve_settings
 from likeness.generation.loading.load import load_adapter, verify_weights
 from likeness.generation.loading.presets import METHODS, Preset, find_preset, require_known
@@ -162,7 +162,7 @@ class Likeness:
             ConfigError: A setting is unknown or out of range.
         """
         settings = self.settings(**choices)
-        search = Search.of(best_of, min_similarity)
+        search = SeedSearch.of(best_of, min_similarity)
         search.check_seed(seed)
         people = split_people(faces)
         check_prompt(prompt, len(people), method=type(self.method))
@@ -173,7 +173,7 @@ class Likeness:
         self,
         request: GenerationRequest,
         settings: GenerationSettings,
-        search: Search,
+        search: SeedSearch,
         *,
         on_step: StepCallback | None = None,
     ) -> Clip:

@@ -15,7 +15,7 @@ from likeness.errors import ConfigError, ResourceError
 from likeness.generation import GenerationRequest, Likeness
 from likeness.generation.sampling.memory_plan import Gpu, GpuMemory, apply_plan, count_model_sizes, find_gpu, release
 from likeness.methods.magic_mirror import MagicMirror
-from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, PLANS, choose_plan, predict_all_plans
+from likeness.runtime import COGVIDEOX_2B_SIZES, COGVIDEOX_5B_SIZES, HEADROOM, PLANS, choose_plan, predict_all_plans
 
 HOST = torch.device("cpu")
 LARGE = Gpu(device=HOST, num_bytes=1e12)
@@ -195,7 +195,7 @@ def test_a_cpu_has_no_card_and_a_card_has_memory():
     with pytest.raises(ConfigError, match="`memory_gb` is -3"):
         find_gpu("cpu", -3)
     with pytest.raises(ResourceError, match="the smallest plan needs"):
-        choose_plan(3e9, COGVIDEOX_5B)
+        choose_plan(3e9, COGVIDEOX_5B_SIZES)
 
 
 def test_sizes_count_every_parameter_once(either):
@@ -207,7 +207,7 @@ def test_sizes_count_every_parameter_once(either):
 
 
 @pytest.mark.slow  # Three seconds each on a quiet core: seven thousand modules without memory.
-@pytest.mark.parametrize(("heads", "layers", "sizes"), [(48, 42, COGVIDEOX_5B), (30, 30, COGVIDEOX_2B)])
+@pytest.mark.parametrize(("heads", "layers", "sizes"), [(48, 42, COGVIDEOX_5B_SIZES), (30, 30, COGVIDEOX_2B_SIZES)])
 def test_published_sizes_are_those_of_the_models(heads, layers, sizes):
     kind = "CogVideoX{}Block3D"
     t5 = T5Config(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64,

@@ -31,10 +31,10 @@ from likeness.generation.inputs.character_files import (
 from likeness.records import Face, Pose
 
 __all__ = [
-    "KEY",
+    "FORMAT_VERSION",
     "MAX_FILE_BYTES",
+    "METADATA_KEY",
     "SUFFIX",
-    "VERSION",
     "Character",
     "character_file",
     "character_folder",

@@ -20,7 +20,7 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.methods.method import Method
 from likeness.weights import sha256_of
-from likeness.weights.hashes import remember
+from likeness.weights.hashes import store_sha256
 from likeness.weights.strict import find_altered, read_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import refuse_not_finite
 
@@ -44,14 +44,14 @@ def verify_weights(
     for name in names:
         for file in weights.verify(name).files:
             if file.sha256 is not None:
-                remember(file.path, file.sha256)
+                store_sha256(file.path, file.sha256)
     user_folders = [Path(backbone or preset.backbone)] if backbone or not is_published_checkpoint else []
     if adapter is not None:
         user_folders.append(Path(adapter))
     registered = {file.path for name in names for file in weights.entry(name).files}
     for path in (path for folder in user_folders for path in sorted(folder.rglob("*.safetensors"))):
         if path not in registered:
-            remember(path, sha256_of(path))
+            store_sha256(path, sha256_of(path))
 
 
 def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from likeness.generation.inputs.multi_person import person_boxes
 from likeness.generation.inputs.request import GenerationRequest
-from likeness.generation.inputs.search import Search
+from likeness.generation.inputs.search import SeedSearch
 from likeness.generation.inputs.settings import GenerationSettings
 from likeness.generation.outputs.similarity import measure_clip
 from likeness.generation.sampling.sample import Judge, Rejected, StepCallback
@@ -60,7 +60,7 @@ def choose_best(
     generate: GenerateFunction,
     request: GenerationRequest,
     settings: GenerationSettings,
-    search: Search,
+    search: SeedSearch,
     *,
     on_step: StepCallback | None = None,
 ) -> Clip:
@@ -148,7 +148,7 @@ def _count_steps(candidate: Candidate, on_step: StepCallback | None) -> StepCall
     return report
 
 
-def record_search(candidates: list[Candidate], search: Search, settings: GenerationSettings) -> dict[str, Any]:
+def record_search(candidates: list[Candidate], search: SeedSearch, settings: GenerationSettings) -> dict[str, Any]:
     """The entry `best_of` in the record of the chosen clip."""
     best = max(candidate.similarity or 0 for candidate in candidates)
     return {
@@ -162,7 +162,7 @@ def record_search(candidates: list[Candidate], search: Search, settings: Generat
     }
 
 
-def _no_match_warning(best: Candidate, candidates: list[Candidate], search: Search) -> str:
+def _no_match_warning(best: Candidate, candidates: list[Candidate], search: SeedSearch) -> str:
     return (
         f"No candidate of {len(candidates)} reached similarity {search.min_similarity:.2f}: the best, "
         f"seed {best.seed}, has {best.similarity:.2f} and is given. "

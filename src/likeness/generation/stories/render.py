@@ -17,7 +17,7 @@ from likeness.generation.inputs.characters import Character
 from likeness.generation.inputs.prompts import add_style
 from likeness.generation.inputs.references import PersonInput, choose_person, read_faces
 from likeness.generation.inputs.request import GenerationRequest
-from likeness.generation.inputs.search import Search
+from likeness.generation.inputs.search import SeedSearch
 from likeness.generation.inputs.settings import GenerationSettings
 from likeness.generation.loading.presets import Preset
 from likeness.generation.outputs.destinations import record_file
@@ -97,7 +97,7 @@ class _ShotPlan:
 
     request: GenerationRequest
     settings: GenerationSettings
-    search: Search
+    search: SeedSearch
     fingerprint: str
 
 
@@ -172,7 +172,7 @@ def _render_shots(
 def _plan_shots(
     generator: StoryGenerator,
     story: Story,
-    resolved: Sequence[tuple[GenerationSettings, Search]],
+    resolved: Sequence[tuple[GenerationSettings, SeedSearch]],
     person: PersonInput,
     references: tuple[Face, ...],
 ) -> list[_ShotPlan]:
