@@ -16,23 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kills import Disturbed
-from trials import (
-    REFUSED,
-    Command,
-    Ended,
-    Tally,
-    benchmark_of,
-    damaged,
-    differences,
-    digests,
-    left_over,
-    remount,
-    small_disk,
-)
-from verbs import VERBS, make_material
+from trials import REFUSED, Command, Ended, Tally, damaged, differences, digests, left_over, remount, small_disk
+from verb_trials import Counts, VerbTrials, try_all
 
-TRIALS, CHEAP_TRIALS, READ_ONLY_TRIALS, SERVER_TRIALS = 2, 5, 1, 3
+COUNTS, READ_ONLY_TRIALS = Counts(cheap=5, dear=2, server=3), 1
 CAUSES = (
     "check that it is writable",
     "No space left",
@@ -48,7 +35,7 @@ LEAST_LIMIT_BYTES = 6000
 LARGE = "size=200m"
 
 
-class OnDisk(Disturbed):
+class OnDisk(VerbTrials):
     """Trials of one command."""
 
     def run_undisturbed(self) -> None:
@@ -57,7 +44,7 @@ class OnDisk(Disturbed):
         self.spare = self.folder.with_name(f"{self.folder.name}_spare")
         self.needed_bytes = sum(-(-size // PAGE_BYTES) * PAGE_BYTES for size in self.sizes.values())
         self.largest_bytes = max(self.sizes.values())
-        self.verb.prepare(self.material, self.folder)
+        self.prepare()
         self.input_bytes = size_of(self.folder)
 
     def fill(self, tally: Tally) -> None:
@@ -75,7 +62,7 @@ class OnDisk(Disturbed):
         def setup() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
 
-        folder = self.verb.prepare(self.material, self.folder)
+        folder = self.prepare()
         first = self.start(folder, log=self.log, setup=setup, environment=self.elsewhere).end()
         self._compare(first, folder, f"{self.verb.name}, limited files", tally)
 
@@ -180,33 +167,19 @@ def refuse_server(material: Path, parent: Path, tally: Tally) -> None:
         tally.add("study serve, read-only disk", ended.faults(REFUSED) + cause_of(ended))
 
 
-def main() -> int:
-    benchmark = benchmark_of("disks", [*VERBS, "study serve"], has_trials=True)
-    arguments = benchmark.arguments()
-    random.seed(arguments.seed)
-    parent, tally = arguments.output.absolute(), Tally(benchmark)
-    material = make_material(parent / "material", arguments.material)
-    for name in arguments.only or [*VERBS, "study serve"]:
-        if name == "study serve":
-            for _ in range(1 if arguments.quick else SERVER_TRIALS):
-                fill_server(material, parent, tally)
-            refuse_server(material, parent, tally)
-            continue
-        trials = OnDisk(VERBS[name], material, parent)
-        if not trials.is_repeatable(tally):
-            continue
-        number = (
-            1
-            if arguments.quick
-            else max(1, round((CHEAP_TRIALS if VERBS[name].is_cheap else TRIALS) * arguments.factor))
-        )
-        for kind, count in ((trials.fill, number), (trials.limit, number), (trials.refuse, READ_ONLY_TRIALS)):
-            for _ in range(count):
-                kind(tally)
-        for kind in ("full disk", "limited files", "read-only disk"):
-            tally.done(f"{name}, {kind}")
-    return tally.finish()
+def try_verb(trials: OnDisk, number: int, tally: Tally) -> None:
+    for kind, count in ((trials.fill, number), (trials.limit, number), (trials.refuse, READ_ONLY_TRIALS)):
+        for _ in range(count):
+            kind(tally)
+    for kind in ("full disk", "limited files", "read-only disk"):
+        tally.done(f"{trials.verb.name}, {kind}")
+
+
+def try_server(number: int, material: Path, parent: Path, tally: Tally) -> None:
+    for _ in range(number):
+        fill_server(material, parent, tally)
+    refuse_server(material, parent, tally)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(try_all("disks", COUNTS, OnDisk, try_verb, try_server))

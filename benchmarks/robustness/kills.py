@@ -1,12 +1,12 @@
-"""Ends every command that writes at random moments, by SIGKILL and by Ctrl-C, and starts it again.
+"""Ends every command that writes at random moments, by SIGKILL, Ctrl-C and SIGTERM, and starts it again.
 
-The moment is uniform over the time of an undisturbed run. After every signal all files must be readable. The command is
-started again in the same folder until it has ended by itself; then its files must be those of an undisturbed run, byte
-for byte, without temporary files. The server of a study is ended while raters send answers: every answer that was
-acknowledged must be stored, once.
+The moment is uniform over the time of an undisturbed run, in new interpreters with their imports. After every signal
+all files must be readable. The command is started again in the same folder until it has ended by itself; then its files
+must be those of an undisturbed run, byte for byte, without temporary files. Of a training with two processes a peer is
+killed as well, and half of all signals arrive while both join their group. The server of a study is ended while raters
+send answers: every answer that was acknowledged must be stored, once.
 """
 
-import json
 import random
 import shutil
 import signal
@@ -14,101 +14,67 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from trials import (
     INTERRUPTED,
     LONGEST_END_S,
+    TERMINATED,
     Command,
     Ended,
     Tally,
-    benchmark_of,
     damaged,
     differences,
     digests,
     left_over,
     session_of,
 )
-from verbs import ALWAYS_VARIES, VERBS, Verb, make_material
+from verb_trials import CHEAP_S, SERVER, Counts, VerbTrials, try_all
 
-KINDS = {"SIGKILL": signal.SIGKILL, "Ctrl-C": signal.SIGINT}
-ENDED_BY = {"SIGKILL": (-signal.SIGKILL,), "Ctrl-C": INTERRUPTED}
-TRIALS, CHEAP_TRIALS, NEW_PROCESSES, SERVER_TRIALS = 5, 10, 1, 20
-"""Trials of each command and kind; of commands that take about a second; in new interpreters; of the server."""
+PEER = "SIGKILL of a peer"
+KINDS = {"SIGKILL": signal.SIGKILL, "Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM, PEER: signal.SIGKILL}
+ENDED_BY = {"SIGKILL": (-signal.SIGKILL,), "Ctrl-C": INTERRUPTED, "SIGTERM": TERMINATED, PEER: (4,)}
+COUNTS = Counts(cheap=7, dear=4, server=20)
+"""Signals of each kind."""
+REPORTED = ("Ctrl-C", "SIGTERM")
+"""What a command ends by itself after. Of a verb that is cheap, one each is sent to a new interpreter as well."""
+JOIN_S = 0.4
+"""Time in which two processes join their group, from the moment at which the peer is ready."""
 
 
-class Disturbed:
-    """Trials of one command."""
+class Killed(VerbTrials):
+    """Trials of one verb."""
 
-    def __init__(self, verb: Verb, material: Path, parent: Path) -> None:
-        self.verb, self.material = verb, material
-        self.folder = parent / verb.name.replace(", ", "_").replace(" ", "_")
-        self.ignored = (*ALWAYS_VARIES, *verb.varies)
-        self.seconds = 0.0
-        self.meant: dict[str, str] = {}
-        self.sizes: dict[str, int] = {}
-        """Bytes of its files, its inputs among them."""
+    imports_s = 0.0
+    """Time in which a new interpreter imports, measured once."""
 
-    def run_undisturbed(self) -> None:
-        """Measure its time and keep the digests of its files; the first of two runs imports and compiles.
-
-        They are kept beside the material, for the other scripts.
-        """
-        known = self.material / "undisturbed" / f"{self.folder.name}.json"
-        if known.is_file():
-            found = json.loads(known.read_text())
-            self.seconds, self.meant, self.sizes = found["seconds"], found["meant"], found["sizes"]
-            return
-        for _ in range(2):
-            ended = self.start(self.verb.prepare(self.material, self.folder)).end()
-            if faults := ended.faults([0]) + left_over(self.folder):
-                raise RuntimeError(f"{self.verb.name}, undisturbed: {faults}\n{ended.printed}")
-            before, self.meant = self.meant, digests(self.folder, self.ignored)
-            self.seconds = ended.seconds
-            if before and (changed := differences(self.meant, before)):
-                raise RuntimeError(f"{self.verb.name} is not the same twice: {changed}")
-        self.sizes = {
-            path.relative_to(self.folder).as_posix(): path.stat().st_size
-            for path in self.folder.rglob("*")
-            if path.is_file()
-        }
-        known.parent.mkdir(exist_ok=True)
-        known.write_text(json.dumps({"seconds": self.seconds, "meant": self.meant, "sizes": self.sizes}))
-
-    def is_repeatable(self, tally: Tally) -> bool:
-        """Run it undisturbed; a command that fails then is bad, and is tried no further."""
-        try:
-            self.run_undisturbed()
-        except RuntimeError as error:
-            tally.add(f"{self.verb.name}, undisturbed", [str(error)])
-            return False
-        return True
-
-    def start(self, folder: Path, **options: Any) -> Command:
-        options.setdefault("is_new_process", not self.verb.is_forked)
-        return Command(self.words, folder, **options)
-
-    @property
-    def words(self) -> list[str]:
-        return self.verb.words(self.material)
-
-    def measure_start(self) -> float:
-        """Seconds of a new interpreter."""
-        return self.start(self.verb.prepare(self.material, self.folder), is_new_process=True).end().seconds
-
-    def disturb(self, number: int, kind: str, tally: Tally, *, longest_s: float, **options: Any) -> None:
-        """Send `number` signals. What a signal left stays there for the next one, until the command has finished."""
-        self.verb.prepare(self.material, self.folder)
-        for sent in range(1, number + 1):
-            ended = self.start(self.folder, **options).disturb(random.uniform(0, longest_s), KINDS[kind])
+    def disturb(
+        self, kinds: Sequence[str], tally: Tally, *, longest_s: float, is_at_join: bool = False, **options: Any
+    ) -> None:
+        """Send signals in random order. What one left stays for the next, until the command has finished."""
+        named = {kind: f"{kind} of {self.verb.name}{', while they join' if is_at_join else ''}" for kind in kinds}
+        self.prepare()
+        for sent, kind in enumerate(random.sample(kinds, len(kinds)), start=1):
+            command = self.start(self.folder, **options)
+            if is_at_join:
+                self._wait_for_join(command)
+            after_s = random.uniform(0, JOIN_S if is_at_join else longest_s)
+            ended = command.disturb(after_s, KINDS[kind], is_of_peer=kind == PEER)
             faults, is_done = self._judge(ended, [0, *ENDED_BY[kind]])
-            if sent == number and not is_done and not faults:
+            if sent == len(kinds) and not is_done and not faults:
                 faults, _ = self._judge(self.start(self.folder).end(), [0])
                 faults = [f"afterwards: {fault}" for fault in faults]
-            tally.add(f"{kind} of {self.verb.name}", faults, outcome="finished" if is_done else "ended")
+            tally.add(named[kind], faults, outcome="finished" if is_done else "ended")
             if faults or is_done:
-                self.verb.prepare(self.material, self.folder)
+                self.prepare()
+        for what in named.values():
+            tally.done(what)
+
+    def _wait_for_join(self, command: Command) -> None:
+        while command.poll() is None and not any(self.temporary.glob("likeness-processes-*/ready_1")):
+            time.sleep(0.002)
 
     def _judge(self, ended: Ended, expected: list[int]) -> tuple[list[str], bool]:
         """Faults, and whether all is done; if so, the files must be those of an undisturbed run."""
@@ -129,7 +95,7 @@ def end_servers(number: int, kind: str, material: Path, parent: Path, tally: Tal
     from likeness.app.study.answers import AnswerStore
     from likeness.app.study.manifest import Study
 
-    what = f"{kind} of study serve"
+    what = f"{kind} of {SERVER}"
     folder = parent / "served"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(material / "study", folder)
@@ -164,7 +130,7 @@ def end_servers(number: int, kind: str, material: Path, parent: Path, tally: Tal
             code = None
             server.kill()
         ended = Ended(code, log.read_text(errors="replace"), time.monotonic() - began_s, len(session_of(pid)))
-        tally.add(what, ended.faults([*ENDED_BY[kind], *([0] if kind == "Ctrl-C" else [])]), outcome=f"exit {code}")
+        tally.add(what, ended.faults([*ENDED_BY[kind], *([0] if kind in REPORTED else [])]), outcome=f"exit {code}")
         server.start(waits=random.random() < 0.5)
     time.sleep(2)
     is_over.set()
@@ -180,43 +146,27 @@ def end_servers(number: int, kind: str, material: Path, parent: Path, tally: Tal
     if num_stored != len(set(stored)):
         faults.append(f"{num_stored - len(set(stored))} answers are stored twice")
     tally.add(f"acknowledged answers, {what}", faults, tries=len(sent))
+    tally.done(what)
+    tally.done(f"acknowledged answers, {what}")
 
 
-def main() -> int:
-    benchmark = benchmark_of("kills", [*VERBS, "study serve"], has_trials=True)
-    arguments = benchmark.arguments()
-    random.seed(arguments.seed)
-    parent, tally = arguments.output.absolute(), Tally(benchmark)
-    material = make_material(parent / "material", arguments.material)
-    chosen = arguments.only or [*VERBS, "study serve"]
-    imports_s = 0.0
-    for name in chosen:
-        if name == "study serve":
-            number = 2 if arguments.quick else round(SERVER_TRIALS * arguments.factor)
-            for kind in KINDS:
-                end_servers(number, kind, material, parent, tally)
-                tally.done(f"{kind} of study serve")
-                tally.done(f"acknowledged answers, {kind} of study serve")
-            continue
-        trials = Disturbed(VERBS[name], material, parent)
-        if not trials.is_repeatable(tally):
-            continue
-        print(f"  {name}: {trials.seconds:.1f} s undisturbed", flush=True)
-        number = (
-            1
-            if arguments.quick
-            else max(1, round((CHEAP_TRIALS if VERBS[name].is_cheap else TRIALS) * arguments.factor))
-        )
-        for kind in KINDS:
-            trials.disturb(number, kind, tally, longest_s=trials.seconds)
-            tally.done(f"{kind} of {name}")
-        if VERBS[name].is_forked and not arguments.quick:
-            imports_s = imports_s or max(0.0, trials.measure_start() - trials.seconds)
-            longest_s = imports_s + trials.seconds
-            trials.disturb(NEW_PROCESSES, "Ctrl-C", tally, longest_s=longest_s, is_new_process=True)
-            tally.done(f"Ctrl-C of {name}")
-    return tally.finish()
+def end_verb(trials: Killed, number: int, tally: Tally) -> None:
+    if trials.verb.has_peer:
+        for is_at_join in (True, False):
+            trials.disturb([*KINDS] * -(-number // 2), tally, longest_s=trials.seconds, is_at_join=is_at_join)
+        return
+    trials.disturb(["SIGKILL", *REPORTED] * number, tally, longest_s=trials.seconds)
+    if trials.verb.is_forked and trials.seconds < CHEAP_S:
+        if not Killed.imports_s:
+            alone = trials.start(trials.prepare(), is_new_process=True).end()
+            Killed.imports_s = max(0.5, alone.seconds - trials.seconds)
+        trials.disturb(REPORTED, tally, longest_s=Killed.imports_s + trials.seconds, is_new_process=True)
+
+
+def end_server(number: int, material: Path, parent: Path, tally: Tally) -> None:
+    for kind in ("SIGKILL", *REPORTED):
+        end_servers(number, kind, material, parent, tally)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(try_all("kills", COUNTS, Killed, end_verb, end_server))

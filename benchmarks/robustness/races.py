@@ -11,16 +11,15 @@ import threading
 import time
 from pathlib import Path
 
-from kills import Disturbed
-from trials import REFUSED, Tally, benchmark_of, damaged, differences, digests, left_over
-from verbs import VERBS, make_material
+from trials import REFUSED, Tally, damaged, differences, digests, left_over
+from verb_trials import SERVER, Counts, VerbTrials, try_all
 
-TRIALS, CHEAP_TRIALS, SERVER_TRIALS = 3, 8, 3
+COUNTS = Counts(cheap=8, dear=3, server=3)
 
 
-def race(trials: Disturbed, tally: Tally) -> None:
+def race(trials: VerbTrials, tally: Tally) -> None:
     """Two at once; the second starts within a third of the run."""
-    folder = trials.verb.prepare(trials.material, trials.folder)
+    folder = trials.prepare()
     logs = [folder.with_name(f"{folder.name}_{number}.log") for number in (1, 2)]
     first = trials.start(folder, log=logs[0])
     time.sleep(random.uniform(0, trials.seconds / 3) if random.random() < 0.5 else 0)
@@ -84,26 +83,17 @@ def serve_twice(material: Path, parent: Path, tally: Tally) -> None:
     tally.add("two of study serve", faults, outcome="both serve")
 
 
-def main() -> int:
-    benchmark = benchmark_of("races", [*VERBS, "study serve"], has_trials=True)
-    arguments = benchmark.arguments()
-    random.seed(arguments.seed)
-    parent, tally = arguments.output.absolute(), Tally(benchmark)
-    material = make_material(parent / "material", arguments.material)
-    for name in arguments.only or [*VERBS, "study serve"]:
-        if name == "study serve":
-            for _ in range(1 if arguments.quick else SERVER_TRIALS):
-                serve_twice(material, parent, tally)
-        else:
-            trials = Disturbed(VERBS[name], material, parent)
-            if not trials.is_repeatable(tally):
-                continue
-            number = CHEAP_TRIALS if VERBS[name].is_cheap else TRIALS
-            for _ in range(1 if arguments.quick else max(1, round(number * arguments.factor))):
-                race(trials, tally)
-        tally.done(f"two of {name}")
-    return tally.finish()
+def race_verb(trials: VerbTrials, number: int, tally: Tally) -> None:
+    for _ in range(number):
+        race(trials, tally)
+    tally.done(f"two of {trials.verb.name}")
+
+
+def race_servers(number: int, material: Path, parent: Path, tally: Tally) -> None:
+    for _ in range(number):
+        serve_twice(material, parent, tally)
+    tally.done(f"two of {SERVER}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(try_all("races", COUNTS, VerbTrials, race_verb, race_servers))

@@ -19,6 +19,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 import traceback
@@ -40,6 +41,7 @@ signal.signal(
 
 from claims import Benchmark  # noqa: E402
 
+from likeness.__main__ import end_at_once, run  # noqa: E402
 from likeness.files import TEMPORARY_PREFIX  # noqa: E402
 
 LONGEST_END_S = 20.0
@@ -49,7 +51,10 @@ LONGEST_RUN_S = 300.0
 REFUSED = (2, 3, 4)
 """Exit codes of a command that refuses."""
 INTERRUPTED = (130, -signal.SIGINT)
-"""Exit codes of a command that Ctrl-C ends: shells show 130 for both."""
+"""Exit codes of a command that Ctrl-C ends: shells show 130 for both. Python has the second until it has started."""
+TERMINATED = (143, -signal.SIGTERM)
+"""The same of SIGTERM."""
+COMMAND = Path(sys.executable).with_name("likeness")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +119,14 @@ class Command:
         if is_new_process:
             with self.log.open("wb") as log_file:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "likeness", *words],
+                    [sys.executable, str(COMMAND), *words],
                     cwd=folder,
                     stdin=subprocess.DEVNULL,
                     stdout=log_file,
                     stderr=log_file,
                     env=os.environ | own,
                     start_new_session=True,
-                    preexec_fn=lambda: _prepare(setup),
+                    preexec_fn=setup,
                 )
             self.pid = self.process.pid
         else:
@@ -161,15 +166,34 @@ class Command:
                 os.kill(pid, signal.SIGKILL)
         return Ended(code, self.log.read_text(encoding="utf-8", errors="replace"), seconds, len(survivors))
 
-    def disturb(self, after_s: float, number: signal.Signals) -> Ended:
-        """Send a signal after some time: SIGKILL to the process, Ctrl-C to all of its session as a terminal does."""
+    def disturb(self, after_s: float, number: signal.Signals, *, is_of_peer: bool = False) -> Ended:
+        """Send a signal after some time: to the process or to a training process that it started.
+
+        Ctrl-C goes to all of its session, as from a terminal.
+        """
         if self.wait(after_s) is None:
             with contextlib.suppress(ProcessLookupError):
-                if number == signal.SIGINT:
+                if is_of_peer:
+                    os.kill(self._wait_for_peer(), number)
+                elif number == signal.SIGINT:
                     os.killpg(self.pid, number)
                 else:
                     os.kill(self.pid, number)
         return self.end(LONGEST_END_S)
+
+    def _wait_for_peer(self) -> int:
+        """The training process that this one has started, or will start.
+
+        Raises:
+            ProcessLookupError: It has ended before.
+        """
+        while self.poll() is None:
+            for pid in session_of(self.pid, self.marker):
+                with contextlib.suppress(OSError):
+                    if b"LIKENESS_RANK=1" in Path(f"/proc/{pid}/environ").read_bytes():
+                        return pid
+            time.sleep(0.01)
+        raise ProcessLookupError
 
 
 def session_of(leader: int, marker: str = "") -> list[int]:
@@ -210,10 +234,11 @@ def import_modules(names: Sequence[str]) -> None:
 def _fork(function: Callable[[], int], log: Path) -> int:
     """Run a function in a child, whose exit code it returns, with messages to a file."""
     sys.stdout.flush()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = {number: signal.signal(number, end_at_once) for number in (signal.SIGINT, signal.SIGTERM)}
     child = os.fork()
     if child:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         return child
     code = 1
     try:
@@ -231,26 +256,19 @@ def _fork(function: Callable[[], int], log: Path) -> int:
         os._exit(code)
 
 
-def _prepare(setup: Callable[[], None] | None) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if setup is not None:
-        setup()
-
-
 def _run_command(words: list[str], folder: Path, environment: dict[str, str], setup: Callable[[], None] | None) -> int:
-    from likeness.cli import main
     from likeness.training.run import MALLOC
 
     os.environ.update(environment | MALLOC)  # `train` restarts itself without them.
     os.chdir(folder)
-    _prepare(setup)
-    code = 1
+    tempfile.tempdir = None  # It may be known already.
+    sys.argv = ["likeness", *words]
+    if setup is not None:
+        setup()
     try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        code = main(words)
-    finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    return code
+        run()
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 1
 
 
 def damaged(folder: Path) -> list[str]:
@@ -301,7 +319,10 @@ def left_over(folder: Path) -> list[str]:
     return [
         f"left over: {path.relative_to(folder)}"
         for path in folder.rglob("*")
-        if path.name.startswith(TEMPORARY_PREFIX) or "partial" in path.name or path.name == ".unfinished.json"
+        if path.name.startswith(TEMPORARY_PREFIX)
+        or "partial" in path.name
+        or path.suffix == ".part"
+        or path.name == ".unfinished.json"
     ]
 
 

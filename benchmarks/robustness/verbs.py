@@ -1,16 +1,18 @@
 """The commands that write, with small inputs: a network of a few thousand weights, two steps, clips of nine frames."""
 
+import atexit
 import json
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from trials import call_in_child, import_modules
+from trials import ROOT, call_in_child, import_modules
 
 PROMPT = "a woman img in a red sweater nods"
 STORY = """
@@ -78,6 +80,9 @@ batch = 2
 checkpoint_steps = 2
 """
 SHORT = ("--steps", "2", "--frames", "9")
+PULL = ("models", "pull", "cogvideox-2b")
+SHARD_BYTES = 12_000_000
+"""More than a chunk of `huggingface_hub`, so that a part of it stays when a download is ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +96,14 @@ class Verb:
     """Folder of the material that is copied to `work`, because the command changes it."""
     varies: tuple[str, ...] = ()
     """Files that differ between two undisturbed runs."""
-    is_cheap: bool = False
-    """It takes about a second."""
     refuses_again: bool = False
     """A finished run is not done again in the same place."""
     is_forked: bool = True
     """False for what starts processes with the words of its own command line."""
+    has_peer: bool = False
+    """It starts a second training process."""
+    environment: Callable[[Path], dict[str, str]] = lambda _: {}
+    """Further variables, for a folder of material."""
     check: Callable[[Path], list[str]] = lambda _: []
     """Further faults of its files."""
 
@@ -159,6 +166,22 @@ def _train(material: Path, *, processes: str) -> list[str]:
     return ["train", str(material / "recipe.toml"), "-o", "work/run", "--processes", processes]
 
 
+def _hub(material: Path) -> dict[str, str]:
+    """Variables for a hub of weights on this machine, which the first call starts."""
+    if material not in _HUBS:
+        script = ROOT / "tests" / "weights" / "local_hub.py"
+        words = [sys.executable, str(script), str(material / "hub"), "0.01"]
+        hub = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        atexit.register(hub.kill)
+        assert hub.stdout is not None
+        _HUBS[material] = hub.stdout.readline().strip()
+    return {"HF_ENDPOINT": _HUBS[material], "HF_HUB_OFFLINE": "0", "HF_TOKEN": ""}
+
+
+_HUBS: dict[Path, str] = {}
+"""Addresses of hubs that run."""
+
+
 def broken_checkpoints(folder: Path) -> list[str]:
     from likeness.errors import LikenessError
     from likeness.training.engine import checkpoints
@@ -177,33 +200,33 @@ VERBS = {
     verb.name: verb
     for verb in (
         Verb(name="generate", words=partial(_generate, output="clip.mp4")),
-        Verb(name="generate, a picture", words=partial(_generate, output="clip.png", frames="1"), is_cheap=True),
+        Verb(name="generate, a picture", words=partial(_generate, output="clip.png", frames="1")),
         Verb(name="story", words=_story),
         Verb(name="demo", words=_demo),
-        Verb(name="character add", words=_character, is_cheap=True),
-        Verb(name="character show", words=_show, is_cheap=True),
-        Verb(name="puppets, a sheet", words=partial(_puppets, output="sheet.png"), is_cheap=True),
-        Verb(name="puppets, a clip", words=partial(_puppets, output="clip.mp4"), is_cheap=True),
-        Verb(name="bench create", words=_bench_create, is_cheap=True, refuses_again=True),
+        Verb(name="character add", words=_character),
+        Verb(name="character show", words=_show),
+        Verb(name="puppets, a sheet", words=partial(_puppets, output="sheet.png")),
+        Verb(name="puppets, a clip", words=partial(_puppets, output="clip.mp4")),
+        Verb(name="bench create", words=_bench_create, refuses_again=True),
         Verb(name="bench run", words=_bench_run, inputs="bench", varies=("work/cache/*",)),
         Verb(
-            name="bench score", words=lambda _: ["bench", "score", "work", "a"], inputs="bench_made", is_cheap=True,
+            name="bench score", words=lambda _: ["bench", "score", "work", "a"], inputs="bench_made",
             varies=("work/cache/*",),
         ),
         Verb(
-            name="bench report", words=lambda _: ["bench", "report", "work"], inputs="bench_made", is_cheap=True,
+            name="bench report", words=lambda _: ["bench", "report", "work"], inputs="bench_made",
             varies=("work/cache/*",),
         ),
-        Verb(name="study create", words=_study_create, is_cheap=True, refuses_again=True),
+        Verb(name="study create", words=_study_create, refuses_again=True),
         Verb(
             name="study merge", words=lambda m: ["study", "merge", "work", str(m / "answers.json")], inputs="study",
-            is_cheap=True, varies=("work/answers.sqlite*",),
-        ),
-        Verb(
-            name="study report", words=lambda _: ["study", "report", "work"], inputs="study_answered", is_cheap=True,
             varies=("work/answers.sqlite*",),
         ),
-        Verb(name="eval", words=partial(_eval, workers="1"), is_cheap=True),
+        Verb(
+            name="study report", words=lambda _: ["study", "report", "work"], inputs="study_answered",
+            varies=("work/answers.sqlite*",),
+        ),
+        Verb(name="eval", words=partial(_eval, workers="1")),
         Verb(name="eval, two workers", words=partial(_eval, workers="2")),
         Verb(
             name="train", words=partial(_train, processes="1"), inputs="training",
@@ -211,26 +234,31 @@ VERBS = {
         ),
         Verb(
             name="train, two processes", words=partial(_train, processes="2"), inputs="training",
-            varies=("work/cache/*", "work/run/[!m]*"), check=broken_checkpoints, is_forked=False,
+            varies=("work/cache/*", "work/run/[!m]*"), check=broken_checkpoints, is_forked=False, has_peer=True,
         ),
+        Verb(name="models pull, a folder", words=lambda m: [*PULL, "--from", str(m / "hub")]),
+        Verb(name="models pull, a server", words=lambda _: list(PULL), environment=_hub, is_forked=False),
     )
 }  # fmt: skip
 ALWAYS_VARIES = ("home/cache/*", "*/features/*", "*.lock", "*/.*lock")
 
 
-def make_material(folder: Path, given: Path | None = None, *, imports: bool = True) -> Path:
+def make_material(
+    folder: Path, given: Path | None = None, *, imports: bool = True, chosen: Sequence[str] = tuple(VERBS)
+) -> Path:
     """Make all inputs in a child, so that this process runs no network and can be forked; imports its modules.
 
     Args:
         folder: Where they go.
         given: Inputs that another script made; used instead.
         imports: Whether commands will be forked from this process.
+        chosen: Names of the verbs that will run; `demo` and `train` have dear inputs.
     """
     modules = "modules.json"
     if given is None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        names = call_in_child(lambda: _make(folder), folder / "material.log")
+        names = call_in_child(lambda: _make(folder, chosen), folder / "material.log")
         (folder / modules).write_text(json.dumps(names))
     material = (given or folder).absolute()
     if imports:
@@ -238,7 +266,7 @@ def make_material(folder: Path, given: Path | None = None, *, imports: bool = Tr
     return material
 
 
-def _make(folder: Path) -> list[str]:
+def _make(folder: Path, chosen: Sequence[str]) -> list[str]:
     import torch
     from conftest import build_checkpoint
 
@@ -266,8 +294,9 @@ def _make(folder: Path) -> list[str]:
         ["character", "add", "ana", "--face", f"{home}/me.png", "--consent", "yes", "-o", f"{home}/ana.safetensors"],
         _in(_bench_create(folder), "bench", folder),
         _in(_study_create(folder), "study", folder),
-        _in(_demo(folder), "demo", folder),
     ]
+    if "demo" in chosen:
+        steps.append(_in(_demo(folder), "demo", folder))
     for words in steps:
         assert main(words) == 0, words
     shutil.copytree(folder / "bench", folder / "bench_made")
@@ -275,11 +304,34 @@ def _make(folder: Path) -> list[str]:
     assert main(run) == 0
     assert main(["bench", "report", f"{home}/bench_made"]) == 0
     _answer(folder)
+    _fill_hub(folder / "hub")
     (folder / "recipe.toml").write_text(RECIPE)
     os.environ.update(MALLOC)  # `train` restarts itself without them.
-    assert main(["train", str(folder / "recipe.toml"), "-o", str(folder / "training" / "run"), "--processes", "1"]) == 0
-    shutil.rmtree(folder / "training" / "run")
+    if any(name.startswith("train") for name in chosen):
+        run = str(folder / "training" / "run")
+        assert main(["train", str(folder / "recipe.toml"), "-o", run, "--processes", "1"]) == 0
+        shutil.rmtree(run)
     return [name for name in sys.modules if name.split(".")[0] != "__main__"]
+
+
+def _fill_hub(folder: Path) -> None:
+    """The files of a pipeline, by name; one of its models has two shards."""
+    from safetensors.numpy import save_file
+
+    from likeness.weights import MODELS
+
+    for file in MODELS[PULL[2]].files:
+        path = folder / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    values = np.random.default_rng(0).integers(0, 256, SHARD_BYTES, dtype=np.uint8)
+    for name in ("text_encoder/model", "vae/diffusion_pytorch_model"):
+        save_file({"a": values[:1000]}, folder / f"{name}.safetensors")
+    shards = {name: f"{name}.safetensors" for name in "ab"}
+    for name, path in shards.items():
+        save_file({name: values}, folder / "transformer" / path)
+    index = folder / "transformer" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": shards}))
 
 
 def _in(words: list[str], name: str, folder: Path) -> list[str]:

@@ -9,6 +9,7 @@ LikenessError            (exit code 2)
 │   ├── NoFaceError
 │   ├── ManyFacesError
 │   └── SmallFaceError
+├── InterruptedRunError  (130, 143) a training run was stopped
 └── ResourceError        (4) something that the machine should have is missing
     ├── WeightsError     weights are absent, altered or of another architecture
     ├── CheckpointError  a training run cannot be resumed as asked
@@ -19,6 +20,7 @@ LikenessError            (exit code 2)
 A message says what happened, what was expected, and what to do next, in that order.
 """
 
+import signal
 from collections.abc import Sequence
 
 Box = tuple[float, float, float, float]
@@ -100,6 +102,14 @@ class SmallFaceError(FaceError):
         )
         self.source = source
         self.side_px = side_px
+
+
+class InterruptedRunError(LikenessError):
+    """A training run was stopped by a signal; what it has saved remains."""
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 class ResourceError(LikenessError):

@@ -41,9 +41,10 @@ def test_damaged_files_and_rests_are_found_and_whole_ones_are_not(trials, tmp_pa
     rest = tmp_path / f"{trials.TEMPORARY_PREFIX}x"
     rest.mkdir()
     (rest / "half.json").write_text("{")
+    (tmp_path / "a.safetensors.part").write_bytes(b"")
     found = trials.damaged(tmp_path)
     assert [line.split()[1] for line in found] == ["cut.html:", "cut.json:", "cut.png:", "cut.safetensors:"]
-    assert len(trials.left_over(tmp_path)) == 1
+    assert len(trials.left_over(tmp_path)) == 2
 
 
 def test_differences_name_what_is_missing_or_other(trials, tmp_path):
@@ -72,23 +73,39 @@ def test_how_a_command_ends_is_judged(trials, ended, fault):
     assert trials.Ended(*ended).faults([0, 2]) == ([] if fault is None else [fault])
 
 
-def test_a_surviving_process_is_seen_and_ended(trials, tmp_path):
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            ["sh", "-c", "sleep 60 & setsid sleep 60 & sleep 0.2; exit 7"],
-            stdout=log,
-            env=os.environ | {"LIKENESS_TRIAL": "test"},
-            start_new_session=True,
-        )
-    command = trials.Command.__new__(trials.Command)
-    command.pid, command.process, command.code, command.marker = process.pid, process, None, "LIKENESS_TRIAL=test"
-    command.log, command.began_s = tmp_path / "log", 0.0
+@pytest.fixture
+def start(trials, tmp_path):
+    """Starts a script of the shell as a trial."""
+
+    def start(script):
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen(
+                ["sh", "-c", script],
+                stdout=log,
+                env=os.environ | {"LIKENESS_TRIAL": "test"},
+                start_new_session=True,
+            )
+        command = trials.Command.__new__(trials.Command)
+        command.pid, command.process, command.code, command.marker = process.pid, process, None, "LIKENESS_TRIAL=test"
+        command.log, command.began_s = tmp_path / "log", 0.0
+        return command
+
+    return start
+
+
+def test_a_surviving_process_is_seen_and_ended(trials, start):
+    command = start("sleep 60 & setsid sleep 60 & sleep 0.2; exit 7")
     ended = command.end(10)
     assert (ended.code, ended.survivors) == (7, 2)
     end_s = time.monotonic() + 5
-    while trials.session_of(process.pid, command.marker) and time.monotonic() < end_s:
+    while trials.session_of(command.pid, command.marker) and time.monotonic() < end_s:
         time.sleep(0.01)
-    assert trials.session_of(process.pid, command.marker) == []
+    assert trials.session_of(command.pid, command.marker) == []
+
+
+def test_a_peer_is_killed_and_not_the_process_that_started_it(start):
+    ended = start("LIKENESS_RANK=1 setsid --wait sleep 60; exit 7").disturb(0, signal.SIGKILL, is_of_peer=True)
+    assert (ended.code, ended.survivors) == (7, 0)
 
 
 def test_a_bad_trial_falls_short(trials, tmp_path, capsys):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -105,7 +106,7 @@ def test_a_signal_outside_of_the_loop_says_what_is_left(recipe, tmp_path, monkey
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(InterruptedRunError, match="the same command continues") as caught:
         run.train(recipe, output=tmp_path / "a", processes=1)
-    assert caught.value.exit_code == 130
+    assert caught.value.exit_code == 128 + kind
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -145,6 +146,20 @@ def test_a_peer_that_ends_before_all_have_met_ends_the_others_at_once(monkeypatc
     ):
         pytest.fail("nobody was there to begin with")
     assert time.monotonic() - began_s < 60
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_peer_that_was_stopped_alone_is_reported(tmp_path, monkeypatch, code):
+    """Process 0 learns of it by an error of torch's collectives."""
+    peers = object.__new__(distributed._Peers)
+    (tmp_path / "errors_1").touch()
+    peers.folder, peers.has_ended = tmp_path, threading.Event()
+    peers.started = [subprocess.Popen(["sh", "-c", f"exit {code}"])]
+    monkeypatch.setattr(peers, "wait_until_ready", lambda: None)
+    monkeypatch.setattr(distributed, "_Peers", lambda *_: peers)
+    monkeypatch.setattr(distributed, "_join", lambda *_: None)
+    with pytest.raises(ResourceError, match=f"process 1 ended with code {code}"), distributed.launch(2):
+        raise RuntimeError("Connection closed by peer")
 
 
 def test_peers_do_not_run_modules_of_the_working_directory(monkeypatch, tmp_path):

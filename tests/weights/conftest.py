@@ -1,98 +1,15 @@
-"""A local hub: files, their listing, range requests, and connections that break on demand."""
+"""A local hub, and a home of our own for what it gives."""
 
-import hashlib
-import json
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from threading import Thread
-from typing import Any
 
 import pytest
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub:
-    """What the server holds and how it behaves."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.large: set[str] = set()
-        self.cut_after_bytes: list[int] = []
-        self.is_down = False
-        self.ignores_ranges = False
-        self.asked: list[tuple[str, str | None]] = []
-        self.url = ""
-
-    def siblings(self) -> list[dict[str, Any]]:
-        rows = []
-        for path, content in self.files.items():
-            header = f"blob {len(content)}\0".encode()
-            row: dict[str, Any] = {
-                "rfilename": path,
-                "size": len(content),
-                "blobId": hashlib.sha1(header + content).hexdigest(),
-            }
-            if path in self.large:
-                sha256 = hashlib.sha256(content).hexdigest()
-                row["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 100}
-            rows.append(row)
-        return rows
-
-
-def handler_of(hub: Hub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            path = self.path.split("?")[0].lstrip("/")
-            asked_range = self.headers.get("Range")
-            hub.asked.append((path, asked_range))
-            if hub.is_down:
-                return self.answer(503, b"")
-            if path.startswith("api/models/"):
-                name = "/".join(path.split("/")[2:4])
-                body = {"id": name, "sha": COMMIT, "siblings": hub.siblings()}
-                return self.answer(200, json.dumps(body).encode(), kind="application/json")
-            name = path.split(f"/resolve/{COMMIT}/")[-1].removeprefix("files/")
-            if name not in hub.files:
-                return self.answer(404, b"")
-            content, start = hub.files[name], 0
-            if asked_range and not hub.ignores_ranges:
-                start = int(asked_range.removeprefix("bytes=").split("-")[0])
-            if start >= len(content):
-                return self.answer(416, b"")
-            return self.send(content, start)
-
-        def send(self, content: bytes, start: int) -> None:
-            rest = content[start:]
-            self.send_response(206 if start else 200)
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-            self.send_header("Content-Length", str(len(rest)))
-            self.end_headers()
-            if hub.cut_after_bytes:
-                self.wfile.write(rest[: hub.cut_after_bytes.pop(0)])
-                hub.is_down = not hub.cut_after_bytes
-                self.close_connection = True
-                return
-            self.wfile.write(rest)
-
-        def answer(self, status: int, body: bytes, kind: str = "text/plain") -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    return Handler
+from local_hub import Hub, handler_of
 
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """The hub, and a home of our own for what it gives."""
+    """Files go to a temporary home."""
     from huggingface_hub import constants
 
     hub = Hub()

@@ -4,7 +4,7 @@ Everything but typer is imported inside the commands, so that `likeness --help` 
 `register(app)` function adds commands; list it in `FAMILIES`. `console` holds what commands share.
 
 Exit codes: 0 done, 2 usage or settings, 3 input rejected, 4 something missing (weights, checkpoint, memory, room on
-a disk), 130 interrupted.
+a disk), 130 interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
 import importlib
@@ -114,5 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         echo("likeness: interrupted.", stream=sys.stderr)
         return INTERRUPTED
     except SystemExit as leave:
+        if leave.code == INTERRUPTED:  # Of typer, which says nothing.
+            echo("likeness: interrupted.", stream=sys.stderr)
         return leave.code if isinstance(leave.code, int) else int(leave.code is not None)
     return 0

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from likeness import config
+from likeness.errors import InterruptedRunError
 from likeness.generation.outputs.destinations import check_folder_writable
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "-1"}
@@ -147,20 +148,22 @@ def _trained_model(folder: Path) -> Path:
 @contextmanager
 def _report_interrupt(kept: str) -> Iterator[None]:
     """Turn Ctrl-C and SIGTERM outside of the training loop, which handles its own, into an error: what is kept."""
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
+        del frame
+        received.append(number)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # Of a launcher that handles signals itself.
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:  # The command line has a handler already.
+        signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except KeyboardInterrupt as error:
-        from likeness.training.engine.loop import InterruptedRunError
-
-        raise InterruptedRunError(f"Stopped. {kept}") from error
+        raise InterruptedRunError(f"Stopped. {kept}", *received[:1]) from error
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -10,12 +10,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from likeness.errors import CheckpointError, FileWriteError
+from likeness.errors import CheckpointError, FileWriteError, InterruptedRunError
 from likeness.training.engine import checkpoints, state
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.loop import (
     FINISHED,
-    InterruptedRunError,
     LoopSettings,
     load_finished,
     save_finished,
@@ -120,6 +119,19 @@ def test_only_the_last_two_checkpoints_are_kept(tmp_path):
         "step_00000016",
         "step_00000020",
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_after_its_step_with_the_code_of_the_signal(tmp_path, number):
+    class Stopped(Line):
+        def loss(self, step):
+            if step == 6:
+                os.kill(os.getpid(), number)
+            return super().loss(step)
+
+    with pytest.raises(InterruptedRunError, match="Stopped at step 7 and saved") as caught:
+        train(Stopped(), settings(), tmp_path, seed=0)
+    assert caught.value.exit_code == 128 + number
 
 
 def test_another_seed_is_refused(tmp_path):

@@ -36,7 +36,7 @@ _START_TIMEOUT_S = 600.0
 _GRACE_S = 20.0
 """Seconds for a process to end by itself after a peer has died."""
 _POLL_S = 0.2
-_EXPECTED_CODES = (0, 130)
+_EXPECTED_CODES = (0, 130, 143)
 """Exit codes of peers that are no failure: done, or stopped with everything saved."""
 
 
@@ -210,7 +210,9 @@ def _as_first(processes: int) -> Iterator[None]:
             dist.barrier()
             has_ended = True
         except (RuntimeError, KeyboardInterrupt) as error:  # Of torch's collectives; of `_watch`.
-            if failure := peers.wait_for_failure(0.0 if isinstance(error, KeyboardInterrupt) else 2.0):
+            is_stopped = isinstance(error, KeyboardInterrupt)
+            expected = _EXPECTED_CODES if is_stopped else (0,)  # A peer that was stopped alone breaks the group.
+            if failure := peers.wait_for_failure(0.0 if is_stopped else 2.0, expected=expected):
                 raise ResourceError(failure) from error
             raise
         finally:
@@ -231,7 +233,7 @@ class _Peers:
         settings["OMP_NUM_THREADS"] = "1"
         # -P: modules must not be imported from the working directory.
         source = str(Path(__file__).parents[3])  # The folder of the package `likeness`.
-        code = f"import sys; sys.path.append({source!r}); from likeness.cli import main; sys.exit(main())"
+        code = f"import sys; sys.path.append({source!r}); from likeness.__main__ import run; run()"
         command = [sys.executable, "-P", "-c", code, *sys.argv[1:]]
         for number in range(1, processes):
             with (folder / f"errors_{number}").open("wb") as errors:
@@ -275,10 +277,10 @@ class _Peers:
             )
         return None
 
-    def wait_for_failure(self, seconds: float) -> str | None:
+    def wait_for_failure(self, seconds: float, *, expected: tuple[int, ...]) -> str | None:
         """`failure`, for a peer that may be about to end."""
         until_s = time.monotonic() + seconds
-        while not (failure := self.failure()) and time.monotonic() < until_s:
+        while not (failure := self.failure(expected=expected)) and time.monotonic() < until_s:
             time.sleep(_POLL_S)
         return failure
 

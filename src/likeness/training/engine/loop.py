@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from likeness import files
-from likeness.errors import CheckpointError, LikenessError
+from likeness.errors import CheckpointError, InterruptedRunError
 from likeness.training.engine import checkpoints, distributed, log_writers
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.logging import TrainingLogger, draw_curves
@@ -32,12 +32,6 @@ FINISHED = "finished.safetensors"
 
 
 _DONE = object()
-
-
-class InterruptedRunError(LikenessError):
-    """The run was interrupted after saving a checkpoint."""
-
-    exit_code = 130
 
 
 def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, after_steps: int | None = None) -> None:
@@ -154,7 +148,9 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
             sheet = None
         if is_stopping or state.step == after_steps:
             state.save()
-            raise InterruptedRunError(f"Stopped at step {state.step} and saved. The same command continues from here.")
+            raise InterruptedRunError(
+                f"Stopped at step {state.step} and saved. The same command continues from here.", *signals[:1]
+            )
 
 
 def _waited_s(state: StageState) -> float | None:
