@@ -67,7 +67,12 @@ def choose_training_dtype(name: str, device: torch.device | None = None) -> torc
 
 
 def describe_machine() -> dict[str, Any]:
-    """Facts about this machine for records and `likeness doctor`, JSON-serializable."""
+    """Facts about this machine for records and `likeness doctor`, JSON-serializable.
+
+    Returns:
+        `platform`, `python` and `torch` (version strings), `num_cores` (logical cores), `memory_bytes` (physical
+        memory) and `gpus` (`name` and `memory_bytes` of each CUDA device).
+    """
     gpus = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -204,7 +209,13 @@ class PeakMemory:
 
 
 def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
-    """Predict the memory of `plan`: weights from parameter counts, activations from tensor sizes."""
+    """Predict the memory of `plan`: weights from parameter counts, activations from tensor sizes.
+
+    Args:
+        plan: The placement of the models.
+        sizes: The sizes of the pipeline with its method.
+        clip: The size of the clip; by default 49 frames of 480 x 720 pixels with guidance.
+    """
     clip = clip or ClipSize()
     value_bytes = sizes.bytes_per_value
     text = value_bytes * sizes.text_encoder

@@ -25,6 +25,12 @@ def collect_environment(gpu_memory_gb: float | None = None) -> dict[str, Any]:
 
     Args:
         gpu_memory_gb: Plan for a GPU with this much memory instead of the present one.
+
+    Returns:
+        `card_gb`: memory of the GPU that is planned for, in GB (10^9 bytes), 0 without one. `plans`: the entries of
+        `describe_plans` for each preset that needs a GPU. `machine`: `describe_machine` and `num_usable_cores`.
+        `versions`: version by package, None if it is not installed. `weights`: the entries of `verify_all_weights`.
+        `runs`: the entry of `describe_run` for each preset and method.
     """
     machine = describe_machine() | {"num_usable_cores": num_usable_cores()}
     weights = verify_all_weights()
@@ -47,7 +53,10 @@ def num_usable_cores() -> int:
 
 
 def verify_all_weights() -> list[dict[str, Any]]:
-    """Name, preset, licence, size and state of all weights that ship or are installed, every byte checked."""
+    """Name, preset, licence, size and state of all weights that ship or are installed, every byte checked.
+
+    `state` is `verified` or `damaged`; `problem` is the error message, or None.
+    """
     rows = []
     for name in names():
         row: dict[str, Any] = {"name": name, "preset": "tiny", "licence": "unknown", "size_bytes": 0}
@@ -68,7 +77,13 @@ def largest_gpu_gb(machine: dict[str, Any]) -> float:
 
 
 def describe_plans(preset: str, gpu_memory_gb: float) -> list[dict[str, Any]]:
-    """Every memory plan of a preset with its predicted peak, and the plan chosen for a GPU with `gpu_memory_gb`."""
+    """Every memory plan of a preset with its predicted peak, and the plan chosen for a GPU with `gpu_memory_gb`.
+
+    Returns:
+        One dictionary for each plan, in GB (10^9 bytes): `text_gb`, `denoise_gb` and `decode_gb` (memory of the GPU in
+        each phase), `peak_gb` (the largest of them), `card_gb` (the smallest GPU that it fits, with `HEADROOM`) and
+        `host_gb`; `is_chosen` marks the first plan that fits.
+    """
     predictions = predict_all_plans(MODEL_SIZES[preset])
     chosen = next((prediction for prediction in predictions if prediction.fits(gpu_memory_gb * 1e9)), None)
     return [
@@ -89,7 +104,7 @@ def describe_plans(preset: str, gpu_memory_gb: float) -> list[dict[str, Any]]:
 
 
 def describe_run(preset: Preset, method: str, machine: dict[str, Any], weights: list[dict[str, Any]]) -> dict[str, Any]:
-    """Whether `preset` with `method` runs on this machine, and the first reason if not."""
+    """Whether `preset` with `method` runs on this machine (`can_run`), and the first `reason` if not."""
     row = {
         "preset": preset.name,
         "method": method,

@@ -61,11 +61,8 @@ def story(
     check_folders(backbone, adapter)
     check_backbone_frames = partial(check_frames, preset=chosen, method=method, backbone=backbone, adapter=adapter)
     check_shot_frames(shots, check_backbone_frames)
-    person_options = (
-        PersonOptions(face, character, pick)
-        if face or character
-        else PersonOptions(loaded_story.faces, loaded_story.character, pick)
-    )
+    person_inputs = (face, character) if face or character else (loaded_story.faces, loaded_story.character)
+    person_options = PersonOptions(*person_inputs, pick)
     person_options.check()
     folder = output or Path("runs") / file.stem
     check_story_folder(folder, overwrite=overwrite)

@@ -87,7 +87,16 @@ def make_bench_report(folder: Path) -> BenchReport:
 def cluster_bootstrap_mean(
     values: Mapping[str, float], identity_by_video: Mapping[str, str], *, seed: int = 0
 ) -> Estimate:
-    """Mean over videos, with an interval over resampled people."""
+    """Mean over videos, with a 95 % percentile interval from a cluster bootstrap that resamples people.
+
+    Args:
+        values: A metric by name of the video.
+        identity_by_video: The person shown in each video; all videos of a person are drawn together.
+        seed: Seed of the resamples.
+
+    Returns:
+        NaN without videos; an interval of NaN with one person only.
+    """
     values_by_person: dict[str, list[float]] = {}
     for name, value in values.items():
         values_by_person.setdefault(identity_by_video[name], []).append(value)

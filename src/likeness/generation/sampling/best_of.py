@@ -149,7 +149,14 @@ def _count_steps(candidate: Candidate, on_step: StepCallback | None) -> StepCall
 
 
 def record_search(candidates: list[Candidate], search: SeedSearch, settings: GenerationSettings) -> dict[str, Any]:
-    """The entry `best_of` in the record of the chosen clip."""
+    """The entry `best_of` in the record of the chosen clip.
+
+    Returns:
+        `asked`: the maximum number of candidates. `min_similarity`: the threshold, or None. `passed`: whether the best
+        candidate reaches it; None without a threshold. `looked_after_steps`: the step of the preview; None without
+        previews. `steps`: denoising steps computed. `steps_of_all_in_full`: those of all candidates without rejection.
+        `candidates`: the fields of each `Candidate`.
+    """
     best = max(candidate.similarity or 0 for candidate in candidates)
     return {
         "asked": search.best_of,
