@@ -14,7 +14,7 @@ from claims import Benchmark
 from identity import Subject, article, draw_subject, make
 
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.outputs.similarity import faces_in
+from likeness.generation.outputs.similarity import faces_by_box
 from likeness.media import contact_sheet, write_image
 
 SCENES = (
@@ -65,7 +65,7 @@ def look(frames: np.ndarray, left: np.ndarray, right: np.ndarray) -> list[Found]
     for frame in frames:
         pairs = [
             None if face is None else tuple(float(np.linalg.norm(face.embedding - x)) for x in (left, right))
-            for face in faces_in(frame, HALVES)
+            for face in faces_by_box(frame, HALVES)
         ]
         found.append(Found((pairs[0], pairs[1])))  # pyright: ignore[reportArgumentType]
     return found

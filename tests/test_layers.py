@@ -84,7 +84,7 @@ def imports_in(path: Path) -> Iterator[tuple[int, str]]:
 def layer_of(dotted: str) -> str:
     """The part of the package that `likeness.x.y` belongs to; public names belong to where they live."""
     name = dotted.split(".")[1] if "." in dotted else "__init__"
-    return likeness._HOME.get(name, name).split(".")[0]
+    return likeness._LAZY_MODULES.get(name, name).split(".")[0]
 
 
 def test_layers_are_the_parts_of_the_package():

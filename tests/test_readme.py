@@ -79,7 +79,7 @@ def at_desk(desk, load_once, monkeypatch):
     monkeypatch.setenv("LIKENESS_HOME", str(desk / "home"))
     monkeypatch.setattr(sys, "argv", ["example", "me.jpg"])
     monkeypatch.setitem(PRESETS, "tiny", PRESETS["tiny"].model_copy(update={"steps": NUM_STEPS, "frames": NUM_FRAMES}))
-    monkeypatch.setattr(demo, "CANDIDATES", 1)
+    monkeypatch.setattr(demo, "SEEDS_PER_VIDEO", 1)
     for name in ("PUPPET_ACTIONS", "ASTRONAUT_PROMPTS"):
         monkeypatch.setattr(demo, name, getattr(demo, name)[:1])
     return desk

@@ -6,17 +6,17 @@ import torch
 from likeness import runtime
 from likeness.errors import ConfigError, ResourceError
 from likeness.runtime import (
-    COGVIDEOX_2B,
-    COGVIDEOX_5B,
+    COGVIDEOX_2B_SIZES,
+    COGVIDEOX_5B_SIZES,
     PLANS,
     ClipSize,
     choose_plan,
-    next_smaller,
-    predict_all,
+    next_smaller_plan,
+    predict_all_plans,
     predict_peak,
 )
 
-BOTH = pytest.mark.parametrize("sizes", [COGVIDEOX_5B, COGVIDEOX_2B], ids=["5b", "2b"])
+BOTH = pytest.mark.parametrize("sizes", [COGVIDEOX_5B_SIZES, COGVIDEOX_2B_SIZES], ids=["5b", "2b"])
 CARDS_GB = (6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 80, 141)
 
 
@@ -45,7 +45,7 @@ def test_the_machine_is_described():
 
 
 def test_plans_of_5b_need_less_and_less_down_to_8_gb():
-    peaks = [prediction.peak_bytes for prediction in predict_all(COGVIDEOX_5B)]
+    peaks = [prediction.peak_bytes for prediction in predict_all_plans(COGVIDEOX_5B_SIZES)]
     assert peaks == sorted(set(peaks), reverse=True)
     assert peaks[0] < 48e9
     assert peaks[-2] < 8e9
@@ -58,31 +58,31 @@ def test_every_card_gets_the_fastest_plan_that_fits(sizes):
         chosen = choose_plan(memory_gb * 1e9, sizes)
         number = PLANS.index(chosen.plan)
         assert chosen.peak_bytes * 1.05 <= memory_gb * 1e9
-        assert not any(other.fits(memory_gb * 1e9) for other in predict_all(sizes)[:number])
+        assert not any(other.fits(memory_gb * 1e9) for other in predict_all_plans(sizes)[:number])
         assert number <= before  # A larger GPU never gets a slower plan.
         before = number
     assert choose_plan(80e9, sizes).plan.name == "resident"
-    assert {choose_plan(gb * 1e9, COGVIDEOX_5B).plan for gb in CARDS_GB} == set(PLANS)
+    assert {choose_plan(gb * 1e9, COGVIDEOX_5B_SIZES).plan for gb in CARDS_GB} == set(PLANS)
 
 
 @BOTH
 def test_a_step_down_always_needs_less(sizes):
-    for prediction in predict_all(sizes)[:-1]:
-        smaller = next_smaller(prediction, sizes)
+    for prediction in predict_all_plans(sizes)[:-1]:
+        smaller = next_smaller_plan(prediction, sizes)
         assert smaller is not None
         assert smaller.peak_bytes < prediction.peak_bytes
-    assert next_smaller(predict_all(sizes)[-1], sizes) is None
+    assert next_smaller_plan(predict_all_plans(sizes)[-1], sizes) is None
 
 
 def test_a_card_too_small_for_any_plan_is_reported():
     with pytest.raises(ResourceError, match=r"has 4\.0 GB; the smallest plan needs 5\.3 GB"):
-        choose_plan(4e9, COGVIDEOX_5B)
+        choose_plan(4e9, COGVIDEOX_5B_SIZES)
 
 
 def test_predictions_reproduce_what_others_published():
     """Without the method: 2B resident 33 GB, its decoder alone 19 GB; 5B resident and tiled 24.4 GiB."""
-    bare = {"layers": 0, "layer": 0, "readers": 0, "face_tokens": 0}
-    two, five = replace(COGVIDEOX_2B, **bare), replace(COGVIDEOX_5B, **bare)
+    bare = {"method_layers": 0, "largest_method_layer": 0, "face_encoders": 0, "face_tokens": 0}
+    two, five = replace(COGVIDEOX_2B_SIZES, **bare), replace(COGVIDEOX_5B_SIZES, **bare)
     assert predict_peak(PLANS[0], two).peak_bytes == pytest.approx(33e9, rel=0.05)
     alone = predict_peak(replace(PLANS[2], tiles=1), two)
     assert alone.peak_bytes == alone.decode_bytes == pytest.approx(19e9, rel=0.1)
@@ -93,10 +93,10 @@ def test_longer_and_larger_clips_need_more():
     small, long = ClipSize(frames=17), ClipSize(frames=97)
     wide = ClipSize(height_px=768, width_px=1360)
     for plan in PLANS:
-        usual = predict_peak(plan, COGVIDEOX_5B)
-        assert predict_peak(plan, COGVIDEOX_5B, small).denoise_bytes < usual.denoise_bytes
-        assert predict_peak(plan, COGVIDEOX_5B, long).denoise_bytes > usual.denoise_bytes
-        assert predict_peak(plan, COGVIDEOX_5B, wide).decode_bytes > usual.decode_bytes
+        usual = predict_peak(plan, COGVIDEOX_5B_SIZES)
+        assert predict_peak(plan, COGVIDEOX_5B_SIZES, small).denoise_bytes < usual.denoise_bytes
+        assert predict_peak(plan, COGVIDEOX_5B_SIZES, long).denoise_bytes > usual.denoise_bytes
+        assert predict_peak(plan, COGVIDEOX_5B_SIZES, wide).decode_bytes > usual.decode_bytes
 
 
 def test_tiles_meet():

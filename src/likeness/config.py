@@ -21,7 +21,7 @@ class Settings(BaseModel):
 
 
 T = TypeVar("T", bound=BaseModel)
-_INTEGERS = 2**63
+_INT64_BOUND = 2**63
 """Larger numbers cannot be converted to float, and no library takes them."""
 
 
@@ -67,23 +67,23 @@ def build(settings_class: type[T], values: dict[str, Any], *, where: str) -> T:
         built = settings_class.model_validate(values)
     except ValidationError as error:
         raise ConfigError(
-            "\n".join(_explain(settings_class, problem, where) for problem in _first_causes(error.errors()))
+            "\n".join(_describe_problem(settings_class, problem, where) for problem in _first_causes(error.errors()))
         ) from error
-    for name, number in integers(built.model_dump()):
-        if not -_INTEGERS <= number < _INTEGERS:
+    for name, number in iterate_integers(built.model_dump()):
+        if not -_INT64_BOUND <= number < _INT64_BOUND:
             raise ConfigError(
                 f"{where}: `{name}` is {_shorten(number)}. Whole numbers go from -2^63 to 2^63 - 1, as in TOML."
             )
     return built
 
 
-def integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
+def iterate_integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
     """All whole numbers in nested settings, tables and lists, with their paths."""
     if isinstance(value, BaseModel):
         value = value.model_dump()
     if isinstance(value, dict | list | tuple):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from integers(inner, f"{name}.{key}".lstrip("."))
+            yield from iterate_integers(inner, f"{name}.{key}".lstrip("."))
     elif isinstance(value, int) and not isinstance(value, bool):
         yield name, value
 
@@ -103,8 +103,8 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
             raise ConfigError(f"`{override}` is not a setting. Write `name=value` or `table.name=value`.")
         table = result
         for name in names[:-1]:
-            table = _step(table, name, override)
-        _put(table, names[-1], _parse(text.strip()), override)
+            table = _enter_table(table, name, override)
+        _set_value(table, names[-1], _parse_value(text.strip()), override)
     return result
 
 
@@ -128,23 +128,23 @@ def load(settings_class: type[T], path: str | Path) -> T:
     return build(settings_class, values, where=path.name)
 
 
-def _step(table: Any, name: str, override: str) -> Any:
+def _enter_table(table: Any, name: str, override: str) -> Any:
     if isinstance(table, list):
-        return table[_index(table, name, override)]
+        return table[_list_index(table, name, override)]
     inner = table.setdefault(name, {})
     if not isinstance(inner, dict | list):
         raise ConfigError(f"`{override}`: `{name}` is {inner!r}, not a table. Set `{name}` itself.")
     return inner
 
 
-def _put(table: Any, name: str, value: Any, override: str) -> None:
+def _set_value(table: Any, name: str, value: Any, override: str) -> None:
     if isinstance(table, list):
-        table[_index(table, name, override)] = value
+        table[_list_index(table, name, override)] = value
     else:
         table[name] = value
 
 
-def _index(entries: Sequence[Any], name: str, override: str) -> int:
+def _list_index(entries: Sequence[Any], name: str, override: str) -> int:
     known = [str(number) for number in range(len(entries))]
     if name not in known:
         advice = f"Use a number from 0 to {len(entries) - 1}" if entries else "The list is empty"
@@ -152,7 +152,7 @@ def _index(entries: Sequence[Any], name: str, override: str) -> int:
     return int(name)
 
 
-def _parse(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
         parsed = parse_toml(f"value = {text}")
     except ValueError:
@@ -166,7 +166,7 @@ def _first_causes(problems: Sequence[Any]) -> list[Any]:
     return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in containers]
 
 
-def _explain(settings_class: type[BaseModel], problem: Any, where: str) -> str:
+def _describe_problem(settings_class: type[BaseModel], problem: Any, where: str) -> str:
     name = ".".join(str(part) for part in problem["loc"]) or "settings"
     if problem["type"] == "extra_forbidden":
         known = _fields_at(settings_class, problem["loc"][:-1])

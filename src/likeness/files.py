@@ -35,10 +35,10 @@ _LOG = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".likeness-write-"
 """Prefix of the temporary folders of this module."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+_FULL_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 _UMASK = os.umask(0)
 os.umask(_UMASK)  # The umask can only be read by setting it, which is not thread-safe, so it is done at import.
-_ADVICE = {
+_ADVICE_BY_ERRNO = {
     errno.ENOSPC: "Free space on that disk, or choose another place.",
     errno.EDQUOT: "Free space below your quota, or choose another place.",
     errno.EROFS: "Choose a place that can be written to.",
@@ -206,23 +206,23 @@ def flush(path: Path) -> None:
 
 
 @contextmanager
-def translate_write_errors(path: Path, *, full_disk_alone: bool = False) -> Iterator[None]:
+def translate_write_errors(path: Path, *, only_full_disk: bool = False) -> Iterator[None]:
     """Turn an OSError while `path` is written into a FileWriteError with advice.
 
-    `full_disk_alone` limits this to errors of a full or read-only disk, for blocks that also read files.
+    `only_full_disk` limits this to errors of a full or read-only disk, for blocks that also read files.
     """
     try:
         yield
     except OSError as error:
-        if full_disk_alone and error.errno not in _FULL:
+        if only_full_disk and error.errno not in _FULL_DISK_ERRNOS:
             raise
-        advice = _ADVICE.get(error.errno or 0, "Choose another place.")
+        advice = _ADVICE_BY_ERRNO.get(error.errno or 0, "Choose another place.")
         raise FileWriteError(f"{path} cannot be written: {error.strerror or error}. {advice}") from error
     except SafetensorError as error:  # Its message contains the system's error number as text only.
         number = re.search(r"os error (\d+)", str(error))
-        if number is None or (full_disk_alone and int(number[1]) not in _FULL):
+        if number is None or (only_full_disk and int(number[1]) not in _FULL_DISK_ERRNOS):
             raise
-        advice = _ADVICE.get(int(number[1]), "Choose another place.")
+        advice = _ADVICE_BY_ERRNO.get(int(number[1]), "Choose another place.")
         reason = os.strerror(int(number[1]))
         raise FileWriteError(f"{path} cannot be written: {reason}. {advice}") from error
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from likeness.errors import Box
 
-__all__ = ["LANDMARK_NAMES", "Box", "Clip", "Comparison", "Detection", "Face", "Metric", "Pose", "Similarity"]
+__all__ = ["LANDMARK_NAMES", "Box", "Clip", "Comparison", "Detection", "EmbeddingMetric", "Face", "Pose", "Similarity"]
 
-Metric = Literal["distance", "cosine"]
+EmbeddingMetric = Literal["distance", "cosine"]
 """How an engine's threshold was calibrated: by the distance of raw embeddings (dlib), or by their cosine. In the second
 case the distance is that of the normalized embeddings, sqrt(2 - 2 cosine)."""
 
@@ -72,7 +72,7 @@ class Face:
     """File name or other origin of the picture, for messages and records."""
     threshold: float = 0.6
     """Embedding distance, as `metric` takes it, under which the engine calls two faces one person."""
-    metric: Metric = "distance"
+    metric: EmbeddingMetric = "distance"
     layout: str = "eye corners"
     """Which five points the landmarks are (`likeness.faces.layouts`); those of two layouts do not compare."""
     detail: np.ndarray | None = None
@@ -92,7 +92,7 @@ class Comparison:
     """Raw cosine of the embeddings; unrelated people already reach about 0.84 with dlib."""
     threshold: float
     """Calibrated distance under which two faces count as one person."""
-    metric: Metric = "distance"
+    metric: EmbeddingMetric = "distance"
 
     @property
     def min_cosine(self) -> float | None:
@@ -142,20 +142,20 @@ class Similarity:
         """
         if not len(self.distances):
             return 0.0
-        near = 1 - self.distances.astype(np.float64) / (2 * self.threshold)
-        return float(np.clip(np.nan_to_num(near, nan=0.0), 0, 1).mean())
+        frame_scores = 1 - self.distances.astype(np.float64) / (2 * self.threshold)
+        return float(np.clip(np.nan_to_num(frame_scores, nan=0.0), 0, 1).mean())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, with None for missing numbers."""
         return {
             "score": self.score,
-            "mean_cosine": _finite(self.mean),
-            "mean_distance": _finite(self.mean_distance),
+            "mean_cosine": _finite_or_none(self.mean),
+            "mean_distance": _finite_or_none(self.mean_distance),
             "face_rate": self.face_rate,
             "match_rate": self.match_rate,
             "threshold": self.threshold,
-            "cosines": [_finite(value) for value in self.cosines],
-            "distances": [_finite(value) for value in self.distances],
+            "cosines": [_finite_or_none(value) for value in self.cosines],
+            "distances": [_finite_or_none(value) for value in self.distances],
         }
 
 
@@ -205,9 +205,9 @@ class Clip:
 
 
 def _mean(values: np.ndarray) -> float:
-    found = values[np.isfinite(values)]
-    return float(found.mean()) if len(found) else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
 
 
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None

@@ -61,13 +61,18 @@ def choose_training_dtype(name: str, device: torch.device | None = None) -> torc
     if name == "auto" and device is not None and device.type != "cpu":
         return torch.bfloat16
     if name == "auto":
-        able = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if able else torch.float32
+        has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if has_bfloat16 else torch.float32
     return choose_dtype(name, torch.device("cpu"))
 
 
 def describe_machine() -> dict[str, Any]:
-    """Facts about this machine for records and `likeness doctor`, JSON-serializable."""
+    """Facts about this machine for records and `likeness doctor`, JSON-serializable.
+
+    Returns:
+        `platform`, `python` and `torch` (version strings), `num_cores` (logical cores), `memory_bytes` (physical
+        memory) and `gpus` (`name` and `memory_bytes` of each CUDA device).
+    """
     gpus = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -105,17 +110,17 @@ class ModelSizes:
     block: int
     """One of its blocks."""
     num_blocks: int
-    layers: int
+    method_layers: int
     """All layers of the method."""
-    layer: int
+    largest_method_layer: int
     """The largest of them."""
     text_encoder: int
-    text_kept: int
-    """The part of the text encoder that keeps its precision."""
-    text_largest: int
+    text_full_precision: int
+    """The part of the text encoder that is not stored in 8 bits (`MemoryPlan.casts_text_encoder`)."""
+    text_largest_layer: int
     """The largest layer of the text encoder: its embedding."""
     vae: int
-    readers: int
+    face_encoders: int
     """The encoders of the face, used once per person."""
     width: int
     """Channels of a token."""
@@ -125,17 +130,20 @@ class ModelSizes:
     """Channels of the decoder at full resolution."""
     sample_px: tuple[int, int]
     """Height and width of the frames for which the VAE is configured."""
-    bytes_per_number: int = 2
+    bytes_per_value: int = 2
+    """Of a parameter or activation."""
 
 
-COGVIDEOX_5B = ModelSizes(
-    transformer=5_570_283_072, block=132_197_632, num_blocks=42, layers=1_041_632_256, layer=49_601_536,
-    text_encoder=4_762_310_656, text_kept=1_138_432_000, text_largest=131_596_288, vae=215_583_907,
-    readers=1_114_041_856, width=3072, text_tokens=226, face_tokens=32, decoder_width=256, sample_px=(480, 720),
+COGVIDEOX_5B_SIZES = ModelSizes(
+    transformer=5_570_283_072, block=132_197_632, num_blocks=42,
+    method_layers=1_041_632_256, largest_method_layer=49_601_536,
+    text_encoder=4_762_310_656, text_full_precision=1_138_432_000, text_largest_layer=131_596_288, vae=215_583_907,
+    face_encoders=1_114_041_856, width=3072, text_tokens=226, face_tokens=32, decoder_width=256, sample_px=(480, 720),
 )  # fmt: skip
-COGVIDEOX_2B = replace(
-    COGVIDEOX_5B, transformer=1_693_783_872, block=56_081_536, num_blocks=30, layers=403_088_640, layer=26_872_576,
-    readers=1_111_681_408, width=1920,
+COGVIDEOX_2B_SIZES = replace(
+    COGVIDEOX_5B_SIZES, transformer=1_693_783_872, block=56_081_536, num_blocks=30,
+    method_layers=403_088_640, largest_method_layer=26_872_576,
+    face_encoders=1_111_681_408, width=1920,
 )  # fmt: skip
 
 
@@ -161,9 +169,9 @@ class MemoryPlan:
     """Everything on the GPU; one part at a time; or two blocks of the transformer at a time."""
     tiles: int = 1
     """The decoder's tiles: 1 for none, 2 for half the height and width, 4 for a quarter."""
-    casts_text: bool = False
+    casts_text_encoder: bool = False
     """Whether most of the text encoder is stored in 8 bits."""
-    streams_text: bool = False
+    streams_text_encoder: bool = False
     """Whether the text encoder is copied to the GPU layer by layer."""
 
 
@@ -174,9 +182,9 @@ PLANS = (
                sentence="one model at a time on the GPU, tiles"),
     MemoryPlan(name="streamed", residency="streamed", tiles=2,
                sentence="two blocks of the transformer at a time, copied while others compute; tiles"),
-    MemoryPlan(name="cast", residency="streamed", tiles=2, casts_text=True,
+    MemoryPlan(name="cast", residency="streamed", tiles=2, casts_text_encoder=True,
                sentence="as streamed, text encoder in 8 bits"),
-    MemoryPlan(name="least", residency="streamed", tiles=4, casts_text=True, streams_text=True,
+    MemoryPlan(name="least", residency="streamed", tiles=4, casts_text_encoder=True, streams_text_encoder=True,
                sentence="as cast, text encoder layer by layer, smaller tiles"),
 )  # fmt: skip
 
@@ -201,38 +209,44 @@ class PeakMemory:
 
 
 def predict_peak(plan: MemoryPlan, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory:
-    """Predict the memory of `plan`: weights from parameter counts, activations from tensor sizes."""
+    """Predict the memory of `plan`: weights from parameter counts, activations from tensor sizes.
+
+    Args:
+        plan: The placement of the models.
+        sizes: The sizes of the pipeline with its method.
+        clip: The size of the clip; by default 49 frames of 480 x 720 pixels with guidance.
+    """
     clip = clip or ClipSize()
-    number = sizes.bytes_per_number
-    text = number * sizes.text_encoder
-    if plan.casts_text:  # One byte for the other parameters.
-        text = number * sizes.text_kept + (sizes.text_encoder - sizes.text_kept)
-    vae, readers = number * sizes.vae, number * sizes.readers
-    transformer = number * (sizes.transformer + sizes.layers)
-    denoising, decoding = denoise_activations(sizes, clip), decode_activations(sizes, clip, plan.tiles)
-    everything = text + vae + readers + transformer
+    value_bytes = sizes.bytes_per_value
+    text = value_bytes * sizes.text_encoder
+    if plan.casts_text_encoder:  # One byte for the other parameters.
+        text = value_bytes * sizes.text_full_precision + (sizes.text_encoder - sizes.text_full_precision)
+    vae, face_encoders = value_bytes * sizes.vae, value_bytes * sizes.face_encoders
+    transformer = value_bytes * (sizes.transformer + sizes.method_layers)
+    denoising, decoding = denoising_activation_bytes(sizes, clip), decoding_activation_bytes(sizes, clip, plan.tiles)
+    everything = text + vae + face_encoders + transformer
     if plan.residency == "resident":
-        parts, host = (everything, everything + denoising, everything + decoding), 0
+        stage_bytes, host = (everything, everything + denoising, everything + decoding), 0
     elif plan.residency == "offloaded":
-        parts, host = (text, transformer + denoising, vae + decoding), everything
+        stage_bytes, host = (text, transformer + denoising, vae + decoding), everything
     else:  # The VAE stays on the GPU: it is small, and every tile needs it.
-        encoding = 2 * number * sizes.text_largest if plan.streams_text else text
-        unblocked = sizes.transformer - sizes.num_blocks * sizes.block
-        blocks = number * (unblocked + 2 * (sizes.block + sizes.layer))
-        parts, host = (vae + encoding, vae + blocks + denoising, vae + decoding), everything - vae
-    encoded, denoised, decoded = (CONTEXT_BYTES + part for part in parts)
+        encoding = 2 * value_bytes * sizes.text_largest_layer if plan.streams_text_encoder else text
+        outside_blocks = sizes.transformer - sizes.num_blocks * sizes.block
+        blocks = value_bytes * (outside_blocks + 2 * (sizes.block + sizes.largest_method_layer))
+        stage_bytes, host = (vae + encoding, vae + blocks + denoising, vae + decoding), everything - vae
+    encoded, denoised, decoded = (CONTEXT_BYTES + num_bytes for num_bytes in stage_bytes)
     return PeakMemory(plan=plan, text_bytes=encoded, denoise_bytes=denoised, decode_bytes=decoded, host_bytes=host)
 
 
-def denoise_activations(sizes: ModelSizes, clip: ClipSize) -> int:
+def denoising_activation_bytes(sizes: ModelSizes, clip: ClipSize) -> int:
     """Bytes of `DENOISE_TENSORS` tensors of (batch, tokens, width)."""
     latent_frames = (clip.frames - 1) // 4 + 1
     tokens = latent_frames * (clip.height_px // 16) * (clip.width_px // 16)
     tokens += sizes.text_tokens + sizes.face_tokens
-    return DENOISE_TENSORS * clip.batch * tokens * sizes.width * sizes.bytes_per_number
+    return DENOISE_TENSORS * clip.batch * tokens * sizes.width * sizes.bytes_per_value
 
 
-def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
+def decoding_activation_bytes(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
     """Bytes of `DECODE_TENSORS` tensors of the decoder's widest size for one clip, and of all frames."""
     height, width = clip.height_px, clip.width_px
     if tiles > 1:  # Frames smaller than a tile are not tiled.
@@ -240,7 +254,7 @@ def decode_activations(sizes: ModelSizes, clip: ClipSize, tiles: int) -> int:
         height, width = min(height, tile_height), min(width, tile_width)
     widest = sizes.decoder_width * min(clip.frames, DECODE_FRAMES) * height * width
     videos = 3 * clip.batch * clip.frames * clip.height_px * clip.width_px
-    return (DECODE_TENSORS * widest + videos) * sizes.bytes_per_number
+    return (DECODE_TENSORS * widest + videos) * sizes.bytes_per_value
 
 
 def tile_sizes(sample_px: tuple[int, int], tiles: int) -> tuple[int, int]:
@@ -253,7 +267,7 @@ def tile_sizes(sample_px: tuple[int, int], tiles: int) -> tuple[int, int]:
     return max(1, height // 48) * 48, max(1, width // 40) * 40
 
 
-def predict_all(sizes: ModelSizes, clip: ClipSize | None = None) -> tuple[PeakMemory, ...]:
+def predict_all_plans(sizes: ModelSizes, clip: ClipSize | None = None) -> tuple[PeakMemory, ...]:
     """The predictions of all plans, in the order of `PLANS`."""
     return tuple(predict_peak(plan, sizes, clip) for plan in PLANS)
 
@@ -264,7 +278,7 @@ def choose_plan(gpu_bytes: float, sizes: ModelSizes, clip: ClipSize | None = Non
     Raises:
         ResourceError: Not even the last plan fits.
     """
-    predictions = predict_all(sizes, clip)
+    predictions = predict_all_plans(sizes, clip)
     for prediction in predictions:
         if prediction.fits(gpu_bytes):
             return prediction
@@ -275,7 +289,7 @@ def choose_plan(gpu_bytes: float, sizes: ModelSizes, clip: ClipSize | None = Non
     )
 
 
-def next_smaller(prediction: PeakMemory, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory | None:
+def next_smaller_plan(prediction: PeakMemory, sizes: ModelSizes, clip: ClipSize | None = None) -> PeakMemory | None:
     """The first later plan that needs less memory than `prediction`, or None."""
-    later = predict_all(sizes, clip)[PLANS.index(prediction.plan) + 1 :]
+    later = predict_all_plans(sizes, clip)[PLANS.index(prediction.plan) + 1 :]
     return next((other for other in later if other.peak_bytes < prediction.peak_bytes), None)

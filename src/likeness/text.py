@@ -20,13 +20,16 @@ def escape_control_characters(text: object, *, lines: bool = True) -> str:
         text: Any object, converted by `str`.
         lines: Whether new lines and tabs are kept, as in messages. Names and values have one line.
     """
-    kept = "\n\t" if lines else ""
-    return "".join(one if one in kept else _escape(one) if _is_control(one) else one for one in str(text))
+    kept_characters = "\n\t" if lines else ""
+    return "".join(
+        character if character in kept_characters else _escape(character) if _is_control(character) else character
+        for character in str(text)
+    )
 
 
 def escape_bidi_controls(text: str) -> str:
     """Escape bidirectional controls alone; control characters that move a cursor or color text stay."""
-    return "".join(_escape(one) if one in _BIDI_CONTROLS else one for one in text)
+    return "".join(_escape(character) if character in _BIDI_CONTROLS else character for character in text)
 
 
 def escape_html(text: object) -> str:
@@ -34,10 +37,10 @@ def escape_html(text: object) -> str:
     return html.escape(escape_control_characters(text))
 
 
-def _is_control(one: str) -> bool:
-    return one in _BIDI_CONTROLS or (not one.isprintable() and unicodedata.category(one) in _CONTROL)
+def _is_control(character: str) -> bool:
+    return character in _BIDI_CONTROLS or (not character.isprintable() and unicodedata.category(character) in _CONTROL)
 
 
-def _escape(one: str) -> str:
-    number = ord(one)
+def _escape(character: str) -> str:
+    number = ord(character)
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from likeness.app.bench.create import create_bench
 from likeness.app.bench.manifest import Bench, run_lock
 from likeness.app.bench.protocols import Protocol
-from likeness.app.bench.report import clustered, make_bench_report, write_bench_page
+from likeness.app.bench.report import cluster_bootstrap_mean, make_bench_report, write_bench_page
 from likeness.app.bench.run import run_bench, score_bench
 from likeness.cli import main
 from likeness.errors import ConfigError, FaceError, FileWriteError, LockedError
@@ -150,11 +150,11 @@ def test_a_benchmark_without_runs_has_no_report(bench):
 def test_intervals_are_over_people_not_over_videos():
     people = {f"{who}_{n}": who for who in "abcdef" for n in range(20)}
     values = {name: float("abcdef".index(who)) for name, who in people.items()}
-    found = clustered(values, people)
+    found = cluster_bootstrap_mean(values, people)
     assert found.value == 2.5
     # The mean of six people scatters by 1.708 / sqrt(6); 120 videos taken singly would claim 0.16.
     assert_allclose((found.high - found.low) / (2 * 1.96), 1.708 / 6**0.5, rtol=0.15)
-    assert np.isnan(clustered({"a_0": 1.0}, people).low)
+    assert np.isnan(cluster_bootstrap_mean({"a_0": 1.0}, people).low)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from likeness.app.bench.long_prompts import make_template, read_long_prompts
-from likeness.app.bench.protocols import build_cases, fill, read_prompts, read_protocol, with_prompts
+from likeness.app.bench.protocols import build_cases, fill_template, read_prompts, read_protocol, replace_prompts
 from likeness.errors import ConfigError
 from likeness.identity.prompt import split_prompt
 
@@ -40,7 +40,7 @@ def test_prompts_of_one_person_are_kept_in_their_order(folder):
     assert found == read_long_prompts(folder / "all_dimension_longer.txt")
     assert len(found.templates) == 8
     assert [line for line, _ in found.left_out] == [9, 10, 11, 12]
-    filled = [fill(text, group) for text, groups in found.templates for group in sorted(groups)]
+    filled = [fill_template(text, group) for text, groups in found.templates for group in sorted(groups)]
     assert "A calm elderly man img, dressed in linen, walks on a beach. Their face is lit by the low sun." in filled
     assert "An elderly woman img in a green scarf stands in a market. They smile." in filled
     assert "A man img on a scooter rides through a town." in filled
@@ -77,7 +77,7 @@ def test_other_lines_are_left_out_with_a_reason(line, why):
 
 def test_a_protocol_takes_them(folder):
     path = folder / "all_dimension_longer.txt"
-    protocol, notes = with_prompts(read_protocol("magic_mirror"), [path])
+    protocol, notes = replace_prompts(read_protocol("magic_mirror"), [path])
     assert notes == [f"{path}: 8 prompts are used, 4 left out (first: line 9, it may show several people (`group`))"]
     assert protocol.source.endswith("with the prompts of all_dimension_longer.txt")
     cases = build_cases(protocol, {"w": "woman", "e": "elderly woman", "b": "baby"})
@@ -85,7 +85,7 @@ def test_a_protocol_takes_them(folder):
     for case in cases:
         split_prompt(case.prompt)
     with pytest.raises(ConfigError, match="such as `magic_mirror`"):
-        with_prompts(read_protocol("prompt_sets"), [path])
+        replace_prompts(read_protocol("prompt_sets"), [path])
 
 
 def test_files_without_prompts_are_refused(tmp_path):
@@ -106,7 +106,7 @@ def test_face_enhanced_prompts_say_where_the_face_is():
     assert len(texts) >= 40
     for text, groups in texts:
         for group in groups:
-            filled = fill(text, group)
+            filled = fill_template(text, group)
             assert re.search(r"\b(his|her|its|their) (whole )?(face|head|chin|forehead|brows|hair)\b", filled.lower())
             assert 25 <= len(filled.split()) <= 80
             assert not re.search(r"[.?!] [a-z]", filled)

@@ -7,7 +7,7 @@ from likeness.app.bench.protocols import (
     GROUPS,
     build_cases,
     choose_people,
-    fill,
+    fill_template,
     group_of,
     protocol_names,
     read_prompts,
@@ -84,8 +84,8 @@ def test_sentences_are_used_in_turn():
 
 
 def test_words_for_people():
-    assert fill("{who} nods {his} head", "elderly man") == "an elderly man img nods his head"
-    assert fill("{who} nods {his} head", "girl") == "a girl img nods her head"
+    assert fill_template("{who} nods {his} head", "elderly man") == "an elderly man img nods his head"
+    assert fill_template("{who} nods {his} head", "girl") == "a girl img nods her head"
     assert [group_of(name) for name in ("Elderly_Woman", "baby", "anna")] == ["elderly woman", "baby", None]
 
 

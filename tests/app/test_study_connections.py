@@ -65,7 +65,7 @@ def test_every_connection_may_hold_a_video(monkeypatch):
 
 @pytest.mark.parametrize("data", [b"", HALF, HALF_BODY])
 def test_a_request_must_arrive_in_time(folder, monkeypatch, data):
-    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.3)
     with InProcess(folder) as server, ExitStack() as stack:
         client = open_half(server, stack, data)
         started = time.monotonic()
@@ -78,7 +78,7 @@ def test_a_request_must_arrive_in_time(folder, monkeypatch, data):
 
 def test_a_client_that_reads_nothing_is_disconnected_and_a_slow_one_is_not(folder, monkeypatch):
     (folder / "site" / "media" / "v1.mp4").write_bytes(bytes(40_000_000))
-    monkeypatch.setattr(connections, "STALL_S", 0.5)
+    monkeypatch.setattr(connections, "STALL_TIMEOUT_S", 0.5)
     with InProcess(folder) as server, ExitStack() as stack:
         client = open_half(server, stack, b"GET /media/v1.mp4 HTTP/1.1\r\nHost: x\r\n\r\n")
         slow = open_half(server, stack, b"GET /media/v1.mp4 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

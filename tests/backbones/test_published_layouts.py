@@ -13,7 +13,7 @@ from likeness import Likeness
 from likeness.adapters.conditioning.regions import restart_rope_per_region
 from likeness.backbones.transformer_config import frame_size_px, read_transformer_config, refuse_frames
 from likeness.errors import ConfigError, WeightsError
-from likeness.generation.sampling.sample import picture_size
+from likeness.generation.sampling.sample import frame_size_arguments
 from likeness.methods.magic_mirror import MagicMirror
 
 PROMPT = "a woman img smiles"
@@ -130,7 +130,7 @@ def test_the_limits_of_positions_are_not_taken_for_the_size_of_a_video():
     assert frame_size_px({**TRANSFORMER, "sample_height": 60, "sample_width": 90}, 8) == (480, 720)
     pipeline = SimpleNamespace(transformer=SimpleNamespace(config=published), vae_scale_factor_spatial=8)
     request = SimpleNamespace(people=[()], regions=None)
-    assert picture_size(pipeline, [request]) == {"height": 768, "width": 1360}
+    assert frame_size_arguments(pipeline, [request]) == {"height": 768, "width": 1360}
 
 
 @pytest.mark.parametrize("preset", ["open", "research"])

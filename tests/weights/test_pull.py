@@ -8,7 +8,7 @@ import pytest
 
 from likeness import weights
 from likeness.errors import WeightsError
-from likeness.weights import Hub, Url, WeightEntry, WeightFile, Zip
+from likeness.weights import HubSource, UrlSource, WeightEntry, WeightFile, ZipSource
 from likeness.weights.pull import pull
 
 CONTENT = bytes(range(256)) * 40
@@ -36,7 +36,7 @@ def register(monkeypatch):
 @pytest.fixture
 def one_file(hub, register):
     hub.files["a.onnx"] = CONTENT
-    register(files=[file("a.onnx")], source=Url(url=f"{hub.url}/files/a.onnx"))
+    register(files=[file("a.onnx")], source=UrlSource(url=f"{hub.url}/files/a.onnx"))
     return hub
 
 
@@ -113,7 +113,7 @@ def test_a_file_of_another_length_is_refused(one_file):
 
 def test_a_complete_partial_file_of_unknown_size_is_taken(hub, register):
     hub.files["a.onnx"] = CONTENT
-    register(files=[file("a.onnx", size_bytes=None)], source=Url(url=f"{hub.url}/files/a.onnx"))
+    register(files=[file("a.onnx", size_bytes=None)], source=UrlSource(url=f"{hub.url}/files/a.onnx"))
     folder = weights.home() / "models" / "some"
     folder.mkdir(parents=True)
     (folder / ".a.onnx.part").write_bytes(CONTENT)
@@ -122,7 +122,7 @@ def test_a_complete_partial_file_of_unknown_size_is_taken(hub, register):
 
 
 def test_a_preset_refuses_less_free_weights(hub, register):
-    register(files=[file("a.onnx")], source=Url(url=f"{hub.url}/files/a.onnx"), preset="research")
+    register(files=[file("a.onnx")], source=UrlSource(url=f"{hub.url}/files/a.onnx"), preset="research")
     message = r"`open` does not allow `some`: its licence is Some-1.0.*pull some --preset research`"
     with pytest.raises(WeightsError, match=message):
         pull("some")
@@ -152,7 +152,7 @@ def repository(hub, register):
     hub.large = {"part/m-1.safetensors", "part/m-2.safetensors"}
     register(
         files=[WeightFile(path=Path("config.json"))],
-        source=Hub(repository="org/model", patterns=("part/*",)),
+        source=HubSource(repository="org/model", patterns=("part/*",)),
         components=("part/m",),
     )
     return hub
@@ -229,7 +229,7 @@ def pack(hub, register, tmp_path):
     hub.files["pack.zip"] = archive.read_bytes()
     register(
         files=[file("a.onnx"), file("b.onnx", CONTENT[::-1])],
-        source=Zip(url=f"{hub.url}/files/pack.zip", sha256=sha256(hub.files["pack.zip"])),
+        source=ZipSource(url=f"{hub.url}/files/pack.zip", sha256=sha256(hub.files["pack.zip"])),
     )
     return archive
 
@@ -288,8 +288,8 @@ def test_a_folder_of_shards_comes_whole(repository, tmp_path):
 
 def test_what_weights_need_comes_along(hub, register):
     hub.files |= {"a.onnx": CONTENT, "b.onnx": CONTENT[:100]}
-    register(files=[file("a.onnx")], source=Url(url=f"{hub.url}/files/a.onnx"), needs=("other",))
-    register("other", files=[file("b.onnx", CONTENT[:100])], source=Url(url=f"{hub.url}/files/b.onnx"))
+    register(files=[file("a.onnx")], source=UrlSource(url=f"{hub.url}/files/a.onnx"), needs=("other",))
+    register("other", files=[file("b.onnx", CONTENT[:100])], source=UrlSource(url=f"{hub.url}/files/b.onnx"))
     pull("some")
     assert weights.locate("other").read_bytes() == CONTENT[:100]
 
@@ -300,7 +300,7 @@ def test_a_folder_with_patterns_is_copied_whole(hub, register, tmp_path):
     (origin / "model_index.json").write_text("{}")
     (origin / "transformer" / "part-1.bin").write_bytes(CONTENT)
     known = WeightFile(path=Path("model_index.json"))
-    register(files=[known], source=Hub(repository="someone/some", patterns=("*",)))
+    register(files=[known], source=HubSource(repository="someone/some", patterns=("*",)))
     pull("some", folder=origin)
     assert (weights.home() / "models" / "some" / "transformer" / "part-1.bin").read_bytes() == CONTENT
     assert not hub.asked
@@ -308,8 +308,8 @@ def test_a_folder_with_patterns_is_copied_whole(hub, register, tmp_path):
 
 def test_a_folder_takes_what_else_is_needed_from_its_own_source(hub, register, tmp_path):
     hub.files["b.onnx"] = CONTENT[:100]
-    register(files=[file("a.onnx")], source=Url(url=f"{hub.url}/files/a.onnx"), needs=("other",))
-    register("other", files=[file("b.onnx", CONTENT[:100])], source=Url(url=f"{hub.url}/files/b.onnx"))
+    register(files=[file("a.onnx")], source=UrlSource(url=f"{hub.url}/files/a.onnx"), needs=("other",))
+    register("other", files=[file("b.onnx", CONTENT[:100])], source=UrlSource(url=f"{hub.url}/files/b.onnx"))
     (tmp_path / "stick").mkdir()
     (tmp_path / "stick" / "a.onnx").write_bytes(CONTENT)
     pull("some", folder=tmp_path / "stick")
@@ -320,7 +320,7 @@ def test_a_folder_takes_what_else_is_needed_from_its_own_source(hub, register, t
 
 @pytest.mark.parametrize("lacks", ["the other", "a shard"])
 def test_nothing_is_copied_where_something_cannot_be_had(repository, register, tmp_path, lacks):
-    register("other", files=[file("b.onnx")], source=Url(url=f"{repository.url}/files/b.onnx"))
+    register("other", files=[file("b.onnx")], source=UrlSource(url=f"{repository.url}/files/b.onnx"))
     some = weights.MODELS["some"]
     register(files=some.files, source=some.source, components=some.components, needs=("other",))
     for name, content in repository.files.items():

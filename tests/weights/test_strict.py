@@ -9,7 +9,7 @@ from likeness.errors import WeightsError
 from likeness.weights import write_checksums
 from likeness.weights.files import component_problems, read_listing
 from likeness.weights.strict import (
-    altered_in,
+    find_altered,
     read_file_shapes,
     read_shapes,
     refuse_differences,
@@ -98,9 +98,9 @@ def test_a_cut_file_is_refused(tmp_path, cut):
 def test_an_altered_tensor_is_named(tmp_path):
     save_file(STATE, tmp_path / "m.safetensors")
     write_checksums(tmp_path)
-    assert altered_in(tmp_path) == []
+    assert find_altered(tmp_path) == []
     save_file(STATE | {"b.weight": torch.tensor([0.0, 0, 0, 1])}, tmp_path / "m.safetensors")
-    assert altered_in(tmp_path) == ["b.weight"]
+    assert find_altered(tmp_path) == ["b.weight"]
 
 
 def test_a_list_one_folder_up_counts(tmp_path):
@@ -109,8 +109,8 @@ def test_a_list_one_folder_up_counts(tmp_path):
     (tmp_path / "other.txt").write_text("as it was")
     write_checksums(tmp_path)
     (tmp_path / "other.txt").write_text("as it is")
-    assert altered_in(tmp_path / "part") == []
-    assert altered_in(tmp_path) == ["other.txt"]
+    assert find_altered(tmp_path / "part") == []
+    assert find_altered(tmp_path) == ["other.txt"]
 
 
 def test_equal_tensors_have_equal_checksums(tmp_path):

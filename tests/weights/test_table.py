@@ -8,7 +8,7 @@ import pytest
 from likeness import weights
 from likeness.errors import WeightsError
 from likeness.generation.loading.presets import PRESETS
-from likeness.weights import MODELS, Hub
+from likeness.weights import MODELS, HubSource
 
 NEEDED = {
     *("cogvideox-5b", "cogvideox-2b", "cogvideox1.5-5b", "photomaker-v2", "taecvx", "fantasyid"),
@@ -63,7 +63,7 @@ def test_insightface_packs_lie_where_insightface_looks(home):
 
 
 def test_hub_revisions_are_commits_where_they_are_known():
-    pinned = [item.source.revision for item in MODELS.values() if isinstance(item.source, Hub)]
+    pinned = [item.source.revision for item in MODELS.values() if isinstance(item.source, HubSource)]
     assert sum(bool(re.fullmatch("[0-9a-f]{40}", revision)) for revision in pinned) >= 4
 
 
@@ -71,7 +71,7 @@ def test_hub_revisions_are_commits_where_they_are_known():
 def test_presets_name_weights_that_they_may_use(name):
     preset = PRESETS[name]
     item = weights.entry(preset.weights)
-    assert weights.PRESETS.index(item.preset) <= weights.PRESETS.index(preset.name)
+    assert weights.LICENCE_PRESETS.index(item.preset) <= weights.LICENCE_PRESETS.index(preset.name)
     assert preset.is_bundled == (item.source is None)
 
 

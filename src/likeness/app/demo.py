@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.faces import find_faces, read_face
-from likeness.generation.inputs.search import Search
+from likeness.generation.inputs.search import SeedSearch
 from likeness.generation.inputs.settings import GenerationSettings
 from likeness.generation.likeness import GenerationRequest, Likeness, StepCallback
 from likeness.generation.outputs.page import ReportItem, write_report
@@ -33,7 +33,7 @@ ASTRONAUT_PROMPTS = (
 )
 PORTRAIT_PX = 256
 PORTRAIT_SEED = 70
-CANDIDATES = 3
+SEEDS_PER_VIDEO = 3
 """Seeds tried for each video; the one with the highest similarity is shown."""
 
 
@@ -66,25 +66,25 @@ def run_demo(
         GenerationRequest(prompt=prompt, people=((person.face,),), seed=seed + number + 100 * candidate)
         for person in people
         for number, prompt in enumerate(person.prompts)
-        for candidate in range(CANDIDATES)
+        for candidate in range(SEEDS_PER_VIDEO)
     ]
     names = [person.name for person in people for _ in person.prompts]
     settings = likeness.settings(steps=steps)
     clips = likeness.generate_many(requests, settings, on_step=on_step)
-    return write_demo(folder, choose_best_candidates(clips, CANDIDATES, settings), names)
+    return write_demo(folder, choose_best_candidates(clips, SEEDS_PER_VIDEO, settings), names)
 
 
 def choose_best_candidates(clips: Sequence[Clip], candidates: int, settings: GenerationSettings) -> list[Clip]:
     """Keep of every `candidates` consecutive clips the one with the highest similarity; all are in its record."""
-    search, chosen = Search(best_of=candidates, rejects_early=False), []
+    search, chosen = SeedSearch(best_of=candidates, rejects_early=False), []
     for start in range(0, len(clips), candidates):
-        part = clips[start : start + candidates]
-        scores = [clip.similarity.score if clip.similarity else 0.0 for clip in part]
+        group = clips[start : start + candidates]
+        scores = [clip.similarity.score if clip.similarity else 0.0 for clip in group]
         tried = [
             Candidate(seed=clip.settings["seed"], similarity=score, steps=settings.steps)
-            for clip, score in zip(part, scores, strict=True)
+            for clip, score in zip(group, scores, strict=True)
         ]
-        best = part[int(np.argmax(scores))]
+        best = group[int(np.argmax(scores))]
         record = {"best_of": record_search(tried, search, settings)}
         chosen.append(replace(best, settings=best.settings | record))
     return chosen
@@ -104,14 +104,14 @@ def write_demo(folder: Path, clips: list[Clip], names: list[str]) -> list[tuple[
         video = save_with_fallback(clip, folder / f"{slug}_{number}.mp4")
         items.append(ReportItem(clip=clip, video=video, person=name, references=(portraits[name],)))
     write_contact_sheet(folder / "contact_sheet.png", clips)
-    labels = [f"{name}: {_action(clip.prompt)}" for name, clip in zip(names, clips, strict=True)]
+    labels = [f"{name}: {_shorten_prompt(clip.prompt)}" for name, clip in zip(names, clips, strict=True)]
     plot_similarity(folder / "similarity.png", clips, names=labels)
     write_report(
         folder / "report.html",
         items,
         title="Videos of a person from one picture",
-        lead="One reference picture and one sentence went into each video. Each is the one most like its reference "
-        f"of {CANDIDATES} seeds.",
+        subtitle="One reference picture and one sentence went into each video. Each is the one most like its reference "
+        f"of {SEEDS_PER_VIDEO} seeds.",
         sheet=folder / "contact_sheet.png",
         plot=folder / "similarity.png",
     )
@@ -139,7 +139,7 @@ def read_astronaut() -> DemoPerson:
     return DemoPerson(name="A photographed woman", face=read_face(resize(picture, 512, 512)), prompts=ASTRONAUT_PROMPTS)
 
 
-def _action(prompt: str) -> str:
+def _shorten_prompt(prompt: str) -> str:
     """The text after the trigger word, shortened for a legend."""
     words = prompt.split(" img ", maxsplit=1)[-1]
     return words if len(words) <= 40 else f"{words[:37]}..."

@@ -15,7 +15,7 @@ from likeness.errors import ConfigError
 from likeness.files import check_writable, lock, read_json, write_atomically, write_bytes, write_text
 from likeness.weights import sha256_of
 
-PAGES = (".html", ".htm")
+HTML_SUFFIXES = (".html", ".htm")
 MAX_NAME_BYTES = 200
 """Systems allow 255; suffixes are added."""
 _LOCK = ".create.lock"
@@ -36,7 +36,7 @@ def fill_folder(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
         LockedError: Another process fills `parent` now.
         FileWriteError: It cannot be written.
     """
-    check_folder(parent)
+    prepare_folder(parent)
     with lock(parent / _LOCK, busy=f"{parent} is being filled by {{owner}}. Wait for it, or stop it first."):
         if (parent / manifest).exists():
             raise ConfigError(
@@ -56,7 +56,7 @@ def fill_folder(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
                     raise ConfigError(
                         f"{parent / name} exists and would be overwritten. Choose another `--output`, or move it away."
                     )
-            moved = {f"{folder}/{name}": digest for name, digest in _digests(draft).items()}
+            moved = {f"{folder}/{name}": digest for name, digest in _file_hashes(draft).items()}
             moved |= {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
             write_text(parent / _UNFINISHED, json.dumps(moved, indent=1))
         for name in sorted(files, key=lambda name: name == manifest):
@@ -73,23 +73,23 @@ def _remove_unfinished(parent: Path) -> None:
         return
     except (OSError, ValueError) as error:
         raise ConfigError(f"{record} cannot be read ({error}). Choose another `--output`.") from error
-    tops = {parent / Path(name).parts[0] for name in moved if is_plain_name(Path(name).parts[0])}
-    there = {name: digest for top in tops for name, digest in _digests(top, parent).items()}
-    foreign = sorted(name for name, digest in there.items() if moved.get(name) != digest)
-    if foreign:
+    top_paths = {parent / Path(name).parts[0] for name in moved if is_plain_name(Path(name).parts[0])}
+    present = {name: digest for top_path in top_paths for name, digest in _file_hashes(top_path, parent).items()}
+    changed = sorted(name for name, digest in present.items() if moved.get(name) != digest)
+    if changed:
         raise ConfigError(
-            f"{parent} was left unfinished by a run that was killed, and {parent / foreign[0]} was added or changed "
+            f"{parent} was left unfinished by a run that was killed, and {parent / changed[0]} was added or changed "
             "since. Move it away, or choose another `--output`."
         )
-    for top in tops:
-        if top.is_dir() and not top.is_symlink():
-            shutil.rmtree(top)
+    for top_path in top_paths:
+        if top_path.is_dir() and not top_path.is_symlink():
+            shutil.rmtree(top_path)
         else:
-            top.unlink(missing_ok=True)
+            top_path.unlink(missing_ok=True)
     record.unlink()
 
 
-def _digests(top: Path, parent: Path | None = None) -> dict[str, str]:
+def _file_hashes(top: Path, parent: Path | None = None) -> dict[str, str]:
     """SHA-256 by path of the files in a folder, or of the file itself; links are never written by us."""
     inside = sorted(top.rglob("*")) if top.is_dir() and not top.is_symlink() else [top]
     return {
@@ -127,7 +127,7 @@ FileName = Annotated[str, AfterValidator(check_name)]
 """A field that becomes the name of a file or folder."""
 
 
-def check_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
+def prepare_folder(folder: Path, *, files: Iterable[str] = (), folders: Iterable[str] = ()) -> None:
     """Make a folder for files and folders of these names, before anything is computed for them.
 
     Raises:
@@ -158,8 +158,8 @@ def check_report_path(page: Path, *, root: Path, reserved_names: Iterable[str]) 
         ConfigError: The page is no `.html`, or it or its numbers would overwrite its own input.
         FileWriteError: Nothing can be written there.
     """
-    if page.suffix.lower() not in PAGES:
-        raise ConfigError(f"`--output {page}` is the page. Give it a name that ends in {PAGES[0]}.")
+    if page.suffix.lower() not in HTML_SUFFIXES:
+        raise ConfigError(f"`--output {page}` is the page. Give it a name that ends in {HTML_SUFFIXES[0]}.")
     json_path, page_folder = page.with_suffix(".json"), page.parent.resolve()
     is_inside = page_folder != root.resolve() and page_folder.is_relative_to(root.resolve())
     is_reserved = page_folder == root.resolve() and json_path.name.lower() in {name.lower() for name in reserved_names}
@@ -168,5 +168,5 @@ def check_report_path(page: Path, *, root: Path, reserved_names: Iterable[str]) 
             f"{page} or its numbers in {json_path} would overwrite what they report on. Name a page outside of {root}, "
             f"or {root / 'report.html'}."
         )
-    check_folder(page.parent, files=[page.name, json_path.name])
+    prepare_folder(page.parent, files=[page.name, json_path.name])
     return json_path

@@ -10,7 +10,7 @@ from likeness.cli.console.options import PRESET_HELP, Json
 from likeness.cli.console.terminal import echo, escape_control_characters, print_json
 
 if TYPE_CHECKING:
-    from likeness.generation.inputs.settings import Choices
+    from likeness.generation.inputs.settings import GenerationOptions
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
 
@@ -47,12 +47,12 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a benchmark: references, prompts, seeds."""
-    from likeness.app.bench.protocols import read_protocol, with_prompts
+    from likeness.app.bench.protocols import read_protocol, replace_prompts
     from likeness.cli.console.progress import spinner
 
     protocol = read_protocol(protocol_name)
     if prompts:
-        protocol, notes = with_prompts(protocol, prompts)
+        protocol, notes = replace_prompts(protocol, prompts)
         for note in notes:
             print(escape_control_characters(note, lines=False), file=sys.stderr)
     with spinner("Reading the faces", is_quiet=as_json):
@@ -92,13 +92,18 @@ def run(
     from likeness.cli.console.progress import progress, spinner
     from likeness.cli.generate import check_folders, load
     from likeness.generation.inputs.settings import resolve_settings
-    from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.generation.loading.presets import METHODS, find_preset, require_known
     from likeness.generation.loading.resolve_weights import check_frames, check_weights
 
-    choices: Choices = {"steps": steps, "guidance": guidance, "identity_scale": identity_scale, "frames": frames}
+    choices: GenerationOptions = {
+        "steps": steps,
+        "guidance": guidance,
+        "identity_scale": identity_scale,
+        "frames": frames,
+    }
     chosen = find_preset(preset)
     resolved = resolve_settings(chosen, dict(choices))
-    known("method", method, METHODS)
+    require_known("method", method, METHODS)
     check_folders(backbone, adapter)
     check_frames(resolved.frames, chosen, method=method, backbone=backbone, adapter=adapter)
     Bench.load(bench)
@@ -141,18 +146,18 @@ def report(
     from likeness.evaluation.results.statistics import format_estimate
     from likeness.files import write_text
 
-    loaded, page = Bench.load(bench), output or bench / "report.html"
+    manifest, page = Bench.load(bench), output or bench / "report.html"
     json_path = check_report_path(page, root=bench, reserved_names=[MANIFEST, CASES])
-    made = make_bench_report(bench)
-    write_bench_page(page, loaded, made)
-    write_text(json_path, json.dumps(made.to_dict(), indent=2) + "\n")
+    results = make_bench_report(bench)
+    write_bench_page(page, manifest, results)
+    write_text(json_path, json.dumps(results.to_dict(), indent=2) + "\n")
     if as_json:
-        print_json(made.to_dict())
+        print_json(results.to_dict())
         return
-    for system, values in made.means.items():
+    for system, values in results.means.items():
         echo(f"{escape_control_characters(system, lines=False)}:")
         for metric, value in values.items():
-            echo(f"  {metric} {format_estimate(value)}, {made.counts[system][metric]} videos")
+            echo(f"  {metric} {format_estimate(value)}, {results.counts[system][metric]} videos")
     echo(page)
 
 

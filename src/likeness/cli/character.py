@@ -50,9 +50,9 @@ def add(
         print_json({"file": str(path), **character.to_dict()})
         return
     echo(f"{path}: {character.name}, {_count(len(character.faces))}")
-    if character.spread >= character.faces[0].threshold:
+    if character.max_distance >= character.faces[0].threshold:
         echo(
-            f"likeness: two of the pictures are {character.spread:.2f} apart, as different people are. Check "
+            f"likeness: two of the pictures are {character.max_distance:.2f} apart, as different people are. Check "
             "them, and make the character again with `--replace` if one shows another person.",
             stream=sys.stderr,
         )
@@ -87,9 +87,9 @@ def show(
 ) -> None:
     """Show a character: its references, face engine (detector, landmarks, recognizer) and consent note."""
     if picture is not None:
-        from likeness.generation.outputs.destinations import check_picture
+        from likeness.generation.outputs.destinations import check_image_output
 
-        check_picture(picture, overwrite=overwrite)
+        check_image_output(picture, overwrite=overwrite)
     from likeness.generation.inputs.characters import Character, find_character
 
     loaded = Character.load(character)

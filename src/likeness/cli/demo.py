@@ -36,11 +36,11 @@ def demo(
         likeness = load("tiny", "magic_mirror", backbone=backbone, adapter=adapter)
         from likeness.app.demo import run_demo
     with progress("Making the videos", is_quiet=as_json) as on_step:
-        made = run_demo(likeness, output, seed=seed, steps=steps, on_step=on_step)
+        videos = run_demo(likeness, output, seed=seed, steps=steps, on_step=on_step)
     page = output / "report.html"
     if as_json:
-        print_json({"report": str(page), "videos": [{"video": str(v), **c.to_dict()} for v, c in made]})
+        print_json({"report": str(page), "videos": [{"video": str(v), **c.to_dict()} for v, c in videos]})
         return
-    for video, clip in made:
+    for video, clip in videos:
         echo(f"{video}: {describe(clip)}")
     echo(f"Open {page} in a browser.")

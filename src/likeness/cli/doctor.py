@@ -26,17 +26,17 @@ def doctor(
     with spinner("Examining the machine", is_quiet=as_json):
         from likeness.app.doctor import collect_environment
 
-        found = collect_environment(gpu_memory_gb)
+        environment_report = collect_environment(gpu_memory_gb)
     if as_json:
-        print_json(found)
+        print_json(environment_report)
         return
-    _print(found)
+    _print(environment_report)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(environment_report: dict[str, Any]) -> None:
     from rich.console import Console
 
-    machine = found["machine"]
+    machine = environment_report["machine"]
     gpus = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / 1e9:.0f} GB)" for gpu in machine["gpus"])
     environment = {
         "system": machine["platform"],
@@ -45,27 +45,31 @@ def _print(found: dict[str, Any]) -> None:
         "memory": f"{machine['memory_bytes'] / 1e9:.0f} GB",
         "gpu": gpus or "none (tiny runs without)",
     }
-    packages = {name: value or "missing" for name, value in found["versions"].items()}
+    packages = {name: value or "missing" for name, value in environment_report["versions"].items()}
     console = Console()
     console.print(_table("Machine", ("", ""), list((environment | packages).items())))
     weights = [
         (row["name"], row["preset"], row["state"], f"{row['size_bytes'] / 1e6:.1f} MB", row["licence"])
-        for row in found["weights"]
+        for row in environment_report["weights"]
     ]
     console.print(_table("Weights", ("name", "preset", "state", "size", "licence"), weights))
-    for row in found["weights"]:
+    for row in environment_report["weights"]:
         if row["problem"]:
             console.print(escape_control_characters(row["problem"]), style="red", markup=False)
     runs = [
         (row["preset"], row["backbone"], row["method"], "yes" if row["can_run"] else "no", row["reason"])
-        for row in found["runs"]
+        for row in environment_report["runs"]
     ]
     console.print(_table("What can run", ("preset", "backbone", "method", "runs", "why"), runs))
-    _print_plans(console, found)
+    _print_plans(console, environment_report)
 
 
-def _print_plans(console: "Console", found: dict[str, Any]) -> None:
-    gpu = f"a GPU with {found['card_gb']:.0f} GB" if found["card_gb"] else "no GPU here; see --memory-gb"
+def _print_plans(console: "Console", environment_report: dict[str, Any]) -> None:
+    gpu = (
+        f"a GPU with {environment_report['card_gb']:.0f} GB"
+        if environment_report["card_gb"]
+        else "no GPU here; see --memory-gb"
+    )
     rows = [
         (
             row["preset"],
@@ -74,7 +78,7 @@ def _print_plans(console: "Console", found: dict[str, Any]) -> None:
             "<- taken" if row["is_chosen"] else "",
             row["sentence"],
         )
-        for row in found["plans"]
+        for row in environment_report["plans"]
     ]
     columns = ("preset", "plan", "text", "denoise", "decode", "GPU", "host", "", "what it does")
     console.print(_table(f"Memory plans, predicted GB ({gpu})", columns, rows))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from likeness.evaluation.inputs.manifest import EvaluationRequest
     from likeness.evaluation.results.records import EvaluationResult
 
-_REJECTED, _MISSING = 3, 4
+_EXIT_REJECTED, _EXIT_MISSING = 3, 4
 
 _Videos = Annotated[
     list[str] | None,
@@ -87,7 +87,7 @@ def evaluate(
             "No reference was given, or two kinds. Give `--references FOLDER`, or `--first-face` to compare each video "
             "with its own first face; one of the two."
         )
-    from likeness.app.folders import check_folder
+    from likeness.app.folders import prepare_folder
     from likeness.evaluation.workers import MAX_WORKERS
 
     if workers > MAX_WORKERS:
@@ -108,14 +108,14 @@ def evaluate(
     )
     names = _metrics(metrics)
     dimensions = _dimensions(vbench_dimensions) if vbench or vbench_dimensions else None
-    check_folder(output, files=RESULTS, folders=["features", "vbench"])
+    prepare_folder(output, files=RESULTS, folders=["features", "vbench"])
     if not as_json:
         report_skipped(request)
     result = _measure(request, names, settings, is_quiet=as_json)
     if dimensions is not None:
         result = _run_vbench(result, output, dimensions, is_quiet=as_json)
     _publish(result, request, output, title, as_json=as_json)
-    _leave(result, is_quiet=as_json)
+    _exit_by_result(result, is_quiet=as_json)
 
 
 def _settings(**values: object) -> "EvaluationSettings":
@@ -139,7 +139,7 @@ def _settings(**values: object) -> "EvaluationSettings":
 def _metrics(words: str | None) -> list[str] | None:
     from likeness.evaluation.metrics.registry import select
 
-    names = None if words is None else _words(words, "--metrics")
+    names = None if words is None else _split_names(words, "--metrics")
     select(names)
     return names
 
@@ -165,18 +165,18 @@ def _publish(
     from likeness.evaluation.report.export import publish
     from likeness.evaluation.results.compare_systems import compare_systems
 
-    refusal = None
+    write_error = None
     try:
         comparison = publish(output, result, request.references, title=title)
     except (FileWriteError, LockedError) as error:
-        refusal, comparison = error, compare_systems(result)
+        write_error, comparison = error, compare_systems(result)
     if as_json:
         print_result(result, comparison, output)
     else:
         print_scores(result, comparison)
-    if refusal is not None:
-        report_failed(result.videos, is_quiet=as_json, leaves=False)
-        raise refusal
+    if write_error is not None:
+        report_failed(result.videos, is_quiet=as_json, exits=False)
+        raise write_error
     if not as_json:
         echo(output / "report.html", lines=False)
 
@@ -186,13 +186,13 @@ def _dimensions(words: str | None) -> list[str]:
     from likeness.evaluation.vbench.environment import environment, executable
     from likeness.evaluation.vbench.run import DEFAULT, check_dimensions
 
-    dimensions = list(DEFAULT) if words is None else _words(words, "--vbench-dimensions")
+    dimensions = list(DEFAULT) if words is None else _split_names(words, "--vbench-dimensions")
     check_dimensions(dimensions)
     executable(environment())
     return dimensions
 
 
-def _words(text: str, option: str) -> list[str]:
+def _split_names(text: str, option: str) -> list[str]:
     from likeness.errors import ConfigError
 
     words = [word.strip() for word in text.split(",") if word.strip()]
@@ -209,14 +209,14 @@ def _run_vbench(
     from likeness.evaluation.vbench.run import add_vbench, run_vbench
 
     with progress("VBench", done_label="VBench", is_quiet=is_quiet) as on_dimension:
-        found = run_vbench(
+        scores = run_vbench(
             executable(environment()),
             result.videos,
             output / "vbench",
             dimensions,
             on_dimension=on_dimension,
         )
-    return add_vbench(result, found)
+    return add_vbench(result, scores)
 
 
 def _set_up_vbench(*, as_json: bool) -> None:
@@ -229,12 +229,12 @@ def _set_up_vbench(*, as_json: bool) -> None:
     echo(f"{command}: ready. Use it with `likeness eval ... --vbench`.")
 
 
-def _leave(result: "EvaluationResult", *, is_quiet: bool) -> None:
+def _exit_by_result(result: "EvaluationResult", *, is_quiet: bool) -> None:
     """Set the exit code for videos without figures and for missing metrics."""
     from likeness.evaluation.vbench.run import PREFIX
 
     report_failed(result.videos, is_quiet=is_quiet)
     if any(file.is_video for file in result.skipped):
-        raise typer.Exit(_REJECTED)
+        raise typer.Exit(_EXIT_REJECTED)
     if any(name.startswith(PREFIX) for name in result.left_out):
-        raise typer.Exit(_MISSING)
+        raise typer.Exit(_EXIT_MISSING)

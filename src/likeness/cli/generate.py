@@ -13,9 +13,9 @@ from likeness.cli.console.terminal import echo, print_json
 
 if TYPE_CHECKING:
     from likeness.generation import Likeness
-    from likeness.generation.inputs.references import Person
-    from likeness.generation.inputs.search import Search
-    from likeness.generation.inputs.settings import Choices
+    from likeness.generation.inputs.references import PersonInput
+    from likeness.generation.inputs.search import SeedSearch
+    from likeness.generation.inputs.settings import GenerationOptions
     from likeness.identity.face_shape.sliders import FaceShape
     from likeness.records import Clip
 
@@ -126,16 +126,16 @@ def generate(
     """Make a video of the person in a picture, or with `--frames 1` a picture."""
     from likeness.cli.console.progress import progress, spinner
 
-    choices: Choices = {
+    choices: GenerationOptions = {
         "steps": steps, "guidance": guidance, "frames": frames, "negative_prompt": negative_prompt, "style": style,
         "identity_scale": identity_scale, "identity_start": identity_start, "identity_end": identity_end,
         "identity_blocks": identity_blocks, "identity_branch": identity_branch,
         "shape": shape, "face_shape": _sliders(face_width, face_length, jaw, chin, nose, eyes),
     }  # fmt: skip
-    named = [NamedPerson(face, character, pick)]
+    named = [PersonOptions(face, character, pick)]
     if second_face or second_character or second_pick is not None:
-        named.append(NamedPerson(second_face, second_character, second_pick, pick_option="--second-pick"))
-    output, num_frames, search = _check(
+        named.append(PersonOptions(second_face, second_character, second_pick, pick_option="--second-pick"))
+    output, num_frames, search = _check_options(
         prompt, choices, output, preset=preset, method=method, best_of=best_of, min_similarity=min_similarity,
         seed=seed, overwrite=overwrite, enlarge=enlarge, named=named, backbone=backbone, adapter=adapter,
     )  # fmt: skip
@@ -143,7 +143,7 @@ def generate(
         people = [one.read() for one in named]
     with spinner("Verifying and loading the models" if verify else "Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb, verify=verify)
-    likeness.check_enlarged(num_frames, enlarge, num_people=len(named))
+    likeness.check_enlarge_factor(num_frames, enlarge, num_people=len(named))
     from likeness.generation.inputs.multi_person import build_request
 
     request = build_request(prompt, people, seed=seed)
@@ -165,7 +165,7 @@ def _save(clip: "Clip", output: Path, *, enlarge: int | None, overwrite: bool, a
 
 
 @dataclass(frozen=True, slots=True)
-class NamedPerson:
+class PersonOptions:
     """A person as given by the options of a command."""
 
     faces: Sequence[str | Path] | None
@@ -189,7 +189,7 @@ class NamedPerson:
                 f"`{self.pick_option}` chooses among the faces of a picture, and a character was given. Leave it out."
             )
 
-    def read(self) -> "Person":
+    def read(self) -> "PersonInput":
         """Read the pictures, or load the character."""
         from likeness.errors import ManyFacesError
         from likeness.generation.inputs.references import choose_person
@@ -200,9 +200,9 @@ class NamedPerson:
             raise ManyFacesError(error.source, error.boxes, option=self.pick_option) from error
 
 
-def _check(
+def _check_options(
     prompt: str,
-    choices: "Choices",
+    choices: "GenerationOptions",
     output: Path | None,
     *,
     preset: str,
@@ -214,22 +214,22 @@ def _check(
     seed: int,
     overwrite: bool,
     enlarge: int | None,
-    named: "list[NamedPerson]",
-) -> "tuple[Path, int, Search]":
+    named: "list[PersonOptions]",
+) -> "tuple[Path, int, SeedSearch]":
     """Check all options before anything is loaded.
 
     Returns:
         The output file, the number of frames, and the search among seeds.
     """
     from likeness.generation.inputs.prompts import check_prompt
-    from likeness.generation.inputs.search import Search
+    from likeness.generation.inputs.search import SeedSearch
     from likeness.generation.inputs.settings import resolve_settings
-    from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.generation.loading.presets import METHODS, find_preset, require_known
     from likeness.generation.loading.resolve_weights import check_frames, check_weights, uses_published_checkpoint
-    from likeness.generation.outputs.destinations import check_enlarged, check_output
+    from likeness.generation.outputs.destinations import check_enlarge_factor, check_output
     from likeness.generation.sampling.shape_control import check_shape
 
-    known("method", method, METHODS)  # Whether the prompt needs a trigger word depends on it.
+    require_known("method", method, METHODS)  # Whether the prompt needs a trigger word depends on it.
     check_prompt(prompt, len(named), method=method)
     chosen = find_preset(preset)
     settings = resolve_settings(chosen, dict(choices))
@@ -244,13 +244,13 @@ def _check(
         faces=pictures,
         is_published_checkpoint=is_published,
     )
-    search = Search.of(best_of, min_similarity)
+    search = SeedSearch.of(best_of, min_similarity)
     search.check_seed(seed)
     output = output or Path("likeness.png" if settings.frames == 1 else "likeness.mp4")
     check_output(output, settings.frames, overwrite=overwrite)
     if enlarge is not None:
-        # A lower bound; `Likeness.check_enlarged` repeats the check with the true size of the frames.
-        check_enlarged((settings.frames, MIN_FRAME_PX, MIN_FRAME_PX), enlarge)
+        # A lower bound; `Likeness.check_enlarge_factor` repeats the check with the true size of the frames.
+        check_enlarge_factor((settings.frames, MIN_FRAME_PX, MIN_FRAME_PX), enlarge)
     for person in named:
         person.check()
     check_weights(chosen, method, backbone, adapter)
@@ -265,10 +265,10 @@ def check_folders(backbone: str | None, adapter: Path | None) -> None:
     """
     from likeness.errors import WeightsError
 
-    named = [("adapter", adapter)]
+    folders = [("adapter", adapter)]
     if backbone is not None and (backbone.startswith((".", "~", "/")) or Path(backbone).is_absolute()):
-        named.append(("backbone", Path(backbone)))
-    for role, folder in named:
+        folders.append(("backbone", Path(backbone)))
+    for role, folder in folders:
         if folder is not None and not folder.is_dir():
             raise WeightsError(f"`--{role} {folder}` is no folder. Name the folder that holds its weights.")
 

@@ -67,8 +67,8 @@ def pull(
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from likeness.weights import Preset
-    from likeness.weights.pull import pull as bring
+    from likeness.weights import LicencePreset
+    from likeness.weights.pull import pull as pull_weights
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=is_quiet) as bars:
@@ -79,7 +79,7 @@ def pull(
                 tasks[file] = bars.add_task(file, total=total)
             bars.update(tasks[file], completed=done, total=total)
 
-        item = bring(name, preset=cast(Preset, preset), folder=source, on_progress=report)
+        item = pull_weights(name, preset=cast(LicencePreset, preset), folder=source, on_progress=report)
     echo(f"{item.folder}: {_size(sum(file.path.stat().st_size for file in item.files))}, {item.licence}")
 
 

@@ -33,26 +33,26 @@ def puppets(
 ) -> None:
     """Draw people who do not exist: a sheet of several, or one clip."""
     from likeness.errors import ConfigError
-    from likeness.generation.outputs.destinations import PICTURES, VIDEO, check_file
+    from likeness.generation.outputs.destinations import IMAGE_SUFFIXES, VIDEO_SUFFIX, check_output_file
 
     suffix = output.suffix.lower()
-    if suffix not in (*PICTURES, VIDEO):
+    if suffix not in (*IMAGE_SUFFIXES, VIDEO_SUFFIX):
         raise ConfigError(f"`{output}` ends in neither .png nor .mp4; give one for a sheet or a clip.")
-    check_file(output, overwrite=overwrite)
-    from likeness.generation.loading.presets import known
+    check_output_file(output, overwrite=overwrite)
+    from likeness.generation.loading.presets import require_known
     from likeness.media import contact_sheet, resize, write_image, write_video
     from likeness.puppets import ACTIONS, GROUPS, sample_clip, sample_person
 
     if group is not None:
-        known("group", group, tuple(GROUPS))
+        require_known("group", group, tuple(GROUPS))
     if action is not None:
-        known("action", action, tuple(ACTIONS))
+        require_known("action", action, tuple(ACTIONS))
 
     def draw(number: int, num_frames: int) -> "PuppetClip":
         person = sample_person(seed + number, group)
         return sample_clip(seed + number, person=person, action=action, num_frames=num_frames, size_px=size)
 
-    if suffix == VIDEO:
+    if suffix == VIDEO_SUFFIX:
         clip = draw(0, frames)
         write_video(output, clip.frames, 8.0, metadata={"prompt": clip.prompt, "seed": seed})
         echo(f"{output}: {clip.prompt}")

@@ -48,30 +48,31 @@ def story(
 ) -> None:
     """Make several shots of one character and join them. Finished shots are kept when it runs again."""
     from likeness.cli.console.progress import progress, spinner
-    from likeness.cli.generate import NamedPerson, check_folders, load
-    from likeness.generation.loading.presets import METHODS, find_preset, known
+    from likeness.cli.generate import PersonOptions, check_folders, load
+    from likeness.generation.loading.presets import METHODS, find_preset, require_known
     from likeness.generation.loading.resolve_weights import check_frames, check_weights
     from likeness.generation.outputs.folders import check_story_folder
     from likeness.generation.stories.story_file import check_shot_frames, read_story, resolve_shots
 
-    read = read_story(file, overrides or ())
-    known("method", method, METHODS)
+    loaded_story = read_story(file, overrides or ())
+    require_known("method", method, METHODS)
     chosen = find_preset(preset)
-    shots = resolve_shots(read, chosen, method=method)
+    shots = resolve_shots(loaded_story, chosen, method=method)
     check_folders(backbone, adapter)
-    of_backbone = partial(check_frames, preset=chosen, method=method, backbone=backbone, adapter=adapter)
-    check_shot_frames(shots, of_backbone)
-    named = NamedPerson(face, character, pick) if face or character else NamedPerson(read.faces, read.character, pick)
-    named.check()
+    check_backbone_frames = partial(check_frames, preset=chosen, method=method, backbone=backbone, adapter=adapter)
+    check_shot_frames(shots, check_backbone_frames)
+    person_inputs = (face, character) if face or character else (loaded_story.faces, loaded_story.character)
+    person_options = PersonOptions(*person_inputs, pick)
+    person_options.check()
     folder = output or Path("runs") / file.stem
     check_story_folder(folder, overwrite=overwrite)
     check_weights(chosen, method, backbone, adapter)
     with spinner("Reading the face", is_quiet=as_json):
-        person = named.read()
+        person = person_options.read()
     with spinner("Loading the models", is_quiet=as_json):
         likeness = load(preset, method, backbone=backbone, adapter=adapter, memory_gb=memory_gb)
     with progress("Making the shots", is_quiet=as_json) as on_step:
-        result = likeness.story(read, folder, person, on_step=on_step, overwrite=overwrite)
+        result = likeness.story(loaded_story, folder, person, on_step=on_step, overwrite=overwrite)
     if as_json:
         print_json({"folder": str(result.video.parent), **result.to_dict()})
     else:

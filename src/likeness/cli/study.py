@@ -132,24 +132,25 @@ def report(
     from likeness.app.study.report import OVERALL, make_report
     from likeness.files import write_text
 
-    loaded, page = Study.load(study), output or study / "report.html"
+    manifest, page = Study.load(study), output or study / "report.html"
     json_path = check_report_path(page, root=study, reserved_names=[MANIFEST])
     table = read_metric_table(metrics) if metrics else None
-    store = AnswerStore(study, loaded)
+    store = AnswerStore(study, manifest)
     answers = store.newest()
     store.close()
-    made = make_report(loaded, answers, metrics=table, allowed_failures=allow_failed)
-    write_page(page, loaded, made)
-    write_text(json_path, json.dumps(made.to_dict(), indent=2) + "\n")
+    results = make_report(manifest, answers, metrics=table, allowed_failures=allow_failed)
+    write_page(page, manifest, results)
+    write_text(json_path, json.dumps(results.to_dict(), indent=2) + "\n")
     if as_json:
-        print_json(made.to_dict())
+        print_json(results.to_dict())
         return
-    for system in loaded.systems:
+    for system in manifest.systems:
         cells = [
-            f"{name} {made.ratings[name][system].mean.value:.2f}" for name in (*loaded.questionnaire.names, OVERALL)
+            f"{name} {results.ratings[name][system].mean.value:.2f}"
+            for name in (*manifest.questionnaire.names, OVERALL)
         ]
         echo(f"{escape_control_characters(system, lines=False)}: {', '.join(cells)}")
-    raters = made.raters
+    raters = results.raters
     echo(
         f"{len(raters.used)} of {raters.total} raters count ({len(raters.failed_checks)} failed checks, "
         f"{len(raters.unchecked)} met none). {page}"

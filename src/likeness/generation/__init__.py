@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from likeness.generation.stories.story_file import Story as Story
     from likeness.generation.stories.story_file import read_story as read_story
 
-_HOME = {
+_LAZY_MODULES = {
     "Character": "inputs.characters",
     "GenerationRequest": "likeness",
     "GenerationSettings": "likeness",
@@ -39,6 +39,6 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _LAZY_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_LAZY_MODULES[name]}"), name)

@@ -15,23 +15,29 @@ from likeness import weights
 from likeness.adapters.conditioning.regions import NormalizedBox
 from likeness.backbones.load import load_pipeline
 from likeness.backbones.transformer_config import FPS_1_5, frame_size_px, has_temporal_patches, refuse_frames
-from likeness.generation.inputs.multi_person import People, assign_regions, boxes_of, build_request, split_faces
+from likeness.generation.inputs.multi_person import (
+    PeopleInput,
+    assign_regions,
+    build_request,
+    person_boxes,
+    split_people,
+)
 from likeness.generation.inputs.prompts import add_style, check_prompt
-from likeness.generation.inputs.references import Person
+from likeness.generation.inputs.references import PersonInput
 from likeness.generation.inputs.request import GenerationRequest
-from likeness.generation.inputs.search import Search
-from likeness.generation.inputs.settings import Choices, GenerationSettings, resolve_settings
+from likeness.generation.inputs.search import SeedSearch
+from likeness.generation.inputs.settings import GenerationOptions, GenerationSettings, resolve_settings
 from likeness.generation.loading.load import load_adapter, verify_weights
-from likeness.generation.loading.presets import METHODS, Preset, find_preset, known
+from likeness.generation.loading.presets import METHODS, Preset, find_preset, require_known
 from likeness.generation.loading.published_fantasy_id import load_published_preset
 from likeness.generation.loading.resolve_weights import adapter_folder, locate_backbone, uses_published_checkpoint
-from likeness.generation.outputs.destinations import check_enlarged
+from likeness.generation.outputs.destinations import check_enlarge_factor
 from likeness.generation.outputs.provenance import describe_reference, describe_software, describe_weights
 from likeness.generation.outputs.similarity import measure_clip, refuse_other_engines
 from likeness.generation.sampling.best_of import choose_best
 from likeness.generation.sampling.memory_plan import GpuMemory, find_gpu
 from likeness.generation.sampling.sample import Judge, StepCallback, check_steps, denoise
-from likeness.generation.sampling.shape_control import reading_shapes
+from likeness.generation.sampling.shape_control import use_shape_source
 from likeness.methods.method import Method
 from likeness.records import Clip
 
@@ -93,45 +99,45 @@ class Likeness:
         """
         chosen = find_preset(preset)
         if isinstance(method, str):
-            known("method", method, METHODS)
+            require_known("method", method, METHODS)
         if verify:
             verify_weights(chosen, method, backbone, adapter)
         if isinstance(method, str) and uses_published_checkpoint(chosen, method, backbone, adapter):
             gpu = find_gpu(device, memory_gb)
-            opened = load_published_preset(chosen, backbone, device=device, moves_to_device=gpu is None)
-            return cls._attached(*opened, gpu=gpu)
+            loaded = load_published_preset(chosen, backbone, device=device, moves_to_device=gpu is None)
+            return cls._from_pipeline(*loaded, gpu=gpu)
         folder = adapter_folder(method, adapter, backbone or chosen.backbone)
         if chosen.is_bundled and backbone is None and not verify:
             weights.verify(chosen.name)
         # The adapter first: without one, downloading a backbone would be useless.
-        attached = load_adapter(folder, method)
+        loaded_method = load_adapter(folder, method)
         source = str(backbone or locate_backbone(chosen))
         gpu = find_gpu(device, memory_gb)
         pipeline = load_pipeline(source, device=device, moves_to_device=gpu is None)
         checksums = describe_weights({"backbone": source, "adapter": folder})
-        return cls._attached(pipeline, attached, chosen, checksums, gpu=gpu)
+        return cls._from_pipeline(pipeline, loaded_method, chosen, checksums, gpu=gpu)
 
     @classmethod
-    def _attached(cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, gpu: Any) -> Self:
+    def _from_pipeline(cls, pipeline: Any, method: Any, preset: Preset, checksums: dict[str, str], *, gpu: Any) -> Self:
         """Attach a method, and apply a memory plan if there is a GPU."""
         method.attach(pipeline)
         if has_temporal_patches(pipeline.transformer.config):
             preset = preset.model_copy(update={"fps": FPS_1_5})
-        made = cls(pipeline, method, preset, checksums)
-        made.memory = None if gpu is None else GpuMemory(pipeline, method, gpu, frames=preset.frames)
-        return made
+        likeness = cls(pipeline, method, preset, checksums)
+        likeness.memory = None if gpu is None else GpuMemory(pipeline, method, gpu, frames=preset.frames)
+        return likeness
 
     def generate(
         self,
         prompt: str,
-        faces: People,
+        faces: PeopleInput,
         *,
         seed: int = 0,
         best_of: int = 1,
         min_similarity: float | None = None,
         regions: Sequence[NormalizedBox] | None = None,
         on_step: StepCallback | None = None,
-        **choices: Unpack[Choices],
+        **choices: Unpack[GenerationOptions],
     ) -> Clip:
         """Make one clip of the person in `faces`, or one picture with `frames=1`.
 
@@ -156,9 +162,9 @@ class Likeness:
             ConfigError: A setting is unknown or out of range.
         """
         settings = self.settings(**choices)
-        search = Search.of(best_of, min_similarity)
+        search = SeedSearch.of(best_of, min_similarity)
         search.check_seed(seed)
-        people = split_faces(faces)
+        people = split_people(faces)
         check_prompt(prompt, len(people), method=type(self.method))
         request = build_request(prompt, people, seed=seed, boxes=regions)
         return self.generate_best(request, settings, search, on_step=on_step)
@@ -167,7 +173,7 @@ class Likeness:
         self,
         request: GenerationRequest,
         settings: GenerationSettings,
-        search: Search,
+        search: SeedSearch,
         *,
         on_step: StepCallback | None = None,
     ) -> Clip:
@@ -176,16 +182,16 @@ class Likeness:
             return choose_best(self.generate_many, request, settings, search, on_step=on_step)
         return self.generate_many([request], settings, on_step=on_step)[0]
 
-    def settings(self, **choices: Unpack[Choices]) -> GenerationSettings:
+    def settings(self, **choices: Unpack[GenerationOptions]) -> GenerationSettings:
         """Complete settings with the defaults of preset and method, and check them.
 
         Raises:
             ConfigError: A setting is unknown, out of range, contradicts another or does not suit the scheduler.
         """
-        given = {name: value for name, value in choices.items() if value is not None}
+        overrides = {name: value for name, value in choices.items() if value is not None}
         scale = self.preset.identity_scales.get(type(self.method).__name__, 1.0)
         defaults = {"identity_branch": self.method.branch, "identity_scale": scale}
-        settings = resolve_settings(self.preset, {**defaults, **given})
+        settings = resolve_settings(self.preset, {**defaults, **overrides})
         check_steps(self.pipeline.scheduler, settings.steps)
         self.check_frames(settings.frames)
         return settings
@@ -207,7 +213,7 @@ class Likeness:
         limit = self.pipeline.transformer.config.max_text_seq_length
         self.method.tokenize([prompt], self.pipeline.tokenizer, num_references=num_references, max_length=limit)
 
-    def check_enlarged(self, frames: int, enlarge: int | None, *, num_people: int = 1) -> None:
+    def check_enlarge_factor(self, frames: int, enlarge: int | None, *, num_people: int = 1) -> None:
         """Refuse a factor of enlargement that exceeds the limits of memory and size.
 
         Raises:
@@ -216,13 +222,13 @@ class Likeness:
         if enlarge is None:
             return
         height, width = frame_size_px(self.pipeline.transformer.config, self.pipeline.vae_scale_factor_spatial)
-        check_enlarged((frames, height, width * (num_people if self.preset.is_single_person else 1)), enlarge)
+        check_enlarge_factor((frames, height, width * (num_people if self.preset.is_single_person else 1)), enlarge)
 
     def story(
         self,
         story: "str | Path | Story",
         folder: str | Path,
-        faces: Person | None = None,
+        faces: PersonInput | None = None,
         *,
         on_step: StepCallback | None = None,
         on_shot: "StoryCallback | None" = None,
@@ -268,19 +274,19 @@ class Likeness:
         styled = [replace(request, prompt=add_style(request.prompt, settings.style)) for request in requests]
         requests = [assign_regions(request, self.preset.is_single_person) for request in styled]
 
-        def make() -> np.ndarray:
-            with reading_shapes(self.method, settings):
+        def sample() -> np.ndarray:
+            with use_shape_source(self.method, settings):
                 return denoise(self.pipeline, self.method, requests, settings, on_step=on_step, judge=judge)
 
         if self.memory is None:
-            videos = make()
+            videos = sample()
         else:
-            videos = self.memory.run(make, frames=settings.frames, batch=2 * len(requests))
+            videos = self.memory.run(sample, frames=settings.frames, batch=2 * len(requests))
         clips = []
         for request, frames in zip(requests, videos, strict=True):
             similarity, people = None, ()
             if is_measured:
-                similarity, people = measure_clip(frames, request.people, boxes_of(request))
+                similarity, people = measure_clip(frames, request.people, person_boxes(request))
             clips.append(
                 Clip(
                     frames=frames,
@@ -305,7 +311,7 @@ class Likeness:
             "width": frames.shape[2],
             "height": frames.shape[1],
             "references": [describe_reference(face) for face in request.people[0]],
-            **_describe_others(request),
+            **_describe_other_people(request),
             **({"character": request.character} if request.character else {}),
             **({"memory_plan": self.memory.prediction.plan.name} if self.memory else {}),
             "versions": describe_software(),
@@ -313,7 +319,7 @@ class Likeness:
         }
 
 
-def _describe_others(request: GenerationRequest) -> dict[str, Any]:
+def _describe_other_people(request: GenerationRequest) -> dict[str, Any]:
     """The part of the record that describes further people."""
     if not request.is_multi_person:
         return {}

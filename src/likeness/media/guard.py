@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from likeness.errors import MediaError
 
-_PICTURES = {
+_PICTURE_SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"BM": "BMP",
@@ -14,7 +14,7 @@ _PICTURES = {
     b"MM\x00*": "TIFF",
     b"GIF8": "GIF",
 }
-_VIDEOS = {
+_VIDEO_SIGNATURES = {
     b"\x1a\x45\xdf\xa3": "Matroska",
     b"FLV": "FLV",
     b"\x00\x00\x01\xba": "MPEG",
@@ -78,12 +78,12 @@ def is_gif_truncated(path: Path) -> bool:
         if head[:4] != b"GIF8":
             return False
         _skip_colors(file, head[10:11])
-        while kind := file.read(1):
-            if kind == b"\x3b":
+        while block_type := file.read(1):
+            if block_type == b"\x3b":
                 return False
-            if kind == b"\x21":
+            if block_type == b"\x21":
                 file.read(1)  # The label.
-            elif kind == b"\x2c":
+            elif block_type == b"\x2c":
                 _skip_colors(file, file.read(9)[8:9])
                 file.read(1)  # The least code size.
             else:
@@ -115,7 +115,7 @@ def _classify(head: bytes) -> tuple[str, str]:
         return _classify_brands(head)
     if head[:4] == b"RIFF":
         return {b"WEBP": ("picture", "WEBP"), b"AVI ": ("video", "AVI")}.get(head[8:12], ("other", "RIFF"))
-    for kind, table in (("picture", _PICTURES), ("video", _VIDEOS)):
+    for kind, table in (("picture", _PICTURE_SIGNATURES), ("video", _VIDEO_SIGNATURES)):
         for magic, name in table.items():
             if head.startswith(magic):
                 return kind, name

@@ -85,11 +85,11 @@ def write_image(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] 
         elif suffix in _JPEG and len(text) < MAX_COMMENT_BYTES:
             settings["comment"] = text.encode("ascii")
     image, encoded = Image.fromarray(np.ascontiguousarray(picture)), io.BytesIO()
-    if (kind := Image.registered_extensions().get(suffix)) is None:
+    if (image_format := Image.registered_extensions().get(suffix)) is None:
         raise MediaError(f"{path} cannot be written as a picture. Let its name end in .png or .jpg.")
     try:
         # In memory first: on a full disk Pillow leaves a truncated JPEG without an error.
-        image.save(encoded, kind, **settings)
+        image.save(encoded, image_format, **settings)
     except (ValueError, OSError) as error:
         raise MediaError(f"{path} cannot be written: {error}. Let its name end in .png or .jpg.") from error
     write_bytes(path, encoded.getvalue())
@@ -176,13 +176,13 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     highest = float(np.nanmax(values, initial=0.0))
     if image.mode == "F":
-        full = 1.0 if highest <= 1.0 else max(highest, 255.0)
+        white_level = 1.0 if highest <= 1.0 else max(highest, 255.0)
     else:
-        full = 255.0 if image.mode == "I" and highest <= 255 else max(65535.0, highest)
+        white_level = 255.0 if image.mode == "I" and highest <= 255 else max(65535.0, highest)
     eight_bits = np.empty(values.shape, np.uint8)
     for top in range(0, len(values), _STRIP_PX):
         strip = np.nan_to_num(values[top : top + _STRIP_PX].astype(np.float64))
-        eight_bits[top : top + _STRIP_PX] = np.clip(strip / full * 255 + 0.5, 0, 255)
+        eight_bits[top : top + _STRIP_PX] = np.clip(strip / white_level * 255 + 0.5, 0, 255)
     return Image.fromarray(eight_bits)
 
 

@@ -28,7 +28,7 @@ MAX_VIDEO_BYTES = 4_000_000_000
 """Largest memory for the decoded frames of one video."""
 _DEMUXERS = {"MP4": "mov", "Matroska": "matroska", "GIF": "gif"}
 _FPS_DENOMINATOR_LIMIT = 1001
-_MAX_MISSING = 0.05
+_MAX_MISSING_SHARE = 0.05
 """Largest share of frames or duration that may be missing; otherwise the file counts as truncated."""
 _FPS_TOLERANCE = 0.02
 """Largest relative difference between the stated and the measured frame rate before the measured one is used."""
@@ -89,9 +89,9 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[np.n
             times.append(frame.time)
             if len(times) == max_frames:
                 break
-        fps = _rate(times, _named_fps(stream))
+        fps = _frame_rate(times, _stated_fps(stream))
         if len(times) != max_frames:
-            _check_whole(path, container, stream, times)
+            _check_complete(path, container, stream, times)
     if not times or fps <= 0:
         raise MediaError(f"{path} holds no video frames. Use another video.")
     return frames.array(), fps
@@ -119,15 +119,15 @@ def resample_video(path: str | Path, *, fps: float, max_frames: int) -> tuple[np
         raise MediaError(f"`fps` is {fps} and `max_frames` {max_frames}; both must be above 0.")
     with _decoding(path), _open(path) as container:
         stream = _video_stream(path, container)
-        picker = _NearestFrames(path, fps, max_frames, _named_fps(stream))
+        picker = _NearestFrames(path, fps, max_frames, _stated_fps(stream))
         times: list[float | None] = []
         for number, frame in enumerate(container.decode(stream), start=1):
             times.append(frame.time)
             if picker.add(frame, number):
                 break
         else:
-            _check_whole(path, container, stream, times)
-            picker.finish(_rate(times, _named_fps(stream)))
+            _check_complete(path, container, stream, times)
+            picker.finish(_frame_rate(times, _stated_fps(stream)))
     if not picker.count:
         raise MediaError(f"{path} holds no video frames. Use another video.")
     return picker.frames.array(), picker.duration_s
@@ -136,12 +136,12 @@ def resample_video(path: str | Path, *, fps: float, max_frames: int) -> tuple[np
 class _NearestFrames:
     """Chooses, for each moment k / fps after the first frame, the frame nearest in time; of two, the earlier."""
 
-    def __init__(self, path: Path, fps: float, max_frames: int, named_fps: float) -> None:
+    def __init__(self, path: Path, fps: float, max_frames: int, stated_fps: float) -> None:
         self.frames = _FrameBuffer(path)
         self.count = 0
         self.duration_s = 0.0
         self._path, self._fps, self._max_frames = path, fps, max_frames
-        self._named_fps = named_fps if named_fps > 0 else fps
+        self._stated_fps = stated_fps if stated_fps > 0 else fps
         self._start_s: float | None = None
         self._last: tuple[VideoFrame, float, int] | None = None
         self._pixels: np.ndarray | None = None
@@ -149,7 +149,7 @@ class _NearestFrames:
     def add(self, frame: VideoFrame, number: int) -> bool:
         """Take the next decoded frame; True if no more are needed."""
         _check_frame(self._path, frame, number)
-        time_s = frame.time if frame.time is not None else (number - 1) / self._named_fps
+        time_s = frame.time if frame.time is not None else (number - 1) / self._stated_fps
         self._start_s = time_s if self._start_s is None else self._start_s
         time_s -= self._start_s
         while self._last is not None and self.count < self._max_frames:
@@ -157,7 +157,7 @@ class _NearestFrames:
             # A tolerance of a microsecond: containers round times, and equal distances must not depend on it.
             if target_s > (self._last[1] + time_s) / 2 + 1e-6:
                 break
-            self._take(self._last[0], self._last[2])
+            self._append(self._last[0], self._last[2])
         self._last, self._pixels, self.duration_s = (frame, time_s, number), None, time_s
         return self.count >= self._max_frames
 
@@ -168,9 +168,9 @@ class _NearestFrames:
         self.duration_s = self._last[1] + 1 / (source_fps if source_fps > 0 else self._fps)
         # A tenth of a period is left out: a rate of 7.99 measured for 8 must not add a frame.
         while self.count < self._max_frames and self.count + 0.1 < self.duration_s * self._fps:
-            self._take(self._last[0], self._last[2])
+            self._append(self._last[0], self._last[2])
 
-    def _take(self, frame: VideoFrame, number: int) -> None:
+    def _append(self, frame: VideoFrame, number: int) -> None:
         if self._pixels is None:
             self._pixels = _to_rgb(self._path, frame, number)
         self.frames.append(self._pixels)
@@ -208,8 +208,8 @@ def sample_video(path: str | Path, num_frames: int) -> tuple[np.ndarray, float]:
             if len(kept) > num_frames:  # The length is known only at the end: double the step, drop every other frame.
                 step *= 2
                 kept = [(other, pixels) for other, pixels in kept if other % step == 0]
-        _check_whole(path, container, stream, times)
-        fps = _rate(times, _named_fps(stream))
+        _check_complete(path, container, stream, times)
+        fps = _frame_rate(times, _stated_fps(stream))
     if not kept or fps <= 0:
         raise MediaError(f"{path} holds no video frames. Use another video.")
     return np.stack([pixels for _, pixels in kept]), len(times) / fps
@@ -265,12 +265,12 @@ class _FrameBuffer:
         """
         if self._count:
             _check_size(self._path, self._frames[0], frame, self._count + 1)
-        most = MAX_VIDEO_BYTES // frame.nbytes
-        if self._count >= most:
+        max_frames = MAX_VIDEO_BYTES // frame.nbytes
+        if self._count >= max_frames:
             raise MediaError(_too_long(self._path, self._count + 1))
         if self._count == len(self._frames):
             # Where possible, `resize` remaps pages instead of copying.
-            self._frames.resize((min(self._count + self._count // 8 + 1, most), *frame.shape), refcheck=False)
+            self._frames.resize((min(self._count + self._count // 8 + 1, max_frames), *frame.shape), refcheck=False)
         self._frames[self._count] = frame
         self._count += 1
 
@@ -364,27 +364,27 @@ def _check_size(path: Path, first: np.ndarray, frame: np.ndarray, number: int) -
         )
 
 
-def _named_fps(stream: VideoStream) -> float:
+def _stated_fps(stream: VideoStream) -> float:
     return float(stream.average_rate or stream.guessed_rate or 0)
 
 
-def _rate(times: list[float | None], named_fps: float) -> float:
+def _frame_rate(times: list[float | None], stated_fps: float) -> float:
     """The stated rate, unless frame times differ from it: headers of variable-rate videos are often wrong."""
     known = [time for time in times if time is not None]
     if len(known) < max(2, len(times)) or not max(known) > min(known):
-        return named_fps
+        return stated_fps
     measured_fps = (len(known) - 1) / (max(known) - min(known))
-    return named_fps if abs(measured_fps - named_fps) <= _FPS_TOLERANCE * named_fps else measured_fps
+    return stated_fps if abs(measured_fps - stated_fps) <= _FPS_TOLERANCE * stated_fps else measured_fps
 
 
-def _check_whole(path: Path, container: InputContainer, stream: VideoStream, times: list[float | None]) -> None:
+def _check_complete(path: Path, container: InputContainer, stream: VideoStream, times: list[float | None]) -> None:
     """Refuse a truncated file: decoders stop at its end without an error, and only its beginning would be measured."""
     size_bytes = path.stat().st_size
     if (stated_bytes := matroska_bytes(path)) is not None and size_bytes < stated_bytes:
         raise MediaError(_damaged(path, f"{size_bytes} of {stated_bytes} bytes are here"))
     if is_gif_truncated(path):
         raise MediaError(_damaged(path, "its last block is missing"))
-    if len(times) >= stream.frames - max(1.0, _MAX_MISSING * stream.frames) and stream.frames:
+    if len(times) >= stream.frames - max(1.0, _MAX_MISSING_SHARE * stream.frames) and stream.frames:
         return
     # Edit lists of phones hide frames, and Matroska has no frame count, so the duration decides. Sound may be longer
     # than the pictures, so Matroska with sound is checked by its bytes only.
@@ -393,11 +393,11 @@ def _check_whole(path: Path, container: InputContainer, stream: VideoStream, tim
     known = [time for time in times if time is not None]
     if len(known) < len(times):
         return
-    one_s = 1 / float(stream.average_rate or stream.guessed_rate or 1)
-    longest_s = max((later - time for time, later in pairwise(known)), default=one_s)
-    end_s = known[-1] + longest_s if known else 0.0
+    frame_period_s = 1 / float(stream.average_rate or stream.guessed_rate or 1)
+    longest_gap_s = max((later - time for time, later in pairwise(known)), default=frame_period_s)
+    end_s = known[-1] + longest_gap_s if known else 0.0
     duration_s = container.duration / av.time_base
-    if end_s < (1 - _MAX_MISSING) * duration_s:
+    if end_s < (1 - _MAX_MISSING_SHARE) * duration_s:
         raise MediaError(_damaged(path, f"pictures end after {end_s:.1f} of {duration_s:.1f} s"))
 
 

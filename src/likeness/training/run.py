@@ -19,7 +19,7 @@ from typing import Any
 
 from likeness import config
 from likeness.errors import InterruptedRunError
-from likeness.generation.outputs.destinations import check_place
+from likeness.generation.outputs.destinations import check_folder_writable
 
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4000000000", "MALLOC_TRIM_THRESHOLD_": "-1"}
 """By default glibc returns the memory of large tensors to the system and allocates it again in every step."""
@@ -54,7 +54,7 @@ def train(
     """
     folder = output or Path("runs") / recipe.stem
     config.read_toml(recipe, overrides)
-    check_place(folder)
+    check_folder_writable(folder)
     kept = f"{folder} has its last checkpoint and all rendered data; the same command continues from there."
     with _report_interrupt(kept):
         from likeness.training import recipes  # Imports take seconds, in which Ctrl-C must work too.
@@ -118,7 +118,7 @@ def _train_locked(settings: Any, folder: Path, processes: int | None) -> Path:
     with files.lock(folder / ".lock", busy=busy):
         if not resume.begin(settings, folder):
             return _trained_model(folder)
-        with files.translate_write_errors(folder, full_disk_alone=True), distributed.launch(processes):
+        with files.translate_write_errors(folder, only_full_disk=True), distributed.launch(processes):
             target = _run(settings, folder)
         checkpoints.check_exported(target)
         resume.complete(folder)

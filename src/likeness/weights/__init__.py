@@ -23,19 +23,27 @@ from likeness.weights.files import (
     write_checksums,
 )
 from likeness.weights.models import MODELS
-from likeness.weights.records import PRESETS, Hub, Preset, Url, WeightEntry, WeightFile, Zip
+from likeness.weights.records import (
+    LICENCE_PRESETS,
+    HubSource,
+    LicencePreset,
+    UrlSource,
+    WeightEntry,
+    WeightFile,
+    ZipSource,
+)
 
 __all__ = [
     "CHECKPOINTS",
     "CHECKSUMS_FILE",
+    "LICENCE_PRESETS",
     "MODELS",
-    "PRESETS",
-    "Hub",
-    "Preset",
-    "Url",
+    "HubSource",
+    "LicencePreset",
+    "UrlSource",
     "WeightEntry",
     "WeightFile",
-    "Zip",
+    "ZipSource",
     "entry",
     "home",
     "locate",
@@ -110,7 +118,7 @@ def locate(name: str) -> Path:
             such as `likeness models pull NAME`.
     """
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := size_problem(file))])
+    _raise_problems(item, [problem for file in item.files if (problem := size_problem(file))])
     return item.files[0].path if item.is_one_file else item.folder
 
 
@@ -121,7 +129,7 @@ def verify(name: str) -> WeightEntry:
         WeightsError: files are missing or altered; all of them are listed.
     """
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := file_problem(file))])
+    _raise_problems(item, [problem for file in item.files if (problem := file_problem(file))])
     return item
 
 
@@ -131,10 +139,10 @@ def verify_quickly(name: str) -> WeightEntry:
     Raises:
         WeightsError: files are missing or altered; all of them are listed.
     """
-    from likeness.weights.hashes import known_sha256  # `hashes` imports `home` from this module
+    from likeness.weights.hashes import cached_sha256  # `hashes` imports `home` from this module
 
     item = entry(name)
-    _refuse(item, [problem for file in item.files if (problem := file_problem(file, known_sha256))])
+    _raise_problems(item, [problem for file in item.files if (problem := file_problem(file, cached_sha256))])
     return item
 
 
@@ -180,7 +188,7 @@ def _dlib_entry(name: str, file: str, sha256: str, size_bytes: int) -> WeightEnt
     )
 
 
-def _refuse(item: WeightEntry, problems: list[str]) -> None:
+def _raise_problems(item: WeightEntry, problems: list[str]) -> None:
     problems = problems + [line for stem in item.components for line in component_problems(item.folder, stem)]
     if problems:
         listed = "".join(f"\n  {problem}" for problem in dict.fromkeys(problems))

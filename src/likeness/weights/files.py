@@ -8,7 +8,7 @@ from typing import Any
 
 from likeness.errors import WeightsError
 from likeness.files import read_json, write_text
-from likeness.weights.records import Preset, WeightFile
+from likeness.weights.records import LicencePreset, WeightFile
 
 CHECKSUMS_FILE = "checksums.json"
 _READ_BYTES = 1 << 20
@@ -54,7 +54,7 @@ def file_problem(file: WeightFile, sha256: Callable[[Path], str] = sha256_of) ->
     return problem
 
 
-def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: Preset = "tiny") -> Path:
+def write_checksums(folder: Path, *, licence: str = "Apache-2.0", preset: LicencePreset = "tiny") -> Path:
     """Write `checksums.json` for all files below `folder`, as `entry` reads it, for weights that were trained here.
 
     Each tensor of a safetensors file has its own checksum, so that strict loading can name an altered tensor.

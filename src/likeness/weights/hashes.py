@@ -11,30 +11,30 @@ from likeness.errors import FileWriteError
 from likeness.files import read_json, write_text
 from likeness.weights.files import sha256_of
 
-INDEX_FILE = "sha256.json"
-SMALL_BYTES = 16 << 20
+CACHE_FILE = "sha256.json"
+MAX_UNCACHED_BYTES = 16 << 20
 """Files up to this size are hashed each time; that takes milliseconds."""
 
 
-def known_sha256(path: Path) -> str:
+def cached_sha256(path: Path) -> str:
     """SHA-256 of a file; from the cache if a large file has not changed."""
     state = path.stat()
-    if state.st_size <= SMALL_BYTES:
+    if state.st_size <= MAX_UNCACHED_BYTES:
         return sha256_of(path)
     stamp = [state.st_size, state.st_mtime_ns, state.st_ino]
     key = str(path.resolve())
-    kept = _read().get(key)
-    if isinstance(kept, dict) and kept.get("stamp") == stamp and isinstance(kept.get("sha256"), str):
-        return kept["sha256"]
+    cached = _read().get(key)
+    if isinstance(cached, dict) and cached.get("stamp") == stamp and isinstance(cached.get("sha256"), str):
+        return cached["sha256"]
     sha256 = sha256_of(path)
-    remember(path, sha256)
+    store_sha256(path, sha256)
     return sha256
 
 
-def remember(path: Path, sha256: str) -> None:
+def store_sha256(path: Path, sha256: str) -> None:
     """Store the SHA-256 of a file in the cache; an unwritable cache is ignored."""
     state = path.stat()
-    if state.st_size <= SMALL_BYTES:
+    if state.st_size <= MAX_UNCACHED_BYTES:
         return
     entries = _read()
     stamp = [state.st_size, state.st_mtime_ns, state.st_ino]
@@ -42,16 +42,16 @@ def remember(path: Path, sha256: str) -> None:
     _write({key: value for key, value in entries.items() if Path(key).is_file()})
 
 
-def home_index() -> Path:
+def cache_path() -> Path:
     """Path of the cache."""
     from likeness.weights import home  # `weights` imports this module
 
-    return home() / INDEX_FILE
+    return home() / CACHE_FILE
 
 
 def _read() -> dict[str, object]:
     try:
-        content = read_json(home_index())
+        content = read_json(cache_path())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -59,4 +59,4 @@ def _read() -> dict[str, object]:
 
 def _write(entries: dict[str, object]) -> None:
     with contextlib.suppress(FileWriteError):
-        write_text(home_index(), json.dumps(entries, indent=1))
+        write_text(cache_path(), json.dumps(entries, indent=1))

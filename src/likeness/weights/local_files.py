@@ -9,18 +9,18 @@ from pathlib import Path
 
 from likeness.errors import WeightsError
 from likeness.weights.files import CHECKSUMS_FILE, component_problems, file_problem, size_problem
-from likeness.weights.hashes import remember
+from likeness.weights.hashes import store_sha256
 from likeness.weights.models import MODELS
-from likeness.weights.records import WeightEntry, WeightFile, Zip
+from likeness.weights.records import WeightEntry, WeightFile, ZipSource
 
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes received so far, and its size if known."""
 
 
-def copy(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[WeightFile]:
+def copy_files(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[WeightFile]:
     """Copy the files from a folder: laid out as in the repository, flat, or in their archive."""
-    if (archive := _archive_in(item, folder)) is not None:
-        return unpack(item, archive, report)
+    if (archive := _find_archive(item, folder)) is not None:
+        return extract_archive(item, archive, report)
     wanted = {file.path.relative_to(item.folder): file for file in item.files}
     if item.components or getattr(item.source, "patterns", ()):
         # The names of shards are not known in advance, so the whole folder is copied.
@@ -30,7 +30,7 @@ def copy(item: WeightEntry, folder: Path, report: ProgressCallback) -> list[Weig
                 wanted.setdefault(relative, WeightFile(path=item.folder / relative))
     wanted.pop(Path(CHECKSUMS_FILE), None)
     # Files that an earlier pull listed and this folder lacks are not part of this copy.
-    found = {path: origin for path in wanted if (origin := _find(folder, path)) is not None}
+    found = {path: origin for path in wanted if (origin := _find_file(folder, path)) is not None}
     wanted = {path: wanted[path] for path in found}
     for path, file in wanted.items():
         origin = found[path]
@@ -67,12 +67,12 @@ def refuse_incomplete(item: WeightEntry, folder: Path) -> None:
 
 def missing_in(item: WeightEntry, folder: Path) -> list[str]:
     """Problems of an entry's files in a folder, by presence and size, including shards."""
-    if _archive_in(item, folder) is not None:
+    if _find_archive(item, folder) is not None:
         return []
     problems = []
     for file in item.files:
         relative = file.path.relative_to(item.folder)
-        origin = _find(folder, relative)
+        origin = _find_file(folder, relative)
         if origin is None:
             # The listing of an earlier pull may name shards that no longer exist; the index decides.
             if relative.as_posix() in {known.path.as_posix() for known in MODELS[item.name].files}:
@@ -82,14 +82,14 @@ def missing_in(item: WeightEntry, folder: Path) -> list[str]:
     return problems + [line for stem in item.components for line in component_problems(folder, stem)]
 
 
-def _archive_in(item: WeightEntry, folder: Path) -> Path | None:
-    if not isinstance(item.source, Zip):
+def _find_archive(item: WeightEntry, folder: Path) -> Path | None:
+    if not isinstance(item.source, ZipSource):
         return None
     archive = folder / item.source.url.rsplit("/", 1)[-1]
     return archive if archive.is_file() else None
 
 
-def _find(folder: Path, path: Path) -> Path | None:
+def _find_file(folder: Path, path: Path) -> Path | None:
     return next((candidate for candidate in (folder / path, folder / path.name) if candidate.is_file()), None)
 
 
@@ -100,10 +100,10 @@ def _verify_and_move(item: WeightEntry, file: WeightFile, part: Path) -> None:
         raise WeightsError(f"The files of `{item.name}` are not what was expected: {problem}. {item.remedy}")
     part.replace(file.path)
     if file.sha256:
-        remember(file.path, file.sha256)
+        store_sha256(file.path, file.sha256)
 
 
-def unpack(item: WeightEntry, archive: Path, report: ProgressCallback) -> list[WeightFile]:
+def extract_archive(item: WeightEntry, archive: Path, report: ProgressCallback) -> list[WeightFile]:
     """Extract the entry's files from an archive by file name: packs differ in their inner folders."""
     if not archive.is_file():
         return list(item.files)

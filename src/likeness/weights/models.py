@@ -6,7 +6,7 @@ own checksums, checks the download against them and stores them beside the files
 
 from pathlib import Path
 
-from likeness.weights.records import Hub, Preset, Url, WeightEntry, WeightFile, Zip
+from likeness.weights.records import HubSource, LicencePreset, UrlSource, WeightEntry, WeightFile, ZipSource
 
 COGVIDEOX_LICENCE = "CogVideoX License (research free of charge; commercial use needs registration)"
 INSIGHTFACE_LICENCE = "InsightFace models: non-commercial research only"
@@ -41,7 +41,7 @@ _PIPELINE_FILES = tuple(
 
 
 def _cogvideox(
-    name: str, repository: str, revision: str, parameters: int, *, preset: Preset, licence: str
+    name: str, repository: str, revision: str, parameters: int, *, preset: LicencePreset, licence: str
 ) -> WeightEntry:
     """A diffusers folder: transformer, T5-XXL encoder (4.762 B parameters), VAE (0.216 B), tokenizer, scheduler."""
     return WeightEntry(
@@ -49,7 +49,7 @@ def _cogvideox(
         purpose="video backbone",
         preset=preset,
         licence=licence,
-        source=Hub(repository=repository, revision=revision, patterns=("model_index.json", "LICENSE*", "*/*")),
+        source=HubSource(repository=repository, revision=revision, patterns=("model_index.json", "LICENSE*", "*/*")),
         files=_PIPELINE_FILES,
         components=(
             "text_encoder/model",
@@ -91,7 +91,7 @@ _ALL = (
         # The weights are Apache-2.0, but need the InsightFace embeddings that they were trained on.
         preset="research",
         licence="Apache-2.0; trained on InsightFace's buffalo_l embeddings, which are non-commercial",
-        source=Hub(repository="TencentARC/PhotoMaker-V2", revision="f5a1e5155dc02166253fa7e29d13519f5ba22eac"),
+        source=HubSource(repository="TencentARC/PhotoMaker-V2", revision="f5a1e5155dc02166253fa7e29d13519f5ba22eac"),
         files=(_file("photomaker-v2.bin", "0eeac57d7e09b95cee670a18e0d939ff303dd6f76d317c950bf584c6c9bdb8f5"),),
         estimated_bytes=1_800_000_000,
     ),
@@ -100,7 +100,7 @@ _ALL = (
         purpose="face engine `research/antelopev2`: SCRFD-10GF and ArcFace R100 (Glint360K)",
         preset="research",
         licence=INSIGHTFACE_LICENCE,
-        source=Zip(
+        source=ZipSource(
             url=f"{_INSIGHTFACE}/antelopev2.zip",
             sha256="8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5",
             size_bytes=360_662_982,
@@ -120,7 +120,7 @@ _ALL = (
         purpose="face engine `research`: SCRFD-10GF and ArcFace R50 (WebFace600K), as PhotoMaker-V2 uses",
         preset="research",
         licence=INSIGHTFACE_LICENCE,
-        source=Zip(
+        source=ZipSource(
             url=f"{_INSIGHTFACE}/buffalo_l.zip",
             sha256="80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f",
             size_bytes=288_621_354,
@@ -141,7 +141,7 @@ _ALL = (
         preset="open",
         licence="Apache-2.0",
         # One file of five: the other four in that repository are identical to InsightFace's.
-        source=Hub(repository="fal/AuraFace-v1", revision="af6d057c9b0ec4071d4c49c80e3539258798b609"),
+        source=HubSource(repository="fal/AuraFace-v1", revision="af6d057c9b0ec4071d4c49c80e3539258798b609"),
         files=(
             _file(
                 "glintr100.onnx",
@@ -155,7 +155,7 @@ _ALL = (
         purpose="light face recognizer of the preset `open`",
         preset="open",
         licence="Apache-2.0",
-        source=Url(url=f"{_OPENCV_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx"),
+        source=UrlSource(url=f"{_OPENCV_ZOO}/face_recognition_sface/face_recognition_sface_2021dec.onnx"),
         files=(
             _file(
                 "face_recognition_sface_2021dec.onnx",
@@ -169,7 +169,7 @@ _ALL = (
         purpose="face detector of the preset `open`",
         preset="open",
         licence="MIT",
-        source=Url(url=f"{_OPENCV_ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx"),
+        source=UrlSource(url=f"{_OPENCV_ZOO}/face_detection_yunet/face_detection_yunet_2023mar.onnx"),
         files=(
             _file(
                 "face_detection_yunet_2023mar.onnx",
@@ -183,7 +183,7 @@ _ALL = (
         purpose="small video decoder for previews and the identity loss",
         preset="open",
         licence="MIT",
-        source=Url(
+        source=UrlSource(
             url="https://github.com/madebyollin/taehv/raw/1f14a568f24bf8811e0a0ac601613e04fc1581e8/"
             "safetensors/taecvx.safetensors"
         ),
@@ -195,7 +195,7 @@ _ALL = (
         purpose="optical flow for the metric dynamic degree",
         preset="research",
         licence="BSD-3-Clause code; trained on FlyingChairs and FlyingThings3D, which are for research",
-        source=Zip(url="https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip"),
+        source=ZipSource(url="https://dl.dropboxusercontent.com/s/4j4z58wuv8o0mfz/models.zip"),
         files=(
             _file(
                 "raft-things.pth",
@@ -209,7 +209,7 @@ _ALL = (
         purpose="text alignment, the metric overall consistency",
         preset="research",
         licence="not stated with the file; trained on InternVid, which is non-commercial",
-        source=Hub(repository="OpenGVLab/VBench_Used_Models"),
+        source=HubSource(repository="OpenGVLab/VBench_Used_Models"),
         files=(_file("ViClip-InternVid-10M-FLT.pth"),),
         estimated_bytes=1_700_000_000,
     ),
@@ -218,7 +218,7 @@ _ALL = (
         purpose="CLIP's vocabulary, for the prompts of the metric overall consistency",
         preset="open",
         licence="MIT",
-        source=Url(url="https://raw.githubusercontent.com/openai/CLIP/main/clip/bpe_simple_vocab_16e6.txt.gz"),
+        source=UrlSource(url="https://raw.githubusercontent.com/openai/CLIP/main/clip/bpe_simple_vocab_16e6.txt.gz"),
         files=(
             _file(
                 "bpe_simple_vocab_16e6.txt.gz",
@@ -232,7 +232,7 @@ _ALL = (
         purpose="Inception-v3 for the metrics IS and FID",
         preset="open",
         licence="Apache-2.0",
-        source=Url(
+        source=UrlSource(
             url="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
             "weights-inception-2015-12-05-6726825d.pth"
         ),
@@ -249,7 +249,7 @@ _ALL = (
         purpose="released FantasyID: image-to-video base, identity layers, image encoder",
         preset="research",
         licence="Apache-2.0 stated; derived from CogVideoX-5B-I2V and from FLAME and CVTHead data: research",
-        source=Hub(repository="acvlab/FantasyID", patterns=("*",)),
+        source=HubSource(repository="acvlab/FantasyID", patterns=("*",)),
         # The loader chooses between `transformer_ema` and `transformer`.
         files=tuple(
             _file(path)
@@ -267,7 +267,7 @@ _ALL = (
         purpose="mesh of the released FantasyID: FLAME's head at several levels",
         preset="research",
         licence="FLAME (Max Planck): non-commercial research only; published without a licence of its own",
-        source=Url(
+        source=UrlSource(
             url="https://github.com/Fantasy-AMAP/fantasy-id/raw/c4290929b77ae2fd838440e1a4004331abfd8705/"
             "assets/transform.pkl"
         ),
@@ -278,7 +278,7 @@ _ALL = (
         purpose="image encoder of the released FantasyID, if its folder lacks it",
         preset="open",
         licence="MIT",
-        source=Hub(repository="QuanSun/EVA-CLIP"),
+        source=HubSource(repository="QuanSun/EVA-CLIP"),
         files=(_file("EVA02_CLIP_L_336_psz14_s6B.pt"),),
         estimated_bytes=856_000_000,
     ),

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from likeness.errors import WeightsError
-from likeness.weights import MODELS, PRESETS, entry, names, verify_quickly
+from likeness.weights import LICENCE_PRESETS, MODELS, entry, names, verify_quickly
 from likeness.weights.files import file_problem, write_listing
-from likeness.weights.hashes import known_sha256, remember
-from likeness.weights.local_files import ProgressCallback, copy, missing_in, refuse_incomplete, unpack
-from likeness.weights.records import Hub, Preset, Url, WeightEntry, WeightFile, Zip
+from likeness.weights.hashes import cached_sha256, store_sha256
+from likeness.weights.local_files import ProgressCallback, copy_files, extract_archive, missing_in, refuse_incomplete
+from likeness.weights.records import HubSource, LicencePreset, UrlSource, WeightEntry, WeightFile, ZipSource
 
 _MIN_FREE_BYTES = 1 << 20
 """Disk space that must remain free after a download."""
@@ -37,7 +37,7 @@ class _Download:
 def pull(
     name: str,
     *,
-    preset: Preset = "open",
+    preset: LicencePreset = "open",
     folder: Path | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> WeightEntry:
@@ -70,9 +70,9 @@ def pull(
     item.folder.mkdir(parents=True, exist_ok=True)
     with _exclusive(item):
         if folder is not None:
-            revision, files = "copied", copy(item, folder, report)
-        elif isinstance(item.source, Zip):
-            revision, files = "archive", unpack(item, _fetch_archive(item, item.source, report), report)
+            revision, files = "copied", copy_files(item, folder, report)
+        elif isinstance(item.source, ZipSource):
+            revision, files = "archive", extract_archive(item, _fetch_archive(item, item.source, report), report)
         else:
             revision, downloads = _plan(item)
             files = [_fetch(download, item, report) for download in downloads]
@@ -80,7 +80,7 @@ def pull(
     return verify_quickly(name)
 
 
-def _pull_needed(name: str, preset: Preset, folder: Path | None, on_progress: ProgressCallback | None) -> None:
+def _pull_needed(name: str, preset: LicencePreset, folder: Path | None, on_progress: ProgressCallback | None) -> None:
     """Fetch required weights: from the folder if it has them, else from their own source."""
     try:
         verify_quickly(name)
@@ -95,9 +95,9 @@ def refuse_forbidden(item: WeightEntry, preset: str) -> None:
     Raises:
         WeightsError: The preset is unknown or less restricted than the weights.
     """
-    if preset not in PRESETS:
-        raise WeightsError(f"`{preset}` is no preset. Use one of {', '.join(PRESETS)}.")
-    if PRESETS.index(preset) < PRESETS.index(item.preset):
+    if preset not in LICENCE_PRESETS:
+        raise WeightsError(f"`{preset}` is no preset. Use one of {', '.join(LICENCE_PRESETS)}.")
+    if LICENCE_PRESETS.index(preset) < LICENCE_PRESETS.index(item.preset):
         raise WeightsError(
             f"The preset `{preset}` does not allow `{item.name}`: its licence is {item.licence}. If your use complies "
             f"with it, run `likeness models pull {item.name} --preset {item.preset}`."
@@ -115,13 +115,13 @@ def _exclusive(item: WeightEntry) -> Iterator[None]:
 
 def _plan(item: WeightEntry) -> tuple[str, list[_Download]]:
     """The revision, and all files to fetch."""
-    if isinstance(item.source, Url):
+    if isinstance(item.source, UrlSource):
         return "", [_Download(file=item.files[0], url=item.source.url)]
-    assert isinstance(item.source, Hub)
+    assert isinstance(item.source, HubSource)
     return _plan_hub(item, item.source)
 
 
-def _plan_hub(item: WeightEntry, source: Hub) -> tuple[str, list[_Download]]:
+def _plan_hub(item: WeightEntry, source: HubSource) -> tuple[str, list[_Download]]:
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
@@ -164,7 +164,7 @@ def _complete(file: WeightFile, sibling: Any) -> WeightFile:
 def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> WeightFile:
     """Download one file, resuming a partial one, verify it and move it to its final path."""
     file = download.file
-    if (file.sha256 or file.git_sha1) and file_problem(file, known_sha256) is None:
+    if (file.sha256 or file.git_sha1) and file_problem(file, cached_sha256) is None:
         report(file.path.name, file.path.stat().st_size, file.size_bytes)
         return file
     file.path.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def _fetch(download: _Download, item: WeightEntry, report: ProgressCallback) -> 
         )
     part.replace(file.path)
     if file.sha256:
-        remember(file.path, file.sha256)
+        store_sha256(file.path, file.sha256)
     return file
 
 
@@ -227,7 +227,7 @@ class _CountingFile(BufferedWriter):
         return count
 
 
-def _fetch_archive(item: WeightEntry, source: Zip, report: ProgressCallback) -> Path:
+def _fetch_archive(item: WeightEntry, source: ZipSource, report: ProgressCallback) -> Path:
     path = item.folder / f".{item.name}.zip"
     if all(file.sha256 and file_problem(file) is None for file in item.files):
         return path
@@ -244,7 +244,7 @@ def _write_listing(item: WeightEntry, revision: str, files: list[WeightFile]) ->
         "revision": revision,
         "files": {
             file.path.relative_to(item.folder).as_posix(): {
-                "sha256": file.sha256 or known_sha256(file.path),
+                "sha256": file.sha256 or cached_sha256(file.path),
                 "size_bytes": file.path.stat().st_size,
             }
             for file in files

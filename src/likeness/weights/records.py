@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Preset = Literal["tiny", "open", "research"]
+LicencePreset = Literal["tiny", "open", "research"]
 """`tiny` ships with the package, `open` allows commercial use, `research` does not."""
 
-PRESETS: tuple[Preset, ...] = ("tiny", "open", "research")
+LICENCE_PRESETS: tuple[LicencePreset, ...] = ("tiny", "open", "research")
 """From the least to the most restricted: a preset may use its own weights and those before it."""
 
 
@@ -25,7 +25,7 @@ class WeightFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Hub:
+class HubSource:
     """A repository of the Hugging Face Hub."""
 
     repository: str
@@ -40,7 +40,7 @@ class Hub:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Url:
+class UrlSource:
     """One file at another address."""
 
     url: str
@@ -51,7 +51,7 @@ class Url:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Zip:
+class ZipSource:
     """An archive that contains the files, in any folder."""
 
     url: str
@@ -68,7 +68,7 @@ class WeightEntry:
     """One named set of weights."""
 
     name: str
-    preset: Preset
+    preset: LicencePreset
     licence: str
     files: tuple[WeightFile, ...]
     remedy: str = ""
@@ -77,7 +77,7 @@ class WeightEntry:
     """What uses them, in a few words."""
     folder: Path = Path()
     """Folder of the files."""
-    source: Hub | Url | Zip | None = None
+    source: HubSource | UrlSource | ZipSource | None = None
     """Source for `pull`. None: they come with a package."""
     components: tuple[str, ...] = ()
     """Stems such as `transformer/diffusion_pytorch_model`: one safetensors file, or shards with an index."""
@@ -102,7 +102,7 @@ class WeightEntry:
         """How a first download is checked: by checksums of the table, by a fixed commit, or not (`first pull`)."""
         if self.source is None or all(file.sha256 or file.git_sha1 for file in self.files):
             return "checksums"
-        if isinstance(self.source, Hub) and self.source.revision != "main":
+        if isinstance(self.source, HubSource) and self.source.revision != "main":
             return "revision"
         return "first pull"
 

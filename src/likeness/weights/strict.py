@@ -14,14 +14,14 @@ from typing import Any
 from likeness.errors import WeightsError
 from likeness.files import read_json
 from likeness.weights.files import CHECKSUMS_FILE, file_problem, read_listing
-from likeness.weights.hashes import known_sha256
+from likeness.weights.hashes import cached_sha256
 
 Shapes = Mapping[str, Sequence[int]]
 """Shape of each tensor, by name."""
 
-_MOST_LISTED = 12
+_MAX_LISTED = 12
 """Names of each kind that an error lists; a wrong architecture would have thousands."""
-_MOST_HEADER_BYTES = 100_000_000
+_MAX_HEADER_BYTES = 100_000_000
 
 
 def shapes_of(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -51,13 +51,13 @@ def refuse_differences(
     Raises:
         WeightsError: Anything differs; all differences are listed, long lists shortened.
     """
-    wanted, given = expected.keys(), found.keys()
+    expected_names, found_names = expected.keys(), found.keys()
     problems = {
-        "missing": sorted(wanted - given - set(optional)),
-        "extra": sorted(given - wanted),
+        "missing": sorted(expected_names - found_names - set(optional)),
+        "extra": sorted(found_names - expected_names),
         "misshapen": [
             f"{name} is {_shape(found[name])} instead of {_shape(expected[name])}"
-            for name in sorted(wanted & given)
+            for name in sorted(expected_names & found_names)
             if tuple(expected[name]) != tuple(found[name])
         ],
         "altered": sorted(altered),
@@ -116,31 +116,33 @@ def tensor_checksums(path: Path) -> dict[str, str]:
         return {name: _digest(file, start, record["data_offsets"]) for name, record in header.items()}
 
 
-def altered_in(folder: Path) -> list[str]:
+def find_altered(folder: Path) -> list[str]:
     """Tensors and files in `folder` that differ from the list of checksums in it, or in its parent.
 
     Tensors are named if the list has checksums of tensors, else files. Without a list nothing is reported.
     """
-    home = next((candidate for candidate in (folder, folder.parent) if (candidate / CHECKSUMS_FILE).is_file()), None)
-    if home is None:
+    listing_folder = next(
+        (candidate for candidate in (folder, folder.parent) if (candidate / CHECKSUMS_FILE).is_file()), None
+    )
+    if listing_folder is None:
         return []
-    record, files = read_listing(home, "Copy or pull the weights again.")
+    record, files = read_listing(listing_folder, "Copy or pull the weights again.")
     altered = []
     for file in files:
-        if file.path.is_relative_to(folder) and file.path.is_file() and file_problem(file, known_sha256) is not None:
-            known = record.get("tensors", {}).get(file.path.relative_to(home).as_posix())
-            altered += _altered_tensors(file.path, known) or [file.path.name]
+        if file.path.is_relative_to(folder) and file.path.is_file() and file_problem(file, cached_sha256) is not None:
+            tensor_hashes = record.get("tensors", {}).get(file.path.relative_to(listing_folder).as_posix())
+            altered += _altered_tensors(file.path, tensor_hashes) or [file.path.name]
     return altered
 
 
-def _altered_tensors(path: Path, known: Mapping[str, str] | None) -> list[str]:
-    if known is None or path.suffix != ".safetensors":
+def _altered_tensors(path: Path, expected: Mapping[str, str] | None) -> list[str]:
+    if expected is None or path.suffix != ".safetensors":
         return []
     try:
-        now = tensor_checksums(path)
+        actual = tensor_checksums(path)
     except WeightsError:  # The header is altered, so only the file can be named.
         return []
-    return [name for name in now.keys() & known.keys() if now[name] != known[name]]
+    return [name for name in actual.keys() & expected.keys() if actual[name] != expected[name]]
 
 
 def read_header(path: Path, *, remedy: str = "Copy or pull it again.") -> tuple[dict[str, Any], int, dict[str, str]]:
@@ -152,11 +154,11 @@ def read_header(path: Path, *, remedy: str = "Copy or pull it again.") -> tuple[
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > _MOST_HEADER_BYTES:
+            if length > _MAX_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
             size_bytes = file.seek(0, 2)
-        text = dict(header.pop("__metadata__", None) or {})
+        metadata = dict(header.pop("__metadata__", None) or {})
         end = max((record["data_offsets"][1] for record in header.values()), default=0)
         for record in header.values():
             tuple(record["shape"])
@@ -175,7 +177,7 @@ def read_header(path: Path, *, remedy: str = "Copy or pull it again.") -> tuple[
         raise WeightsError(f"{path} is no safetensors file ({error}).{hint} {remedy}") from error
     if size_bytes != 8 + length + end:
         raise WeightsError(f"{path} holds {size_bytes} bytes, and its header speaks of {8 + length + end}. {remedy}")
-    return header, 8 + length, text
+    return header, 8 + length, metadata
 
 
 def _is_lfs_pointer(path: Path) -> bool:
@@ -198,5 +200,5 @@ def _shape(shape: Sequence[int]) -> str:
 
 def shorten_list(names: Sequence[str]) -> str:
     """Join names for a message; only the first dozen are listed."""
-    more = len(names) - _MOST_LISTED
-    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-REMEDY = "Copy or pull it again."
+DEFAULT_REMEDY = "Copy or pull it again."
 """Default end of error messages."""
 
 
@@ -27,7 +27,7 @@ def read_tensors(
     *,
     only: Callable[[str], bool] | None = None,
     is_finite: bool = True,
-    remedy: str = REMEDY,
+    remedy: str = DEFAULT_REMEDY,
     error: type[LikenessError] = WeightsError,
 ) -> "dict[str, Tensor]":
     """Read a safetensors file as torch tensors on the CPU.
@@ -50,14 +50,16 @@ def read_arrays(
     *,
     only: Callable[[str], bool] | None = None,
     is_finite: bool = True,
-    remedy: str = REMEDY,
+    remedy: str = DEFAULT_REMEDY,
     error: type[LikenessError] = WeightsError,
 ) -> "dict[str, np.ndarray]":
     """Read a safetensors file as NumPy arrays: `read_tensors` without torch."""
     return _read(path, "np", only, is_finite, remedy, error)
 
 
-def read_metadata(path: Path, *, remedy: str = REMEDY, error: type[LikenessError] = WeightsError) -> dict[str, str]:
+def read_metadata(
+    path: Path, *, remedy: str = DEFAULT_REMEDY, error: type[LikenessError] = WeightsError
+) -> dict[str, str]:
     """Read the metadata in a safetensors file's header. Raises as `read_tensors` does."""
     try:
         return dict(read_header(path, remedy=remedy)[2])
@@ -65,7 +67,7 @@ def read_metadata(path: Path, *, remedy: str = REMEDY, error: type[LikenessError
         raise error(str(problem)) from problem
 
 
-def read_pickle(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
+def read_pickle(path: Path, *, remedy: str = DEFAULT_REMEDY) -> dict[str, Any]:
     """Read a `torch.save` file of plain tensors and containers, memory-mapped. It cannot run any code.
 
     Raises:
@@ -93,17 +95,17 @@ def read_pickle(path: Path, *, remedy: str = REMEDY) -> dict[str, Any]:
     return content
 
 
-def refuse_not_finite(state: Mapping[str, Any], *, what: str, remedy: str = REMEDY) -> None:
+def refuse_not_finite(state: Mapping[str, Any], *, what: str, remedy: str = DEFAULT_REMEDY) -> None:
     """Refuse tensors or arrays with an infinity or NaN.
 
     Raises:
         WeightsError: The message lists their names.
     """
-    if names := not_finite_in(state):
+    if names := not_finite_names(state):
         raise WeightsError(_not_finite(what, names, remedy))
 
 
-def not_finite_in(state: Mapping[str, Any]) -> list[str]:
+def not_finite_names(state: Mapping[str, Any]) -> list[str]:
     """Names of the tensors or arrays with an infinity or NaN."""
     return [name for name, values in state.items() if not _is_finite(values)]
 
@@ -126,8 +128,8 @@ def _read(
         raise error(str(problem)) from problem
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as problem:
         raise error(f"{path} cannot be read: {_first_line(problem)} {remedy}") from problem
-    if is_finite and (strange := not_finite_in(state)):
-        raise error(_not_finite(str(path), strange, remedy))
+    if is_finite and (not_finite := not_finite_names(state)):
+        raise error(_not_finite(str(path), not_finite, remedy))
     return state
 
 
@@ -147,8 +149,8 @@ def _is_finite(values: Any) -> bool:
         if not values.is_floating_point() or not values.numel() or values.is_meta:
             return True
         # `aminmax` does not support 8-bit floats.
-        least, most = (values.float() if values.element_size() == 1 else values).aminmax()
-        return bool(least.isfinite() and most.isfinite())
+        minimum, maximum = (values.float() if values.element_size() == 1 else values).aminmax()
+        return bool(minimum.isfinite() and maximum.isfinite())
     import numpy as np
 
     return values.dtype.kind not in "fc" or bool(np.isfinite(values).all())

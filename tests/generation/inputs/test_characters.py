@@ -83,8 +83,8 @@ def test_no_picture_and_several_engines_are_refused(face_of):
 
 def test_spread_is_the_largest_distance_of_two_references(ana, face_of):
     distance = np.linalg.norm(face_of(0).embedding - face_of(1).embedding)
-    assert ana.spread == pytest.approx(distance)
-    assert Character.create("solo", [face_of(0)], consent=CONSENT).spread == 0
+    assert ana.max_distance == pytest.approx(distance)
+    assert Character.create("solo", [face_of(0)], consent=CONSENT).max_distance == 0
 
 
 def test_an_unknown_name_is_refused_with_a_guess(ana):

@@ -3,9 +3,9 @@ import pytest
 from likeness.errors import ConfigError, FaceError, PromptError
 from likeness.faces import read_face
 from likeness.generation import GenerationRequest
-from likeness.generation.inputs.multi_person import assign_regions, boxes_of
+from likeness.generation.inputs.multi_person import assign_regions, person_boxes
 from likeness.generation.inputs.prompts import check_prompt, place_trigger
-from likeness.generation.outputs.similarity import faces_in, measure_clip
+from likeness.generation.outputs.similarity import faces_by_box, measure_clip
 from likeness.puppets import sample_image, sample_person, sample_two_person_clip
 
 BOTH = "a man img1 nods and a woman img2 smiles"
@@ -48,8 +48,8 @@ def test_a_better_sentence_is_proposed_for_two():
 
 
 def test_who_is_named_first_is_expected_at_the_left(face_of):
-    assert boxes_of(request(face_of)) == HALVES
-    assert boxes_of(request(face_of, "a woman img2 smiles at a man img1")) == HALVES[::-1]
+    assert person_boxes(request(face_of)) == HALVES
+    assert person_boxes(request(face_of, "a woman img2 smiles at a man img1")) == HALVES[::-1]
     free = assign_regions(request(face_of), own_positions=False)
     assert free.regions is not None
     assert free.regions.cross_region_weight == 1
@@ -71,11 +71,11 @@ def test_each_is_held_against_their_own_reference():
         frames = sample_two_person_clip(
             seed, people=(people[0], people[1]), actions=("look", "smile"), num_frames=1
         ).frames
-        if None not in faces_in(frames[0], HALVES):
+        if None not in faces_by_box(frames[0], HALVES):
             break
     right = GenerationRequest(prompt=BOTH, people=((faces[0],), (faces[1],)))
     wrong = GenerationRequest(prompt=BOTH, people=((faces[1],), (faces[0],)))
-    joint, each = measure_clip(frames, right.people, boxes_of(right))
+    joint, each = measure_clip(frames, right.people, person_boxes(right))
     assert joint.mean_distance == max(one.mean_distance for one in each)
-    for mine, other in zip(each, measure_clip(frames, wrong.people, boxes_of(wrong))[1], strict=True):
+    for mine, other in zip(each, measure_clip(frames, wrong.people, person_boxes(wrong))[1], strict=True):
         assert mine.mean_distance < other.mean_distance

@@ -1,7 +1,7 @@
 import pytest
 
 from likeness.errors import ConfigError, PromptError
-from likeness.generation.inputs.settings import read_blocks, resolve_settings
+from likeness.generation.inputs.settings import parse_blocks, resolve_settings
 from likeness.generation.loading.presets import find_preset
 
 
@@ -23,7 +23,7 @@ def resolve(**chosen):
 def test_blocks_may_be_given_as_text_range_or_list(given, text, numbers):
     settings = resolve(identity_blocks=given)
     assert settings.identity_blocks == text
-    assert read_blocks(text) == numbers
+    assert parse_blocks(text) == numbers
     assert settings.identity_controls()["blocks"] == numbers
 
 

@@ -160,7 +160,7 @@ def test_verify_reads_all_weights_that_a_load_uses(preset, method, own_backbone,
     entry = SimpleNamespace(files=())
     monkeypatch.setattr("likeness.weights.verify", lambda name: verified.append(name) or entry)
     monkeypatch.setattr("likeness.weights.entry", lambda _: entry)
-    monkeypatch.setattr("likeness.generation.loading.load.remember", lambda path, _: hashed.append(path))
+    monkeypatch.setattr("likeness.generation.loading.load.store_sha256", lambda path, _: hashed.append(path))
     verify_weights(find_preset(preset), method, checkpoint if own_backbone else None, None)
     assert verified == names
     if own_backbone:

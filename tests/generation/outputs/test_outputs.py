@@ -14,7 +14,12 @@ from PIL import Image
 from likeness.app import demo
 from likeness.errors import ConfigError, FileWriteError, LikenessError, MediaError
 from likeness.generation.outputs import folders
-from likeness.generation.outputs.destinations import check_enlarged, check_file, check_output, check_picture
+from likeness.generation.outputs.destinations import (
+    check_enlarge_factor,
+    check_image_output,
+    check_output,
+    check_output_file,
+)
 from likeness.generation.outputs.save import read_clip, save_with_fallback
 from likeness.media import read_image, write_image, write_video
 from likeness.records import Clip
@@ -111,7 +116,7 @@ def test_what_cannot_be_written_is_refused_before_it_is_made(tmp_path, name, kin
 def test_a_read_only_folder_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(FileWriteError, match="Choose a folder"):
-        check_file(tmp_path / "clip.mp4")
+        check_output_file(tmp_path / "clip.mp4")
 
 
 def test_a_system_that_may_not_be_written_to_is_refused():
@@ -122,9 +127,9 @@ def test_a_system_that_may_not_be_written_to_is_refused():
 
 
 def test_pictures_have_a_pictures_suffix(tmp_path):
-    check_picture(tmp_path / "ana.JPG")
+    check_image_output(tmp_path / "ana.JPG")
     with pytest.raises(MediaError, match=r"Use \.png or \.jpg"):
-        check_picture(tmp_path / "ana.mp4")
+        check_image_output(tmp_path / "ana.mp4")
 
 
 def test_a_jpeg_holds_its_record(tmp_path):
@@ -140,9 +145,9 @@ def test_a_jpeg_holds_its_record(tmp_path):
 )
 def test_enlarging_is_refused_with_its_size_and_the_most_that_is_possible(shape, factor, most):
     with pytest.raises(ConfigError, match=f"Use {most} or less") as refused:
-        check_enlarged(shape, factor)
+        check_enlarge_factor(shape, factor)
     assert "GB" in str(refused.value)
-    check_enlarged(shape, most)
+    check_enlarge_factor(shape, most)
 
 
 LIMITED = """

@@ -13,9 +13,9 @@ from transformers import T5Config, T5EncoderModel
 
 from likeness.errors import ConfigError, ResourceError
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.sampling.memory_plan import Gpu, GpuMemory, apply_plan, find_gpu, measure_sizes, release
+from likeness.generation.sampling.memory_plan import Gpu, GpuMemory, apply_plan, count_model_sizes, find_gpu, release
 from likeness.methods.magic_mirror import MagicMirror
-from likeness.runtime import COGVIDEOX_2B, COGVIDEOX_5B, HEADROOM, PLANS, choose_plan, predict_all
+from likeness.runtime import COGVIDEOX_2B_SIZES, COGVIDEOX_5B_SIZES, HEADROOM, PLANS, choose_plan, predict_all_plans
 
 HOST = torch.device("cpu")
 LARGE = Gpu(device=HOST, num_bytes=1e12)
@@ -56,7 +56,7 @@ def plain(likeness, film):
     return film(likeness)
 
 
-@pytest.mark.parametrize("plan", [plan for plan in PLANS if not plan.casts_text], ids=lambda plan: plan.name)
+@pytest.mark.parametrize("plan", [plan for plan in PLANS if not plan.casts_text_encoder], ids=lambda plan: plan.name)
 def test_where_models_lie_changes_no_pixel(fresh, plain, film, plan):
     apply_plan(fresh.pipeline, fresh.method, replace(plan, tiles=1), HOST)
     assert_close(film(fresh), plain)
@@ -64,7 +64,7 @@ def test_where_models_lie_changes_no_pixel(fresh, plain, film, plan):
 
 def test_streaming_changes_no_pixel_with_any_method(either, film):
     plain = film(either)
-    streamed = next(plan for plan in PLANS if plan.residency == "streamed" and not plan.casts_text)
+    streamed = next(plan for plan in PLANS if plan.residency == "streamed" and not plan.casts_text_encoder)
     apply_plan(either.pipeline, either.method, replace(streamed, tiles=1), HOST)
     assert_close(film(either), plain)
     release(either.pipeline)
@@ -104,7 +104,7 @@ def test_model_offload_is_asked_of_the_device(fresh, monkeypatch):
 
 
 def gpu_for(memory, plan, *, batch=2) -> Gpu:
-    predictions = predict_all(memory.sizes, memory.clip_size(9, batch))
+    predictions = predict_all_plans(memory.sizes, memory.clip_size(9, batch))
     return Gpu(device=HOST, num_bytes=HEADROOM * next(p.peak_bytes for p in predictions if p.plan is plan))
 
 
@@ -156,7 +156,7 @@ def test_out_of_memory_twice_is_an_error_that_says_what_to_do(fresh, film, monke
 
 def test_nothing_is_below_the_last_plan(fresh, film, monkeypatch):
     memory = GpuMemory(fresh.pipeline, fresh.method, LARGE, frames=9)
-    least = predict_all(memory.sizes, memory.clip_size(9, 2))[-1]
+    least = predict_all_plans(memory.sizes, memory.clip_size(9, 2))[-1]
     memory.prediction = least
     FullCard(monkeypatch, fresh.pipeline, times=1)
     with pytest.raises(ResourceError, match="No smaller plan is left"):
@@ -195,19 +195,19 @@ def test_a_cpu_has_no_card_and_a_card_has_memory():
     with pytest.raises(ConfigError, match="`memory_gb` is -3"):
         find_gpu("cpu", -3)
     with pytest.raises(ResourceError, match="the smallest plan needs"):
-        choose_plan(3e9, COGVIDEOX_5B)
+        choose_plan(3e9, COGVIDEOX_5B_SIZES)
 
 
 def test_sizes_count_every_parameter_once(either):
-    sizes = measure_sizes(either.pipeline, either.method)
+    sizes = count_model_sizes(either.pipeline, either.method)
     models = (either.pipeline.transformer, either.pipeline.text_encoder, either.pipeline.vae, either.method)
     unique = {id(p): p.numel() for model in models for p in model.parameters()}
     assert sizes.transformer + sizes.layers + sizes.readers + sizes.text_encoder + sizes.vae == sum(unique.values())
-    assert sizes.bytes_per_number == 4
+    assert sizes.bytes_per_value == 4
 
 
 @pytest.mark.slow  # Three seconds each on a quiet core: seven thousand modules without memory.
-@pytest.mark.parametrize(("heads", "layers", "sizes"), [(48, 42, COGVIDEOX_5B), (30, 30, COGVIDEOX_2B)])
+@pytest.mark.parametrize(("heads", "layers", "sizes"), [(48, 42, COGVIDEOX_5B_SIZES), (30, 30, COGVIDEOX_2B_SIZES)])
 def test_published_sizes_are_those_of_the_models(heads, layers, sizes):
     kind = "CogVideoX{}Block3D"
     t5 = T5Config(vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64,
@@ -223,5 +223,5 @@ def test_published_sizes_are_those_of_the_models(heads, layers, sizes):
         )  # fmt: skip
         pipeline = SimpleNamespace(transformer=transformer, text_encoder=T5EncoderModel(t5), vae=vae)
     mirror.attach(transformer)
-    measured = replace(measure_sizes(pipeline, mirror), bytes_per_number=2)
+    measured = replace(count_model_sizes(pipeline, mirror), bytes_per_value=2)
     assert measured == sizes

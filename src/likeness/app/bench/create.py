@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from likeness.app.bench.manifest import MANIFEST, REFERENCES, Bench, BenchCase, BenchIdentity
-from likeness.app.bench.protocols import ANYBODY, Protocol, build_cases, choose_people, group_of
+from likeness.app.bench.protocols import UNKNOWN_GROUP, Protocol, build_cases, choose_people, group_of
 from likeness.app.folders import fill_folder
 from likeness.errors import ConfigError, FaceError, LikenessError
 from likeness.evaluation.inputs.folders import PICTURES
@@ -21,8 +21,8 @@ from likeness.weights import sha256_of
 PUPPET_SEED = 600_000_000
 """Outside of the training seeds, so models have not seen the puppets of a benchmark."""
 PUPPET_PX = 256
-_MOST_ATTEMPTS = 40
-_LISTED = 8
+_MAX_ATTEMPTS = 40
+_MAX_LISTED = 8
 
 
 def create_bench(
@@ -59,8 +59,8 @@ def create_bench(
         if pictures is None:
             groups = draw_people(target, protocol, seed)
         else:
-            found = find_pictures(pictures, has_groups=bool(protocol.groups))
-            usable = keep_usable(found, protocol.max_references, skip_bad=skip_bad)
+            people = find_pictures(pictures, has_groups=bool(protocol.groups))
+            usable = filter_usable(people, protocol.max_references, skip_bad=skip_bad)
             groups = choose_people(
                 protocol, {who: group for who, (group, _) in usable.items()}, allow_fewer=allow_fewer
             )
@@ -99,12 +99,12 @@ def _copy_picture(path: Path, folder: Path, number: int) -> None:
 
 def _check_shapes(usable: Mapping[str, tuple[str, Sequence[Path]]], chosen: Iterable[str]) -> None:
     """Refuse vertices of some people only: results with measured and with assumed heads do not compare."""
-    has = {who: any(find_vertices(path) for path in usable[who][1]) for who in chosen}
-    lacking = [who for who, there in has.items() if not there]
-    if lacking and len(lacking) < len(has):
+    has_shape = {name: any(find_vertices(path) for path in usable[name][1]) for name in chosen}
+    without_shape = [name for name, is_there in has_shape.items() if not is_there]
+    if without_shape and len(without_shape) < len(has_shape):
         raise ConfigError(
-            f"{len(has) - len(lacking)} people have vertices beside a picture, {len(lacking)} have none (first: "
-            f"{lacking[0]}). Give vertices for all people or for none."
+            f"{len(has_shape) - len(without_shape)} people have vertices beside a picture, {len(without_shape)} have "
+            f"none (first: {without_shape[0]}). Give vertices for all people or for none."
         )
 
 
@@ -122,7 +122,7 @@ def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Seq
     people: dict[str, tuple[str, Sequence[Path]]] = {}
     grouped = [(group_of(inner.name), inner) for inner in sorted(folder.iterdir()) if inner.is_dir()]
     subfolders = [(group, inner) for group, inner in grouped if group is not None]
-    for group, subfolder in subfolders or [(ANYBODY, folder)]:
+    for group, subfolder in subfolders or [(UNKNOWN_GROUP, folder)]:
         for path in sorted(subfolder.iterdir()):
             pictures = _pictures_in(path)
             name = path.stem if path.is_file() else path.name
@@ -144,34 +144,35 @@ def find_pictures(folder: Path, *, has_groups: bool) -> dict[str, tuple[str, Seq
     return people
 
 
-def keep_usable(
-    people: Mapping[str, tuple[str, Sequence[Path]]], most: int, *, skip_bad: bool
+def filter_usable(
+    people: Mapping[str, tuple[str, Sequence[Path]]], max_pictures: int, *, skip_bad: bool
 ) -> dict[str, tuple[str, list[Path]]]:
-    """Read every picture as a reference; keep up to `most` usable ones of each person.
+    """Read every picture as a reference; keep up to `max_pictures` usable ones of each person.
 
     Raises:
         FaceError: Some are unusable and `skip_bad` is not given; each is listed with its reason.
     """
     usable: dict[str, tuple[str, list[Path]]] = {}
-    bad: list[str] = []
+    problems: list[str] = []
     for name, (group, pictures) in people.items():
         kept: list[Path] = []
         for path in pictures:
-            if len(kept) == most:
+            if len(kept) == max_pictures:
                 break
             try:
                 read_face(path)
             except LikenessError as error:
-                bad.append(str(error).splitlines()[0])
+                problems.append(str(error).splitlines()[0])
                 continue
             kept.append(path)
         if kept:
             usable[name] = (group, kept)
-    if bad and not skip_bad:
-        listed = "\n".join(f"  {reason}" for reason in bad[:_LISTED])
-        more = f"\n  and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+    if problems and not skip_bad:
+        listed = "\n".join(f"  {reason}" for reason in problems[:_MAX_LISTED])
+        more = f"\n  and {len(problems) - _MAX_LISTED} more" if len(problems) > _MAX_LISTED else ""
         raise FaceError(
-            f"{len(bad)} pictures cannot be references:\n{listed}{more}\nReplace them, or skip them with `--skip-bad`."
+            f"{len(problems)} pictures cannot be references:\n{listed}{more}\n"
+            "Replace them, or skip them with `--skip-bad`."
         )
     return usable
 
@@ -186,26 +187,26 @@ def draw_people(folder: Path, protocol: Protocol, seed: int) -> dict[str, str]:
     for group, count in protocol.groups.items():
         for index in range(1, count + 1):
             name = f"{group.replace(' ', '_')}_{index}"
-            for _ in range(_MOST_ATTEMPTS):
+            for _ in range(_MAX_ATTEMPTS):
                 number += 1
                 portraits = _draw_portraits(number, group, protocol.max_references)
                 if len(portraits) == protocol.max_references:
                     break
             else:
-                raise AssertionError(f"no face found in {_MOST_ATTEMPTS} puppets of the group {group}")
-            for take, picture in enumerate(portraits, start=1):
-                write_image(folder / name / f"{take}.png", picture)
+                raise AssertionError(f"no face found in {_MAX_ATTEMPTS} puppets of the group {group}")
+            for picture_number, picture in enumerate(portraits, start=1):
+                write_image(folder / name / f"{picture_number}.png", picture)
             groups[name] = group
     return groups
 
 
 def _draw_portraits(number: int, group: str, count: int) -> list:
     person = sample_person(number, group)
-    takes = (
-        sample_image(number + 1_000_000 * take, person=person, size_px=PUPPET_PX, max_yaw_deg=12).frames[0]
-        for take in range(2 * count)
+    candidates = (
+        sample_image(number + 1_000_000 * index, person=person, size_px=PUPPET_PX, max_yaw_deg=12).frames[0]
+        for index in range(2 * count)
     )
-    return [picture for picture in takes if len(find_faces(picture)) == 1][:count]
+    return [picture for picture in candidates if len(find_faces(picture)) == 1][:count]
 
 
 def _pictures_in(path: Path) -> list[Path]:

@@ -25,23 +25,23 @@ MAX_WORDS = 200
 Template = tuple[str, frozenset[str]]
 """Text with the fields of `protocols.fill`, and the groups that it fits."""
 
-_ADULTS = frozenset(("man", "woman", "elderly man", "elderly woman", "person"))
-_OLD = frozenset(("elderly man", "elderly woman"))
-_BY_GENDER = {
+_ADULT_GROUPS = frozenset(("man", "woman", "elderly man", "elderly woman", "person"))
+_ELDERLY_GROUPS = frozenset(("elderly man", "elderly woman"))
+_GROUPS_BY_PRONOUN = {
     "he": frozenset(("man", "elderly man", "boy")),
     "she": frozenset(("woman", "elderly woman", "girl")),
 }
-_GENDERED = {
+_GROUP_BY_NOUN = {
     **dict.fromkeys(("man", "gentleman", "businessman", "father"), "man"),
     **dict.fromkeys(("woman", "lady", "businesswoman", "mother", "ballerina"), "woman"),
     **{"grandfather": "elderly man", "grandmother": "elderly woman", "boy": "boy", "girl": "girl"},
     **dict.fromkeys(("baby", "infant", "toddler"), "baby"),
 }
 """Words for people of one group."""
-_ANYBODY = ("person", "individual")
+_GENERIC_NOUNS = ("person", "individual")
 """Words that are replaced by the group's word."""
-_CHILD = ("child", "kid")
-_ROLES = [
+_CHILD_NOUNS = ("child", "kid")
+_ROLE_NOUNS = [
     "adventurer",
     "artisan",
     "artist",
@@ -100,14 +100,16 @@ _ROLES = [
     "wrestler",
     "writer",
 ]
-_NOUN = re.compile(rf"\b(?:{'|'.join([*_GENDERED, *_ANYBODY, *_CHILD, *_ROLES])})\b", re.IGNORECASE)
-_SEVERAL = re.compile(
+_PERSON_PATTERN = re.compile(
+    rf"\b(?:{'|'.join([*_GROUP_BY_NOUN, *_GENERIC_NOUNS, *_CHILD_NOUNS, *_ROLE_NOUNS])})\b", re.IGNORECASE
+)
+_SEVERAL_PEOPLE_PATTERN = re.compile(
     r"\b(?:two|three|four|several|group|couple|pair|crew|team|family|friends?|twins|men|women|boys|girls|children|kids|"
     r"people|opponents?|partner|brother|sister|son|daughter|(?:an)?other (?:man|woman|person|individual)|"
     r"their (?:child|baby))\b",
     re.IGNORECASE,
 )
-_PRONOUN = {
+_PRONOUN_PATTERNS = {
     "he": re.compile(r"\b(?:he|his|him)\b", re.IGNORECASE),
     "she": re.compile(r"\b(?:she|her)\b", re.IGNORECASE),
 }
@@ -140,11 +142,11 @@ def read_long_prompts(path: str | Path) -> LongPrompts:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        made = make_template(line)
-        if isinstance(made, str):
-            left_out.append((number, made))
+        template = make_template(line)
+        if isinstance(template, str):
+            left_out.append((number, template))
         else:
-            templates.append(made)
+            templates.append(template)
     if not templates:
         why = f" (line {left_out[0][0]}: {left_out[0][1]})" if left_out else ""
         raise ConfigError(
@@ -164,19 +166,19 @@ def make_template(line: str) -> Template | str:
     if re.search(rf"\b{TRIGGER}\d*\b", text):
         return f"it holds the trigger word `{TRIGGER}` already"
     first = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
-    if several := _SEVERAL.search(first):
+    if several := _SEVERAL_PEOPLE_PATTERN.search(first):
         return f"it may show several people (`{several[0]}`)"
-    noun = _NOUN.search(first)
+    noun = _PERSON_PATTERN.search(first)
     if noun is None:
         return "its first sentence names no person"
     text = text.replace("{", "{{").replace("}", "}}")
-    noun = _NOUN.search(text)
+    noun = _PERSON_PATTERN.search(text)
     assert noun is not None
     before, word, after = text[: noun.start()], noun[0], text[noun.end() :]
     groups = _groups_of(word.lower(), before, text)
     if not groups:
         return f"it calls one person `{word}` and by pronouns of another"
-    if word.lower() not in (*_ANYBODY, *_CHILD):
+    if word.lower() not in (*_GENERIC_NOUNS, *_CHILD_NOUNS):
         return f"{before}{word} {TRIGGER}{after}", groups
     # The group's word includes the age.
     before = re.sub(r"\b(?:young|elderly|old) $", "", before, flags=re.IGNORECASE)
@@ -191,13 +193,13 @@ def _groups_of(word: str, before: str, text: str) -> frozenset[str]:
     described = before.lower().split()[-4:]
     is_old = any(adjective in described for adjective in ("elderly", "old", "senior"))
     is_young = any(adjective in described for adjective in ("young", "teenage"))
-    if word in _GENDERED:
-        group = _GENDERED[word]
+    if word in _GROUP_BY_NOUN:
+        group = _GROUP_BY_NOUN[word]
         return frozenset((f"elderly {group}" if is_old and group in ("man", "woman") else group,))
-    groups = frozenset(("boy", "girl")) if word in _CHILD else _OLD if is_old else _ADULTS
-    if is_young and word not in _CHILD:
-        groups -= _OLD
-    for name, pronoun in _PRONOUN.items():
+    groups = frozenset(("boy", "girl")) if word in _CHILD_NOUNS else _ELDERLY_GROUPS if is_old else _ADULT_GROUPS
+    if is_young and word not in _CHILD_NOUNS:
+        groups -= _ELDERLY_GROUPS
+    for name, pronoun in _PRONOUN_PATTERNS.items():
         if pronoun.search(text):
-            groups &= _BY_GENDER[name]
+            groups &= _GROUPS_BY_PRONOUN[name]
     return groups

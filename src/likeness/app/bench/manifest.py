@@ -112,14 +112,14 @@ class Bench(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for kind, names in (
-            ("people", [one.name for one in self.identities]),
+            ("people", [identity.name for identity in self.identities]),
             ("videos", [case.name for case in self.cases]),
         ):
             # Names that differ only in case are one file on some systems.
             twice = [name for name, count in Counter(name.casefold() for name in names).items() if count > 1]
             if twice:
                 raise ValueError(f"two {kind} are called {twice[0]!r}; each needs a name of its own")
-        unknown = {case.identity for case in self.cases} - {one.name for one in self.identities}
+        unknown = {case.identity for case in self.cases} - {identity.name for identity in self.identities}
         if unknown:
             raise ValueError(f"videos show people who are not listed: {', '.join(sorted(unknown))}")
         return self
@@ -139,12 +139,17 @@ class Bench(Settings):
 
     def reference_paths(self, folder: Path) -> dict[str, list[Path]]:
         """Reference pictures of each person."""
-        return {one.name: [folder / REFERENCES / one.name / file for file in one.references] for one in self.identities}
+        return {
+            identity.name: [folder / REFERENCES / identity.name / file for file in identity.references]
+            for identity in self.identities
+        }
 
     def shape_paths(self, folder: Path) -> dict[str, Path]:
         """The file of vertices of each person that has one."""
         return {
-            one.name: folder / REFERENCES / one.name / one.shape for one in self.identities if one.shape is not None
+            identity.name: folder / REFERENCES / identity.name / identity.shape
+            for identity in self.identities
+            if identity.shape is not None
         }
 
     def save(self, folder: Path) -> None:
@@ -172,9 +177,9 @@ class Bench(Settings):
         if not (folder / MANIFEST).is_file():
             raise ConfigError(f"{folder} holds no benchmark ({MANIFEST}). Create one with `likeness bench create`.")
         bench = load(cls, folder / MANIFEST)
-        for one in bench.identities:
-            for file, checksum in (one.references | one.shapes).items():
-                path = folder / REFERENCES / one.name / file
+        for identity in bench.identities:
+            for file, checksum in (identity.references | identity.shapes).items():
+                path = folder / REFERENCES / identity.name / file
                 if not path.is_file():
                     raise ConfigError(
                         f"{path} is gone, but {MANIFEST} names it. Restore it, or create the benchmark again."

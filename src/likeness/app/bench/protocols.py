@@ -17,18 +17,18 @@ from pydantic import Field, model_validator
 from likeness.app.bench.long_prompts import SUFFIX, read_long_prompts
 from likeness.config import Settings, read
 from likeness.errors import ConfigError
-from likeness.generation.loading.presets import known
+from likeness.generation.loading.presets import require_known
 from likeness.identity.prompt import TRIGGER
 
 FOLDER = Path(__file__).parent / "prompts"
 MAX_COUNT = 10_000
 """Limit of people, of prompts for each person, and of videos of a set."""
 MAX_REFERENCES = 100
-ANYBODY = "person"
+UNKNOWN_GROUP = "person"
 """The group of people without a group."""
 GROUPS = ("man", "woman", "elderly man", "elderly woman", "boy", "girl", "baby")
 _FIELDS = ("who", "Who", "group", "his", "His")
-_PRONOUNS = {"man": "his", "elderly man": "his", "boy": "his", "baby": "its", ANYBODY: "their"}
+_PRONOUNS = {"man": "his", "elderly man": "his", "boy": "his", "baby": "its", UNKNOWN_GROUP: "their"}
 
 
 class PromptSet(Settings):
@@ -81,7 +81,7 @@ class Protocol(Settings):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Case:
+class ProtocolCase:
     """One video to generate."""
 
     name: str
@@ -103,10 +103,10 @@ def read_protocol(name: str) -> Protocol:
     """
     if Path(name).suffix == ".toml":
         return read(Protocol, name)
-    return read(Protocol, FOLDER / f"{known('protocol', name, protocol_names())}.toml")
+    return read(Protocol, FOLDER / f"{require_known('protocol', name, protocol_names())}.toml")
 
 
-def with_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, list[str]]:
+def replace_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, list[str]]:
     """Replace a protocol's prompts; those for babies stay, because published lists have none.
 
     Args:
@@ -128,10 +128,12 @@ def with_prompts(protocol: Protocol, files: Sequence[Path]) -> tuple[Protocol, l
     for path in files:
         read_prompts(str(path))
         if path.suffix == SUFFIX:
-            found = read_long_prompts(path)
-            line, why = found.left_out[0] if found.left_out else (0, "")
-            first = f" (first: line {line}, {why})" if found.left_out else ""
-            notes.append(f"{path}: {len(found.templates)} prompts are used, {len(found.left_out)} left out{first}")
+            long_prompts = read_long_prompts(path)
+            line, why = long_prompts.left_out[0] if long_prompts.left_out else (0, "")
+            first = f" (first: line {line}, {why})" if long_prompts.left_out else ""
+            notes.append(
+                f"{path}: {len(long_prompts.templates)} prompts are used, {len(long_prompts.left_out)} left out{first}"
+            )
     kept = tuple(name for name in protocol.lists if name == "babies")
     names = ", ".join(path.name for path in files)
     update = {
@@ -154,7 +156,7 @@ class _PromptBlock(Settings):
         for text in self.texts:
             if not _has_known_fields(text):
                 raise ValueError(f"{text!r} has other fields than {{who}}, {{his}}, {{Who}} and {{His}}")
-            filled = fill(text, ANYBODY)
+            filled = fill_template(text, UNKNOWN_GROUP)
             if not filled.isprintable():
                 raise ValueError(f"{text!r} holds control characters")
             if len(re.findall(rf"\b{TRIGGER}\d*\b", filled)) != 1:
@@ -192,19 +194,19 @@ def read_prompts(name: str) -> tuple[tuple[str, frozenset[str]], ...]:
     if name.endswith(SUFFIX):
         return read_long_prompts(name).templates
     shipped = tuple(sorted(path.stem for path in (FOLDER / "lists").glob("*.toml")))
-    path = Path(name) if name.endswith(".toml") else FOLDER / "lists" / f"{known('list', name, shipped)}.toml"
+    path = Path(name) if name.endswith(".toml") else FOLDER / "lists" / f"{require_known('list', name, shipped)}.toml"
     blocks = read(_PromptList, path).prompts
     return tuple((text, frozenset(block.groups)) for block in blocks for text in block.texts)
 
 
-def fill(template: str, group: str) -> str:
+def fill_template(template: str, group: str) -> str:
     """Fill a template: "{who} nods {his} head" becomes "an elderly man img nods his head"."""
     article = "an" if group[0] in "aeiou" else "a"
     who, his = f"{article} {group} {TRIGGER}", _PRONOUNS.get(group, "her")
     return template.format(who=who, Who=who.capitalize(), group=group, his=his, His=his.capitalize())
 
 
-def build_cases(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
+def build_cases(protocol: Protocol, groups: Mapping[str, str]) -> list[ProtocolCase]:
     """Assign prompts to people in turn; no prompt is used twice before all were used once.
 
     Args:
@@ -214,12 +216,12 @@ def build_cases(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
     Raises:
         ConfigError: No prompt fits a person's group, or no person fits any prompt.
     """
-    return _by_set(protocol, groups) if protocol.sets else _by_identity(protocol, groups)
+    return _cases_by_set(protocol, groups) if protocol.sets else _cases_by_identity(protocol, groups)
 
 
-def _by_identity(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
+def _cases_by_identity(protocol: Protocol, groups: Mapping[str, str]) -> list[ProtocolCase]:
     pool = [entry for name in protocol.lists for entry in read_prompts(name)]
-    dealt: dict[str, int] = {}
+    next_prompt: dict[str, int] = {}
     cases = []
     for identity, group in groups.items():
         fitting = [text for text, fits in pool if group in fits]
@@ -228,30 +230,36 @@ def _by_identity(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
                 f"No prompt of {', '.join(protocol.lists)} is for a {group} (`{identity}`). Remove the person, or move "
                 "the pictures into the folder of another group."
             )
-        start = dealt.get(group, 0)
-        dealt[group] = start + protocol.prompts_per_identity
+        start = next_prompt.get(group, 0)
+        next_prompt[group] = start + protocol.prompts_per_identity
         cases += [
-            Case(
+            ProtocolCase(
                 name=f"{identity}_{number + 1}",
                 identity=identity,
-                prompt=fill(fitting[(start + number) % len(fitting)], group),
+                prompt=fill_template(fitting[(start + number) % len(fitting)], group),
             )
             for number in range(protocol.prompts_per_identity)
         ]
     return cases
 
 
-def _by_set(protocol: Protocol, groups: Mapping[str, str]) -> list[Case]:
+def _cases_by_set(protocol: Protocol, groups: Mapping[str, str]) -> list[ProtocolCase]:
     uses = dict.fromkeys(groups, 0)
     cases = []
-    for one in protocol.sets:
-        for number, (text, fits) in enumerate(read_prompts(one.list)[: one.count], start=1):
+    for prompt_set in protocol.sets:
+        for number, (text, fits) in enumerate(read_prompts(prompt_set.list)[: prompt_set.count], start=1):
             # The person used least so far, so that all appear about equally often.
-            who = min((name for name in groups if groups[name] in fits), key=lambda n: uses[n], default=None)
-            if who is None:
+            identity = min((name for name in groups if groups[name] in fits), key=lambda n: uses[n], default=None)
+            if identity is None:
                 continue  # Missing groups were reported by `choose_people`.
-            uses[who] += 1
-            cases.append(Case(name=f"{one.prefix}_{number}", identity=who, prompt=fill(text, groups[who])))
+            uses[identity] += 1
+            cases.append(
+                ProtocolCase(
+                    name=f"{prompt_set.prefix}_{number}",
+                    identity=identity,
+                    prompt=fill_template(text, groups[identity]),
+                )
+            )
     if not cases:
         raise ConfigError("No person fits any prompt of this protocol. Give pictures of other groups.")
     return cases
@@ -263,14 +271,14 @@ def choose_people(protocol: Protocol, groups: Mapping[str, str], *, allow_fewer:
     Raises:
         ConfigError: There are fewer and `allow_fewer` is not given, or there are none.
     """
-    wanted = protocol.groups or {"": protocol.identities}
+    required = protocol.groups or {"": protocol.identities}
     chosen: dict[str, str] = {}
     lacking: list[str] = []
-    for group, count in wanted.items():
-        own = [name for name, theirs in groups.items() if not group or theirs == group]
-        chosen |= {name: groups[name] for name in own[:count]}
-        if len(own) < count:
-            lacking.append(f"{len(own)} of {count} {group or 'people'}")
+    for group, count in required.items():
+        available = [name for name, person_group in groups.items() if not group or person_group == group]
+        chosen |= {name: groups[name] for name in available[:count]}
+        if len(available) < count:
+            lacking.append(f"{len(available)} of {count} {group or 'people'}")
     if lacking and not allow_fewer:
         raise ConfigError(
             f"The protocol requires {protocol.num_identities} people, and there are {len(groups)}: "

@@ -64,19 +64,19 @@ def make_bench_report(folder: Path) -> BenchReport:
     if not results:
         raise ConfigError(f"{folder} has no measured run. Make one with `likeness bench run {folder}`.")
     metrics = {name: metric for result in results.values() for name, metric in result.metrics.items()}
-    people = {case.name: case.identity for case in bench.cases}
+    identity_by_video = {case.name: case.identity for case in bench.cases}
     curves = {system: {name: result.curve(system, name) for name in metrics} for system, result in results.items()}
     return BenchReport(
         metrics=metrics,
         left_out={name: why for result in results.values() for name, why in result.left_out.items()},
         means={
-            system: {name: _mean(result, system, name, curves[system][name], people) for name in metrics}
+            system: {name: _mean(result, system, name, curves[system][name], identity_by_video) for name in metrics}
             for system, result in results.items()
         },
         counts={system: {name: len(values) for name, values in own.items()} for system, own in curves.items()},
-        groups={name: _by_group(bench, {s: own[name] for s, own in curves.items()}) for name in metrics},
+        groups={name: _group_means(bench, {s: own[name] for s, own in curves.items()}) for name in metrics},
         differences=[
-            (name, a, b, _difference(curves[a][name], curves[b][name], people))
+            (name, a, b, _difference(curves[a][name], curves[b][name], identity_by_video))
             for name in metrics
             if metrics[name].level == "video"
             for a, b in combinations(results, 2)
@@ -84,20 +84,33 @@ def make_bench_report(folder: Path) -> BenchReport:
     )
 
 
-def clustered(values: Mapping[str, float], people: Mapping[str, str], *, seed: int = 0) -> Estimate:
-    """Mean over videos, with an interval over resampled people."""
-    sums: dict[str, list[float]] = {}
+def cluster_bootstrap_mean(
+    values: Mapping[str, float], identity_by_video: Mapping[str, str], *, seed: int = 0
+) -> Estimate:
+    """Mean over videos, with a 95 % percentile interval from a cluster bootstrap that resamples people.
+
+    Args:
+        values: A metric by name of the video.
+        identity_by_video: The person shown in each video; all videos of a person are drawn together.
+        seed: Seed of the resamples.
+
+    Returns:
+        NaN without videos; an interval of NaN with one person only.
+    """
+    values_by_person: dict[str, list[float]] = {}
     for name, value in values.items():
-        sums.setdefault(people[name], []).append(value)
-    if not sums:
+        values_by_person.setdefault(identity_by_video[name], []).append(value)
+    if not values_by_person:
         return Estimate(value=math.nan, low=math.nan, high=math.nan)
-    totals = np.array([sum(own) for own in sums.values()])
-    counts = np.array([len(own) for own in sums.values()], dtype=float)
+    totals = np.array([sum(person_values) for person_values in values_by_person.values()])
+    counts = np.array([len(person_values) for person_values in values_by_person.values()], dtype=float)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=RESAMPLES)
-    resampled = (drawn @ totals) / (drawn @ counts)
+    person_counts = rng.multinomial(
+        len(values_by_person), np.full(len(values_by_person), 1 / len(values_by_person)), size=RESAMPLES
+    )
+    resampled = (person_counts @ totals) / (person_counts @ counts)
     value = float(totals.sum() / counts.sum())
-    if len(sums) == 1:  # One person gives no interval.
+    if len(values_by_person) == 1:  # One person gives no interval.
         return Estimate(value=value, low=math.nan, high=math.nan)
     return estimate(value, resampled)
 
@@ -137,29 +150,29 @@ def write_bench_page(path: Path, bench: Bench, report: BenchReport) -> None:
 
 
 def _mean(
-    result: EvaluationResult, system: str, name: str, values: Mapping[str, float], people: Mapping[str, str]
+    result: EvaluationResult, system: str, name: str, values: Mapping[str, float], identity_by_video: Mapping[str, str]
 ) -> Estimate:
     if name in result.metrics and result.metrics[name].level == "video":
-        return clustered(values, people)
+        return cluster_bootstrap_mean(values, identity_by_video)
     summary = next((one.scores.get(name) for one in result.systems if one.name == system), None)
     mean = math.nan if summary is None or summary.mean is None else summary.mean
     return Estimate(value=mean, low=math.nan, high=math.nan)
 
 
-def _difference(a: Mapping[str, float], b: Mapping[str, float], people: Mapping[str, str]) -> Estimate:
-    return clustered({name: a[name] - b[name] for name in a if name in b}, people)
+def _difference(a: Mapping[str, float], b: Mapping[str, float], identity_by_video: Mapping[str, str]) -> Estimate:
+    return cluster_bootstrap_mean({name: a[name] - b[name] for name in a if name in b}, identity_by_video)
 
 
-def _by_group(bench: Bench, values: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def _group_means(bench: Bench, values: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
     groups: dict[str, set[str]] = {}
     for case in bench.cases:
         groups.setdefault(bench.by_name[case.identity].group, set()).add(case.name)
     return {
         group: {
-            system: float(np.mean([own[name] for name in sorted(names & own.keys())]))
-            if names & own.keys()
+            system: float(np.mean([system_values[name] for name in sorted(names & system_values.keys())]))
+            if names & system_values.keys()
             else math.nan
-            for system, own in values.items()
+            for system, system_values in values.items()
         }
         for group, names in groups.items()
     }
@@ -182,7 +195,7 @@ def _groups(report: BenchReport, systems: Sequence[str]) -> str:
     head = "".join(f"<th>{escape_html(system)}</th>" for system in systems)
     rows = "".join(
         f'<tr><th scope="row">{escape_html(group)}</th><td>{_title(report.metrics[metric])}</td>'
-        + "".join(f"<td>{_plain(own[system])}</td>" for system in systems)
+        + "".join(f"<td>{_format_number(own[system])}</td>" for system in systems)
         + "</tr>"
         for metric, groups in report.groups.items()
         if report.metrics[metric].level == "video"
@@ -195,5 +208,5 @@ def _title(metric: MetricRecord) -> str:
     return f"{escape_html(metric.title)} {ARROWS[metric.direction]}"
 
 
-def _plain(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else "undefined"

@@ -22,7 +22,7 @@ from likeness.records import Face
 
 _LOG = logging.getLogger(__name__)
 
-OnCase = Callable[[int, int], None]
+CaseCallback = Callable[[int, int], None]
 """Called with the number of existing videos and of all videos."""
 
 
@@ -33,7 +33,7 @@ def run_bench(
     system: str,
     settings: GenerationSettings | None = None,
     regenerate: bool = False,
-    on_case: OnCase | None = None,
+    on_case: CaseCallback | None = None,
 ) -> int:
     """Generate the missing videos.
 
@@ -66,15 +66,15 @@ def run_bench(
                 f"{len(changed)} cases were changed since `{system}` generated their videos (first: {changed[0]}). "
                 "Generate those again with `--remake`, or restore the benchmark."
             )
-        todo = [case for case in bench.cases if _digest_of_video(system_folder, case) != bench.digest(case)]
-        people = _People(bench, folder, _shapes_for(likeness, settings, bench, folder))
-        for number, case in enumerate(todo):
+        pending = [case for case in bench.cases if _digest_of_video(system_folder, case) != bench.digest(case)]
+        people = _PersonCache(bench, folder, _shapes_for(likeness, settings, bench, folder))
+        for number, case in enumerate(pending):
             if on_case:
-                on_case(len(bench.cases) - len(todo) + number, len(bench.cases))
-            _make(likeness, settings, people, case, _video(system_folder, case))
+                on_case(len(bench.cases) - len(pending) + number, len(bench.cases))
+            _generate_video(likeness, settings, people, case, _video(system_folder, case))
     if on_case:
         on_case(len(bench.cases), len(bench.cases))
-    return len(todo)
+    return len(pending)
 
 
 def reads_flame(likeness: Likeness) -> bool:
@@ -98,7 +98,7 @@ def _shapes_for(likeness: Likeness, settings: GenerationSettings, bench: Bench, 
     return shapes
 
 
-class _People:
+class _PersonCache:
     """Faces and vertices of all people, read on first use."""
 
     def __init__(self, bench: Bench, folder: Path, shapes: dict[str, Path]) -> None:
@@ -114,11 +114,13 @@ class _People:
         return self._faces[name]
 
 
-def _make(likeness: Likeness, settings: GenerationSettings, people: _People, case: BenchCase, video: Path) -> None:
+def _generate_video(
+    likeness: Likeness, settings: GenerationSettings, people: _PersonCache, case: BenchCase, video: Path
+) -> None:
     request = GenerationRequest(prompt=case.prompt, people=(people.faces(case.identity),), seed=case.seed)
     shape = people.shapes.get(case.identity)
-    own = settings if shape is None else settings.model_copy(update={"shape": f"flame:{shape}"})
-    clip = likeness.generate_many([request], own, is_measured=False)[0]
+    video_settings = settings if shape is None else settings.model_copy(update={"shape": f"flame:{shape}"})
+    clip = likeness.generate_many([request], video_settings, is_measured=False)[0]
     record: dict[str, Any] = {"bench": {"case": case.name, "digest": people.bench.digest(case)}}
     if shape is not None:  # Relative, so that the record does not depend on the benchmark's place.
         record["shape"] = f"flame:{shape.relative_to(people.folder).as_posix()}"
@@ -138,7 +140,7 @@ def _remove_damaged_record(video: Path) -> None:
         record.unlink()
 
 
-def score_bench(folder: Path, system: str, *, on_video: OnCase | None = None) -> EvaluationResult:
+def score_bench(folder: Path, system: str, *, on_video: CaseCallback | None = None) -> EvaluationResult:
     """Measure a run's videos with all available metrics, and save the result beside them.
 
     Raises:
@@ -180,24 +182,26 @@ def describe_run(likeness: Likeness, settings: GenerationSettings) -> dict[str, 
     }
 
 
-def _check_same_settings(path: Path, ours: dict[str, Any]) -> None:
+def _check_same_settings(path: Path, current: dict[str, Any]) -> None:
     """Write the settings of a new run, or compare them with those that it began with."""
     if not path.is_file():
-        write_text(path, json.dumps(ours, indent=2) + "\n")
+        write_text(path, json.dumps(current, indent=2) + "\n")
         return
     try:
-        theirs = read_json(path)
-        if not isinstance(theirs, dict):
+        recorded = read_json(path)
+        if not isinstance(recorded, dict):
             raise ValueError("it is not a JSON object")
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}). Begin another run with `--name`, or move {path.parent} away."
         ) from error
-    other = [name for name in ours if ours[name] != theirs.get(name)]
-    if not other:
+    different = [name for name in current if current[name] != recorded.get(name)]
+    if not different:
         return
     details = "; ".join(
-        f"`{name}` was {_short(theirs.get(name))}, now {_short(ours[name])}" for name in other if name != "weights"
+        f"`{name}` was {_to_json(recorded.get(name))}, now {_to_json(current[name])}"
+        for name in different
+        if name != "weights"
     )
     raise ConfigError(
         f"The run {path.parent.name} began otherwise: {details or 'it used other weights'}. Continue with the same, or "
@@ -219,5 +223,5 @@ def _video(system_folder: Path, case: BenchCase) -> Path:
     return system_folder / "videos" / f"{case.name}.mp4"
 
 
-def _short(value: Any) -> str:
+def _to_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True)

@@ -33,15 +33,15 @@ CREATE TRIGGER IF NOT EXISTS answers_stay BEFORE UPDATE ON answers
 CREATE TRIGGER IF NOT EXISTS answers_remain BEFORE DELETE ON answers
     BEGIN SELECT RAISE(ABORT, 'answers are never deleted'); END;
 """
-_WAIT_S = 30.0
+_BUSY_TIMEOUT_S = 30.0
 """How long a writer waits for another process."""
-_NAME = r"^[A-Za-z0-9_-]{8,64}$"
+_ID_PATTERN = r"^[A-Za-z0-9_-]{8,64}$"
 
 
 class RaterMessage(Settings):
     """Sent by a rater's page when it begins."""
 
-    rater: str = Field(pattern=_NAME)
+    rater: str = Field(pattern=_ID_PATTERN)
     """Random identifier, chosen by the page."""
     study: str = Field(default="", max_length=64)
     """Key of the study that the page belongs to."""
@@ -50,9 +50,9 @@ class RaterMessage(Settings):
 class AnswerMessage(Settings):
     """A rater's answer for one video."""
 
-    key: str = Field(pattern=_NAME)
+    key: str = Field(pattern=_ID_PATTERN)
     """Chosen by the page: the same answer sent twice has the same key."""
-    rater: str = Field(pattern=_NAME)
+    rater: str = Field(pattern=_ID_PATTERN)
     """Identifier of the rater."""
     trial: str = Field(max_length=16)
     """Neutral name of the video."""
@@ -71,7 +71,7 @@ class StaticAnswers(Settings):
 
     study: str
     """Key of the study."""
-    rater: str = Field(pattern=_NAME)
+    rater: str = Field(pattern=_ID_PATTERN)
     """Identifier of the rater."""
     plan: int = Field(ge=0)
     """The order that they saw."""
@@ -114,12 +114,12 @@ class AnswerStore:
         self.study = study
         self.path = folder / ANSWERS
         self._lock = threading.RLock()
-        with self._explained():
+        with self._translate_sqlite_errors():
             self._connection = sqlite3.connect(
-                self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False
+                self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
         try:
-            with self._explained():
+            with self._translate_sqlite_errors():
                 self._connection.execute("PRAGMA journal_mode=WAL")
                 self._connection.execute("PRAGMA synchronous=FULL")  # Acknowledged answers survive a power cut.
                 self._connection.executescript(_SCHEMA)
@@ -138,14 +138,14 @@ class AnswerStore:
             rater: Identifier of the rater.
             order_index: Index of the order that they already follow, if no server assigned it.
         """
-        with self.together() as connection:
+        with self.transaction() as connection:
             row = connection.execute("SELECT plan FROM raters WHERE rater = ?", (rater,)).fetchone()
             if row:
                 return int(row[0])
             (count,) = connection.execute("SELECT COUNT(*) FROM raters").fetchone()
-            dealt = count % len(self.study.plans) if order_index is None else order_index
-            connection.execute("INSERT INTO raters VALUES (?, ?, ?)", (rater, dealt, time.time()))
-            return dealt
+            assigned = count % len(self.study.plans) if order_index is None else order_index
+            connection.execute("INSERT INTO raters VALUES (?, ?, ?)", (rater, assigned, time.time()))
+            return assigned
 
     def add(self, message: AnswerMessage) -> bool:
         """Store an answer.
@@ -160,7 +160,7 @@ class AnswerStore:
         """
         check_answer(self.study, message)
         ratings = json.dumps(message.ratings, sort_keys=True)
-        with self.together() as connection:
+        with self.transaction() as connection:
             if not connection.execute("SELECT 1 FROM raters WHERE rater = ?", (message.rater,)).fetchone():
                 raise UnknownRaterError(f"Rater `{message.rater}` has not begun this study. Open its page again.")
             old = connection.execute(
@@ -189,7 +189,7 @@ class AnswerStore:
 
     def _check_study(self) -> None:
         """Write the study's key to a new file, or compare it with the stored one."""
-        with self.together() as connection:
+        with self.transaction() as connection:
             row = connection.execute("SELECT key FROM study").fetchone()
             if row is None:
                 connection.execute("INSERT INTO study VALUES (?)", (self.study.key,))
@@ -201,7 +201,7 @@ class AnswerStore:
 
     def count(self) -> tuple[int, int]:
         """Number of raters and of rows."""
-        with self._lock, self._explained():
+        with self._lock, self._translate_sqlite_errors():
             (raters,) = self._connection.execute("SELECT COUNT(*) FROM raters").fetchone()
             (rows,) = self._connection.execute("SELECT COUNT(*) FROM answers").fetchone()
         return raters, rows
@@ -212,7 +212,7 @@ class AnswerStore:
             "SELECT rater, trial, position, seconds, ratings FROM answers "
             "WHERE number IN (SELECT MAX(number) FROM answers GROUP BY rater, trial) ORDER BY number"
         )
-        with self._lock, self._explained():
+        with self._lock, self._translate_sqlite_errors():
             rows = self._connection.execute(query).fetchall()
         return [
             Answer(rater=rater, trial=trial, position=position, seconds=seconds, ratings=json.loads(ratings))
@@ -220,7 +220,7 @@ class AnswerStore:
         ]
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translate_sqlite_errors(self) -> Iterator[None]:
         """Turn SQLite errors into ResourceError, which the server answers with 503, so that pages send again."""
         try:
             yield
@@ -238,9 +238,9 @@ class AnswerStore:
             ) from error
 
     @contextmanager
-    def together(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """A transaction: everything inside is stored, or nothing if it raises."""
-        with self._lock, self._explained():
+        with self._lock, self._translate_sqlite_errors():
             if self._connection.in_transaction:  # Nested: the outer transaction commits.
                 yield self._connection
                 return
@@ -261,15 +261,15 @@ def check_answer(study: Study, message: AnswerMessage) -> None:
     """
     if message.trial not in study.item_by_id and message.trial not in study.check_by_id:
         raise ConfigError(f"`{message.trial}` is no video of this study. Open its page again.")
-    asked = study.questionnaire
-    if set(message.ratings) != set(asked.names):
+    questionnaire = study.questionnaire
+    if set(message.ratings) != set(questionnaire.names):
         raise ConfigError(
             f"Ratings are given for {', '.join(message.ratings) or 'nothing'}; one is needed for each of "
-            f"{', '.join(asked.names)}."
+            f"{', '.join(questionnaire.names)}."
         )
     for name, value in message.ratings.items():
-        if not asked.lowest <= value <= asked.highest:
-            raise ConfigError(f"`{name}` is {value}; the scale is {asked.lowest} to {asked.highest}.")
+        if not questionnaire.lowest <= value <= questionnaire.highest:
+            raise ConfigError(f"`{name}` is {value}; the scale is {questionnaire.lowest} to {questionnaire.highest}.")
 
 
 def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
@@ -285,15 +285,15 @@ def merge(store: AnswerStore, files: Iterable[Path]) -> tuple[int, int]:
         OtherStudyError: A file belongs to another study.
         AnswerConflictError: A key in them was used for another answer.
     """
-    read = [_read_static(path, store.study) for path in files]
-    added = known = 0
-    with store.together():
-        for one in read:
-            store.register_rater(one.rater, one.plan)
-            for message in one.answers:
+    answer_files = [_read_static(path, store.study) for path in files]
+    added = duplicates = 0
+    with store.transaction():
+        for answer_file in answer_files:
+            store.register_rater(answer_file.rater, answer_file.plan)
+            for message in answer_file.answers:
                 is_new = store.add(message)
-                added, known = added + is_new, known + (not is_new)
-    return added, known
+                added, duplicates = added + is_new, duplicates + (not is_new)
+    return added, duplicates
 
 
 def _read_static(path: Path, study: Study) -> StaticAnswers:
@@ -303,12 +303,14 @@ def _read_static(path: Path, study: Study) -> StaticAnswers:
         raise ConfigError(f"{path} cannot be read as answers ({error}). Ask its rater to send it again.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no answers. Name a file that the survey's page saved.")
-    one = build(StaticAnswers, values, where=path.name)
-    for named in (one.study, *(message.study or one.study for message in one.answers)):
-        if named != study.key:
-            raise OtherStudyError(f"{path} answers study {named}, this is {study.key}. Merge it into the other one.")
-    for message in one.answers:
-        if message.rater != one.rater:
+    answer_file = build(StaticAnswers, values, where=path.name)
+    for study_key in (answer_file.study, *(message.study or answer_file.study for message in answer_file.answers)):
+        if study_key != study.key:
+            raise OtherStudyError(
+                f"{path} answers study {study_key}, this is {study.key}. Merge it into the other one."
+            )
+    for message in answer_file.answers:
+        if message.rater != answer_file.rater:
             raise ConfigError(f"{path} holds answers of several raters. Ask for the file as it was saved.")
         check_answer(study, message)
-    return one
+    return answer_file

@@ -1,9 +1,9 @@
 """Limits on connections to the study's server, so that slow clients do not use up its file handles.
 
 uvicorn closes a connection that stays silent after an answer, but it waits without limit for a request that never ends
-and for a client that reads nothing. Here a request must arrive within `REQUEST_S` seconds and a client must read
-something within `STALL_S`. At `max_connections()` a new connection replaces the one that has been idle, or else busy,
-the longest, so that a client that sends its request at once is always answered.
+and for a client that reads nothing. Here a request must arrive within `REQUEST_TIMEOUT_S` seconds and a client must
+read something within `STALL_TIMEOUT_S`. At `max_connections()` a new connection replaces the one that has been idle, or
+else busy, the longest, so that a client that sends its request at once is always answered.
 """
 
 import asyncio
@@ -17,24 +17,24 @@ try:
 except ModuleNotFoundError:  # Windows has no such limit.
     resource = None
 
-REQUEST_S = 20.0
+REQUEST_TIMEOUT_S = 20.0
 """Seconds for one whole request, headers and body, counted from the connection or from the answer before."""
-STALL_S = 60.0
+STALL_TIMEOUT_S = 60.0
 """Seconds after which a client that reads nothing of its answer is disconnected."""
 MAX_CONNECTIONS = 800
 """Connections at once; fewer where the system allows this process fewer files."""
-SEND_BYTES = 262_144
+SEND_BUFFER_BYTES = 262_144
 """The system's buffer of a connection. By default it grows to megabytes, even for a client that reads nothing."""
-_OTHER_FILES = 200
+_RESERVED_FILE_HANDLES = 200
 """File handles reserved for answers and the interpreter."""
 
 
 def max_connections() -> int:
     """The limit of simultaneous connections. Each may hold two file handles: its socket and a video."""
-    allowed = 2 * MAX_CONNECTIONS + _OTHER_FILES
+    allowed = 2 * MAX_CONNECTIONS + _RESERVED_FILE_HANDLES
     if resource is not None:
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(8, min(MAX_CONNECTIONS, (allowed - _OTHER_FILES) // 2))
+    return max(8, min(MAX_CONNECTIONS, (allowed - _RESERVED_FILE_HANDLES) // 2))
 
 
 class LimitedProtocol(H11Protocol):
@@ -42,13 +42,13 @@ class LimitedProtocol(H11Protocol):
 
     request_timer: asyncio.TimerHandle | None = None
     stall_timer: asyncio.TimerHandle | None = None
-    waits_since_s = 0.0
-    stalls_since_s = 0.0
+    waiting_since_s = 0.0
+    stalled_since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
         if (connection := transport.get_extra_info("socket")) is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._await_request()
         if len(self.connections) > max_connections():
             self._replace_idle()
@@ -70,8 +70,8 @@ class LimitedProtocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.stalls_since_s = time.monotonic()
-        self.stall_timer = self.loop.call_later(STALL_S, self.transport.abort)
+        self.stalled_since_s = time.monotonic()
+        self.stall_timer = self.loop.call_later(STALL_TIMEOUT_S, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -80,13 +80,13 @@ class LimitedProtocol(H11Protocol):
     def idle_since_s(self) -> float | None:
         """Time since which this connection waits for a request or for its client to read; None if it is busy."""
         if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
-            return self.waits_since_s
-        return self.stalls_since_s if self.stall_timer is not None else None
+            return self.waiting_since_s
+        return self.stalled_since_s if self.stall_timer is not None else None
 
     def _await_request(self) -> None:
-        self.waits_since_s = time.monotonic()
+        self.waiting_since_s = time.monotonic()
         _cancel(self.request_timer)
-        self.request_timer = self.loop.call_later(REQUEST_S, self.transport.abort)
+        self.request_timer = self.loop.call_later(REQUEST_TIMEOUT_S, self.transport.abort)
 
     def _stop_waiting(self) -> None:
         if self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body):
@@ -97,11 +97,15 @@ class LimitedProtocol(H11Protocol):
 
         Clients that fetch large videos and read slowly are busy until the buffers of the system are full.
         """
-        others = [one for one in self.connections if isinstance(one, LimitedProtocol) and one is not self]
-        idle = {one: since for one in others if (since := one.idle_since_s()) is not None}
-        longest = min(idle or others, key=lambda one: idle.get(one, one.waits_since_s))
-        self.connections.discard(longest)  # At once, so that the next new connection does not choose it again.
-        longest.transport.abort()
+        others = [
+            connection
+            for connection in self.connections
+            if isinstance(connection, LimitedProtocol) and connection is not self
+        ]
+        idle = {connection: since for connection in others if (since := connection.idle_since_s()) is not None}
+        longest_idle = min(idle or others, key=lambda connection: idle.get(connection, connection.waiting_since_s))
+        self.connections.discard(longest_idle)  # At once, so that the next new connection does not choose it again.
+        longest_idle.transport.abort()
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -78,7 +78,7 @@ def create_study(
         site = draft / SITE
         (site / "media").mkdir()
         _write_media(site / "media", sources, on_progress)
-        study = Study.model_validate(study.model_dump() | {"content": _content_of(site / "media")})
+        study = Study.model_validate(study.model_dump() | {"content": _hash_media(site / "media")})
         _write_page(site, study)
         # One date for all files: their order would reveal the system. Static hosts validate files by date and size.
         now_s = int(time.time())
@@ -98,20 +98,22 @@ def plan_study(
     """
     rng = random.Random(options.seed)
     systems = tuple(sets[0].videos)
-    pictures = sorted({picture for one in sets for picture in one.references})
-    picture_names = dict(zip(rng.sample(pictures, len(pictures)), _names("p", len(pictures)), strict=True))
-    videos = [(one, system) for one in sets for system in systems]
-    names = _names("v", len(videos) + options.num_checks)
+    pictures = sorted({picture for video_set in sets for picture in video_set.references})
+    picture_names = dict(zip(rng.sample(pictures, len(pictures)), _neutral_names("p", len(pictures)), strict=True))
+    videos = [(video_set, system) for video_set in sets for system in systems]
+    names = _neutral_names("v", len(videos) + options.num_checks)
     rng.shuffle(names)
     items = tuple(
         StudyItem(
             id=name,
             system=system,
-            video=one.name,
-            references=tuple(picture_names[picture] for picture in one.references),
-            prompt=remove_trigger_words(one.prompt) if one.prompt and questionnaire.shows("prompt") else None,
+            video=video_set.name,
+            references=tuple(picture_names[picture] for picture in video_set.references),
+            prompt=remove_trigger_words(video_set.prompt)
+            if video_set.prompt and questionnaire.shows("prompt")
+            else None,
         )
-        for name, (one, system) in zip(names[: len(videos)], videos, strict=True)
+        for name, (video_set, system) in zip(names[: len(videos)], videos, strict=True)
     )
     scale = range(questionnaire.lowest, questionnaire.highest + 1)
     shuffled = rng.sample(items, len(items))
@@ -120,21 +122,21 @@ def plan_study(
         AttentionCheck(id=name, like=item.id, expected=rng.choice(scale))
         for name, item in zip(names[len(videos) :], repeated, strict=True)
     )
-    wanted = options.videos_per_rater or len(videos)
+    videos_per_rater = options.videos_per_rater or len(videos)
     study = Study(
         seed=options.seed,
         questionnaire=questionnaire,
         systems=systems,
         items=items,
         checks=checks,
-        videos_per_rater=wanted // len(systems) * len(systems),
+        videos_per_rater=videos_per_rater // len(systems) * len(systems),
     )
-    sources = {item.id: one.videos[system] for item, (one, system) in zip(items, videos, strict=True)}
+    sources = {item.id: video_set.videos[system] for item, (video_set, system) in zip(items, videos, strict=True)}
     sources |= {check.id: sources[check.like] for check in checks}
     return study, sources | {name: picture for picture, name in picture_names.items()}
 
 
-def _content_of(media: Path) -> str:
+def _hash_media(media: Path) -> str:
     """One hash of all videos and pictures."""
     names = [f"{path.name} {sha256_of(path)}" for path in sorted(media.iterdir())]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -150,7 +152,7 @@ def _write_page(site: Path, study: Study) -> None:
     (site / "data.js").write_text(f"window.STUDY = {json.dumps(study.public())};\n", encoding="utf-8")
 
 
-def _names(letter: str, count: int) -> list[str]:
+def _neutral_names(letter: str, count: int) -> list[str]:
     return [f"{letter}{number:0{len(str(count))}}" for number in range(1, count + 1)]
 
 
@@ -185,10 +187,10 @@ def _check_options(options: StudyOptions, sets: Sequence[VideoSet]) -> None:
 
 
 def _check_prompts(questionnaire: Questionnaire, sets: Sequence[VideoSet]) -> None:
-    lacking = [one.name for one in sets if not one.prompt]
-    if lacking and questionnaire.shows("prompt"):
-        asking = [question.name for question in questionnaire.questions if "prompt" in question.needs]
+    without_prompt = [video_set.name for video_set in sets if not video_set.prompt]
+    if without_prompt and questionnaire.shows("prompt"):
+        questions = [question.name for question in questionnaire.questions if "prompt" in question.needs]
         raise ConfigError(
-            f"The question `{asking[0]}` needs the sentence of each video, but {len(lacking)} have none in their file "
-            f"(first: {lacking[0]}). Give them in a `--manifest`, or ask other `--questions`."
+            f"The question `{questions[0]}` needs the sentence of each video, but {len(without_prompt)} have none in "
+            f"their file (first: {without_prompt[0]}). Give them in a `--manifest`, or ask other `--questions`."
         )

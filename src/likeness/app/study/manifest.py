@@ -78,7 +78,7 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = [one.id for one in (*self.items, *self.checks)]
+        names = [item.id for item in (*self.items, *self.checks)]
         if len(set(names)) < len(names):
             raise ValueError("two videos have one neutral name")
         if unknown := {check.like for check in self.checks} - {item.id for item in self.items}:
@@ -123,9 +123,9 @@ class Study(Settings):
         trials = {item.id: self._trial(item, item.id, None) for item in self.items}
         for check in self.checks:
             trials[check.id] = self._trial(self.item_by_id[check.like], check.id, check.expected)
-        asked = self.questionnaire.model_dump(mode="json", exclude={"source"})
+        questionnaire = self.questionnaire.model_dump(mode="json", exclude={"source"})
         ordered = {name: trials[name] for name in sorted(trials)}
-        return {"study": self.key, **asked, "trials": ordered, "plans": self.plans}
+        return {"study": self.key, **questionnaire, "trials": ordered, "plans": self.plans}
 
     def _trial(self, item: StudyItem, name: str, check: int | None) -> dict[str, Any]:
         return {
@@ -147,17 +147,17 @@ def make_plans(study: Study) -> list[tuple[str, ...]]:
     for item in study.items:
         sets.setdefault(item.video, []).append(item.id)
     sets_per_rater = min(len(sets), max(1, study.videos_per_rater // len(study.systems)))
-    pack: list[str] = []
+    remaining_sets: list[str] = []
     plans = []
     for _ in range(NUM_PLANS):
-        hand: list[str] = []
-        while len(hand) < sets_per_rater:
-            if not pack:
-                pack = rng.sample(sorted(sets), len(sets))
+        rater_sets: list[str] = []
+        while len(rater_sets) < sets_per_rater:
+            if not remaining_sets:
+                remaining_sets = rng.sample(sorted(sets), len(sets))
             # A reshuffled pack may begin with sets that this rater already has.
-            position = next(index for index, name in enumerate(pack) if name not in hand)
-            hand.append(pack.pop(position))
-        plan = [item for name in hand for item in sets[name]]
+            position = next(index for index, name in enumerate(remaining_sets) if name not in rater_sets)
+            rater_sets.append(remaining_sets.pop(position))
+        plan = [item for name in rater_sets for item in sets[name]]
         rng.shuffle(plan)
         for check in study.checks:
             plan.insert(rng.randint(1, len(plan)), check.id)

@@ -32,7 +32,7 @@ def read_metric_table(path: Path) -> MetricTable:
         raise ConfigError(f"{path} is not a table of metrics; use {', '.join(readers)}.")
     try:
         rows = readers[path.suffix.lower()](path)
-        table = _collect(rows)
+        table = _build_table(rows)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise ConfigError(
             f"{path} cannot be read as metrics ({error}). A row for each video is needed: system, video, numbers."
@@ -44,24 +44,24 @@ def read_metric_table(path: Path) -> MetricTable:
     return table
 
 
-def _collect(rows: Iterable[Mapping[str, Any]]) -> MetricTable:
+def _build_table(rows: Iterable[Mapping[str, Any]]) -> MetricTable:
     table: MetricTable = {}
     for row in rows:
         system, video = row.get("system"), row.get("video") or row.get("name")
         if not system or not video:
             raise ValueError(f"a row lacks `system` or `video`: {dict(row)}")
         for metric, text in row.items():
-            number = _number(text)
+            number = _finite_number(text)
             if metric in ("system", "video", "name") or number is None:
                 continue
-            own, key = table.setdefault(metric, {}), (str(system), normalize_name(str(video)))
-            if key in own:
+            scores, key = table.setdefault(metric, {}), (str(system), normalize_name(str(video)))
+            if key in scores:
                 raise ValueError(f"`{video}` of `{system}` has several rows with `{metric}`")
-            own[key] = number
+            scores[key] = number
     return table
 
 
-def _number(text: Any) -> float | None:
+def _finite_number(text: Any) -> float | None:
     if isinstance(text, bool) or text is None:
         return None
     try:

@@ -21,7 +21,7 @@ def write_page(path: Path, study: Study, report: StudyReport) -> None:
     titles = {question.name: question.title for question in study.questionnaire.questions}
     titles[OVERALL] = "All questions together"
     sections = "\n".join(
-        f'<section class="card"><h3>{escape_html(titles[name])}</h3>{_dots(study, report.ratings[name])}'
+        f'<section class="card"><h3>{escape_html(titles[name])}</h3>{_dot_plot(study, report.ratings[name])}'
         f"{_histograms(study, report.ratings[name])}</section>"
         for name in [*study.questionnaire.names, OVERALL]
     )
@@ -31,7 +31,7 @@ def write_page(path: Path, study: Study, report: StudyReport) -> None:
 <title>User study: results</title><style>{STYLE}</style></head><body>
 <h1>User study: results</h1>
 <p class="soft">{escape_html(study.questionnaire.source)}</p>
-<p>{_who(report)} {num_videos} videos of {len(study.systems)} systems.</p>
+<p>{_describe_raters(report)} {num_videos} videos of {len(study.systems)} systems.</p>
 <h2>Ratings</h2>
 <p class="soft">Dots are means of all ratings on the scale from {study.questionnaire.lowest} to
 {study.questionnaire.highest}; lines are 95 % bootstrap intervals over raters and videos. Bars count the ratings.</p>
@@ -51,19 +51,19 @@ unreliable; means over many raters may still be reliable.</p>
     write_text(path, page)
 
 
-def _who(report: StudyReport) -> str:
+def _describe_raters(report: StudyReport) -> str:
     raters = report.raters
-    left = (
+    excluded = (
         f"{len(raters.failed_checks)} failed attention checks and {len(raters.unchecked)} stopped before the first; "
         "both are excluded."
     )
     return (
-        f"<b>{len(raters.used)} of {raters.total} raters</b> count: {left} {raters.num_incomplete} of those who count "
-        f"stopped before the end. Median time for a video: {raters.median_seconds:.0f} s."
+        f"<b>{len(raters.used)} of {raters.total} raters</b> count: {excluded} {raters.num_incomplete} of those who "
+        f"count stopped before the end. Median time for a video: {raters.median_seconds:.0f} s."
     )
 
 
-def _dots(study: Study, ratings: Mapping[str, SystemRating]) -> str:
+def _dot_plot(study: Study, ratings: Mapping[str, SystemRating]) -> str:
     lowest, highest = study.questionnaire.lowest, study.questionnaire.highest
 
     def x_of(value: float) -> float:
@@ -143,7 +143,7 @@ def _difference_table(report: StudyReport, titles: dict[str, str]) -> str:
 
 def _agreement_table(report: StudyReport, titles: dict[str, str]) -> str:
     rows = "".join(
-        f'<tr><th scope="row">{escape_html(titles[name])}</th><td>{_plain(alpha)}</td></tr>'
+        f'<tr><th scope="row">{escape_html(titles[name])}</th><td>{_format_number(alpha)}</td></tr>'
         for name, alpha in report.agreement.items()
     )
     return table("<th>question</th><th>alpha</th>", rows)
@@ -154,7 +154,7 @@ def _correlations(report: StudyReport, titles: dict[str, str]) -> str:
         return ""
     rows = "".join(
         f'<tr><th scope="row">{escape_html(metric)}</th><td>{escape_html(titles[question])}</td>'
-        f"<td>{format_estimate(value.spearman, sign='+', digits=2)}</td><td>{_plain(value.kendall)}</td>"
+        f"<td>{format_estimate(value.spearman, sign='+', digits=2)}</td><td>{_format_number(value.kendall)}</td>"
         f"<td>{value.num_videos}</td></tr>"
         for question, by_metric in report.correlations.items()
         for metric, value in by_metric.items()
@@ -166,5 +166,5 @@ def _correlations(report: StudyReport, titles: dict[str, str]) -> str:
     )
 
 
-def _plain(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.2f}" if math.isfinite(value) else "undefined"

@@ -34,9 +34,9 @@ def read_systems(folders: Sequence[str]) -> dict[str, Path]:
         ConfigError: A folder does not exist, or two systems have one name.
     """
     systems: dict[str, Path] = {}
-    for word in folders:
-        name, equals, path = word.partition("=")
-        folder = Path(path if equals else word)
+    for argument in folders:
+        name, equals, path = argument.partition("=")
+        folder = Path(path if equals else argument)
         name = name if equals else folder.resolve().name
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder. Give a folder of videos for each system.")
@@ -69,24 +69,24 @@ def pair_videos(
         ConfigError: There are no videos, two of a system have one name, a system lacks some, or a video has no
             reference.
     """
-    found = {name: _videos(folder) for name, folder in systems.items()}
+    videos_by_system = {name: _videos(folder) for name, folder in systems.items()}
     for name, folder in systems.items():
-        if not found[name]:
+        if not videos_by_system[name]:
             raise ConfigError(f"{folder} holds no video ({', '.join(VIDEOS)}). Give a folder that does.")
-    names = sorted(set().union(*found.values()))
-    complete = [name for name in names if all(name in videos for videos in found.values())]
+    names = sorted(set().union(*videos_by_system.values()))
+    complete = [name for name in names if all(name in videos for videos in videos_by_system.values())]
     if len(complete) < len(names) and not allow_missing:
-        raise ConfigError(_missing(names, found))
+        raise ConfigError(_missing_message(names, videos_by_system))
     if not complete:
         raise ConfigError("No video name occurs in every folder. Give the same names to what is compared.")
     cases = read_cases(manifest, references) if manifest else {}
     people = find_references(references) if manifest is None else {}
     sets = []
     for name in complete:
-        videos = {system: found[system][name] for system in systems}
+        videos = {system: videos_by_system[system][name] for system in systems}
         pictures, prompt = cases.get(name, ((), None)) if manifest else (_match(name, people), None)
         if not pictures:
-            raise ConfigError(_unpaired(name, references, people, manifest))
+            raise ConfigError(_unpaired_message(name, references, people, manifest))
         sets.append(
             VideoSet(
                 name=name,
@@ -113,7 +113,7 @@ def _match(name: str, people: Mapping[str, tuple[Path, ...]]) -> tuple[Path, ...
     return () if person is None else people[person]
 
 
-def _missing(names: Sequence[str], found: Mapping[str, Mapping[str, Path]]) -> str:
+def _missing_message(names: Sequence[str], found: Mapping[str, Mapping[str, Path]]) -> str:
     lines = [
         f"  {system} lacks {list_names([name for name in names if name not in videos])}"
         for system, videos in found.items()
@@ -126,7 +126,7 @@ def _missing(names: Sequence[str], found: Mapping[str, Mapping[str, Path]]) -> s
     )
 
 
-def _unpaired(name: str, references: Path, people: Mapping[str, Any], manifest: Path | None) -> str:
+def _unpaired_message(name: str, references: Path, people: Mapping[str, Any], manifest: Path | None) -> str:
     if manifest is not None:
         return f"{manifest} has no entry `{name}`, but there is such a video. Add it."
     return (

@@ -103,7 +103,7 @@ def make_report(
     Raises:
         ConfigError: No rater is valid, or the metrics are of other videos.
     """
-    raters = sort_raters(study, answers, allowed_failures)
+    raters = classify_raters(study, answers, allowed_failures)
     if not raters.used:
         raise ConfigError(
             f"Of {raters.total} raters none counts: {len(raters.failed_checks)} failed attention checks, "
@@ -118,13 +118,13 @@ def make_report(
         means: dict[str, np.ndarray] = {}
         ratings[question] = {}
         for name, column in columns.items():
-            own = np.where(column[None] > 0, table, np.nan)
-            means[name] = weighted_means(own, rater_weights, video_weights)
+            system_table = np.where(column[None] > 0, table, np.nan)
+            means[name] = weighted_means(system_table, rater_weights, video_weights)
             ratings[question][name] = SystemRating(
-                mean=mean_estimate(own, rater_weights, video_weights),
-                num_ratings=int(np.isfinite(own).sum()),
-                num_videos=int(np.isfinite(own).any(axis=0).sum()),
-                histogram=() if question == OVERALL else _histogram(study, own),
+                mean=mean_estimate(system_table, rater_weights, video_weights),
+                num_ratings=int(np.isfinite(system_table).sum()),
+                num_videos=int(np.isfinite(system_table).any(axis=0).sum()),
+                histogram=() if question == OVERALL else _histogram(study, system_table),
             )
         for a, b in combinations(study.systems, 2):
             value = ratings[question][a].mean.value - ratings[question][b].mean.value
@@ -140,7 +140,7 @@ def make_report(
     )
 
 
-def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int = 0) -> Raters:
+def classify_raters(study: Study, answers: Sequence[Answer], allowed_failures: int = 0) -> Raters:
     """Sort raters by their attention checks."""
     by_rater: dict[str, list[Answer]] = {}
     for answer in answers:
@@ -148,8 +148,8 @@ def sort_raters(study: Study, answers: Sequence[Answer], allowed_failures: int =
     used: list[str] = []
     failed: list[str] = []
     unchecked: list[str] = []
-    for rater, own in by_rater.items():
-        checks = [answer for answer in own if answer.trial in study.check_by_id]
+    for rater, rater_answers in by_rater.items():
+        checks = [answer for answer in rater_answers if answer.trial in study.check_by_id]
         failures = sum(set(answer.ratings.values()) != {study.check_by_id[answer.trial].expected} for answer in checks)
         if failures > allowed_failures:
             failed.append(rater)
@@ -203,9 +203,9 @@ def _histogram(study: Study, table: np.ndarray) -> tuple[int, ...]:
 def _video_rows(study: Study, tables: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     rows = []
     for number, item in enumerate(study.items):
-        own = {question: table[:, number] for question, table in tables.items()}
-        count = int(np.isfinite(own[OVERALL]).sum())
-        means = {name: float(np.nanmean(values)) if count else float("nan") for name, values in own.items()}
+        video_ratings = {question: table[:, number] for question, table in tables.items()}
+        count = int(np.isfinite(video_ratings[OVERALL]).sum())
+        means = {name: float(np.nanmean(values)) if count else float("nan") for name, values in video_ratings.items()}
         rows.append({"system": item.system, "video": item.video, "num_ratings": count, **means})
     return rows
 

@@ -29,9 +29,9 @@ from likeness.errors import ConfigError, ResourceError
 from likeness.weights import sha256_of
 
 MAX_BODY_BYTES = 65_536
-COLLECT = "window.COLLECT = true;\n"
+COLLECT_SCRIPT = "window.COLLECT = true;\n"
 """Content of `collect.js` on a server; in the folder for static hosting it is false."""
-HEADERS = {
+RESPONSE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -53,8 +53,8 @@ class SiteFiles(StaticFiles):
     ) -> Response:
         stat_key = (stat_result.st_ino, stat_result.st_size, stat_result.st_mtime_ns, stat_result.st_ctime_ns)
         etag = f'"{_content_hash(str(full_path), stat_key)}"'
-        known = Request(scope).headers.get("if-none-match", "")
-        if etag in [tag.strip().removeprefix("W/") for tag in known.split(",")]:
+        cached_etags = Request(scope).headers.get("if-none-match", "")
+        if etag in [tag.strip().removeprefix("W/") for tag in cached_etags.split(",")]:
             return Response(status_code=304, headers={"ETag": etag})
         return FileResponse(full_path, status_code=status_code, headers={"ETag": etag}, stat_result=stat_result)
 
@@ -83,7 +83,7 @@ def build_app(folder: Path) -> FastAPI:
         if request.method == "POST" and not _is_small(request):
             return _refuse(413, f"A request needs `Content-Length` and may have at most {MAX_BODY_BYTES} bytes.")
         response = await forward(request)
-        response.headers.update(HEADERS)
+        response.headers.update(RESPONSE_HEADERS)
         if "last-modified" in response.headers:
             del response.headers["last-modified"]
         return response
@@ -121,7 +121,7 @@ def build_app(folder: Path) -> FastAPI:
 
     @app.get("/collect.js")
     def collect_script() -> Response:
-        return Response(COLLECT, media_type="text/javascript")
+        return Response(COLLECT_SCRIPT, media_type="text/javascript")
 
     app.mount("/", SiteFiles(directory=folder / SITE, html=True))
     return app
@@ -157,11 +157,11 @@ def build_config(app: FastAPI, *, host: str, port: int, log_level: str = "warnin
     )
 
 
-def _check_study(study: Study, named: str) -> None:
-    if named != study.key:
+def _check_study(study: Study, study_key: str) -> None:
+    if study_key != study.key:
         raise OtherStudyError(
-            f"This was sent for the study `{named or 'without a name'}`, but the study here is `{study.key}`: it was "
-            "created again. Reload the page and start again."
+            f"This was sent for the study `{study_key or 'without a name'}`, but the study here is `{study.key}`: it "
+            "was created again. Reload the page and start again."
         )
 
 

@@ -99,14 +99,14 @@ def rank_correlation(human_scores: np.ndarray, metric: np.ndarray, *, seed: int 
         human_scores: (videos,) mean ratings
         metric: (videos,) NaN where undefined
     """
-    both = np.isfinite(human_scores) & np.isfinite(metric)
-    human_scores, metric = human_scores[both], metric[both]
+    is_defined = np.isfinite(human_scores) & np.isfinite(metric)
+    human_scores, metric = human_scores[is_defined], metric[is_defined]
     count = len(human_scores)
     if count < 3 or np.ptp(human_scores) == 0 or np.ptp(metric) == 0:
         nan = float("nan")
         return Correlation(spearman=Estimate(value=nan, low=nan, high=nan), kendall=nan, num_videos=count)
-    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    ranks = [stats.rankdata(values[drawn], axis=1) for values in (human_scores, metric)]
+    resample_indices = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    ranks = [stats.rankdata(values[resample_indices], axis=1) for values in (human_scores, metric)]
     ranks = [rank - rank.mean(axis=1, keepdims=True) for rank in ranks]
     scale = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
     resampled = np.divide((ranks[0] * ranks[1]).sum(axis=1), scale, out=np.full(RESAMPLES, np.nan), where=scale > 0)

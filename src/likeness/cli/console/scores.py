@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from likeness.evaluation.results.compare_systems import Comparison
     from likeness.evaluation.results.records import EvaluationResult, VideoResult
 
-_REJECTED = 3
+_EXIT_REJECTED = 3
 
 
 def print_scores(result: "EvaluationResult", comparison: "Comparison") -> None:
@@ -67,12 +67,12 @@ def report_skipped(request: "EvaluationRequest") -> None:
         echo(f"likeness: {len(paths)} left out ({reason}): {list_names(paths)}", lines=False, stream=sys.stderr)
 
 
-def report_failed(videos: "Sequence[VideoResult]", *, is_quiet: bool, leaves: bool = True) -> None:
+def report_failed(videos: "Sequence[VideoResult]", *, is_quiet: bool, exits: bool = True) -> None:
     """Print the videos without figures, and exit with code 3 if there are any."""
     failed = [video for video in videos if video.error is not None]
     if failed and not is_quiet:
         echo(f"likeness: {len(failed)} of {len(videos)} videos have no figures:", stream=sys.stderr)
         for video in failed:
             echo(f"  {video.system} / {video.name}: {video.error}", lines=False, stream=sys.stderr)
-    if failed and leaves:
-        raise typer.Exit(_REJECTED)
+    if failed and exits:
+        raise typer.Exit(_EXIT_REJECTED)

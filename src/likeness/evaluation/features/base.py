@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from likeness.evaluation.features.engines import Engines, choose_engines
-from likeness.records import Face, Metric
+from likeness.records import EmbeddingMetric, Face
 
 Arrays = Mapping[str, np.ndarray]
 Features = Mapping[str, Arrays]
@@ -52,7 +52,7 @@ class Feature:
         return f"{self.name}-{self.version}-{engine.replace('/', '_')}"
 
 
-def normalize_embeddings(embeddings: np.ndarray, metric: Metric) -> np.ndarray:
+def normalize_embeddings(embeddings: np.ndarray, metric: EmbeddingMetric) -> np.ndarray:
     """Scale embeddings so that Euclidean distances compare with the engine's threshold: unit vectors for `cosine`.
 
     Shapes:

@@ -14,7 +14,7 @@ from likeness.evaluation.features.landmarks import landmarks_of_reference
 from likeness.evaluation.features.registry import FEATURES
 from likeness.faces import read_face
 from likeness.media import read_image
-from likeness.records import Face, Metric
+from likeness.records import EmbeddingMetric, Face
 from likeness.weights import sha256_of
 
 ReferencePicture = str | Path | np.ndarray | Face
@@ -36,7 +36,7 @@ class ReferenceSet:
     landmarks: np.ndarray
     arrays: Mapping[str, np.ndarray]
     """Features of other networks by feature name, one row for each reference."""
-    metric: Metric = "distance"
+    metric: EmbeddingMetric = "distance"
     """How the engine compares embeddings."""
     sizes_px: np.ndarray | None = None
     """(references, 2): width and height of each picture, NaN where unknown."""

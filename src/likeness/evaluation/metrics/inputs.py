@@ -14,7 +14,7 @@ import numpy as np
 from likeness.evaluation.features.base import Arrays, Features
 from likeness.evaluation.features.landmarks import landmarks_at
 from likeness.evaluation.features.references import ReferenceSet
-from likeness.records import Metric
+from likeness.records import EmbeddingMetric
 
 WhichFace = Literal["prominent", "nearest"]
 
@@ -75,7 +75,7 @@ def choose_faces(faces: Arrays, num_frames: int, which: WhichFace, reference: np
 
 def first_face(
     faces: Arrays,
-    metric: Metric = "distance",
+    metric: EmbeddingMetric = "distance",
     *,
     detections: Arrays | None = None,
     size_px: tuple[int, int] | None = None,

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from likeness.faces.geometry.layouts import LandmarkLayout
-from likeness.records import Detection, Metric
+from likeness.records import Detection, EmbeddingMetric
 
 
 class DetectionPass(NamedTuple):
@@ -37,7 +37,7 @@ class FaceEngine(Protocol):
         ...
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> EmbeddingMetric:
         """`cosine` normalizes embeddings before the Euclidean distance, `distance` does not."""
         ...
 
@@ -87,7 +87,7 @@ def rescale(detection: Detection, scale: float) -> Detection:
     )
 
 
-def distances(embeddings: np.ndarray, reference: np.ndarray, metric: Metric) -> np.ndarray:
+def distances(embeddings: np.ndarray, reference: np.ndarray, metric: EmbeddingMetric) -> np.ndarray:
     """Distance of each embedding to `reference`; NaN stays NaN.
 
     Shapes:

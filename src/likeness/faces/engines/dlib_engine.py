@@ -21,7 +21,7 @@ from likeness.faces.engines.turned_copies import ANGLES_DEG, drop_repeated, land
 from likeness.faces.geometry.align import crop_head, fit_similarity, warp
 from likeness.faces.geometry.layouts import EYE_CORNERS, refuse_other_layout
 from likeness.media import resize
-from likeness.records import Detection, Metric
+from likeness.records import Detection, EmbeddingMetric
 from likeness.weights import home, locate
 
 _PICTURE_ORDER = (2, 3, 1, 0, 4)
@@ -90,7 +90,7 @@ class DlibEngine:
     name = "dlib"
     embedding_width = 128
     threshold = 0.6
-    metric: Metric = "distance"
+    metric: EmbeddingMetric = "distance"
     min_score = _MIN_SCORE
     """Calibrated on 588 faces and 161 false boxes found by HOG in photographs (also rotated, blurred, compressed, at
     half size) and in backgrounds. No false box reaches it (docs/evidence.md)."""

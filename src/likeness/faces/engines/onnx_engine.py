@@ -16,7 +16,7 @@ from likeness.faces.engines.detectors import DETECTOR_INPUT_PX, Detector, Scrfd,
 from likeness.faces.engines.onnx_session import OnnxModel
 from likeness.faces.geometry.align import fit_similarity, warp
 from likeness.faces.geometry.layouts import EYE_CENTERS, refuse_other_layout
-from likeness.records import Detection, Metric
+from likeness.records import Detection, EmbeddingMetric
 from likeness.weights import locate
 
 CHIP_PX = 112
@@ -79,7 +79,7 @@ ENGINE_SPECS = {
 class OnnxEngine:
     """Detector and recognizer behind the `FaceEngine` protocol; files are opened at first use."""
 
-    metric: Metric = "cosine"
+    metric: EmbeddingMetric = "cosine"
     layout = EYE_CENTERS
     # The second pass finds faces that fill the input: the detectors were trained on smaller ones.
     detection_passes = (

@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 from likeness.errors import CharacterError, ConfigError
-from likeness.generation.outputs.destinations import check_place
+from likeness.generation.outputs.destinations import check_folder_writable
 from likeness.weights import home
 
 SUFFIX = ".safetensors"
-_NAME = re.compile(r"\w[\w -]{0,63}")
+_NAME_PATTERN = re.compile(r"\w[\w -]{0,63}")
 
 
 def check_character(name: str, consent: str) -> None:
@@ -18,7 +18,7 @@ def check_character(name: str, consent: str) -> None:
     Raises:
         ConfigError: One of them is invalid.
     """
-    if not _NAME.fullmatch(name) or name != name.strip():
+    if not _NAME_PATTERN.fullmatch(name) or name != name.strip():
         raise ConfigError(
             f"A character cannot be called {name!r}. Use up to 64 letters, digits, spaces, - and _, "
             "beginning with a letter or digit."
@@ -41,7 +41,7 @@ def character_file(name: str, path: str | Path | None = None, *, replace: bool =
     path = character_folder() / f"{name}{SUFFIX}" if path is None else Path(path)
     if path.suffix != SUFFIX:
         raise ConfigError(f"{path} cannot hold a character. Let its name end in {SUFFIX}.")
-    check_place(path.parent)
+    check_folder_writable(path.parent)
     if path.is_dir():
         raise CharacterError(f"{path} cannot hold a character: it is a folder. Name a file inside it.")
     if (path.exists() or path.is_symlink()) and not replace:

@@ -31,10 +31,10 @@ from likeness.generation.inputs.character_files import (
 from likeness.records import Face, Pose
 
 __all__ = [
-    "KEY",
+    "FORMAT_VERSION",
     "MAX_FILE_BYTES",
+    "METADATA_KEY",
     "SUFFIX",
-    "VERSION",
     "Character",
     "character_file",
     "character_folder",
@@ -44,15 +44,15 @@ __all__ = [
     "remove_character",
 ]
 
-KEY = "likeness_character"
+METADATA_KEY = "likeness_character"
 """The only key of metadata: safetensors does not fix the order of several, and equal characters must give equal
 bytes."""
-VERSION = 1
+FORMAT_VERSION = 1
 """Increased when older versions of likeness cannot read the file."""
 MAX_FILE_BYTES = 64_000_000
 """About four hundred references; larger files are refused."""
 _REMEDY = "Copy it again, or make it anew with `likeness character add`."
-_FIELDS = ("crops", "embeddings", "landmarks_px", "boxes_px", "poses_deg", "scores")
+_TENSOR_NAMES = ("crops", "embeddings", "landmarks_px", "boxes_px", "poses_deg", "scores")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -96,14 +96,14 @@ class Character:
         return cls(name=name, faces=faces, consent=consent)
 
     @property
-    def spread(self) -> float:
+    def max_distance(self) -> float:
         """Largest distance between two references; above the engine's threshold they may be two people."""
         return max(compare(a, b).distance for a in self.faces for b in self.faces)
 
     @property
     def sha256(self) -> str:
         """Checksum of the whole content of the file."""
-        return _checksum(self._tensors(), self._facts())
+        return _checksum(self._tensors(), self._metadata())
 
     def describe(self) -> dict[str, Any]:
         """The entry in the record of a clip: enough to find the consent note, without the note."""
@@ -116,7 +116,7 @@ class Character:
             "consent": self.consent,
             "references": [Path(face.source).name for face in self.faces],
             "engine": self.faces[0].engine,
-            "largest_distance": round(self.spread, 4),
+            "largest_distance": round(self.max_distance, 4),
             "sha256": self.sha256,
         }
 
@@ -128,9 +128,9 @@ class Character:
             FileWriteError: The disk refuses.
         """
         path = character_file(self.name, path, replace=replace)
-        tensors, facts = self._tensors(), self._facts()
-        header = {"version": VERSION, "sha256": _checksum(tensors, facts), "facts": facts}
-        write_bytes(path, to_safetensors(tensors, metadata={KEY: json.dumps(header, sort_keys=True)}))
+        tensors, facts = self._tensors(), self._metadata()
+        header = {"version": FORMAT_VERSION, "sha256": _checksum(tensors, facts), "facts": facts}
+        write_bytes(path, to_safetensors(tensors, metadata={METADATA_KEY: json.dumps(header, sort_keys=True)}))
         return path
 
     @classmethod
@@ -142,7 +142,7 @@ class Character:
             CharacterError: The file is damaged, of a newer likeness, or no character.
         """
         path = find_character(name_or_file)
-        tensors, facts = _read(path)
+        tensors, facts = _read_file(path)
         try:
             poses, boxes = tensors["poses_deg"].tolist(), tensors["boxes_px"].tolist()
             faces = tuple(
@@ -176,7 +176,7 @@ class Character:
             "scores": np.array([face.score for face in self.faces], dtype=np.float64),
         }
 
-    def _facts(self) -> dict[str, Any]:
+    def _metadata(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "consent": self.consent,
@@ -190,13 +190,13 @@ class Character:
 
 def _checksum(tensors: dict[str, np.ndarray], facts: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in _FIELDS:
+    for name in _TENSOR_NAMES:
         digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode())
         digest.update(np.ascontiguousarray(tensors[name]).tobytes())
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_file(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and facts of a character file."""
     size_bytes = path.stat().st_size
     if size_bytes > MAX_FILE_BYTES:
@@ -207,11 +207,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            if KEY not in metadata:
+            if METADATA_KEY not in metadata:
                 raise CharacterError(
                     f"{path} is a safetensors file of something else, not a character. Name another file."
                 )
-            header = json.loads(metadata[KEY])
+            header = json.loads(metadata[METADATA_KEY])
             _refuse_newer(path, header["version"])
             facts, sha256 = header["facts"], header["sha256"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -219,14 +219,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise CharacterError(f"{path} is no character file, or is truncated or damaged ({error}). {_REMEDY}") from error
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CharacterError(f"{path} is a damaged character ({error!r}). {_REMEDY}") from error
-    if set(tensors) != set(_FIELDS) or _checksum(tensors, facts) != sha256:
+    if set(tensors) != set(_TENSOR_NAMES) or _checksum(tensors, facts) != sha256:
         raise CharacterError(f"{path} is altered or damaged: its checksum does not fit. {_REMEDY}")
     return tensors, facts
 
 
 def _refuse_newer(path: Path, version: int) -> None:
-    if version > VERSION:
+    if version > FORMAT_VERSION:
         raise CharacterError(
-            f"{path} is a character of version {version}; this likeness reads up to {VERSION}. "
+            f"{path} is a character of version {version}; this likeness reads up to {FORMAT_VERSION}. "
             "Update likeness, or make the character anew."
         )

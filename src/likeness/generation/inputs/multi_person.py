@@ -10,23 +10,23 @@ from dataclasses import replace
 from likeness.adapters.conditioning.regions import NormalizedBox, Regions
 from likeness.errors import ConfigError
 from likeness.generation.inputs.characters import Character
-from likeness.generation.inputs.references import Person, read_faces
+from likeness.generation.inputs.references import PersonInput, read_faces
 from likeness.generation.inputs.request import GenerationRequest
 from likeness.identity.prompt import split_mentions
 
-People = Person | Sequence[Person]
+PeopleInput = PersonInput | Sequence[PersonInput]
 """The people of a clip: one person, or a list of several, each a list of pictures or a `Character`."""
 
 
-def split_faces(faces: People) -> list[Person]:
+def split_people(faces: PeopleInput) -> list[PersonInput]:
     """Split the argument into people; one person gives a list of one."""
-    if isinstance(faces, (list, tuple)) and any(isinstance(one, (list, tuple, Character)) for one in faces):
+    if isinstance(faces, (list, tuple)) and any(isinstance(item, (list, tuple, Character)) for item in faces):
         return list(faces)
     return [faces]  # pyright: ignore[reportReturnType]
 
 
 def build_request(
-    prompt: str, people: Sequence[Person], *, seed: int = 0, boxes: Sequence[NormalizedBox] | None = None
+    prompt: str, people: Sequence[PersonInput], *, seed: int = 0, boxes: Sequence[NormalizedBox] | None = None
 ) -> GenerationRequest:
     """Read the faces of all people and build the request of one clip.
 
@@ -69,7 +69,7 @@ def assign_regions(request: GenerationRequest, own_positions: bool) -> Generatio
     return request
 
 
-def boxes_of(request: GenerationRequest) -> list[NormalizedBox]:
+def person_boxes(request: GenerationRequest) -> list[NormalizedBox]:
     """The area of the frame in which each person is expected, in the order of their numbers."""
     if not request.is_multi_person:
         return [(0.0, 0.0, 1.0, 1.0)]

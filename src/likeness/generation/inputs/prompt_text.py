@@ -50,17 +50,17 @@ def check_text(text: str, *, what: str = "prompt", example: str = "a woman img w
     letters = [character for character in dict.fromkeys(text) if _script(character) not in ("", "LATIN")]
     if dropped or letters:
         scripts = dict.fromkeys(_script(letter).capitalize().replace("Cjk", "Chinese") for letter in letters)
-        held = [f"letters of another script ({', '.join(scripts)})"] if letters else []
-        held += [f"{', '.join(map(_name, dropped[:4]))}"] if dropped else []
+        problems = [f"letters of another script ({', '.join(scripts)})"] if letters else []
+        problems += [f"{', '.join(map(_describe_character, dropped[:4]))}"] if dropped else []
         raise PromptError(
-            f"The {what} holds {' and '.join(held)}, and the text encoder reads English alone. "
-            f'Write it in English: "{_without(text, {*dropped, *letters}) or example}"'
+            f"The {what} holds {' and '.join(problems)}, and the text encoder reads English alone. "
+            f'Write it in English: "{_remove_characters(text, {*dropped, *letters}) or example}"'
         )
     words = re.findall(r"[^\W\d_]+", text.lower())
-    other = [word for word in words if word in _word_set(_OTHER_LANGUAGES)]
-    if len(other) > sum(word in _word_set(_ENGLISH) for word in words):
+    foreign = [word for word in words if word in _word_set(_OTHER_LANGUAGES)]
+    if len(foreign) > sum(word in _word_set(_ENGLISH) for word in words):
         _warn_once(
-            f'The {what} "{text}" does not look English ("{other[0]}"), and the text encoder was trained on English '
+            f'The {what} "{text}" does not look English ("{foreign[0]}"), and the text encoder was trained on English '
             f'captions. Write it in English, as in "{example}".'
         )
 
@@ -71,10 +71,10 @@ def _word_set(text: str) -> frozenset[str]:
 
 
 def _is_dropped(character: str) -> bool:
-    kind = unicodedata.category(character)
-    if kind in ("Cc", "Cf", "Co", "Cs", "Cn"):
+    category = unicodedata.category(character)
+    if category in ("Cc", "Cf", "Co", "Cs", "Cn"):
         return not character.isspace()
-    is_symbol = kind in ("So", "Sk") and ord(character) >= _FIRST_SYMBOL
+    is_symbol = category in ("So", "Sk") and ord(character) >= _FIRST_SYMBOL
     return is_symbol or character in _EMOJI_PARTS
 
 
@@ -86,17 +86,17 @@ def _script(letter: str) -> str:
     return "LATIN" if script == "FULLWIDTH" else script
 
 
-def _name(character: str) -> str:
+def _describe_character(character: str) -> str:
     name = unicodedata.name(character, "control character").lower()
     shown = f"{character} " if character.isprintable() else ""
     return f"{shown}(U+{ord(character):04X}, {name})"
 
 
-def _without(text: str, refused: set[str]) -> str:
+def _remove_characters(text: str, refused: set[str]) -> str:
     """The text without some characters, or nothing if fewer than three words are left."""
-    left = "".join(" " if character in refused else character for character in text)
-    left = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(left.split()))
-    return left if len(re.findall(r"[a-zA-Z]{2,}", left)) >= 3 else ""
+    cleaned = "".join(" " if character in refused else character for character in text)
+    cleaned = re.sub(r"\s+([,.;:!?])", r"\1", " ".join(cleaned.split()))
+    return cleaned if len(re.findall(r"[a-zA-Z]{2,}", cleaned)) >= 3 else ""
 
 
 @cache

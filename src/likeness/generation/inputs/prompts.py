@@ -107,7 +107,7 @@ def check_prompt(prompt: str, num_people: int = 1, *, method: str | type = "magi
                 f"but faces of {num_people} were given."
             )
     except PromptError as error:
-        raise PromptError(f"{error}{_propose(prompt, num_people)}") from error
+        raise PromptError(f"{error}{_suggest_prompt(prompt, num_people)}") from error
 
 
 def _check_optional_trigger(prompt: str, num_people: int) -> None:
@@ -125,11 +125,11 @@ def _check_optional_trigger(prompt: str, num_people: int) -> None:
     except PromptError as error:
         raise PromptError(
             f'The prompt "{prompt}" holds the trigger word `{TRIGGER}` where no method reads it. FantasyID needs none: '
-            f"leave it out, or write it once behind the word for the person.{_propose(prompt, 1)}"
+            f"leave it out, or write it once behind the word for the person.{_suggest_prompt(prompt, 1)}"
         ) from error
 
 
-def _propose(prompt: str, num_people: int) -> str:
+def _suggest_prompt(prompt: str, num_people: int) -> str:
     """A corrected prompt, or nothing if there is none."""
     better = place_trigger(prompt, num_people)
     try:

@@ -13,13 +13,13 @@ from likeness.generation.inputs.people import check_person
 from likeness.media import is_video
 from likeness.records import Face
 
-FacePicture = str | Path | np.ndarray | Face
+FaceInput = str | Path | np.ndarray | Face
 """A picture of a face; a file may also be a short video, which gives several faces."""
-Person = FacePicture | Sequence[FacePicture] | Character
+PersonInput = FaceInput | Sequence[FaceInput] | Character
 """One or several pictures or videos of a person, or a saved character."""
 
 
-def read_faces(faces: Person, *, pick: int | None = None) -> tuple[Face, ...]:
+def read_faces(faces: PersonInput, *, pick: int | None = None) -> tuple[Face, ...]:
     """Read every picture as a face, and every short video as its most different views of a face.
 
     The faces of a character are those stored in it.
@@ -38,10 +38,10 @@ def read_faces(faces: Person, *, pick: int | None = None) -> tuple[Face, ...]:
             "No face was given; at least one picture of the person is needed. Use `--face me.jpg`, or a saved "
             "`--character`."
         )
-    return tuple(face for given in faces for face in _read(given, pick))
+    return tuple(face for picture in faces for face in _read_picture(picture, pick))
 
 
-def choose_person(faces: Sequence[str | Path], character: str | Path | None, *, pick: int | None = None) -> Person:
+def choose_person(faces: Sequence[str | Path], character: str | Path | None, *, pick: int | None = None) -> PersonInput:
     """Read the pictures or load the character.
 
     Raises:
@@ -55,9 +55,9 @@ def choose_person(faces: Sequence[str | Path], character: str | Path | None, *, 
     return read_faces(list(faces), pick=pick)
 
 
-def _read(given: FacePicture, pick: int | None) -> list[Face]:
-    if isinstance(given, Face):
-        return [given]
-    if isinstance(given, (str, Path)) and is_video(given):
-        return read_video_faces(given, pick=pick)
-    return [read_face(given, pick=pick)]
+def _read_picture(picture: FaceInput, pick: int | None) -> list[Face]:
+    if isinstance(picture, Face):
+        return [picture]
+    if isinstance(picture, (str, Path)) and is_video(picture):
+        return read_video_faces(picture, pick=pick)
+    return [read_face(picture, pick=pick)]

@@ -8,7 +8,7 @@ MAX_SEED = 2**63 - 1
 """Largest seed that torch accepts."""
 
 
-class Search(BaseModel):
+class SeedSearch(BaseModel):
     """Number of candidates and the similarity that ends the search."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -25,7 +25,7 @@ class Search(BaseModel):
         return self.best_of > 1 or self.min_similarity is not None
 
     @classmethod
-    def of(cls, best_of: int, min_similarity: float | None) -> "Search":
+    def of(cls, best_of: int, min_similarity: float | None) -> "SeedSearch":
         """Build a search from user input.
 
         Raises:

@@ -17,7 +17,7 @@ MAX_BLOCKS = 1000
 _BLOCKS = re.compile(r"[0-9]+-[0-9]+|[0-9]+(,[0-9]+)*")
 
 
-def name_blocks(blocks: Any) -> Any:
+def format_blocks(blocks: Any) -> Any:
     """Write block numbers as text: `0-20` for a range, both ends included, or `0,2,4`. Other values are kept."""
     if isinstance(blocks, range) and blocks and blocks.step == 1:
         return f"{blocks[0]}-{blocks[-1]}"
@@ -28,8 +28,8 @@ def name_blocks(blocks: Any) -> Any:
     return blocks.replace(" ", "") if isinstance(blocks, str) else blocks
 
 
-def read_blocks(text: str | None) -> range | tuple[int, ...] | None:
-    """Parse the text of `name_blocks`.
+def parse_blocks(text: str | None) -> range | tuple[int, ...] | None:
+    """Parse the text of `format_blocks`.
 
     Raises:
         ConfigError: It is neither a range nor a list of numbers, or the range runs backwards.
@@ -75,7 +75,7 @@ class GenerationSettings(BaseModel):
     """Share of the steps before the reference is applied. A larger share leaves pose and composition to the prompt."""
     identity_end: float = Field(default=1.0, ge=0, le=1)
     """Share of the steps after which the reference is no longer applied."""
-    identity_blocks: Annotated[str | None, BeforeValidator(name_blocks)] = None
+    identity_blocks: Annotated[str | None, BeforeValidator(format_blocks)] = None
     """Blocks in which it is applied: `0-20`, both ends included, or `0,2,4`; None for all adapted blocks."""
     identity_branch: Literal["conditional", "both"] = "conditional"
     """The CFG branches that get the reference."""
@@ -97,12 +97,12 @@ class GenerationSettings(BaseModel):
             "scale": self.identity_scale,
             "start": self.identity_start,
             "end": self.identity_end,
-            "blocks": read_blocks(self.identity_blocks),
+            "blocks": parse_blocks(self.identity_blocks),
             "branch": self.identity_branch,
         }
 
 
-class Choices(TypedDict, total=False):
+class GenerationOptions(TypedDict, total=False):
     """The fields of `GenerationSettings` as keyword arguments; omitted ones and None take the preset's value."""
 
     steps: int | None
@@ -127,8 +127,8 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
         PromptError: Style or negative prompt contains the trigger word, or is not English.
     """
     defaults = {name: getattr(preset, name) for name in ("steps", "guidance", "frames")}
-    given = {name: value for name, value in chosen.items() if value is not None}
-    for name in given:
+    overrides = {name: value for name, value in chosen.items() if value is not None}
+    for name in overrides:
         if name not in GenerationSettings.model_fields:
             close = difflib.get_close_matches(name, GenerationSettings.model_fields, n=1)
             known = ", ".join(GenerationSettings.model_fields)
@@ -136,7 +136,7 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
                 f"Unknown setting `{name}`. {f'Did you mean `{close[0]}`?' if close else f'Known: {known}.'}"
             )
     try:
-        settings = GenerationSettings(**(defaults | given))
+        settings = GenerationSettings(**(defaults | overrides))
     except ValidationError as error:
         problems = "; ".join(f"`{e['loc'][0]}` is {e['input']!s:.80}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{problems}. Leave it out to use the preset's value.") from error
@@ -150,7 +150,7 @@ def resolve_settings(preset: Preset, chosen: dict[str, Any]) -> GenerationSettin
             f"`identity_start` is {settings.identity_start:g} and `identity_end` {settings.identity_end:g}; the end "
             "has to be larger. Both are shares of the steps: 0 and 1 are all of them."
         )
-    read_blocks(settings.identity_blocks)
+    parse_blocks(settings.identity_blocks)
     check_style(settings.style)
     check_negative_prompt(settings.negative_prompt)
     return settings

@@ -20,11 +20,11 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.methods.method import Method
 from likeness.weights import sha256_of
-from likeness.weights.hashes import remember
-from likeness.weights.strict import altered_in, read_shapes, refuse_differences, shapes_of
+from likeness.weights.hashes import store_sha256
+from likeness.weights.strict import find_altered, read_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import refuse_not_finite
 
-CLASSES: dict[str, type[Method]] = {"magic_mirror": MagicMirror, "fantasy_id": FantasyID}
+METHOD_CLASSES: dict[str, type[Method]] = {"magic_mirror": MagicMirror, "fantasy_id": FantasyID}
 """The classes of `presets.METHODS`."""
 
 
@@ -44,14 +44,14 @@ def verify_weights(
     for name in names:
         for file in weights.verify(name).files:
             if file.sha256 is not None:
-                remember(file.path, file.sha256)
-    own = [Path(backbone or preset.backbone)] if backbone or not is_published_checkpoint else []
+                store_sha256(file.path, file.sha256)
+    user_folders = [Path(backbone or preset.backbone)] if backbone or not is_published_checkpoint else []
     if adapter is not None:
-        own.append(Path(adapter))
-    known = {file.path for name in names for file in weights.entry(name).files}
-    for path in (path for folder in own for path in sorted(folder.rglob("*.safetensors"))):
-        if path not in known:
-            remember(path, sha256_of(path))
+        user_folders.append(Path(adapter))
+    registered = {file.path for name in names for file in weights.entry(name).files}
+    for path in (path for folder in user_folders for path in sorted(folder.rglob("*.safetensors"))):
+        if path not in registered:
+            store_sha256(path, sha256_of(path))
 
 
 def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> Any:
@@ -65,25 +65,25 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
         WeightsError: The folder is absent or damaged, holds another method, or its tensors are not exactly those of its
             settings. All that are missing, extra, misshapen or altered are listed.
     """
-    method_class: Any = CLASSES[method] if isinstance(method, str) else method
+    method_class: Any = METHOD_CLASSES[method] if isinstance(method, str) else method
     refuse_missing_adapter(folder, method)
     try:
         config: Any = method_class.load_config(folder, local_files_only=True)
-        found = config.get("_class_name", method_class.__name__)
-        if found != method_class.__name__:
+        class_name = config.get("_class_name", method_class.__name__)
+        if class_name != method_class.__name__:
             raise WeightsError(
-                f"The adapter at {folder} is of {found}, not of {method_class.__name__}. "
-                f"{_name(found)} or name another adapter."
+                f"The adapter at {folder} is of {class_name}, not of {method_class.__name__}. "
+                f"{_suggest_loading(class_name)} or name another adapter."
             )
         with torch.device("meta"):
-            empty: Any = method_class.from_config(config)
+            meta_model: Any = method_class.from_config(config)
     except LOAD_ERRORS as error:
         raise WeightsError(f"The adapter at {folder} cannot be read: {error}. Copy or train it again.") from error
     refuse_differences(
-        shapes_of(empty.state_dict()),
+        shapes_of(meta_model.state_dict()),
         read_shapes(folder),
         what=f"The adapter at {folder}",
-        altered=altered_in(folder),
+        altered=find_altered(folder),
         remedy="Copy or train it again.",
     )
     try:
@@ -94,7 +94,7 @@ def load_adapter(folder: Path, method: str | type[Method] = "magic_mirror") -> A
     return adapter.eval()
 
 
-def _name(found: str) -> str:
+def _suggest_loading(class_name: str) -> str:
     """How to load an adapter of that class."""
-    names = [name for name, method_class in CLASSES.items() if method_class.__name__ == found]
+    names = [name for name, method_class in METHOD_CLASSES.items() if method_class.__name__ == class_name]
     return f"Use `--method {names[0]}`," if names else "Load it by its own class,"

@@ -87,10 +87,10 @@ PRESETS = {
 
 
 def find_preset(name: str) -> Preset:
-    return PRESETS[known("preset", name, tuple(PRESETS))]
+    return PRESETS[require_known("preset", name, tuple(PRESETS))]
 
 
-def known(kind: str, name: str, names: tuple[str, ...]) -> str:
+def require_known(kind: str, name: str, names: tuple[str, ...]) -> str:
     """Return `name` if it is one of `names`.
 
     Raises:

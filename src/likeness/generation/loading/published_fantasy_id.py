@@ -14,7 +14,7 @@ from likeness.identity.mesh.published_mesh import read_mesh
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.fantasy_id.published import find_transformer, load_published
 from likeness.runtime import choose_device, choose_dtype
-from likeness.weights.hashes import known_sha256
+from likeness.weights.hashes import cached_sha256
 
 
 def load_published_preset(
@@ -28,12 +28,12 @@ def load_published_preset(
     files = resolve_published_files(None if backbone is None else Path(backbone))
     pipeline, method = load_published_checkpoint(files, device=choose_device(device), moves_to_device=moves_to_device)
     licence = weights.MODELS[PUBLISHED_FANTASY_ID].licence
-    own = {
+    update = {
         "weights": PUBLISHED_FANTASY_ID,
         "backbone_name": "CogVideoX-5B-I2V, as FantasyID was released",
         "licence": licence,
     }
-    return pipeline, method, preset.model_copy(update=own), _checksums(files)
+    return pipeline, method, preset.model_copy(update=update), _checksums(files)
 
 
 def load_published_checkpoint(
@@ -61,5 +61,5 @@ def _checksums(files: dict[str, Path]) -> dict[str, str]:
     folders = (find_transformer(root), root / "vae", root / "text_encoder")
     suffixes = {".safetensors", ".bin"}
     paths = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix in suffixes]
-    checksums = {f"backbone/{path.relative_to(root).as_posix()}": known_sha256(path) for path in paths}
-    return checksums | {f"{role}/{files[role].name}": known_sha256(files[role]) for role in ("mesh", "eva")}
+    checksums = {f"backbone/{path.relative_to(root).as_posix()}": cached_sha256(path) for path in paths}
+    return checksums | {f"{role}/{files[role].name}": cached_sha256(files[role]) for role in ("mesh", "eva")}

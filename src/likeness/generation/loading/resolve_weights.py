@@ -14,7 +14,7 @@ its image encoder."""
 _FLAME_HIERARCHY_FILE = weights.MODELS[FLAME_HIERARCHY].files[0].path
 _EVA02_CLIP_FILE = "face_encoder" / weights.MODELS[EVA02_CLIP].files[0].path
 """Files of mesh and image encoder in the published folder."""
-_TRAINABLE = ("cogvideox_2b", "cogvideox_5b")
+_RECIPE_FOLDERS = ("cogvideox_2b", "cogvideox_5b")
 """Folders of `recipes/` for backbones other than tiny."""
 
 
@@ -100,7 +100,7 @@ def refuse_missing_adapter(folder: Path, method: str | type) -> None:
     """
     if not folder.is_dir():
         backbone = folder.parent.name.replace("-", "_")
-        recipes = backbone if backbone in _TRAINABLE else "tiny"
+        recipes = backbone if backbone in _RECIPE_FOLDERS else "tiny"
         recipe = f"recipes/{recipes}/{method}.toml" if isinstance(method, str) else "your recipe"
         raise WeightsError(
             f"No adapter at {folder}. A preset needs a backbone and the method's own weights: train them with "
@@ -125,7 +125,7 @@ def resolve_published_files(folder: Path | None = None) -> dict[str, Path]:
         )
         for name, entry_name in ((_FLAME_HIERARCHY_FILE, FLAME_HIERARCHY), (_EVA02_CLIP_FILE, EVA02_CLIP))
     )
-    parts = [
+    required = [
         (
             any((root / name / "config.json").is_file() for name in TRANSFORMERS),
             f"{root}/transformer",
@@ -139,7 +139,7 @@ def resolve_published_files(folder: Path | None = None) -> dict[str, Path]:
         (mesh is not None, str(root / _FLAME_HIERARCHY_FILE), FLAME_HIERARCHY),
         (eva is not None, str(root / _EVA02_CLIP_FILE), EVA02_CLIP),
     ]
-    missing = [(path, name) for is_here, path, name in parts if not is_here]
+    missing = [(path, name) for is_here, path, name in required if not is_here]
     if missing:
         listed = "".join(f"\n  {path} is missing (weights `{name}`)" for path, name in missing)
         commands = dict.fromkeys(

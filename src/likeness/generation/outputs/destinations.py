@@ -13,12 +13,12 @@ from pathlib import Path
 from likeness.errors import ConfigError, FileWriteError, MediaError
 from likeness.files import read_json
 
-PICTURES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 """Suffixes for a clip of one frame."""
-VIDEO = ".mp4"
-MAX_SHOWN_BYTES = 1_000_000_000
+VIDEO_SUFFIX = ".mp4"
+MAX_ENLARGED_BYTES = 1_000_000_000
 """Limit for the memory of the enlarged frames of a clip."""
-MAX_SHOWN_PX = 8192
+MAX_ENLARGED_PX = 8192
 """Longest side of an enlarged frame."""
 MAX_RECORD_BYTES = 50_000_000
 """Larger files are not read to find out whether they are records."""
@@ -38,22 +38,22 @@ def check_output(path: Path, num_frames: int, *, overwrite: bool = False) -> Non
         FileWriteError: Nothing can be written there.
     """
     suffix = path.suffix.lower()
-    if suffix in PICTURES and num_frames != 1:
+    if suffix in IMAGE_SUFFIXES and num_frames != 1:
         raise ConfigError(
             f"{path} is a picture, but `frames` is {num_frames}. Use `--frames 1` for a picture, or a name that ends "
             "in .mp4."
         )
-    if suffix not in (*PICTURES, VIDEO):
-        possible = f".mp4, or for a picture {' or '.join(PICTURES)}" if num_frames == 1 else ".mp4"
+    if suffix not in (*IMAGE_SUFFIXES, VIDEO_SUFFIX):
+        possible = f".mp4, or for a picture {' or '.join(IMAGE_SUFFIXES)}" if num_frames == 1 else ".mp4"
         raise MediaError(
             f"{path} cannot be written as {'picture or video' if num_frames == 1 else 'video'}: its suffix is "
             f"{path.suffix or 'missing'}. Use {possible}."
         )
-    check_file(path, overwrite=overwrite)
+    check_output_file(path, overwrite=overwrite)
     check_record(path, overwrite=overwrite)
 
 
-def check_file(path: Path, *, overwrite: bool = False) -> None:
+def check_output_file(path: Path, *, overwrite: bool = False) -> None:
     """Refuse a file that cannot be written or would replace another.
 
     Raises:
@@ -61,7 +61,7 @@ def check_file(path: Path, *, overwrite: bool = False) -> None:
         MediaError: A folder has that name.
         FileWriteError: Nothing can be written there.
     """
-    check_place(path.parent)
+    check_folder_writable(path.parent)
     try:
         path.lstat()
     except FileNotFoundError:
@@ -74,7 +74,7 @@ def check_file(path: Path, *, overwrite: bool = False) -> None:
         raise ConfigError(f"{path} is there already. Choose another name, or replace it with `--overwrite`.")
 
 
-def check_picture(path: Path, *, overwrite: bool = False) -> None:
+def check_image_output(path: Path, *, overwrite: bool = False) -> None:
     """Refuse a picture file that cannot be written or would replace another file.
 
     Raises:
@@ -82,12 +82,12 @@ def check_picture(path: Path, *, overwrite: bool = False) -> None:
         MediaError: The suffix is no picture's, or a folder has that name.
         FileWriteError: Nothing can be written there.
     """
-    if path.suffix.lower() not in PICTURES:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise MediaError(
             f"{path} cannot be written as a picture: its suffix is {path.suffix or 'missing'}. "
-            f"Use {' or '.join(PICTURES)}."
+            f"Use {' or '.join(IMAGE_SUFFIXES)}."
         )
-    check_file(path, overwrite=overwrite)
+    check_output_file(path, overwrite=overwrite)
 
 
 def check_record(path: Path, *, overwrite: bool = False) -> None:
@@ -104,7 +104,14 @@ def check_record(path: Path, *, overwrite: bool = False) -> None:
         )
     if not record.exists() and not record.is_symlink():
         return
-    other = next((one for one in _siblings(path) if one.exists() and _can_own(one, record)), None)
+    other = next(
+        (
+            sibling
+            for sibling in _clips_with_same_record(path)
+            if sibling.exists() and _can_have_record(sibling, record)
+        ),
+        None,
+    )
     if other is not None:
         raise ConfigError(
             f"{record} is the record of {other.name}, and would become that of {path.name}. Choose another name."
@@ -130,7 +137,7 @@ def is_record(path: Path) -> bool:
     return isinstance(record, dict) and {"prompt", "settings", "num_frames", "enlarged"} <= record.keys()
 
 
-def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool = False) -> None:
+def check_output_folder(folder: Path, names: Iterable[str], *, overwrite: bool = False) -> None:
     """Refuse a folder in which files of these names cannot be written, or would replace others.
 
     Raises:
@@ -138,7 +145,7 @@ def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool = False)
         MediaError: A folder has one of the names.
         FileWriteError: The folder is none, or cannot be written to.
     """
-    check_place(folder)
+    check_folder_writable(folder)
     for name in names:
         path = folder / name
         if path.is_dir():
@@ -147,7 +154,7 @@ def check_folder(folder: Path, names: Iterable[str], *, overwrite: bool = False)
             raise ConfigError(f"{path} is there already. Choose another folder, or replace it with `--overwrite`.")
 
 
-def check_place(folder: Path) -> None:
+def check_folder_writable(folder: Path) -> None:
     """Refuse a folder that cannot be created or written to. The check leaves no file.
 
     Raises:
@@ -168,7 +175,7 @@ def check_place(folder: Path) -> None:
         ) from error
 
 
-def check_enlarged(shape: Sequence[int], factor: int) -> None:
+def check_enlarge_factor(shape: Sequence[int], factor: int) -> None:
     """Refuse a factor of enlargement that exceeds the limits of memory and size.
 
     Args:
@@ -181,22 +188,24 @@ def check_enlarged(shape: Sequence[int], factor: int) -> None:
     frames, height, width = shape
     if factor < 1:
         raise ConfigError(f"`enlarge` is {factor}; a whole number from 1 is needed.")
-    most = min(MAX_SHOWN_PX // max(height, width), math.isqrt(MAX_SHOWN_BYTES // (3 * frames * height * width)))
-    if factor <= max(1, most):
+    max_factor = min(
+        MAX_ENLARGED_PX // max(height, width), math.isqrt(MAX_ENLARGED_BYTES // (3 * frames * height * width))
+    )
+    if factor <= max(1, max_factor):
         return
     raise ConfigError(
         f"`enlarge` is {factor}: {frames} frames of {factor * width} x {factor * height} pixels, "
-        f"{3 * frames * height * width * factor**2 / 1e9:.1f} GB; at most {MAX_SHOWN_PX} pixels a side and "
-        f"{MAX_SHOWN_BYTES / 1e9:.0f} GB are made. Use {max(1, most)} or less."
+        f"{3 * frames * height * width * factor**2 / 1e9:.1f} GB; at most {MAX_ENLARGED_PX} pixels a side and "
+        f"{MAX_ENLARGED_BYTES / 1e9:.0f} GB are made. Use {max(1, max_factor)} or less."
     )
 
 
-def _can_own(clip: Path, record: Path) -> bool:
+def _can_have_record(clip: Path, record: Path) -> bool:
     """Whether a record can be that of `clip`: one of several frames is not that of a picture, say a photograph."""
-    is_picture = clip.suffix.lower() in PICTURES
+    is_picture = clip.suffix.lower() in IMAGE_SUFFIXES
     return not (is_picture and is_record(record) and read_json(record)["num_frames"] != 1)
 
 
-def _siblings(path: Path) -> list[Path]:
+def _clips_with_same_record(path: Path) -> list[Path]:
     """Paths of other clips with the same record file."""
-    return [path.with_suffix(suffix) for suffix in (*PICTURES, VIDEO) if suffix != path.suffix.lower()]
+    return [path.with_suffix(suffix) for suffix in (*IMAGE_SUFFIXES, VIDEO_SUFFIX) if suffix != path.suffix.lower()]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from likeness.errors import ConfigError
 from likeness.files import read_json
-from likeness.generation.outputs.destinations import MAX_RECORD_BYTES, check_folder, check_output
+from likeness.generation.outputs.destinations import MAX_RECORD_BYTES, check_output, check_output_folder
 
 STORY_RECORD = "story.json"
 STORY_PAGES = ("story.mp4", "contact_sheet.png", "similarity.png", "report.html")
@@ -31,7 +31,7 @@ def check_story_folder(folder: Path, *, overwrite: bool = False) -> None:
                 "`--output`."
             )
         overwrite = True
-    check_folder(folder, (*STORY_PAGES, STORY_RECORD), overwrite=overwrite)
+    check_output_folder(folder, (*STORY_PAGES, STORY_RECORD), overwrite=overwrite)
 
 
 def is_story_record(path: Path) -> bool:
@@ -52,7 +52,7 @@ def check_demo_folder(folder: Path, *, overwrite: bool = False) -> None:
         FileWriteError: Nothing can be written there.
     """
     pictures = [f"{person}_reference.png" for person in DEMO_VIDEOS]
-    check_folder(folder, (*DEMO_PAGES, *pictures), overwrite=overwrite)
+    check_output_folder(folder, (*DEMO_PAGES, *pictures), overwrite=overwrite)
     for person, count in DEMO_VIDEOS.items():
         for number in range(1, count + 1):
             check_output(folder / f"{person}_{number}.mp4", 2, overwrite=overwrite)

@@ -37,7 +37,7 @@ table { border-collapse: collapse; font-size: .9rem } td { padding: .25rem 1.4re
 td:first-child { color: var(--soft) }
 """
 
-MEANING = (
+SIMILARITY_EXPLANATION = (
     "Each frame is read by a face recogniser and compared with the reference. <b>Distance</b> is how far apart the two "
     "faces are: for photographs, below {threshold:.2f} is the same person and about 0.85 is somebody else. "
     "<b>Same person</b> is the share of frames under that line, <b>face found</b> the share in which there was a face "
@@ -68,10 +68,10 @@ def write_report(
     title: str,
     sheet: Path,
     plot: Path,
-    lead: str = "One reference picture and one sentence went into each video.",
-    film: Path | None = None,
+    subtitle: str = "One reference picture and one sentence went into each video.",
+    joined_video: Path | None = None,
 ) -> None:
-    """Write the page for `items` to `path`; `film` is one video of all clips joined."""
+    """Write the page for `items` to `path`; `joined_video` is one video of all clips joined."""
     people = list(dict.fromkeys(item.person for item in items))
     sections = "\n".join(_person_section(path.parent, person, items) for person in people)
     threshold = next((item.clip.similarity.threshold for item in items if item.clip.similarity), 0.6)
@@ -79,13 +79,13 @@ def write_report(
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape_html(title)}</title><style>{CLIP_PAGE_STYLE}</style></head><body>
 <h1>{escape_html(title)}</h1>
-<p class="soft">{escape_html(lead)}</p>
-{_film(path.parent, film)}{sections}
+<p class="soft">{escape_html(subtitle)}</p>
+{_joined_video(path.parent, joined_video)}{sections}
 <h2>Frames</h2>
 <img class="wide" src="{inline(sheet)}" alt="Contact sheet: the reference face, then frames of each video">
 <h2>Similarity by frame</h2>
 <img class="wide" src="{inline(plot)}" alt="Distance to the reference face for every frame">
-<p class="soft">{MEANING.format(threshold=threshold)}</p>
+<p class="soft">{SIMILARITY_EXPLANATION.format(threshold=threshold)}</p>
 <h2>How they were made</h2>
 {_settings_table(items[0].clip)}
 <p class="soft">Each video has a JSON file beside it with everything needed to make it again, and carries the same
@@ -95,26 +95,26 @@ inside.</p>
     write_text(path, page)
 
 
-def _film(folder: Path, film: Path | None) -> str:
-    if film is None:
+def _joined_video(folder: Path, joined_video: Path | None) -> str:
+    if joined_video is None:
         return ""
-    source = escape_html(film.relative_to(folder).as_posix())
+    source = escape_html(joined_video.relative_to(folder).as_posix())
     return f'<video class="film" src="{source}" autoplay loop muted playsinline controls></video>\n'
 
 
 def inline(picture: Path) -> str:
     """Encode a picture file as a data URL."""
-    kind = "jpeg" if picture.suffix.lower() in {".jpg", ".jpeg"} else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    image_type = "jpeg" if picture.suffix.lower() in {".jpg", ".jpeg"} else "png"
+    return f"data:image/{image_type};base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def _person_section(folder: Path, person: str, items: Sequence[ReportItem]) -> str:
-    own = [item for item in items if item.person == person]
+    person_items = [item for item in items if item.person == person]
     pictures = "".join(
         f'<figure><img src="{inline(picture)}" alt="Reference face"><figcaption>reference</figcaption></figure>'
-        for picture in own[0].references
+        for picture in person_items[0].references
     )
-    cards = "\n".join(_card(folder, item) for item in own)
+    cards = "\n".join(_card(folder, item) for item in person_items)
     return (
         f'<h2>{escape_html(person)}</h2>\n<div class="people">{pictures}</div>\n'
         f'<p>&nbsp;</p><div class="cards">{cards}</div>'
@@ -138,12 +138,12 @@ def _card(folder: Path, item: ReportItem) -> str:
     return (
         f'<div class="card"><video src="{source}" autoplay loop muted playsinline controls></video>'
         f'<div><p class="prompt">{name}{escape_html(item.clip.prompt)}</p>'
-        f'<p class="soft">seed {escape_html(str(item.clip.settings.get("seed")))}{_chosen(item.clip)}</p>'
+        f'<p class="soft">seed {escape_html(str(item.clip.settings.get("seed")))}{_describe_search(item.clip)}</p>'
         f"{figures}</div></div>"
     )
 
 
-def _chosen(clip: Clip) -> str:
+def _describe_search(clip: Clip) -> str:
     """The seeds that were tried and their similarities, if there were several."""
     search = clip.settings.get("best_of")
     if not search:
@@ -158,7 +158,7 @@ def _chosen(clip: Clip) -> str:
 
 
 def _settings_table(clip: Clip) -> str:
-    shown = (
+    setting_names = (
         "preset",
         "method",
         "licence",
@@ -178,7 +178,7 @@ def _settings_table(clip: Clip) -> str:
     )
     rows = "".join(
         f"<tr><td>{escape_html(name.replace('_', ' '))}</td><td>{escape_html(str(clip.settings[name]))}</td></tr>"
-        for name in shown
+        for name in setting_names
         if clip.settings.get(name) not in (None, "")
     )
     return f"<table>{rows}</table>"

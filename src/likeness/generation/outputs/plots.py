@@ -11,7 +11,7 @@ from likeness.media import contact_sheet, write_image
 from likeness.records import Clip
 
 
-def spread(num_frames: int, count: int) -> list[int]:
+def evenly_spaced_indices(num_frames: int, count: int) -> list[int]:
     """Indices of `count` frames from the first to the last, evenly."""
     return np.linspace(0, num_frames - 1, min(count, num_frames)).round().astype(int).tolist()
 
@@ -20,7 +20,7 @@ def write_contact_sheet(path: Path, clips: Sequence[Clip], *, frames_per_clip: i
     """Lay clips out as rows: the prompt, the reference face, then frames from first to last."""
     rows = [
         [face.crop for face in clip.references[:1]]
-        + [clip.frames[index] for index in spread(len(clip.frames), frames_per_clip)]
+        + [clip.frames[index] for index in evenly_spaced_indices(len(clip.frames), frames_per_clip)]
         for clip in clips
     ]
     write_image(path, contact_sheet(rows, [clip.prompt for clip in clips]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.records import Face
-from likeness.weights.hashes import known_sha256
+from likeness.weights.hashes import cached_sha256
 
 
 @cache
@@ -27,8 +27,8 @@ def describe_weights(sources: Mapping[str, str | Path]) -> dict[str, str]:
         if not folder.is_dir():
             checksums[role] = str(source)
             continue
-        own = [path for path in sorted(folder.rglob("*.safetensors")) if _belongs(path, folder, role)]
-        checksums |= {f"{role}/{path.relative_to(folder).as_posix()}": known_sha256(path) for path in own}
+        paths = [path for path in sorted(folder.rglob("*.safetensors")) if _belongs_to_role(path, folder, role)]
+        checksums |= {f"{role}/{path.relative_to(folder).as_posix()}": cached_sha256(path) for path in paths}
     return checksums
 
 
@@ -43,7 +43,7 @@ def describe_reference(face: Face) -> dict[str, Any]:
     }
 
 
-def _belongs(path: Path, folder: Path, role: str) -> bool:
+def _belongs_to_role(path: Path, folder: Path, role: str) -> bool:
     """Whether a file belongs to the role: an adapter inside the backbone's folder is no part of the backbone."""
     parts = {"transformer", "vae", "text_encoder"}
     return role != "backbone" or path.relative_to(folder).parts[0] in parts

@@ -11,16 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from likeness.errors import LikenessError, MediaError
 from likeness.files import write_text
-from likeness.generation.outputs.destinations import VIDEO, check_enlarged, check_output, record_file
+from likeness.generation.outputs.destinations import VIDEO_SUFFIX, check_enlarge_factor, check_output, record_file
 from likeness.generation.outputs.similarity import read_similarity
 from likeness.media import read_metadata, read_video, resize, write_image, write_video
 from likeness.records import Clip, Face
 
-SHOWN_SIDE_PX = 256
+MIN_SAVED_SIDE_PX = 256
 """Small videos are enlarged by the smallest whole number that gives the short side this length."""
 
 
-class _Measured(BaseModel):
+class _SimilarityRecord(BaseModel):
     """The fields of a similarity that are read."""
 
     threshold: float = Field(gt=0, allow_inf_nan=False)
@@ -28,40 +28,40 @@ class _Measured(BaseModel):
     cosines: list[float | None]
 
 
-class _Tried(BaseModel):
+class _CandidateRecord(BaseModel):
     """The fields of a candidate that are read."""
 
     seed: int
     similarity: float | None
 
 
-class _Search(BaseModel):
+class _SearchRecord(BaseModel):
     """The fields of a search among seeds that are read."""
 
-    candidates: list[_Tried]
+    candidates: list[_CandidateRecord]
     passed: bool | None
 
 
-class _Settings(BaseModel):
+class _SettingsRecord(BaseModel):
     """The fields of a clip's settings that are read."""
 
     seed: int
-    best_of: _Search | None = None
+    best_of: _SearchRecord | None = None
 
 
-class _Record(BaseModel):
+class _ClipRecord(BaseModel):
     """The fields of a record that pages and figures need; the file may come from anywhere, so they are validated."""
 
     model_config = ConfigDict(strict=True)
 
     prompt: str
-    settings: _Settings
-    similarity: _Measured | None = None
+    settings: _SettingsRecord
+    similarity: _SimilarityRecord | None = None
 
 
-def display_factor(frames: np.ndarray) -> int:
+def default_enlarge_factor(frames: np.ndarray) -> int:
     """Default factor of enlargement of a saved video."""
-    return max(1, math.ceil(SHOWN_SIDE_PX / min(frames.shape[1:3])))
+    return max(1, math.ceil(MIN_SAVED_SIDE_PX / min(frames.shape[1:3])))
 
 
 def enlarge_frames(frames: np.ndarray, factor: int) -> np.ndarray:
@@ -84,7 +84,7 @@ def save_clip(clip: Clip, path: str | Path, *, enlarge: int | None = None, overw
         clip: What to save.
         path: Ends in `.mp4`, or in `.png`, `.jpg` or `.jpeg` if the clip is one frame; parent folders are made.
         enlarge: Whole number by which the shown video is larger than the clip's frames; by default the smallest
-            one with which the short side reaches `SHOWN_SIDE_PX`.
+            one with which the short side reaches `MIN_SAVED_SIDE_PX`.
         overwrite: Whether a clip of that name, and its record, may be replaced. A JSON file that is not the record of
             this file is never replaced.
 
@@ -95,11 +95,11 @@ def save_clip(clip: Clip, path: str | Path, *, enlarge: int | None = None, overw
     """
     path = Path(path)
     check_output(path, len(clip.frames), overwrite=overwrite)
-    factor = display_factor(clip.frames) if enlarge is None else enlarge
-    check_enlarged(clip.frames.shape[:3], factor)
+    factor = default_enlarge_factor(clip.frames) if enlarge is None else enlarge
+    check_enlarge_factor(clip.frames.shape[:3], factor)
     record = clip.to_dict() | {"enlarged": factor}
     frames = enlarge_frames(clip.frames, factor)
-    if path.suffix.lower() == VIDEO:
+    if path.suffix.lower() == VIDEO_SUFFIX:
         write_video(path, frames, clip.fps, metadata=record)
     else:
         write_image(path, frames[0], metadata=record)
@@ -118,12 +118,12 @@ def save_with_fallback(clip: Clip, path: Path, *, enlarge: int | None = None, ov
         return save_clip(clip, path, enlarge=enlarge, overwrite=overwrite)
     except LikenessError as error:
         for folder in (path.parent, Path(tempfile.gettempdir()), Path.home()):
-            spare = folder / f"{path.stem}.{secrets.token_hex(4)}{path.suffix}"
+            fallback = folder / f"{path.stem}.{secrets.token_hex(4)}{path.suffix}"
             try:
-                save_clip(clip, spare, enlarge=enlarge, overwrite=False)
+                save_clip(clip, fallback, enlarge=enlarge, overwrite=False)
             except LikenessError:
                 continue
-            raise type(error)(f"{error} The clip is not lost: it is {spare}.") from error
+            raise type(error)(f"{error} The clip is not lost: it is {fallback}.") from error
         raise type(error)(
             f"{error} It could be saved nowhere else either. The same command with the same seed makes it again."
         ) from error
@@ -140,19 +140,19 @@ def read_clip(path: Path, references: tuple[Face, ...] = ()) -> Clip:
     if "prompt" not in record or "settings" not in record:
         raise MediaError(f"{path} was not made by likeness: it holds no record. Use another video.")
     try:
-        _Record.model_validate(record)
+        _ClipRecord.model_validate(record)
     except ValidationError as error:
         problem = error.errors()[0]
         raise MediaError(
             f"{path} holds a record that likeness did not write: `{'.'.join(map(str, problem['loc']))}`: "
             f"{problem['msg']}. Make the video again."
         ) from error
-    measured = record.get("similarity")
+    similarity = record.get("similarity")
     return Clip(
         frames=frames,
         fps=fps,
         prompt=record["prompt"],
         settings=record["settings"],
-        similarity=None if measured is None else read_similarity(measured),
+        similarity=None if similarity is None else read_similarity(similarity),
         references=references,
     )

@@ -65,13 +65,13 @@ def measure_clip(
     """
     if len(people) == 1:
         return measure_similarity(frames, people[0]), ()
-    each = measure_people(frames, people, boxes)
+    per_person = measure_people(frames, people, boxes)
     joint = Similarity(
-        distances=np.stack([one.distances for one in each]).max(axis=0),
-        cosines=np.stack([one.cosines for one in each]).min(axis=0),
-        threshold=each[0].threshold,
+        distances=np.stack([similarity.distances for similarity in per_person]).max(axis=0),
+        cosines=np.stack([similarity.cosines for similarity in per_person]).min(axis=0),
+        threshold=per_person[0].threshold,
     )
-    return joint, each
+    return joint, per_person
 
 
 def measure_similarity(frames: np.ndarray, references: Sequence[Face]) -> Similarity:
@@ -81,7 +81,7 @@ def measure_similarity(frames: np.ndarray, references: Sequence[Face]) -> Simila
         FaceError: A reference was read by another engine than frames are.
     """
     refuse_other_engines(references)
-    return _compare(frame_embeddings(frames), references)
+    return _compare_to_mean(frame_embeddings(frames), references)
 
 
 def measure_people(
@@ -94,16 +94,17 @@ def measure_people(
     """
     refuse_other_engines([face for references in people for face in references])
     missing = np.full_like(people[0][0].embedding, np.nan)
-    found = [faces_in(frame, boxes) for frame in frames]
+    faces_by_frame = [faces_by_box(frame, boxes) for frame in frames]
     return tuple(
-        _compare(
-            np.stack([missing if (face := faces[number]) is None else face.embedding for faces in found]), references
+        _compare_to_mean(
+            np.stack([missing if (face := faces[number]) is None else face.embedding for faces in faces_by_frame]),
+            references,
         )
         for number, references in enumerate(people)
     )
 
 
-def faces_in(frame: np.ndarray, boxes: "Sequence[NormalizedBox]") -> list[Face | None]:
+def faces_by_box(frame: np.ndarray, boxes: "Sequence[NormalizedBox]") -> list[Face | None]:
     """The most prominent face with its center in each area; None where there is none."""
     height, width = frame.shape[:2]
     # The detector gets each person at the scale of a frame of one person.
@@ -120,7 +121,7 @@ def faces_in(frame: np.ndarray, boxes: "Sequence[NormalizedBox]") -> list[Face |
     return chosen
 
 
-def _compare(embeddings: np.ndarray, references: Sequence[Face]) -> Similarity:
+def _compare_to_mean(embeddings: np.ndarray, references: Sequence[Face]) -> Similarity:
     """Compare embeddings (frames, width) with the mean of the references."""
     reference = mean_embedding(references)
     cosines = embeddings @ reference / (np.linalg.norm(embeddings, axis=1) * np.linalg.norm(reference))
@@ -137,8 +138,8 @@ def read_similarity(record: Mapping[str, Any]) -> Similarity:
         np.array([np.nan if value is None else value for value in record[name]], dtype=np.float32)
         for name in ("distances", "cosines")
     )
-    measured, cosines = numbers
-    return Similarity(distances=measured, cosines=cosines, threshold=record["threshold"])
+    distance_values, cosines = numbers
+    return Similarity(distances=distance_values, cosines=cosines, threshold=record["threshold"])
 
 
 def describe_similarity(similarity: Similarity | None) -> str:

@@ -14,9 +14,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from likeness.generation.inputs.multi_person import boxes_of
+from likeness.generation.inputs.multi_person import person_boxes
 from likeness.generation.inputs.request import GenerationRequest
-from likeness.generation.inputs.search import Search
+from likeness.generation.inputs.search import SeedSearch
 from likeness.generation.inputs.settings import GenerationSettings
 from likeness.generation.outputs.similarity import measure_clip
 from likeness.generation.sampling.sample import Judge, Rejected, StepCallback
@@ -24,11 +24,11 @@ from likeness.records import Clip
 
 logger = logging.getLogger(__name__)
 
-PREVIEW_AT = 0.5
+PREVIEW_FRACTION = 0.5
 """Share of the steps after which a candidate is previewed; benchmarks/best_of.py compares shares."""
 
 
-class Generate(Protocol):
+class GenerateFunction(Protocol):
     """Makes clips; `Likeness.generate_many` is one."""
 
     def __call__(
@@ -57,10 +57,10 @@ class Candidate:
 
 
 def choose_best(
-    generate: Generate,
+    generate: GenerateFunction,
     request: GenerationRequest,
     settings: GenerationSettings,
-    search: Search,
+    search: SeedSearch,
     *,
     on_step: StepCallback | None = None,
 ) -> Clip:
@@ -79,12 +79,18 @@ def choose_best(
     for number in range(search.best_of):
         candidate = Candidate(seed=request.seed + number)
         candidates.append(candidate)
-        bar = best[0].preview if best else None
-        judge = _judge(request, settings, candidate, bar) if search.best_of > 1 and search.rejects_early else None
-        report = on_step and offset_progress(on_step, number * settings.steps, all_steps)
-        attempt = replace(request, seed=candidate.seed)
+        min_preview = best[0].preview if best else None
+        judge = (
+            _build_judge(request, settings, candidate, min_preview)
+            if search.best_of > 1 and search.rejects_early
+            else None
+        )
+        report_progress = on_step and offset_progress(on_step, number * settings.steps, all_steps)
+        candidate_request = replace(request, seed=candidate.seed)
         try:
-            clip = generate([attempt], settings, on_step=_count_steps(candidate, report), judge=judge)[0]
+            clip = generate(
+                [candidate_request], settings, on_step=_count_steps(candidate, report_progress), judge=judge
+            )[0]
         except Rejected:
             candidate.outcome = "rejected"
             continue
@@ -99,26 +105,26 @@ def choose_best(
         on_step(all_steps, all_steps)
     record = record_search(candidates, search, settings)
     if record["passed"] is False:
-        logger.warning(_none_passed(best[0], candidates, search))
+        logger.warning(_no_match_warning(best[0], candidates, search))
     return replace(best[1], settings=best[1].settings | {"best_of": record})
 
 
 def preview_step(steps: int) -> int | None:
     """The number of steps before the preview; None if there are too few steps for one."""
-    step = max(2, round(steps * PREVIEW_AT))
+    step = max(2, round(steps * PREVIEW_FRACTION))
     return step if step < steps else None
 
 
-def _judge(
-    request: GenerationRequest, settings: GenerationSettings, candidate: Candidate, bar: float | None
+def _build_judge(
+    request: GenerationRequest, settings: GenerationSettings, candidate: Candidate, min_preview: float | None
 ) -> Judge | None:
     step = preview_step(settings.steps)
     if step is None:
         return None
 
     def keeps(frame: np.ndarray) -> bool:
-        candidate.preview = measure_clip(frame[None], request.people, boxes_of(request))[0].score
-        return bar is None or candidate.preview >= bar
+        candidate.preview = measure_clip(frame[None], request.people, person_boxes(request))[0].score
+        return min_preview is None or candidate.preview >= min_preview
 
     return Judge(step=step, keeps=keeps)
 
@@ -142,8 +148,15 @@ def _count_steps(candidate: Candidate, on_step: StepCallback | None) -> StepCall
     return report
 
 
-def record_search(candidates: list[Candidate], search: Search, settings: GenerationSettings) -> dict[str, Any]:
-    """The entry `best_of` in the record of the chosen clip."""
+def record_search(candidates: list[Candidate], search: SeedSearch, settings: GenerationSettings) -> dict[str, Any]:
+    """The entry `best_of` in the record of the chosen clip.
+
+    Returns:
+        `asked`: the maximum number of candidates. `min_similarity`: the threshold, or None. `passed`: whether the best
+        candidate reaches it; None without a threshold. `looked_after_steps`: the step of the preview; None without
+        previews. `steps`: denoising steps computed. `steps_of_all_in_full`: those of all candidates without rejection.
+        `candidates`: the fields of each `Candidate`.
+    """
     best = max(candidate.similarity or 0 for candidate in candidates)
     return {
         "asked": search.best_of,
@@ -156,7 +169,7 @@ def record_search(candidates: list[Candidate], search: Search, settings: Generat
     }
 
 
-def _none_passed(best: Candidate, candidates: list[Candidate], search: Search) -> str:
+def _no_match_warning(best: Candidate, candidates: list[Candidate], search: SeedSearch) -> str:
     return (
         f"No candidate of {len(candidates)} reached similarity {search.min_similarity:.2f}: the best, "
         f"seed {best.seed}, has {best.similarity:.2f} and is given. "

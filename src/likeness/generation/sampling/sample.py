@@ -62,7 +62,7 @@ def denoise(
     check_steps(pipeline.scheduler, settings.steps)
     # Noise is drawn on the CPU, so that a seed gives the same noise on every device.
     generators = [torch.Generator("cpu").manual_seed(request.seed) for request in requests]
-    identity = _encode(method, requests)
+    identity = _encode_identities(method, requests)
     controls = {**settings.identity_controls(), "regions": requests[0].regions}
     try:
         with (
@@ -75,7 +75,7 @@ def denoise(
             videos = pipeline(
                 **embeddings,
                 **method.pipeline_arguments(identity),
-                **picture_size(pipeline, requests),
+                **frame_size_arguments(pipeline, requests),
                 num_frames=settings.frames,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance,
@@ -96,19 +96,21 @@ def _step_end_callback(
     settings: GenerationSettings, on_step: StepCallback | None, judge: Judge | None
 ) -> Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any]]:
     """The pipeline's `callback_on_step_end`: check the latents, report the step, ask the judge."""
-    before: Tensor | None = None
+    previous_latents: Tensor | None = None
 
     def on_step_end(pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Any]) -> dict[str, Any]:
-        nonlocal before
+        nonlocal previous_latents
         refuse_not_finite(tensors["latents"], f"step {step + 1} of {settings.steps}")
         if on_step is not None:
             on_step(step + 1, settings.steps)
         if judge is not None and step + 1 == judge.step:
-            assert before is not None
-            frame = predict_first_frame(pipeline, before, tensors.pop("noise_pred"), timestep, settings.frames)
+            assert previous_latents is not None
+            frame = predict_first_frame(
+                pipeline, previous_latents, tensors.pop("noise_pred"), timestep, settings.frames
+            )
             if not judge.keeps(frame):
                 raise Rejected
-        before = tensors["latents"]
+        previous_latents = tensors["latents"]
         return tensors
 
     return on_step_end
@@ -121,10 +123,10 @@ def refuse_not_finite(latents: Tensor, when: str) -> None:
         SamplingError: Some latents are not finite.
     """
     if not torch.isfinite(latents).all():
-        raise SamplingError(_not_finite(when))
+        raise SamplingError(_not_finite_message(when))
 
 
-def _not_finite(when: str) -> str:
+def _not_finite_message(when: str) -> str:
     return (
         f"The model gave numbers that are not finite in {when}, so there is no video. Weights may be damaged "
         "(`likeness models check` checks those that are here), or numbers too large for their dtype: try a smaller "
@@ -145,18 +147,18 @@ def check_steps(scheduler: Any, steps: int) -> None:
     """
     if not isinstance(scheduler, CogVideoXDPMScheduler | CogVideoXDDIMScheduler):
         return
-    own: Any = type(scheduler).from_config(scheduler.config)
-    if _ends(own, steps):
+    probe: Any = type(scheduler).from_config(scheduler.config)
+    if _ends_at_zero_noise(probe, steps):
         return
-    below = next((n for n in range(steps, 0, -1) if _ends(own, n)), None)
-    above = next((n for n in range(steps, own.config.num_train_timesteps) if _ends(own, n)), None)
-    near = " or ".join(str(n) for n in (below, above) if n is not None)
+    below = next((n for n in range(steps, 0, -1) if _ends_at_zero_noise(probe, n)), None)
+    above = next((n for n in range(steps, probe.config.num_train_timesteps) if _ends_at_zero_noise(probe, n)), None)
+    nearest = " or ".join(str(n) for n in (below, above) if n is not None)
     raise ConfigError(
-        f"`steps` is {steps}, in which the backbone's scheduler does not come to an end without noise. Take {near}."
+        f"`steps` is {steps}, in which the backbone's scheduler does not come to an end without noise. Take {nearest}."
     )
 
 
-def _ends(scheduler: Any, steps: int) -> bool:
+def _ends_at_zero_noise(scheduler: Any, steps: int) -> bool:
     scheduler.set_timesteps(steps)
     last = int(scheduler.timesteps[-1])
     if last < 0 or len(scheduler.timesteps) != steps:
@@ -164,7 +166,7 @@ def _ends(scheduler: Any, steps: int) -> bool:
     return isinstance(scheduler, CogVideoXDDIMScheduler) or last < scheduler.config.num_train_timesteps // steps
 
 
-def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
+def _encode_identities(method: Method, requests: Sequence[GenerationRequest]) -> Any:
     people = [
         method.encode_people(request.people) if request.is_multi_person else method.encode(request.people[0])
         for request in requests
@@ -172,10 +174,10 @@ def _encode(method: Method, requests: Sequence[GenerationRequest]) -> Any:
     return type(people[0]).stack(people)
 
 
-def picture_size(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[str, int]:
+def frame_size_arguments(pipeline: Any, requests: Sequence[GenerationRequest]) -> dict[str, int]:
     """Height and width of the pipeline call."""
     first = requests[0]
-    if any((len(one.people), one.regions) != (len(first.people), first.regions) for one in requests):
+    if any((len(request.people), request.regions) != (len(first.people), first.regions) for request in requests):
         raise ConfigError(
             "Clips of one batch show the same number of people in the same regions. Make them one by one."
         )
@@ -192,7 +194,7 @@ def to_bytes(pictures: np.ndarray) -> np.ndarray:
         SamplingError: Some are not finite.
     """
     if not np.isfinite(pictures).all():
-        raise SamplingError(_not_finite("decoding"))
+        raise SamplingError(_not_finite_message("decoding"))
     return (pictures * 255).round().astype(np.uint8)
 
 
@@ -208,16 +210,16 @@ def predict_first_frame(
         returns: (height, width, 3) uint8
     """
     scheduler = pipeline.scheduler
-    kept = scheduler.alphas_cumprod.to(prediction.device, prediction.dtype)[timestep]
-    signal, noise = kept.sqrt(), (1 - kept).sqrt()
-    kind = scheduler.config.prediction_type
-    if kind == "v_prediction":
+    alpha_cumprod = scheduler.alphas_cumprod.to(prediction.device, prediction.dtype)[timestep]
+    signal, noise = alpha_cumprod.sqrt(), (1 - alpha_cumprod).sqrt()
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type == "v_prediction":
         clean = signal * latents - noise * prediction
-    elif kind == "epsilon":
+    elif prediction_type == "epsilon":
         clean = (latents - noise * prediction) / signal
     else:
         raise ConfigError(
-            f"The scheduler predicts `{kind}`; candidates are judged early for v_prediction and epsilon. "
+            f"The scheduler predicts `{prediction_type}`; candidates are judged early for v_prediction and epsilon. "
             "Use another scheduler, or `best_of=1`."
         )
     # CogVideoX 1.5 pads before the first frame.
@@ -232,8 +234,8 @@ def _expose_noise_prediction(pipeline: Any, judge: Judge | None) -> Iterator[Non
     if judge is None:
         yield
         return
-    shown = pipeline._callback_tensor_inputs
-    pipeline._callback_tensor_inputs = [*shown, "noise_pred"]
+    tensor_inputs = pipeline._callback_tensor_inputs
+    pipeline._callback_tensor_inputs = [*tensor_inputs, "noise_pred"]
     try:
         yield
     finally:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from likeness.generation.inputs.settings import GenerationSettings
 
 
-_PUPPET_TOPOLOGIES = ("learned", "puppet", "mediapipe")
+_SOURCES_NOT_IN_FLAME = ("learned", "puppet", "mediapipe")
 """Sources whose heads are not in FLAME's topology."""
-_OTHER_TOPOLOGIES = ("flame", "beside", "mean_head", "mediapipe")
+_SOURCES_WITHOUT_SLIDERS = ("flame", "beside", "mean_head", "mediapipe")
 
 
 def check_shape(
@@ -44,38 +44,38 @@ def check_shape(
         ConfigError: The method uses no shapes, no source has that name, or its file holds no valid head.
         WeightsError: A file is missing.
     """
-    is_moved = sliders is not None and not sliders.is_neutral
+    has_sliders = sliders is not None and not sliders.is_neutral
     name = method if isinstance(method, str) else method.__name__
     if name not in FANTASY_ID_NAMES:
-        # A custom class may use shapes; `reading_shapes` checks it once it is loaded.
-        if isinstance(method, str) and (shape is not None or is_moved):
-            raise _refuse(shape, name)
+        # A custom class may use shapes; `use_shape_source` checks it once it is loaded.
+        if isinstance(method, str) and (shape is not None or has_sliders):
+            raise _reads_no_shape_error(shape, name)
         return
-    if is_published_checkpoint and is_moved:
+    if is_published_checkpoint and has_sliders:
         raise ConfigError(
             "A slider of the face's shape was set, and the released FantasyID reads heads in FLAME's topology, which "
             "sliders do not move. Leave the sliders out."
         )
     if shape is None:
         return
-    kind, _, rest = shape.partition(":")
-    if is_published_checkpoint and kind in _PUPPET_TOPOLOGIES:
+    source_name, _, argument = shape.partition(":")
+    if is_published_checkpoint and source_name in _SOURCES_NOT_IN_FLAME:
         raise ConfigError(
             f"`shape` is {shape!r}, and the released FantasyID reads heads in FLAME's topology. Use `mean_head`, "
             "`flame:FILE` or `beside`, or leave it out."
         )
-    if is_moved and kind in _OTHER_TOPOLOGIES:
+    if has_sliders and source_name in _SOURCES_WITHOUT_SLIDERS:
         raise ConfigError(
             f"A slider of the face's shape was set, and `{shape}` gives heads of another topology than sliders move. "
             "Leave the sliders out, or use `--shape learned`."
         )
-    if kind == "mean_head":
+    if source_name == "mean_head":
         from likeness.identity.face_shape.mean_head import MeanHeadShape, parse_pitch  # It imports a face engine.
 
-        MeanHeadShape(np.zeros((0, 3)), pitch_deg=parse_pitch(rest))  # The vertices come with the weights.
-    elif kind == "beside" and not rest:
+        MeanHeadShape(np.zeros((0, 3)), pitch_deg=parse_pitch(argument))  # The vertices come with the weights.
+    elif source_name == "beside" and not argument:
         _check_beside(faces)
-    elif kind != "learned":  # The network of `learned` is bundled and needs torch.
+    elif source_name != "learned":  # The network of `learned` is bundled and needs torch.
         load_source(shape)
 
 
@@ -86,16 +86,16 @@ def _check_beside(faces: Sequence[Path]) -> None:
             "`--shape beside` reads the file beside a picture, and no picture was given: a character holds none. "
             "Use `--face`, or name the file: `--shape flame:FILE`."
         )
-    found = next(filter(None, map(find_vertices, faces)), None)
-    if found is None:
-        wanted = " or ".join(Path(faces[0]).with_suffix(suffix).name for suffix in SUFFIXES)
-        raise WeightsError(f"No vertices lie beside {faces[0]}: {wanted} is missing. {setup_instructions()}")
-    FlameShape(found)
+    vertex_file = next(filter(None, map(find_vertices, faces)), None)
+    if vertex_file is None:
+        expected = " or ".join(Path(faces[0]).with_suffix(suffix).name for suffix in SUFFIXES)
+        raise WeightsError(f"No vertices lie beside {faces[0]}: {expected} is missing. {setup_instructions()}")
+    FlameShape(vertex_file)
 
 
-def _refuse(shape: str | None, method: str) -> ConfigError:
-    given = f"`shape` is {shape!r}" if shape is not None else "A slider of the face's shape was set"
-    return ConfigError(f"{given}, but {method} reads no shape of a face. Use `--method fantasy_id`, or leave it out.")
+def _reads_no_shape_error(shape: str | None, method: str) -> ConfigError:
+    problem = f"`shape` is {shape!r}" if shape is not None else "A slider of the face's shape was set"
+    return ConfigError(f"{problem}, but {method} reads no shape of a face. Use `--method fantasy_id`, or leave it out.")
 
 
 def reads_shapes(method: Any) -> bool:
@@ -104,7 +104,7 @@ def reads_shapes(method: Any) -> bool:
 
 
 @contextmanager
-def reading_shapes(method: Any, settings: "GenerationSettings") -> Iterator[None]:
+def use_shape_source(method: Any, settings: "GenerationSettings") -> Iterator[None]:
     """Set the method's shape source by `settings` for the duration of a block.
 
     Without a source in `settings` the method keeps its own; a method without one gets `learned`.
@@ -116,19 +116,19 @@ def reading_shapes(method: Any, settings: "GenerationSettings") -> Iterator[None
     sliders = settings.face_shape or FaceShape()
     if not reads_shapes(method):
         if settings.shape is not None or not sliders.is_neutral:
-            raise _refuse(settings.shape, type(method).__name__)
+            raise _reads_no_shape_error(settings.shape, type(method).__name__)
         yield
         return
     from likeness.identity.face_shape.mean_head import MeanHeadShape
 
-    before = method.shape_source
-    if settings.shape is None and before is not None:
-        source = before
+    previous = method.shape_source
+    if settings.shape is None and previous is not None:
+        source = previous
     else:
-        own = before.template if isinstance(before, MeanHeadShape) else None
-        source = load_source(settings.shape or "learned", template=own)
+        template = previous.template if isinstance(previous, MeanHeadShape) else None
+        source = load_source(settings.shape or "learned", template=template)
     method.shape_source = source if sliders.is_neutral else EditedShapeSource(source, sliders)
     try:
         yield
     finally:
-        method.shape_source = before
+        method.shape_source = previous

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from likeness.generation.outputs.page import ReportItem, write_report
-from likeness.generation.outputs.plots import plot_story, spread, summarize
+from likeness.generation.outputs.plots import evenly_spaced_indices, plot_story, summarize
 from likeness.media import contact_sheet, write_image, write_video
 from likeness.records import Clip
 
@@ -14,7 +14,7 @@ FRAMES_PER_SHOT = 7
 LABEL_PX = 230
 
 
-def show_story(folder: Path, title: str, shots: Sequence[tuple[Path, Clip]]) -> tuple[Path, Path]:
+def write_story_files(folder: Path, title: str, shots: Sequence[tuple[Path, Clip]]) -> tuple[Path, Path]:
     """Write `story.mp4`, `contact_sheet.png`, `similarity.png` and `report.html`.
 
     Returns:
@@ -29,7 +29,7 @@ def show_story(folder: Path, title: str, shots: Sequence[tuple[Path, Clip]]) -> 
     rows = [
         [
             clip.references[0].crop,
-            *(clip.frames[index] for index in spread(len(clip.frames), FRAMES_PER_SHOT)),
+            *(clip.frames[index] for index in evenly_spaced_indices(len(clip.frames), FRAMES_PER_SHOT)),
         ]
         for clip in clips
     ]
@@ -40,8 +40,8 @@ def show_story(folder: Path, title: str, shots: Sequence[tuple[Path, Clip]]) -> 
         ReportItem(clip=clip, video=file, person="The character", references=portraits, name=f"Shot {number}")
         for number, (file, clip) in enumerate(shots, start=1)
     ]
-    lead = f"One character in {len(clips)} shots, one sentence each."
-    write_report(page, items, title=title, sheet=sheet, plot=plot, lead=lead, film=video)
+    subtitle = f"One character in {len(clips)} shots, one sentence each."
+    write_report(page, items, title=title, sheet=sheet, plot=plot, subtitle=subtitle, joined_video=video)
     return video, page
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from likeness.config import Settings, apply_overrides, build
 from likeness.errors import ConfigError, PromptError
 from likeness.generation.inputs.prompts import check_prompt
-from likeness.generation.inputs.search import MAX_SEED, Search
+from likeness.generation.inputs.search import MAX_SEED, SeedSearch
 from likeness.generation.inputs.settings import GenerationSettings, resolve_settings
 from likeness.generation.loading.presets import Preset
 
@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 1_000_000
 
 
 class Shot(Settings):
-    """One shot; omitted settings are those of the story. Ranges are those of `GenerationSettings` and `Search`."""
+    """One shot; omitted settings are those of the story. Ranges are those of `GenerationSettings` and `SeedSearch`."""
 
     prompt: str
     """A sentence with the trigger word after the class word."""
@@ -129,7 +129,7 @@ def _refuse_unknown(values: dict[str, Any], known: set[str], where: str) -> None
 
 def resolve_shots(
     story: Story, preset: Preset, *, method: str | type = "magic_mirror"
-) -> list[tuple[GenerationSettings, Search]]:
+) -> list[tuple[GenerationSettings, SeedSearch]]:
     """Resolve the settings of each shot, before any model is loaded.
 
     Raises:
@@ -138,11 +138,11 @@ def resolve_shots(
     """
     resolved = []
     for number, shot in enumerate(story.shots, start=1):
-        own = shot.model_dump(exclude={"prompt", "seed"}, exclude_none=True)
-        chosen = {**story.defaults, **own}
+        shot_settings = shot.model_dump(exclude={"prompt", "seed"}, exclude_none=True)
+        chosen = {**story.defaults, **shot_settings}
         try:
             check_prompt(shot.prompt, method=method)
-            search = Search.of(chosen.pop("best_of", 1), chosen.pop("min_similarity", None))
+            search = SeedSearch.of(chosen.pop("best_of", 1), chosen.pop("min_similarity", None))
             search.check_seed(story.seed if shot.seed is None else shot.seed)
             resolved.append((resolve_settings(preset, chosen), search))
         except (ConfigError, PromptError) as error:
@@ -156,7 +156,7 @@ def resolve_shots(
     return resolved
 
 
-def check_shot_frames(shots: Sequence[tuple[GenerationSettings, Search]], check: Callable[[int], None]) -> None:
+def check_shot_frames(shots: Sequence[tuple[GenerationSettings, SeedSearch]], check: Callable[[int], None]) -> None:
     """Call `check` with the number of frames of each shot.
 
     Raises:

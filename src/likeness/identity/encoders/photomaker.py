@@ -24,7 +24,7 @@ from likeness.errors import ConfigError, WeightsError
 from likeness.identity.encoders.perceiver import IdentityPerceiver
 from likeness.identity.encoders.vit import ClipVisionEncoder, DenseFeatures
 from likeness.identity.fuse import IdentityFuse, token_of_position
-from likeness.weights.strict import altered_in, read_file_shapes, refuse_differences, shapes_of
+from likeness.weights.strict import find_altered, read_file_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import read_pickle, read_tensors, refuse_not_finite
 
 PUBLISHED_PREFIXES = {
@@ -170,7 +170,7 @@ class PhotoMakerEncoder(nn.Module):
             encoder.published_shapes(),
             shapes_of(state),
             what=f"PhotoMaker-V2 at {path}",
-            altered=altered_in(Path(path).parent),
+            altered=find_altered(Path(path).parent),
             remedy=_REMEDY,
         )
         encoder.load_state_dict(to_own_names(state), strict=True, assign=True)
@@ -224,7 +224,7 @@ def fill_from_photomaker(adapter: nn.Module, path: str | Path) -> None:
         expected,
         shapes_of(state),
         what=f"PhotoMaker-V2 at {path}, for a {type(adapter).__name__},",
-        altered=altered_in(Path(path).parent),
+        altered=find_altered(Path(path).parent),
         remedy=f"Make the adapter with `cogvideox_5b_config`. {_REMEDY}",
     )
     for part in ("face_encoder", "identity_perceiver"):

@@ -25,7 +25,7 @@ from likeness.identity.mesh.spirals import MeshTopology
 from likeness.methods.fantasy_id.model import FantasyID
 from likeness.methods.fantasy_id.settings import RELEASED
 from likeness.methods.fantasy_id.tensor_files import read_eva, read_parts, read_shapes
-from likeness.weights.strict import altered_in, refuse_differences, shapes_of, shorten_list
+from likeness.weights.strict import find_altered, refuse_differences, shapes_of, shorten_list
 
 _log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def load_published(
         expected,
         {name: shape for name, shape in found.items() if name in expected},
         what=f"The released FantasyID at {directory}",
-        altered=altered_in(directory),
+        altered=find_altered(directory),
         remedy=f"`cross_attn_interval` is {method.config['layer_step']} in its config.json. {_REMEDY}",
     )
     own_names = {published: own for own, published in names.items()}

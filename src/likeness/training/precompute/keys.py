@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from likeness.training.files import tar
-from likeness.weights.hashes import known_sha256
+from likeness.weights.hashes import cached_sha256
 
 VERSION = 1
 """Raised when the encoding itself changes."""
@@ -21,7 +21,7 @@ def media_hash(path: Path) -> str:
     """SHA-256 of a media file, or of a member of a tar shard."""
     if tar.split_member(path) is not None:
         return hashlib.sha256(tar.read_bytes(path)).hexdigest()
-    return known_sha256(path)
+    return cached_sha256(path)
 
 
 def weights_hash(module: nn.Module, *extra: Any) -> str:

@@ -21,7 +21,7 @@ from likeness.training.files.settings import FileDataSettings
 from likeness.training.precompute.encode import LatentEncoder, TextEncoder
 from likeness.training.precompute.plan import DataPlan, EncodingSettings, plan_data
 from likeness.training.precompute.run import Cache, Encoders, precompute
-from likeness.weights.hashes import known_sha256
+from likeness.weights.hashes import cached_sha256
 
 
 def find_cache(folder: Path) -> Cache:
@@ -113,5 +113,5 @@ def _hash_folder(*folders: Path) -> str:
         if not folder.is_dir():
             raise WeightsError(f"{folder} does not exist. Set `base` to the folder of a whole pipeline.")
         for file in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-            digest.update(f"{file.relative_to(folder).as_posix()}\0{known_sha256(file)}\0".encode())
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{cached_sha256(file)}\0".encode())
     return digest.hexdigest()[:16]

@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from likeness.config import Settings, integers
+from likeness.config import Settings, iterate_integers
 from likeness.errors import ConfigError
 from likeness.training.data import render_puppets, shards
 from likeness.training.engine import log_writers
@@ -88,7 +88,7 @@ def check_processes(processes: int, most: int | None = None) -> None:
 
 def _check_model(recipe: Settings, memory_bytes: float) -> None:
     for name in ("model", "transformer", "text", "network", "method", "widths", "basis_people"):
-        for where, number in integers(getattr(recipe, name, None), name):
+        for where, number in iterate_integers(getattr(recipe, name, None), name):
             # A square matrix of that width, its gradient, two moments and the average, in float32.
             needed = 20.0 * number * number
             if number > _WIDEST or needed > memory_bytes:
