@@ -41,7 +41,7 @@ OPTIMIZER = {"kind": "adamw", "learning_rate": 1e-3, "warmup_steps": 1}
 
 def main() -> int:
     """Measure both revisions, and claim that nothing differs."""
-    benchmark = Benchmark("bit_identity")
+    benchmark = Benchmark("bit_identity", seed=0)
     benchmark.parser.add_argument("before", help="revision before the change")
     benchmark.parser.add_argument("after", nargs="?", help="revision after it; by default this working tree")
     benchmark.parser.add_argument("--only", choices=sorted(PARTS), action="append", help="measure this part only")
