@@ -16,6 +16,15 @@ from likeness.config import Settings
 from likeness.errors import ConfigError
 
 Kind = Literal["image", "video"]
+GIVEN = ("caption", "person", "class_word", "licence", "source", "consent", "kind", "width_px", "height_px", "fps")
+"""Facts that stages may read without an earlier stage that writes them. The last four are always there; the others only
+if a list names them.
+
+The writer of samples (`write.py`) uses `caption`, `person`, `class_word`, `licence`, `source`, `consent`; `crop`, [left,
+top, right, bottom] in pixels of the source, the part of each frame that is kept; and `references`, a list of
+{"candidate": id, "frame": number in its source, "box": [left, top, right, bottom]}, pictures of the same person, where
+`box` may be left out.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +168,10 @@ class Stage(Protocol):
 
 @runtime_checkable
 class GlobalStage(Protocol):
-    """A step on all candidates of all sources that are kept so far, sorted by id."""
+    """A step on all candidates of all sources that are kept so far, sorted by id.
+
+    Stages on single sources may follow: they are run again only for sources whose candidates it changed.
+    """
 
     name: str
     version: int
@@ -238,7 +250,7 @@ def check_order(stages: list[Stage | GlobalStage], given: tuple[str, ...]) -> No
         given: Names that sources have from the start.
 
     Raises:
-        ConfigError: A stage reads something that no earlier stage writes, or a per-source stage follows a global one.
+        ConfigError: A stage reads something that no earlier stage writes.
     """
     known = set(given)
     for number, stage in enumerate(stages):
@@ -247,11 +259,3 @@ def check_order(stages: list[Stage | GlobalStage], given: tuple[str, ...]) -> No
             advice = f"Move `{writers[0]}` before it." if writers else "Add the stage that writes it before this one."
             raise ConfigError(f"Stage `{stage.name}` needs {', '.join(missing)}, which no earlier stage writes. {advice}")
         known.update(stage.writes)
-    kinds = [is_global(stage) for stage in stages]
-    if True in kinds and False in kinds[kinds.index(True) :]:
-        late = stages[kinds.index(True) + kinds[kinds.index(True) :].index(False)]
-        first = stages[kinds.index(True)]
-        raise ConfigError(
-            f"Stage `{late.name}` works on single sources, but stands after `{first.name}`, which compares all of "
-            f"them. Move `{late.name}` before `{first.name}`."
-        )
