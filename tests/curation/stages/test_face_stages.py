@@ -18,8 +18,10 @@ def test_people_who_cross_keep_their_tracks(view, engine, squares):
     frames[9] = [(1, 36, 36)]  # One is hidden behind the other.
     source = view(squares(frames))
     red, green = Tracks(SETTINGS, engine)([source.whole()], source)
-    assert np.allclose(red.arrays["boxes"][:, 0], [4 * k for k in range(19) if k != 9])
-    assert np.allclose(green.arrays["boxes"][:, 0], [72 - 4 * k for k in range(19)])
+    assert red.arrays["frames"].tolist() == [k for k in range(19) if k != 9]
+    assert green.arrays["frames"].tolist() == list(range(19))
+    assert (red.arrays["embeddings"].argmax(axis=1) == 0).all()
+    assert (green.arrays["embeddings"].argmax(axis=1) == 1).all()
     assert red.facts["num_others"] == green.facts["num_others"] == 1
     assert red.facts["coverage"] == pytest.approx(18 / 19)
     assert red.id != green.id
