@@ -20,8 +20,8 @@ LAYERS = [
     "identity adapters",
     "methods",
     "generation",
-    "training evaluation curation",
-    "app",
+    "training evaluation",
+    "app curation",
     "cli",
     "__init__ __main__",
 ]

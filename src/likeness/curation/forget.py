@@ -18,6 +18,7 @@ from likeness.curation.stage import Source
 from likeness.curation.write import DATA_NAME, count_reasons, read_manifest
 from likeness.curation.writing import shards
 from likeness.errors import ConfigError
+from likeness.training.files.manifest import write_manifest
 
 FINAL_NAME, INDEX_NAME, PAGE_NAME = "final.json", "index.sqlite", "report.html"
 """Files of the ledger, and the page of `inspect`, that hold something of sources."""
@@ -184,10 +185,10 @@ def _rewrite_data(data: Path, records: Mapping[str, Mapping[str, Any]], sources:
                 written.append(new)
         names = {id_: one["shard"] for id_, one in records.items() if id_ not in gone}
         rows = [
-            shards.to_row(_without_references(records[id_], sources), names[id_])
+            shards.to_sample(_without_references(records[id_], sources), draft / names[id_])
             for id_ in sorted(names, key=lambda id_: (names[id_], id_))
         ]
-        shards.write_rows(draft / shards.ROWS, rows)
+        write_manifest(draft / shards.ROWS, rows)
         shards.write_lines(draft / shards.DROPPED, kept_rows)
         manifest |= {
             "key": "",  # The next run writes what is left, in full shards.

@@ -5,13 +5,13 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from likeness import config
+from likeness import config, curation
 from likeness.curation.settings import DataRecipe, StageEntry
-from likeness.curation.stage import GIVEN, GlobalStage, Stage, check_order, is_global, registered
+from likeness.curation.stage import GIVEN, GlobalStage, Stage, StageKind, check_order, is_global, registered
 from likeness.errors import ConfigError
 
 _FOLDERS = ("likeness.curation.stages", "likeness.curation.people")
@@ -84,25 +84,33 @@ def _build_segments(entries: tuple[str, ...], modules: tuple[str, ...]) -> tuple
 
 
 def _build_stage(entry: StageEntry, number: int) -> Stage | GlobalStage:
-    _find(entry.name)
-    kind = registered().get(entry.name)
-    where = f"stages.{number} ({entry.name})"
-    if kind is None:
-        for package in _FOLDERS:
-            for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
-                importlib.import_module(module.name)
-        kind = registered().get(entry.name)
+    kind = _find(entry.name)
     if kind is None:
         known = sorted(registered())
         close = difflib.get_close_matches(entry.name, known, n=1)
         advice = f"Did you mean `{close[0]}`?" if close else f"Known stages: {', '.join(known)}."
         raise ConfigError(f"stages.{number}: there is no stage `{entry.name}`. {advice}")
-    return kind.build(config.build(kind.settings, entry.values, where=where))
+    return kind.build(config.build(kind.settings, entry.values, where=f"stages.{number} ({entry.name})"))
 
 
-def _find(name: str) -> None:
-    """Import the module that is called like the stage, so that the libraries of other stages are not loaded."""
-    for package in _FOLDERS:
-        found = {module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)}
-        if name in found and name not in registered():
-            importlib.import_module(f"{package}.{name}")
+def _find(name: str) -> StageKind | None:
+    """A stage by its name. The module of that name is imported first, so that other libraries are not loaded."""
+    modules = _modules()
+    first = [module for module in modules if module.rpartition(".")[2] == name]
+    for module in (*first, *modules):
+        if name in registered():
+            break
+        importlib.import_module(module)
+    return registered().get(name)
+
+
+@cache
+def _modules() -> tuple[str, ...]:
+    """Modules that may register stages."""
+    folders = [entry.name for entry in pkgutil.iter_modules(curation.__path__, "likeness.curation.") if entry.ispkg]
+    return tuple(
+        module.name
+        for folder in folders
+        if folder in _FOLDERS
+        for module in pkgutil.iter_modules(importlib.import_module(folder).__path__, f"{folder}.")
+    )

@@ -23,6 +23,7 @@ from likeness.curation.writing.samples import (
     without_media,
 )
 from likeness.errors import ResourceError
+from likeness.training.files.manifest import write_manifest
 
 logger = logging.getLogger(__name__)
 
@@ -162,9 +163,9 @@ def _write(
         for number, group in enumerate(groups):
             path = draft / shards.shard_name(number)
             written.append(shards.write_shard(path, group, earlier.get(shards.shard_key(group))))
-            rows += [shards.to_row(sample.record, path.name) for sample in group]
+            rows += [shards.to_sample(sample.record, path) for sample in group]
             pipeline.on_progress(_WRITING, number + 1, len(groups))
-        shards.write_rows(draft / shards.ROWS, rows)
+        write_manifest(draft / shards.ROWS, rows)
         shards.write_lines(draft / shards.DROPPED, dropped)
         manifest = {
             "format": shards.FORMAT,
@@ -176,7 +177,7 @@ def _write(
                 "candidates": len(samples) + sum(1 for row in dropped if row["id"]),
                 "samples": len(samples),
                 "dropped": len(dropped),
-                "people": len({row["person"] for row in rows if row["person"]}),
+                "people": len({row.person for row in rows if row.person}),
             },
             "stages": [entry.name for entry in recipe.stages],
             "dropped": count_reasons(dropped),

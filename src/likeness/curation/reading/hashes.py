@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from likeness.curation.ledger import hash_file
-from likeness.curation.reading import tar_members
 from likeness.errors import MediaError
 from likeness.media.guard import inspect
+from likeness.training.files import tar
 
 _THREADS = 4
 """Files that are read at the same time; hashing releases the interpreter."""
@@ -94,7 +94,7 @@ def stamp_of(path: Path) -> tuple[int, int, int]:
     Raises:
         OSError: There is none.
     """
-    member = None if path.exists() else tar_members.split_member(path)
+    member = None if path.exists() else tar.split_member(path)
     state = (path if member is None else member[0]).stat()
     return state.st_size, state.st_mtime_ns, state.st_ino % 2**63
 
@@ -104,7 +104,7 @@ def _read(path: Path, known: FileFacts | None) -> FileFacts:
         stamp = stamp_of(path)
         if known is not None and known.stamp == stamp:
             return known
-        with tar_members.opened(path) as file:
+        with tar.opened(path) as file:
             kind, _ = inspect(file, expected="a picture or a video")
             return FileFacts(sha256=hash_file(file), kind=kind, stamp=stamp)
     except MediaError as error:

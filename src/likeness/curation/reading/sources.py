@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from likeness.curation.reading import tar_members
 from likeness.curation.reading.hashes import FileFacts, HashIndex
 from likeness.curation.reading.lists import Entry, read_facts, read_list
 from likeness.curation.settings import ReadSettings, WriteSettings
 from likeness.curation.stage import Kind, Source
 from likeness.errors import ConfigError
+from likeness.training.files import tar
 
 STAGE = "read"
 """Stage of everything that is dropped before the first stage."""
@@ -119,7 +119,7 @@ def _entries(read: ReadSettings) -> Iterator[Entry]:
     for folder in read.folders:
         yield from _read_folder(folder, are_folders_people=read.are_folders_people)
     for path in read.shards:
-        shards = sorted(path.glob(f"*{tar_members.SHARD_SUFFIX}")) if path.is_dir() else [path]
+        shards = sorted(path.glob(f"*{tar.SHARD_SUFFIX}")) if path.is_dir() else [path]
         if not shards:
             raise ConfigError(f"{path} has no tar files. Name a folder of shards, or one of them.")
         for shard in shards:
@@ -160,7 +160,8 @@ def _read_beside(path: Path) -> bytes | None:
 
 
 def _read_shard(shard: Path) -> Iterator[Entry]:
-    names = sorted(tar_members.members(shard))
+    # Names that lead out of the archive belong to nobody.
+    names = sorted(name for name in tar.members(shard) if ".." not in Path(name).parts and not Path(name).is_absolute())
     keys: dict[str, dict[str, str]] = {}
     for name in names:
         keys.setdefault(_key(name), {})[Path(name).name.partition(".")[2].lower()] = name
@@ -169,7 +170,7 @@ def _read_shard(shard: Path) -> Iterator[Entry]:
         parts = keys[_key(name)]
         if f".{extension}" in _BESIDE and len(parts) > 1:
             continue
-        beside = [tar_members.read_member(shard, parts[one]) if one in parts else None for one in ("txt", "json")]
+        beside = [tar.read_bytes(shard / parts[one]) if one in parts else None for one in ("txt", "json")]
         # References of a sample are media of the same person, but have no caption of their own.
         facts = read_facts(*(beside if "." not in extension else (None, beside[1])), where=f"{shard.name}/{name}")
         yield Entry(path=shard.absolute() / name, name=f"{shard.name}/{name}", facts=facts)

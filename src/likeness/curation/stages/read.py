@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from likeness.curation.reading import tar_members
 from likeness.curation.stage import Candidate, Source, SourceView, make_id
 from likeness.media.pictures import read_image
 from likeness.media.video_frames import VideoFrames
+from likeness.training.files import tar
 
 FRAME_MEMORY_BYTES = 1_000_000_000
 """Largest memory for the kept frames of one source."""
@@ -25,7 +25,7 @@ def open_source(source: Source, *, memory_bytes: int = FRAME_MEMORY_BYTES) -> It
         MediaError: It cannot be read.
     """
     with ExitStack() as stack:
-        path = stack.enter_context(tar_members.opened(source.path))
+        path = stack.enter_context(tar.opened(source.path))
         if source.kind == "image":
             yield PictureView(source, path)
         else:

@@ -1,7 +1,6 @@
 """Decides which candidates become training samples, and which media each of them needs."""
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +10,7 @@ from likeness.curation.stage import Candidate, Drop
 from likeness.curation.writing.media_files import MediaRequest
 from likeness.errors import PromptError
 from likeness.generation.inputs.prompt_text import check_text
+from likeness.training.files.class_word import locate_class_word
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,10 @@ def _check(candidate: Candidate, write: WriteSettings) -> Candidate:
     except PromptError as error:
         return candidate.drop(STAGE, "its caption is not English text", str(error))
     word = _text(facts.get("class_word"))
-    if word and not re.search(rf"(?<![\w-]){re.escape(word.partition(':')[0])}(?![\w-])", caption, re.IGNORECASE):
+    try:
+        if word:
+            locate_class_word(caption, word)
+    except PromptError:
         return candidate.drop(STAGE, "its class word is not in the caption", word)
     if write.licences is not None and facts.get("licence") not in write.licences:
         return candidate.drop(STAGE, "its licence is not allowed", _text(facts.get("licence")) or "none is recorded")

@@ -23,11 +23,11 @@ import pyarrow
 import pyarrow.parquet
 
 from likeness.curation.ledger import digest, encode_json, hash_file
+from likeness.training.files.sample import Sample
+from likeness.training.files.webdataset import MANIFEST_NAME
 
-MANIFEST, ROWS, DROPPED = "manifest.json", "manifest.parquet", "dropped.jsonl"
+MANIFEST, ROWS, DROPPED = "manifest.json", MANIFEST_NAME, "dropped.jsonl"
 FORMAT = "likeness-data-1"
-COLUMNS = ("media", "caption", "person", "references", "class_word", "source", "licence", "consent", "repeats")
-"""As `likeness.training.files.manifest` has them."""
 _SUFFIXES = (".mp4", ".png")
 
 
@@ -114,25 +114,19 @@ def add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(entry, io.BytesIO(data))
 
 
-def to_row(record: Mapping[str, Any], shard: str) -> dict[str, Any]:
-    """The row of a sample in the manifest of training, from its record."""
-    media = next(one for one in record["files"] if one in (f"{record['id']}{suffix}" for suffix in _SUFFIXES))
-    row = {name: record.get(name) for name in COLUMNS}
-    return {
-        **row,
-        "media": f"{shard}/{media}",
-        "person": record.get("person") or "",
-        "references": [f"{shard}/{entry['file']}" for entry in record["references"]],
-        "repeats": 1,
-    }
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write the Parquet manifest."""
-    text = pyarrow.string()
-    kinds = {"references": pyarrow.list_(text), "repeats": pyarrow.int64()}
-    schema = pyarrow.schema([(name, kinds.get(name, text)) for name in COLUMNS])
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows), schema=schema), path)
+def to_sample(record: Mapping[str, Any], shard: Path) -> Sample:
+    """A sample of training, from the record of one that is in a shard."""
+    (media,) = {f"{record['id']}{suffix}" for suffix in _SUFFIXES} & set(record["files"])
+    return Sample(
+        media=shard / media,
+        caption=record["caption"],
+        person=record.get("person") or "",
+        references=tuple(shard / entry["file"] for entry in record["references"]),
+        class_word=record.get("class_word"),
+        source=record.get("source"),
+        licence=record.get("licence"),
+        consent=record.get("consent"),
+    )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
