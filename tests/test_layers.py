@@ -21,7 +21,7 @@ LAYERS = [
     "methods",
     "generation",
     "training evaluation",
-    "app",
+    "app curation",
     "cli",
     "__init__ __main__",
 ]
@@ -41,7 +41,7 @@ DOORS = {
     "av": "media",
     "typer": "cli",
     "numba": "puppets",
-    "pyarrow": "evaluation training",
+    "pyarrow": "curation evaluation training",
     "huggingface_hub": "weights",
     "fastapi": "app",
     "uvicorn": "app",

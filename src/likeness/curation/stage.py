@@ -20,8 +20,8 @@ GIVEN = ("caption", "person", "class_word", "licence", "source", "consent", "kin
 """Facts that stages may read without an earlier stage that writes them. The last four are always there; the others only
 if a list names them.
 
-The writer of samples (`write.py`) uses `caption`, `person`, `class_word`, `licence`, `source`, `consent`; `crop`, [left,
-top, right, bottom] in pixels of the source, the part of each frame that is kept; and `references`, a list of
+The writer of samples (`write.py`) uses `caption`, `person`, `class_word`, `licence`, `source`, `consent`; `crop`, the
+part of each frame that is kept, as [left, top, right, bottom] in pixels of the source; and `references`, a list of
 {"candidate": id, "frame": number in its source, "box": [left, top, right, bottom]}, pictures of the same person, where
 `box` may be left out.
 """
@@ -257,5 +257,7 @@ def check_order(stages: list[Stage | GlobalStage], given: tuple[str, ...]) -> No
         if missing := [name for name in stage.reads if name not in known]:
             writers = [other.name for other in stages[number + 1 :] if set(missing) & set(other.writes)]
             advice = f"Move `{writers[0]}` before it." if writers else "Add the stage that writes it before this one."
-            raise ConfigError(f"Stage `{stage.name}` needs {', '.join(missing)}, which no earlier stage writes. {advice}")
+            raise ConfigError(
+                f"Stage `{stage.name}` needs {', '.join(missing)}, which no earlier stage writes. {advice}"
+            )
         known.update(stage.writes)
