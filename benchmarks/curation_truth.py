@@ -29,6 +29,7 @@ from claims import Benchmark
 
 from likeness.curation.people.duplicates import Duplicates, DuplicateSettings
 from likeness.curation.people.identities import Identities, IdentitySettings
+from likeness.curation.people.tracks import Tracks, TrackSettings
 from likeness.curation.people.views import Views, ViewSettings
 from likeness.curation.stage import Candidate, Source, SourceView, Stage, make_id
 from likeness.curation.stages.borders import Borders, BorderSettings
@@ -39,7 +40,6 @@ from likeness.curation.stages.motion import Motion, MotionSettings
 from likeness.curation.stages.quality import Quality, QualitySettings
 from likeness.curation.stages.shots import Shots, ShotSettings
 from likeness.curation.stages.text import TextOnScreen, TextSettings
-from likeness.curation.stages.tracks import Tracks, TrackSettings
 from likeness.errors import MediaError
 from likeness.media import is_video, read_image, read_video, write_image, write_video
 from likeness.puppets import FPS, sample_clip, sample_image, sample_person, sample_two_person_clip

@@ -31,8 +31,8 @@ EXCEPTIONS = {
     ("records", "generation"),
 }
 DOORS = {
-    "diffusers": "backbones adapters generation methods training",
-    "transformers": "backbones identity",
+    "diffusers": "backbones adapters curation generation methods training",
+    "transformers": "backbones curation identity",
     "dlib": "faces",
     "onnx": "identity",
     "onnxruntime": "faces",

@@ -4,12 +4,15 @@ The kind of a file is decided by its first bytes (`media.guard`), and a video's 
 decoded. Limits of memory and time are those of the worker process in which stages run.
 """
 
+from pathlib import Path
+
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Drop, Needs, SourceView, register
 from likeness.curation.stages.frames import with_facts
 from likeness.errors import MediaError
 from likeness.media.guard import inspect
 from likeness.media.probe import read_header
+from likeness.training.files import tar
 
 
 class GuardSettings(Settings):
@@ -54,33 +57,36 @@ class Guard:
         return [with_facts(candidate, num_streams=num_streams) for candidate in candidates]
 
     def _check(self, view: SourceView) -> tuple[Drop | None, int]:
-        limits, path, is_video = self.settings, view.source.path, view.source.kind == "video"
+        with tar.opened(view.source.path) as path:  # A source can be a member of a tar file.
+            problem, num_streams = self._check_file(path, is_video=view.source.kind == "video")
+        return problem or self._check_pixels(view), num_streams
+
+    def _check_file(self, path: Path, *, is_video: bool) -> tuple[Drop | None, int]:
+        limits = self.settings
         if (size_bytes := path.stat().st_size) > limits.max_bytes:
             return self._problem("file too large", size_bytes), 0
         expected = "a video" if is_video else "a picture"
         kind, name = inspect(path, expected=expected)
         if kind == "other":
             return self._problem("unknown format", name), 0
-        num_streams, stated_s = 1, 0.0
-        if is_video:
-            try:
-                header = read_header(path)
-            except MediaError as error:
-                return self._problem("unreadable header", str(error).splitlines()[0]), 0
-            num_streams, stated_s = header.num_streams, header.duration_s
-            if num_streams > limits.max_streams:
-                return self._problem("too many streams", num_streams), num_streams
-            if stated_s > limits.max_duration_s:
-                return self._problem("too long", stated_s), num_streams
-        return self._check_pixels(view, is_video=is_video), num_streams
+        if not is_video:
+            return None, 1
+        try:
+            header = read_header(path)
+        except MediaError as error:
+            return self._problem("unreadable header", str(error).splitlines()[0]), 0
+        if header.num_streams > limits.max_streams:
+            return self._problem("too many streams", header.num_streams), header.num_streams
+        is_long = header.duration_s > limits.max_duration_s
+        return self._problem("too long", header.duration_s) if is_long else None, header.num_streams
 
-    def _check_pixels(self, view: SourceView, *, is_video: bool) -> Drop | None:
+    def _check_pixels(self, view: SourceView) -> Drop | None:
         limits = self.settings
         if (side_px := min(view.width_px, view.height_px)) < limits.min_side_px:
             return self._problem("resolution too low", side_px)
         if (megapixels := view.width_px * view.height_px / 1e6) > limits.max_megapixels:
             return self._problem("resolution too high", megapixels)
-        if not is_video:
+        if view.source.kind == "image":
             return None
         if view.fps < limits.min_fps:
             return self._problem("frame rate too low", view.fps)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from likeness.curation.people.tracker import FaceTracker, overlap
+from likeness.curation.people.tracks import Tracks, TrackSettings
 from likeness.curation.stages.quality import Quality, QualitySettings, measure_face
-from likeness.curation.stages.tracks import Tracks, TrackSettings
 from likeness.faces.read import find_faces
 
 SETTINGS = TrackSettings(sample_fps=8.0, enlarge_to_px=1, min_samples=3)
