@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
@@ -23,10 +24,10 @@ from likeness.errors import ConfigError, ResourceError
 class IdentitySettings(Settings):
     """How people are told apart."""
 
-    max_distance: float = 0.9
+    max_distance: float = Field(default=0.9, gt=0, le=2)
     """Largest mean distance inside of a person, as a share of the engine's threshold: means over a track vary less
     than single embeddings, for which the threshold holds."""
-    min_cluster_size: int = 2
+    min_cluster_size: int = Field(default=2, ge=2)
     """Smallest group that HDBSCAN forms."""
     single: Literal["keep", "drop"] = "keep"
     """Whether a candidate without any other of its person is kept as a person of its own."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.people.prompt_pool import PromptPool
@@ -74,15 +75,15 @@ class PuppetPairs:
 class PairSettings(Settings):
     """How many pictures are made, and which are kept."""
 
-    num_pictures: int = 8
+    num_pictures: int = Field(default=8, ge=1)
     """Pictures that are generated for each candidate."""
-    max_kept: int = 4
+    max_kept: int = Field(default=4, ge=1)
     """Most pictures that are kept."""
-    min_kept: int = 1
+    min_kept: int = Field(default=1, ge=0)
     """Candidates with fewer are dropped."""
-    min_cosine: float = MIN_COSINE
+    min_cosine: float = Field(default=MIN_COSINE, ge=-1, le=1)
     """Smallest cosine of the embeddings, for engines that compare by cosine."""
-    min_variety: float = 0.15
+    min_variety: float = Field(default=0.15, ge=0, le=1)
     """Smallest share of bits in which the hashes of two kept pictures differ."""
     pool: PromptPool = PromptPool()
     """What the pictures show."""

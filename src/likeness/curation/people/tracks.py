@@ -13,6 +13,7 @@ Arrays of a track have one row for each sampled frame in which its face was foun
 from collections.abc import Sequence
 
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.people.tracker import FaceTracker, Track
@@ -31,15 +32,15 @@ class TrackSettings(Settings):
 
     engine: str = ""
     """A face engine (`likeness.faces.ENGINE_NAMES`); empty for the default one."""
-    sample_fps: float = 4.0
+    sample_fps: float = Field(default=4.0, gt=0)
     """Frames searched for each second of a video."""
-    max_side_px: int = 1280
+    max_side_px: int = Field(default=1280, ge=16)
     """Larger frames are scaled down before faces are searched."""
-    enlarge_to_px: int = FRAME_DETECTION_PX
+    enlarge_to_px: int = Field(default=FRAME_DETECTION_PX, ge=1)
     """Smaller frames are enlarged to this longer side before faces are searched."""
-    max_gap_s: float = 1.0
+    max_gap_s: float = Field(default=1.0, ge=0)
     """A face that is not found for longer begins a new track."""
-    min_samples: int = 3
+    min_samples: int = Field(default=3, ge=1)
     """Tracks of a video with fewer faces are dropped: false boxes and passers-by."""
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, register
@@ -28,9 +29,9 @@ class ViewSettings(Settings):
 
     origin: Literal["same", "cross", "both"] = "same"
     """From the same track, from other sources, or `cross` where there are enough and `same` otherwise."""
-    num_views: int = NUM_VIEWS
+    num_views: int = Field(default=NUM_VIEWS, ge=1)
     """Most references."""
-    min_views: int = 1
+    min_views: int = Field(default=1, ge=0)
     """Candidates with fewer are dropped."""
     min_score: float = 0.9
     """Smallest score of the detector, for engines whose scores are probabilities."""

@@ -7,6 +7,7 @@ instead (M14, set B). The fact `crop` is [left, top, right, bottom] in pixels of
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
@@ -20,15 +21,15 @@ class BorderSettings(Settings):
 
     crop: Literal["bars", "square"] = "bars"
     """`bars` keeps all between the bars, `square` the largest square in it around the face of the track."""
-    max_gray: int = 20
+    max_gray: int = Field(default=20, ge=0, le=255)
     """Largest gray value of a bar; codecs leave noise in black."""
-    max_bright_share: float = 0.01
+    max_bright_share: float = Field(default=0.01, ge=0, le=1)
     """Largest share of brighter pixels in a row or column of a bar."""
-    min_bar_share: float = 0.02
+    min_bar_share: float = Field(default=0.02, ge=0, le=0.5)
     """Narrower bars, as a share of the side, are left."""
-    min_kept_share: float = 0.25
+    min_kept_share: float = Field(default=0.25, ge=0, le=1)
     """Candidates of which a smaller part of the frame is left are dropped."""
-    num_frames: int = 8
+    num_frames: int = Field(default=8, ge=1)
     """Frames that must all have the bar."""
 
 

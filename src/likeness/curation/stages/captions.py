@@ -10,6 +10,7 @@ from itertools import count
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
@@ -34,11 +35,11 @@ class CaptionSettings(Settings):
     """Environment variable with the endpoint's key."""
     instruction: str = INSTRUCTION
     """What the model is asked."""
-    num_frames: int = 6
+    num_frames: int = Field(default=6, ge=1)
     """Frames that the model sees."""
-    side_px: int = 512
+    side_px: int = Field(default=512, ge=16)
     """Longer side of those frames."""
-    max_tokens: int = 120
+    max_tokens: int = Field(default=120, ge=1)
     """Longest caption."""
 
 

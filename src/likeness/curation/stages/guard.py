@@ -6,6 +6,8 @@ decoded. Limits of memory and time are those of the worker process in which stag
 
 from pathlib import Path
 
+from pydantic import Field
+
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Drop, Needs, SourceView, register
 from likeness.curation.stages.frames import with_facts
@@ -18,13 +20,13 @@ from likeness.training.files import tar
 class GuardSettings(Settings):
     """Limits; a file outside of one is dropped."""
 
-    max_bytes: int = 8_000_000_000
+    max_bytes: int = Field(default=8_000_000_000, ge=1)
     """Largest file."""
     min_side_px: int = 256
     """Smallest shorter side of pictures and frames."""
     max_megapixels: float = 110.0
     """Largest picture or frame."""
-    max_streams: int = 8
+    max_streams: int = Field(default=8, ge=1)
     """Most tracks in a video: pictures, sound, subtitles, data."""
     min_fps: float = 5.0
     """Lowest frame rate of a video."""

@@ -6,6 +6,7 @@ each compared with their median.
 
 import cv2
 import numpy as np
+from pydantic import Field
 from scipy.fft import dct
 
 from likeness.config import Settings
@@ -18,9 +19,9 @@ _OVERSAMPLING = 4
 class HashSettings(Settings):
     """What is hashed."""
 
-    num_frames: int = 4
+    num_frames: int = Field(default=4, ge=1)
     """Frames of a span, at the centers of as many equal parts; 1 is enough for pictures."""
-    side: int = 16
+    side: int = Field(default=16, ge=4, le=64, multiple_of=4)
     """Frequencies in each direction; a hash has the square of it in bits."""
 
 

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
@@ -27,11 +28,11 @@ class MotionSettings(Settings):
     """Fastest span."""
     max_shake: float | None = 0.02
     """Largest root mean square of the change of the camera's shift between pairs, in shorter sides."""
-    sample_fps: float = 8.0
+    sample_fps: float = Field(default=8.0, gt=0)
     """Frames compared for each second."""
-    max_pairs: int = 24
+    max_pairs: int = Field(default=24, ge=1)
     """Most pairs of frames; of a longer span the middle part is measured."""
-    side_px: int = 160
+    side_px: int = Field(default=160, ge=16)
     """Longer side to which frames are scaled down."""
 
 

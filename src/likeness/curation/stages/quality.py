@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
@@ -53,7 +54,7 @@ class QualitySettings(Settings):
     """Smallest share of the samples, from first to last, in which the face was found."""
     max_others: int | None = None
     """Most other faces in the frame."""
-    num_frames: int = 5
+    num_frames: int = Field(default=5, ge=1)
     """Frames in which sharpness and exposure are measured."""
 
 

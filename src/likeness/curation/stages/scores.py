@@ -6,6 +6,7 @@ A scorer is a function from frames to one number each. `add_scorer` makes one kn
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
@@ -51,9 +52,9 @@ class NsfwSettings(Settings):
 
     scorer: str = OPEN_NSFW
     """Name of the scorer; Yahoo's Open NSFW by default."""
-    max_score: float = 0.5
+    max_score: float = Field(default=0.5, ge=0, le=1)
     """Largest score of any frame. Yahoo calls less than 0.2 safe and more than 0.8 unsafe."""
-    num_frames: int = 4
+    num_frames: int = Field(default=4, ge=1)
     """Frames of a span that are scored."""
 
 
@@ -94,7 +95,7 @@ class AestheticsSettings(Settings):
     """Name of a scorer that was added by `add_scorer`; none ships with the project."""
     min_score: float
     """Smallest mean score, on the scorer's scale."""
-    num_frames: int = 4
+    num_frames: int = Field(default=4, ge=1)
     """Frames of a span that are scored."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
@@ -33,7 +34,7 @@ class ShotSettings(Settings):
     threshold: float | None = None
     """Of the detector, its own default if None: a probability for `transnet` (0.5), the ratio to neighbors for
     `adaptive` (3), the change of hue, saturation and lightness for `content` (27)."""
-    min_length_s: float = 1.0
+    min_length_s: float = Field(default=1.0, ge=0)
     """Shorter shots are dropped."""
 
 

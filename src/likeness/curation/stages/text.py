@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
+from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
@@ -16,15 +17,15 @@ Reader = Callable[[np.ndarray], list[Text]]
 class TextSettings(Settings):
     """How text is found, and how much is allowed."""
 
-    max_text_share: float = 0.002
+    max_text_share: float = Field(default=0.002, ge=0, le=1)
     """Largest share of the frame that lines of text cover."""
-    min_confidence: float = 0.7
+    min_confidence: float = Field(default=0.7, ge=0, le=1)
     """Lines that are read with less certainty do not count."""
     min_letters: int = 3
     """Lines with fewer letters and digits do not count."""
-    num_frames: int = 3
+    num_frames: int = Field(default=3, ge=1)
     """Frames of a span that are searched; the one with the most text decides."""
-    side_px: int = 640
+    side_px: int = Field(default=640, ge=16)
     """Longer side to which frames are scaled before text is searched."""
 
 
