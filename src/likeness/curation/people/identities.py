@@ -13,12 +13,16 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse import csr_array, vstack
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, register
 from likeness.curation.stages.frames import with_facts
 from likeness.errors import ConfigError, ResourceError
+
+_CHUNK = 1024
 
 
 class IdentitySettings(Settings):
@@ -162,11 +166,32 @@ def _cluster(embeddings: np.ndarray, limit: float, min_cluster_size: int) -> np.
 
 
 def _split_by_distance(embeddings: np.ndarray, rows: np.ndarray, limit: float) -> list[list[int]]:
-    """Average linkage up to the limit."""
-    if len(rows) == 1:
-        return [rows.tolist()]
-    parts = fcluster(linkage(pdist(embeddings[rows]), "average"), limit, "distance")
-    return [rows[parts == part].tolist() for part in np.unique(parts)]
+    """Average linkage up to the limit.
+
+    Parts that are joined have a pair within the limit, so that connected components can be linked one by one: all
+    distances of all faces would not fit in memory.
+    """
+    parts: list[list[int]] = []
+    for component in _components(embeddings, rows, limit):
+        if len(component) == 1:
+            parts.append(component.tolist())
+            continue
+        labels = fcluster(linkage(pdist(embeddings[component]), "average"), limit, "distance")
+        parts += [component[labels == label].tolist() for label in np.unique(labels)]
+    return parts
+
+
+def _components(embeddings: np.ndarray, rows: np.ndarray, limit: float) -> list[np.ndarray]:
+    """Groups that are connected by pairs within the limit."""
+    points = embeddings[rows]
+    squares = (points**2).sum(axis=1)
+    near = []
+    for start in range(0, len(rows), _CHUNK):
+        block = slice(start, start + _CHUNK)
+        squared = squares[block, None] + squares[None] - 2 * points[block] @ points.T
+        near.append(csr_array(squared <= limit**2 + 1e-9))
+    count, labels = connected_components(vstack(near), directed=False)
+    return [rows[labels == label] for label in range(count)]
 
 
 def _split_by_constraints(
