@@ -47,7 +47,7 @@ class WriteSettings(Settings):
     """Licences that are allowed, as lists name them; by default all, also unknown ones."""
     needs_consent: bool = False
     """Whether files without a recorded consent are left out."""
-    arrays: tuple[str, ...] = ("boxes",)
+    arrays: tuple[str, ...] = ("frames", "boxes")
     """Arrays of stages that are written into the `.json` of a sample. Embeddings are biometric data: name them only if
     they are needed."""
 
