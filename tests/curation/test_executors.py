@@ -29,6 +29,7 @@ def run_with_killer(tmp_path, *, executor, times=100, **killer):
     return recipe, result, len(list(log.iterdir()))
 
 
+@pytest.mark.slow
 def test_a_dead_worker_costs_one_source_after_three_attempts(tmp_path):
     recipe, result, attempts = run_with_killer(tmp_path, executor={"workers": 1})
     assert attempts == 3
@@ -47,12 +48,13 @@ def test_a_worker_that_dies_once_loses_nothing(tmp_path):
     assert result.failed == {}
 
 
+@pytest.mark.slow
 def test_a_source_that_takes_too_long_is_left_out(tmp_path):
-    executor = {"workers": 1, "time_limit_s": 1.0, "attempts": 1}
+    executor = {"workers": 1, "time_limit_s": 15.0, "attempts": 1}
     started_s = time.monotonic()
     _, result, _ = run_with_killer(tmp_path, executor=executor, pause_s=600)
     assert time.monotonic() - started_s < 120
-    assert result.manifest["dropped"]["worker"] == {"it took longer than 1 s": 1}
+    assert result.manifest["dropped"]["worker"] == {"it took longer than 15 s": 1}
 
 
 def test_a_mistake_in_a_stage_is_tried_once_and_can_be_tried_again(tmp_path):

@@ -3,7 +3,7 @@
 The same functions run in the driver's process, in processes of this machine and as tasks of Ray.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from likeness.curation.stages.read import first_candidate, open_source
 from likeness.curation.writing.media_files import MediaRequest, render_media
 from likeness.errors import FaceError, LikenessError, MediaError
 
+OUT_OF_MEMORY = "out of memory"
 UNREADABLE = "the file cannot be read"
 READ = "read"
 _READ_VERSION = 1
@@ -58,6 +59,10 @@ class Outcome:
     """Whether trying again gives the same failure."""
 
 
+Results = Generator[tuple[Job, Outcome], None, None]
+"""Jobs with their outcomes, in any order."""
+
+
 def perform(job: Job) -> Outcome:
     """Do a job. Never raises, except for signals and the like."""
     try:
@@ -71,10 +76,12 @@ def perform(job: Job) -> Outcome:
         return Outcome(damaged=str(error.path))
     except MediaError as error:
         return Outcome(failure=_without_folder(error, job.source), is_final=True)
-    except (LikenessError, ImportError) as error:
-        return Outcome(fatal=f"{error}")
+    except LikenessError as error:
+        return Outcome(fatal=str(error))
+    except ImportError as error:
+        return Outcome(fatal=f"A stage needs a library: {error}. Run `pip install 'likeness[curation]'`.")
     except MemoryError:
-        return Outcome(failure="out of memory")
+        return Outcome(failure=OUT_OF_MEMORY)
     except OSError as error:
         return Outcome(failure=f"the system refused a file: {error.strerror or error}")
     except Exception as error:  # A mistake in a stage must not end the run, but it is reported.

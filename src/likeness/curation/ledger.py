@@ -224,11 +224,13 @@ def hash_file(path: Path) -> str:
 
 
 def _pack(candidates: Sequence[Candidate]) -> bytes:
-    named = {f"{one.id}/{name}": values for one in candidates for name, values in sorted(one.arrays.items())}
+    named = {}
+    for one in candidates:
+        for name, values in sorted(one.arrays.items()):
+            _check_array(name, values)
+            named[f"{one.id}/{name}"] = values
     if not named:
         return b""
-    for name, values in named.items():
-        _check_array(name, values)
     packed = io.BytesIO()
     np.savez(packed, allow_pickle=False, **named)
     return packed.getvalue()

@@ -6,6 +6,7 @@ that finished work is recognized without reading it; only the results of global 
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -79,7 +80,7 @@ class Pipeline:
         return self.repairing(self._run_once)
 
     def repairing(self, action: Callable[[], T]) -> T:
-        """Do something that reads results; damaged ones are removed and made again, and it is done anew."""
+        """Do something that runs the stages and reads results; damaged ones are removed, and it is done anew."""
         for _ in range(_MAX_REPAIRS):
             try:
                 return action()
@@ -90,7 +91,6 @@ class Pipeline:
             for path in paths:
                 logger.warning("%s is damaged; it is made again.", path)
                 path.unlink(missing_ok=True)
-            self._run_once()
         raise ResourceError(
             f"Results in {self.ledger.folder} are damaged again and again. Check the disk, or use another folder."
         )
@@ -104,21 +104,22 @@ class Pipeline:
         damaged: list[Path] = []
         failed = 0
         self.on_progress(label, 0, total)
-        for done, (job, outcome) in enumerate(execute(jobs, self.recipe.executor, self._needs()), start=1):
-            if outcome.fatal:
-                raise ResourceError(outcome.fatal)
-            if outcome.damaged:
-                damaged.append(Path(outcome.damaged))
-            elif outcome.failure:
-                failed += 1
-                self._warn(job, outcome)
-                on_failure(job, outcome.failure)
-                if failed == done == _MAX_FAILED and total > _MAX_FAILED:
-                    raise ResourceError(
-                        f"The first {failed} sources all failed, the last one because {outcome.failure}. Correct the "
-                        "cause, then run again with `--retry-failed`."
-                    )
-            self.on_progress(label, done, total)
+        with closing(execute(jobs, self.recipe.executor, self._needs())) as outcomes:
+            for done, (job, outcome) in enumerate(outcomes, start=1):
+                if outcome.fatal:
+                    raise ResourceError(outcome.fatal)
+                if outcome.damaged:
+                    damaged.append(Path(outcome.damaged))
+                elif outcome.failure:
+                    failed += 1
+                    self._warn(job, outcome)
+                    on_failure(job, outcome.failure)
+                    if failed == done == _MAX_FAILED and total > _MAX_FAILED:
+                        raise ResourceError(
+                            f"The first {failed} sources all failed, the last one because {outcome.failure}. Correct "
+                            "the cause, then run again with `--retry-failed`."
+                        )
+                self.on_progress(label, done, total)
         if damaged:
             raise _DamagedResultsError(damaged)
 

@@ -39,7 +39,7 @@ class WriteSettings(Settings):
     """Larger media are scaled down so that their shorter side has this length; by default sizes are kept."""
     fps: float | None = Field(default=None, gt=0, le=120)
     """Frame rate of videos; by default their own."""
-    max_frames: int = Field(default=1000, ge=1)
+    max_frames: int = Field(default=300, ge=1)
     """Longest clip that is written, in frames; of longer ones the beginning is used."""
     reference_side_px: int = Field(default=1024, ge=16)
     """Larger reference pictures are scaled down so that their longer side has this length."""
@@ -47,7 +47,7 @@ class WriteSettings(Settings):
     """Licences that are allowed, as lists name them; by default all, also unknown ones."""
     needs_consent: bool = False
     """Whether files without a recorded consent are left out."""
-    arrays: tuple[str, ...] = ("boxes",)
+    arrays: tuple[str, ...] = ("frames", "boxes")
     """Arrays of stages that are written into the `.json` of a sample. Embeddings are biometric data: name them only if
     they are needed."""
 

@@ -6,11 +6,9 @@ flight. A job whose worker dies or exceeds its time is tried again, and ends as 
 
 from collections.abc import Iterator
 
-from likeness.curation.jobs import Job, Outcome, perform
+from likeness.curation.jobs import Job, Results, perform
 from likeness.curation.settings import ExecutorSettings
 from likeness.curation.stage import Needs
-
-Results = Iterator[tuple[Job, Outcome]]
 
 
 def execute(jobs: Iterator[Job], settings: ExecutorSettings, needs: Needs) -> Results:

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from likeness.curation.jobs import Job, Outcome, perform
+from likeness.curation.jobs import OUT_OF_MEMORY, Job, Outcome, Results, perform
 from likeness.curation.settings import ExecutorSettings
 from likeness.curation.stage import Needs
 from likeness.errors import ResourceError
@@ -46,7 +46,7 @@ class _Worker:
         self.pipe.close()
 
 
-def execute(jobs: Iterator[Job], settings: ExecutorSettings, needs: Needs) -> Iterator[tuple[Job, Outcome]]:
+def execute(jobs: Iterator[Job], settings: ExecutorSettings, needs: Needs) -> Results:
     """As `likeness.curation.executors.execute`."""
     cores = os.process_cpu_count() if hasattr(os, "process_cpu_count") else os.cpu_count()  # pyright: ignore
     count = settings.workers or max(1, int((cores or 1) / max(needs.cpus, 1)))
@@ -65,7 +65,7 @@ class _Pool:
         self._again: deque[tuple[Job, int]] = deque()
         self._failed_starts = 0
 
-    def run(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Outcome]]:
+    def run(self, jobs: Iterator[Job]) -> Results:
         jobs = iter(jobs)
         is_more = True
         while True:
@@ -99,7 +99,7 @@ class _Pool:
             self._workers.append(free)
         return free
 
-    def _look_at(self, worker: _Worker) -> Iterator[tuple[Job, Outcome]]:
+    def _look_at(self, worker: _Worker) -> Results:
         """The outcome of a worker's job, if there is one by now."""
         assert worker.job is not None, "only busy workers are looked at"
         job, attempt = worker.job
@@ -112,6 +112,8 @@ class _Pool:
                     worker.until_s = time.monotonic() + self._settings.time_limit_s
                     continue
                 worker.job = None
+                if message.failure == OUT_OF_MEMORY:
+                    self._discard(worker)  # Its memory is in pieces; the next job gets a new worker.
                 yield from self._take(job, attempt, message)
                 return
         except (EOFError, OSError):
@@ -137,7 +139,7 @@ class _Pool:
         self._workers.remove(worker)
         worker.end()
 
-    def _take(self, job: Job, attempt: int, outcome: Outcome) -> Iterator[tuple[Job, Outcome]]:
+    def _take(self, job: Job, attempt: int, outcome: Outcome) -> Results:
         if outcome.failure and not outcome.is_final and attempt < self._settings.attempts:
             self._again.append((job, attempt + 1))
         else:
@@ -160,10 +162,7 @@ def _work(pipe: Connection, memory_bytes: int | None) -> None:
     with suppress(EOFError, OSError):
         pipe.send("ready")
         while True:
-            outcome = perform(pipe.recv())
-            pipe.send(outcome)
-            if outcome.failure == "out of memory":
-                return  # Its memory is in pieces; the next job gets a new worker.
+            pipe.send(perform(pipe.recv()))
 
 
 def _limit_memory(memory_bytes: int) -> None:

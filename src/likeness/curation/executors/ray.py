@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from likeness.curation.jobs import Job, Outcome, perform
+from likeness.curation.jobs import Job, Outcome, Results, perform
 from likeness.curation.settings import ExecutorSettings
 from likeness.curation.stage import Needs
 from likeness.errors import ResourceError
@@ -14,7 +14,7 @@ _POLL_S = 1.0
 """How often the time limits are checked."""
 
 
-def execute(jobs: Iterator[Job], settings: ExecutorSettings, needs: Needs) -> Iterator[tuple[Job, Outcome]]:
+def execute(jobs: Iterator[Job], settings: ExecutorSettings, needs: Needs) -> Results:
     """As `likeness.curation.executors.execute`. A cluster that this function starts ends with it.
 
     Raises:
@@ -46,7 +46,7 @@ def _import_ray() -> Any:
     return ray
 
 
-def _run(ray: Any, jobs: Iterator[Job], settings: ExecutorSettings, needs: Needs) -> Iterator[tuple[Job, Outcome]]:
+def _run(ray: Any, jobs: Iterator[Job], settings: ExecutorSettings, needs: Needs) -> Results:
     resources = ray.cluster_resources()
     slots = int(resources.get("CPU", 1) / max(needs.cpus, 0.01))
     if needs.gpus:

@@ -1,4 +1,4 @@
-"""`likeness data`: makes training data from raw photographs and videos, and what belongs to it."""
+"""The verbs of `likeness data`."""
 
 from pathlib import Path
 from typing import Annotated
