@@ -46,7 +46,7 @@ from likeness.puppets import FPS, sample_clip, sample_image, sample_person, samp
 from likeness.weights.files import sha256_of
 
 SIZE_PX = 128
-NUM_FRAMES = 24
+NUM_FRAMES = 20
 LIMITS: dict[str, Any] = {
     "guard": GuardSettings(min_side_px=64),
     "text": TextSettings(num_frames=2, side_px=480),
@@ -114,8 +114,8 @@ class FileWriter:
         frames = self._clip(person)
         faults: dict[str, Callable[[np.ndarray], np.ndarray]] = {
             "text": lambda clip: burn_in(clip, number), "still": lambda clip: clip[:1].repeat(len(clip), axis=0),
-            "shaking": lambda clip: shake(clip, self.rng), "dark": lambda clip: clip // 14,
-            "blurred": lambda clip: np.stack([cv2.GaussianBlur(frame, (0, 0), 5) for frame in clip]),
+            "shaking": lambda clip: shake(clip, self.rng), "dark": lambda clip: clip // 6,
+            "blurred": lambda clip: np.stack([cv2.GaussianBlur(frame, (0, 0), 2) for frame in clip]),
             "bars": lambda clip: add_bars(clip, number),
         }  # fmt: skip
         frames = faults.get(kind, lambda clip: clip)(frames)

@@ -164,3 +164,9 @@ def test_sharpness_falls_with_blur_and_not_with_size():
     larger = sharp.repeat(2, 0).repeat(2, 1)
     assert measure_face(blurred)[0] < measure_face(sharp)[0] / 4
     assert measure_face(larger)[0] == pytest.approx(measure_face(sharp)[0], rel=0.05)
+
+
+def test_settings_name_the_engine_that_the_environment_chose(monkeypatch):
+    monkeypatch.setenv("LIKENESS_ENGINE", "open/sface")
+    assert Tracks(TrackSettings()).settings.engine == "open/sface"
+    assert Tracks(TrackSettings(engine="dlib")).settings.engine == "dlib"

@@ -57,6 +57,8 @@ def test_frames_of_gradual_transitions_belong_to_no_shot():
     middle[20], any_part[18:24] = True, True
     any_part[27] = True  # Without a middle: no transition.
     assert shots.spans_between(middle, any_part, 100) == [(100, 10), (110, 8), (124, 6)]
+    black = np.arange(30) == 14
+    assert shots.spans_between(middle, any_part, 0, is_black=black) == [(0, 10), (10, 4), (15, 3), (24, 6)]
 
 
 def test_pictures_have_no_shots_and_no_motion(view):

@@ -61,12 +61,12 @@ class Tracks:
     Settings = TrackSettings
 
     def __init__(self, settings: TrackSettings, engine: FaceEngine | None = None) -> None:
-        self.settings = settings
-        self._engine = engine
+        self._engine = engine or resolve_engine(settings.engine or None)
+        # The default engine depends on the environment; results are kept by the engine that made them.
+        self.settings = settings.model_copy(update={"engine": self._engine.name})
 
     def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
-        engine = self._engine or resolve_engine(self.settings.engine or None)
-        return [track for candidate in candidates for track in self._track(candidate, view, engine)]
+        return [track for candidate in candidates for track in self._track(candidate, view, self._engine)]
 
     def _track(self, candidate: Candidate, view: SourceView, engine: FaceEngine) -> list[Candidate]:
         is_video = view.source.kind == "video"

@@ -22,6 +22,8 @@ Span = tuple[int, int]
 """First frame and length."""
 _SIDE_PX = 128
 """Longer side of the frames that PySceneDetect compares."""
+BLACK = 6.0
+"""Frames with a smaller mean, from 0 to 255, are the middle of a fade through black, also where the network is unsure."""
 _HARD_CUT_FRAMES = 2
 """TransNet V2 marks one or two frames at a cut; longer runs are gradual transitions, whose frames belong to no shot."""
 
@@ -87,9 +89,11 @@ def find_gradual(candidate: Candidate, view: SourceView, threshold: float | None
         cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
         for _, frame in walk(candidate, view, max_side_px=2 * transnet.WIDTH_PX)
     ]
-    middle, any_part = transnet.predict_transitions(np.stack(small))
+    frames = np.stack(small)
+    middle, any_part = transnet.predict_transitions(frames)
     least = 0.5 if threshold is None else threshold
-    return spans_between(middle >= least, any_part >= least, candidate.first_frame)
+    is_black = frames.mean(axis=(1, 2, 3)) < BLACK
+    return spans_between(middle >= least, any_part >= least, candidate.first_frame, is_black=is_black)
 
 
 def find_cuts(
@@ -120,16 +124,20 @@ def find_cuts(
     return [(candidate.first_frame + start, end - start) for start, end in pairwise(edges)]
 
 
-def spans_between(middle: np.ndarray, any_part: np.ndarray, first_frame: int) -> list[Span]:
+def spans_between(
+    middle: np.ndarray, any_part: np.ndarray, first_frame: int, *, is_black: np.ndarray | None = None
+) -> list[Span]:
     """The spans between transitions.
 
     Shapes:
         middle: (frames,) True at the middle of a transition; at a cut, at the last frame before it
         any_part: (frames,) True at any part of a transition
+        is_black: (frames,) True where nothing is seen: the middle of a fade
     """
+    black = np.zeros(len(middle), bool) if is_black is None else is_black
     spans, start = [], 0
-    for begin, end in _runs(middle, any_part):
-        if end - begin <= _HARD_CUT_FRAMES:
+    for begin, end in _runs(middle | black, any_part | black):
+        if end - begin <= _HARD_CUT_FRAMES and not black[begin:end].any():
             begin = end = begin + 1  # The marked frame is the last one of its shot.
         if begin > start:
             spans.append((first_frame + start, begin - start))
