@@ -23,7 +23,7 @@ Span = tuple[int, int]
 _SIDE_PX = 128
 """Longer side of the frames that PySceneDetect compares."""
 BLACK = 6.0
-"""Frames with a smaller mean, from 0 to 255, are the middle of a fade through black, also where the network is unsure."""
+"""Frames with a smaller mean, from 0 to 255, are the middle of a fade, also where the network is unsure."""
 _HARD_CUT_FRAMES = 2
 """TransNet V2 marks one or two frames at a cut; longer runs are gradual transitions, whose frames belong to no shot."""
 
