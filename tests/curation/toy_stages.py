@@ -138,9 +138,10 @@ class Killer:
             if settings.allocate_gb is not None:
                 np.ones(int(settings.allocate_gb * 1e9), np.uint8)
                 return candidates
-            if settings.pause_s is None:
+            if settings.pause_s is not None:
+                time.sleep(settings.pause_s)
+            else:
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(settings.pause_s)
         return candidates
 
 
