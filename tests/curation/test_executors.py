@@ -57,6 +57,14 @@ def test_a_source_that_takes_too_long_is_left_out(tmp_path):
     assert result.manifest["dropped"]["worker"] == {"it took longer than 15 s": 1}
 
 
+@pytest.mark.slow
+def test_a_source_that_takes_too_much_memory_is_left_out(tmp_path):
+    executor = {"workers": 1, "memory_gb": 1.0, "attempts": 2}
+    _, result, attempts = run_with_killer(tmp_path, executor=executor, allocate_gb=4.0)
+    assert attempts == 2
+    assert result.manifest["dropped"] == {"worker": {"out of memory": 1}}
+
+
 def test_a_mistake_in_a_stage_is_tried_once_and_can_be_tried_again(tmp_path):
     recipe, result, attempts = run_with_killer(tmp_path, executor={"workers": 0}, times=1, error="a mistake")
     assert attempts == 1

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from toy_stages import MODULES, STAGES, file_hashes, make_recipe, write_pictures
@@ -31,7 +33,7 @@ def test_keys_depend_on_bytes_facts_and_settings_and_not_on_the_place(tmp_path):
 
 
 def test_keys_of_global_stages_depend_on_all_inputs_in_any_order(tmp_path):
-    stage = build_segments(make_recipe(tmp_path, STAGES[:2]), MODULES)[1].stages[0]
+    stage: Any = build_segments(make_recipe(tmp_path, STAGES[:2]), MODULES)[1].stages[0]
     assert global_key({"a": "1", "b": "2"}, stage) == global_key({"b": "2", "a": "1"}, stage)
     assert global_key({"a": "1", "b": "2"}, stage) != global_key({"a": "1", "b": "3"}, stage)
 

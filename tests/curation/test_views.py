@@ -3,7 +3,7 @@ import pytest
 
 from likeness.curation.ledger import hash_file
 from likeness.curation.stage import Source
-from likeness.curation.stages.read import open_source
+from likeness.curation.stages.read import VideoView, open_source
 from likeness.errors import MediaError
 from likeness.media.video import read_video, write_video
 from likeness.media.video_frames import VideoFrames
@@ -56,6 +56,7 @@ def test_views_scale_and_keep_frames_within_their_memory(clip):
             assert not small.flags.writeable
         np.testing.assert_array_equal(roomy.frames(0, 40), narrow.frames(0, 40))
         np.testing.assert_array_equal(roomy.frames(7, 3, max_side_px=20), narrow.frames(7, 3, max_side_px=20))
+        assert isinstance(narrow, VideoView)
         assert narrow._kept_bytes <= 3 * 64 * 32 * 3
         with pytest.raises(ValueError, match=r"do not lie in the 40 frames of clip\.mp4"):
             roomy.frames(39, 2)

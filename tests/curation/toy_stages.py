@@ -113,7 +113,7 @@ class Limit:
 
 @register("toy_killer")
 class Killer:
-    """Kills its own worker, or takes its time, for sources of one person; at most `times` times."""
+    """Kills its own worker, takes its time or memory, for sources of one person; at most `times` times."""
 
     name, version = "toy_killer", 1
     reads, writes, needs = (), (), Needs()
@@ -124,6 +124,7 @@ class Killer:
         times: int = 100
         pause_s: float | None = None
         error: str | None = None
+        allocate_gb: float | None = None
 
     def __init__(self, settings: "Killer.Settings") -> None:
         self.settings = settings
@@ -134,9 +135,13 @@ class Killer:
             (settings.folder / f"{time.monotonic_ns()}").touch()
             if settings.error is not None:
                 raise RuntimeError(settings.error)
-            if settings.pause_s is None:
+            if settings.allocate_gb is not None:
+                np.ones(int(settings.allocate_gb * 1e9), np.uint8)
+                return candidates
+            if settings.pause_s is not None:
+                time.sleep(settings.pause_s)
+            else:
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(settings.pause_s)
         return candidates
 
 

@@ -121,11 +121,12 @@ def process_source(
     done, candidates = _last_result(ledger, source.sha256, keys)
     if candidates is None and start:
         candidates, done = ledger.read(source.sha256, start), 0
+    memory_bytes = int(recipe.executor.frame_memory_gb * 1e9)
     with ExitStack() as stack:
         view: SourceView | None = None
         if candidates is None:
             try:
-                view = stack.enter_context(open_source(source))
+                view = stack.enter_context(open_source(source, memory_bytes=memory_bytes))
                 candidates = [first_candidate(view)]
             except MediaError as error:
                 candidates = [_unreadable(source, error)]
@@ -133,7 +134,7 @@ def process_source(
             ledger.write(source.sha256, keys[0], candidates)
         for stage, key in list(zip(part.stages, keys[1:], strict=True))[done:]:
             if view is None and any(candidate.dropped is None for candidate in candidates):
-                view = stack.enter_context(open_source(source))
+                view = stack.enter_context(open_source(source, memory_bytes=memory_bytes))
             candidates = _run_stage(cast(Stage, stage), candidates, view, source)
             ledger.write(source.sha256, key, candidates)
     return keys[-1]

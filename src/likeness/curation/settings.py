@@ -64,6 +64,8 @@ class ExecutorSettings(Settings):
     """Longest time for one source, after which its worker is ended."""
     memory_gb: float | None = Field(default=None, gt=0)
     """Largest address space of a worker beyond its start (not with GPUs, whose drivers reserve hundreds of GB)."""
+    frame_memory_gb: float = Field(default=1.0, gt=0)
+    """Largest memory for the decoded frames that a worker keeps for later stages."""
     attempts: int = Field(default=3, ge=1, le=100)
     """How often a source is tried whose worker dies, before it is recorded as dropped."""
     address: str | None = None

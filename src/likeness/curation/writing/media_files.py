@@ -63,13 +63,11 @@ def render_media(ledger: Ledger, source: Source, requests: Sequence[MediaRequest
 def _render(ledger: Ledger, view: SourceView, request: MediaRequest) -> None:
     path = request.path(ledger, view.source.sha256)
     numbers, fps = choose_frames(request, view.fps)
-    frames: list[np.ndarray] = []
-    last = -1
-    for number in numbers:
-        if number != last:
-            picture = _shape(view.frames(number, 1)[0], request, is_video=request.suffix == ".mp4")
-            last = number
-        frames.append(picture)
+    pictures = {
+        number: _shape(view.frames(number, 1)[0], request, is_video=request.suffix == ".mp4")
+        for number in dict.fromkeys(numbers)
+    }
+    frames = [pictures[number] for number in numbers]
     if request.suffix == ".png":
         write_image(path, frames[0])
     else:
