@@ -56,7 +56,7 @@ def test_the_copy_with_the_largest_face_is_kept():
 
 def test_chains_do_not_drop_what_is_no_copy_of_a_kept_one():
     chain = [hashed(candidate(name, face_px=px), 1, flips=flips)
-             for name, px, flips in (("a", 9.0, 0), ("b", 8.0, 25), ("c", 7.0, 50))]  # fmt: skip
+             for name, px, flips in (("a", 9.0, 0), ("b", 8.0, 30), ("c", 7.0, 60))]  # fmt: skip
     assert reasons(Duplicates(DuplicateSettings())(chain)) == [None, "copy of another", None]
 
 

@@ -15,7 +15,7 @@ PROMPT = "a woman smiling in a park"
 
 @pytest.fixture(scope="module")
 def pipeline():
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     torch.manual_seed(0)
@@ -39,7 +39,7 @@ def pipeline():
     )  # fmt: skip
     built = StableDiffusionXLPipeline(
         vae=vae, text_encoder=CLIPTextModel(text), text_encoder_2=CLIPTextModelWithProjection(text),
-        tokenizer=tokenizer, tokenizer_2=tokenizer, unet=unet, scheduler=EulerDiscreteScheduler(),
+        tokenizer=tokenizer, tokenizer_2=tokenizer, unet=unet, scheduler=DDIMScheduler(),
         add_watermarker=False,
     )  # fmt: skip
     built.set_progress_bar_config(disable=True)

@@ -16,9 +16,9 @@ _CHUNK = 256
 class DuplicateSettings(Settings):
     """What counts as a copy."""
 
-    max_difference: float = Field(default=0.12, ge=0, le=1)
+    max_difference: float = Field(default=0.15, ge=0, le=1)
     """Largest share of bits in which the hashes of copies differ, as a mean over their frames."""
-    max_length_ratio: float = Field(default=1.25, ge=1)
+    max_length_ratio: float = Field(default=1.5, ge=1)
     """Copies differ at most this much in length."""
     min_overlap: float = 0.3
     """Smallest intersection over union of the faces' boxes, as shares of the frame: of two people in one clip none is

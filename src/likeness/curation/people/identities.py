@@ -158,7 +158,7 @@ def _cluster(embeddings: np.ndarray, limit: float, min_cluster_size: int) -> np.
     found = HDBSCAN(
         min_cluster_size=min_cluster_size,
         min_samples=1,
-        cluster_selection_epsilon=limit,
+        cluster_selection_epsilon=float(limit),
         allow_single_cluster=True,
         core_dist_n_jobs=1,
     ).fit_predict(embeddings)

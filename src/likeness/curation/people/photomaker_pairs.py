@@ -64,7 +64,7 @@ class PhotoMakerPairs:
         Raises:
             WeightsError: A file is missing, damaged, or of another model.
         """
-        from diffusers import StableDiffusionXLPipeline
+        from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 
         encoder = PhotoMakerEncoder.from_published(photomaker, dtype=torch.float16).to(device)
         try:

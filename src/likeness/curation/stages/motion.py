@@ -90,6 +90,6 @@ def measure_motion(frames: np.ndarray, fps: float) -> tuple[float, float]:
         camera.append(np.median(flow, axis=(0, 1)))
     if not fastest:
         return 0.0, 0.0
-    changes = np.diff(np.array(camera), axis=0)
-    shake = float(np.sqrt((changes**2).sum(axis=1).mean())) if len(changes) else 0.0
+    changes = np.diff(np.array(camera, dtype=np.float64), axis=0)
+    shake = float(np.sqrt(np.square(changes).sum(axis=1).mean())) if len(changes) else 0.0
     return float(np.mean(fastest)) * fps / side_px, shake / side_px

@@ -5,7 +5,7 @@ PySceneDetect's detectors, which compare neighboring frames: quicker, but they m
 `benchmarks/curation_truth.py` compares them.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -111,7 +111,7 @@ def find_cuts(
             "`scenedetect` is not installed, and this detector needs it. Run `pip install likeness[curation]`, or "
             'set `detector = "transnet"`.'
         ) from error
-    kind: Callable[..., Any] = AdaptiveDetector if detector == "adaptive" else ContentDetector
+    kind: Any = AdaptiveDetector if detector == "adaptive" else ContentDetector
     name = "adaptive_threshold" if detector == "adaptive" else "threshold"
     running = kind(min_scene_len=2, **({} if threshold is None else {name: threshold}))
     cuts: set[int] = set()
