@@ -5,6 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+import skimage.data
 
 from likeness.curation.stage import Stage, registered
 from likeness.curation.stages import borders, frames, hashes, motion, scores, shots, text
@@ -70,7 +71,8 @@ def test_pictures_have_no_shots_and_no_motion(view):
 
 @pytest.mark.slow
 def test_transnet_finds_a_cut_and_a_dissolve(view):
-    a, b, c = (np.stack([np.roll(noise(seed, 54, 96), k, axis=1) for k in range(40)]) for seed in (1, 2, 3))
+    pictures = [getattr(skimage.data, name)()[:240, :400, :3] for name in ("astronaut", "coffee", "chelsea")]
+    a, b, c = (np.stack([picture[:, k : k + 320] for k in range(40)]) for picture in pictures)
     weight = np.linspace(0, 1, 12)[:, None, None, None]
     dissolve = ((1 - weight) * b[-12:] + weight * c[:12]).astype(np.uint8)
     clip = np.concatenate([a, b[:-12], dissolve, c[12:]])

@@ -35,8 +35,8 @@ class QualitySettings(Settings):
     max_face_share: float | None = 0.8
     """Largest share of the frame that the box covers."""
     min_sharpness: float | None = 20.0
-    """Smallest variance of the Laplacian in the face, at 112 px. Ten portraits have 160 to 670; blurred by a Gaussian of
-    1 px at that size 32 to 70, of 2 px 8 to 14."""
+    """Smallest variance of the Laplacian in the face, at 112 px. Ten portraits have 160 to 670; blurred by a Gaussian
+    of 1 px at that size 32 to 70, of 2 px 8 to 14."""
     min_brightness: float | None = 30.0
     """Smallest mean gray value in the face, from 0 to 255."""
     max_brightness: float | None = 230.0
