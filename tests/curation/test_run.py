@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -53,6 +54,18 @@ def test_a_second_run_changes_and_computes_nothing(tmp_path):
     assert log.read_text() == calls
     assert file_hashes(second.folder) == before
     assert calls.count("brightness") == calls.count("caption") == 4
+
+
+@pytest.mark.slow
+def test_a_second_run_is_a_hundred_times_faster(tmp_path):
+    folder = write_pictures(tmp_path / "raw", 100)
+    recipe = make_recipe(folder, [{**STAGES[0], "pause_s": 0.02}, *STAGES[1:]])
+    times_s = []
+    for _ in range(2):
+        started_s = time.perf_counter()
+        curate(recipe, tmp_path / "out", modules=MODULES)
+        times_s.append(time.perf_counter() - started_s)
+    assert times_s[0] > 100 * times_s[1]
 
 
 def test_a_change_runs_only_later_stages(tmp_path):
