@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1] / "src" / "likeness"
-PACKAGES = ("generation", "training", "evaluation", "adapters", "identity", "faces", "puppets", "app")
+PACKAGES = ("generation", "training", "evaluation", "curation", "adapters", "identity", "faces", "puppets", "app")
 
 
 def modules() -> dict[str, Path]:

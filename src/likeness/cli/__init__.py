@@ -28,6 +28,7 @@ FAMILIES = (
     "puppets",
     "doctor",
     "models",
+    "data",
     "train",
     "eval",
     "study",

@@ -31,3 +31,21 @@ def spinner(label: str, *, is_quiet: bool = False) -> Iterator[None]:
     console = Console(stderr=True, quiet=is_quiet)
     with console.status(label):
         yield
+
+
+@contextmanager
+def phases(*, is_quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar with the time left for each part of a task; yields a function of its label, steps done and all."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=is_quiet) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(label: str, done: int, total: int) -> None:
+            if label not in tasks:
+                tasks[label] = bar.add_task(label, total=total)
+            bar.update(tasks[label], completed=done, total=total)
+
+        yield report

@@ -1,0 +1,1 @@
+"""Stages on single sources, and the reader that opens sources for them."""
