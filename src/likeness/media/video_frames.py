@@ -12,13 +12,13 @@ from av.video.frame import VideoFrame
 
 from likeness.errors import MediaError
 from likeness.media.video import (
+    _check_complete,
     _check_pixels,
-    _check_whole,
     _damaged,
     _decoding,
-    _named_fps,
+    _frame_rate,
     _open,
-    _rate,
+    _stated_fps,
     _to_rgb,
     _video_stream,
 )
@@ -107,10 +107,10 @@ class VideoFrames:
                 self._is_counted = False
             if not times:
                 raise MediaError(f"{self._path} holds no video frames. Use another video.")
-            self.fps = _rate(seconds, _named_fps(stream))
+            self.fps = _frame_rate(seconds, _stated_fps(stream))
             if self.fps <= 0:
                 raise MediaError(f"{self._path} has no frame rate. Convert it to mp4.")
-            _check_whole(self._path, container, stream, seconds)
+            _check_complete(self._path, container, stream, seconds)
         self._times = [pts for pts, _ in times]
         self._keys = [number for number, (_, is_key) in enumerate(times) if is_key] or [0]
 

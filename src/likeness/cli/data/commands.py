@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from likeness.cli.console.options import Json
-from likeness.cli.console.terminal import print_json, printable, say
+from likeness.cli.console.terminal import echo, print_json
 
 Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Output folder of `likeness data run`.")]
 _REJECTED = 3
@@ -47,16 +47,16 @@ def run(
         found = {"data": str(result.folder), "is_new": result.is_new, "counts": counts}
         print_json({**found, "dropped": result.manifest["dropped"], "failed": result.failed})
         return
-    say(
+    echo(
         f"{result.folder}: {counts['samples']:,} samples of {counts['people']:,} people in "
         f"{len(result.manifest['shards']):,} shards from {counts['sources']:,} files, {counts['dropped']:,} dropped"
         f"{'' if result.is_new else ' (all of it was there already)'}"
     )
     for stage, reasons in result.manifest["dropped"].items():
         for reason, count in reasons.items():
-            say(f"  {printable(stage, lines=False)}: {count:,} {printable(reason, lines=False)}", lines=False)
+            echo(f"  {stage}: {count:,} {reason}", lines=False)
     if result.failed:
-        say(f"{len(result.failed):,} files failed on this machine; `--retry-failed` tries them again.")
+        echo(f"{len(result.failed):,} files failed on this machine; `--retry-failed` tries them again.")
 
 
 def inspect(
@@ -73,7 +73,7 @@ def inspect(
     if as_json:
         print_json({"page": str(target), **to_json(records)})
     else:
-        say(target, lines=False)
+        echo(target, lines=False)
 
 
 def verify(folder: Output, as_json: Json = False) -> None:
@@ -85,9 +85,9 @@ def verify(folder: Output, as_json: Json = False) -> None:
         print_json({"shards": found.num_shards, "samples": found.num_samples, "problems": list(found.problems)})
     else:
         for problem in found.problems:
-            say(problem, lines=False)
+            echo(problem, lines=False)
         state = f"{len(found.problems)} problems" if found.problems else "every byte is as it was written"
-        say(f"{folder}: {found.num_shards} shards, {found.num_samples} samples, {state}", lines=False)
+        echo(f"{folder}: {found.num_shards} shards, {found.num_samples} samples, {state}", lines=False)
     if found.problems:
         raise typer.Exit(_REJECTED)
 
@@ -117,7 +117,7 @@ def forget(
             }
         )
         return
-    say(
+    echo(
         f"{folder}: {removed.sources} sources are forgotten; {removed.samples} samples, {removed.references} reference "
         f"pictures and {removed.results} files of results are removed. Copies of shards elsewhere are not.",
         lines=False,

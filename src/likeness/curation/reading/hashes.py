@@ -9,7 +9,7 @@ from pathlib import Path
 
 from likeness.curation.ledger import hash_file
 from likeness.errors import MediaError
-from likeness.media.guard import inspect
+from likeness.media.guard import check_media_file
 from likeness.training.files import tar
 
 _THREADS = 4
@@ -105,7 +105,7 @@ def _read(path: Path, known: FileFacts | None) -> FileFacts:
         if known is not None and known.stamp == stamp:
             return known
         with tar.opened(path) as file:
-            kind, _ = inspect(file, expected="a picture or a video")
+            kind, _ = check_media_file(file, expected="a picture or a video")
             return FileFacts(sha256=hash_file(file), kind=kind, stamp=stamp)
     except MediaError as error:
         # Without the path, so that the reason is the same wherever the folder lies.

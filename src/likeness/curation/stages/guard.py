@@ -12,7 +12,7 @@ from likeness.config import Settings
 from likeness.curation.stage import Candidate, Drop, Needs, SourceView, register
 from likeness.curation.stages.frames import with_facts
 from likeness.errors import MediaError
-from likeness.media.guard import inspect
+from likeness.media.guard import check_media_file
 from likeness.media.probe import read_header
 from likeness.training.files import tar
 
@@ -68,7 +68,7 @@ class Guard:
         if (size_bytes := path.stat().st_size) > limits.max_bytes:
             return self._problem("file too large", size_bytes), 0
         expected = "a video" if is_video else "a picture"
-        kind, name = inspect(path, expected=expected)
+        kind, name = check_media_file(path, expected=expected)
         if kind == "other":
             return self._problem("unknown format", name), 0
         if not is_video:
