@@ -50,7 +50,7 @@ NUM_FRAMES = 20
 LIMITS: dict[str, Any] = {
     "guard": GuardSettings(min_side_px=64),
     "text": TextSettings(num_frames=2, side_px=480),
-    "motion": MotionSettings(min_motion=0.02),
+    "motion": MotionSettings(),
     "borders": BorderSettings(),
     "tracks": TrackSettings(engine="dlib", sample_fps=2.7, min_samples=3),
     "quality": QualitySettings(min_face_px=24, num_frames=3),

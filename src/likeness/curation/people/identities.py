@@ -43,7 +43,7 @@ class Identities:
 
     name = "identities"
     version = 1
-    reads = ("embeddings", "engine", "metric", "threshold")
+    reads = ("frames", "embeddings", "engine", "metric", "threshold")
     writes = ("person", "person_size")
     needs = Needs()
     is_global: Literal[True] = True

@@ -21,8 +21,8 @@ class BorderSettings(Settings):
 
     crop: Literal["bars", "square"] = "bars"
     """`bars` keeps all between the bars, `square` the largest square in it around the face of the track."""
-    max_gray: int = Field(default=20, ge=0, le=255)
-    """Largest gray value of a bar; codecs leave noise in black."""
+    max_gray: int = Field(default=12, ge=0, le=255)
+    """Largest gray value of a bar: codecs leave noise in black, and night skies are little brighter (15 to 20)."""
     max_bright_share: float = Field(default=0.01, ge=0, le=1)
     """Largest share of brighter pixels in a row or column of a bar."""
     min_bar_share: float = Field(default=0.02, ge=0, le=0.5)
@@ -73,7 +73,7 @@ class Borders:
 
 
 def find_inside(
-    frames: np.ndarray, *, max_gray: int = 20, max_bright_share: float = 0.01, min_bar_share: float = 0.02
+    frames: np.ndarray, *, max_gray: int = 12, max_bright_share: float = 0.01, min_bar_share: float = 0.02
 ) -> Box | None:
     """The part of frames between black bars; None if all is black.
 

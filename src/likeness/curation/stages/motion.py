@@ -22,7 +22,7 @@ _TOP_SHARE = 0.05
 class MotionSettings(Settings):
     """Limits of motion."""
 
-    min_motion: float | None = 0.02
+    min_motion: float | None = 0.01
     """Slowest span: shorter sides of the frame per second."""
     max_motion: float | None = None
     """Fastest span."""

@@ -125,10 +125,11 @@ class Quality:
         yield from _below("face too small", facts["face_px"], limits.min_face_px)
         yield from _below("face too small in the frame", facts["face_share"], limits.min_face_share)
         yield from _above("face too large in the frame", facts["face_share"], limits.max_face_share)
-        yield from _below("blurred", facts["sharpness"], limits.min_sharpness)
         yield from _below("too dark", facts["brightness"], limits.min_brightness)
         yield from _above("too bright", facts["brightness"], limits.max_brightness)
         yield from _above("clipped", facts["clipped"], limits.max_clipped)
+        # After exposure: dark faces have little contrast, and so little variance.
+        yield from _below("blurred", facts["sharpness"], limits.min_sharpness)
         yield from _above("turned sideways", facts["yaw_deg"], limits.max_yaw_deg)
         yield from _above("turned up or down", facts["pitch_deg"], limits.max_pitch_deg)
         yield from _above("tilted", facts["roll_deg"], limits.max_roll_deg)
