@@ -315,3 +315,13 @@ def test_a_log_with_a_figure_that_is_not_finite_stays_json(tmp_path):
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     *_, sheet = [json.loads(line, parse_constant=pytest.fail) for line in lines]
     assert sheet["psnr_db"] is None
+
+
+def test_final_weights_with_tied_tensors_are_saved(tmp_path):
+    model = nn.ModuleDict({"shared": nn.Embedding(4, 3), "tied": nn.Linear(3, 4, bias=False)})
+    model["tied"].weight = model["shared"].weight
+    save_finished(tmp_path, {"model": model})
+    other = nn.ModuleDict({"shared": nn.Embedding(4, 3), "tied": nn.Linear(3, 4, bias=False)})
+    assert load_finished(tmp_path, {"model": other})
+    assert torch.equal(other["tied"].weight, model["shared"].weight)
+    assert torch.equal(other["shared"].weight, model["shared"].weight)
