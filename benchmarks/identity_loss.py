@@ -35,7 +35,7 @@ from likeness.identity.encoders.alignment import arcface_template, crop_corners
 from likeness.identity.encoders.arcface import DEPTHS, ArcFace
 from likeness.identity.encoders.recognizer import TEMPLATE, Recognizer
 from likeness.puppets import sample_clip, sample_image, sample_person
-from likeness.training.data.latents import average_frames
+from likeness.training.data.latents import pool_to_latent_frames
 from likeness.training.objectives.face_decoder import (
     LATENT_PX,
     FaceDecoder,
@@ -233,7 +233,7 @@ def measure_windows(benchmark: Benchmark, vae: Any, recognizer: Recognizer, data
         benchmark.note(f"window.random.margin_{margin}", describe(errors[margin]))
 
     def decode_alone(latents: Tensor, windows: Windows) -> Tensor:
-        return vae_forward.decode_frame(random, windows.cut(latents) / random.config.scaling_factor)
+        return vae_forward.decode_frame(random, windows.crop(latents) / random.config.scaling_factor)
 
     alone = window_error(decode_alone, 0.5 * noise + smooth, face, MARGIN)
     benchmark.note(f"window.random.by_its_own_statistics.margin_{MARGIN}", describe(alone))
@@ -247,7 +247,7 @@ def measure_frames(benchmark: Benchmark, vae: Any, recognizer: Recognizer, data:
     frames, latents, landmarks = data
     scaled = (latents / vae.config.scaling_factor).transpose(1, 2)
     whole = vae_forward.decode(vae, scaled).transpose(1, 2)  # (clips, frames, 3, px, px)
-    mean_points = average_frames(landmarks)
+    mean_points = pool_to_latent_frames(landmarks)
     embed = lambda pictures, points: recognizer.standardize(recognizer.embed(pictures, points))  # noqa: E731
     reference = embed(frames[:, 0], landmarks[:, 0])
     rows: dict[str, list[Tensor]] = {}

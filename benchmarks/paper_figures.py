@@ -23,7 +23,7 @@ from likeness import media
 from likeness.generation import GenerationRequest, Likeness
 from likeness.generation.outputs.similarity import frame_embeddings
 from likeness.puppets import sample_clip, sample_person
-from likeness.training.data.datasets import to_pixels
+from likeness.training.data.datasets import crops_to_references
 from likeness.training.data.prompts import tokenize_prompt
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
@@ -94,7 +94,7 @@ def read_scales(likeness: Likeness, subject: Subject) -> Tensor:
     inputs = DenoiserInputs(
         token_ids=prompt.ids[1].expand(count, -1),
         class_mask=prompt.masks[1].expand(count, -1),
-        pixels=to_pixels(torch.from_numpy(subject.face.crop)[None]).expand(count, -1, -1, -1, -1),
+        pixels=crops_to_references(torch.from_numpy(subject.face.crop)[None]).expand(count, -1, -1, -1, -1),
         extra_conditioning=torch.from_numpy(subject.face.embedding)[None, None].expand(count, -1, -1),
         active=torch.ones(count, dtype=torch.bool),
         noisy=torch.randn(count, 1, 16, size, size, generator=torch.Generator().manual_seed(0)),
@@ -193,7 +193,7 @@ def train_norms(pipe: Any, frames: np.ndarray, prompts: list[str], *, steps: int
 def samples(pipe: Any, seed: int) -> np.ndarray:
     """Four clips from the same noise: (clips, frames, height, width, 3) uint8."""
     prompts = [f"a {who} smiles at the camera in a park" for who in ("woman", "man", "girl", "boy")]
-    clips = diffusion.sample(
+    clips = diffusion.sample_clips(
         pipe,
         prompt=prompts,
         num_frames=17,

@@ -13,7 +13,7 @@ from torch import nn
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import choose_training_dtype
 from likeness.training.base.pipelines import read_base
-from likeness.training.engine.optimizers import WideMuon
+from likeness.training.engine.optimizers import Float32Muon
 from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
 from likeness.training.objectives.diffusion import CastParameters, cast_base
 from likeness.weights import CHECKPOINTS
@@ -71,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(1)
     times = 1 if arguments.quick else 3
     steps = {name: method_step(dtype) for name, dtype in DTYPES.items()}
-    updates = {"float32": muon_step(WideMuon), "bfloat16": muon_step(torch.optim.Muon)}
+    updates = {"float32": muon_step(Float32Muon), "bfloat16": muon_step(torch.optim.Muon)}
     for what, runs in (("method", steps), ("muon", updates)):
         seconds_of = {name: seconds(run, times) for name, run in runs.items()}
         again = {name: seconds(run, times) for name, run in runs.items()}

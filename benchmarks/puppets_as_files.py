@@ -21,9 +21,9 @@ from likeness import media, weights
 from likeness.training import recipes
 from likeness.training.base.pipelines import read_base, read_transformer_config
 from likeness.training.data import render_puppets
-from likeness.training.data.datasets import EpochSampler, Shards
+from likeness.training.data.datasets import EpochSampler, ShardedDataset
 from likeness.training.data.pairs import TrainingData, read_data
-from likeness.training.data.prompts import read_prompts
+from likeness.training.data.prompts import tokenize_dataset
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.methods.prepare import prepare_recipe
@@ -100,9 +100,9 @@ def build(folder: Path, data: str) -> MethodStage:
 def write_files(stage: MethodStage, folder: Path, count: int, seed: int) -> None:
     """The images of `stage` as PNG files with a manifest."""
     settings = render_puppets.PuppetSettings(kind="images", count=count, people=count // 2, size_px=64, seed=seed)
-    images = Shards.read(render_puppets.folder(settings, folder / "cache"), ("frames",))
+    images = ShardedDataset.read(render_puppets.folder(settings, folder / "cache"), ("frames",))
     lines = []
-    for row, facts in enumerate(images.facts):
+    for row, facts in enumerate(images.metadata):
         media.write_image(folder / "set" / f"{row:03d}.png", images["frames"][row, 0].numpy())
         lines.append(
             json.dumps({"media": f"set/{row:03d}.png", "caption": facts["prompt"], "person": str(facts["person"])})
@@ -112,8 +112,8 @@ def write_files(stage: MethodStage, folder: Path, count: int, seed: int) -> None
 
 
 def compare(benchmark: Benchmark, memory: MethodStage, files: MethodStage, count: int) -> None:
-    places = {fact["prompt"] + str(fact["person"]): row for row, fact in enumerate(files.targets.facts)}
-    keys = [fact["prompt"] + str(fact["person"]) for fact in memory.targets.facts]
+    places = {fact["prompt"] + str(fact["person"]): row for row, fact in enumerate(files.targets.metadata)}
+    keys = [fact["prompt"] + str(fact["person"]) for fact in memory.targets.metadata]
     both = [row for row in range(count) if keys[row] in places]  # A face was found in the file.
     rows, others = torch.tensor(both), torch.tensor([places[keys[row]] for row in both])
     benchmark.note("files.faces_found", len(both) / count)
@@ -122,7 +122,7 @@ def compare(benchmark: Benchmark, memory: MethodStage, files: MethodStage, count
         "files.latents_relative_rms", float((mine - theirs).square().mean().sqrt() / mine.std()), "<=", 0.01
     )
     benchmark.note("files.latents_bit_equal", bool(torch.equal(mine, theirs)))
-    is_same = torch.equal(memory.prompts.ids[1][rows], files.prompts.ids[1][others])
+    is_same = torch.equal(memory.prompts.prompt_ids[1][rows], files.prompts.prompt_ids[1][others])
     benchmark.claim("files.token_ids_equal", float(is_same), ">=", 1)
     masks = [stage.targets["mask"][own].float() for stage, own in ((memory, rows), (files, others))]
     overlap = torch.minimum(*masks).sum() / torch.maximum(*masks).sum()
@@ -130,11 +130,11 @@ def compare(benchmark: Benchmark, memory: MethodStage, files: MethodStage, count
     points = [stage.targets["landmarks"][own] for stage, own in ((memory, rows), (files, others))]
     benchmark.note("files.landmark_distance_px", float((points[0] - points[1]).norm(dim=-1).mean()))
     detected = losses(files, others)
-    memory.targets = Shards(
+    memory.targets = ShardedDataset(
         {name: memory.targets[name][rows] for name in LABELS} | {"latents": files.targets["latents"][others]},
-        [memory.targets.facts[row] for row in both],
+        [memory.targets.metadata[row] for row in both],
     )
-    memory.prompts = read_prompts(memory.pipe, memory.method, memory.targets)
+    memory.prompts = tokenize_dataset(memory.pipe, memory.method, memory.targets)
     exact = losses(memory, torch.arange(len(both)))
     use_exact_labels(files, memory, others)
     replaced = losses(files, others)
@@ -150,15 +150,15 @@ def use_exact_labels(files: MethodStage, memory: MethodStage, others: torch.Tens
         values[others] = memory.targets[name]
         files.targets = files.targets.with_tensor(name, values)
     files.targets.reference_rows = ()
-    person = {row: memory.targets.facts[number]["person"] for number, row in enumerate(others.tolist())}
-    files.targets.facts = [fact | {"person": person.get(row)} for row, fact in enumerate(files.targets.facts)]
+    person = {row: memory.targets.metadata[number]["person"] for number, row in enumerate(others.tolist())}
+    files.targets.metadata = [fact | {"person": person.get(row)} for row, fact in enumerate(files.targets.metadata)]
     files.data = replace(files.data, references=memory.data.references)
     files.reference_views = memory.reference_views
 
 
 def losses(stage: MethodStage, rows: torch.Tensor) -> torch.Tensor:
     """The losses of the first steps over these rows, in the same order for every stage: (steps,)."""
-    stage.rows, stage.sampler, stage.read_ahead = rows, EpochSampler(len(rows), 0), None
+    stage.rows, stage.sampler, stage.prefetcher = rows, EpochSampler(len(rows), 0), None
     found = []
     for step in range(STEPS):
         distributed.seed_micro_step(0, step)

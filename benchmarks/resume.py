@@ -23,7 +23,7 @@ from claims import Benchmark
 
 from likeness import media, weights
 from likeness.puppets import sample_image, sample_person
-from likeness.training.data.prompts import caption
+from likeness.training.data.prompts import caption_without_trigger
 from likeness.training.engine import checkpoints
 
 TINY = weights.CHECKPOINTS / "tiny"
@@ -57,7 +57,13 @@ def write_recipe(folder: Path) -> Path:
     for number in range(5):
         clip = sample_image(930_000 + number, person=sample_person(930_000 + number), size_px=192)
         media.write_image(folder / "set" / f"{number}.png", clip.frames[0])
-        rows.append({"media": f"{number}.png", "caption": caption({"prompt": clip.prompt}), "person": str(number)})
+        rows.append(
+            {
+                "media": f"{number}.png",
+                "caption": caption_without_trigger({"prompt": clip.prompt}),
+                "person": str(number),
+            }
+        )
     (folder / "set" / "set.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     recipe = folder / "recipe.toml"
     recipe.write_text(
@@ -100,7 +106,7 @@ def is_equal(folder: Path, recipe: Path, workers: int, processes: int) -> bool:
 
 def digest(stage: Path) -> dict[str, str]:
     """SHA-256 of the files of the last checkpoint, and of the final weights."""
-    last = checkpoints.complete(stage / "checkpoints")[-1]
+    last = checkpoints.list_checkpoints(stage / "checkpoints")[-1]
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(last.glob("*.safetensors"))}
     found["finished"] = hashlib.sha256((stage / "finished.safetensors").read_bytes()).hexdigest()
     return found
@@ -142,7 +148,7 @@ def refuses(folder: Path, recipe: Path, damage: str) -> bool:
     """Whether a damaged newest checkpoint ends in an error that names it, before anything is trained."""
     output = folder / damage
     assert train(recipe, output, "stages.0.steps=10").returncode == 0
-    last = checkpoints.complete(output / "images" / "checkpoints")[-1]
+    last = checkpoints.list_checkpoints(output / "images" / "checkpoints")[-1]
     path = max(last.glob("*.safetensors"), key=lambda file: file.stat().st_size)
     data = bytearray(path.read_bytes())
     if damage == "flip":

@@ -17,7 +17,7 @@ from likeness.identity.face_shape.proportions import measure
 from likeness.identity.face_shape.sliders import SHAPE_NUMBERS
 from likeness.puppets import sample_image, sample_person
 from likeness.puppets.people.shape import build_head
-from likeness.training.base.shape_network import errors
+from likeness.training.base.shape_network import vertex_errors
 
 VIEWS = 6
 """Pictures of each person: other pose, light, setting and expression."""
@@ -65,7 +65,7 @@ def main() -> None:
         ("six_views", several, true),
         ("dlib", detected, true[kept]),
     ):
-        for figure, value in errors(read, of, mean).items():
+        for figure, value in vertex_errors(read, of, mean).items():
             benchmark.note(f"shape.{name}.{figure}", value)
     truths = [measure(head) for head in true]
     for name, read in (("one_view", single), ("six_views", several)):
@@ -73,9 +73,9 @@ def main() -> None:
         for proportion in SHAPE_NUMBERS.values():
             pair = [[each[proportion] for each in heads] for heads in (seen, truths)]
             benchmark.note(f"shape.{name}.{proportion}_r", float(np.corrcoef(pair)[0, 1]))
-    benchmark.claim("shape.one_view.face_ratio", errors(single, true, mean)["face_ratio"], "<=", 0.7)
-    benchmark.claim("shape.six_views.face_ratio", errors(several, true, mean)["face_ratio"], "<=", 0.5)
-    benchmark.claim("shape.dlib.face_ratio", errors(detected, true[kept], mean)["face_ratio"], "<=", 0.75)
+    benchmark.claim("shape.one_view.face_ratio", vertex_errors(single, true, mean)["face_ratio"], "<=", 0.7)
+    benchmark.claim("shape.six_views.face_ratio", vertex_errors(several, true, mean)["face_ratio"], "<=", 0.5)
+    benchmark.claim("shape.dlib.face_ratio", vertex_errors(detected, true[kept], mean)["face_ratio"], "<=", 0.75)
     benchmark.finish()
 
 

@@ -258,7 +258,7 @@ def check_recipes(folder: Path, tally: Tally, *, is_quick: bool) -> None:
         value = f"{Path(words[1]).stem} {words[-1]}"[:100]
         try:
             settings = recipes.read(Path(words[1]), [words[-1]])
-            estimate.check(settings, folder / "cache", processes=1)
+            estimate.check_resources(settings, folder / "cache", processes=1)
         except LikenessError:
             tally.add(what, [], outcome="refused")
         except Exception as error:

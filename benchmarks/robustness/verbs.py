@@ -188,7 +188,7 @@ def broken_checkpoints(folder: Path) -> list[str]:
 
     found = []
     for place in folder.glob("work/run/*/checkpoints"):
-        for path in checkpoints.complete(place):
+        for path in checkpoints.list_checkpoints(place):
             try:
                 checkpoints.load(path)
             except LikenessError as error:

@@ -9,7 +9,7 @@ import torch
 from miniature import PROMPT, make_face, make_pipe, sample
 from torch.testing import assert_close
 
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.pairs import TrainingData
 
 FOLDER = Path(__file__).parents[2] / "examples" / "third_method"
@@ -80,7 +80,7 @@ def test_it_comes_back_as_it_was_saved(module, method, pipe, tmp_path):
 
 def test_training_reaches_every_parameter_that_can_learn_at_first(module, method, pipe):
     method.attach(pipe).trainable_parameters()
-    references = Shards({"embedding": torch.randn(6, 128)}, [{}] * 6)
+    references = ShardedDataset({"embedding": torch.randn(6, 128)}, [{}] * 6)
     data = TrainingData(references={"train": references}, targets={}, validation_targets={})
     method_spec = module.FaceTokensTrainingSpec()
     method_spec.prepare(method, data, from_scratch=True)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from likeness.methods.fantasy_id import FantasyID
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.pairs import TrainingData
 from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
@@ -57,17 +57,17 @@ def make_data() -> TrainingData:
     }
     points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]])
 
-    def targets(frames: int) -> Shards:
+    def targets(frames: int) -> ShardedDataset:
         tensors = {
             "latents": torch.randn(8, frames, 16, 8, 8).half(),
             "mask": torch.rand(8, frames, 8, 8).half(),
             "landmarks": points.expand(8, frames, 5, 2),
         }
-        return Shards(tensors, facts)
+        return ShardedDataset(tensors, facts)
 
     splits = ("train", "validation")
     return TrainingData(
-        references={split: Shards(faces, facts) for split in splits},
+        references={split: ShardedDataset(faces, facts) for split in splits},
         targets={"images": targets(1), "clips": targets(5)},
         validation_targets={"images": targets(1), "clips": targets(5)},
         vertices=dict.fromkeys(splits, lambda rows: HEADS[rows[:, 0] % 4]),

@@ -17,8 +17,8 @@ from likeness.faces.engines.registry import SHORT_NAMES
 from likeness.faces.geometry.layouts import EYE_CORNERS
 from likeness.identity.encoders.arcface import ENGINES, ArcFace, IResNetConfig
 from likeness.identity.encoders.recognizer import TEMPLATE, Recognizer
-from likeness.training.data.datasets import Shards
-from likeness.training.data.pairs import landmarks_of
+from likeness.training.data.datasets import ShardedDataset
+from likeness.training.data.pairs import latent_frame_landmarks
 from likeness.training.methods.settings import MethodRecipe
 from likeness.training.methods.train import read_recognizer
 from likeness.training.objectives.face_decoder import (
@@ -27,7 +27,7 @@ from likeness.training.objectives.face_decoder import (
     build_frame_decoder,
     face_windows,
 )
-from likeness.training.objectives.identity_loss import IdentityLoss, choose_samples, refuse_other_embeddings
+from likeness.training.objectives.identity_loss import IdentityLoss, check_embedding_width, choose_samples
 
 POINTS = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]])
 SMALL_ARCFACE = IResNetConfig(blocks=(1, 1, 1, 1), widths=(4, 4, 4, 4), embedding_width=128)
@@ -122,8 +122,8 @@ def test_a_window_as_large_as_its_face_needs_and_shared_by_the_batch():
     windows = face_windows(torch.stack([small, large]), height=60, width=90, margin=1)
     # The large one ends at 159.5 px, so it is in latent pixels 12 to 19, and has 1 more on each side.
     assert (windows.height, windows.width) == (10, 10)
-    assert windows.cut(torch.zeros(2, 16, 60, 90)).shape == (2, 16, 10, 10)
-    moved = windows.move(torch.stack([small, large]))
+    assert windows.crop(torch.zeros(2, 16, 60, 90)).shape == (2, 16, 10, 10)
+    moved = windows.to_window_px(torch.stack([small, large]))
     assert moved.min() >= 0
     assert moved.max() < 80
     whole = face_windows(torch.stack([small, large]), height=60, width=90, margin=90)
@@ -133,12 +133,12 @@ def test_a_window_as_large_as_its_face_needs_and_shared_by_the_batch():
 def test_a_face_beyond_the_frame_gets_a_window_inside():
     corners = torch.tensor([[[-500.0, -500], [-400, -400]], [[5000.0, 5000], [5100, 5100]]])
     windows = face_windows(corners, height=60, width=90, margin=0)
-    assert windows.cut(torch.zeros(2, 1, 60, 90)).shape == (2, 1, 1, 1)
+    assert windows.crop(torch.zeros(2, 1, 60, 90)).shape == (2, 1, 1, 1)
 
 
 def test_the_crop_sees_the_same_picture_whether_the_frame_or_its_window_is_decoded(recognizer):
     # With a decoder that looks at each latent pixel alone, a window changes nothing.
-    plain = lambda latents, w: torch.nn.functional.interpolate(w.cut(latents)[:, :3], scale_factor=8.0)  # noqa: E731
+    plain = lambda latents, w: torch.nn.functional.interpolate(w.crop(latents)[:, :3], scale_factor=8.0)  # noqa: E731
     latents, views = torch.randn(2, 16, 10, 12), torch.stack([POINTS, POINTS + 11])[None]
     embeddings = []
     for margin in (1, 12):
@@ -168,9 +168,9 @@ def test_arcface_is_a_recognizer_too(vae):
     loss = make_loss(vae, model, margin=1, is_checkpointed=True, num_views=2, contrast_weight=0.1)
     loss("identity", latents, POINTS.expand(2, 3, 5, 2), torch.randn(2, 128), {}).backward()
     assert latents.grad.abs().sum() > 0
-    refuse_other_embeddings(model, torch.zeros(3, 128))
+    check_embedding_width(model, torch.zeros(3, 128))
     with pytest.raises(ConfigError, match="hold 512 numbers"):
-        refuse_other_embeddings(model, torch.zeros(3, 512))
+        check_embedding_width(model, torch.zeros(3, 512))
 
 
 def test_a_random_frame_with_a_face_gets_the_gradient(vae, recognizer):
@@ -228,7 +228,7 @@ def test_the_expected_loss_is_the_mean_over_what_qualifies_however_few_are_decod
             chosen = choose_samples(qualifies, limit, "identity", metrics)
             assert qualifies[chosen.rows].all()
             assert chosen.rows.tolist() == sorted(set(chosen.rows.tolist()))
-            found.append(chosen.share * losses[chosen.rows].mean())
+            found.append(chosen.loss_factor * losses[chosen.rows].mean())
         assert metrics == {"identity_qualifying": 4, "identity_decoded": min(limit, 4)}
         assert float(torch.stack(found).mean()) == pytest.approx(3.0, abs=0.15)
 
@@ -238,15 +238,17 @@ def test_with_accumulation_the_loss_is_the_mean_over_the_whole_step():
     qualifies = torch.tensor([[False, True, True], [True, False, False], [False, False, False]])
     total = 0.0
     for own_losses, own in zip(losses, qualifies, strict=True):
-        chosen = choose_samples(own, 3, "identity", {}, in_step=3, micro_batches=3)
+        chosen = choose_samples(own, 3, "identity", {}, num_in_step=3, micro_batches=3)
         if len(chosen.rows):
-            total += chosen.share * float(own_losses[chosen.rows].mean()) / 3  # The loop averages the micro-batches.
+            total += (
+                chosen.loss_factor * float(own_losses[chosen.rows].mean()) / 3
+            )  # The loop averages the micro-batches.
     assert total == pytest.approx((1 + 2 + 6) / 3)
 
 
 def test_the_mean_over_all_samples_is_what_earlier_recipes_had():
     chosen = choose_samples(torch.tensor([True, False, True, True]), 2, "identity", {}, average="all")
-    assert chosen.share == 0.5
+    assert chosen.loss_factor == 0.5
     assert not len(choose_samples(torch.zeros(4, dtype=torch.bool), 2, "identity", {}).rows)
 
 
@@ -258,7 +260,7 @@ def choose_in_process(rank, port, results):
     metrics = {}
     chosen = choose_samples(qualifies, 2, "identity", metrics)
     none = choose_samples(torch.zeros(4, dtype=torch.bool), 2, "none", metrics)
-    results[rank] = (chosen.share, len(chosen.rows), len(none.rows), metrics)
+    results[rank] = (chosen.loss_factor, len(chosen.rows), len(none.rows), metrics)
     torch.distributed.destroy_process_group()
 
 
@@ -281,7 +283,7 @@ def test_averaged_gradients_of_two_processes_are_those_of_the_whole_batch():
 
 def test_landmarks_of_a_latent_frame_are_the_mean_of_its_four_frames():
     points = torch.arange(9.0).view(1, 9, 1, 1).expand(1, 9, 5, 2)
-    found = landmarks_of(Shards({"landmarks": points}, [{}]), 64, 128)
+    found = latent_frame_landmarks(ShardedDataset({"landmarks": points}, [{}]), 64, 128)
     assert found.shape == (1, 3, 5, 2)
     assert_close(found[0, :, 0, 0], (torch.tensor([0, 2.5, 6.5]) + 0.5) * 2 - 0.5)
 

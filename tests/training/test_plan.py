@@ -19,10 +19,10 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror, MagicMirrorIdentity
 from likeness.training import recipes
 from likeness.training.objectives import diffusion
-from likeness.training.plan.activations import saved_by_sample
+from likeness.training.plan.activations import saved_per_sample
+from likeness.training.plan.flops import context_tokens, count_forward_flops, count_tokens
 from likeness.training.plan.plan import make_plan
-from likeness.training.plan.sizes import Models, count
-from likeness.training.plan.work import context_tokens, tokens_of, work_of
+from likeness.training.plan.sizes import MetaModels, count_parameters
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FULL_SIZE = sorted(path for size in ("2b", "5b") for path in (RECIPES / f"cogvideox_{size}").glob("*.toml"))
@@ -50,7 +50,7 @@ def build(method, *, layers=4, heads=4, text=10):
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.05)
     adapter.attach(pipe, dtype=torch.float32)
-    return Models(source="test", transformer=transformer, vae=vae, method=adapter)
+    return MetaModels(source="test", transformer=transformer, vae=vae, method=adapter)
 
 
 def run(models, *, is_checkpointed):
@@ -98,10 +98,10 @@ def run(models, *, is_checkpointed):
 @pytest.mark.parametrize("method", ["magic_mirror", "fantasy_id"])
 def test_the_formula_of_activations_is_within_a_tenth_of_what_autograd_saves(method):
     models = build(method)
-    tokens = tokens_of(models, DATA, is_image=False)
+    tokens = count_tokens(models, DATA, is_image=False)
     assert tokens.video == 3 * 6 * 9
     found, _, _ = run(models, is_checkpointed=False)
-    assert saved_by_sample(models, tokens, is_checkpointed=False).numbers == pytest.approx(found, rel=0.1)
+    assert saved_per_sample(models, tokens, is_checkpointed=False).elements == pytest.approx(found, rel=0.1)
 
 
 @pytest.mark.parametrize("method", ["magic_mirror", "fantasy_id"])
@@ -110,8 +110,8 @@ def test_a_checkpointed_block_keeps_its_input_alone(method):
     sizes, found = [], []
     for layers in (4, 8):
         models = build(method, layers=layers)
-        tokens = tokens_of(models, DATA, is_image=False)
-        sizes.append(saved_by_sample(models, tokens, is_checkpointed=True).numbers)
+        tokens = count_tokens(models, DATA, is_image=False)
+        sizes.append(saved_per_sample(models, tokens, is_checkpointed=True).elements)
         found.append(run(models, is_checkpointed=True)[0])
     assert sizes[1] - sizes[0] == pytest.approx(found[1] - found[0], rel=0.1)
 
@@ -120,7 +120,7 @@ def test_a_checkpointed_block_keeps_its_input_alone(method):
 @pytest.mark.parametrize("is_checkpointed", [False, True])
 def test_the_formula_of_flops_is_within_a_twentieth_of_what_torch_counts(method, is_checkpointed):
     models = build(method)
-    work = work_of(models, tokens_of(models, DATA, is_image=False))
+    work = count_forward_flops(models, count_tokens(models, DATA, is_image=False))
     _, forward, total = run(models, is_checkpointed=is_checkpointed)
     assert work.forward == pytest.approx(forward, rel=0.05)
     assert work.step(is_checkpointed=is_checkpointed) == pytest.approx(total, rel=0.05)
@@ -134,13 +134,13 @@ def test_5b_with_checkpoints_and_caches_fits_one_card_of_80_gb(name):
     _, one, eight = clips.fits
     assert one.fits
     assert one.switches.micro_batch == 1
-    assert one.switches.changes(recipe.stages[-1], 0) == []  # As the recipe has it.
+    assert one.switches.overrides(recipe.stages[-1], 0) == []  # As the recipe has it.
     assert eight.fits
     number = len(recipe.stages) - 1
     switch = f"stages.{number}.gradient_checkpointing"
     without = recipes.read(RECIPES / "cogvideox_5b" / f"{name}.toml", [f"{switch}=false"])
     changed = make_plan(without).stages[number].fits[1]  # Without checkpoints 5B needs more than 80 GB.
-    assert changed.switches.changes(without.stages[number], number) == [f"{switch}=true"]
+    assert changed.switches.overrides(without.stages[number], number) == [f"{switch}=true"]
 
 
 def test_the_floors_of_a_clip_are_those_counted_before():
@@ -161,9 +161,11 @@ def test_parameters_are_those_of_the_built_models():
     assert parts["base transformer"].frozen == pytest.approx(5.57e9, rel=0.002)
     with torch.device("meta"):
         method = MagicMirror(**MagicMirror.cogvideox_5b_config())
-    assert parts["layers"].trainable == count(method.layers)
+    assert parts["layers"].trainable == count_parameters(method.layers)
     assert (parts["identity_perceiver"].trainable, parts["face_encoder"].trainable) == (0, 0)
-    assert plan.trainable + parts["face_encoder"].frozen + parts["identity_perceiver"].frozen == count(method)
+    assert plan.trainable + parts["face_encoder"].frozen + parts["identity_perceiver"].frozen == count_parameters(
+        method
+    )
 
 
 def test_a_base_on_disk_is_read_from_its_config_files_and_data_are_counted(tmp_path):

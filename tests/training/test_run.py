@@ -70,10 +70,10 @@ def trained(monkeypatch):
 def test_a_complete_run_is_not_trained_again_and_other_data_are_refused(recipe, trained, tmp_path):
     target = run.train(recipe, output=tmp_path / "a", processes=1)
     assert run.train(recipe, output=tmp_path / "a", processes=1) == target == tmp_path / "a" / "model" / "vae"
-    before = (tmp_path / "a" / resume.RECORD).read_text()
+    before = (tmp_path / "a" / resume.RECORD_FILE).read_text()
     with pytest.raises(CheckpointError, match=r"images\.seed"):
         run.train(recipe, overrides=["images.seed=3"], output=tmp_path / "a", processes=1)
-    assert (tmp_path / "a" / resume.RECORD).read_text() == before
+    assert (tmp_path / "a" / resume.RECORD_FILE).read_text() == before
     assert len(trained) == 1
 
 
@@ -88,7 +88,7 @@ def test_a_second_one_in_a_folder_is_refused_and_says_who_is_there(recipe, train
     with files.lock(tmp_path / "a" / ".lock"), pytest.raises(LockedError, match=f"process {os.getpid()}"):
         run.train(recipe, output=tmp_path / "a", processes=1)
     assert not trained
-    assert not (tmp_path / "a" / resume.RECORD).exists()
+    assert not (tmp_path / "a" / resume.RECORD_FILE).exists()
 
 
 def test_a_file_in_the_place_of_the_run_is_reported(recipe, trained, tmp_path):
@@ -230,9 +230,9 @@ def test_the_rest_ends_when_one_of_two_is_killed(tmp_path, who):
 
 def test_the_record_can_be_read_as_settings_of_the_run(recipe, trained, tmp_path):
     run.train(recipe, output=tmp_path / "a", processes=1)
-    record = json.loads((tmp_path / "a" / resume.RECORD).read_text())
+    record = json.loads((tmp_path / "a" / resume.RECORD_FILE).read_text())
     assert record["complete"] is True
-    assert run._recorded(tmp_path / "a") == trained[0]
+    assert run._read_recorded_recipe(tmp_path / "a") == trained[0]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def encoder(tokenizer, seed, width=16):
 def test_a_run_can_start_from_trained_weights(tokenizer, tmp_path):
     trained, fresh = encoder(tokenizer, 0), encoder(tokenizer, 1)
     trained.save_pretrained(tmp_path)
-    checkpoints.start_from(fresh, tmp_path)
+    checkpoints.load_initial_weights(fresh, tmp_path)
     for ours, theirs in zip(fresh.parameters(), trained.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
@@ -28,12 +28,12 @@ def test_a_run_can_start_from_trained_weights(tokenizer, tmp_path):
 def test_weights_of_another_shape_are_refused(tokenizer, tmp_path):
     encoder(tokenizer, 0).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="another architecture"):
-        checkpoints.start_from(encoder(tokenizer, 1, width=32), tmp_path)
+        checkpoints.load_initial_weights(encoder(tokenizer, 1, width=32), tmp_path)
 
 
 def test_an_empty_folder_is_refused(tokenizer, tmp_path):
     with pytest.raises(WeightsError, match=r"config\.json"):
-        checkpoints.start_from(encoder(tokenizer, 0), tmp_path)
+        checkpoints.load_initial_weights(encoder(tokenizer, 0), tmp_path)
 
 
 def test_tokenizers_are_read_back(tokenizer, tmp_path):

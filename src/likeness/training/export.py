@@ -10,7 +10,7 @@ from pathlib import Path
 from likeness import files, weights
 from likeness.errors import WeightsError
 
-NEWEST = {
+RUN_NAMES = {
     "base": ("base_guided", "base"),
     "magic_mirror": ("magic_mirror_rollout", "magic_mirror_more", "magic_mirror"),
     "fantasy_id": ("fantasy_id_mentored", "fantasy_id"),
@@ -18,11 +18,11 @@ NEWEST = {
     "shape": ("shape",),
 }
 """For each part the names of its runs; the first that exists is used."""
-DECODERS = ("decoder_more", "decoder")
+DECODER_RUN_NAMES = ("decoder_more", "decoder")
 """Runs whose VAE replaces that of the base; the latents are the same."""
-OPTIONAL = ("fantasy_id",)
+OPTIONAL_PARTS = ("fantasy_id",)
 """Exported only if there is a run: the part exported before was trained over another base."""
-INDEPENDENT = ("recognizer", "shape")
+BASE_INDEPENDENT_PARTS = ("recognizer", "shape")
 """Parts that do not depend on the base: without a run the part exported before is kept."""
 
 
@@ -39,11 +39,11 @@ def export_checkpoint(runs: Path, target: Path) -> Path:
     Raises:
         WeightsError: A run has not finished, or an adapter was trained over another base than the exported one.
     """
-    models = {part: _newest(runs, names) for part, names in NEWEST.items()}
-    for part in INDEPENDENT:
+    models = {part: _newest(runs, names) for part, names in RUN_NAMES.items()}
+    for part in BASE_INDEPENDENT_PARTS:
         if not models[part].is_dir() and (target / part).is_dir():
             models[part] = target / part
-    missing = [str(folder) for part, folder in models.items() if part not in OPTIONAL and not folder.is_dir()]
+    missing = [str(folder) for part, folder in models.items() if part not in OPTIONAL_PARTS and not folder.is_dir()]
     if missing:
         raise WeightsError(
             f"Not trained yet: {', '.join(missing)}. Run `likeness train` with recipes/tiny/*.toml first."
@@ -52,7 +52,7 @@ def export_checkpoint(runs: Path, target: Path) -> Path:
     models = {part: folder for part, folder in models.items() if folder.is_dir()}
     for folder in models.values():
         _refuse_other_base(folder, base)
-    decoder_vae = _newest(runs, DECODERS) / "vae"
+    decoder_vae = _newest(runs, DECODER_RUN_NAMES) / "vae"
     with files.write_atomically(target, replaces_folder=True) as draft:
         shutil.copytree(base, draft)
         for part, folder in models.items():
@@ -74,10 +74,10 @@ def _refuse_other_base(model: Path, base: Path) -> None:
     recipe = model.with_name("recipe.json")
     if not recipe.is_file():
         return
-    over = files.read_json(recipe)["settings"].get("base")
-    if over is not None and Path(over).parent.name != base.parent.name:
+    trained_over = files.read_json(recipe)["settings"].get("base")
+    if trained_over is not None and Path(trained_over).parent.name != base.parent.name:
         raise WeightsError(
-            f"{model} was trained over {over}, but {base} is exported. Train the recipe that continues over "
+            f"{model} was trained over {trained_over}, but {base} is exported. Train the recipe that continues over "
             f"{base.parent.name}, or move {base.parent} away."
         )
 

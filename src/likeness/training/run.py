@@ -62,7 +62,7 @@ def train(
 
         if distributed.is_peer():  # Process 0 has checked everything, and holds the lock.
             with distributed.launch(0):
-                return _run(_recorded(folder), folder)
+                return _run(_read_recorded_recipe(folder), folder)
         return _train_locked(recipes.read(recipe, overrides), folder, processes)
 
 
@@ -96,7 +96,7 @@ def precompute(
         if processes is not None:
             estimate.check_processes(processes)
         settings = recipes.read(recipe, overrides)
-        resume.refuse_missing(settings)
+        resume.check_inputs_exist(settings)
         with distributed.launch(1 if processes is None else processes):
             return precompute_recipe(settings, folder, folder.parent / "cache", verify=verify)
 
@@ -106,22 +106,22 @@ def _train_locked(settings: Any, folder: Path, processes: int | None) -> Path:
     from likeness.training.engine import checkpoints, distributed
     from likeness.training.recipes import estimate, resume
 
-    max_processes = estimate.smallest_share(settings)
+    max_processes = estimate.max_useful_processes(settings)
     if distributed.is_torchrun():
         processes = int(os.environ["WORLD_SIZE"])
     elif processes is None:
         processes = min(os.cpu_count() or 1, 8, max_processes)
-    estimate.check(settings, folder.parent / "cache", processes=processes)
+    estimate.check_resources(settings, folder.parent / "cache", processes=processes)
     files.check_writable(folder)
     files.check_writable(folder.parent / "cache")
     busy = f"{folder} is in use by {{owner}}, which trains there. Wait until it has ended, or use another `--output`."
     with files.lock(folder / ".lock", busy=busy):
-        if not resume.begin(settings, folder):
+        if not resume.start_or_continue(settings, folder):
             return _trained_model(folder)
         with files.translate_write_errors(folder, only_full_disk=True), distributed.launch(processes):
             target = _run(settings, folder)
         checkpoints.check_exported(target)
-        resume.complete(folder)
+        resume.mark_complete(folder)
         return target
 
 
@@ -130,13 +130,13 @@ def _run(settings: Any, folder: Path) -> Path:
     return stages.run(settings, folder, folder.parent / "cache")
 
 
-def _recorded(folder: Path) -> Any:
+def _read_recorded_recipe(folder: Path) -> Any:
     from likeness.training import recipes
     from likeness.training.recipes import resume
 
-    record = resume.read(folder)
+    record = resume.read_record(folder)
     assert record is not None
-    return recipes.build(record["settings"], where=resume.RECORD)
+    return recipes.build(record["settings"], where=resume.RECORD_FILE)
 
 
 def _trained_model(folder: Path) -> Path:

@@ -4,18 +4,23 @@ import torch
 
 from likeness.errors import WeightsError
 from likeness.identity.encoders.recognizer import Recognizer
-from likeness.training.base.recognizer import RecognizerStage, RecognizerStageSettings, agreement, verification_auc
-from likeness.training.data.datasets import Shards
+from likeness.training.base.recognizer import (
+    RecognizerStage,
+    RecognizerStageSettings,
+    compare_with_dlib,
+    verification_auc,
+)
+from likeness.training.data.datasets import ShardedDataset
 
 
 def test_a_copy_agrees_fully_and_noise_does_not():
     torch.manual_seed(0)
     people = [row // 3 for row in range(30)]
     wanted = torch.randn(10, 8).repeat_interleave(3, dim=0) + 0.1 * torch.randn(30, 8)
-    same = agreement(wanted, wanted, people)
+    same = compare_with_dlib(wanted, wanted, people)
     assert same["r2"] == pytest.approx(1)
     assert same["auc"] == same["dlib_auc"] == 1
-    assert agreement(torch.randn(30, 8), wanted, people)["auc"] < 0.75
+    assert compare_with_dlib(torch.randn(30, 8), wanted, people)["auc"] < 0.75
 
 
 def test_separation_is_the_share_of_pairs_in_the_right_order():
@@ -37,7 +42,7 @@ def test_it_learns_and_reports(tmp_path):
     torch.manual_seed(0)
     points = torch.tensor([[44.0, 60], [56, 60], [72, 60], [84, 60], [64, 76]]).expand(8, 1, 5, 2)
     tensors = {"frames": torch.randint(256, (8, 1, 128, 128, 3), dtype=torch.uint8), "landmarks": points}
-    shards = Shards({**tensors, "embedding": torch.randn(8, 8)}, [{"person": row // 2} for row in range(8)])
+    shards = ShardedDataset({**tensors, "embedding": torch.randn(8, 8)}, [{"person": row // 2} for row in range(8)])
     settings = RecognizerStageSettings(name="s", steps=1, batch=4)
     stage = RecognizerStage(Recognizer(8, (8, 8, 8), 32), settings, {"faces": shards, "validation": shards}, 0)
     loss, figures = stage.loss(0)

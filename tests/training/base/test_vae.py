@@ -3,7 +3,7 @@ import torch
 from likeness.backbones import tiny
 from likeness.identity.encoders.recognizer import Recognizer, align
 from likeness.training.base.vae import VaeStage, VaeStageSettings
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 
 
 def make_stage(**changes) -> VaeStage:
@@ -11,13 +11,13 @@ def make_stage(**changes) -> VaeStage:
     vae = tiny.build_vae(tiny.VaeSettings(widths=(8, 8, 8, 8), norm_num_groups=4))
     points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]])
 
-    def shards(frames: int) -> Shards:
+    def shards(frames: int) -> ShardedDataset:
         tensors = {
             "frames": torch.randint(256, (4, frames, 64, 64, 3), dtype=torch.uint8),
             "mask": torch.randint(256, (4, frames, 64, 8), dtype=torch.uint8),
             "landmarks": points.expand(4, frames, 5, 2),
         }
-        return Shards(tensors, [{}] * 4)
+        return ShardedDataset(tensors, [{}] * 4)
 
     data = {"images": shards(1), "clips": shards(9), "validation": shards(17)}
     values = {"name": "s", "steps": 1, "batch": 2, "data": "clips", **changes}

@@ -8,8 +8,8 @@ from torch.testing import assert_close
 from likeness.backbones import tiny
 from likeness.errors import CheckpointError, ConfigError
 from likeness.training.data import render_puppets
-from likeness.training.data.datasets import EpochSampler, Shards, to_bytes, to_float, unpack_mask
-from likeness.training.data.latents import load_latents, shrink_mask
+from likeness.training.data.datasets import EpochSampler, ShardedDataset, to_float, to_uint8, unpack_mask
+from likeness.training.data.latents import downsample_mask, load_latents
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.objectives.identity_loss import jitter_landmarks
 
@@ -28,21 +28,21 @@ def cache(tmp_path_factory):
 
 def test_a_build_that_was_stopped_goes_on(cache):
     folder = render_puppets.folder(small(), cache)
-    before = Shards.read(folder)["frames"]
+    before = ShardedDataset.read(folder)["frames"]
     (folder / "00001.json").unlink()
     assert list(render_puppets.render_missing(small(), cache, processes=0)) == [(1, 2), (2, 2)]
-    assert torch.equal(Shards.read(folder)["frames"], before)
+    assert torch.equal(ShardedDataset.read(folder)["frames"], before)
 
 
 def test_samples_hold_frames_masks_landmarks_and_facts(cache):
-    shards = Shards.read(render_puppets.folder(small(), cache))
+    shards = ShardedDataset.read(render_puppets.folder(small(), cache))
     assert shards["frames"].shape == (3, 5, 32, 32, 3)
     mask = unpack_mask(shards["mask"])
     assert mask.shape == (3, 5, 32, 32)
     assert 0.1 < mask.float().mean() < 0.9
     assert shards["landmarks"].shape == (3, 5, 5, 2)
-    assert shards.rows_of("person") == {0: [0, 2], 1: [1]}
-    assert "img" in shards.facts[0]["prompt"]
+    assert shards.group_rows("person") == {0: [0, 2], 1: [1]}
+    assert "img" in shards.metadata[0]["prompt"]
 
 
 @pytest.mark.parametrize("name", ["00001.safetensors", "00001.json"])
@@ -52,7 +52,7 @@ def test_a_damaged_shard_is_reported_and_made_again(cache, name, damage):
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     with pytest.raises(CheckpointError, match=r"Delete|samples"):
-        Shards.read(path.parent, count=3)
+        ShardedDataset.read(path.parent, count=3)
     assert list(render_puppets.render_missing(small(), cache, processes=0)) == [(1, 2), (2, 2)]
     assert path.read_bytes() == whole
 
@@ -75,7 +75,7 @@ def test_other_settings_lie_elsewhere(cache):
 
 def test_no_shards_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="No shards"):
-        Shards.read(tmp_path)
+        ShardedDataset.read(tmp_path)
 
 
 def test_clips_become_scaled_latents_and_masks_once(cache, tmp_path):
@@ -85,7 +85,7 @@ def test_clips_become_scaled_latents_and_masks_once(cache, tmp_path):
     shards = load_latents(small(), vae, cache, logger)
     assert shards["latents"].shape == (3, 2, 16, 4, 4)
     assert shards["mask"].shape == (3, 2, 4, 4)
-    frames = to_float(Shards.read(render_puppets.folder(small(), cache))["frames"]).transpose(1, 2)
+    frames = to_float(ShardedDataset.read(render_puppets.folder(small(), cache))["frames"]).transpose(1, 2)
     exact = vae.encode(frames).latent_dist.mode().transpose(1, 2) * vae.config.scaling_factor
     assert (shards["latents"].float() - exact).abs().max() < 0.05
     again = load_latents(small(), vae, cache, logger)
@@ -95,23 +95,23 @@ def test_clips_become_scaled_latents_and_masks_once(cache, tmp_path):
 def test_a_mask_on_the_first_frame_stays_on_the_first_latent():
     mask = torch.zeros(1, 5, 16, 16, dtype=torch.bool)
     mask[:, 0, :8, :8] = True
-    small_mask = shrink_mask(mask)
+    small_mask = downsample_mask(mask)
     assert small_mask[0, 0].tolist() == [[1, 0], [0, 0]]
     assert not small_mask[0, 1].any()
 
 
 def test_an_epoch_takes_every_row_once_and_the_order_follows_from_the_seed():
     order = EpochSampler(10, seed=1)
-    rows = torch.cat([order.rows(step, 5) for step in range(4)]).tolist()
+    rows = torch.cat([order.local_rows(step, 5) for step in range(4)]).tolist()
     assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
     assert rows[:10] != rows[10:]
-    assert EpochSampler(10, seed=1).rows(3, 5).tolist() == rows[15:]
-    assert EpochSampler(10, seed=2).rows(0, 10).tolist() != rows[:10]
+    assert EpochSampler(10, seed=1).local_rows(3, 5).tolist() == rows[15:]
+    assert EpochSampler(10, seed=2).local_rows(0, 10).tolist() != rows[:10]
 
 
 def test_bytes_survive_the_way_to_floats_and_back():
     frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 16, 16, 3)
-    assert np.array_equal(to_bytes(to_float(torch.from_numpy(frames))), frames)
+    assert np.array_equal(to_uint8(to_float(torch.from_numpy(frames))), frames)
 
 
 def test_nudged_landmarks_keep_the_shape_of_the_face():

@@ -50,7 +50,7 @@ def every_step(monkeypatch):
     from likeness.training.engine import loop
 
     plain = loop.TrainingLogger
-    monkeypatch.setattr(loop, "TrainingLogger", lambda folder, name: plain(folder, name, every_s=0.0))
+    monkeypatch.setattr(loop, "TrainingLogger", lambda folder, name: plain(folder, name, interval_s=0.0))
 
 
 def lines_of(folder):
@@ -122,7 +122,7 @@ def test_trackers_get_every_line_of_the_log_and_are_closed(tmp_path, monkeypatch
     assert logged[-1] == ("log", {"weight": 1.0}, 10)
     if name == "wandb":  # A continued run goes on in the same record.
         tracker.calls.clear()
-        with log_writers.opened(settings(log_to=[name]), tmp_path / "run" / "line", first_step=10):
+        with log_writers.open_writers(settings(log_to=[name]), tmp_path / "run" / "line", first_step=10):
             pass
         assert tracker.calls[0][4]["id"] == first[4]["id"]
 
@@ -131,7 +131,7 @@ def test_a_tracker_is_closed_where_the_run_is_interrupted(tmp_path, monkeypatch)
     tracker = FakeTracker("trackio")
     monkeypatch.setitem(sys.modules, "trackio", tracker)
     with pytest.raises(InterruptedRunError):
-        train(Line(), settings(log_to=["trackio"]), tmp_path, seed=0, after_steps=2)
+        train(Line(), settings(log_to=["trackio"]), tmp_path, seed=0, stop_after_steps=2)
     assert tracker.calls[-1] == ("finish",)
 
 
@@ -141,7 +141,7 @@ def test_tensorboard_reads_what_was_logged(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with pytest.raises(InterruptedRunError):
-        train(Line(), settings(log_to=["tensorboard"]), tmp_path, seed=0, after_steps=4)
+        train(Line(), settings(log_to=["tensorboard"]), tmp_path, seed=0, stop_after_steps=4)
     train(Line(), settings(log_to=["tensorboard"]), tmp_path, seed=0)
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
     lines = [line for line in lines_of(tmp_path) if "loss" in line]
@@ -164,12 +164,12 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(tmp_p
         {"kind": "vae", "images": small, "clips": clips, "validation": small, "stages": [stage]}, where="test"
     )
     with pytest.raises(ConfigError, match="trackio"):
-        estimate.check(recipe, tmp_path / "cache", processes=1)
+        estimate.check_resources(recipe, tmp_path / "cache", processes=1)
     assert not (tmp_path / "cache").exists()
 
 
 def test_where_a_run_is_logged_may_change_between_sessions(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", FakeTracker("trackio"))
     with pytest.raises(InterruptedRunError):
-        train(Line(), settings(), tmp_path, seed=0, after_steps=2)
+        train(Line(), settings(), tmp_path, seed=0, stop_after_steps=2)
     train(Line(), settings(log_to=["trackio"]), tmp_path, seed=0)

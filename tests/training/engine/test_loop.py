@@ -14,10 +14,10 @@ from likeness.errors import CheckpointError, FileWriteError, InterruptedRunError
 from likeness.training.engine import checkpoints, state
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.loop import (
-    FINISHED,
+    FINAL_WEIGHTS_FILE,
     LoopSettings,
-    load_finished,
-    save_finished,
+    load_final_weights,
+    save_final_weights,
     train,
 )
 from likeness.training.engine.optimizers import OptimizerSettings
@@ -55,7 +55,7 @@ def test_a_resumed_run_equals_an_undisturbed_one_bit_by_bit(tmp_path, kind):
     straight, resumed = Line(), Line()
     train(straight, settings(kind), tmp_path / "a", seed=3)
     with pytest.raises(InterruptedRunError):
-        train(resumed, settings(kind), tmp_path / "b", seed=3, after_steps=10)
+        train(resumed, settings(kind), tmp_path / "b", seed=3, stop_after_steps=10)
     resumed = Line()
     nn.init.zeros_(resumed.model[0].weight)  # What a new process builds does not matter.
     train(resumed, settings(kind), tmp_path / "b", seed=3)
@@ -115,7 +115,7 @@ def test_training_lowers_the_loss(tmp_path):
 
 def test_only_the_last_two_checkpoints_are_kept(tmp_path):
     train(Line(), settings(), tmp_path, seed=0)
-    assert [path.name for path in checkpoints.complete(tmp_path / "checkpoints")] == [
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path / "checkpoints")] == [
         "step_00000016",
         "step_00000020",
     ]
@@ -142,7 +142,7 @@ def test_another_seed_is_refused(tmp_path):
 
 def test_a_run_that_goes_on_in_another_dtype_says_so(tmp_path, monkeypatch, caplog):
     with pytest.raises(InterruptedRunError):
-        train(Line(), settings(), tmp_path, seed=0, after_steps=10)
+        train(Line(), settings(), tmp_path, seed=0, stop_after_steps=10)
     monkeypatch.setattr(state, "choose_training_dtype", lambda _: torch.float16)
     train(Line(), settings(), tmp_path, seed=0)
     assert "here it is torch.float16" in caplog.text
@@ -151,9 +151,9 @@ def test_a_run_that_goes_on_in_another_dtype_says_so(tmp_path, monkeypatch, capl
 def test_a_finished_stage_is_loaded_as_it_was(tmp_path):
     stage, other = Line(), Line()
     nn.init.normal_(stage.model[0].weight)
-    assert not load_finished(tmp_path, other.modules)
-    save_finished(tmp_path, stage.modules)
-    assert load_finished(tmp_path, other.modules)
+    assert not load_final_weights(tmp_path, other.modules)
+    save_final_weights(tmp_path, stage.modules)
+    assert load_final_weights(tmp_path, other.modules)
     assert_close(other.model[0].weight, stage.model[0].weight)
 
 
@@ -175,7 +175,7 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2  # the complete one, and the remains of the other
-    (last,) = checkpoints.complete(tmp_path)
+    (last,) = checkpoints.list_checkpoints(tmp_path)
     tensors, state = checkpoints.load(last)
     assert state["step"] == 1
     assert torch.equal(tensors["model"]["w"], torch.ones(4))
@@ -185,8 +185,8 @@ def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
 
 def interrupted(folder, **changes):
     with pytest.raises(InterruptedRunError):
-        train(Line(), settings(**changes), folder, seed=0, after_steps=10)
-    return checkpoints.complete(folder / "checkpoints")[-1]
+        train(Line(), settings(**changes), folder, seed=0, stop_after_steps=10)
+    return checkpoints.list_checkpoints(folder / "checkpoints")[-1]
 
 
 @pytest.mark.parametrize("changes", [{"batch": 4}, {"optimizer": OptimizerSettings(learning_rate=0.5)}])
@@ -199,7 +199,7 @@ def test_other_settings_are_refused(tmp_path, changes):
 def test_a_run_can_be_made_longer_after_its_end(tmp_path):
     train(Line(), settings(), tmp_path, seed=0)
     train(Line(), settings(steps=24, checkpoint_steps=8), tmp_path, seed=0)
-    assert checkpoints.complete(tmp_path / "checkpoints")[-1].name == "step_00000024"
+    assert checkpoints.list_checkpoints(tmp_path / "checkpoints")[-1].name == "step_00000024"
 
 
 @pytest.mark.parametrize(
@@ -233,18 +233,18 @@ def test_a_checkpoint_without_checksums_must_have_all_that_is_needed(tmp_path, n
 
 @pytest.mark.parametrize("damage", [b"", b"\x10\0\0\0\0\0\0\0{}"])
 def test_a_damaged_end_of_a_stage_says_to_delete_it(tmp_path, damage):
-    (tmp_path / FINISHED).write_bytes(damage)
+    (tmp_path / FINAL_WEIGHTS_FILE).write_bytes(damage)
     with pytest.raises(CheckpointError, match=r"finished\.safetensors cannot be read .* Delete this file"):
-        load_finished(tmp_path, Line().modules)
+        load_final_weights(tmp_path, Line().modules)
 
 
 def test_a_learning_rate_that_is_much_too_high_ends_with_an_error_and_nothing_that_is_not_finite(tmp_path):
     wild = OptimizerSettings(learning_rate=1e30, warmup_steps=0)
     with pytest.raises(DivergedError, match=r"diverged at step \d+: .*learning_rate"):
         train(Line(), settings(optimizer=wild, checkpoint_steps=1), tmp_path, seed=0)
-    for path in checkpoints.complete(tmp_path / "checkpoints"):
+    for path in checkpoints.list_checkpoints(tmp_path / "checkpoints"):
         checkpoints.load(path)
-    assert not (tmp_path / FINISHED).exists()
+    assert not (tmp_path / FINAL_WEIGHTS_FILE).exists()
 
 
 class Broken(Line):
@@ -262,14 +262,14 @@ def test_gradients_that_are_not_finite_leave_the_weights_and_the_last_checkpoint
     with pytest.raises(DivergedError, match=r"gradients is nan.*step_00000004 is the last"):
         train(stage, settings("adamw"), tmp_path, seed=0)
     assert all(torch.isfinite(parameter).all() for parameter in stage.model.parameters())
-    assert [path.name for path in checkpoints.complete(tmp_path / "checkpoints")] == ["step_00000004"]
+    assert [path.name for path in checkpoints.list_checkpoints(tmp_path / "checkpoints")] == ["step_00000004"]
 
 
 def test_nothing_that_is_not_finite_is_kept(tmp_path):
     stage = Line()
     nn.init.constant_(stage.model[0].weight, float("inf"))
     with pytest.raises(DivergedError, match=r"line\.0\.weight"):
-        save_finished(tmp_path, stage.modules)
+        save_final_weights(tmp_path, stage.modules)
     with pytest.raises(DivergedError, match=r"model\.w"):
         checkpoints.save(tmp_path / "c", 1, {"model": {"w": torch.tensor(float("nan"))}}, {})
     assert list(tmp_path.iterdir()) == []
@@ -320,8 +320,8 @@ def test_a_log_with_a_figure_that_is_not_finite_stays_json(tmp_path):
 def test_final_weights_with_tied_tensors_are_saved(tmp_path):
     model = nn.ModuleDict({"shared": nn.Embedding(4, 3), "tied": nn.Linear(3, 4, bias=False)})
     model["tied"].weight = model["shared"].weight
-    save_finished(tmp_path, {"model": model})
+    save_final_weights(tmp_path, {"model": model})
     other = nn.ModuleDict({"shared": nn.Embedding(4, 3), "tied": nn.Linear(3, 4, bias=False)})
-    assert load_finished(tmp_path, {"model": other})
+    assert load_final_weights(tmp_path, {"model": other})
     assert torch.equal(other["tied"].weight, model["shared"].weight)
     assert torch.equal(other["shared"].weight, model["shared"].weight)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from likeness.training.engine import checkpoints
-from likeness.training.engine.optimizers import Optimizers, OptimizerSettings, WideMuon, orthogonalize
+from likeness.training.engine.optimizers import Float32Muon, Optimizers, OptimizerSettings, orthogonalize
 
 SETTINGS = OptimizerSettings(kind="muon", kernels=True, warmup_steps=0, max_grad_norm=1e9)
 
@@ -29,7 +29,7 @@ def test_a_kernel_moves_as_its_matrix_does():
     model = convolutions()
     matrix = nn.Parameter(model.hidden.weight.detach().flatten(1).clone())
     optimizers = Optimizers({"model": model}, SETTINGS)
-    plain = type(optimizers.parts["muon"])(
+    plain = type(optimizers.optimizers["muon"])(
         [matrix], lr=SETTINGS.muon_learning_rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
     )
     for seed in (1, 2):
@@ -48,12 +48,12 @@ def test_first_and_last_convolutions_are_not_muons(kernels):
     optimizers = Optimizers({"model": convolutions()}, SETTINGS.model_copy(update={"kernels": kernels}))
     taken = [
         p.shape
-        for group in optimizers.parts.get("muon", optimizers.parts["adamw"]).param_groups
+        for group in optimizers.optimizers.get("muon", optimizers.optimizers["adamw"]).param_groups
         for p in group["params"]
     ]
     assert (torch.Size([6, 108]) in taken) == kernels
     assert torch.Size([4, 27]) not in taken
-    assert [p.ndim for p in optimizers.parts["adamw"].param_groups[0]["params"]] == ([5] if kernels else [5, 5])
+    assert [p.ndim for p in optimizers.optimizers["adamw"].param_groups[0]["params"]] == ([5] if kernels else [5, 5])
 
 
 def test_kernels_go_on_from_what_was_saved():
@@ -64,8 +64,8 @@ def test_kernels_go_on_from_what_was_saved():
     second = Optimizers({"model": resumed}, SETTINGS)
     take_a_step(resumed, second, 1)
     again = Optimizers({"model": resumed}, SETTINGS)
-    for name, part in again.parts.items():
-        checkpoints.unpack_optimizer(part, checkpoints.pack_optimizer(second.parts[name]))
+    for name, part in again.optimizers.items():
+        checkpoints.unpack_optimizer(part, checkpoints.pack_optimizer(second.optimizers[name]))
     take_a_step(resumed, again, 2)
     assert torch.equal(straight.hidden.weight, resumed.hidden.weight)
     assert torch.equal(straight.conv_in.weight, resumed.conv_in.weight)
@@ -74,7 +74,7 @@ def test_kernels_go_on_from_what_was_saved():
 def test_wide_muon_goes_where_torchs_goes():
     begin = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((8, 8), (24, 6), (5, 20))]
     ends, states = [], []
-    for kind in (torch.optim.Muon, WideMuon):
+    for kind in (torch.optim.Muon, Float32Muon):
         parameters = [nn.Parameter(matrix.clone()) for matrix in begin]
         muon = kind(parameters, lr=1e-2, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
         generator = torch.Generator().manual_seed(1)
@@ -101,8 +101,8 @@ def test_orthogonalized_matrices_turn_and_hardly_stretch(shape):
     assert (u.T @ turned @ v.T - torch.diag((u.T @ turned @ v.T).diagonal())).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize(("is_able", "kind"), [(True, torch.optim.Muon), (False, WideMuon)])
+@pytest.mark.parametrize(("is_able", "kind"), [(True, torch.optim.Muon), (False, Float32Muon)])
 def test_muon_is_torchs_where_the_processor_multiplies_bfloat16(monkeypatch, is_able, kind):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: is_able)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    assert type(Optimizers({"model": nn.Linear(4, 4)}, SETTINGS).parts["muon"]) is kind
+    assert type(Optimizers({"model": nn.Linear(4, 4)}, SETTINGS).optimizers["muon"]) is kind

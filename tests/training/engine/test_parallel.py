@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from likeness.training.engine import checkpoints
-from likeness.training.engine.schedules import rate_factor
+from likeness.training.engine.schedules import learning_rate_factor
 
 WORKER = Path(__file__).parent / "train_small_method.py"
 
@@ -68,14 +68,16 @@ def test_a_run_moves_from_one_process_to_two_to_four_to_one(tmp_path):
         found = train(tmp_path / "moved", processes, parallel=parallel, steps=8, stop_after=stop if stop < 8 else None)
         losses += found
     assert losses == pytest.approx(alone, rel=1e-5)
-    (last,) = checkpoints.complete(tmp_path / "moved" / "checkpoints")[-1:]
+    (last,) = checkpoints.list_checkpoints(tmp_path / "moved" / "checkpoints")[-1:]
     assert checkpoints.load(last)[1]["step"] == 8
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "cosine_with_restarts", "linear", "constant"])
 def test_schedules_warm_up_and_end_where_they_should(schedule):
     def factor(progress, step=1000):
-        return rate_factor(schedule, step=step, progress=progress, warmup_steps=10, final_fraction=0.1, cycles=3)
+        return learning_rate_factor(
+            schedule, step=step, progress=progress, warmup_steps=10, final_fraction=0.1, cycles=3
+        )
 
     assert factor(0.0, step=0) == pytest.approx(0.1)
     assert factor(0.0) == pytest.approx(1.0)

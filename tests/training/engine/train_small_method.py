@@ -87,13 +87,13 @@ def main():
         stage.validate = lambda path: {}  # noqa: ARG005
         stage.validation_parts = None
         with contextlib.suppress(InterruptedRunError):
-            train(stage, stage.settings, folder, seed=5, after_steps=wanted["stop_after"])
+            train(stage, stage.settings, folder, seed=5, stop_after_steps=wanted["stop_after"])
         tensors = {name: full_tensor(value).detach().clone() for name, value in method.named_parameters()}
         if distributed.rank() == 0:
             save_file(tensors, folder / "weights.safetensors")
             lines = [json.dumps({"step": step, "loss": value}) for step, value in losses]
             (folder / "losses.jsonl").write_text("\n".join(lines))
-            assert checkpoints.complete(folder / "checkpoints")
+            assert checkpoints.list_checkpoints(folder / "checkpoints")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_one_batch_of_a_bucket_at_most_is_smaller():
 def test_the_order_is_a_function_of_seed_epoch_and_position():
     whole = list(zip(range(3 * len(order())), order().iterate(), strict=False))
     for done, found in whole:
-        epoch, position = order().find(done)
+        epoch, position = order().locate(done)
         assert next(order().iterate(epoch, position)) == found
 
 
@@ -72,7 +72,7 @@ def test_the_order_stays_what_it_was_when_this_was_written():
 def test_any_number_of_processes_draws_the_same_rows_with_the_same_mean(num_ranks):
     loss = np.random.default_rng(0).normal(size=len(BUCKETS))
     for batch in epoch_of(order(batch_size=5)):
-        shares = [batch.share(rank, num_ranks) for rank in range(num_ranks)]
+        shares = [batch.local_share(rank, num_ranks) for rank in range(num_ranks)]
         assert len({len(rows) for rows, _ in shares}) == 1
         drawn = [row for rows, weights in shares for row, weight in zip(rows, weights, strict=True) if weight]
         assert sorted(drawn) == sorted(batch.rows)

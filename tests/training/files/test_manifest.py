@@ -9,7 +9,7 @@ import pytest
 
 from likeness.errors import ConfigError
 from likeness.training.files.manifest import COLUMNS, write_manifest
-from likeness.training.files.samples import Sample, find_people, read_samples, split_people
+from likeness.training.files.samples import Sample, read_samples, rows_by_person, split_people
 
 ROW = {"media": "a.png", "caption": "a woman waves", "person": "ann"}
 
@@ -238,12 +238,12 @@ def make_people(count):
 def test_held_out_people_are_not_trained_on_and_do_not_change_with_more_data():
     samples = make_people(10)
     training, validation = split_people(samples, 3, seed=1)
-    held_out = set(find_people(validation))
+    held_out = set(rows_by_person(validation))
     assert len(held_out) == 3
-    assert not held_out & set(find_people(training))
+    assert not held_out & set(rows_by_person(training))
     assert len(training) + len(validation) == len(samples)
-    assert set(find_people(split_people(samples * 2, 3, seed=1)[1])) == held_out
-    assert any(set(find_people(split_people(samples, 3, seed=seed)[1])) != held_out for seed in range(5))
+    assert set(rows_by_person(split_people(samples * 2, 3, seed=1)[1])) == held_out
+    assert any(set(rows_by_person(split_people(samples, 3, seed=seed)[1])) != held_out for seed in range(5))
 
 
 def test_somebody_must_be_left_to_train_on():

@@ -8,7 +8,7 @@ from drawn_media import draw
 from likeness.errors import MediaError
 from likeness.media import read_image, read_video, resample_video, write_image, write_video
 from likeness.training.files.buckets import Bucket, make_grid
-from likeness.training.files.media_tensors import fit, read_media
+from likeness.training.files.media_tensors import read_media, resize_and_crop
 
 GRID = make_grid(num_frames=17, resolution_px=64)
 
@@ -116,7 +116,7 @@ def test_landmarks_follow_the_crop(height_px, width_px):
     x, y = 0.55 * width_px, 0.45 * height_px
     picture = np.zeros((height_px, width_px, 3), np.uint8)
     picture[round(y) - 6 : round(y) + 6, round(x) - 6 : round(x) + 6] = 255
-    frames, transform = fit(picture[None], Bucket(1, 80, 48))
+    frames, transform = resize_and_crop(picture[None], Bucket(1, 80, 48))
     rows, columns = np.nonzero(frames[0, ..., 0] > 127)
     center = np.array([columns.mean() + 0.5, rows.mean() + 0.5])
     mapped = transform.apply(np.array([round(x), round(y)]))

@@ -9,7 +9,7 @@ import torch
 from likeness.methods.fantasy_id import FantasyID
 from likeness.puppets import sample_person
 from likeness.puppets.people.anatomy import SHAPE_NUMBERS
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PEOPLE_SEED, PuppetSettings
 from likeness.training.methods.descriptor import DescriptorSettings, DescriptorStage, puppet_attributes
@@ -19,7 +19,7 @@ PEOPLE, LOOKS = 12, 2
 SETTINGS = PuppetSettings(kind="faces", count=PEOPLE * LOOKS, people=PEOPLE, seed=5)
 
 
-def make_faces() -> Shards:
+def make_faces() -> ShardedDataset:
     rng = np.random.default_rng(0)
     facts = [{"person": row % PEOPLE} for row in range(PEOPLE * LOOKS)]
     tones = rng.integers(0, 255, (PEOPLE, 1, 1, 3))[[fact["person"] for fact in facts]]
@@ -29,7 +29,7 @@ def make_faces() -> Shards:
         "embedding": torch.from_numpy(rng.normal(size=(PEOPLE * LOOKS, 128))).half(),
         "landmarks": torch.randn(PEOPLE * LOOKS, 1, 5, 2),
     }
-    return Shards(tensors, facts)
+    return ShardedDataset(tensors, facts)
 
 
 @pytest.fixture

@@ -176,7 +176,7 @@ def test_guided_training_that_was_stopped_goes_on_as_if_it_had_not_been(apart, t
     recipe = recipe_of(tmp_path)
     whole = train_method(recipe, tmp_path / "whole", tmp_path, method_spec)
     with monkeypatch.context() as once:
-        once.setattr(methods, "train", partial(methods.train, after_steps=1))
+        once.setattr(methods, "train", partial(methods.train, stop_after_steps=1))
         with pytest.raises(InterruptedRunError):
             train_method(recipe, tmp_path / "parted", tmp_path, method_spec)
     parted = train_method(recipe, tmp_path / "parted", tmp_path, method_spec)

@@ -10,7 +10,7 @@ from likeness.errors import ConfigError
 from likeness.faces import find_faces
 from likeness.identity.encoders.recognizer import Recognizer, contrastive_loss
 from likeness.training.engine import distributed
-from likeness.training.engine.settings import run_parts
+from likeness.training.engine.settings import run_validation_parts
 from likeness.training.methods import stage as method_stage
 from likeness.training.methods import validation
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
@@ -219,7 +219,7 @@ def test_lambda_weights_the_mean_over_what_qualifies(parts, average, share):
     )  # fmt: skip
     landmarks = stage.targets["landmarks"].clone()
     stage.targets = stage.targets.with_tensor("landmarks", landmarks)
-    landmarks[stage.rows[stage.sampler.rows(0, 4)][0]] = torch.nan  # One of four has no face.
+    landmarks[stage.rows[stage.sampler.local_rows(0, 4)][0]] = torch.nan  # One of four has no face.
     stage.identity_loss.terms = lambda latents, *_: (latents.mean() * 0 + 3.0, torch.zeros(()))
     loss, figures = stage.loss(0)
     assert (figures["identity_qualifying"], figures["identity_decoded"]) == (3, 2)
@@ -230,7 +230,7 @@ def test_dropping_leaves_plain_or_empty_sentences(parts):
     stage = make_stage(parts, text_drop=0.0, identity_drop=1.0, both_drop=0.0, dtype="float32")
     rows = torch.arange(4)
     ids, mask, active = stage.sample_conditions(rows, 1)
-    assert torch.equal(ids, stage.prompts.plain[rows])
+    assert torch.equal(ids, stage.prompts.caption_ids[rows])
     assert not mask.any()
     assert not active.any()
     stage = make_stage(parts, text_drop=0.0, identity_drop=0.0, both_drop=0.0, dtype="float32")
@@ -238,7 +238,7 @@ def test_dropping_leaves_plain_or_empty_sentences(parts):
     assert active.all()
     if stage.method_spec.name == "magic_mirror":
         assert (mask.sum(dim=1) == 4).all()
-        assert not torch.equal(ids, stage.prompts.plain[rows])
+        assert not torch.equal(ids, stage.prompts.caption_ids[rows])
     else:
         assert not mask.any()
 
@@ -288,7 +288,7 @@ def test_generated_people_are_scored_by_the_engine(parts):
     faces = stage.data.references["validation"]
     faces.tensors["embedding"][1] = torch.from_numpy(find_faces(astronaut)[0].embedding)
     clips = [astronaut[None], np.zeros((1, 64, 64, 3), np.uint8)]
-    metrics = run_parts(validation.score(stage, clips, torch.tensor([1, 2])))
+    metrics = run_validation_parts(validation.score_faces(stage, clips, torch.tensor([1, 2])))
     assert metrics == {
         "validation_face_rate": 0.5,
         "validation_rank1": 0.5,
@@ -304,8 +304,8 @@ def test_qualifying_samples_are_counted_over_the_micro_batches_of_a_step(parts):
         batch = stage.sample_batch(step)
         before = torch.get_rng_state()
         chosen, _ = stage.choose_samples(step, batch, stage.qualifies_for_identity, "identity", 4)
-        shares.append(chosen.share)
-        counts.append(int(stage.qualifies_for_identity(batch.draws).sum()))
+        shares.append(chosen.loss_factor)
+        counts.append(int(stage.qualifies_for_identity(batch.spec).sum()))
         assert len(chosen.rows) == counts[-1]
         assert torch.equal(torch.get_rng_state(), before)
     assert sum(counts) > 0

@@ -13,11 +13,11 @@ from likeness.identity.encoders.vit import SmallVisionTransformer
 from likeness.identity.face_shape.network import ShapeNetwork, principal_shapes
 from likeness.methods.fantasy_id import FantasyID
 from likeness.training import recipes
-from likeness.training.base.shape_network import heads_of
-from likeness.training.data.datasets import Shards
+from likeness.training.base.shape_network import puppet_head_vertices
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PuppetSettings
-from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec, exact_heads, load_stem
+from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrainingSpec, exact_vertices, load_stem
 
 SHIPPED = Path(__file__).parents[3] / "recipes" / "tiny" / "fantasy_id.toml"
 
@@ -25,10 +25,10 @@ SHIPPED = Path(__file__).parents[3] / "recipes" / "tiny" / "fantasy_id.toml"
 def test_heads_are_exact_or_what_a_network_reads_from_the_references(tmp_path):
     settings = PuppetSettings(kind="faces", count=4, people=2, size_px=64)
     crops = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), np.uint8))
-    shards = Shards({"crop": crops}, [{"person": row % 2} for row in range(4)])
-    heads = torch.from_numpy(heads_of(settings))
+    shards = ShardedDataset({"crop": crops}, [{"person": row % 2} for row in range(4)])
+    heads = torch.from_numpy(puppet_head_vertices(settings))
     faces = torch.tensor([[3, 1], [0, 2]])
-    assert torch.equal(exact_heads(settings, shards)(faces), heads[[1, 0]])
+    assert torch.equal(exact_vertices(settings, shards)(faces), heads[[1, 0]])
     network = ShapeNetwork(num_components=2, widths=(8, 16, 16), hidden_width=8)
     mean, basis = principal_shapes(heads.numpy(), 2)
     network.set_basis(torch.from_numpy(mean), torch.from_numpy(basis))

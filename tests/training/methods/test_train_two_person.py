@@ -6,13 +6,13 @@ from small_methods import TINY_RECIPE
 from likeness.errors import ConfigError
 from likeness.identity.encoders.recognizer import Recognizer
 from likeness.puppets import sample_two_person_clip
-from likeness.training.data.datasets import Shards, unpack_mask
+from likeness.training.data.datasets import ShardedDataset, unpack_mask
 from likeness.training.data.pairs import TrainingData
-from likeness.training.data.prompts import caption
+from likeness.training.data.prompts import caption_without_trigger
 from likeness.training.data.render_puppets import PuppetSettings, folder, render_missing
 from likeness.training.methods.magic_mirror import MagicMirrorTrainingSpec
 from likeness.training.methods.settings import MethodStageSettings
-from likeness.training.methods.two_person import VALIDATION_PROMPTS, TwoPersonRecipe, TwoPersonStage, draw_pairs
+from likeness.training.methods.two_person import VALIDATION_PROMPTS, TwoPersonRecipe, TwoPersonStage, write_pair_sheet
 
 ALONE, PROMPT = "a woman img nods in a park", "a woman img1 nods and a man img2 smiles in a park"
 SMALL = {"encoder_width": 16, "encoder_depth": 2, "encoder_heads": 2, "face_width": 16, "head_width": 16,
@@ -30,17 +30,17 @@ def make_data() -> TrainingData:
     points = torch.tensor([[22.0, 30], [28, 30], [36, 30], [42, 30], [32, 38]])
     both = torch.stack([points, points + torch.tensor([64.0, 0])]).expand(8, 5, 2, 5, 2)
 
-    def targets(width: int, facts: list, landmarks: torch.Tensor) -> Shards:
+    def targets(width: int, facts: list, landmarks: torch.Tensor) -> ShardedDataset:
         tensors = {
             "latents": torch.randn(8, 5, 16, 8, width).half(),
             "mask": torch.rand(8, 5, 8, width).half(),
             "landmarks": landmarks,
         }
-        return Shards(tensors, facts)
+        return ShardedDataset(tensors, facts)
 
     one = points.expand(8, 5, 5, 2)
     return TrainingData(
-        references={"train": Shards(faces, facts), "validation": Shards(faces, facts)},
+        references={"train": ShardedDataset(faces, facts), "validation": ShardedDataset(faces, facts)},
         targets={"clips": targets(8, facts, one), "two_person": targets(16, pairs, both)},
         validation_targets={"clips": targets(8, facts, one)},
     )
@@ -84,24 +84,24 @@ def test_two_people_teach_the_method_and_every_third_step_is_of_one(stage):
 
 def test_references_are_of_the_two_people_from_left_to_right(stage):
     faces = stage._sample_pair_references(torch.arange(8))
-    assert (faces % 4 == torch.tensor([fact["people"] for fact in stage.pairs.facts])).all()
+    assert (faces % 4 == torch.tensor([fact["people"] for fact in stage.two_person_clips.metadata])).all()
 
 
 @pytest.mark.slow
 def test_a_sheet_of_pairs_is_drawn(stage, tmp_path):
-    draw_pairs(stage, tmp_path / "sheet.png", count=1)
+    write_pair_sheet(stage, tmp_path / "sheet.png", count=1)
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
 def test_renders_of_two_hold_what_the_stage_reads(tmp_path):
     settings = PuppetSettings(kind="two_person", count=2, people=3, num_frames=1, seed=1)
     list(render_missing(settings, tmp_path, processes=0))
-    shards = Shards.read(folder(settings, tmp_path))
+    shards = ShardedDataset.read(folder(settings, tmp_path))
     assert shards["frames"].shape == (2, 1, 64, 128, 3)
     assert shards["landmarks"].shape == (2, 1, 2, 5, 2)
     assert unpack_mask(shards["mask"]).shape == (2, 1, 64, 128)
-    assert [fact["people"] for fact in shards.facts] == [[0, 1], [1, 2]]
-    assert "img" not in caption(shards.facts[0])
-    assert sample_two_person_clip(1, num_frames=1, size_px=16).caption == caption(
+    assert [fact["people"] for fact in shards.metadata] == [[0, 1], [1, 2]]
+    assert "img" not in caption_without_trigger(shards.metadata[0])
+    assert sample_two_person_clip(1, num_frames=1, size_px=16).caption == caption_without_trigger(
         {"prompt": sample_two_person_clip(1, num_frames=1, size_px=16).prompt}
     )

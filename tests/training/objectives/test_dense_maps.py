@@ -6,9 +6,9 @@ from likeness.backbones import tiny
 from likeness.errors import ConfigError
 from likeness.puppets.rendering.maps import CHANNELS
 from likeness.training.base import transformer
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.objectives import diffusion
-from likeness.training.objectives.dense_maps import MapHead, VideoTokenHook
+from likeness.training.objectives.dense_maps import DenseMapHead, VideoTokenHook
 
 SENTENCES = ["a man nods", "a woman nods"]
 
@@ -31,7 +31,7 @@ def shards(frames, count=6):
     latents = torch.randn(count, frames, 16, 8, 8)
     latents[..., 2:6, 2:6] += 3  # What the maps show can be seen in the latents.
     tensors = {"latents": latents.half(), "mask": torch.ones(count, frames, 8, 8).half(), "maps": maps}
-    return Shards(tensors, [{"prompt": SENTENCES[row % 2]} for row in range(count)])
+    return ShardedDataset(tensors, [{"prompt": SENTENCES[row % 2]} for row in range(count)])
 
 
 def stage(pipe, head, **settings):
@@ -44,7 +44,7 @@ def stage(pipe, head, **settings):
 
 
 def test_a_block_learns_what_is_where(pipe):
-    head = MapHead(32, 1)
+    head = DenseMapHead(32, 1)
     one = stage(pipe, head, data="images", timesteps="log_snr_normal", log_snr_mean=4.0)
     parameters = [p for module in one.modules.values() for p in module.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-2)
@@ -59,20 +59,20 @@ def test_a_block_learns_what_is_where(pipe):
 
 
 def test_the_head_reaches_the_block_before_it_and_none_after(pipe):
-    one = stage(pipe, MapHead(32, 1), data="images")
+    one = stage(pipe, DenseMapHead(32, 1), data="images")
     with torch.no_grad():
         for parameter in pipe.transformer.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
     clean, ids = one.data["images"]["latents"][:2].float(), one.token_ids["images"][:2]
     one._squared_error(clean, ids, torch.tensor([10, 20]))
-    one.cast_map_head(one.token_hook.take(), 1).square().mean().backward()
+    one.cast_map_head(one.token_hook.pop_tokens(), 1).square().mean().backward()
     first, second = pipe.transformer.transformer_blocks
     assert all(p.grad is not None for p in first.ff.parameters())
     assert all(p.grad is None for p in second.parameters())
 
 
 def test_a_map_lies_where_its_token_does():
-    head, tokens = MapHead(8, 1), torch.zeros(1, 2 * 64, 8)
+    head, tokens = DenseMapHead(8, 1), torch.zeros(1, 2 * 64, 8)
     tokens[0, 64 + 8 * 3 + 5] = torch.randn(8)  # Second frame, row 3, column 5.
     seen = head(tokens, 2) - head(torch.zeros_like(tokens), 2)
     frames, _, rows, columns = seen[0].nonzero(as_tuple=True)
@@ -95,7 +95,7 @@ def test_frames_of_a_clip_keep_their_places_in_time(pipe):
 
 
 def test_steps_see_so_many_latent_frames_as_they_should(pipe):
-    one = stage(pipe, MapHead(32, 1), data="clips", latent_frames=(1, 3))
+    one = stage(pipe, DenseMapHead(32, 1), data="clips", latent_frames=(1, 3))
     seen = []
     pipe.transformer.patch_embed.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[1].shape[:2])))
     for step in range(12):
@@ -132,5 +132,5 @@ def test_a_block_that_is_not_there_is_refused():
 def test_tokens_are_forgotten_when_taken(pipe):
     tokens = VideoTokenHook(pipe.transformer.transformer_blocks[0])
     diffusion.predict_velocity(pipe.transformer, torch.randn(1, 1, 16, 8, 8), torch.randn(1, 4, 32), torch.tensor([5]))
-    assert tokens.take().shape == (1, 64, 32)
-    assert tokens.last is None
+    assert tokens.pop_tokens().shape == (1, 64, 32)
+    assert tokens.tokens is None

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from likeness.errors import WeightsError
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.training.base.pipelines import read_base
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.prompts import tokenize
 from likeness.training.methods.settings import MethodStageSettings
@@ -20,8 +20,10 @@ SENTENCE = "a woman img nods in a park"
 @pytest.fixture(scope="module")
 def data():
     facts = [{"person": row, "prompt": SENTENCE, "group": "woman"} for row in range(3)]
-    faces = Shards({"embedding": torch.randn(3, 128)}, facts)
-    return TrainingData(references={"train": faces}, targets={"clips": Shards({}, facts)}, validation_targets={})
+    faces = ShardedDataset({"embedding": torch.randn(3, 128)}, facts)
+    return TrainingData(
+        references={"train": faces}, targets={"clips": ShardedDataset({}, facts)}, validation_targets={}
+    )
 
 
 def read(checkpoint, adapter, data, scale):

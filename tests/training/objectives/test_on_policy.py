@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from likeness.training.objectives.diffusion import noisy_and_velocity
-from likeness.training.objectives.on_policy import roll_out, timestep_of
+from likeness.training.objectives.on_policy import roll_out, timestep_at_alpha_bar
 
 ALPHA_BARS = torch.linspace(0.99, 0.01, 1000)
 
@@ -40,7 +40,7 @@ def test_every_step_gets_the_latents_of_the_one_before():
 
 def test_the_timestep_of_a_share_of_signal():
     shares = torch.tensor([0.03, 0.5, 2.0])
-    few, half, none = timestep_of(shares, ALPHA_BARS).tolist()
+    few, half, none = timestep_at_alpha_bar(shares, ALPHA_BARS).tolist()
     assert none == 0
     for step, share in ((few, 0.03), (half, 0.5)):
         assert ALPHA_BARS[step] >= share > ALPHA_BARS[step + 1]

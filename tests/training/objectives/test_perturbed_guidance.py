@@ -4,7 +4,7 @@ from torch.testing import assert_close
 
 from likeness.errors import ConfigError
 from likeness.training.base.transformer import BaseStage, BaseStageSettings, Denoiser
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.prompts import tokenize
 from likeness.training.objectives.perturbed_guidance import GuidedTeacher
 
@@ -77,7 +77,7 @@ def test_a_student_nears_its_guided_teacher_and_leaves_the_text_encoder(pipe):
         name="s", steps=20, batch=8, data="images", dtype="float32", attention_guidance=2.0,
         perturbed_layers=(0, 1), long_text_every=2,
     )  # fmt: skip
-    stage = BaseStage(pipe, settings, {"images": Shards(tensors, facts)}, seed=0)
+    stage = BaseStage(pipe, settings, {"images": ShardedDataset(tensors, facts)}, seed=0)
     learning = [parameter for parameter in stage.denoiser.parameters() if parameter.requires_grad]
     assert not any(parameter.requires_grad for parameter in pipe.text_encoder.parameters())
     optimizer = torch.optim.Adam(learning, lr=5e-3)
@@ -92,7 +92,7 @@ def test_a_student_nears_its_guided_teacher_and_leaves_the_text_encoder(pipe):
 
 
 def test_the_text_encoder_learns_again_where_no_teacher_is(pipe):
-    shards = Shards({"latents": torch.randn(2, 1, 16, 8, 8).half()}, [{"prompt": SENTENCE}] * 2)
+    shards = ShardedDataset({"latents": torch.randn(2, 1, 16, 8, 8).half()}, [{"prompt": SENTENCE}] * 2)
     for guidance in (
         0.5,
         0.0,

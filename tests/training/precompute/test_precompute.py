@@ -10,7 +10,7 @@ import torch
 from likeness import media, weights
 from likeness.errors import ConfigError, WeightsError
 from likeness.puppets import sample_image, sample_person
-from likeness.training.data.prompts import caption
+from likeness.training.data.prompts import caption_without_trigger
 from likeness.training.engine.logging import TrainingLogger
 from likeness.training.files.settings import FileDataSettings
 from likeness.training.precompute import run
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
         for take in range(2):
             clip = sample_image(910_000 + 10 * person + take, person=sample_person(900_000 + person), size_px=192)
             media.write_image(folder / f"{person}_{take}.png", clip.frames[0])
-            rows.append({"media": f"{person}_{take}.png", "caption": caption({"prompt": clip.prompt}),
+            rows.append({"media": f"{person}_{take}.png", "caption": caption_without_trigger({"prompt": clip.prompt}),
                          "person": f"p{person}"})  # fmt: skip
     media.write_image(folder / "wall.png", np.full((96, 96, 3), 90, np.uint8))
     rows.append({"media": "wall.png", "caption": "a woman behind a wall", "person": "p0"})
@@ -167,8 +167,8 @@ def test_rows_have_latents_masks_landmarks_references_and_text(done):
     assert references["embedding"][rows].shape == (2, 128)
     for row, own in enumerate(targets.reference_rows):
         for reference in own:  # `other`: never the target itself.
-            assert references.facts[reference]["person"] == targets.facts[row]["person"]
-            assert targets.facts[row]["prompt"] not in str(references.facts[reference])
+            assert references.metadata[reference]["person"] == targets.metadata[row]["person"]
+            assert targets.metadata[row]["prompt"] not in str(references.metadata[reference])
 
 
 def test_every_process_writes_its_share_and_all_of_it_is_found(folder, tmp_path, monkeypatch):
@@ -228,8 +228,8 @@ def test_without_validation_people_sheets_show_those_of_the_training_set(done, c
     cache, _, wanted = done
     data = open_data(wanted, cache, by_size)
     assert "There are no validation people" in caplog.text
-    assert data.validation_targets["images"].facts == data.targets["images"].facts
-    assert data.references["validation"].facts == data.references["train"].facts
+    assert data.validation_targets["images"].metadata == data.targets["images"].metadata
+    assert data.references["validation"].metadata == data.references["train"].metadata
 
 
 def test_a_data_set_of_damaged_files_alone_is_refused_with_the_list_of_reasons(tmp_path):

@@ -33,7 +33,7 @@ def recipe(**changes):
 )
 def test_what_no_machine_could_do_is_refused_with_an_estimate(tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        estimate.check(recipe(**changes), tmp_path / "not" / "there", processes=1)
+        estimate.check_resources(recipe(**changes), tmp_path / "not" / "there", processes=1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -41,19 +41,19 @@ def test_data_that_memory_cannot_hold_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_memory_bytes", lambda: 2e9)
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1e12}))
     with pytest.raises(ConfigError, match=r"3\.07 GB of memory \(images 3\.07 GB"):
-        estimate.check(recipe(images=SMALL | {"count": 10**6}), tmp_path, processes=1)
+        estimate.check_resources(recipe(images=SMALL | {"count": 10**6}), tmp_path, processes=1)
 
 
 def test_what_is_possible_passes(tmp_path):
-    estimate.check(recipe(), tmp_path, processes=4)
+    estimate.check_resources(recipe(), tmp_path, processes=4)
 
 
 def test_processes_without_a_sample_in_every_step_are_refused(tmp_path):
     """The mean of no sample is no number."""
-    assert estimate.smallest_share(recipe(stages=[STAGE, STAGE | {"name": "b", "batch": 2}])) == 2
-    assert estimate.smallest_share(recipe(stages=[STAGE | {"accumulation": 2}])) == 2  # Of every micro-batch.
+    assert estimate.max_useful_processes(recipe(stages=[STAGE, STAGE | {"name": "b", "batch": 2}])) == 2
+    assert estimate.max_useful_processes(recipe(stages=[STAGE | {"accumulation": 2}])) == 2  # Of every micro-batch.
     with pytest.raises(ConfigError, match="--processes 4"):
-        estimate.check(recipe(), tmp_path, processes=5)
+        estimate.check_resources(recipe(), tmp_path, processes=5)
 
 
 @pytest.mark.parametrize(

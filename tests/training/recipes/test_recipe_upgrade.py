@@ -81,7 +81,7 @@ def old_record() -> dict:
 
 
 def begin(folder, record):
-    (folder / resume.RECORD).write_text(json.dumps(record))
+    (folder / resume.RECORD_FILE).write_text(json.dumps(record))
     recipe = recipes.build(upgrade.upgrade(record["settings"], where="x")[0], where="x")
     state = {"seed": 0, "elapsed_s": 60.0, "settings": record["settings"]["stages"][0]}
     checkpoints.save(folder / "first" / "checkpoints", 10, {"model.vae": {"w": torch.ones(1)}}, state)
@@ -92,7 +92,7 @@ def begin(folder, record):
 def test_an_unfinished_run_of_an_earlier_version_is_refused_because_its_puppets_differ(tmp_path, data):
     recipe = begin(tmp_path, old_record() | {"data": data})
     with pytest.raises(CheckpointError, match="puppets of `images` are drawn in another way") as caught:
-        resume.begin(recipe, tmp_path)
+        resume.start_or_continue(recipe, tmp_path)
     assert "now it is" not in str(caught.value)  # No setting differs.
 
 
@@ -100,10 +100,10 @@ def test_a_complete_run_of_an_earlier_version_stays_complete_and_cannot_be_made_
     recipe = begin(tmp_path, old_record() | {"complete": True})
     (tmp_path / "first" / "finished.safetensors").write_bytes(b"")
     (tmp_path / "model").mkdir()
-    assert not resume.begin(recipe, tmp_path)
+    assert not resume.start_or_continue(recipe, tmp_path)
     longer = recipe.model_copy(update={"stages": (recipe.stages[0].model_copy(update={"steps": 20}),)})
     with pytest.raises(CheckpointError, match="drawn in another way"):
-        resume.begin(longer, tmp_path)
+        resume.start_or_continue(longer, tmp_path)
     assert (tmp_path / "first" / "finished.safetensors").exists()
 
 

@@ -24,7 +24,7 @@ def read_base(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
-    without: Sequence[str] = (),
+    skipped_components: Sequence[str] = (),
 ) -> CogVideoXPipeline:
     """A trained pipeline, frozen.
 
@@ -32,7 +32,7 @@ def read_base(
         folder: Of the pipeline.
         dtype: Of its weights in memory.
         device: Where they are; the CPU by default.
-        without: Names of parts that are not loaded, such as `text_encoder` where prompts are precomputed.
+        skipped_components: Components that are not loaded, such as `text_encoder` where prompts are precomputed.
 
     Raises:
         WeightsError: The folder has no pipeline, or one that cannot be read.
@@ -41,16 +41,16 @@ def read_base(
         raise WeightsError(f"No pipeline at {folder}. {NO_PIPELINE_REMEDY}")
     try:
         pipe = CogVideoXPipeline.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, **dict.fromkeys(without, None)
+            folder, dtype=dtype, local_files_only=True, **dict.fromkeys(skipped_components, None)
         )
     except LOAD_ERRORS as error:
         raise WeightsError(
             f"The pipeline at {folder} cannot be read ({error}). Train it again, or name another."
         ) from error
     pipe.set_progress_bar_config(disable=True)
-    for part in (pipe.vae, pipe.text_encoder, pipe.transformer):
-        if part is not None:
-            part.requires_grad_(False).eval()
+    for component in (pipe.vae, pipe.text_encoder, pipe.transformer):
+        if component is not None:
+            component.requires_grad_(False).eval()
     return pipe if device is None or device.type == "cpu" else pipe.to(device)
 
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from likeness import files, media
 from likeness.config import Settings
 from likeness.identity.encoders.recognizer import Recognizer, align
-from likeness.training.data.datasets import EpochSampler, Shards, load_puppets, to_bytes, to_float
+from likeness.training.data.datasets import EpochSampler, ShardedDataset, load_puppets, to_float, to_uint8
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import distributed
 from likeness.training.engine.logging import TrainingLogger
-from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.engine.loop import load_final_weights, save_final_weights, train
 from likeness.training.engine.settings import LoopSettings
 
 
@@ -48,7 +48,7 @@ class RecognizerStage:
     """Regression of standardized embeddings."""
 
     def __init__(
-        self, model: Recognizer, settings: RecognizerStageSettings, data: dict[str, Shards], seed: int
+        self, model: Recognizer, settings: RecognizerStageSettings, data: dict[str, ShardedDataset], seed: int
     ) -> None:
         self.model, self.settings, self.data = model, settings, data
         self.modules: dict[str, nn.Module] = {"recognizer": model}
@@ -57,13 +57,13 @@ class RecognizerStage:
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         distributed.seed_by_rank()
         faces = self.data["faces"]
-        rows = self.sampler.rows(step, self.settings.micro_batch)
-        images, points = resize(faces, rows, self.settings.frame_px)
+        rows = self.sampler.local_rows(step, self.settings.micro_batch)
+        images, points = read_downsampled(faces, rows, self.settings.frame_px)
         points = points + self.settings.jitter_px * torch.randn_like(points)
         is_blurred = torch.rand(len(rows), 1, 1, 1) < self.settings.blur
         images = torch.where(is_blurred, _blur(images), images)
-        light = 1 + 0.08 * torch.randn(len(rows), 3, 1, 1)
-        images = ((images + 1) * light - 1).clamp(-1, 1)
+        brightness = 1 + 0.08 * torch.randn(len(rows), 3, 1, 1)
+        images = ((images + 1) * brightness - 1).clamp(-1, 1)
         predicted = self.model(align(images, points, self.model.size_px).contiguous(memory_format=torch.channels_last))
         target = self.model.standardize(faces["embedding"][rows])
         squared = F.mse_loss(predicted, target)
@@ -74,40 +74,52 @@ class RecognizerStage:
     def validate(self, path: Path) -> dict[str, float]:
         """The aligned input crops; returns the agreement with dlib on validation people."""
         validation = self.data["validation"]
-        images, points = resize(validation, torch.arange(len(validation)), self.settings.frame_px)
+        images, points = read_downsampled(validation, torch.arange(len(validation)), self.settings.frame_px)
         crops = align(images[:32], points[:32], self.model.size_px)
-        media.write_image(path, media.contact_sheet([list(to_bytes(row)) for row in crops.split(8)], cell_px=96))
+        media.write_image(path, media.contact_sheet([list(to_uint8(row)) for row in crops.split(8)], cell_px=96))
         predicted = torch.cat([self.model.embed(p, q) for p, q in zip(images.split(64), points.split(64), strict=True)])
-        return agreement(predicted, validation["embedding"], [fact["person"] for fact in validation.facts])
+        return compare_with_dlib(predicted, validation["embedding"], [entry["person"] for entry in validation.metadata])
 
 
-def resize(faces: Shards, rows: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
-    """Images reduced to (rows, 3, size_px, size_px), and landmarks (rows, 5, 2) in their pixels."""
+def read_downsampled(faces: ShardedDataset, rows: Tensor, size_px: int) -> tuple[Tensor, Tensor]:
+    """First frames of these rows reduced to (rows, 3, size_px, size_px), and landmarks (rows, 5, 2) in their pixels."""
     images, points = to_float(faces["frames"][rows])[:, 0], faces["landmarks"][rows][:, 0]
     factor = images.shape[-1] // size_px
     return F.avg_pool2d(images, factor), (points + 0.5) / factor - 0.5
 
 
-def agreement(predicted: Tensor, target: Tensor, people: list[Any]) -> dict[str, float]:
-    """Agreement of embeddings with dlib's: explained variance, correlation of distances, and AUC of verification."""
+def compare_with_dlib(predicted: Tensor, target: Tensor, people: list[Any]) -> dict[str, float]:
+    """Agreement of embeddings with dlib's, by name of the metric.
+
+    `r2` is the explained variance, `cosine` the mean cosine, `distance_correlation` the correlation of distances of all
+    pairs, `auc` and `dlib_auc` the AUC of verification.
+
+    Shapes:
+        predicted, target: (images, embedding_width), the network's and dlib's
+
+    Args:
+        predicted: Embeddings of the network.
+        target: Embeddings of dlib.
+        people: The person of each image.
+    """
     residual = (predicted - target).square().sum() / (target - target.mean(dim=0)).square().sum()
     first, second = torch.triu_indices(len(predicted), len(predicted), offset=1)
     distances, dlib_distances = ((x[first] - x[second]).norm(dim=1).numpy() for x in (predicted, target))
-    same = np.array([people[a] == people[b] for a, b in zip(first.tolist(), second.tolist(), strict=True)])
+    is_same_person = np.array([people[a] == people[b] for a, b in zip(first.tolist(), second.tolist(), strict=True)])
     return {
         "r2": float(1 - residual),
         "cosine": float(F.cosine_similarity(predicted, target).mean()),
         "distance_correlation": float(np.corrcoef(distances, dlib_distances)[0, 1]),
-        "auc": verification_auc(distances, same),
-        "dlib_auc": verification_auc(dlib_distances, same),
+        "auc": verification_auc(distances, is_same_person),
+        "dlib_auc": verification_auc(dlib_distances, is_same_person),
     }
 
 
-def verification_auc(distances: np.ndarray, same: np.ndarray) -> float:
+def verification_auc(distances: np.ndarray, is_same_person: np.ndarray) -> float:
     """AUC: probability that two images of one person are closer than two of different people."""
     ranks = np.argsort(np.argsort(distances)) + 1
-    num_same, num_other = same.sum(), (~same).sum()
-    above = ranks[~same].sum() - num_other * (num_other + 1) / 2
+    num_same, num_other = is_same_person.sum(), (~is_same_person).sum()
+    above = ranks[~is_same_person].sum() - num_other * (num_other + 1) / 2
     return float(above / (num_same * num_other))
 
 
@@ -125,7 +137,7 @@ def run(recipe: RecognizerRecipe, folder: Path, cache: Path) -> Path:
     modules: dict[str, nn.Module] = {"recognizer": model}
     for number, settings in enumerate(recipe.stages):
         stage_folder = folder / settings.name
-        if load_finished(stage_folder, modules):
+        if load_final_weights(stage_folder, modules):
             continue
         train(
             RecognizerStage(model, settings, data, recipe.seed + number),
@@ -133,7 +145,7 @@ def run(recipe: RecognizerRecipe, folder: Path, cache: Path) -> Path:
             stage_folder,
             seed=recipe.seed + number,
         )
-        save_finished(stage_folder, modules)
+        save_final_weights(stage_folder, modules)
     target = folder / "model"
     if distributed.rank() == 0:
         metrics = RecognizerStage(model, recipe.stages[-1], data, 0).validate(target.parent / "validation.png")

@@ -24,15 +24,15 @@ from likeness.errors import ConfigError
 from likeness.puppets.scenes.captions import vocabulary
 from likeness.runtime import choose_training_dtype
 from likeness.training.base.pipelines import read_vae
-from likeness.training.data.datasets import EpochSampler, Shards
+from likeness.training.data.datasets import EpochSampler, ShardedDataset
 from likeness.training.data.latents import load_latents
 from likeness.training.data.prompts import tokenize, tokenize_captions
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.logging import TrainingLogger
-from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.engine.loop import load_final_weights, save_final_weights, train
 from likeness.training.objectives import diffusion, perturbed_guidance
-from likeness.training.objectives.dense_maps import MapHead, VideoTokenHook
+from likeness.training.objectives.dense_maps import DenseMapHead, VideoTokenHook
 
 VALIDATION_PROMPTS = (
     "a woman in a red sweater turns her head to the left in a park",
@@ -109,14 +109,14 @@ class BaseStage:
         self,
         pipe: Any,
         settings: BaseStageSettings,
-        data: dict[str, Shards],
+        data: dict[str, ShardedDataset],
         seed: int,
-        head: MapHead | None = None,
+        head: DenseMapHead | None = None,
     ) -> None:
         self.pipe, self.settings, self.data = pipe, settings, data
         self.denoiser = Denoiser(pipe.text_encoder, pipe.transformer).train()
         self.modules: dict[str, nn.Module] = {"denoiser": self.denoiser}
-        self.samplers = {name: EpochSampler(len(shards), seed) for name, shards in data.items()}
+        self.samplers = {name: EpochSampler(len(dataset), seed) for name, dataset in data.items()}
         self.dtype = choose_training_dtype(settings.dtype)
         self.cast_denoiser = diffusion.CastParameters(self.denoiser, self.dtype)
         self.map_head, self.cast_map_head, self.token_hook = head, None, None
@@ -135,10 +135,12 @@ class BaseStage:
                 dtype=self.dtype,
             )
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.float()
-        self.length = pipe.transformer.config.max_text_seq_length
+        self.max_text_length = pipe.transformer.config.max_text_seq_length
         empty = tokenize(pipe.tokenizer, [""], 226)[0]
-        self.token_ids = {n: tokenize_captions(pipe.tokenizer, shards, self.length) for n, shards in data.items()}
-        self.empty, self.padding = empty[: self.length], empty[self.length :]
+        self.token_ids = {
+            n: tokenize_captions(pipe.tokenizer, dataset, self.max_text_length) for n, dataset in data.items()
+        }
+        self.empty_prompt_ids, self.padding_ids = empty[: self.max_text_length], empty[self.max_text_length :]
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         distributed.seed_by_rank()
@@ -151,11 +153,11 @@ class BaseStage:
             frames, batch_factor = [0], 3 if settings.data == "clips" else 1
         elif frames is not None:
             batch_factor = round(self.data[name]["latents"].shape[1] / len(frames))
-        rows = self.samplers[name].rows(step, settings.micro_batch * batch_factor)
+        rows = self.samplers[name].local_rows(step, settings.micro_batch * batch_factor)
         token_ids = self.token_ids[name][rows]
-        token_ids[torch.rand(len(rows)) < settings.text_drop] = self.empty
+        token_ids[torch.rand(len(rows)) < settings.text_drop] = self.empty_prompt_ids
         if settings.long_text_every and step % settings.long_text_every == settings.long_text_every - 1:
-            token_ids = torch.cat([token_ids, self.padding.expand(len(token_ids), -1)], dim=1)
+            token_ids = torch.cat([token_ids, self.padding_ids.expand(len(token_ids), -1)], dim=1)
         timesteps = diffusion.sample_timesteps(len(rows), settings, self.alphas_cumprod)
         clean, mask = (_select_frames(self.data[name][key][rows], frames).float() for key in ("latents", "mask"))
         error = self._squared_error(clean, token_ids, timesteps, frames)
@@ -164,7 +166,7 @@ class BaseStage:
         loss = (error * (weight / weight.mean())).mean()
         if self.map_head and self.cast_map_head and self.token_hook:
             maps = _select_frames(self.data[name]["maps"][rows], frames)
-            predicted = self.cast_map_head(self.token_hook.take(), maps.shape[1]).float()
+            predicted = self.cast_map_head(self.token_hook.pop_tokens(), maps.shape[1]).float()
             map_error = (predicted - self.map_head.standardize(maps)).square().mean()
             metrics["map_loss"] = float(map_error.detach())
             loss = loss + settings.map_weight * map_error
@@ -186,7 +188,7 @@ class BaseStage:
         """The squared error of v, as `clean`."""
         noisy, target = diffusion.noisy_and_velocity(clean, torch.randn_like(clean), self.alphas_cumprod[timesteps])
         if self.teacher is not None:
-            is_conditional = (token_ids[:, : self.length] != self.empty).any(dim=1)
+            is_conditional = (token_ids[:, : self.max_text_length] != self.empty_prompt_ids).any(dim=1)
             target = self.teacher(token_ids, noisy, timesteps, is_conditional)
         velocity = self.cast_denoiser(token_ids, noisy.to(self.dtype), timesteps, frames).float()
         return (velocity - target).square()
@@ -205,10 +207,10 @@ class BaseStage:
         timesteps = torch.linspace(20, 980, len(clean)).long()
         error = self._squared_error(clean, self.token_ids[name][:64], timesteps).mean()
         frames = 1 if self.settings.data == "images" else self.pipe.transformer.config.sample_frames
-        clips = diffusion.sample(
+        clips = diffusion.sample_clips(
             self.pipe,
             prompt=list(VALIDATION_PROMPTS),
-            max_sequence_length=self.length,
+            max_sequence_length=self.max_text_length,
             num_frames=frames,
             seed=0,
             guidance=self.settings.guidance,
@@ -228,7 +230,7 @@ def _select_frames(values: Tensor, frames: Sequence[int] | None) -> Tensor:
     return values if frames is None else values[:, list(frames)]
 
 
-def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, captions: list[str]) -> Any:
+def build_initial_pipeline(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, captions: list[str]) -> Any:
     """The pipeline before training: new, or with the weights and the vocabulary of `recipe.start`."""
     torch.manual_seed(recipe.seed)
     start = recipe.start
@@ -236,14 +238,14 @@ def build(recipe: BaseRecipe, vae: AutoencoderKLCogVideoX, captions: list[str]) 
     text_encoder = tiny.build_text_encoder(recipe.text, tokenizer)
     transformer = tiny.build_transformer(recipe.transformer, recipe.text)
     if start:
-        checkpoints.start_from(text_encoder, start / "text_encoder")
-        fit = partial(tiny.refine_patches, patch_size=recipe.transformer.patch_size)
-        checkpoints.start_from(transformer, start / "transformer", fit)
+        checkpoints.load_initial_weights(text_encoder, start / "text_encoder")
+        convert = partial(tiny.refine_patches, patch_size=recipe.transformer.patch_size)
+        checkpoints.load_initial_weights(transformer, start / "transformer", convert)
     shift = recipe.snr_shift_scale
     return tiny.build_pipeline(vae, text_encoder, tokenizer, transformer, snr_shift_scale=shift)
 
 
-def build_map_head(recipe: BaseRecipe, data: dict[str, Shards]) -> MapHead:
+def build_map_head(recipe: BaseRecipe, data: dict[str, ShardedDataset]) -> DenseMapHead:
     """A new head for dense maps, with the mean and scale of those in `data`."""
     layers = {stage.map_layer for stage in recipe.stages if stage.map_weight}
     if max(layers) >= recipe.transformer.num_layers:
@@ -251,7 +253,7 @@ def build_map_head(recipe: BaseRecipe, data: dict[str, Shards]) -> MapHead:
             f"map_layer = {max(layers)}, but the transformer has blocks 0 to {recipe.transformer.num_layers - 1}. "
             "Name one of them; those before the middle work best."
         )
-    head = MapHead(recipe.transformer.num_heads * recipe.transformer.head_width, recipe.transformer.patch_size)
+    head = DenseMapHead(recipe.transformer.num_heads * recipe.transformer.head_width, recipe.transformer.patch_size)
     head.fit_standardization(data["images"]["maps"][:1000])
     return head
 
@@ -261,23 +263,23 @@ def run(recipe: BaseRecipe, folder: Path, cache: Path) -> Path:
     logger = TrainingLogger(folder, "base")
     vae = read_vae(recipe.vae)
     validation_images = recipe.validation.model_copy(update={"kind": "images"})
-    sets = {"validation": recipe.validation, "validation_images": validation_images}
-    sets |= {"images": recipe.images, "clips": recipe.clips}
-    data = {name: load_latents(settings, vae, cache, logger) for name, settings in sets.items()}
+    puppet_sets = {"validation": recipe.validation, "validation_images": validation_images}
+    puppet_sets |= {"images": recipe.images, "clips": recipe.clips}
+    data = {name: load_latents(settings, vae, cache, logger) for name, settings in puppet_sets.items()}
     # All words that captions can have, so that the tokenizer does not depend on the data set.
-    pipe = build(recipe, vae, vocabulary())
+    pipe = build_initial_pipeline(recipe, vae, vocabulary())
     modules: dict[str, nn.Module] = {"denoiser": Denoiser(pipe.text_encoder, pipe.transformer)}
     head = build_map_head(recipe, data) if any(stage.map_weight for stage in recipe.stages) else None
     if head is not None:
         modules["map_head"] = head
     for number, settings in enumerate(recipe.stages):
         stage_folder, seed = folder / settings.name, recipe.seed + number
-        if load_finished(stage_folder, modules):
+        if load_final_weights(stage_folder, modules):
             continue
         stage = BaseStage(pipe, settings, data, seed, head)
         train(stage, settings, stage_folder, seed=seed)
         stage.close()
-        save_finished(stage_folder, modules)
+        save_final_weights(stage_folder, modules)
     target = folder / "model"
     if distributed.rank() == 0:
         with files.write_atomically(target, replaces_folder=True) as draft:

@@ -19,12 +19,12 @@ from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.identity.encoders.recognizer import Recognizer, align
 from likeness.runtime import choose_training_dtype
-from likeness.training.data.datasets import EpochSampler, Shards, load_puppets, to_bytes, to_float, unpack_mask
+from likeness.training.data.datasets import EpochSampler, ShardedDataset, load_puppets, to_float, to_uint8, unpack_mask
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.checkpoints import DivergedError
 from likeness.training.engine.logging import TrainingLogger
-from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.engine.loop import load_final_weights, save_final_weights, train
 from likeness.training.engine.settings import LoopSettings
 
 
@@ -89,7 +89,7 @@ class VaeStage:
         self,
         vae: vae_forward.Vae,
         settings: VaeStageSettings,
-        data: dict[str, Shards],
+        data: dict[str, ShardedDataset],
         seed: int,
         recognizer: Recognizer | None = None,
     ) -> None:
@@ -100,14 +100,14 @@ class VaeStage:
         vae.requires_grad_(True)
         vae.encoder.requires_grad_(settings.learns == "all")
         self.modules: dict[str, nn.Module] = {"vae": vae}
-        self.samplers = {name: EpochSampler(len(shards), seed) for name, shards in data.items()}
+        self.samplers = {name: EpochSampler(len(dataset), seed) for name, dataset in data.items()}
         self.dtype = choose_training_dtype(settings.activation_dtype)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         distributed.seed_by_rank()
         settings = self.settings
         on_images = settings.data == "images" or step % settings.image_every == settings.image_every - 1
-        frames, mask, landmarks = self._batch("images" if on_images else "clips", step)
+        frames, mask, landmarks = self._sample_batch("images" if on_images else "clips", step)
         frames = frames.transpose(1, 2).to(self.dtype)  # (batch, channels, frames, height, width)
         if on_images:
             frames = frames[:, :, 0].contiguous(memory_format=torch.channels_last).unsqueeze(2)
@@ -117,8 +117,8 @@ class VaeStage:
         mean, log_variance = vae_forward.encode(self.vae, frames, last_temporal_slice_only=is_image)
         latents = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
         if settings.latent_noise:
-            deviation = settings.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, dtype=latents.dtype)
-            latents = latents + deviation * torch.randn_like(latents)
+            noise_std = settings.latent_noise * torch.rand(len(latents), 1, 1, 1, 1, dtype=latents.dtype)
+            latents = latents + noise_std * torch.randn_like(latents)
         output, frames = (
             vae_forward.decode(self.vae, latents, last_temporal_slice_only=is_image).float(),
             frames.float(),
@@ -137,13 +137,13 @@ class VaeStage:
         predicted, target = (self.recognizer(align(x[rows, :, times], points, size_px)) for x in (output, frames))
         return (predicted - target).square().mean()
 
-    def _batch(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        shards = self.data[name]
+    def _sample_batch(self, name: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        dataset = self.data[name]
         size = self.settings.micro_batch
         if name == "images" and self.settings.data == "clips":
             size *= self.settings.num_frames // 2
-        rows = self.samplers[name].rows(step, size)
-        frames, mask, landmarks = (shards[key][rows] for key in ("frames", "mask", "landmarks"))
+        rows = self.samplers[name].local_rows(step, size)
+        frames, mask, landmarks = (dataset[key][rows] for key in ("frames", "mask", "landmarks"))
         if name == "clips":
             starts = torch.randint(frames.shape[1] - self.settings.num_frames + 1, (1,))
             window = slice(int(starts), int(starts) + self.settings.num_frames)
@@ -173,7 +173,7 @@ class VaeStage:
                 (frames[row].transpose(0, 1)[::2], output[row].transpose(0, 1)[::2])
                 for row in range(min(4, len(frames)))
             ]
-        rows = [list(to_bytes(images)) for pair in pairs for images in pair]
+        rows = [list(to_uint8(images)) for pair in pairs for images in pair]
         media.write_image(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
         return metrics
 
@@ -193,8 +193,8 @@ def reconstruction_loss(
     error = output - frames
     absolute = (weight * error.abs()).mean()
     squared = (weight * error.square()).mean()
-    across, down = error.diff(dim=-1), error.diff(dim=-2)
-    edges = (weight[..., 1:] * across.abs()).mean() + (weight[..., 1:, :] * down.abs()).mean()
+    horizontal, vertical = error.diff(dim=-1), error.diff(dim=-2)
+    edges = (weight[..., 1:] * horizontal.abs()).mean() + (weight[..., 1:, :] * vertical.abs()).mean()
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     loss = absolute + settings.squared * squared + settings.edges * edges + settings.divergence * divergence
     metrics = {"absolute": absolute, "edges": edges, "divergence": divergence}
@@ -219,20 +219,20 @@ def psnr_db(output: Tensor, frames: Tensor, mask: Tensor | None = None) -> float
     return float(10 * torch.log10(4 / mean))
 
 
-def latent_deviation(vae: vae_forward.Vae, shards: Shards, count: int = 200) -> float:
+def latent_std(vae: vae_forward.Vae, dataset: ShardedDataset, count: int = 200) -> float:
     """Standard deviation of latents of clips; its inverse is the VAE's scaling factor."""
     with torch.no_grad():
-        frames = to_float(shards["frames"][:count]).transpose(1, 2)
+        frames = to_float(dataset["frames"][:count]).transpose(1, 2)
         means = [vae_forward.encode(vae, part)[0] for part in frames.split(8)]
     return float(torch.cat(means).std())
 
 
 @torch.no_grad()
-def latent_statistics(vae: vae_forward.Vae, parts: list[Shards], count: int = 400) -> tuple[Tensor, Tensor]:
+def latent_statistics(vae: vae_forward.Vae, datasets: list[ShardedDataset], count: int = 400) -> tuple[Tensor, Tensor]:
     """Mean and covariance of the unscaled latents of one pixel, over the first samples of each set."""
     pixels = []
-    for shards in parts:
-        frames = to_float(shards["frames"][:count]).transpose(1, 2)
+    for dataset in datasets:
+        frames = to_float(dataset["frames"][:count]).transpose(1, 2)
         pixels += [vae_forward.encode(vae, part)[0].movedim(1, -1).flatten(0, -2) for part in frames.split(8)]
     flat = torch.cat(pixels)
     return flat.mean(dim=0), torch.cov(flat.T)
@@ -243,7 +243,7 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     torch.manual_seed(recipe.seed)
     vae: vae_forward.Vae = build_vae(recipe.model)
     if recipe.start:
-        checkpoints.start_from(vae, recipe.start)
+        checkpoints.load_initial_weights(vae, recipe.start)
     logger = TrainingLogger(folder, "vae")
     data = {
         name: load_puppets(getattr(recipe, name), cache, logger, ("frames", "mask", "landmarks"))
@@ -254,25 +254,25 @@ def run(recipe: VaeRecipe, folder: Path, cache: Path) -> Path:
     recognizer = Recognizer.load(recipe.recognizer).requires_grad_(False) if recipe.recognizer else None
     for number, settings in enumerate(recipe.stages):
         stage_folder = folder / settings.name
-        if load_finished(stage_folder, {"vae": vae}):
+        if load_final_weights(stage_folder, {"vae": vae}):
             continue
         if settings.data == "images":
             vae_forward.keep_only_last_temporal_slice(vae)
         stage = VaeStage(vae, settings, data, recipe.seed + number, recognizer)
         train(stage, settings, stage_folder, seed=recipe.seed + number)
-        save_finished(stage_folder, {"vae": vae})
+        save_final_weights(stage_folder, {"vae": vae})
     if recipe.white_floor is not None:
         scale = 1.0
     elif recipe.start and all(settings.learns == "decoder" for settings in recipe.stages):
         scale = type(vae).load_config(recipe.start)["scaling_factor"]  # The latents are the same.
     else:
-        deviation = latent_deviation(vae, data["validation"])
-        if not (math.isfinite(deviation) and deviation > 0):
+        std = latent_std(vae, data["validation"])
+        if not (math.isfinite(std) and std > 0):
             raise DivergedError(
-                f"{folder} has no scaling factor: the standard deviation of its latents is {deviation}. Train again "
+                f"{folder} has no scaling factor: the standard deviation of its latents is {std}. Train again "
                 "with a lower learning rate and another `--output`."
             )
-        scale = round(1 / deviation, 5)
+        scale = round(1 / std, 5)
     vae.register_to_config(scaling_factor=scale)
     target = folder / "model" / "vae"
     if distributed.rank() == 0:

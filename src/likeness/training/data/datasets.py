@@ -1,4 +1,4 @@
-"""Shards as tensors, and the order in which rows are read: a function of seed and step, so that a run can resume."""
+"""Data sets as tensors, and the order in which rows are read: a function of seed and step, so that a run can resume."""
 
 import copy
 from collections.abc import Sequence
@@ -20,19 +20,19 @@ MAX_STATISTICS_ROWS = 4096
 """Samples of data on disk that statistics, such as a mean, are computed of."""
 
 
-class Shards:
-    """A data set in memory: named tensors with one row a sample, and one record of facts (prompt, person) a sample."""
+class ShardedDataset:
+    """A data set in memory: named tensors with one row a sample, and the metadata (prompt, person) of each."""
 
     reference_rows: Sequence[Sequence[int]] = ()
     """For data from files, rows of the references that each target may be shown with."""
     is_in_memory = True
 
-    def __init__(self, tensors: dict[str, Tensor], facts: list[dict[str, Any]]) -> None:
+    def __init__(self, tensors: dict[str, Tensor], metadata: list[dict[str, Any]]) -> None:
         self.tensors = tensors
-        self.facts = facts
+        self.metadata = metadata
 
     def __len__(self) -> int:
-        return len(self.facts)
+        return len(self.metadata)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.tensors[name]
@@ -51,54 +51,54 @@ class Shards:
         """
         return self.tensors[name] if self.is_in_memory else self.tensors[name][:MAX_STATISTICS_ROWS]
 
-    def order(self, rows: Tensor, batch: int, seed: int) -> "EpochSampler":
+    def make_sampler(self, rows: Tensor, batch: int, seed: int) -> "EpochSampler":
         """The order in which batches of these rows are read."""
         del batch
         return EpochSampler(len(rows), seed)
 
     @classmethod
-    def read(cls, folder: Path, names: tuple[str, ...] | None = None, *, count: int | None = None) -> "Shards":
+    def read(cls, folder: Path, names: tuple[str, ...] | None = None, *, count: int | None = None) -> "ShardedDataset":
         """Read every complete shard of a folder; `names` selects tensors.
 
         Raises:
             ConfigError: The folder has no shards.
             CheckpointError: A shard is damaged, or there are not `count` samples.
         """
-        facts: list[dict[str, Any]] = []
+        metadata: list[dict[str, Any]] = []
         parts: dict[str, list[Tensor]] = {}
         for path in sorted(folder.glob("[0-9]*.json")):
-            facts.extend(shards.read_facts(path))
+            metadata.extend(shards.read_metadata(path))
             for name, value in read_tensors(path.with_suffix(".safetensors")).items():
                 if names is None or name in names:
                     parts.setdefault(name, []).append(value)
-        if not facts:
+        if not metadata:
             raise ConfigError(f"No shards in {folder}: at least one is needed. Delete the folder to build it again.")
         tensors = {name: torch.cat(pieces) for name, pieces in parts.items()}
-        expected = len(facts) if count is None else count
-        if any(len(rows) != expected for rows in (facts, *tensors.values())):
+        expected = len(metadata) if count is None else count
+        if any(len(rows) != expected for rows in (metadata, *tensors.values())):
             raise CheckpointError(
-                f"{folder} holds {len(facts)} samples; expected {expected} of every tensor. "
+                f"{folder} holds {len(metadata)} samples; expected {expected} of every tensor. "
                 "Delete the folder; the same command makes it again."
             )
-        return cls(tensors, facts)
+        return cls(tensors, metadata)
 
-    def rows_of(self, key: str) -> dict[Any, list[int]]:
-        """Rows grouped by the value of a fact, for example all rows of each person."""
+    def group_rows(self, key: str) -> dict[Any, list[int]]:
+        """Rows grouped by the value of a metadata field, for example all rows of each person."""
         rows: dict[Any, list[int]] = {}
-        for row, fact in enumerate(self.facts):
-            rows.setdefault(fact[key], []).append(row)
+        for row, entry in enumerate(self.metadata):
+            rows.setdefault(entry[key], []).append(row)
         return rows
 
 
 def load_puppets(
     settings: render_puppets.PuppetSettings, cache: Path, logger: TrainingLogger, names: tuple[str, ...] | None = None
-) -> Shards:
+) -> ShardedDataset:
     """Render the missing shards of a data set, then read it."""
-    render_all(settings, cache, logger)
-    return Shards.read(render_puppets.folder(settings, cache), names, count=settings.count)
+    ensure_rendered(settings, cache, logger)
+    return ShardedDataset.read(render_puppets.folder(settings, cache), names, count=settings.count)
 
 
-def render_all(settings: render_puppets.PuppetSettings, cache: Path, logger: TrainingLogger) -> None:
+def ensure_rendered(settings: render_puppets.PuppetSettings, cache: Path, logger: TrainingLogger) -> None:
     """Render the missing shards of a data set in process 0; the other processes wait."""
     if distributed.rank() == 0:
         for done, total in render_puppets.render_missing(settings, cache):
@@ -115,7 +115,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise shards.damaged(path, error) from error
+        raise shards.damaged_shard(path, error) from error
 
 
 class EpochSampler:
@@ -126,11 +126,11 @@ class EpochSampler:
         self.seed = seed
         self.epochs: dict[int, np.ndarray] = {}
 
-    def rows(self, step: int, size: int) -> Tensor:
+    def local_rows(self, step: int, size: int) -> Tensor:
         """Rows of this process's share of a batch."""
-        return self.all_rows(step, size)[distributed.rank() :: distributed.world_size()]
+        return self.global_rows(step, size)[distributed.rank() :: distributed.world_size()]
 
-    def all_rows(self, step: int, size: int) -> Tensor:
+    def global_rows(self, step: int, size: int) -> Tensor:
         """Rows of a batch of `size` samples over all processes."""
         return torch.tensor([self._row(*divmod(index, self.count)) for index in range(step * size, (step + 1) * size)])
 
@@ -146,7 +146,7 @@ def to_float(frames: Tensor) -> Tensor:
     return frames.movedim(-1, 2).float().div_(127.5).sub_(1.0)
 
 
-def to_pixels(crops: Tensor) -> Tensor:
+def crops_to_references(crops: Tensor) -> Tensor:
     """Crops as uint8 (people, height, width, 3) to one reference each, (people, 1, 3, height, width) in [-1, 1]."""
     return crops.movedim(-1, 1).float()[:, None] / 127.5 - 1
 
@@ -156,11 +156,11 @@ def jitter_crops(crops: Tensor, rows: Tensor) -> Tensor:
     margin = crops.shape[1] // 16
     top, left = (int(x) for x in torch.randint(margin + 1, (2,)))
     size = crops.shape[1] - margin
-    pixels = to_pixels(crops[rows.flatten()][:, top : top + size, left : left + size])[:, 0]
+    pixels = crops_to_references(crops[rows.flatten()][:, top : top + size, left : left + size])[:, 0]
     return pixels.unflatten(0, tuple(rows.shape))
 
 
-def to_bytes(frames: Tensor) -> np.ndarray:
+def to_uint8(frames: Tensor) -> np.ndarray:
     """[-1, 1] with channels before height and width to uint8 with channels last."""
     return ((frames.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1).cpu().numpy()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from likeness.backbones import vae_forward
 from likeness.runtime import choose_training_dtype
 from likeness.training.data import render_puppets, shards
-from likeness.training.data.datasets import Shards, read_tensors, render_all, to_float, unpack_mask
+from likeness.training.data.datasets import ShardedDataset, ensure_rendered, read_tensors, to_float, unpack_mask
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.logging import TrainingLogger
 
@@ -23,7 +23,7 @@ def load_latents(
     logger: TrainingLogger,
     *,
     batch: int = 16,
-) -> Shards:
+) -> ShardedDataset:
     """Render and encode the missing shards of a data set, then read it.
 
     Shapes:
@@ -32,41 +32,41 @@ def load_latents(
         maps: (samples, latent_frames, channels, 2 * height, 2 * width) uint8, dense ground truth of images and clips
             (`likeness.puppets.rendering.maps`)
     """
-    render_all(settings, cache, logger)
+    ensure_rendered(settings, cache, logger)
     source = render_puppets.folder(settings, cache)
-    target = cache / f"{source.name}_{_fingerprint(vae)}"
+    target = cache / f"{source.name}_{_vae_hash(vae)}"
     total = -(-settings.count // settings.shard)
     with ExitStack() as stack:
         if distributed.rank() == 0:
-            stack.enter_context(shards.building(target))
+            stack.enter_context(shards.lock_folder(target))
         distributed.barrier()
         for index in range(distributed.rank(), total, distributed.world_size()):
-            if shards.is_complete(target, index, render_puppets.samples_in(settings, index)):
+            if shards.is_complete(target, index, render_puppets.num_shard_samples(settings, index)):
                 continue
             _encode_shard(vae, source, target, index, batch)
             logger.info(f"encoding {settings.kind}: {index + 1} of {total} shards")
         distributed.barrier()
-    return Shards.read(target, count=settings.count)
+    return ShardedDataset.read(target, count=settings.count)
 
 
 def _encode_shard(vae: vae_forward.Vae, source: Path, target: Path, index: int, batch: int) -> None:
     path = source / f"{index:05d}.safetensors"
     shard = read_tensors(path)
     parts = [_encode(vae, shard["frames"][i : i + batch]) for i in range(0, len(shard["frames"]), batch)]
-    tensors = {"latents": torch.cat(parts), "mask": shrink_mask(unpack_mask(shard["mask"])).half()}
+    tensors = {"latents": torch.cat(parts), "mask": downsample_mask(unpack_mask(shard["mask"])).half()}
     if "maps" in shard:
-        tensors["maps"] = average_frames(shard["maps"].float()).round().byte()
+        tensors["maps"] = pool_to_latent_frames(shard["maps"].float()).round().byte()
     checkpoints.check_finite(tensors.items(), f"Latents of {path} are not written")
     arrays = {name: value.numpy() for name, value in tensors.items()}
-    shards.write(target, index, arrays, shards.read_facts(path.with_suffix(".json")))
+    shards.write(target, index, arrays, shards.read_metadata(path.with_suffix(".json")))
 
 
-def shrink_mask(mask: Tensor) -> Tensor:
+def downsample_mask(mask: Tensor) -> Tensor:
     """Boolean masks (samples, frames, height, width), averaged over the pixels of each latent pixel."""
-    return average_frames(F.avg_pool2d(mask.float(), 8))
+    return pool_to_latent_frames(F.avg_pool2d(mask.float(), 8))
 
 
-def average_frames(values: Tensor) -> Tensor:
+def pool_to_latent_frames(values: Tensor) -> Tensor:
     """(samples, frames, ...) to (samples, latent_frames, ...): the first frame, then means of four frames each."""
     first, rest = values[:, :1], values[:, 1:]
     if not rest.shape[1]:
@@ -81,7 +81,7 @@ def _encode(vae: vae_forward.Vae, frames: Tensor) -> Tensor:
     return (mean.float() * vae.config.scaling_factor).transpose(1, 2).half().contiguous()
 
 
-def _fingerprint(vae: vae_forward.Vae) -> str:
+def _vae_hash(vae: vae_forward.Vae) -> str:
     digest = hashlib.sha256(repr(vae.config.scaling_factor).encode())
     for value in vae.encoder.state_dict().values():
         digest.update(value.half().numpy().tobytes())

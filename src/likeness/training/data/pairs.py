@@ -8,13 +8,13 @@ from typing import Literal
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import CogVideoXPipeline
 from torch import Tensor
 
-from likeness.training.data.datasets import Shards, load_puppets
-from likeness.training.data.latents import average_frames, load_latents
+from likeness.training.data.datasets import ShardedDataset, load_puppets
+from likeness.training.data.latents import load_latents, pool_to_latent_frames
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine.logging import TrainingLogger
 
 Split = Literal["train", "validation"]
-VerticesOf = Callable[[Tensor], Tensor]
+VertexLookup = Callable[[Tensor], Tensor]
 """From indices of references (batch, references) to mesh vertices (batch, vertices, 3)."""
 
 
@@ -22,14 +22,14 @@ VerticesOf = Callable[[Tensor], Tensor]
 class TrainingData:
     """The data sets of a method's training. People of the two splits are different."""
 
-    references: dict[Split, Shards]
+    references: dict[Split, ShardedDataset]
     """`crop` (samples, size_px, size_px, 3) uint8, `embedding` and `landmarks` of several images of each person."""
-    targets: dict[str, Shards]
+    targets: dict[str, ShardedDataset]
     """`latents`, `mask` and `landmarks` (of each latent frame, px of the target) of `images` and `clips`. Landmarks are
     NaN where a frame shows no face, and may be of fewer frames than the latents."""
-    validation_targets: dict[str, Shards]
+    validation_targets: dict[str, ShardedDataset]
     """`latents` and `mask` of `images` and `clips` of validation people."""
-    vertices: dict[Split, VerticesOf] = field(default_factory=dict)
+    vertices: dict[Split, VertexLookup] = field(default_factory=dict)
     """Heads of the people in `references`, for methods that read them."""
     text_states: Callable[[Tensor], Tensor] | None = None
     """From token ids (batch, tokens) to precomputed states of the text encoder, (batch, tokens, width)."""
@@ -53,7 +53,7 @@ def read_data(
     validation_clips = sets["validation"].model_copy(update=changes)
     validation_images = sets["validation"].model_copy(update={"kind": "images", "size_px": frame_px})
     names = ("crop", "embedding", "landmarks")
-    references: dict[Split, Shards] = {
+    references: dict[Split, ShardedDataset] = {
         "train": load_puppets(sets["faces"], cache, logger, names),
         "validation": load_puppets(sets["validation"], cache, logger, names),
     }
@@ -66,8 +66,8 @@ def read_data(
         "clips": load_latents(validation_clips, pipe.vae, cache, logger),
     }
     clips = load_puppets(sets["clips"], cache, logger, ("landmarks",))
-    image_landmarks = landmarks_of(references["train"], sets["faces"].size_px, frame_px)
-    clip_landmarks = landmarks_of(clips, sets["clips"].size_px, frame_px)
+    image_landmarks = latent_frame_landmarks(references["train"], sets["faces"].size_px, frame_px)
+    clip_landmarks = latent_frame_landmarks(clips, sets["clips"].size_px, frame_px)
     return TrainingData(
         references=references,
         targets={
@@ -78,9 +78,9 @@ def read_data(
     )
 
 
-def landmarks_of(shards: Shards, size_px: int, frame_px: int) -> Tensor:
+def latent_frame_landmarks(dataset: ShardedDataset, size_px: int, frame_px: int) -> Tensor:
     """Landmarks of latent frames, in pixels of frames of another size: (samples, latent_frames, 5, 2).
 
     A latent frame after the first codes four frames; its landmarks are their mean.
     """
-    return (average_frames(shards["landmarks"]) + 0.5) * (frame_px / size_px) - 0.5
+    return (pool_to_latent_frames(dataset["landmarks"]) + 0.5) * (frame_px / size_px) - 0.5

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from likeness.errors import PromptError
 from likeness.methods.method import Method
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 
 
-def caption(facts: dict[str, Any]) -> str:
+def caption_without_trigger(metadata: dict[str, Any]) -> str:
     """The prompt of a sample without its trigger words."""
-    return re.sub(r" img\d?\b", "", facts["prompt"])
+    return re.sub(r" img\d?\b", "", metadata["prompt"])
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
@@ -26,56 +26,62 @@ def tokenize(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
     return padded.input_ids
 
 
-def tokenize_captions(tokenizer: Any, shards: Shards, length: int) -> Tensor:
+def tokenize_captions(tokenizer: Any, dataset: ShardedDataset, length: int) -> Tensor:
     """Token ids of the caption of every sample: (samples, length)."""
-    return tokenize(tokenizer, [caption(facts) for facts in shards.facts], length)
+    return tokenize(tokenizer, [caption_without_trigger(metadata) for metadata in dataset.metadata], length)
 
 
 class TokenizedPrompts:
     """Token ids of the prompts of a data set.
 
     Attributes:
-        plain: Captions, (samples, tokens).
-        empty: The empty prompt, (tokens,).
-        ids: Prompts as a method tokenizes them for one and for two references, by number of references.
-        masks: Which of those tokens are the class word, boolean, by number of references.
+        caption_ids: Captions, (samples, tokens).
+        empty_ids: The empty prompt, (tokens,).
+        prompt_ids: Prompts as a method tokenizes them for one and for two references, by number of references.
+        class_masks: Which of those tokens are the class word, boolean, by number of references.
     """
 
-    plain: Any
-    ids: dict[int, Any]
-    masks: dict[int, Any]
+    caption_ids: Any
+    prompt_ids: dict[int, Any]
+    class_masks: dict[int, Any]
 
-    def __init__(self, pipe: CogVideoXPipeline, method: Method, shards: Shards) -> None:
+    def __init__(self, pipe: CogVideoXPipeline, method: Method, dataset: ShardedDataset) -> None:
         length = pipe.transformer.config.max_text_seq_length
-        rows = [tokenize_prompt(pipe.tokenizer, method, facts["prompt"], length) for facts in shards.facts]
-        self.plain = _stack([row.plain for row in rows], length)
-        self.empty = tokenize(pipe.tokenizer, [""], length)[0]
-        self.ids = {count: _stack([row.ids[count] for row in rows], length) for count in COUNTS}
-        self.masks = {count: _stack([row.masks[count] for row in rows], length).bool() for count in COUNTS}
+        rows = [tokenize_prompt(pipe.tokenizer, method, metadata["prompt"], length) for metadata in dataset.metadata]
+        self.caption_ids = _stack([row.caption_ids for row in rows], length)
+        self.empty_ids = tokenize(pipe.tokenizer, [""], length)[0]
+        self.prompt_ids = {count: _stack([row.prompt_ids[count] for row in rows], length) for count in REFERENCE_COUNTS}
+        self.class_masks = {
+            count: _stack([row.class_masks[count] for row in rows], length).bool() for count in REFERENCE_COUNTS
+        }
 
 
 class LazyPrompts(TokenizedPrompts):
     """The same, tokenized when they are read, for data sets of any size."""
 
-    def __init__(self, pipe: CogVideoXPipeline, method: Method, shards: Shards) -> None:
+    def __init__(self, pipe: CogVideoXPipeline, method: Method, dataset: ShardedDataset) -> None:
         length = pipe.transformer.config.max_text_seq_length
-        self.empty = tokenize(pipe.tokenizer, [""], length)[0]
+        self.empty_ids = tokenize(pipe.tokenizer, [""], length)[0]
 
         @lru_cache(maxsize=1024)
         def read(row: int) -> TokenizedPrompt:
-            return tokenize_prompt(pipe.tokenizer, method, shards.facts[row]["prompt"], length)
+            return tokenize_prompt(pipe.tokenizer, method, dataset.metadata[row]["prompt"], length)
 
-        self.plain = _LazyRows(lambda row: read(row).plain)
-        self.ids = {count: _LazyRows(lambda row, count=count: read(row).ids[count]) for count in COUNTS}
-        self.masks = {count: _LazyRows(lambda row, count=count: read(row).masks[count]) for count in COUNTS}
+        self.caption_ids = _LazyRows(lambda row: read(row).caption_ids)
+        self.prompt_ids = {
+            count: _LazyRows(lambda row, count=count: read(row).prompt_ids[count]) for count in REFERENCE_COUNTS
+        }
+        self.class_masks = {
+            count: _LazyRows(lambda row, count=count: read(row).class_masks[count]) for count in REFERENCE_COUNTS
+        }
 
 
-def read_prompts(pipe: CogVideoXPipeline, method: Method, shards: Shards) -> TokenizedPrompts:
+def tokenize_dataset(pipe: CogVideoXPipeline, method: Method, dataset: ShardedDataset) -> TokenizedPrompts:
     """The prompts of a data set, tokenized at once if it is in memory."""
-    return (TokenizedPrompts if shards.is_in_memory else LazyPrompts)(pipe, method, shards)
+    return (TokenizedPrompts if dataset.is_in_memory else LazyPrompts)(pipe, method, dataset)
 
 
-COUNTS = (1, 2)
+REFERENCE_COUNTS = (1, 2)
 """Numbers of references that a prompt is tokenized for."""
 
 
@@ -83,9 +89,9 @@ COUNTS = (1, 2)
 class TokenizedPrompt:
     """One prompt; shapes (tokens,)."""
 
-    plain: Tensor
-    ids: dict[int, Tensor]
-    masks: dict[int, Tensor]
+    caption_ids: Tensor
+    prompt_ids: dict[int, Tensor]
+    class_masks: dict[int, Tensor]
 
 
 def tokenize_prompt(tokenizer: Any, method: Method, prompt: str, length: int) -> TokenizedPrompt:
@@ -94,15 +100,15 @@ def tokenize_prompt(tokenizer: Any, method: Method, prompt: str, length: int) ->
     A prompt that is too long with repeated class words is its caption without a class word: then only the adapters get
     the identity.
     """
-    plain = tokenize(tokenizer, [caption({"prompt": prompt})], length)[0]
-    ids, masks = {}, {}
-    for count in COUNTS:
+    caption_ids = tokenize(tokenizer, [caption_without_trigger({"prompt": prompt})], length)[0]
+    prompt_ids, class_masks = {}, {}
+    for count in REFERENCE_COUNTS:
         try:
             tokens = method.tokenize([prompt], tokenizer, num_references=count, max_length=length)
-            ids[count], masks[count] = tokens.ids[0], tokens.mask[0]
+            prompt_ids[count], class_masks[count] = tokens.ids[0], tokens.mask[0]
         except PromptError:
-            ids[count], masks[count] = plain, torch.zeros(plain.shape, dtype=torch.bool)
-    return TokenizedPrompt(plain=plain, ids=ids, masks=masks)
+            prompt_ids[count], class_masks[count] = caption_ids, torch.zeros(caption_ids.shape, dtype=torch.bool)
+    return TokenizedPrompt(caption_ids=caption_ids, prompt_ids=prompt_ids, class_masks=class_masks)
 
 
 class _LazyRows:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TRAIN_SEED = 10_000_000
 """First number of training people and clips. Tests and benchmarks use smaller numbers, so the sets are disjoint."""
 PEOPLE_SEED = 5_000_000
+"""First number of the people themselves; each `PuppetSettings.seed` has 100,000 of them."""
 
 
 class PuppetSettings(Settings):
@@ -54,12 +55,12 @@ def render_missing(settings: PuppetSettings, cache: Path, *, processes: int | No
     """Render the missing shards of `folder()`; yields (shards done, shards in total)."""
     target = folder(settings, cache)
     total = -(-settings.count // settings.shard)
-    if all(shards.is_complete(target, index, samples_in(settings, index)) for index in range(total)):
+    if all(shards.is_complete(target, index, num_shard_samples(settings, index)) for index in range(total)):
         yield total, total
         return
-    with shards.building(target):
+    with shards.lock_folder(target):
         # Another process may have rendered some before this one got the lock.
-        missing = [i for i in range(total) if not shards.is_complete(target, i, samples_in(settings, i))]
+        missing = [i for i in range(total) if not shards.is_complete(target, i, num_shard_samples(settings, i))]
         files.write_text(target / "settings.json", settings.model_dump_json(indent=1))
         done = total - len(missing)
         yield done, total
@@ -75,11 +76,11 @@ def _render(settings: PuppetSettings, target: Path, missing: list[int], processe
         return
     context = multiprocessing.get_context("spawn")
     count = min(processes or os.cpu_count() or 1, len(jobs))
-    with _safe_path(), context.Pool(count, initializer=_init_worker) as pool:
+    with _no_imports_from_working_directory(), context.Pool(count, initializer=_init_worker) as pool:
         yield from pool.imap_unordered(_render_shard, jobs)
 
 
-def samples_in(settings: PuppetSettings, index: int) -> int:
+def num_shard_samples(settings: PuppetSettings, index: int) -> int:
     """Number of samples in shard `index`."""
     return min(settings.shard, settings.count - index * settings.shard)
 
@@ -94,12 +95,12 @@ def digest(settings: PuppetSettings) -> str:
 
     It is `likeness.puppets`, and for `faces` also `likeness.faces`, which crops and embeds them.
     """
-    found = hashlib.sha256(settings.model_dump_json().encode())
+    settings_hash = hashlib.sha256(settings.model_dump_json().encode())
     packages = [likeness.puppets, likeness.faces] if settings.kind == "faces" else [likeness.puppets]
     for package in packages:
         for source in sorted(Path(package.__path__[0]).rglob("*.py")):
-            found.update(source.read_bytes())
-    return found.hexdigest()[:12]
+            settings_hash.update(source.read_bytes())
+    return settings_hash.hexdigest()[:12]
 
 
 def _init_worker() -> None:
@@ -109,7 +110,7 @@ def _init_worker() -> None:
 
 
 @contextmanager
-def _safe_path() -> Iterator[None]:
+def _no_imports_from_working_directory() -> Iterator[None]:
     """Python processes started in the body do not import modules from the working directory."""
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
@@ -122,7 +123,7 @@ def _safe_path() -> Iterator[None]:
             os.environ["PYTHONSAFEPATH"] = before
 
 
-def person_of(settings: PuppetSettings, number: int) -> "PuppetPerson":
+def dataset_person(settings: PuppetSettings, number: int) -> "PuppetPerson":
     """Person `number` of a data set."""
     from likeness.puppets import sample_person
 
@@ -132,19 +133,19 @@ def person_of(settings: PuppetSettings, number: int) -> "PuppetPerson":
 def _render_shard(job: tuple[PuppetSettings, Path, int]) -> None:
     settings, target, index = job
     first = index * settings.shard
-    numbers = range(first, first + samples_in(settings, index))
-    samples = [_sample(settings, number) for number in numbers]
+    numbers = range(first, first + num_shard_samples(settings, index))
+    samples = [_render_sample(settings, number) for number in numbers]
     arrays = {name: np.stack([arrays[name] for arrays, _ in samples]) for name in samples[0][0]}
-    shards.write(target, index, arrays, [facts for _, facts in samples])
+    shards.write(target, index, arrays, [metadata for _, metadata in samples])
 
 
-def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _render_sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     from likeness.puppets import sample_clip, sample_image
 
     if settings.kind == "two_person":
-        return _sample_two_person(settings, number)
+        return _render_two_person_sample(settings, number)
     person_number = number % settings.people
-    person = person_of(settings, person_number)
+    person = dataset_person(settings, person_number)
     scene = TRAIN_SEED + 1_000_000 * settings.seed + number
     if settings.kind == "clips":
         clip = sample_clip(scene, person=person, num_frames=settings.num_frames, size_px=settings.size_px)
@@ -163,7 +164,7 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
         image, points = clip.frames[0], clip.landmarks[0]
         arrays["crop"] = crop_head(image, points, settings.size_px)
         arrays["embedding"] = _engine().embed(image, points).astype(np.float32)
-    facts = {
+    metadata = {
         "prompt": clip.prompt,
         "person": person_number,
         "group": clip.person.group,
@@ -171,16 +172,16 @@ def _sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray
         "clothing": clip.clothing,
         "setting": clip.setting,
     }
-    return arrays, facts
+    return arrays, metadata
 
 
-def _sample_two_person(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _render_two_person_sample(settings: PuppetSettings, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Person i modulo `people` on the left; the person on the right changes with every round of people."""
     from likeness.puppets import sample_two_person_clip
 
     left, round_number = number % settings.people, number // settings.people
     pair = (left, (left + 1 + round_number) % settings.people)
-    first, second = (person_of(settings, person) for person in pair)
+    first, second = (dataset_person(settings, person) for person in pair)
     scene = TRAIN_SEED + 1_000_000 * settings.seed + number
     clip = sample_two_person_clip(
         scene, people=(first, second), num_frames=settings.num_frames, size_px=settings.size_px
@@ -190,7 +191,7 @@ def _sample_two_person(settings: PuppetSettings, number: int) -> tuple[dict[str,
         "mask": np.packbits(clip.face_masks.any(axis=1), axis=-1),
         "landmarks": np.asarray(clip.landmarks, np.float32),
     }
-    facts = {
+    metadata = {
         "prompt": clip.prompt,
         "people": pair,
         "groups": [first.group, second.group],
@@ -198,7 +199,7 @@ def _sample_two_person(settings: PuppetSettings, number: int) -> tuple[dict[str,
         "clothing": clip.clothing,
         "setting": clip.setting,
     }
-    return arrays, facts
+    return arrays, metadata
 
 
 _ENGINE: list[Any] = []

@@ -19,11 +19,11 @@ from torch.distributed.tensor import DTensor
 from likeness import files
 from likeness.backbones.check import LOAD_ERRORS
 from likeness.errors import CheckpointError, LikenessError, WeightsError
-from likeness.training.engine.parallel import copy_full, full_tensor
+from likeness.training.engine.parallel import copy_full_tensor, full_tensor
 from likeness.weights import sha256_of
 
 KEEP = 2
-_SHAPED = ("exp_avg", "exp_avg_sq", "momentum_buffer")
+_PARAMETER_SHAPED_STATES = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 """States of optimizers that have the shape of their parameter."""
 
 
@@ -34,7 +34,7 @@ class DivergedError(LikenessError):
 def save(
     folder: Path,
     step: int,
-    groups: dict[str, Mapping[str, Tensor]] | Iterable[tuple[str, Mapping[str, Tensor]]],
+    tensors_by_file: dict[str, Mapping[str, Tensor]] | Iterable[tuple[str, Mapping[str, Tensor]]],
     state: dict[str, Any],
     *,
     keep: int = KEEP,
@@ -44,8 +44,8 @@ def save(
     Args:
         folder: Of the checkpoints of one stage.
         step: Optimizer steps done.
-        groups: File names (without suffix) with their named tensors. They are written one by one, so that an iterator
-            needs the memory of one file only.
+        tensors_by_file: File names (without suffix) with their named tensors. They are written one by one, so that an
+            iterator needs the memory of one file only.
         state: JSON values: seconds, settings, seed.
         keep: Number of checkpoints that are kept.
 
@@ -54,30 +54,30 @@ def save(
         FileWriteError: The checkpoint cannot be written; earlier ones remain.
     """
     final = folder / f"step_{step:08d}"
-    what = f"The checkpoint of step {step} in {folder} is not written"
-    if isinstance(groups, dict):  # All are there, and are checked before anything is written.
-        for name, group in groups.items():
-            check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
+    message = f"The checkpoint of step {step} in {folder} is not written"
+    if isinstance(tensors_by_file, dict):  # All are there, and are checked before anything is written.
+        for name, tensors in tensors_by_file.items():
+            check_finite(((f"{name}.{key}", value) for key, value in tensors.items()), message)
     with files.write_atomically(final, replaces_folder=True) as draft:
         draft.mkdir()
         checksums = {}
-        for name, group in groups.items() if isinstance(groups, dict) else groups:
-            check_finite(((f"{name}.{key}", value) for key, value in group.items()), what)
+        for name, tensors in tensors_by_file.items() if isinstance(tensors_by_file, dict) else tensors_by_file:
+            check_finite(((f"{name}.{key}", value) for key, value in tensors.items()), message)
             path = draft / f"{name}.safetensors"
-            save_file(_separate(group), path)
+            save_file(_untie_weights(tensors), path)
             checksums[path.name] = sha256_of(path)
         record = {**state, "step": step, "files": checksums}
         (draft / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
-    for old in complete(folder)[:-keep]:
+    for old in list_checkpoints(folder)[:-keep]:
         files.remove(old)
     return final
 
 
-def _separate(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _untie_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that safetensors accepts: contiguous, and tied weights, the same memory under two names, copied."""
     seen: set[int] = set()
     separate = {}
-    for name, value in group.items():
+    for name, value in tensors.items():
         value = value.detach().contiguous()
         address = value.untyped_storage().data_ptr() if value.numel() else 0
         separate[name] = value.clone() if address in seen else value
@@ -85,7 +85,7 @@ def _separate(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return separate
 
 
-def complete(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in `folder`, oldest first."""
     return sorted(folder.glob("step_*"))
 
@@ -106,10 +106,10 @@ def load(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
                 raise ValueError(f"{name} was altered after it was written")
             tensors[name.removesuffix(".safetensors")] = load_file(path / name)
     except (OSError, ValueError, SafetensorError) as error:
-        raise damaged(path, error) from error
+        raise damaged_checkpoint(path, error) from error
     for group, part in tensors.items():
         if broken := first_not_finite(part.items()):
-            raise damaged(path, f"`{broken}` in {group}.safetensors has numbers that are not finite")
+            raise damaged_checkpoint(path, f"`{broken}` in {group}.safetensors has numbers that are not finite")
     return tensors, state
 
 
@@ -124,13 +124,13 @@ def load_state(path: Path) -> dict[str, Any]:
         if not isinstance(state, dict) or "step" not in state:
             raise ValueError("state.json has no step")
     except (OSError, ValueError) as error:
-        raise damaged(path, error) from error
+        raise damaged_checkpoint(path, error) from error
     return state
 
 
-def damaged(path: Path, reason: object) -> CheckpointError:
+def damaged_checkpoint(path: Path, reason: object) -> CheckpointError:
     """The error for a checkpoint that cannot be used, with the alternative."""
-    others = [other.name for other in complete(path.parent) if other != path]
+    others = [other.name for other in list_checkpoints(path.parent) if other != path]
     alternative = f"continue from {others[-1]}" if others else "start this stage again"
     return CheckpointError(f"The checkpoint {path} cannot be read ({reason}). Delete this folder to {alternative}.")
 
@@ -149,8 +149,8 @@ def pack_module(module: nn.Module) -> dict[str, Tensor]:
 
 def load_module(module: nn.Module, tensors: dict[str, Tensor], *, where: str) -> None:
     """Strictly load `tensors` into `module`; parts that a method never trains may be absent."""
-    own = module.state_dict()
-    expected = {name: tuple(value.shape) for name, value in own.items()}
+    current = module.state_dict()
+    expected = {name: tuple(value.shape) for name, value in current.items()}
     required = {name for name in expected if not _is_frozen(module, name)}
     problems = [f"{name} is missing" for name in sorted(required - tensors.keys())]
     problems += [f"{name} is unknown" for name in sorted(tensors.keys() - expected.keys())]
@@ -166,7 +166,7 @@ def load_module(module: nn.Module, tensors: dict[str, Tensor], *, where: str) ->
             "Use the recipe it was trained with, or another `--output`."
         )
     for name, value in tensors.items():
-        copy_full(own[name], value)
+        copy_full_tensor(current[name], value)
 
 
 def _is_frozen(module: nn.Module, name: str) -> bool:
@@ -174,13 +174,15 @@ def _is_frozen(module: nn.Module, name: str) -> bool:
     return name.startswith(prefixes) if prefixes else False
 
 
-def start_from(module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None) -> None:
+def load_initial_weights(
+    module: Any, folder: Path, convert_state_dict: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
+) -> None:
     """Load the weights in `folder` into a model of diffusers or transformers, in float32.
 
     Args:
         module: The model.
         folder: Written by `save_pretrained` of the same class.
-        fit: Converts the state dict to the shapes of `module`.
+        convert_state_dict: Converts the state dict to the shapes of `module`.
 
     Raises:
         WeightsError: There is no such model, or a number is not finite.
@@ -189,17 +191,17 @@ def start_from(module: Any, folder: Path, fit: Callable[[dict[str, Tensor]], dic
     if not (folder / "config.json").is_file():
         raise WeightsError(f"No model at {folder}, which has no config.json. Give `start` the folder of a trained one.")
     try:
-        found = type(module).from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        loaded = type(module).from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     except LOAD_ERRORS as error:
         raise WeightsError(
             f"The model at {folder} cannot be read ({error}). Train it again, or name another."
         ) from error
-    state = found.state_dict()
+    state = loaded.state_dict()
     if broken := first_not_finite(state.items()):
         raise WeightsError(
             f"The model at {folder} has numbers that are not finite (`{broken}`). Name another as `start`."
         )
-    load_module(module, fit(state) if fit else state, where=str(folder))
+    load_module(module, convert_state_dict(state) if convert_state_dict else state, where=str(folder))
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -231,16 +233,16 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, packed: dict[str, Tensor]
         )
     for index, values in state.items():
         for key, value in values.items():
-            if key in _SHAPED and value.shape != parameters[index].shape:
+            if key in _PARAMETER_SHAPED_STATES and value.shape != parameters[index].shape:
                 raise CheckpointError(
                     f"The optimizer's `{key}` of parameter {index} has the shape {tuple(value.shape)}, the parameter "
                     f"{tuple(parameters[index].shape)}. Use the recipe it was trained with, or another `--output`."
                 )
     for index, values in state.items():
-        for key in _SHAPED:
+        for key in _PARAMETER_SHAPED_STATES:
             if key in values and isinstance(parameters[index], DTensor):
                 sharded = torch.zeros_like(parameters[index], dtype=values[key].dtype)
-                copy_full(sharded, values[key])
+                copy_full_tensor(sharded, values[key])
                 values[key] = sharded
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -253,15 +255,15 @@ def first_not_finite(named: Iterable[tuple[str, Tensor]]) -> str | None:
     return None
 
 
-def check_finite(named: Iterable[tuple[str, Tensor]], what: str) -> None:
+def check_finite(named: Iterable[tuple[str, Tensor]], message: str) -> None:
     """Check that all numbers are finite.
 
     Raises:
-        DivergedError: With `what` and the name of the first tensor that fails.
+        DivergedError: With `message` and the name of the first tensor that fails.
     """
     if broken := first_not_finite(named):
         raise DivergedError(
-            f"{what}: `{broken}` has numbers that are not finite. Lower the learning rate or lengthen its warm-up."
+            f"{message}: `{broken}` has numbers that are not finite. Lower the learning rate or lengthen its warm-up."
         )
 
 

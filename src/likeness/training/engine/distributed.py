@@ -28,7 +28,12 @@ from torch import Tensor
 from likeness.errors import ResourceError
 from likeness.runtime import choose_device
 
-_RANK, _WORLD, _STORE, _FIRST = "LIKENESS_RANK", "LIKENESS_WORLD", "LIKENESS_STORE", "LIKENESS_FIRST"
+_RANK, _WORLD_SIZE, _STORE, _RANK_ZERO_PID = (
+    "LIKENESS_RANK",
+    "LIKENESS_WORLD",
+    "LIKENESS_STORE",
+    "LIKENESS_FIRST",
+)
 _GROUP_TIMEOUT = timedelta(days=30)
 """Timeout of collective operations: one process can render for hours while the others wait."""
 _START_TIMEOUT_S = 600.0
@@ -82,15 +87,15 @@ def launch(processes: int) -> Iterator[None]:
         ResourceError: A peer has died. Saved checkpoints remain.
     """
     if is_torchrun():
-        with _by_torchrun():
+        with _run_under_torchrun():
             yield
     elif is_peer():
-        with _as_peer():
+        with _run_as_peer():
             yield
     elif processes == 1:
         yield
     else:
-        with _as_first(processes):
+        with _run_as_rank_zero(processes):
             yield
 
 
@@ -111,12 +116,12 @@ def seed_by_rank() -> None:
         torch.manual_seed((torch.initial_seed() * 8191 + rank() + 1) % (1 << 62))
 
 
-def own_rows(values: Tensor) -> Tensor:
+def local_rows(values: Tensor) -> Tensor:
     """This process's rows of a whole batch."""
     return values[rank() :: world_size()]
 
 
-def broadcast_number(value: float) -> float:
+def broadcast_scalar(value: float) -> float:
     """The number of process 0."""
     return broadcast_stop(value, is_stopping=False)[0]
 
@@ -133,7 +138,7 @@ def broadcast_stop(elapsed_s: float, *, is_stopping: bool) -> tuple[float, bool]
 
 
 @contextmanager
-def _by_torchrun() -> Iterator[None]:
+def _run_under_torchrun() -> Iterator[None]:
     """Join the group of torchrun, with NCCL where there is CUDA. Its elastic agent watches and restarts processes.
 
     A group that exists already, as Ray Train makes it, is used and kept.
@@ -174,19 +179,19 @@ def _restarted_store() -> dict[str, Any]:
 
 
 @contextmanager
-def _as_peer() -> Iterator[None]:
-    first, folder = int(os.environ[_FIRST]), Path(os.environ[_STORE])
-    number, count = int(os.environ[_RANK]), int(os.environ[_WORLD])
+def _run_as_peer() -> Iterator[None]:
+    rank_zero_pid, folder = int(os.environ[_RANK_ZERO_PID]), Path(os.environ[_STORE])
+    number, count = int(os.environ[_RANK]), int(os.environ[_WORLD_SIZE])
 
     def is_orphan() -> bool:
-        return os.getppid() != first or not folder.is_dir()
+        return os.getppid() != rank_zero_pid or not folder.is_dir()
 
-    def end_with_first() -> None:
+    def end_with_rank_zero() -> None:
         while not is_orphan():
             time.sleep(_POLL_S)
         os._exit(1)  # The main thread may hang in a collective operation.
 
-    threading.Thread(target=end_with_first, daemon=True).start()
+    threading.Thread(target=end_with_rank_zero, daemon=True).start()
     torch.set_num_threads(1)
     (folder / f"ready_{number}").touch()
     while not (folder / "go").exists():
@@ -197,7 +202,7 @@ def _as_peer() -> Iterator[None]:
 
 
 @contextmanager
-def _as_first(processes: int) -> Iterator[None]:
+def _run_as_rank_zero(processes: int) -> Iterator[None]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="likeness-processes-") as name:
         folder = Path(name)
@@ -216,7 +221,7 @@ def _as_first(processes: int) -> Iterator[None]:
                 raise ResourceError(failure) from error
             raise
         finally:
-            peers.end(timeout_s=10.0 if has_ended else 1.0)
+            peers.stop(timeout_s=10.0 if has_ended else 1.0)
             if dist.is_initialized():
                 with contextlib.suppress(RuntimeError):
                     dist.destroy_process_group()
@@ -225,17 +230,22 @@ def _as_first(processes: int) -> Iterator[None]:
 class _Peers:
     """The peers that process 0 has started, and a thread that watches them."""
 
-    def __init__(self, folder: Path, processes: int) -> None:
+    def __init__(self, folder: Path, num_processes: int) -> None:
         self.folder = folder
         self.has_ended = threading.Event()
-        self.started: list[subprocess.Popen[bytes]] = []
-        settings = {**os.environ, _WORLD: str(processes), _STORE: str(folder), _FIRST: str(os.getpid())}
+        self.processes: list[subprocess.Popen[bytes]] = []
+        settings = {
+            **os.environ,
+            _WORLD_SIZE: str(num_processes),
+            _STORE: str(folder),
+            _RANK_ZERO_PID: str(os.getpid()),
+        }
         settings["OMP_NUM_THREADS"] = "1"
         # -P: modules must not be imported from the working directory.
         source = str(Path(__file__).parents[3])  # The folder of the package `likeness`.
         code = f"import sys; sys.path.append({source!r}); from likeness.__main__ import run; run()"
         command = [sys.executable, "-P", "-c", code, *sys.argv[1:]]
-        for number in range(1, processes):
+        for number in range(1, num_processes):
             with (folder / f"errors_{number}").open("wb") as errors:
                 peer = subprocess.Popen(
                     command,
@@ -245,52 +255,52 @@ class _Peers:
                     stderr=errors,
                     start_new_session=True,  # Only process 0 gets Ctrl-C; it stops the others.
                 )
-            self.started.append(peer)
+            self.processes.append(peer)
         threading.Thread(target=self._watch, daemon=True).start()
 
     def wait_until_ready(self) -> None:
         """Wait until every peer is ready to join the group, then let them join."""
-        until_s = time.monotonic() + _START_TIMEOUT_S
-        waiting = [self.folder / f"ready_{number}" for number in range(1, len(self.started) + 1)]
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        waiting = [self.folder / f"ready_{number}" for number in range(1, len(self.processes) + 1)]
         while not all(path.exists() for path in waiting):
-            if failure := self.failure(expected=()):
+            if failure := self.failure_message(expected=()):
                 raise ResourceError(failure)
-            if time.monotonic() > until_s:
+            if time.monotonic() > deadline_s:
                 raise ResourceError(
                     f"Not every training process has started within {_START_TIMEOUT_S:.0f} s. Use fewer `--processes`."
                 )
             time.sleep(0.02)
         (self.folder / "go").touch()
 
-    def failure(self, *, expected: tuple[int, ...] = _EXPECTED_CODES) -> str | None:
+    def failure_message(self, *, expected: tuple[int, ...] = _EXPECTED_CODES) -> str | None:
         """The message about a peer that ended with another code than `expected`, None if there is none."""
-        for number, peer in enumerate(self.started, start=1):
+        for number, peer in enumerate(self.processes, start=1):
             code = peer.poll()
             if code is None or code in expected:
                 continue
             errors = (self.folder / f"errors_{number}").read_text(encoding="utf-8", errors="replace")
             how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
             reason = " (Often there was too little memory: use fewer `--processes`.)" if code == -9 else ""
-            last = "\n".join(errors.strip().splitlines()[-8:])
+            last_output = "\n".join(errors.strip().splitlines()[-8:])
             return f"Training process {number} {how}.{reason} The same command continues from the last checkpoint." + (
-                f" Its last output:\n{last}" if last else ""
+                f" Its last output:\n{last_output}" if last_output else ""
             )
         return None
 
     def wait_for_failure(self, seconds: float, *, expected: tuple[int, ...]) -> str | None:
-        """`failure`, for a peer that may be about to end."""
-        until_s = time.monotonic() + seconds
-        while not (failure := self.failure(expected=expected)) and time.monotonic() < until_s:
+        """`failure_message`, for a peer that may be about to end."""
+        deadline_s = time.monotonic() + seconds
+        while not (failure := self.failure_message(expected=expected)) and time.monotonic() < deadline_s:
             time.sleep(_POLL_S)
         return failure
 
-    def end(self, *, timeout_s: float) -> None:
+    def stop(self, *, timeout_s: float) -> None:
         """Wait for peers to end, and kill those that have not after the timeout."""
         self.has_ended.set()
-        until_s = time.monotonic() + timeout_s
-        for peer in self.started:
+        deadline_s = time.monotonic() + timeout_s
+        for peer in self.processes:
             try:
-                peer.wait(timeout=max(0.0, until_s - time.monotonic()))
+                peer.wait(timeout=max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
                 peer.kill()
                 peer.wait()
@@ -298,7 +308,7 @@ class _Peers:
     def _watch(self, exit_process: Callable[[int], None] = os._exit) -> None:
         """Interrupt the main thread when a peer has died; end the process if it does not react."""
         while not self.has_ended.wait(_POLL_S):
-            if failure := self.failure():
+            if failure := self.failure_message():
                 if self.has_ended.wait(1.0):
                     return
                 _thread.interrupt_main()

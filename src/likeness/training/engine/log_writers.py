@@ -50,7 +50,7 @@ class TensorBoardWriter:
         self.writer.close()
 
 
-class RunWriter:
+class TrackerWriter:
     """trackio or wandb, which have the same functions: one run for each stage."""
 
     def __init__(self, name: LogTarget, settings: Any, folder: Path, first_step: int) -> None:
@@ -90,7 +90,7 @@ def check_installed(targets: Sequence[LogTarget]) -> None:
 
 
 @contextmanager
-def opened(settings: Any, folder: Path, *, first_step: int) -> Iterator[list[LogWriter]]:
+def open_writers(settings: Any, folder: Path, *, first_step: int) -> Iterator[list[LogWriter]]:
     """The writers of a stage, closed at its end; none in processes other than the first.
 
     Args:
@@ -109,7 +109,7 @@ def opened(settings: Any, folder: Path, *, first_step: int) -> Iterator[list[Log
             writer: LogWriter = (
                 TensorBoardWriter(settings, folder, first_step)
                 if name == "tensorboard"
-                else RunWriter(name, settings, folder, first_step)
+                else TrackerWriter(name, settings, folder, first_step)
             )
             stack.callback(writer.close)
             writers.append(writer)

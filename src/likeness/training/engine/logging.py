@@ -14,27 +14,27 @@ from likeness import files
 from likeness.training.engine import distributed
 from likeness.training.engine.log_writers import LogWriter
 
-_IN_FILES_ALONE = re.compile(r"_t\d$|_qualifying$|_decoded$|^learning_rate$|^data_wait_share$")
+_NOT_PRINTED = re.compile(r"_t\d$|_qualifying$|_decoded$|^learning_rate$|^data_wait_share$")
 """Metrics that are not printed: a longer line would not fit into a terminal."""
 
 
 class TrainingLogger:
     """Appends metrics to `log.jsonl` and updates one line of the terminal."""
 
-    def __init__(self, folder: Path, stage: str, *, every_s: float = 5.0) -> None:
+    def __init__(self, folder: Path, stage: str, *, interval_s: float = 5.0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "log.jsonl"
         self.stage = stage
         self.console = Console(quiet=distributed.rank() > 0)
         # A terminal line is overwritten; a file gets fewer lines.
-        self.every_s = every_s if self.console.is_terminal else 3 * every_s
-        self.last_s = time.monotonic()
+        self.interval_s = interval_s if self.console.is_terminal else 3 * interval_s
+        self.last_write_s = time.monotonic()
         self.sums: dict[str, tuple[float, int]] = {}
         self.samples = 0
         self.writers: Sequence[LogWriter] = ()
         """Get every line of the log, too."""
 
-    def drop_after(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Remove the lines of steps that a resumed run will repeat."""
         if self.path.exists() and distributed.rank() == 0:
             text = self.path.read_text(encoding="utf-8", errors="replace")
@@ -56,16 +56,16 @@ class TrainingLogger:
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = total + value, count + 1
         self.samples += samples
-        since_s = time.monotonic() - self.last_s
-        if since_s < self.every_s and not is_last:
+        since_s = time.monotonic() - self.last_write_s
+        if since_s < self.interval_s and not is_last:
             return
         means = {name: total / count for name, (total, count) in self.sums.items()}
         rate = self.samples / max(since_s, 1e-9)
         line = {"step": step, "elapsed_s": round(elapsed_s, 1), "samples_per_s": round(rate, 1)}
         self.write({**line, **{name: float(f"{value:.5g}") for name, value in means.items()}})
-        text = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if not _IN_FILES_ALONE.search(name))
+        text = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if not _NOT_PRINTED.search(name))
         self._print(f"{self.stage}  step {step}  {text}  {rate:.0f} samples/s  {format_time(remaining_s)} left")
-        self.sums, self.samples, self.last_s = {}, 0, time.monotonic()
+        self.sums, self.samples, self.last_write_s = {}, 0, time.monotonic()
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line to the log, in process 0."""
@@ -81,16 +81,17 @@ class TrainingLogger:
 
     def info(self, text: str) -> None:
         """Print a line that stays on the terminal."""
-        self._print(text, stays=True)
+        self._print(text, is_permanent=True)
 
-    def _print(self, text: str, *, stays: bool = False) -> None:
+    def _print(self, text: str, *, is_permanent: bool = False) -> None:
         if self.console.is_terminal:
-            self.console.print(f"\r\x1b[2K{text}", end="\n" if stays else "", highlight=False, markup=False)
+            self.console.print(f"\r\x1b[2K{text}", end="\n" if is_permanent else "", highlight=False, markup=False)
         else:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def format_time(seconds: float) -> str:
+    """Seconds as `M:SS`, or `H:MM:SS` from an hour on."""
     minutes, seconds = divmod(int(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

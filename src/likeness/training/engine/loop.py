@@ -28,14 +28,16 @@ from likeness.training.engine.logging import TrainingLogger, draw_curves
 from likeness.training.engine.settings import LoopSettings, Stage
 from likeness.training.engine.state import StageState
 
-FINISHED = "finished.safetensors"
+FINAL_WEIGHTS_FILE = "finished.safetensors"
 """File in a stage's folder with the weights at its end."""
 
 
 _DONE = object()
 
 
-def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, after_steps: int | None = None) -> None:
+def train(
+    stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, stop_after_steps: int | None = None
+) -> None:
     """Train one stage to its end, from its last checkpoint if there is one; modules end with the averaged weights.
 
     Args:
@@ -43,7 +45,7 @@ def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, afte
         settings: Of the stage.
         folder: Checkpoints, sheets, log and curves are written here.
         seed: Of all random numbers.
-        after_steps: Stop early as if interrupted (for tests).
+        stop_after_steps: Stop early as if interrupted (for tests).
 
     Raises:
         InterruptedRunError: It was interrupted; a checkpoint was saved.
@@ -55,14 +57,14 @@ def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, afte
         files.remove_stale_temporaries(folder / "checkpoints")
     distributed.barrier()
     has_resumed = state.resume()
-    logger.drop_after(state.step)  # All lines if an earlier run was killed before its first checkpoint.
+    logger.truncate_after(state.step)  # All lines if an earlier run was killed before its first checkpoint.
     if has_resumed:
         logger.info(f"{settings.name}: continuing from step {state.step}")
     (folder / "sheets").mkdir(parents=True, exist_ok=True)
-    with log_writers.opened(settings, folder, first_step=state.step) as writers:
+    with log_writers.open_writers(settings, folder, first_step=state.step) as writers:
         logger.writers = writers
         with _catch_stop_signals() as signals:
-            _train_steps(state, logger, signals, after_steps)
+            _train_steps(state, logger, signals, stop_after_steps)
         state.save()
         for _ in _write_sheet(state, logger):
             pass
@@ -71,7 +73,7 @@ def train(stage: Stage, settings: LoopSettings, folder: Path, *, seed: int, afte
         draw_curves(logger.path, folder / "curves.png")
 
 
-def save_finished(folder: Path, modules: dict[str, nn.Module]) -> None:
+def save_final_weights(folder: Path, modules: dict[str, nn.Module]) -> None:
     """Save the final weights of a stage in float32, which marks it as done. All processes have to call it.
 
     Raises:
@@ -85,7 +87,7 @@ def save_finished(folder: Path, modules: dict[str, nn.Module]) -> None:
     if distributed.rank():  # Only one process may write the file.
         return
     checkpoints.check_finite(tensors.items(), f"The final weights of {folder} are not written")
-    with files.write_atomically(folder / FINISHED) as draft:
+    with files.write_atomically(folder / FINAL_WEIGHTS_FILE) as draft:
         save_file(_without_shared_memory(tensors), draft)
 
 
@@ -99,35 +101,35 @@ def _without_shared_memory(tensors: dict[str, torch.Tensor]) -> dict[str, torch.
     return separate
 
 
-def load_finished(folder: Path, modules: dict[str, nn.Module]) -> bool:
+def load_final_weights(folder: Path, modules: dict[str, nn.Module]) -> bool:
     """Load the final weights of a stage; returns whether it is done.
 
     Raises:
         CheckpointError: The file is damaged, or of another model.
     """
     distributed.barrier()
-    path = folder / FINISHED
+    path = folder / FINAL_WEIGHTS_FILE
     if not path.exists():
         return False
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(_damaged(path, error)) from error
+        raise CheckpointError(_damaged_message(path, error)) from error
     if broken := checkpoints.first_not_finite(tensors.items()):
-        raise CheckpointError(_damaged(path, f"`{broken}` has numbers that are not finite"))
+        raise CheckpointError(_damaged_message(path, f"`{broken}` has numbers that are not finite"))
     for prefix, module in modules.items():
         part = {name.removeprefix(f"{prefix}."): v for name, v in tensors.items() if name.startswith(f"{prefix}.")}
         checkpoints.load_module(module, part, where=str(folder))
     return True
 
 
-def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], after_steps: int | None) -> None:
+def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], stop_after_steps: int | None) -> None:
     settings, last_sheet_s = state.settings, state.elapsed_s
     sheet: Iterator[None] | None = None
     last_step_s, waited_s = time.monotonic(), _waited_s(state)
     while state.progress < 1:
         step_begun_s = time.monotonic()
-        loss, metrics = _accumulate(state)
+        loss, metrics = _accumulate_gradients(state)
         # Time includes sheets and checkpoints: `minutes` is wall time.
         now_s = time.monotonic()
         elapsed_s, is_stopping = distributed.broadcast_stop(
@@ -135,7 +137,7 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
         )
         norm = state.optimizers.step(step=state.step, progress=state.progress)
         if not math.isfinite(norm):  # Nothing was updated. Averaged gradients are the same in all processes.
-            raise DivergedError(_diverged(state, f"the norm of the gradients is {norm}"))
+            raise DivergedError(_diverged_message(state, f"the norm of the gradients is {norm}"))
         state.average.update(state.step)
         state.step, state.elapsed_s, last_step_s = state.step + 1, elapsed_s, now_s
         remaining_s = state.elapsed_s / max(state.progress, 1e-9) * (1 - state.progress)
@@ -157,7 +159,7 @@ def _train_steps(state: StageState, logger: TrainingLogger, signals: list[int], 
             sheet, last_sheet_s = _write_sheet(state, logger), state.elapsed_s
         if sheet is not None and next(sheet, _DONE) is _DONE:
             sheet = None
-        if is_stopping or state.step == after_steps:
+        if is_stopping or state.step == stop_after_steps:
             state.save()
             raise InterruptedRunError(
                 f"Stopped at step {state.step} and saved. The same command continues from here.", *signals[:1]
@@ -169,7 +171,7 @@ def _waited_s(state: StageState) -> float | None:
     return getattr(state.stage, "waited_s", None)
 
 
-def _accumulate(state: StageState) -> tuple[float, dict[str, float]]:
+def _accumulate_gradients(state: StageState) -> tuple[float, dict[str, float]]:
     """The gradients of one optimizer step; returns the mean loss and the mean metrics of its micro-batches.
 
     Raises:
@@ -181,15 +183,15 @@ def _accumulate(state: StageState) -> tuple[float, dict[str, float]]:
     for number in range(settings.accumulation):
         micro_step = state.step * settings.accumulation + number
         distributed.seed_micro_step(state.seed, micro_step)
-        loss, parts = state.parallel.backward(
-            micro_step, share=1 / settings.accumulation, is_last=number + 1 == settings.accumulation
+        loss, micro_metrics = state.parallel.backward(
+            micro_step, loss_factor=1 / settings.accumulation, is_last=number + 1 == settings.accumulation
         )
         losses.append(loss)
-        for name, value in parts.items():
+        for name, value in micro_metrics.items():
             metrics.setdefault(name, []).append(value)
     # After the last backward pass: a process that left earlier would let the others wait for its gradients.
     if broken := [loss for loss in losses if not math.isfinite(loss)]:
-        raise DivergedError(_diverged(state, f"the loss is {broken[0]}"))
+        raise DivergedError(_diverged_message(state, f"the loss is {broken[0]}"))
     return sum(losses) / len(losses), {name: sum(values) / len(values) for name, values in metrics.items()}
 
 
@@ -206,8 +208,8 @@ def _write_sheet(state: StageState, logger: TrainingLogger) -> Iterator[None]:
     logger.info(f"{state.settings.name}  step {state.step}  sheet written  {text}")
 
 
-def _diverged(state: StageState, reason: str) -> str:
-    saved = checkpoints.complete(state.folder / "checkpoints")
+def _diverged_message(state: StageState, reason: str) -> str:
+    saved = checkpoints.list_checkpoints(state.folder / "checkpoints")
     rest = f"{saved[-1]} is the last checkpoint" if saved else "there is no checkpoint"
     return (
         f"Training of {state.folder} has diverged at step {state.step}: {reason}. Nothing of it was saved; {rest}. "
@@ -216,7 +218,7 @@ def _diverged(state: StageState, reason: str) -> str:
     )
 
 
-def _damaged(path: Path, reason: object) -> str:
+def _damaged_message(path: Path, reason: object) -> str:
     return f"{path} cannot be read ({reason}). Delete this file: the stage then ends again, from its last checkpoint."
 
 

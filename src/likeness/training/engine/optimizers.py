@@ -12,8 +12,8 @@ from torch.distributed.tensor import DTensor
 from likeness.config import Settings
 from likeness.errors import ConfigError
 from likeness.runtime import choose_training_dtype
-from likeness.training.engine.parallel import copy_full, full_tensor
-from likeness.training.engine.schedules import Schedule, rate_factor
+from likeness.training.engine.parallel import copy_full_tensor, full_tensor
+from likeness.training.engine.schedules import Schedule, learning_rate_factor
 
 
 class OptimizerSettings(Settings):
@@ -74,10 +74,10 @@ class Optimizers:
             {"params": [p for p in by_adamw if p.ndim > 1], "weight_decay": settings.weight_decay},
             {"params": [p for p in by_adamw if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.parts: dict[str, torch.optim.Optimizer] = {"adamw": _build_adamw(groups, settings)}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"adamw": _build_adamw(groups, settings)}
         if matrices:
             has_bfloat16 = choose_training_dtype("auto") == torch.bfloat16
-            self.parts["muon"] = (torch.optim.Muon if has_bfloat16 else WideMuon)(
+            self.optimizers["muon"] = (torch.optim.Muon if has_bfloat16 else Float32Muon)(
                 matrices,
                 lr=settings.muon_learning_rate,
                 weight_decay=settings.weight_decay,
@@ -98,7 +98,7 @@ class Optimizers:
         norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
         if not math.isfinite(norm):
             return norm
-        factor = rate_factor(
+        factor = learning_rate_factor(
             settings.schedule,
             step=step,
             progress=progress,
@@ -107,14 +107,14 @@ class Optimizers:
             cycles=settings.cycles,
         )
         peaks = {"adamw": settings.learning_rate, "muon": settings.muon_learning_rate}
-        for name, part in self.parts.items():
-            for group in part.param_groups:
+        for name, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
                 group["lr"] = peaks[name] * factor
         self.learning_rate = settings.learning_rate * factor
         self._copy_to_matrices()
-        for part in self.parts.values():
-            part.step()
-            part.zero_grad()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+            optimizer.zero_grad()
         self._copy_from_matrices()
         return norm
 
@@ -132,7 +132,7 @@ class Optimizers:
             kernel.grad = None
 
 
-class WideMuon(torch.optim.Muon):
+class Float32Muon(torch.optim.Muon):
     """Torch's Muon in float32.
 
     Torch orthogonalizes updates in bfloat16 whatever dtype the parameters have, which takes seventeen times as long on
@@ -214,19 +214,19 @@ class MovingAverage:
         self.names = [
             (prefix, name) for prefix, m in modules.items() for name, p in m.named_parameters() if p.requires_grad
         ]
-        self.sources = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-        self.values = [p.detach().clone() for p in self.sources]
+        self.source_parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
+        self.averages = [p.detach().clone() for p in self.source_parameters]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         decay = min(self.decay, (step + 1) / (step + 10))
-        for value, source in zip(self.values, self.sources, strict=True):
+        for value, source in zip(self.averages, self.source_parameters, strict=True):
             value.lerp_(source, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange the averages and the parameters; a second call puts them back."""
-        for value, source in zip(self.values, self.sources, strict=True):
+        for value, source in zip(self.averages, self.source_parameters, strict=True):
             current = source.detach().clone()
             source.copy_(value)
             value.copy_(current)
@@ -235,21 +235,21 @@ class MovingAverage:
         """The averages as whole tensors on the CPU. All processes have to call it where they are sharded."""
         return {
             f"{prefix}.{name}": full_tensor(value).cpu()
-            for (prefix, name), value in zip(self.names, self.values, strict=True)
+            for (prefix, name), value in zip(self.names, self.averages, strict=True)
         }
 
     @torch.no_grad()
     def unpack(self, packed: dict[str, Tensor]) -> None:
         """Restore what `pack` returned; a KeyError or ValueError if it is of another model."""
-        for (prefix, name), value in zip(self.names, self.values, strict=True):
+        for (prefix, name), value in zip(self.names, self.averages, strict=True):
             saved = packed[f"{prefix}.{name}"]
             if saved.shape != value.shape:
                 raise ValueError(f"the average of {prefix}.{name} has another shape")
-            copy_full(value, saved)
+            copy_full_tensor(value, saved)
 
 
 def _is_for_muon(name: str, parameter: nn.Parameter, settings: OptimizerSettings) -> bool:
-    outer = ("shared", "embed", "patch_embed", "proj_out", "relative_attention_bias", "queries", "position")
-    outer = (*outer, "conv_in", "conv_out")
+    adamw_names = ("shared", "embed", "patch_embed", "proj_out", "relative_attention_bias", "queries", "position")
+    adamw_names = (*adamw_names, "conv_in", "conv_out")
     hidden = parameter.ndim == 2 or (settings.kernels and parameter.ndim > 2)
-    return hidden and not any(word in name for word in outer)
+    return hidden and not any(word in name for word in adamw_names)

@@ -34,7 +34,7 @@ class StageModule(nn.Module):
 
     def __init__(self, stage: Any) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict(stage.modules)
+        self.stage_modules = nn.ModuleDict(stage.modules)
         self._stage = (stage,)  # In a tuple: a stage may be a module, and is not registered.
         self.metrics: dict[str, float] = {}
 
@@ -60,30 +60,30 @@ class ParallelLoss:
         elif distributed.world_size() > 1:
             self.module = DistributedDataParallel(self.module, find_unused_parameters=True, bucket_cap_mb=BUCKET_MB)
 
-    def backward(self, micro_step: int, *, share: float, is_last: bool) -> tuple[float, dict[str, float]]:
+    def backward(self, micro_step: int, *, loss_factor: float, is_last: bool) -> tuple[float, dict[str, float]]:
         """Add the gradients of one micro-batch; they are averaged over processes with the last one of a step.
 
         Args:
             micro_step: Number of the micro-batch since the start of the stage.
-            share: Factor of the loss.
+            loss_factor: Factor of the loss.
             is_last: Whether the optimizer steps after it.
 
         Returns:
-            The loss of this process, not multiplied by `share`, and its metrics.
+            The loss of this process, not multiplied by `loss_factor`, and its metrics.
         """
         if self.is_sharded:
             self.module.set_requires_gradient_sync(is_last)
-        with self._without_sync() if not is_last else contextlib.nullcontext():
+        with self._no_sync() if not is_last else contextlib.nullcontext():
             loss = self.module(micro_step)
             value = float(loss.detach())
-            (loss * share).backward()
+            (loss * loss_factor).backward()
         return value, self._stage_module.metrics
 
     @property
     def _stage_module(self) -> StageModule:
         return self.module.module if isinstance(self.module, DistributedDataParallel) else self.module
 
-    def _without_sync(self) -> AbstractContextManager[Any]:
+    def _no_sync(self) -> AbstractContextManager[Any]:
         return self.module.no_sync() if isinstance(self.module, DistributedDataParallel) else contextlib.nullcontext()
 
 
@@ -118,7 +118,7 @@ def full_tensor(value: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def copy_full(target: Tensor, value: Tensor) -> None:
+def copy_full_tensor(target: Tensor, value: Tensor) -> None:
     """Copy a whole tensor into one that may be sharded. All processes have to call it."""
     if isinstance(target, DTensor):
         target.copy_(distribute_tensor(value.to(target.device), target.device_mesh, target.placements))
@@ -126,7 +126,7 @@ def copy_full(target: Tensor, value: Tensor) -> None:
         target.copy_(value)
 
 
-def full_state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def full_state_dict(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The state dict of a module with whole tensors, one at a time."""
     for name, value in module.state_dict().items():
         yield name, full_tensor(value)

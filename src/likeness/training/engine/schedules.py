@@ -6,7 +6,7 @@ from typing import Literal
 Schedule = Literal["cosine", "cosine_with_restarts", "linear", "constant"]
 
 
-def rate_factor(
+def learning_rate_factor(
     schedule: Schedule, *, step: int, progress: float, warmup_steps: int, final_fraction: float, cycles: int = 1
 ) -> float:
     """The factor of the peak learning rate.
@@ -25,10 +25,10 @@ def rate_factor(
     if schedule == "constant":
         return warmup
     if schedule == "linear":
-        falling = 1 - progress
+        decay = 1 - progress
     else:
         position = progress
         if schedule == "cosine_with_restarts":
             position = 1.0 if progress >= 1 else (progress * cycles) % 1.0
-        falling = 0.5 * (1 + math.cos(math.pi * position))
-    return warmup * (final_fraction + (1 - final_fraction) * falling)
+        decay = 0.5 * (1 + math.cos(math.pi * position))
+    return warmup * (final_fraction + (1 - final_fraction) * decay)

@@ -13,7 +13,7 @@ from likeness.training.engine.log_writers import LogTarget
 from likeness.training.engine.optimizers import OptimizerSettings
 from likeness.training.engine.parallel import Parallel
 
-ADJUSTABLE = (
+ADJUSTABLE_SETTINGS = (
     "checkpoint_minutes",
     "checkpoint_steps",
     "keep_checkpoints",
@@ -23,9 +23,9 @@ ADJUSTABLE = (
     "log_to",
 )
 """Settings of a stage that may change between sessions, because weights do not depend on them."""
-LENGTHS = ("steps", "minutes", "samples")
+LENGTH_SETTINGS = ("steps", "minutes", "samples")
 """Settings of the length of a stage, which may be increased."""
-_RESERVED = {"model", "sheets", "checkpoints", "cache"}
+_RESERVED_FOLDERS = {"model", "sheets", "checkpoints", "cache"}
 
 
 class LoopSettings(Settings):
@@ -67,15 +67,15 @@ class LoopSettings(Settings):
     @field_validator("name")
     @classmethod
     def _is_a_folder_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name) or name.lower() in _RESERVED:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name) or name.lower() in _RESERVED_FOLDERS:
             raise ValueError(
                 "the name of a stage becomes a folder: use letters, digits, `_` and `-`, at most 100, and none of "
-                f"{', '.join(sorted(_RESERVED))}"
+                f"{', '.join(sorted(_RESERVED_FOLDERS))}"
             )
         return name
 
     @model_validator(mode="after")
-    def _ends(self) -> "LoopSettings":
+    def _check_length(self) -> "LoopSettings":
         if self.steps is None and self.minutes is None and self.samples is None:
             raise ValueError(f"stage `{self.name}` would never end: give it `steps`, `minutes` or `samples`")
         if self.batch % self.accumulation:
@@ -108,7 +108,7 @@ class Stage(Protocol):
         ...
 
 
-def run_parts(parts: Generator[None, None, dict[str, float]]) -> dict[str, float]:
+def run_validation_parts(parts: Generator[None, None, dict[str, float]]) -> dict[str, float]:
     """Run all parts of a validation; returns its metrics."""
     while True:
         try:
@@ -117,7 +117,7 @@ def run_parts(parts: Generator[None, None, dict[str, float]]) -> dict[str, float
             return end.value
 
 
-def progress_of(settings: LoopSettings, step: int, elapsed_s: float) -> float:
+def compute_progress(settings: LoopSettings, step: int, elapsed_s: float) -> float:
     """The completed share of a stage after `step` steps and `elapsed_s` seconds; 1 or more at its end."""
     shares = [0.0]
     if settings.steps is not None:

@@ -15,11 +15,17 @@ from likeness.runtime import choose_training_dtype
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.optimizers import MovingAverage, Optimizers
 from likeness.training.engine.parallel import ParallelLoss
-from likeness.training.engine.settings import ADJUSTABLE, LENGTHS, LoopSettings, Stage, progress_of
+from likeness.training.engine.settings import (
+    ADJUSTABLE_SETTINGS,
+    LENGTH_SETTINGS,
+    LoopSettings,
+    Stage,
+    compute_progress,
+)
 
 _LOG = logging.getLogger(__name__)
 
-WRITING_SHARE = 0.02
+MAX_CHECKPOINT_TIME_SHARE = 0.02
 """Largest share of the training time that is spent on writing checkpoints; the interval grows accordingly."""
 
 
@@ -32,16 +38,16 @@ class StageState:
         self.optimizers = Optimizers(stage.modules, settings.optimizer)
         self.average = MovingAverage(stage.modules, settings.optimizer.ema)
         self.step, self.elapsed_s = 0, 0.0
-        self.saved_at_s, self.last_save_took_s = 0.0, 0.0
+        self.saved_at_s, self.last_save_duration_s = 0.0, 0.0
 
     @property
     def progress(self) -> float:
-        return progress_of(self.settings, self.step, self.elapsed_s)
+        return compute_progress(self.settings, self.step, self.elapsed_s)
 
     def save_if_due(self) -> None:
         """Save at the interval of the settings, less often if writing takes more than 2 % of the time."""
         settings = self.settings
-        interval_s = max(60 * settings.checkpoint_minutes, self.last_save_took_s / WRITING_SHARE)
+        interval_s = max(60 * settings.checkpoint_minutes, self.last_save_duration_s / MAX_CHECKPOINT_TIME_SHARE)
         is_due = settings.checkpoint_steps is not None and self.step % settings.checkpoint_steps == 0
         if is_due or self.elapsed_s - self.saved_at_s > interval_s:
             self.save()
@@ -59,20 +65,24 @@ class StageState:
         }
         if distributed.rank() == 0:
             checkpoints.save(
-                self.folder / "checkpoints", self.step, self._groups(), state, keep=self.settings.keep_checkpoints
+                self.folder / "checkpoints",
+                self.step,
+                self._tensors_by_file(),
+                state,
+                keep=self.settings.keep_checkpoints,
             )
         else:  # Gathering sharded tensors needs all processes.
-            for _ in self._groups():
+            for _ in self._tensors_by_file():
                 pass
         self.saved_at_s = self.elapsed_s
-        self.last_save_took_s = distributed.broadcast_number(time.monotonic() - begun_s)
+        self.last_save_duration_s = distributed.broadcast_scalar(time.monotonic() - begun_s)
 
-    def _groups(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    def _tensors_by_file(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """Files of a checkpoint, one at a time: a model of 5B parameters does not fit twice."""
         for name, module in self.stage.modules.items():
             yield f"model.{name}", checkpoints.pack_module(module)
-        for name, part in self.optimizers.parts.items():
-            yield f"optimizer.{name}", checkpoints.pack_optimizer(part)
+        for name, optimizer in self.optimizers.optimizers.items():
+            yield f"optimizer.{name}", checkpoints.pack_optimizer(optimizer)
         yield "average", self.average.pack()
 
     def resume(self) -> bool:
@@ -81,7 +91,7 @@ class StageState:
         Raises:
             CheckpointError: It is damaged, or of other settings, another seed or another model.
         """
-        paths = checkpoints.complete(self.folder / "checkpoints")
+        paths = checkpoints.list_checkpoints(self.folder / "checkpoints")
         if not paths:
             return False
         tensors, state = checkpoints.load(paths[-1])
@@ -89,13 +99,13 @@ class StageState:
             self._check_settings(state)
             for name, module in self.stage.modules.items():
                 checkpoints.load_module(module, tensors[f"model.{name}"], where=str(self.folder))
-            for name, part in self.optimizers.parts.items():
-                checkpoints.unpack_optimizer(part, tensors[f"optimizer.{name}"])
+            for name, optimizer in self.optimizers.optimizers.items():
+                checkpoints.unpack_optimizer(optimizer, tensors[f"optimizer.{name}"])
             self.average.unpack(tensors["average"])
             self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else error
-            raise checkpoints.damaged(paths[-1], reason) from error
+            raise checkpoints.damaged_checkpoint(paths[-1], reason) from error
         self.saved_at_s = self.elapsed_s
         return True
 
@@ -106,15 +116,15 @@ class StageState:
                 f"{self.folder} was started with seed {state['seed']}, the recipe now has {self.seed}. "
                 "Use the same seed, or another `--output`."
             )
-        earlier = getattr(self.settings, "EARLIER", {})
+        legacy_values = getattr(self.settings, "LEGACY_VALUES", {})
         try:  # Settings that were added by a later version get what they were, or their defaults.
-            before = type(self.settings).model_validate({**earlier, **state["settings"]}).model_dump(mode="json")
+            before = type(self.settings).model_validate({**legacy_values, **state["settings"]}).model_dump(mode="json")
         except ValidationError:
             before = state["settings"]
         changed = [
             f"{name} {before.get(name)} -> {value}"
             for name, value in self.settings.model_dump(mode="json").items()
-            if before.get(name) != value and name not in (*ADJUSTABLE, *LENGTHS)
+            if before.get(name) != value and name not in (*ADJUSTABLE_SETTINGS, *LENGTH_SETTINGS)
         ]
         if changed:
             raise CheckpointError(
@@ -144,15 +154,15 @@ class StageState:
         Process 0 alone runs it, unless weights are sharded: then all of them do.
         """
         parts = getattr(self.stage, "validation_parts", None)
-        running = iter(parts(path)) if parts else None
+        generator = iter(parts(path)) if parts else None
         while True:
             self.average.swap()
             torch.manual_seed(self.seed)
             try:
                 with torch.no_grad():
-                    if running is None:
+                    if generator is None:
                         return self.stage.validate(path)
-                    next(running)
+                    next(generator)
             except StopIteration as end:
                 return end.value
             finally:

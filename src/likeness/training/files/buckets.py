@@ -101,8 +101,8 @@ def find_bucket(grid: BucketGrid, *, frames: int, height_px: int, width_px: int,
     Raises:
         MediaError: A video is shorter than the shortest bucket, or the grid holds pictures alone.
     """
-    wanted = math.log(width_px / height_px)
-    size = min(grid.sizes, key=lambda size: abs(math.log(size[1] / size[0]) - wanted))
+    log_aspect = math.log(width_px / height_px)
+    size = min(grid.sizes, key=lambda size: abs(math.log(size[1] / size[0]) - log_aspect))
     if not is_video:
         return Bucket(1, *size)
     lengths = [length for length in grid.lengths if 1 < length <= frames]
@@ -126,18 +126,20 @@ class Batch:
     position: int
     """Number of the batch in its epoch."""
 
-    def share(self, rank: int, num_ranks: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    def local_share(self, rank: int, num_ranks: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
         """The rows of one process, and the weight of each in the loss.
 
         Every process gets equally many rows, so that none waits for another: where the batch cannot be divided, rows
         are repeated with weight 0. The sum of weighted losses over all processes, divided by `len(rows)`, is therefore
         the mean over the batch for any number of processes.
         """
-        each = -(-len(self.rows) // num_ranks)
+        rows_per_rank = -(-len(self.rows) // num_ranks)
         padded = [(row, 1.0) for row in self.rows]
-        padded += [(self.rows[index % len(self.rows)], 0.0) for index in range(each * num_ranks - len(self.rows))]
-        mine = padded[rank * each : (rank + 1) * each]
-        return tuple(row for row, _ in mine), tuple(weight for _, weight in mine)
+        padded += [
+            (self.rows[index % len(self.rows)], 0.0) for index in range(rows_per_rank * num_ranks - len(self.rows))
+        ]
+        local = padded[rank * rows_per_rank : (rank + 1) * rows_per_rank]
+        return tuple(row for row, _ in local), tuple(weight for _, weight in local)
 
 
 class BatchOrder:
@@ -197,16 +199,16 @@ class BatchOrder:
                 yield epoch, batch
             epoch, position = epoch + 1, 0
 
-    def find(self, batches_done: int) -> tuple[int, int]:
+    def locate(self, batches_done: int) -> tuple[int, int]:
         """(epoch, position) after so many batches since the start of training."""
         return divmod(batches_done, len(self))
 
     def _make_epoch(self, epoch: int) -> list[Batch]:
         parts: list[tuple[Bucket, tuple[int, ...]]] = []
         for number, (bucket, rows) in enumerate(self._rows.items()):
-            mixed = rows[_permutation(len(rows), self.seed, epoch, number + 1)]
+            shuffled = rows[_permutation(len(rows), self.seed, epoch, number + 1)]
             starts = range(0, len(rows), self.batch_size)
-            parts += [(bucket, tuple(mixed[start : start + self.batch_size].tolist())) for start in starts]
+            parts += [(bucket, tuple(shuffled[start : start + self.batch_size].tolist())) for start in starts]
         order = _permutation(len(parts), self.seed, epoch, 0)
         return [
             Batch(bucket=parts[index][0], rows=parts[index][1], position=position)

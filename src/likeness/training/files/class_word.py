@@ -25,8 +25,8 @@ _STRAIGHT = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d"
 _TOKEN = re.compile(r"\w+(?:[-']\w+)*'?")
 _QUOTED = re.compile(r"\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)")
 _MAX_ADJECTIVES = 5
-_DETERMINERS = words.INDEFINITE | words.DEFINITE | words.POSSESSIVE | words.OTHER
-_PHRASE_BREAKS = words.FOLLOWERS | words.BE | words.PRONOUNS
+_DETERMINERS = words.INDEFINITE | words.DEFINITE | words.POSSESSIVE | words.OTHER_DETERMINERS
+_PHRASE_BREAKS = words.PHRASE_ENDERS | words.LINKING_VERBS | words.WORDS_BEFORE_VERBS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +72,7 @@ class _Mention:
 
     @property
     def is_definite(self) -> bool:
-        return not self.determiners & (words.INDEFINITE | words.POSSESSIVE | words.OTHER)
+        return not self.determiners & (words.INDEFINITE | words.POSSESSIVE | words.OTHER_DETERMINERS)
 
 
 def add_trigger(caption: str, class_word: str | None = None, *, trigger: str = TRIGGER) -> str | Undecided:
@@ -89,10 +89,10 @@ def add_trigger(caption: str, class_word: str | None = None, *, trigger: str = T
     Raises:
         PromptError: The caption does not have `class_word`.
     """
-    found = find_class_word(caption) if class_word is None else locate_class_word(caption, class_word)
-    if isinstance(found, Undecided):
-        return found
-    return f"{caption[: found.end]} {trigger}{caption[found.end :]}"
+    class_word_or_reason = find_class_word(caption) if class_word is None else locate_class_word(caption, class_word)
+    if isinstance(class_word_or_reason, Undecided):
+        return class_word_or_reason
+    return f"{caption[: class_word_or_reason.end]} {trigger}{caption[class_word_or_reason.end :]}"
 
 
 def add_triggers(samples: "Sequence[Sample]", *, trigger: str = TRIGGER) -> tuple[list[str | None], list[Undecided]]:
@@ -144,15 +144,15 @@ def locate_class_word(caption: str, class_word: str) -> ClassWord:
     if names_nobody(word.strip(), ""):
         raise PromptError(f"`class_word` is `{class_word}`, which names no person. Use a noun, such as `woman`.")
     pattern = rf"(?<![\w-]){re.escape(word.strip())}(?![\w-]|'\w)"
-    found = list(re.finditer(pattern, caption.translate(_STRAIGHT), flags=re.IGNORECASE))
-    wanted = int(number or 1)
-    if len(found) < wanted:
-        times = {0: "not at all", 1: "once"}.get(len(found), f"{len(found)} times")
+    occurrences = list(re.finditer(pattern, caption.translate(_STRAIGHT), flags=re.IGNORECASE))
+    occurrence_number = int(number or 1)
+    if len(occurrences) < occurrence_number:
+        times = {0: "not at all", 1: "once"}.get(len(occurrences), f"{len(occurrences)} times")
         raise PromptError(
-            f'The caption "{caption}" has the class word `{word}` {times}; occurrence {wanted} is needed. '
+            f'The caption "{caption}" has the class word `{word}` {times}; occurrence {occurrence_number} is needed. '
             "Correct the caption or `class_word`."
         )
-    match = found[wanted - 1]
+    match = occurrences[occurrence_number - 1]
     return ClassWord(word=caption[match.start() : match.end()], start=match.start(), end=match.end())
 
 
@@ -164,8 +164,8 @@ def find_class_word(caption: str) -> ClassWord | Undecided:
     """
     tokens = _tokenize(caption)
     mentions = [mention for index in range(len(tokens)) if (mention := _read_mention(tokens, index))]
-    if several := _find_several(tokens):
-        return Undecided(caption=caption, reason=f'it names several people ("{several}")')
+    if plural := _find_plural_mention(tokens):
+        return Undecided(caption=caption, reason=f'it names several people ("{plural}")')
     if not mentions:
         return Undecided(caption=caption, reason="it has no word for a person")
     main = mentions[0]
@@ -175,7 +175,7 @@ def find_class_word(caption: str) -> ClassWord | Undecided:
     named = next((mention for mention in mentions if not mention.is_possessive), None)
     if named is None:
         return Undecided(caption=caption, reason=f'"{main.word}" is only a possessive, which the trigger cannot follow')
-    if named.word in words.WEAK:
+    if named.word in words.AMBIGUOUS_NOUNS:
         return Undecided(caption=caption, reason=f'"{named.word}" may be no person')
     token = tokens[named.index]
     return ClassWord(word=caption[token.start : token.end], start=token.start, end=token.end)
@@ -205,9 +205,9 @@ def _tokenize(caption: str) -> list[_Token]:
 
 @cache
 def _names_person(word: str) -> bool:
-    if word in words.SINGULAR or word in words.WEAK:
+    if word in words.SINGULAR_NOUNS or word in words.AMBIGUOUS_NOUNS:
         return True
-    return word.endswith("man") and len(word) > 5 and word not in words.NOT_PEOPLE
+    return word.endswith("man") and len(word) > 5 and word not in words.NON_PERSON_WORDS
 
 
 def _read_mention(tokens: list[_Token], index: int) -> _Mention | None:
@@ -219,13 +219,13 @@ def _read_mention(tokens: list[_Token], index: int) -> _Mention | None:
     first, determiners = _read_phrase(tokens, index)
     if token.is_possessive:
         shows_body = following is not None and any(
-            part.text in words.BODY for part in tokens[index + 1 : index + 4] if not part.follows_break
+            part.text in words.BODY_PARTS for part in tokens[index + 1 : index + 4] if not part.follows_break
         )
         if not shows_body:
             return None
     elif following is not None and _is_adjective_before(following.text) and not _is_second_subject(tokens, first):
         return None
-    if token.text in words.VERBS and not determiners and index and not token.follows_break:
+    if token.text in words.PERSON_WORDS_AS_VERBS and not determiners and index and not token.follows_break:
         return None
     if _is_role_or_picture(tokens, first):
         return None
@@ -236,9 +236,9 @@ def _read_mention(tokens: list[_Token], index: int) -> _Mention | None:
 
 def _is_adjective_before(word: str) -> bool:
     """Whether a person word before `word` only describes it: "cowboy hat", "guitar player", "woman doctor"."""
-    if word in words.FOLLOWERS or word[0].isdigit():
+    if word in words.PHRASE_ENDERS or word[0].isdigit():
         return False
-    if word in words.THINGS_IN_S or _names_person(word):
+    if word in words.NOUNS_ENDING_IN_S or _names_person(word):
         return True
     return not word.endswith(("s", "ing", "ed", "ly", "n't"))
 
@@ -259,7 +259,7 @@ def _read_phrase(tokens: list[_Token], index: int) -> tuple[int, frozenset[str]]
         if word in _DETERMINERS:
             determiners.add(word)
             first = position
-            if word not in words.OTHER:
+            if word not in words.OTHER_DETERMINERS:
                 return first, frozenset(determiners)
         elif tokens[position].is_possessive:
             return position, frozenset({*determiners, "his"})
@@ -281,28 +281,28 @@ def _is_role_or_picture(tokens: list[_Token], first: int) -> bool:
         return False
     last = before[-1].text
     previous = before[-2].text if len(before) > 1 else ""
-    if last == "like" or (last == "as" and previous in words.DISGUISES):
+    if last == "like" or (last == "as" and previous in words.ROLE_PARTICIPLES):
         return True
-    if last in words.BE:
-        return previous not in {*words.PRESENTING, ""}
-    if last in words.PRONOUNS and tokens[first].text in words.VERBS:
+    if last in words.LINKING_VERBS:
+        return previous not in {*words.INTRODUCING_SUBJECTS, ""}
+    if last in words.WORDS_BEFORE_VERBS and tokens[first].text in words.PERSON_WORDS_AS_VERBS:
         return True
     return last == "of" and previous in words.DEPICTIONS
 
 
-def _find_several(tokens: list[_Token]) -> str | None:
+def _find_plural_mention(tokens: list[_Token]) -> str | None:
     """A word for several people who matter; None if there is none."""
     for index, token in enumerate(tokens):
-        if token.is_possessive or token.text in words.CROWD:
+        if token.is_possessive or token.text in words.CROWD_WORDS:
             continue
         following = tokens[index + 1].text if index + 1 < len(tokens) else ""
-        if token.text in words.SEVERAL:
-            if token.text in words.GROUPS and following == "of":
+        if token.text in words.PLURAL_NOUNS:
+            if token.text in words.GROUP_NOUNS and following == "of":
                 counted = [other.text for other in tokens[index + 2 : index + 5]]
-                if not any(word in words.SEVERAL - words.CROWD or _is_plural(word) for word in counted):
+                if not any(word in words.PLURAL_NOUNS - words.CROWD_WORDS or _is_plural(word) for word in counted):
                     continue
             return token.text
-        if _is_plural(token.text) and (token.text not in words.VERBS or _counts(tokens, index)):
+        if _is_plural(token.text) and (token.text not in words.PERSON_WORDS_AS_VERBS or _counts(tokens, index)):
             return token.text
     return None
 
@@ -313,7 +313,11 @@ def _is_plural(word: str) -> bool:
         return True
     singular = {word[:-1]} if word.endswith("s") and not word.endswith("ss") else set()
     singular |= {word[:-2]} if word.endswith("es") else set()
-    return word not in words.THINGS_IN_S and word not in words.SINGULAR and bool(singular & words.SINGULAR)
+    return (
+        word not in words.NOUNS_ENDING_IN_S
+        and word not in words.SINGULAR_NOUNS
+        and bool(singular & words.SINGULAR_NOUNS)
+    )
 
 
 def _counts(tokens: list[_Token], index: int) -> bool:
@@ -332,7 +336,7 @@ def _is_same_person(main: _Mention, other: _Mention, tokens: list[_Token], capti
         return True
     if not _is_compatible_gender(main.word, other.word):
         return False
-    if other.word in words.ANYBODY:
+    if other.word in words.GENERIC_NOUNS:
         return True
     is_occupation = main.word not in words.ADULT_NOUNS | words.CHILD_NOUNS
     if other.word in words.ADULT_NOUNS:
@@ -353,6 +357,6 @@ def _is_compatible_gender(one: str, other: str) -> bool:
 
 
 def _gender(word: str) -> set[str]:
-    if word in words.FEMALE or word.endswith("woman"):
+    if word in words.FEMALE_NOUNS or word.endswith("woman"):
         return {"female"}
-    return {"male"} if word in words.MALE else set()
+    return {"male"} if word in words.MALE_NOUNS else set()

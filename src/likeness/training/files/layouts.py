@@ -22,8 +22,8 @@ from likeness.training.files import tar
 from likeness.training.files.folders import (
     MEDIA_SUFFIXES,
     FolderRules,
-    Found,
-    read_pairs,
+    LocatedSamples,
+    read_captioned_media,
     read_text,
     warn_of_loose_media,
 )
@@ -35,14 +35,14 @@ from likeness.training.files.sample import (
     Sample,
     check_suffix,
     finish,
-    resolve,
+    resolve_media_path,
 )
 
 CONFIG_SUFFIXES = (".toml", ".json")
 _CAPTION_LISTS = ("prompt.txt", "prompts.txt", "caption.txt", "captions.txt")
 _MEDIA_LISTS = ("video.txt", "videos.txt", "image.txt", "images.txt")
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.json")
-_COUNTERPARTS = {
+_EQUIVALENT_SETTINGS = {
     "resolution": "resolution_px",
     "resolutions": "resolution_px",
     "size_buckets": "resolution_px",
@@ -75,9 +75,9 @@ def read_folder(folder: Path) -> list[Sample]:
     problems = Problems(subject=str(folder))
     found = _read_finetrainers_folder(folder, problems)
     if found is None:
-        found = read_pairs(folder, FolderRules(is_recursive=True), problems)
+        found = read_captioned_media(folder, FolderRules(is_recursive=True), problems)
         warn_of_loose_media(folder, found, problems)
-    return _settle(found, folder, folder.name, problems)
+    return _finish_samples(found, folder, folder.name, problems)
 
 
 def read_config(path: Path) -> list[Sample]:
@@ -101,7 +101,7 @@ def read_config(path: Path) -> list[Sample]:
     else:
         read = _read_musubi
     found = read(path, values, problems)
-    return _settle(_merge(found, problems), path.parent, path.name, problems)
+    return _finish_samples(_merge(found, problems), path.parent, path.name, problems)
 
 
 def _read_values(path: Path) -> dict[str, Any]:
@@ -115,8 +115,8 @@ def _read_values(path: Path) -> dict[str, Any]:
     return values
 
 
-def _settle(found: Found, root: Path, name: str, problems: Problems) -> list[Sample]:
-    if not found and not problems.found:
+def _finish_samples(found: LocatedSamples, root: Path, name: str, problems: Problems) -> list[Sample]:
+    if not found and not problems.entries:
         problems.add(
             name,
             f"there are no pictures or videos ({', '.join(MEDIA_SUFFIXES)}) with captions",
@@ -125,7 +125,7 @@ def _settle(found: Found, root: Path, name: str, problems: Problems) -> list[Sam
     return finish(found, problems, root=root)
 
 
-def _merge(found: Found, problems: Problems) -> Found:
+def _merge(found: LocatedSamples, problems: Problems) -> LocatedSamples:
     """One sample for media that several entries list, as they do there to train at several sizes."""
     kept: dict[tuple[Path, str], tuple[str, Sample]] = {}
     for where, sample in found:
@@ -139,19 +139,22 @@ def _warn_unused(name: str, tables: Iterable[Mapping[str, Any]], used: Iterable[
     """Name every setting that has no effect here."""
     unused = dict.fromkeys(key for table in tables for key in table if key not in set(used))
     if unused:
-        listed = [f"`{key}`" + (f" (set {_COUNTERPARTS[key]})" if key in _COUNTERPARTS else "") for key in unused]
+        listed = [
+            f"`{key}`" + (f" (set {_EQUIVALENT_SETTINGS[key]})" if key in _EQUIVALENT_SETTINGS else "")
+            for key in unused
+        ]
         problems.warn(name, f"these settings have no effect here: {', '.join(listed)}")
 
 
-def _locate(text: Any, folder: Path, problems: Problems, where: str, *, advice: str = "") -> Path | None:
+def _resolve_config_path(text: Any, folder: Path, problems: Problems, where: str, *, advice: str = "") -> Path | None:
     """A path in a data set file: from the working folder as in its trainer, or else from the file's own folder."""
     if not isinstance(text, str) or not text.strip():
         problems.add(where, f"the path is {text!r}", "Name a folder or file.")
         return None
-    near, far = Path.cwd() / text, folder / text
-    if near.exists() and far.exists() and not near.samefile(far):
-        problems.warn(where, f"`{text}` is in the working folder and beside the file; {near} is used")
-    found = Path(os.path.normpath(near if near.exists() else far))
+    from_cwd, from_config = Path.cwd() / text, folder / text
+    if from_cwd.exists() and from_config.exists() and not from_cwd.samefile(from_config):
+        problems.warn(where, f"`{text}` is in the working folder and beside the file; {from_cwd} is used")
+    found = Path(os.path.normpath(from_cwd if from_cwd.exists() else from_config))
     if not found.exists():
         remedy = f"Correct the path; it starts from {Path.cwd()} or {folder}.{advice}"
         problems.add(where, f"`{text}` does not exist", remedy)
@@ -162,7 +165,7 @@ def _locate(text: Any, folder: Path, problems: Problems, where: str, *, advice: 
 # musubi-tuner
 
 
-def _read_musubi(path: Path, values: Mapping[str, Any], problems: Problems) -> Found:
+def _read_musubi(path: Path, values: Mapping[str, Any], problems: Problems) -> LocatedSamples:
     general = values.get("general")
     entries = [{**(general if isinstance(general, dict) else {}), **entry} for entry in values["datasets"]]
     sources = ("image_directory", "video_directory", "image_jsonl_file", "video_jsonl_file")
@@ -171,35 +174,35 @@ def _read_musubi(path: Path, values: Mapping[str, Any], problems: Problems) -> F
     if {entry.get("frame_extraction") for entry in entries} <= {None, "head"}:
         used.append("frame_extraction")
     _warn_unused(path.name, entries, used, problems)
-    found: Found = []
+    found: LocatedSamples = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path.name} [[datasets]] {number}"
         named = [key for key in sources if key in entry]
         if len(named) != 1:
             problems.add(where, f"it names {len(named)} sources", f"Use one of {', '.join(sources)}.")
             continue
-        source = _locate(entry[named[0]], path.parent, problems, where)
+        source = _resolve_config_path(entry[named[0]], path.parent, problems, where)
         if source is None:
             continue
         repeats = _read_repeats(entry.get("num_repeats", 1), problems, where)
         kind = named[0].split("_")[0]
         if named[0].endswith("_jsonl_file"):
-            read = _read_musubi_rows(source, kind, problems)
+            samples = _read_musubi_rows(source, kind, problems)
         else:
             suffixes = VIDEO_SUFFIXES if kind == "video" else IMAGE_SUFFIXES
             suffix = str(entry.get("caption_extension") or ".txt")
             rules = FolderRules(caption_suffix=suffix if suffix.startswith(".") else f".{suffix}", suffixes=suffixes)
-            read = read_pairs(source, rules, problems)
-        found += [(at, replace(sample, repeats=repeats)) for at, sample in read]
+            samples = read_captioned_media(source, rules, problems)
+        found += [(at, replace(sample, repeats=repeats)) for at, sample in samples]
     return found
 
 
-def _read_musubi_rows(path: Path, kind: str, problems: Problems) -> Found:
+def _read_musubi_rows(path: Path, kind: str, problems: Problems) -> LocatedSamples:
     rows = list(read_rows(path, problems))
     _warn_unused(path.name, (row for _, row in rows), (f"{kind}_path", "caption"), problems)
-    found: Found = []
+    found: LocatedSamples = []
     for where, row in rows:
-        media = _locate(row.get(f"{kind}_path"), path.parent, problems, where)
+        media = _resolve_config_path(row.get(f"{kind}_path"), path.parent, problems, where)
         if media is not None and media.is_dir():
             problems.add(where, f"`{media.name}` is a folder of frames", "Write the frames as one mp4 file.")
             continue
@@ -212,14 +215,14 @@ def _read_musubi_rows(path: Path, kind: str, problems: Problems) -> Found:
 # diffusion-pipe
 
 
-def _read_diffusion_pipe(path: Path, values: Mapping[str, Any], problems: Problems) -> Found:
+def _read_diffusion_pipe(path: Path, values: Mapping[str, Any], problems: Problems) -> LocatedSamples:
     general = {key: value for key, value in values.items() if key != "directory"}
     entries = [{**general, **entry} for entry in values["directory"]]
     _warn_unused(path.name, entries, ("path", "num_repeats", "caption_prefix", "skip_empty_caption"), problems)
-    found: Found = []
+    found: LocatedSamples = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path.name} [[directory]] {number}"
-        folder = _locate(entry.get("path"), path.parent, problems, where)
+        folder = _resolve_config_path(entry.get("path"), path.parent, problems, where)
         if folder is None or not folder.is_dir():
             if folder is not None:
                 problems.add(where, f"{folder} is not a folder", "Name the folder of the media.")
@@ -228,18 +231,18 @@ def _read_diffusion_pipe(path: Path, values: Mapping[str, Any], problems: Proble
         prefix = str(entry.get("caption_prefix", ""))
         captions = folder / "captions.json"
         if captions.is_file():
-            read = _read_captions_json(folder, captions, problems)
+            samples = _read_captions_json(folder, captions, problems)
         else:
             rules = FolderRules(skips_uncaptioned=bool(entry.get("skip_empty_caption", True)))
-            read = read_pairs(folder, rules, problems)
-        found += [(at, replace(sample, repeats=repeats, caption=f"{prefix}{sample.caption}")) for at, sample in read]
+            samples = read_captioned_media(folder, rules, problems)
+        found += [(at, replace(sample, repeats=repeats, caption=f"{prefix}{sample.caption}")) for at, sample in samples]
     return found
 
 
-def _read_captions_json(folder: Path, path: Path, problems: Problems) -> Found:
+def _read_captions_json(folder: Path, path: Path, problems: Problems) -> LocatedSamples:
     """Captions of a folder in one file: {"name.mp4": ["a caption", ...]}; names may be members of tar files."""
     captions = _read_values(path)
-    found: Found = []
+    found: LocatedSamples = []
     for media in _media_with_members(folder):
         name = media.name if media.parent == folder else tar.split_member(media)[1]  # pyright: ignore[reportOptionalSubscript]
         where = f"{path.name} {name}"
@@ -266,33 +269,33 @@ def _media_with_members(folder: Path) -> Iterator[Path]:
 # finetrainers
 
 
-def _read_finetrainers(path: Path, values: Mapping[str, Any], problems: Problems) -> Found:
+def _read_finetrainers(path: Path, values: Mapping[str, Any], problems: Problems) -> LocatedSamples:
     entries = values["datasets"]
     used = ["data_root", "dataset_type", "remove_common_llm_caption_prefixes"]
     if {entry.get("reshape_mode") for entry in entries} <= {None, "bicubic"}:
         used.append("reshape_mode")  # What is done here, too.
     _warn_unused(path.name, entries, used, problems)
-    found: Found = []
+    found: LocatedSamples = []
     for number, entry in enumerate(entries, start=1):
         where = f"{path.name} datasets[{number - 1}]"
         advice = " A data set of a hub must be downloaded first."
-        root = _locate(entry.get("data_root"), path.parent, problems, where, advice=advice)
+        root = _resolve_config_path(entry.get("data_root"), path.parent, problems, where, advice=advice)
         if root is None:
             continue
         suffixes = {"image": IMAGE_SUFFIXES, "video": VIDEO_SUFFIXES}.get(
             str(entry.get("dataset_type")), MEDIA_SUFFIXES
         )
-        read = _read_finetrainers_folder(root, problems)
-        if read is None:
-            read = read_pairs(root, FolderRules(suffixes=suffixes), problems)
-        read = [(at, sample) for at, sample in read if sample.media.suffix.lower() in suffixes]
+        samples = _read_finetrainers_folder(root, problems)
+        if samples is None:
+            samples = read_captioned_media(root, FolderRules(suffixes=suffixes), problems)
+        samples = [(at, sample) for at, sample in samples if sample.media.suffix.lower() in suffixes]
         if entry.get("remove_common_llm_caption_prefixes"):
-            read = [(at, replace(sample, caption=_without_prefix(sample.caption))) for at, sample in read]
-        found += read
+            samples = [(at, replace(sample, caption=_without_prefix(sample.caption))) for at, sample in samples]
+        found += samples
     return found
 
 
-def _read_finetrainers_folder(root: Path, problems: Problems) -> Found | None:
+def _read_finetrainers_folder(root: Path, problems: Problems) -> LocatedSamples | None:
     """A folder with metadata or with lists; None for other folders."""
     if not root.is_dir():
         return None
@@ -300,9 +303,9 @@ def _read_finetrainers_folder(root: Path, problems: Problems) -> Found | None:
     metadata = [name for name in _METADATA if name in names]
     captions = [name for name in _CAPTION_LISTS if name in names]
     media = [name for name in _MEDIA_LISTS if name in names]
-    for several in (metadata, captions if media else [], media if captions else []):
-        if len(several) > 1:
-            problems.add(root.name, f"there are {' and '.join(several)}", "Keep one of them.")
+    for candidates in (metadata, captions if media else [], media if captions else []):
+        if len(candidates) > 1:
+            problems.add(root.name, f"there are {' and '.join(candidates)}", "Keep one of them.")
             return []
     if metadata:
         return _read_metadata(root, root / metadata[0], problems)
@@ -311,12 +314,12 @@ def _read_finetrainers_folder(root: Path, problems: Problems) -> Found | None:
     return None
 
 
-def _read_metadata(root: Path, path: Path, problems: Problems) -> Found:
+def _read_metadata(root: Path, path: Path, problems: Problems) -> LocatedSamples:
     rows = list(read_rows(path, problems))
     _warn_unused(path.name, (row for _, row in rows), ("file_name", "caption", "person", "class_word"), problems)
-    found: Found = []
+    found: LocatedSamples = []
     for where, row in rows:
-        media = resolve(str(row.get("file_name") or ""), root, problems, where)
+        media = resolve_media_path(str(row.get("file_name") or ""), root, problems, where)
         caption = read_caption(row.get("caption"), problems, where)
         if media is not None and caption is not None and check_suffix(media, problems, where):
             person = str(row.get("person") or "").strip()
@@ -325,7 +328,7 @@ def _read_metadata(root: Path, path: Path, problems: Problems) -> Found:
     return found
 
 
-def _read_lists(root: Path, captions: Path, media: Path, problems: Problems) -> Found:
+def _read_lists(root: Path, captions: Path, media: Path, problems: Problems) -> LocatedSamples:
     """Captions and paths in two files, line by line."""
     texts, names = read_text(captions).splitlines(), read_text(media).splitlines()
     if len(texts) != len(names):
@@ -335,9 +338,9 @@ def _read_lists(root: Path, captions: Path, media: Path, problems: Problems) -> 
             "Write one caption on one line for each path.",
         )
         return []
-    found: Found = []
+    found: LocatedSamples = []
     for number, (text, name) in enumerate(zip(texts, names, strict=True), start=1):
-        path = resolve(name, root, problems, f"{media.name}:{number}")
+        path = resolve_media_path(name, root, problems, f"{media.name}:{number}")
         caption = read_caption(text, problems, f"{captions.name}:{number}")
         if path is not None and caption is not None and check_suffix(path, problems, f"{media.name}:{number}"):
             found.append((f"{media.name}:{number}", Sample(media=path, caption=caption, person="")))

@@ -20,11 +20,11 @@ import pyarrow.parquet
 from likeness import files
 from likeness.errors import ConfigError, PromptError
 from likeness.generation.inputs.prompt_text import check_text
-from likeness.training.files.sample import Problems, Sample, check_suffix, describe_unknown, finish, resolve
+from likeness.training.files.sample import Problems, Sample, check_suffix, describe_unknown, finish, resolve_media_path
 
 MANIFEST_SUFFIXES = (".jsonl", ".csv", ".parquet")
 COLUMNS = tuple(field.name for field in fields(Sample))
-_TEXTS = ("class_word", "source", "licence", "consent")
+_TEXT_COLUMNS = ("class_word", "source", "licence", "consent")
 _SEPARATOR = ";"
 
 Row = tuple[str, Mapping[str, Any]]
@@ -46,9 +46,9 @@ def read_manifest(path: Path, *, media_root: Path | None = None) -> list[Sample]
     root = media_root or path.parent
     _check_columns(rows, path, problems)
     found = [(where, sample) for where, row in rows if (sample := _read_row(row, root, problems, where)) is not None]
-    if not rows and not problems.found:
+    if not rows and not problems.entries:
         problems.add(path.name, "there are no rows", "Write one row for each photograph or video.")
-    if rows and not any(_text(row.get("person")) for _, row in rows):
+    if rows and not any(_cell_text(row.get("person")) for _, row in rows):
         problems.warn(
             path.name,
             "there is no `person`, so every file counts as a person of its own and its references come from the file "
@@ -81,8 +81,8 @@ def write_manifest(path: Path, samples: Sequence[Sample], *, root: Path | None =
         files.write_bytes(path, text.getvalue().encode())
     elif path.suffix == ".parquet":
         text = pyarrow.string()
-        kinds = {"references": pyarrow.list_(text), "repeats": pyarrow.int64()}
-        schema = pyarrow.schema([(name, kinds.get(name, text)) for name in COLUMNS])
+        column_types = {"references": pyarrow.list_(text), "repeats": pyarrow.int64()}
+        schema = pyarrow.schema([(name, column_types.get(name, text)) for name in COLUMNS])
         with files.write_atomically(path) as draft:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), draft)
     else:
@@ -124,7 +124,7 @@ def read_rows(path: Path, problems: Problems) -> Iterator[Row]:
 
 def read_caption(value: Any, problems: Problems, where: str) -> str | None:
     """A caption with single spaces; None, with a problem, if it is empty or no English text."""
-    caption = " ".join(_text(value).split())
+    caption = " ".join(_cell_text(value).split())
     if not caption:
         problems.add(where, "the caption is empty", "Describe what the picture or video shows.")
         return None
@@ -207,26 +207,27 @@ def _check_columns(rows: Iterable[Row], path: Path, problems: Problems) -> None:
 
 def _read_row(row: Mapping[str, Any], root: Path, problems: Problems, where: str) -> Sample | None:
     """The sample of a row; None, with problems, if it cannot be used. Every value is checked."""
-    before = len(problems.found)
-    for name in ("media", "caption", *_TEXTS):
-        if not isinstance(row.get(name) or "", str) and _text(row.get(name)):
+    before = len(problems.entries)
+    for name in ("media", "caption", *_TEXT_COLUMNS):
+        if not isinstance(row.get(name) or "", str) and _cell_text(row.get(name)):
             problems.add(where, f"`{name}` is {row[name]!r}, which is no text", "Write it in double quotes.")
             return None
     media = _read_media(row.get("media"), root, problems, where)
     caption = read_caption(row.get("caption"), problems, where)
-    texts = {name: _text(row.get(name)).strip() or None for name in _TEXTS}
+    texts = {name: _cell_text(row.get(name)).strip() or None for name in _TEXT_COLUMNS}
     references = [
         resolved
-        for text in _read_list(row.get("references"), problems, where)
-        if (resolved := resolve(text, root, problems, where)) is not None and check_suffix(resolved, problems, where)
+        for text in _read_references(row.get("references"), problems, where)
+        if (resolved := resolve_media_path(text, root, problems, where)) is not None
+        and check_suffix(resolved, problems, where)
     ]
     repeats = _read_repeats(row.get("repeats"), problems, where)
-    if media is None or caption is None or len(problems.found) > before:
+    if media is None or caption is None or len(problems.entries) > before:
         return None
     return Sample(
         media=media,
         caption=caption,
-        person=_text(row.get("person")).strip(),
+        person=_cell_text(row.get("person")).strip(),
         references=tuple(references),
         repeats=repeats,
         **texts,
@@ -234,14 +235,14 @@ def _read_row(row: Mapping[str, Any], root: Path, problems: Problems, where: str
 
 
 def _read_media(value: Any, root: Path, problems: Problems, where: str) -> Path | None:
-    if not _text(value).strip():
+    if not _cell_text(value).strip():
         problems.add(where, "`media` is missing", "Name the photograph or video of this row.")
         return None
-    media = resolve(_text(value), root, problems, where)
+    media = resolve_media_path(_cell_text(value), root, problems, where)
     return media if media is not None and check_suffix(media, problems, where) else None
 
 
-def _read_list(value: Any, problems: Problems, where: str) -> list[str]:
+def _read_references(value: Any, problems: Problems, where: str) -> list[str]:
     if value is None:
         return []
     if isinstance(value, str):
@@ -254,7 +255,7 @@ def _read_list(value: Any, problems: Problems, where: str) -> list[str]:
 
 def _read_repeats(value: Any, problems: Problems, where: str) -> int:
     # Tables with empty cells hold their whole numbers as floats.
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else _text(value).strip()
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else _cell_text(value).strip()
     if not text:
         return 1
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
@@ -263,7 +264,7 @@ def _read_repeats(value: Any, problems: Problems, where: str) -> int:
     return int(text)
 
 
-def _text(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     """A cell as text; empty cells of tables may be NaN."""
     is_empty = value is None or (isinstance(value, float) and math.isnan(value))
     return "" if is_empty else str(value)

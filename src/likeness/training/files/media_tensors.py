@@ -89,8 +89,8 @@ def read_media(path: Path, grid: BucketGrid, *, fps: float) -> MediaFrames:
         bucket = find_bucket(grid, frames=len(frames), height_px=height_px, width_px=width_px, is_video=is_video)
     except MediaError as error:
         raise MediaError(f"{path}: {error}") from error
-    fitted, transform = fit(frames[: bucket.frames], bucket)
-    return MediaFrames(frames=fitted, bucket=bucket, transform=transform, source_size_px=(height_px, width_px))
+    cropped, transform = resize_and_crop(frames[: bucket.frames], bucket)
+    return MediaFrames(frames=cropped, bucket=bucket, transform=transform, source_size_px=(height_px, width_px))
 
 
 def read_frames(path: Path, *, max_frames: int, fps: float) -> tuple[np.ndarray, bool]:
@@ -106,7 +106,7 @@ def read_frames(path: Path, *, max_frames: int, fps: float) -> tuple[np.ndarray,
         return read_image(file)[None], False
 
 
-def fit(frames: np.ndarray, bucket: Bucket) -> tuple[np.ndarray, CropTransform]:
+def resize_and_crop(frames: np.ndarray, bucket: Bucket) -> tuple[np.ndarray, CropTransform]:
     """Scale frames to cover a bucket, and crop the middle.
 
     Shapes:
@@ -120,11 +120,11 @@ def fit(frames: np.ndarray, bucket: Bucket) -> tuple[np.ndarray, CropTransform]:
     scaled_width_px = max(bucket.width_px, round(width_px * scale))
     top_px = (scaled_height_px - bucket.height_px) // 2
     left_px = (scaled_width_px - bucket.width_px) // 2
-    fitted = np.empty((len(frames), bucket.height_px, bucket.width_px, 3), np.uint8)
+    cropped = np.empty((len(frames), bucket.height_px, bucket.width_px, 3), np.uint8)
     rows, columns = slice(top_px, top_px + bucket.height_px), slice(left_px, left_px + bucket.width_px)
     for index, frame in enumerate(frames):
-        fitted[index] = resize(frame, scaled_width_px, scaled_height_px)[rows, columns]
+        cropped[index] = resize(frame, scaled_width_px, scaled_height_px)[rows, columns]
     transform = CropTransform(
         scale_x=scaled_width_px / width_px, scale_y=scaled_height_px / height_px, left_px=left_px, top_px=top_px
     )
-    return fitted, transform
+    return cropped, transform

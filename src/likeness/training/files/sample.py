@@ -58,39 +58,39 @@ class Problems:
 
     subject: str
     """What is read, for messages."""
-    found: list[tuple[str, str]] = field(default_factory=list)
+    entries: list[tuple[str, str]] = field(default_factory=list)
     """Place and message of each."""
-    notes: dict[str, None] = field(default_factory=dict)
+    warnings: dict[str, None] = field(default_factory=dict)
 
-    def add(self, where: str, what: str, remedy: str) -> None:
+    def add(self, where: str, problem: str, remedy: str) -> None:
         """Record a problem: its place, what is wrong, and what to do."""
-        self.found.append((where, f"{what}. {remedy}".strip()))
+        self.entries.append((where, f"{problem}. {remedy}".strip()))
 
-    def warn(self, where: str, what: str) -> None:
+    def warn(self, where: str, problem: str) -> None:
         """Record something that does not stop training; equal ones are logged once."""
-        self.notes[f"{where}: {what}"] = None
+        self.warnings[f"{where}: {problem}"] = None
 
-    def settle(self) -> None:
+    def report(self) -> None:
         """Log the warnings, and raise if there are problems.
 
         Raises:
             ConfigError: There are; the first are listed and the rest is counted.
         """
-        for note in self.notes:
-            logger.warning(note)
-        self.notes.clear()
-        if not self.found:
+        for warning in self.warnings:
+            logger.warning(warning)
+        self.warnings.clear()
+        if not self.entries:
             return
         # By file and line; numbers in names are compared as numbers.
-        ordered = sorted(self.found, key=lambda problem: _natural_order(problem[0]))
+        ordered = sorted(self.entries, key=lambda problem: _natural_order(problem[0]))
         listed = "\n".join(f"  {where}: {problem}" for where, problem in ordered[:MAX_LISTED])
-        rest = len(self.found) - MAX_LISTED
-        count = "1 problem" if len(self.found) == 1 else f"{len(self.found)} problems"
+        rest = len(self.entries) - MAX_LISTED
+        count = "1 problem" if len(self.entries) == 1 else f"{len(self.entries)} problems"
         more = f"\n  and {rest} more; correct these first." if rest > 0 else ""
         raise ConfigError(f"{self.subject} has {count}:\n{listed}{more}")
 
 
-def resolve(text: str, root: Path, problems: Problems, where: str) -> Path | None:
+def resolve_media_path(text: str, root: Path, problems: Problems, where: str) -> Path | None:
     """The file that a data set names; None, with a problem, if it cannot be used.
 
     Backslashes separate folders as they do on Windows, unless a file has such a name.
@@ -117,7 +117,7 @@ def resolve(text: str, root: Path, problems: Problems, where: str) -> Path | Non
         return None
     if not is_media_file(path):
         # Searching for the file that was meant takes time; beyond the problems that are listed nobody reads it.
-        proposal = _propose(path) if len(problems.found) < MAX_LISTED else ""
+        proposal = _suggest_path(path) if len(problems.entries) < MAX_LISTED else ""
         problems.add(where, f"`{text}` does not exist{proposal}", "Correct the path, or copy the file there.")
         return None
     return path
@@ -146,7 +146,7 @@ def finish(found: Sequence[tuple[str, Sample]], problems: Problems, *, root: Pat
     Raises:
         ConfigError: There are problems.
     """
-    complete = [(where, _take_trigger(_with_person(sample, root), problems, where)) for where, sample in found]
+    complete = [(where, _strip_trigger(_with_person(sample, root), problems, where)) for where, sample in found]
     for where, sample in complete:
         if sample.class_word is not None:
             try:
@@ -154,7 +154,7 @@ def finish(found: Sequence[tuple[str, Sample]], problems: Problems, *, root: Pat
             except PromptError as error:
                 problems.add(where, str(error).rstrip("."), "")
     _check_pairs(complete, problems)
-    problems.settle()
+    problems.report()
     return [sample for _, sample in complete]
 
 
@@ -165,7 +165,7 @@ def _with_person(sample: Sample, root: Path) -> Sample:
     return replace(sample, person=inside.as_posix())
 
 
-def _take_trigger(sample: Sample, problems: Problems, where: str) -> Sample:
+def _strip_trigger(sample: Sample, problems: Problems, where: str) -> Sample:
     if TRIGGER not in re.findall(r"\w+", sample.caption.lower()):
         return sample
     try:
@@ -221,7 +221,7 @@ def _natural_order(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", text)]
 
 
-def _propose(path: Path) -> str:
+def _suggest_path(path: Path) -> str:
     """The file that was probably meant: another spelling, or another suffix."""
     folder = path.parent
     if not folder.is_dir():

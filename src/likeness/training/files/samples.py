@@ -14,7 +14,7 @@ from likeness.training.files.manifest import MANIFEST_SUFFIXES, read_manifest
 from likeness.training.files.sample import Sample
 from likeness.training.files.webdataset import MANIFEST_NAME, is_shard_folder, read_shards
 
-__all__ = ["Sample", "find_people", "read_samples", "split_people"]
+__all__ = ["Sample", "read_samples", "rows_by_person", "split_people"]
 
 
 def read_samples(path: str | Path, *, media_root: Path | None = None) -> list[Sample]:
@@ -45,7 +45,7 @@ def read_samples(path: str | Path, *, media_root: Path | None = None) -> list[Sa
     raise ConfigError(f"{path} is not a data set by its suffix. Use one of {known}, or a folder.")
 
 
-def find_people(samples: Sequence[Sample]) -> dict[str, list[int]]:
+def rows_by_person(samples: Sequence[Sample]) -> dict[str, list[int]]:
     """Rows of each person, in order of first appearance."""
     people: dict[str, list[int]] = {}
     for row, sample in enumerate(samples):
@@ -61,7 +61,7 @@ def split_people(samples: Sequence[Sample], num_validation: int, *, seed: int = 
     Raises:
         ConfigError: No person would be left to train on.
     """
-    people = find_people(samples)
+    people = rows_by_person(samples)
     if num_validation >= len(people):
         raise ConfigError(
             f"`validation_people` is {num_validation}, but there are {len(people)} people. Use fewer, or add people."

@@ -29,10 +29,10 @@ def is_media_file(path: Path) -> bool:
     try:
         if path.is_file():
             return True
-        found = split_member(path)
+        member = split_member(path)
     except (OSError, ValueError):  # A name that is too long, or with a zero byte.
         return False
-    return found is not None and found[1] in members(found[0])
+    return member is not None and member[1] in members(member[0])
 
 
 def members(shard: Path) -> dict[str, tuple[int, int]]:
@@ -51,12 +51,12 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         MediaError: It is not there, or cannot be read.
     """
-    found = split_member(path)
+    member = split_member(path)
     try:
-        if found is None:
+        if member is None:
             return path.read_bytes()
-        offset, size = _find(*found)
-        with found[0].open("rb") as file:
+        offset, size = _member_extent(*member)
+        with member[0].open("rb") as file:
             file.seek(offset)
             data = file.read(size)
     except OSError as error:
@@ -85,7 +85,7 @@ def opened(path: Path) -> Iterator[Path]:
             raise MediaError(str(error).replace(str(copy), str(path))) from error
 
 
-def _find(shard: Path, name: str) -> tuple[int, int]:
+def _member_extent(shard: Path, name: str) -> tuple[int, int]:
     try:
         return members(shard)[name]
     except KeyError as error:

@@ -79,9 +79,9 @@ def read_shards(folder: Path) -> list[Sample]:
         found += [
             (where, sample)
             for key, parts in keys.items()
-            if (sample := _read_key(parts, problems, where := f"{shard.name}/{key}"))
+            if (sample := _read_sample(parts, problems, where := f"{shard.name}/{key}"))
         ]
-    if not found and not problems.found:
+    if not found and not problems.entries:
         problems.add(folder.name, "the shards hold no photographs or videos", "Name another folder.")
     return finish(found, problems, root=folder)
 
@@ -96,14 +96,14 @@ def _write_shard(draft: Path, samples: Sequence[Sample], start: int, max_bytes: 
         row = start
         while row < len(samples) and (row == start or archive.offset < max_bytes):
             sample = samples[row]
-            for path, name in _names(sample, row):
-                _add(archive, name, tar.read_bytes(path))
-            _add(archive, f"{row:08d}.txt", sample.caption.encode())
+            for path, name in _member_names(sample, row):
+                _add_member(archive, name, tar.read_bytes(path))
+            _add_member(archive, f"{row:08d}.txt", sample.caption.encode())
             row += 1
     return row
 
 
-def _names(sample: Sample, row: int) -> list[tuple[Path, str]]:
+def _member_names(sample: Sample, row: int) -> list[tuple[Path, str]]:
     """Files of a sample, and their names in a shard. The row makes names unique over all shards."""
     references = [
         (path, f"{row:08d}.reference{number}{path.suffix.lower()}") for number, path in enumerate(sample.references)
@@ -112,24 +112,28 @@ def _names(sample: Sample, row: int) -> list[tuple[Path, str]]:
 
 
 def _in_shard(sample: Sample, row: int, shard: Path) -> Sample:
-    (_, media), *references = _names(sample, row)
+    (_, media), *references = _member_names(sample, row)
     return replace(sample, media=shard / media, references=tuple(shard / name for _, name in references))
 
 
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+def _add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     entry = tarfile.TarInfo(name)  # Date and owner stay zero, so that equal samples give equal bytes.
     entry.size = len(data)
     archive.addfile(entry, io.BytesIO(data))
 
 
-def _read_key(parts: dict[str, Path], problems: Problems, where: str) -> Sample | None:
-    media = [path for extension, path in parts.items() if extension in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+def _read_sample(paths_by_extension: dict[str, Path], problems: Problems, where: str) -> Sample | None:
+    media = [path for extension, path in paths_by_extension.items() if extension in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
     if len(media) != 1:
         if media:
             problems.add(where, f"there are {len(media)} media of one key", "Give each its own key.")
         return None
-    record = _read_record(parts.get(".json"), problems, where)
-    text = tar.read_bytes(parts[".txt"]).decode(errors="replace") if ".txt" in parts else record.get("caption")
+    record = _read_record(paths_by_extension.get(".json"), problems, where)
+    text = (
+        tar.read_bytes(paths_by_extension[".txt"]).decode(errors="replace")
+        if ".txt" in paths_by_extension
+        else record.get("caption")
+    )
     caption = read_caption(text, problems, where)
     if caption is None:
         return None

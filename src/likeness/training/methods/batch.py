@@ -26,17 +26,20 @@ class MethodBatch:
     """The v of the data, as `noisy`."""
     alpha_bar: Tensor
     """(batch,), the share of signal."""
-    is_whole: Tensor
+    uses_whole_frame: Tensor
     """(batch,), boolean: samples whose loss is computed over the whole frame, not over the face alone."""
     weight: Tensor
     """(batch,), of each sample in this process's loss: the mean over processes is the mean over all samples."""
-    draws: "Draws"
+    spec: "BatchSpec"
     """What the batch was read from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Draws:
-    """What was drawn for one micro-batch, before any of it is read. Fields as in `MethodBatch` and `DenoiserInputs`."""
+class BatchSpec:
+    """What was chosen at random for one micro-batch, before latents and crops are read.
+
+    Fields as in `MethodBatch` and `DenoiserInputs`.
+    """
 
     rows: Tensor
     weight: Tensor
@@ -46,11 +49,11 @@ class Draws:
     active: Tensor
     timesteps: Tensor
 
-    def of_this_process(self) -> Self:
-        return type(self)(**{each.name: distributed.own_rows(getattr(self, each.name)) for each in fields(self)})
+    def local_share(self) -> Self:
+        return type(self)(**{field.name: distributed.local_rows(getattr(self, field.name)) for field in fields(self)})
 
 
-def with_active_row(stage: Any, inputs: DenoiserInputs, row: Tensor, num_references: int) -> DenoiserInputs:
+def with_identity_row(stage: Any, inputs: DenoiserInputs, row: Tensor, num_references: int) -> DenoiserInputs:
     """Add a copy of the first sample with its identity if no sample has one together with its class word.
 
     FSDP2 reduces the gradients of a module in all processes or in none, so every process has to use every part of the
@@ -64,7 +67,10 @@ def with_active_row(stage: Any, inputs: DenoiserInputs, row: Tensor, num_referen
     """
     if bool((inputs.active & inputs.class_mask.bool().any(dim=1).cpu()).any()):
         return inputs
-    token_ids, class_mask = stage.prompts.ids[num_references][row], stage.prompts.masks[num_references][row]
+    token_ids, class_mask = (
+        stage.prompts.prompt_ids[num_references][row],
+        stage.prompts.class_masks[num_references][row],
+    )
     first = DenoiserInputs(
         token_ids=token_ids.to(stage.device),
         class_mask=class_mask.to(stage.device),

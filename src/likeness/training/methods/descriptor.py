@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from likeness import media
 from likeness.puppets.people.anatomy import SHAPE_NUMBERS
-from likeness.training.data.datasets import EpochSampler, Shards, jitter_crops, to_pixels
+from likeness.training.data.datasets import EpochSampler, ShardedDataset, crops_to_references, jitter_crops
 from likeness.training.data.pairs import Split, TrainingData
-from likeness.training.data.render_puppets import PuppetSettings, person_of
+from likeness.training.data.render_puppets import PuppetSettings, dataset_person
 from likeness.training.engine import distributed
 from likeness.training.engine.settings import LoopSettings
 from likeness.training.methods.spec import MethodTrainingSpec
@@ -59,7 +59,7 @@ class DescriptorStage:
             method_spec: Gives vertices and reference views.
             settings: Of the stage.
             data: Its references are read.
-            attributes: `puppet_attributes` of the person of each row of the references, (rows, numbers).
+            attributes: `puppet_attributes` of the person of each row of the references, (rows, attributes).
             seed: Of the order of people.
         """
         self.descriptor, self.method_spec, self.settings, self.data = descriptor, method_spec, settings, data
@@ -67,13 +67,13 @@ class DescriptorStage:
         self.attributes = {split: (rows - mean) / std for split, rows in attributes.items()}
         self.head, self.face_head = nn.LazyLinear(len(mean)), nn.LazyLinear(len(mean))
         self.reference_views = [torch.tensor(rows) for rows in method_spec.reference_views(data).values()]
-        people = data.references["validation"].rows_of("person")
+        people = data.references["validation"].group_rows("person")
         self.validation = torch.tensor([rows[0] for rows in people.values()])
         with torch.no_grad():
             self.predict("validation", self.validation[:1])  # Lazy layers get their width.
         self.has_vertices = method_spec.extra_conditioning(data, "validation", self.validation[:1, None]) is not None
         self.embedding_width = data.references["train"]["embedding"].shape[1]
-        self.is_shape = torch.arange(len(mean)) < len(SHAPE_NUMBERS)
+        self.is_shape_attribute = torch.arange(len(mean)) < len(SHAPE_NUMBERS)
         self.modules: dict[str, nn.Module] = {"descriptor": descriptor, "reader": self.head}
         if settings.face_weight:
             self.modules["face_reader"] = self.face_head
@@ -87,10 +87,12 @@ class DescriptorStage:
         Shapes:
             reference_indices: (batch,), into `data.references[split]`, one image each
             vertex_indices: (batch,), of the people whose vertices are used; `reference_indices` if absent
-            returns: (batch, numbers), twice
+            returns: (batch, attributes), twice
         """
         crops = self.data.references[split]["crop"]
-        pixels = jitter_crops(crops, reference_indices[:, None]) if jitter else to_pixels(crops[reference_indices])
+        pixels = (
+            jitter_crops(crops, reference_indices[:, None]) if jitter else crops_to_references(crops[reference_indices])
+        )
         vertex_indices = reference_indices if vertex_indices is None else vertex_indices
         x_f = self.descriptor.read_faces(pixels)
         vertices = self.method_spec.extra_conditioning(self.data, split, vertex_indices[:, None])
@@ -101,19 +103,19 @@ class DescriptorStage:
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
         distributed.seed_by_rank()
-        people = [self.reference_views[i] for i in self.sampler.rows(step, self.settings.micro_batch).tolist()]
+        people = [self.reference_views[i] for i in self.sampler.local_rows(step, self.settings.micro_batch).tolist()]
         indices = torch.stack([views[torch.randint(len(views), ())] for views in people])
         is_swapped = torch.rand(len(indices)) < self.settings.shape_swap * self.has_vertices
         vertex_indices = torch.where(is_swapped, indices.roll(1), indices)
-        own = self.attributes["train"][indices]
-        target, weights = own.clone(), torch.ones_like(own)
-        target[:, self.is_shape] = self.attributes["train"][vertex_indices][:, self.is_shape]
+        attributes = self.attributes["train"][indices]
+        target, weights = attributes.clone(), torch.ones_like(attributes)
+        target[:, self.is_shape_attribute] = self.attributes["train"][vertex_indices][:, self.is_shape_attribute]
         weights[is_swapped, -self.embedding_width :] = 0
         from_v_f, from_x_f = self.predict("train", indices, vertex_indices=vertex_indices, jitter=True)
         loss = ((from_v_f - target).square() * weights).sum() / weights.sum()
         metrics = {"unexplained": float(loss.detach())}
         if self.settings.face_weight:
-            face_loss = F.mse_loss(from_x_f, own)
+            face_loss = F.mse_loss(from_x_f, attributes)
             metrics["unexplained_by_face"] = float(face_loss.detach())
             loss = loss + self.settings.face_weight * face_loss
         return loss, metrics
@@ -126,7 +128,9 @@ class DescriptorStage:
             torch.cat(parts)
             for parts in zip(*map(partial(self.predict, "validation"), self.validation.split(32)), strict=True)
         )
-        similarity = torch.cat([cosines(target[:64]), cosines(from_v_f[:64])], dim=1)
+        similarity = torch.cat(
+            [pairwise_cosine_similarity(target[:64]), pairwise_cosine_similarity(from_v_f[:64])], dim=1
+        )
         gray = ((similarity + 1) * 127.5).byte().numpy()
         media.write_image(path, np.kron(np.stack([gray] * 3, axis=-1), np.ones((6, 6, 1), dtype=np.uint8)))
         metrics = {"validation_r2": r_squared(from_v_f, target)}
@@ -134,9 +138,11 @@ class DescriptorStage:
             metrics["validation_face_r2"] = r_squared(from_x_f, target)
         if self.has_vertices:
             # Everyone with the vertices of the next person: how much of that shape is predicted?
-            vertex_indices, shape = self.validation.roll(-1), self.is_shape
+            vertex_indices, shape = self.validation.roll(-1), self.is_shape_attribute
             pairs = zip(self.validation.split(32), vertex_indices.split(32), strict=True)
-            predicted = torch.cat([self.predict("validation", own, vertex_indices=other)[0] for own, other in pairs])
+            predicted = torch.cat(
+                [self.predict("validation", attributes, vertex_indices=other)[0] for attributes, other in pairs]
+            )
             swapped = self.attributes["validation"][vertex_indices][:, shape]
             metrics["validation_swapped_shape_r2"] = r_squared(predicted[:, shape], swapped)
         return metrics
@@ -147,23 +153,23 @@ def r_squared(predicted: Tensor, target: Tensor) -> float:
     return float(1 - (predicted - target).square().sum() / target.square().sum())
 
 
-def puppet_attributes(settings: PuppetSettings, references: Shards) -> Tensor:
+def puppet_attributes(settings: PuppetSettings, references: ShardedDataset) -> Tensor:
     """For each row the attributes of its person: identity numbers, colors of skin and hair, mean embedding.
 
     Shapes:
-        returns: (rows, numbers)
+        returns: (rows, attributes)
     """
     embeddings = references["embedding"].float()
     by_row = []
-    for person, rows in references.rows_of("person").items():
-        puppet = person_of(settings, person)
+    for person, rows in references.group_rows("person").items():
+        puppet = dataset_person(settings, person)
         numbers = np.concatenate([puppet.numbers, puppet.skin, puppet.hair_color])
         attributes = torch.cat([torch.from_numpy(numbers).float(), embeddings[rows].mean(dim=0)])
         by_row += [(row, attributes) for row in rows]
     return torch.stack([attributes for _, attributes in sorted(by_row, key=lambda pair: pair[0])])
 
 
-def cosines(rows: Tensor) -> Tensor:
+def pairwise_cosine_similarity(rows: Tensor) -> Tensor:
     """Cosine similarity of all pairs, (rows, rows)."""
     unit = F.normalize(rows, dim=1)
     return unit @ unit.T

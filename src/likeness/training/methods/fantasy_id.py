@@ -27,11 +27,11 @@ from likeness.identity.face_shape.network import ShapeNetwork
 from likeness.identity.mesh.published_mesh import read_mesh
 from likeness.identity.mesh.puppet_topology import puppet_topology
 from likeness.methods.fantasy_id import FantasyID
-from likeness.training.base.shape_network import heads_of
-from likeness.training.data.datasets import Shards, to_pixels
-from likeness.training.data.pairs import Split, TrainingData, VerticesOf
+from likeness.training.base.shape_network import puppet_head_vertices
+from likeness.training.data.datasets import ShardedDataset, crops_to_references
+from likeness.training.data.pairs import Split, TrainingData, VertexLookup
 from likeness.training.data.render_puppets import PuppetSettings
-from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.engine.loop import load_final_weights, save_final_weights, train
 from likeness.training.methods.descriptor import DescriptorSettings, DescriptorStage, puppet_attributes
 from likeness.training.methods.settings import MethodRecipe
 from likeness.training.methods.spec import MethodTrainingSpec
@@ -94,7 +94,7 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         """Set where vertices come from; for new weights also the mesh, the frozen CLIP and the stem of the encoder."""
         encoder = method.descriptor.vertex_encoder
         if encoder is not None:
-            data.vertices = {split: self._heads(split, shards) for split, shards in data.references.items()}
+            data.vertices = {split: self._heads(split, dataset) for split, dataset in data.references.items()}
         if not from_scratch:
             return
         if encoder is not None:
@@ -114,14 +114,14 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         if settings is None:
             return
         stage_folder, modules = folder / settings.name, {"descriptor": method.descriptor}
-        if load_finished(stage_folder, modules):
+        if load_final_weights(stage_folder, modules):
             return
         attributes: dict[Split, Tensor] = {
             split: puppet_attributes(puppets, data.references[split]) for split, puppets in self._puppets().items()
         }
         stage = DescriptorStage(method.descriptor, self, settings, data, attributes, self.recipe.seed)
         train(stage, settings, stage_folder, seed=self.recipe.seed)
-        save_finished(stage_folder, modules)
+        save_final_weights(stage_folder, modules)
 
     def extra_conditioning(self, data: TrainingData, split: Split, reference_indices: Tensor) -> Tensor | None:
         """Vertices of each person: the exact head, or that of the mean estimate over the references.
@@ -137,26 +137,26 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         assert self.recipe.validation is not None
         return {"train": self.recipe.faces, "validation": self.recipe.validation}
 
-    def _heads(self, split: Split, shards: Shards) -> VerticesOf:
+    def _heads(self, split: Split, dataset: ShardedDataset) -> VertexLookup:
         shape = self.recipe.shape
         if shape is None:
-            return exact_heads(self._puppets()[split], shards)
-        return heads_beside(shards) if shape == "beside" else self._estimate_heads(shards, Path(shape))
+            return exact_vertices(self._puppets()[split], dataset)
+        return vertices_beside_media(dataset) if shape == "beside" else self._estimate_vertices(dataset, Path(shape))
 
     @staticmethod
-    def _estimate_heads(shards: Shards, folder: Path) -> VerticesOf:
+    def _estimate_vertices(dataset: ShardedDataset, folder: Path) -> VertexLookup:
         network = ShapeNetwork.load(folder)
 
         @torch.no_grad()
         def estimate(reference_indices: Tensor) -> Tensor:
-            crops = to_pixels(shards["crop"][reference_indices.flatten()])[:, 0]
+            crops = crops_to_references(dataset["crop"][reference_indices.flatten()])[:, 0]
             coefficients = network(network.prepare(crops)).unflatten(0, tuple(reference_indices.shape))
             return network.head(coefficients.mean(dim=1))
 
-        if not shards.is_in_memory:
+        if not dataset.is_in_memory:
             return estimate
         with torch.no_grad():
-            parts = [network(network.prepare(to_pixels(crops)[:, 0])) for crops in shards["crop"].split(64)]
+            parts = [network(network.prepare(crops_to_references(crops)[:, 0])) for crops in dataset["crop"].split(64)]
         coefficients = torch.cat(parts)
         return lambda reference_indices: network.head(coefficients[reference_indices].mean(dim=1))
 
@@ -164,22 +164,22 @@ class FantasyIDTrainingSpec(MethodTrainingSpec):
         """The `views` references of each person that differ most in head pose, as indices."""
         references, count = data.references["train"], self.recipe.views
         if not references.is_in_memory:  # `data.num_views` were chosen when the files were read.
-            return references.rows_of("person")
+            return references.group_rows("person")
         landmarks = references["landmarks"]
         return {
             person: rows if len(rows) <= count else _most_different(rows, landmarks, count)
-            for person, rows in references.rows_of("person").items()
+            for person, rows in references.group_rows("person").items()
         }
 
 
-def exact_heads(settings: PuppetSettings, shards: Shards) -> VerticesOf:
+def exact_vertices(settings: PuppetSettings, dataset: ShardedDataset) -> VertexLookup:
     """The true head of the person of each row."""
-    heads = torch.from_numpy(heads_of(settings))
-    people = torch.tensor([fact["person"] for fact in shards.facts])
+    heads = torch.from_numpy(puppet_head_vertices(settings))
+    people = torch.tensor([entry["person"] for entry in dataset.metadata])
     return lambda reference_indices: heads[people[reference_indices[:, 0]]]
 
 
-def heads_beside(shards: Shards) -> VerticesOf:
+def vertices_beside_media(dataset: ShardedDataset) -> VertexLookup:
     """The vertices in the file beside the media of each row's first reference."""
 
     @lru_cache(maxsize=256)
@@ -193,7 +193,7 @@ def heads_beside(shards: Shards) -> VerticesOf:
         return torch.from_numpy(read_points(found)).float()
 
     return lambda reference_indices: torch.stack(
-        [read(shards.facts[index]["media"]) for index in reference_indices[:, 0].tolist()]
+        [read(dataset.metadata[index]["media"]) for index in reference_indices[:, 0].tolist()]
     )
 
 

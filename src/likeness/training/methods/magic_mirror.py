@@ -9,7 +9,7 @@ from torch import Tensor
 from likeness.errors import ConfigError
 from likeness.identity.encoders.photomaker import fill_from_photomaker
 from likeness.methods.magic_mirror import MagicMirror
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.pairs import Split, TrainingData
 from likeness.training.methods.settings import MethodRecipe
 from likeness.training.methods.spec import MethodTrainingSpec
@@ -43,7 +43,7 @@ class MagicMirrorTrainingSpec(MethodTrainingSpec):
         super().__init__("magic_mirror", MagicMirror)
         self.recipe = recipe
 
-    def choose_crops(self, method: Any, references: Shards) -> Shards:
+    def choose_crops(self, method: Any, references: ShardedDataset) -> ShardedDataset:
         """The whole picture for an F_face that was trained on whole pictures, else as for every method."""
         if method.config["encoder_input"] == "whole_image":
             return references.with_tensor("crop", references["whole_image"])

@@ -18,7 +18,11 @@ ArcFaceEngine = Literal["research", "research/buffalo_l", "research/antelopev2",
 class MethodStageSettings(RolloutSettings):
     """One stage of the method."""
 
-    EARLIER: ClassVar[dict[str, Any]] = {"identity_average": "all", "identity_frames": "first", "identity_margin": 16}
+    LEGACY_VALUES: ClassVar[dict[str, Any]] = {
+        "identity_average": "all",
+        "identity_frames": "first",
+        "identity_margin": 16,
+    }
     """What settings were before they existed, for checkpoints of that time: whole first frames were decoded."""
 
     gradient_checkpointing: bool = False
@@ -67,7 +71,7 @@ class MethodStageSettings(RolloutSettings):
     other one is mirrored, so that patterns that depend on exact pixel positions are not rewarded."""
 
     @model_validator(mode="after")
-    def _is_used(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.rollout_samples and not (self.identity_weight or self.on_policy_distillation_weight):
             raise ValueError(
                 f"stage `{self.name}` has rollout_samples, but neither an identity_weight nor an "
@@ -131,10 +135,10 @@ class MethodRecipe(Settings):
 
     @model_validator(mode="after")
     def _has_data(self) -> Self:
-        given = [name for name in ("faces", "clips", "validation") if getattr(self, name) is not None]
-        if self.data is not None and given:
-            raise ValueError(f"`data` names files, so {', '.join(given)} (puppets) cannot be used: remove them")
-        if self.data is None and len(given) < 3:
+        puppet_sets = [name for name in ("faces", "clips", "validation") if getattr(self, name) is not None]
+        if self.data is not None and puppet_sets:
+            raise ValueError(f"`data` names files, so {', '.join(puppet_sets)} (puppets) cannot be used: remove them")
+        if self.data is None and len(puppet_sets) < 3:
             raise ValueError("name files with `data`, or puppets with `faces`, `clips` and `validation`")
         if self.data is None and (mixed := [stage.name for stage in self.stages if stage.data == "mixed"]):
             raise ValueError(f"stage `{mixed[0]}` trains on `mixed`, which is for files: use images or clips")

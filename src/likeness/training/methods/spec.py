@@ -12,7 +12,7 @@ from torch import Tensor
 
 from likeness.errors import ConfigError
 from likeness.methods.method import Method
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.pairs import Split, TrainingData
 
 
@@ -32,17 +32,17 @@ class MethodTrainingSpec:
         self.name, self.method_class = name, method_class
 
     def build(
-        self, transformer_config: Any, changes: Mapping[str, Any], profile: Literal["tiny", "paper"] = "tiny"
+        self, transformer_config: Any, overrides: Mapping[str, Any], profile: Literal["tiny", "paper"] = "tiny"
     ) -> Method:
         """Build the method for a base, with a recipe's changes of the profile's settings.
 
         Raises:
             ConfigError: The method has no such setting.
         """
-        make: Any = self.method_class
+        method_class: Any = self.method_class
         try:
-            config = make.tiny_config if profile == "tiny" else make.cogvideox_5b_config
-            return make(**config(transformer_config, **changes))
+            config = method_class.tiny_config if profile == "tiny" else method_class.cogvideox_5b_config
+            return method_class(**config(transformer_config, **overrides))
         except TypeError as error:
             raise ConfigError(
                 f"`method` has a setting that {self.method_class.__name__} does not know: {error}."
@@ -57,7 +57,7 @@ class MethodTrainingSpec:
             from_scratch: Whether the weights are new; False where training continues from trained ones.
         """
 
-    def choose_crops(self, method: Method, references: Shards) -> Shards:
+    def choose_crops(self, method: Method, references: ShardedDataset) -> ShardedDataset:
         """References from files with the `crop` that the method's encoder reads.
 
         It is the 224 px crop, or for larger inputs the 512 px `detail`, as at inference (`stack_head_crops`).
@@ -81,4 +81,4 @@ class MethodTrainingSpec:
 
     def reference_views(self, data: TrainingData) -> dict[Any, list[int]]:
         """For each person the indices into `data.references["train"]` that references are sampled from."""
-        return data.references["train"].rows_of("person")
+        return data.references["train"].group_rows("person")

@@ -22,11 +22,11 @@ from likeness.methods.method import Method
 from likeness.runtime import choose_training_dtype
 from likeness.training.data.datasets import jitter_crops
 from likeness.training.data.pairs import TrainingData
-from likeness.training.data.prompts import read_prompts
+from likeness.training.data.prompts import tokenize_dataset
 from likeness.training.engine import distributed
-from likeness.training.engine.settings import run_parts
+from likeness.training.engine.settings import run_validation_parts
 from likeness.training.methods import validation
-from likeness.training.methods.batch import Draws, MethodBatch, with_active_row
+from likeness.training.methods.batch import BatchSpec, MethodBatch, with_identity_row
 from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.methods.spec import MethodTrainingSpec
 from likeness.training.objectives import diffusion
@@ -37,13 +37,13 @@ from likeness.training.objectives.face_decoder import FaceDecoder, build_frame_d
 from likeness.training.objectives.identity_loss import (
     DecodedSamples,
     IdentityLoss,
+    check_embedding_width,
     choose_samples,
-    refuse_other_embeddings,
 )
 from likeness.training.objectives.noise_levels import loss_by_noise_level
 from likeness.training.objectives.on_policy import sample_on_policy
 from likeness.training.objectives.perturbed_guidance import MethodGuidance
-from likeness.training.precompute.read_ahead import ReadAhead
+from likeness.training.precompute.prefetch import Prefetcher
 
 
 class MethodStage:
@@ -81,26 +81,27 @@ class MethodStage:
         self.alphas_cumprod = pipe.scheduler.alphas_cumprod.float()
         views = method_spec.reference_views(data)
         self.reference_views = {person: torch.tensor(rows) for person, rows in views.items()}
-        self.rows = torch.tensor([row for row, fact in enumerate(self.targets.facts) if fact["person"] in views])
+        self.rows = torch.tensor([row for row, entry in enumerate(self.targets.metadata) if entry["person"] in views])
         if not len(self.rows):
             raise ConfigError(
                 f"Stage `{settings.name}` trains on `{settings.data}`: the data set has none with a reference. "
                 'Use another `data` for the stage ("images", "clips" or "mixed"), or add such files.'
             )
-        self.sampler = self.targets.order(self.rows, settings.micro_batch, seed)
-        self.prompts = read_prompts(pipe, method, self.targets)
+        self.sampler = self.targets.make_sampler(self.rows, settings.micro_batch, seed)
+        self.prompts = tokenize_dataset(pipe, method, self.targets)
         self.validation = data.validation_targets[settings.data]
-        self.validation_prompts = read_prompts(pipe, method, self.validation)
+        self.validation_prompts = tokenize_dataset(pipe, method, self.validation)
         self.guidance: MethodGuidance | None = None
         self.teacher: DistillationTeacher | None = None
         self.set_base_dtype(self.dtype)
-        self.read_ahead: ReadAhead | None = None
+        self.prefetcher: Prefetcher | None = None
         if not self.targets.is_in_memory:
-            self.read_ahead = ReadAhead(
+            text_states = self.text_states
+            self.prefetcher = Prefetcher(
                 self.targets,
                 data.references["train"],
-                lambda step: distributed.own_rows(self.rows[self.sampler.all_rows(step, settings.micro_batch)]),
-                lambda rows: (self.text_states(self.prompts.ids[1][rows]), self.text_states(self.prompts.plain[rows])),
+                lambda step: distributed.local_rows(self.rows[self.sampler.global_rows(step, settings.micro_batch)]),
+                lambda rows: [text_states(ids[rows]) for ids in (self.prompts.prompt_ids[1], self.prompts.caption_ids)],
                 settings.workers,
             )
 
@@ -113,7 +114,7 @@ class MethodStage:
         """The loss with the decoder, margin and views of the settings."""
         settings = self.settings
         if settings.identity_weight:
-            refuse_other_embeddings(recognizer, self.data.references["train"]["embedding"])
+            check_embedding_width(recognizer, self.data.references["train"]["embedding"])
         decode = build_frame_decoder(
             settings.identity_decoder, self.pipe.vae, self.dtype, is_checkpointed=settings.identity_checkpointing
         )
@@ -154,11 +155,11 @@ class MethodStage:
         inputs = inputs.replace(identity=identity)
         velocity = self.denoiser(inputs).float()
         unused = velocity.new_zeros(())
-        if len(velocity) > len(batch.rows):  # The row that `with_active_row` has added.
+        if len(velocity) > len(batch.rows):  # The row that `with_identity_row` has added.
             unused, velocity = 0.0 * velocity[-1].sum(), velocity[:-1]
         target = self.target_velocity(batch)
         mask = self.targets["mask"][batch.rows].to(velocity)
-        error = masked_error(mask, (velocity - target).square(), batch.is_whole)
+        error = masked_error(mask, (velocity - target).square(), batch.uses_whole_frame)
         loss = (batch.weight * error).sum() + unused
         metrics = {"denoising": float(loss.detach())}
         metrics |= loss_by_noise_level(error, inputs.timesteps[: len(error)], batch.weight)
@@ -169,14 +170,14 @@ class MethodStage:
             chosen, counts = self.choose_samples(step, batch, self.qualifies_on_policy, "on_policy", limit)
             metrics |= counts
             if len(chosen.rows):
-                loss = loss + chosen.share * self.on_policy_loss(batch, inputs, chosen.rows, metrics)
+                loss = loss + chosen.loss_factor * self.on_policy_loss(batch, inputs, chosen.rows, metrics)
         if not loss.requires_grad:  # No sample of this process has an identity; its gradients are zero.
             parameter = next(p for p in self.method.parameters() if p.requires_grad)
             loss = loss + 0.0 * parameter.sum()
         return loss, metrics
 
     def choose_samples(
-        self, step: int, batch: MethodBatch, qualifies: Callable[[Draws], Tensor], name: str, limit: int
+        self, step: int, batch: MethodBatch, qualifies: Callable[[BatchSpec], Tensor], name: str, limit: int
     ) -> tuple[DecodedSamples, dict[str, float]]:
         """Which samples of a micro-batch an auxiliary loss is computed of and the share that it has, and metrics.
 
@@ -184,32 +185,32 @@ class MethodStage:
         qualifying samples of the step.
         """
         settings, metrics = self.settings, {}
-        found, in_step = qualifies(batch.draws), None
+        is_qualifying, num_in_step = qualifies(batch.spec), None
         if settings.accumulation > 1:
-            first, in_step = step - step % settings.accumulation, 0
+            first, num_in_step = step - step % settings.accumulation, 0
             with torch.random.fork_rng(devices=[]):
                 for number in range(first, first + settings.accumulation):
                     distributed.seed_micro_step(self.seed, number)
-                    in_step += int(qualifies(self.draw(number).of_this_process()).sum())
-        counts: dict[str, Any] = {"in_step": in_step, "micro_batches": settings.accumulation}
-        chosen = choose_samples(found, limit, name, metrics, average=settings.identity_average, **counts)
+                    num_in_step += int(qualifies(self.draw_spec(number).local_share()).sum())
+        counts: dict[str, Any] = {"num_in_step": num_in_step, "micro_batches": settings.accumulation}
+        chosen = choose_samples(is_qualifying, limit, name, metrics, average=settings.identity_average, **counts)
         return chosen, metrics
 
-    def qualifies_for_identity(self, draws: Draws) -> Tensor:
+    def qualifies_for_identity(self, spec: BatchSpec) -> Tensor:
         """Samples with an identity, enough signal and a known face: (batch,), boolean."""
-        has_signal = self.alphas_cumprod[draws.timesteps] > self.settings.min_alpha_bar
-        return draws.active & has_signal & self.identity_loss.has_face(self.targets["landmarks"][draws.rows])
+        has_signal = self.alphas_cumprod[spec.timesteps] > self.settings.min_alpha_bar
+        return spec.active & has_signal & self.identity_loss.has_face(self.targets["landmarks"][spec.rows])
 
-    def qualifies_on_policy(self, draws: Draws) -> Tensor:
+    def qualifies_on_policy(self, spec: BatchSpec) -> Tensor:
         """Samples with an identity, and a known face if it is scored: (batch,), boolean."""
         if not self.settings.identity_weight:
-            return draws.active
-        return draws.active & self.identity_loss.has_face(self.targets["landmarks"][draws.rows])
+            return spec.active
+        return spec.active & self.identity_loss.has_face(self.targets["landmarks"][spec.rows])
 
-    def draw(self, step: int) -> Draws:
+    def draw_spec(self, step: int) -> BatchSpec:
         """Draw what a micro-batch consists of, for all processes together; reads no latents."""
         settings = self.settings
-        rows = self.rows[self.sampler.all_rows(step, settings.micro_batch)]
+        rows = self.rows[self.sampler.global_rows(step, settings.micro_batch)]
         count, processes = len(rows), distributed.world_size()
         weight = torch.full((count,), processes / count)
         if count < processes:  # The end of an epoch: every process needs a sample, some of them count nothing.
@@ -218,7 +219,7 @@ class MethodStage:
         every = settings.two_references_every
         references = self.sample_references(rows, 2 if every and step % every == every - 1 else 1)
         token_ids, class_mask, active = self.sample_conditions(rows, references.shape[1])
-        return Draws(
+        return BatchSpec(
             rows=rows,
             weight=weight,
             reference_indices=references,
@@ -230,32 +231,32 @@ class MethodStage:
 
     def sample_batch(self, step: int) -> MethodBatch:
         """Targets with noise, and their references and prompts after dropping."""
-        settings, own = self.settings, distributed.own_rows
-        if self.read_ahead is not None:
-            self.read_ahead.request(step)
-        every = self.draw(step)
-        draws = every.of_this_process()
-        timesteps, rows, references = draws.timesteps, draws.rows, draws.reference_indices
+        settings, local_rows = self.settings, distributed.local_rows
+        if self.prefetcher is not None:
+            self.prefetcher.request(step)
+        global_spec = self.draw_spec(step)
+        spec = global_spec.local_share()
+        timesteps, rows, references = spec.timesteps, spec.rows, spec.reference_indices
         clean = self.targets["latents"][rows].float().to(self.device)
-        noise = own(torch.randn(len(every.rows), *clean.shape[1:])).to(self.device)
+        noise = local_rows(torch.randn(len(global_spec.rows), *clean.shape[1:])).to(self.device)
         alpha_bar = self.alphas_cumprod[timesteps].to(self.device)
         noisy, velocity = diffusion.noisy_and_velocity(clean, noise, alpha_bar)
         pixels = self.reference_pixels(references).to(self.device, self.dtype)
-        is_whole = own(torch.rand(len(every.rows))) >= settings.face_share
+        uses_whole_frame = local_rows(torch.rand(len(global_spec.rows))) >= settings.face_share
         distributed.seed_by_rank()
         extra = self.method_spec.extra_conditioning(self.data, "train", references)
         inputs = DenoiserInputs(
-            token_ids=draws.token_ids.to(self.device),
-            class_mask=draws.class_mask.to(self.device),
+            token_ids=spec.token_ids.to(self.device),
+            class_mask=spec.class_mask.to(self.device),
             pixels=pixels,
             extra_conditioning=None if extra is None else extra.to(self.device),
-            active=draws.active,
+            active=spec.active,
             noisy=noisy.to(self.dtype),
             timesteps=timesteps.to(self.device),
-            text=self.text_states(draws.token_ids),
+            text=self.text_states(spec.token_ids),
         )
         if settings.parallel == "fsdp2" and distributed.world_size() > 1:
-            inputs = with_active_row(self, inputs, rows[:1], references.shape[1])
+            inputs = with_identity_row(self, inputs, rows[:1], references.shape[1])
         return MethodBatch(
             rows=rows,
             reference_indices=references,
@@ -263,9 +264,9 @@ class MethodStage:
             noisy=noisy,
             velocity=velocity,
             alpha_bar=alpha_bar,
-            is_whole=is_whole.to(self.device),
-            weight=draws.weight.to(self.device),
-            draws=draws,
+            uses_whole_frame=uses_whole_frame.to(self.device),
+            weight=spec.weight.to(self.device),
+            spec=spec,
         )
 
     def text_states(self, token_ids: Tensor) -> Tensor | None:
@@ -307,7 +308,7 @@ class MethodStage:
         landmarks = self.targets["landmarks"][batch.rows[chosen]]
         embedding = self.data.references["train"]["embedding"][batch.reference_indices[chosen, 0]]
         identity = self.identity_loss("identity", clean, landmarks, embedding, metrics)
-        return loss + settings.identity_weight * decoded.share * identity
+        return loss + settings.identity_weight * decoded.loss_factor * identity
 
     def on_policy_loss(
         self, batch: MethodBatch, inputs: DenoiserInputs, chosen: Tensor, metrics: dict[str, float]
@@ -360,7 +361,7 @@ class MethodStage:
                 timesteps=timesteps,
             )
             mask = self.targets["mask"][rows].to(conditional)
-            distillation = masked_error(mask, (conditional - target).square(), batch.is_whole[chosen]).mean()
+            distillation = masked_error(mask, (conditional - target).square(), batch.uses_whole_frame[chosen]).mean()
             metrics["on_policy_distillation"] = float(distillation.detach())
             loss = loss + settings.on_policy_distillation_weight * distillation
         return loss
@@ -370,7 +371,7 @@ class MethodStage:
 
         Only the conditional v has gradients. `inputs` are those of the conditional branch.
         """
-        empty = self.prompts.empty.expand(inputs.token_ids.shape)
+        empty = self.prompts.empty_ids.expand(inputs.token_ids.shape)
         unconditional = inputs.replace(
             token_ids=empty.to(self.device),
             class_mask=torch.zeros_like(inputs.class_mask),
@@ -382,8 +383,8 @@ class MethodStage:
         def predict_branches(noisy: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
             noisy = noisy.to(self.dtype)
             with torch.no_grad():
-                without = self.denoiser(unconditional.replace(noisy=noisy, timesteps=timesteps)).float()
-            return without, self.denoiser(inputs.replace(noisy=noisy, timesteps=timesteps)).float()
+                unconditional_velocity = self.denoiser(unconditional.replace(noisy=noisy, timesteps=timesteps)).float()
+            return unconditional_velocity, self.denoiser(inputs.replace(noisy=noisy, timesteps=timesteps)).float()
 
         return predict_branches
 
@@ -393,18 +394,18 @@ class MethodStage:
 
     def is_unconditional(self, token_ids: Tensor) -> Tensor:
         """Which prompts (batch, tokens) are empty: (batch,), boolean."""
-        return (token_ids == self.prompts.empty).all(dim=1)
+        return (token_ids == self.prompts.empty_ids).all(dim=1)
 
     def sample_references(self, rows: Tensor, count: int) -> Tensor:
         """References of targets `rows` (batch,), (batch, count): the first may show the same scene, others do not."""
-        own = self.targets.reference_rows
-        if own:  # Files say which references a target may have.
-            views = [torch.tensor(own[row]) for row in rows.tolist()]
+        allowed = self.targets.reference_rows
+        if allowed:  # Files say which references a target may have.
+            views = [torch.tensor(allowed[row]) for row in rows.tolist()]
             return torch.stack([view[torch.randint(len(view), (count,))] for view in views])
         chosen = torch.empty(len(rows), count, dtype=torch.long)
         is_image = self.settings.data == "images"
         for index, row in enumerate(rows.tolist()):
-            views = self.reference_views[self.targets.facts[row]["person"]]
+            views = self.reference_views[self.targets.metadata[row]["person"]]
             others = views[views != row] if is_image and len(views) > 1 else views
             chosen[index] = others[torch.randint(len(others), (count,))]
             if is_image and float(torch.rand(())) < self.settings.self_reference:
@@ -424,14 +425,14 @@ class MethodStage:
         drops_both = draw < settings.both_drop
         drops_text = drops_both | (draw >= 1 - settings.text_drop)
         drops_identity = draw < settings.both_drop + settings.identity_drop
-        token_ids, class_mask = prompts.ids[num_references][rows], prompts.masks[num_references][rows]
-        token_ids = torch.where(drops_identity[:, None], prompts.plain[rows], token_ids)
-        token_ids = torch.where(drops_text[:, None], prompts.empty, token_ids)
+        token_ids, class_mask = prompts.prompt_ids[num_references][rows], prompts.class_masks[num_references][rows]
+        token_ids = torch.where(drops_identity[:, None], prompts.caption_ids[rows], token_ids)
+        token_ids = torch.where(drops_text[:, None], prompts.empty_ids, token_ids)
         class_mask = class_mask & ~(drops_text | drops_identity)[:, None]
         return token_ids, class_mask, ~drops_identity
 
     @property
-    def rows_per_part(self) -> int:
+    def rows_per_validation_part(self) -> int:
         """Rows of a forward pass that costs about as much as a training step of this process."""
         return max(1, 3 * self.settings.micro_batch // (2 * distributed.world_size()))
 
@@ -446,4 +447,4 @@ class MethodStage:
 
     def validate(self, path: Path) -> dict[str, float]:
         """The same at once."""
-        return run_parts(self.validation_parts(path))
+        return run_validation_parts(self.validation_parts(path))

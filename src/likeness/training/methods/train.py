@@ -21,7 +21,7 @@ from likeness.training.data.pairs import TrainingData, read_data
 from likeness.training.data.prompts import TokenizedPrompts
 from likeness.training.engine import checkpoints, distributed
 from likeness.training.engine.logging import TrainingLogger
-from likeness.training.engine.loop import load_finished, save_finished, train
+from likeness.training.engine.loop import load_final_weights, save_final_weights, train
 from likeness.training.methods.prepare import prepare_recipe
 from likeness.training.methods.settings import MethodRecipe, MethodStageSettings
 from likeness.training.methods.spec import MethodTrainingSpec
@@ -40,7 +40,7 @@ def read_guidance(
     assert recipe.guidance_teacher is not None
     pipe = read_base(recipe.unguided)
     method = method_spec.build(pipe.transformer.config, recipe.method)
-    checkpoints.start_from(method, recipe.guidance_teacher)
+    checkpoints.load_initial_weights(method, recipe.guidance_teacher)
     dtype = choose_training_dtype(settings.dtype)
     return MethodGuidance(pipe, method, layers=settings.perturbed_layers, dtype=dtype)
 
@@ -94,10 +94,10 @@ def train_method(
     Raises:
         ConfigError: The recipe lacks a folder that one of its stages needs, or `without` names no stage.
     """
-    _check(recipe)
+    _check_recipe(recipe)
     logger = TrainingLogger(folder, method_spec.name)
     device, dtype = distributed.local_device(recipe.device), DTYPES[recipe.base_dtype]
-    recognizer = read_recognizer(recipe.recognizer, _layout_of(recipe))
+    recognizer = read_recognizer(recipe.recognizer, _landmark_layout(recipe))
     torch.manual_seed(recipe.seed)
     method = method_spec.build(read_transformer_config(recipe.base), recipe.method, recipe.profile)
     if recipe.data is None:
@@ -107,9 +107,9 @@ def train_method(
         files_cache = find_cache(cache)
         plan = prepare_recipe(recipe, method, method_spec, cache, logger, device)
         data = open_data(plan, files_cache, lambda shards: method_spec.choose_crops(method, shards))
-        pipe = read_base(recipe.base, dtype=dtype, device=device, without=("text_encoder",))
+        pipe = read_base(recipe.base, dtype=dtype, device=device, skipped_components=("text_encoder",))
     if recipe.start:
-        checkpoints.start_from(method, recipe.start)
+        checkpoints.load_initial_weights(method, recipe.start)
     method_spec.prepare(method, data, from_scratch=recipe.start is None)
     method_spec.train_first(method, data, folder)
     method.attach(pipe, dtype=torch.float32)
@@ -117,7 +117,7 @@ def train_method(
     modules: dict[str, nn.Module] = {method_spec.name: method}
     for number, settings in enumerate(recipe.stages):
         stage_folder, seed = folder / settings.name, recipe.seed + number
-        if settings.name in recipe.without or load_finished(stage_folder, modules):
+        if settings.name in recipe.without or load_final_weights(stage_folder, modules):
             continue
         stage = make_stage(pipe, method, method_spec, recognizer, settings, data, seed)
         if settings.attention_guidance:
@@ -126,7 +126,7 @@ def train_method(
             assert recipe.teacher is not None
             stage.teacher = read_teacher(recipe.base, recipe.teacher, data, settings, stage.dtype)
         train(stage, settings, stage_folder, seed=seed)
-        save_finished(stage_folder, modules)
+        save_final_weights(stage_folder, modules)
     target = folder / "model"
     if distributed.rank() == 0:
         with files.write_atomically(target, replaces_folder=True) as draft:
@@ -135,14 +135,14 @@ def train_method(
     return target
 
 
-def _layout_of(recipe: MethodRecipe) -> LandmarkLayout:
+def _landmark_layout(recipe: MethodRecipe) -> LandmarkLayout:
     """The landmarks of the data: those of puppets, or of the engine that reads files."""
     if recipe.data is None:
         return EYE_CORNERS
     return resolve_engine(describe_encoding(recipe.data, recipe.base, recipe.recognizer).engine).layout
 
 
-def _check(recipe: MethodRecipe) -> None:
+def _check_recipe(recipe: MethodRecipe) -> None:
     names = [stage.name for stage in recipe.stages]
     unknown = set(recipe.without) - set(names)
     if unknown:

@@ -19,8 +19,8 @@ from likeness.errors import ConfigError, PromptError
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.magic_mirror import MagicMirrorIdentity
 from likeness.training.base.pipelines import read_base
-from likeness.training.data.datasets import EpochSampler, Shards, load_puppets, to_bytes, to_pixels
-from likeness.training.data.latents import average_frames, load_latents
+from likeness.training.data.datasets import EpochSampler, ShardedDataset, crops_to_references, load_puppets, to_uint8
+from likeness.training.data.latents import load_latents, pool_to_latent_frames
 from likeness.training.data.pairs import TrainingData
 from likeness.training.data.render_puppets import PuppetSettings
 from likeness.training.engine import distributed
@@ -102,9 +102,9 @@ class TwoPersonStage(MethodStage):
     def __init__(self, *args: Any, recipe: TwoPersonRecipe) -> None:
         super().__init__(*args)
         unsupported = ("attention_guidance", "teacher_scale", "rollout_samples")
-        if found := [name for name in unsupported if getattr(self.settings, name)]:
+        if refused := [name for name in unsupported if getattr(self.settings, name)]:
             raise ConfigError(
-                f"Stage `{self.settings.name}` has {', '.join(found)}, which steps on clips of two people do not "
+                f"Stage `{self.settings.name}` has {', '.join(refused)}, which steps on clips of two people do not "
                 "support. Remove such settings from a recipe of kind `two_person`."
             )
         if self.settings.accumulation > 1:
@@ -115,7 +115,7 @@ class TwoPersonStage(MethodStage):
         self.recipe = recipe
         self.regions = Regions(cross_region_weight=recipe.cross_region_weight, own_positions=True)
         self.set_denoiser(TwoPersonDenoiser(self.pipe, self.method, self.regions))
-        self.pairs: Shards = self.data.targets["two_person"]
+        self.two_person_clips: ShardedDataset = self.data.targets["two_person"]
         rows, self.token_ids, self.person_mask = self._tokenize_pairs()
         self.pair_rows = torch.tensor(rows)
         self.pair_sampler = EpochSampler(len(rows), self.sampler.seed)
@@ -123,13 +123,13 @@ class TwoPersonStage(MethodStage):
     def _tokenize_pairs(self) -> tuple[list[int], Tensor, Tensor]:
         """Rows whose prompt fits with both class words repeated; of all rows token ids and the person of each token."""
         length = self.pipe.transformer.config.max_text_seq_length
-        token_ids = torch.zeros(len(self.pairs), length, dtype=torch.int64)
+        token_ids = torch.zeros(len(self.two_person_clips), length, dtype=torch.int64)
         person_mask, rows = torch.zeros_like(token_ids), []
-        for row, fact in enumerate(self.pairs.facts):
-            has_references = all(person in self.reference_views for person in fact["people"])
+        for row, entry in enumerate(self.two_person_clips.metadata):
+            has_references = all(person in self.reference_views for person in entry["people"])
             try:
                 tokens = self.method.tokenize(
-                    [fact["prompt"]], self.pipe.tokenizer, num_references=[1, 1], max_length=length
+                    [entry["prompt"]], self.pipe.tokenizer, num_references=[1, 1], max_length=length
                 )
             except PromptError:
                 continue
@@ -143,12 +143,12 @@ class TwoPersonStage(MethodStage):
             return super().loss(step)
         distributed.seed_by_rank()
         settings = self.settings
-        rows = self.pair_rows[self.pair_sampler.rows(step, max(1, settings.micro_batch // 2))]
+        rows = self.pair_rows[self.pair_sampler.local_rows(step, max(1, settings.micro_batch // 2))]
         references = self._sample_pair_references(rows)
         token_ids, person_mask = self.token_ids[rows].clone(), self.person_mask[rows].clone()
         drops_text = torch.rand(len(rows)) < settings.text_drop
-        token_ids[drops_text], person_mask[drops_text] = self.prompts.empty, 0
-        clean = self.pairs["latents"][rows].float()
+        token_ids[drops_text], person_mask[drops_text] = self.prompts.empty_ids, 0
+        clean = self.two_person_clips["latents"][rows].float()
         timesteps = diffusion.sample_timesteps(len(rows), settings, self.alphas_cumprod)
         alpha_bar = self.alphas_cumprod[timesteps]
         noisy, target = diffusion.noisy_and_velocity(clean, torch.randn_like(clean), alpha_bar)
@@ -165,27 +165,31 @@ class TwoPersonStage(MethodStage):
             timesteps=timesteps,
         )
         velocity = self.denoiser(inputs).float()
-        is_whole = torch.rand(len(rows)) >= settings.face_share
-        loss = masked_error(self.pairs["mask"][rows], (velocity - target).square(), is_whole).mean()
+        uses_whole_frame = torch.rand(len(rows)) >= settings.face_share
+        loss = masked_error(self.two_person_clips["mask"][rows], (velocity - target).square(), uses_whole_frame).mean()
         metrics = {"two_person_denoising": float(loss.detach())}
         if not (settings.identity_weight and settings.identity_samples):
             return loss, metrics
-        found = (alpha_bar > settings.min_alpha_bar) & self.identity_loss.has_face(self.pairs["landmarks"][rows])
+        is_qualifying = (alpha_bar > settings.min_alpha_bar) & self.identity_loss.has_face(
+            self.two_person_clips["landmarks"][rows]
+        )
         limit = max(1, settings.identity_samples // 2)  # Each sample has two faces.
-        decoded = choose_samples(found, limit, "two_person_identity", metrics, average=settings.identity_average)
+        decoded = choose_samples(
+            is_qualifying, limit, "two_person_identity", metrics, average=settings.identity_average
+        )
         chosen = decoded.rows
         if len(chosen):
             predicted = diffusion.velocity_to_x0(noisy[chosen], velocity[chosen], alpha_bar[chosen])
-            landmarks = self.pairs["landmarks"][rows[chosen]]
+            landmarks = self.two_person_clips["landmarks"][rows[chosen]]
             identity = self.identity_loss("two_person_identity", predicted, landmarks, embedding[chosen], metrics)
-            loss = loss + settings.identity_weight * decoded.share * identity
+            loss = loss + settings.identity_weight * decoded.loss_factor * identity
         return loss, metrics
 
     def _sample_pair_references(self, rows: Tensor) -> Tensor:
         """A view of each person of these pairs: (batch,) to (batch, 2), indices into the references."""
         chosen = torch.empty(len(rows), 2, dtype=torch.long)
         for index, row in enumerate(rows.tolist()):
-            for side, person in enumerate(self.pairs.facts[row]["people"]):
+            for side, person in enumerate(self.two_person_clips.metadata[row]["people"]):
                 views = self.reference_views[person]
                 chosen[index, side] = views[torch.randint(len(views), (1,))]
         return chosen
@@ -194,28 +198,28 @@ class TwoPersonStage(MethodStage):
         """The samples of one person, and beside that sheet `*_two_person` with pairs of validation people."""
         metrics = yield from super().validation_parts(path)
         self.set_base_dtype(torch.float32)
-        draw_pairs(self, path.with_name(f"{path.stem}_two_person{path.suffix}"))
+        write_pair_sheet(self, path.with_name(f"{path.stem}_two_person{path.suffix}"))
         self.set_base_dtype(self.dtype)
         return metrics
 
 
 @torch.no_grad()
-def draw_pairs(stage: TwoPersonStage, path: Path, count: int = 3) -> None:
+def write_pair_sheet(stage: TwoPersonStage, path: Path, count: int = 3) -> None:
     """One row for each pair: two references, then frames generated from them."""
     faces, rows = stage.data.references["validation"], []
-    people = [views[0] for views in faces.rows_of("person").values()][: 2 * count]
+    people = [views[0] for views in faces.group_rows("person").values()][: 2 * count]
     pairs = torch.tensor(people).view(-1, 2)
-    pixels = to_pixels(faces["crop"][pairs.flatten()]).unflatten(0, (-1, 2))
+    pixels = crops_to_references(faces["crop"][pairs.flatten()]).unflatten(0, (-1, 2))
     embedding = stage.method_spec.extra_conditioning(stage.data, "validation", pairs)
     assert embedding is not None
     identity = encode_pairs(stage.method, pixels, embedding[:, :, None])
     side = 8 * stage.pipe.transformer.config.sample_height
     for template in VALIDATION_PROMPTS:
-        groups = [[faces.facts[int(row)]["group"] for row in pair] for pair in pairs]
+        groups = [[faces.metadata[int(row)]["group"] for row in pair] for pair in pairs]
         prompts = [template.format(*(f"{'an' if g[0] == 'e' else 'a'} {g}" for g in pair)) for pair in groups]
         with stage.method.identity(identity, regions=stage.regions):
             prompt = stage.method.prompt(prompts)
-            clips = diffusion.sample(
+            clips = diffusion.sample_clips(
                 stage.pipe,
                 num_frames=stage.pipe.transformer.config.sample_frames,
                 seed=0,
@@ -226,7 +230,7 @@ def draw_pairs(stage: TwoPersonStage, path: Path, count: int = 3) -> None:
             )
         for pair, clip in zip(pixels, clips, strict=True):
             frames = [half for frame in clip[::4] for half in (frame[:, :side], frame[:, side:])]
-            rows.append([*to_bytes(pair[:, 0]), *frames])
+            rows.append([*to_uint8(pair[:, 0]), *frames])
     media.write_image(path, media.contact_sheet(rows, cell_px=96, gap_px=2))
 
 
@@ -247,7 +251,7 @@ class TwoPersonTrainingSpec(MagicMirrorTrainingSpec):
         clips, logger = self.recipe.two_person, TrainingLogger(self.folder, self.name)
         targets = load_latents(clips, read_base(self.recipe.base).vae, self.cache, logger)
         landmarks = load_puppets(clips, self.cache, logger, ("landmarks",))["landmarks"]
-        data.targets["two_person"] = targets.with_tensor("landmarks", average_frames(landmarks))
+        data.targets["two_person"] = targets.with_tensor("landmarks", pool_to_latent_frames(landmarks))
 
 
 def run(recipe: TwoPersonRecipe, folder: Path, cache: Path) -> Path:

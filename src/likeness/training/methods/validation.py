@@ -16,13 +16,13 @@ from torch import Tensor
 from likeness import media
 from likeness.faces import FRAME_DETECTION_PX, find_faces, prominence
 from likeness.faces.engines.base import FaceEngine, distances
-from likeness.training.data.datasets import to_bytes, to_pixels
+from likeness.training.data.datasets import crops_to_references, to_uint8
 from likeness.training.objectives import diffusion
 from likeness.training.objectives.denoiser import DenoiserInputs
 
 ValidationParts = Generator[None, None, dict[str, float]]
 """Yields after each part, and returns the metrics."""
-LOSS_SAMPLES = 64
+MAX_LOSS_SAMPLES = 64
 """Most samples of the error."""
 SAMPLING_STEPS = 20
 SCORED_FRAMES = 5
@@ -32,7 +32,7 @@ SCORED_FRAMES = 5
 def validate(stage: Any, path: Path) -> ValidationParts:
     """The error on faces, then a sheet of samples at `path` and their scores."""
     metrics = {"validation_face_loss": (yield from face_loss(stage))}
-    metrics |= yield from draw_samples(stage, path)
+    metrics |= yield from write_sample_sheet(stage, path)
     return metrics
 
 
@@ -42,10 +42,10 @@ def face_loss(stage: Any) -> Generator[None, None, float]:
 
     References show another scene than the target, where there is one.
     """
-    rows = torch.arange(min(LOSS_SAMPLES, len(stage.validation)))
+    rows = torch.arange(min(MAX_LOSS_SAMPLES, len(stage.validation)))
     timesteps = torch.linspace(20, 980, len(rows)).long()
     squares, count = 0.0, 0.0
-    for part in rows.split(stage.rows_per_part):
+    for part in rows.split(stage.rows_per_validation_part):
         clean = stage.validation["latents"][part].float().to(stage.device)
         noise = torch.stack([_noise(clean.shape[1:], int(row)) for row in part]).to(stage.device)
         noisy, target = diffusion.noisy_and_velocity(
@@ -63,19 +63,21 @@ def face_loss(stage: Any) -> Generator[None, None, float]:
 
 
 @torch.no_grad()
-def draw_samples(stage: Any, path: Path) -> ValidationParts:
+def write_sample_sheet(stage: Any, path: Path) -> ValidationParts:
     """Generate validation people by prompts of the validation set, draw them beside their references, and score them.
 
     Weights go on changing while samples are generated.
     """
     is_image = stage.validation["latents"].shape[1] == 1
-    rows = torch.tensor([own[0] for own in stage.validation.rows_of("person").values()][: 8 if is_image else 4])
+    rows = torch.tensor(
+        [person_rows[0] for person_rows in stage.validation.group_rows("person").values()][: 8 if is_image else 4]
+    )
     latents = torch.stack([_noise(stage.validation["latents"].shape[1:], int(row)) for row in rows])
     scheduler: Any = CogVideoXDDIMScheduler.from_config(stage.pipe.scheduler.config)
     scheduler.set_timesteps(SAMPLING_STEPS)
     latents = latents.to(stage.device) * scheduler.init_noise_sigma
     finished = []
-    size = max(1, stage.rows_per_part // 2)  # Each sample has a conditional and an unconditional row.
+    size = max(1, stage.rows_per_validation_part // 2)  # Each sample has a conditional and an unconditional row.
     for part, noisy in zip(rows.split(size), latents.split(size), strict=True):
         inputs = _inputs(stage, part)
         identity = stage.encode(inputs.pixels, inputs.extra_conditioning, inputs.active)
@@ -92,12 +94,12 @@ def draw_samples(stage: Any, path: Path) -> ValidationParts:
     references = reference_rows(stage, rows)
     crops = stage.data.references["validation"]["crop"][references]
     media.write_image(
-        path, media.contact_sheet(_sheet_rows(to_bytes(to_pixels(crops)[:, 0]), clips), cell_px=96, gap_px=2)
+        path, media.contact_sheet(_sheet_rows(to_uint8(crops_to_references(crops)[:, 0]), clips), cell_px=96, gap_px=2)
     )
-    return (yield from score(stage, clips, references))
+    return (yield from score_faces(stage, clips, references))
 
 
-def score(stage: Any, clips: list[np.ndarray], references: Tensor) -> ValidationParts:
+def score_faces(stage: Any, clips: list[np.ndarray], references: Tensor) -> ValidationParts:
     """How well generated people match their references, by the face engine that read the references.
 
     `validation_face_rate` is the share of frames with a face, `validation_distance` the engine's mean distance to the
@@ -112,35 +114,35 @@ def score(stage: Any, clips: list[np.ndarray], references: Tensor) -> Validation
     engine: FaceEngine | None = stage.face_engine
     if engine is None:
         return {}
-    shards = stage.data.references["validation"]
-    people = {person: rows[0] for person, rows in shards.rows_of("person").items()}
-    people |= {shards.facts[int(row)]["person"]: int(row) for row in references}
-    gallery = shards["embedding"][torch.tensor(list(people.values()))].float().numpy()
-    found: list[float] = []
+    dataset = stage.data.references["validation"]
+    people = {person: rows[0] for person, rows in dataset.group_rows("person").items()}
+    people |= {dataset.metadata[int(row)]["person"]: int(row) for row in references}
+    gallery = dataset["embedding"][torch.tensor(list(people.values()))].float().numpy()
+    face_distances: list[float] = []
     is_nearest, num_frames = [], 0
     for clip, row in zip(clips, references.tolist(), strict=True):
         frames = clip[np.linspace(0, len(clip) - 1, min(SCORED_FRAMES, len(clip))).round().astype(int)]
-        embeddings = [one for frame in frames if (one := _embed(frame, engine)) is not None]
+        embeddings = [embedding for frame in frames if (embedding := _embed(frame, engine)) is not None]
         num_frames += len(frames)
-        person = list(people).index(shards.facts[row]["person"])
+        person = list(people).index(dataset.metadata[row]["person"])
         if embeddings:
-            found += distances(np.stack(embeddings), gallery[person], engine.metric).tolist()
+            face_distances += distances(np.stack(embeddings), gallery[person], engine.metric).tolist()
             to_all = [distances(np.mean(embeddings, axis=0)[None], other, engine.metric)[0] for other in gallery]
             is_nearest.append(int(np.argmin(to_all)) == person)
         else:
             is_nearest.append(False)
         yield
-    metrics = {"validation_face_rate": len(found) / num_frames, "validation_rank1": float(np.mean(is_nearest))}
-    return metrics | ({"validation_distance": float(np.mean(found))} if found else {})
+    metrics = {"validation_face_rate": len(face_distances) / num_frames, "validation_rank1": float(np.mean(is_nearest))}
+    return metrics | ({"validation_distance": float(np.mean(face_distances))} if face_distances else {})
 
 
 def reference_rows(stage: Any, rows: Tensor) -> Tensor:
     """A reference of each validation sample: of another scene where there is one; (samples,)."""
-    shards, own = stage.validation, stage.validation.reference_rows
-    views = stage.data.references["validation"].rows_of("person")
+    dataset, allowed = stage.validation, stage.validation.reference_rows
+    views = stage.data.references["validation"].group_rows("person")
     chosen = []
     for row in rows.tolist():
-        possible = own[row] if own else views[shards.facts[row]["person"]]
+        possible = allowed[row] if allowed else views[dataset.metadata[row]["person"]]
         chosen.append(possible[-1] if possible[-1] != row else possible[0])
     return torch.tensor(chosen)
 
@@ -150,16 +152,16 @@ def _inputs(stage: Any, rows: Tensor) -> DenoiserInputs:
     references = reference_rows(stage, rows)
     prompts = stage.validation_prompts
     extra = stage.method_spec.extra_conditioning(stage.data, "validation", references[:, None])
-    pixels = to_pixels(stage.data.references["validation"]["crop"][references])
+    pixels = crops_to_references(stage.data.references["validation"]["crop"][references])
     return DenoiserInputs(
-        token_ids=prompts.ids[1][rows].to(stage.device),
-        class_mask=prompts.masks[1][rows].to(stage.device),
+        token_ids=prompts.prompt_ids[1][rows].to(stage.device),
+        class_mask=prompts.class_masks[1][rows].to(stage.device),
         pixels=pixels.to(stage.device, stage.dtype),
         extra_conditioning=None if extra is None else extra.to(stage.device),
         active=torch.ones(len(rows), dtype=torch.bool),
         noisy=torch.zeros(0),
         timesteps=torch.zeros(0),
-        text=stage.text_states(prompts.ids[1][rows]),
+        text=stage.text_states(prompts.prompt_ids[1][rows]),
     )
 
 

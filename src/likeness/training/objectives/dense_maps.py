@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from likeness.puppets.rendering.maps import CHANNELS
 
-CELLS = 2
+CELLS_PER_LATENT = 2
 """Cells of the maps across a latent pixel."""
-_LEAST_STD = 0.02
+_MIN_STD = 0.02
 
 
-class MapHead(nn.Module):
+class DenseMapHead(nn.Module):
     """Predicts dense maps, with each channel standardized, from the video tokens of a block."""
 
     mean: Tensor
@@ -27,10 +27,10 @@ class MapHead(nn.Module):
 
     def __init__(self, width: int, patch_size: int) -> None:
         super().__init__()
-        self.cells = CELLS * patch_size
+        self.cells_per_token = CELLS_PER_LATENT * patch_size
         self.norm = nn.LayerNorm(width)
         self.up = nn.Linear(width, 2 * width)
-        self.proj_out = nn.Linear(2 * width, len(CHANNELS) * self.cells**2)
+        self.proj_out = nn.Linear(2 * width, len(CHANNELS) * self.cells_per_token**2)
         self.register_buffer("mean", torch.zeros(len(CHANNELS), 1, 1))
         self.register_buffer("std", torch.ones(len(CHANNELS), 1, 1))
 
@@ -38,7 +38,7 @@ class MapHead(nn.Module):
         """Set mean and scale from maps (samples, frames, channels, height, width), uint8."""
         values = maps.float() / 255
         self.mean.copy_(values.mean(dim=(0, 1, 3, 4)).view(-1, 1, 1))
-        self.std.copy_(values.std(dim=(0, 1, 3, 4)).clamp(min=_LEAST_STD).view(-1, 1, 1))
+        self.std.copy_(values.std(dim=(0, 1, 3, 4)).clamp(min=_MIN_STD).view(-1, 1, 1))
 
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
         """From tokens to standardized maps.
@@ -50,7 +50,12 @@ class MapHead(nn.Module):
         values = self.proj_out(nn.functional.silu(self.up(self.norm(tokens))))
         rows = round((tokens.shape[1] // num_frames) ** 0.5)
         return rearrange(
-            values, "b (f h w) (c y x) -> b f c (h y) (w x)", f=num_frames, h=rows, y=self.cells, x=self.cells
+            values,
+            "b (f h w) (c y x) -> b f c (h y) (w x)",
+            f=num_frames,
+            h=rows,
+            y=self.cells_per_token,
+            x=self.cells_per_token,
         )
 
     def standardize(self, maps: Tensor) -> Tensor:
@@ -62,16 +67,16 @@ class VideoTokenHook:
     """A hook that stores the video tokens that a block of a CogVideoX transformer returned last."""
 
     def __init__(self, block: nn.Module) -> None:
-        self.last: Tensor | None = None
-        self.handle = block.register_forward_hook(self._keep)
+        self.tokens: Tensor | None = None
+        self.handle = block.register_forward_hook(self._store_tokens)
 
-    def _keep(self, block: nn.Module, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:
+    def _store_tokens(self, block: nn.Module, inputs: Any, outputs: tuple[Tensor, Tensor]) -> None:
         del block, inputs
-        self.last = outputs[0]
+        self.tokens = outputs[0]
 
-    def take(self) -> Tensor:
+    def pop_tokens(self) -> Tensor:
         """Return the tokens and drop the reference to them, which would keep the graph alive."""
-        tokens, self.last = self.last, None
+        tokens, self.tokens = self.tokens, None
         assert tokens is not None, "the transformer has not run"
         return tokens
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from likeness.training.engine.settings import LoopSettings
 
-Timesteps = Literal["uniform", "logit_normal", "log_snr_normal"]
+TimestepDistribution = Literal["uniform", "logit_normal", "log_snr_normal"]
 NUM_TRAIN_TIMESTEPS = 1000
 UNIFORM_SHARE = 0.1
 """Share of the timesteps of `log_snr_normal` that are uniform, so that pure noise is among them."""
@@ -30,7 +30,7 @@ class DiffusionStageSettings(LoopSettings):
     """What the stage trains on; `mixed`, for data from files, is both."""
     text_drop: float = Field(default=0.1, ge=0, le=1)
     """Share of samples with an empty prompt, for classifier-free guidance."""
-    timesteps: Timesteps = "uniform"
+    timesteps: TimestepDistribution = "uniform"
     """Distribution of the training timesteps; `log_snr_normal` samples the logarithm of signal over noise (EDM,
     arXiv:2206.00364) and looks up the timestep."""
     log_snr_mean: float = 0.0
@@ -44,18 +44,18 @@ class DiffusionStageSettings(LoopSettings):
     """Classifier-free guidance scale of sample sheets and of rollouts."""
 
 
-def masked_error(mask: Tensor, error: Tensor, is_whole: Tensor) -> Tensor:
+def masked_error(mask: Tensor, error: Tensor, uses_whole_frame: Tensor) -> Tensor:
     """The mean error of each sample, of some samples over the face alone.
 
     Shapes:
         mask: (batch, frames, height, width), the share of each latent pixel that shows the face
         error: (batch, frames, channels, height, width)
-        is_whole: (batch,), boolean: samples whose error is averaged over the whole frame, as it is without a face
+        uses_whole_frame: (batch,), boolean: whose error is averaged over the whole frame, as without a face
         returns: (batch,)
     """
     face = mask.float().unsqueeze(2)
-    is_whole = is_whole | (face.flatten(1).sum(dim=1) < 1)
-    weight = torch.where(is_whole.view(-1, 1, 1, 1, 1), torch.ones_like(face), face)
+    uses_whole_frame = uses_whole_frame | (face.flatten(1).sum(dim=1) < 1)
+    weight = torch.where(uses_whole_frame.view(-1, 1, 1, 1, 1), torch.ones_like(face), face)
     return (error * weight).flatten(1).sum(dim=1) / (weight.flatten(1).sum(dim=1) * error.shape[2])
 
 
@@ -110,10 +110,10 @@ def _scales(alpha_bar: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     return shaped.sqrt(), (1 - shaped).sqrt()
 
 
-Rope = tuple[Tensor, Tensor]
+RotaryEmbedding = tuple[Tensor, Tensor]
 
 
-def rotary_embedding(transformer: Any, latents: Tensor) -> Rope | None:
+def rotary_embedding(transformer: Any, latents: Tensor) -> RotaryEmbedding | None:
     """The rotary embedding of latents, made by the stock pipeline's own function; None for a base without one.
 
     Shapes:
@@ -139,7 +139,7 @@ def _stock_rotary_embedding(
     sample_height: int,
     head_dim: int,
     device: str,
-) -> Rope:
+) -> RotaryEmbedding:
     config = SimpleNamespace(
         patch_size=patch_size,
         patch_size_t=patch_size_t,
@@ -230,7 +230,7 @@ def cast_base(transformer: nn.Module, method: nn.Module, dtype: torch.dtype) -> 
 
 
 @torch.no_grad()
-def sample(
+def sample_clips(
     pipe: CogVideoXPipeline, *, num_frames: int, seed: int, guidance: float, steps: int = 20, **prompt: Any
 ) -> list[np.ndarray]:
     """Clips from a pipeline as bytes, one a prompt: (frames, height, width, 3)."""

@@ -61,10 +61,10 @@ class DistillationTeacher:
             returns: as `noisy`
         """
         count = references.shape[1]
-        token_ids = torch.where(is_unconditional[:, None], self.prompts.empty, self.prompts.ids[count][rows])
+        token_ids = torch.where(is_unconditional[:, None], self.prompts.empty_ids, self.prompts.prompt_ids[count][rows])
         inputs = DenoiserInputs(
             token_ids=token_ids,
-            class_mask=self.prompts.masks[count][rows] & ~is_unconditional[:, None],
+            class_mask=self.prompts.class_masks[count][rows] & ~is_unconditional[:, None],
             pixels=pixels.to(self.dtype),
             extra_conditioning=self.embeddings[references],
             active=active,

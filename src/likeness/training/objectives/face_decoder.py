@@ -21,7 +21,7 @@ from likeness.identity.encoders.alignment import crop_corners
 
 LATENT_PX = 8
 """Side of a latent pixel in pixels."""
-COGVIDEOX_WIDTHS = (128, 256, 256, 512)
+COGVIDEOX_VAE_CHANNELS = (128, 256, 256, 512)
 """Channels of CogVideoX's VAE, by which it is told from others."""
 
 
@@ -36,12 +36,12 @@ class Windows:
     height: int
     width: int
 
-    def cut(self, latents: Tensor) -> Tensor:
+    def crop(self, latents: Tensor) -> Tensor:
         """The windows of (batch, channels, height, width)."""
         rows = zip(latents, self.top.tolist(), self.left.tolist(), strict=True)
         return torch.stack([row[:, y : y + self.height, x : x + self.width] for row, y, x in rows])
 
-    def move(self, points: Tensor) -> Tensor:
+    def to_window_px(self, points: Tensor) -> Tensor:
         """Points (batch, points, 2) px of the frames, in px of the decoded windows."""
         origin = torch.stack([self.left, self.top], dim=-1).to(points)
         return points - LATENT_PX * origin[:, None]
@@ -76,7 +76,7 @@ class VaeFrameDecoder:
         if scaled.shape[-2:] != (windows.height, windows.width):
             normalize = vae_forward.normalize_by(vae_forward.group_norm_statistics(self.vae, scaled))
         return vae_forward.decode_frame(
-            self.vae, windows.cut(scaled), is_checkpointed=self.is_checkpointed, normalize=normalize
+            self.vae, windows.crop(scaled), is_checkpointed=self.is_checkpointed, normalize=normalize
         )
 
 
@@ -90,7 +90,7 @@ class TaecvxFrameDecoder:
 
     def __call__(self, latents: Tensor, windows: Windows) -> Tensor:
         self.model.to(latents.device, self.dtype)
-        part = windows.cut(latents).to(self.dtype)
+        part = windows.crop(latents).to(self.dtype)
         if self.is_checkpointed and torch.is_grad_enabled():
             return checkpoint(self.model.decode_first, part, use_reentrant=False)
         return self.model.decode_first(part)
@@ -107,7 +107,7 @@ def build_frame_decoder(
     """
     if kind == "vae":
         return VaeFrameDecoder(vae=vae, dtype=dtype, is_checkpointed=is_checkpointed)
-    if vae.config.latent_channels != LATENT_CHANNELS or tuple(vae.config.block_out_channels) != COGVIDEOX_WIDTHS:
+    if vae.config.latent_channels != LATENT_CHANNELS or tuple(vae.config.block_out_channels) != COGVIDEOX_VAE_CHANNELS:
         raise ConfigError(
             f"`identity_decoder` is taecvx, which decodes CogVideoX's latents, and the base's VAE has "
             f"{vae.config.latent_channels} latent channels and widths {tuple(vae.config.block_out_channels)}. Use "
@@ -164,5 +164,5 @@ class FaceDecoder:
         corners = torch.cat([crop_corners(points, self.template) for points in views], dim=1)
         height, width = latents.shape[-2:]
         windows = face_windows(corners, height=height, width=width, margin=self.margin)
-        moved = torch.stack([windows.move(points) for points in views])
+        moved = torch.stack([windows.to_window_px(points) for points in views])
         return self.decode(latents, windows).float(), moved

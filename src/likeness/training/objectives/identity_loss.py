@@ -81,8 +81,8 @@ class IdentityLoss:
         target = self.recognizer.standardize(embedding)
         distances, contrasts = [], [pictures.new_zeros(())]
         for view, moved in enumerate(views):
-            found = self.recognizer.embed(pictures, moved, is_mirrored=view % 2 == 1)
-            predicted = self.recognizer.standardize(found)
+            embedded = self.recognizer.embed(pictures, moved, is_mirrored=view % 2 == 1)
+            predicted = self.recognizer.standardize(embedded)
             distances.append(1 - F.cosine_similarity(predicted, target).mean())
             if self.contrast_weight:
                 contrasts.append(contrastive_loss(predicted, target))
@@ -101,7 +101,7 @@ class DecodedSamples:
 
     rows: Tensor
     """(samples,), ascending."""
-    share: float
+    loss_factor: float
     """What their mean loss is multiplied by, so that the processes' gradients, averaged, are those of the mean over
     the qualifying samples of the whole step."""
 
@@ -113,7 +113,7 @@ def choose_samples(
     metrics: dict[str, float],
     *,
     average: Average = "qualifying",
-    in_step: int | None = None,
+    num_in_step: int | None = None,
     micro_batches: int = 1,
 ) -> DecodedSamples:
     """Choose which samples are decoded, at random where more qualify than can be.
@@ -128,25 +128,27 @@ def choose_samples(
         name: Of the loss; how many samples of all processes qualify and are decoded is added to `metrics`.
         metrics: Of the step.
         average: Of what the weighted loss is the mean.
-        in_step: Qualifying samples of this process in all micro-batches of the step; None for one micro-batch.
+        num_in_step: Qualifying samples of this process in all micro-batches of the step; None for one micro-batch.
         micro_batches: A.
     """
-    found = qualifies.nonzero()[:, 0].cpu()
-    rows = found if len(found) <= limit else found[torch.randperm(len(found))[:limit]].sort().values
-    counts = torch.tensor([len(found), len(rows), len(found) if in_step is None else in_step], dtype=torch.float64)
+    qualifying = qualifies.nonzero()[:, 0].cpu()
+    rows = qualifying if len(qualifying) <= limit else qualifying[torch.randperm(len(qualifying))[:limit]].sort().values
+    counts = torch.tensor(
+        [len(qualifying), len(rows), len(qualifying) if num_in_step is None else num_in_step], dtype=torch.float64
+    )
     processes = 1
     if dist.is_available() and dist.is_initialized():
         processes = dist.get_world_size()
         counts = counts.to(qualifies.device if dist.get_backend() == "nccl" else "cpu")
         dist.all_reduce(counts)
-    num_qualifying, num_decoded, num_in_step = counts.tolist()
+    num_qualifying, num_decoded, step_qualifying = counts.tolist()
     metrics |= {f"{name}_qualifying": num_qualifying, f"{name}_decoded": num_decoded}
     if average == "all":
-        return DecodedSamples(rows=rows, share=len(rows) / len(qualifies))
-    return DecodedSamples(rows=rows, share=micro_batches * processes * len(found) / max(num_in_step, 1))
+        return DecodedSamples(rows=rows, loss_factor=len(rows) / len(qualifies))
+    return DecodedSamples(rows=rows, loss_factor=micro_batches * processes * len(qualifying) / max(step_qualifying, 1))
 
 
-def refuse_other_embeddings(recognizer: IdentityRecognizer, embedding: Tensor) -> None:
+def check_embedding_width(recognizer: IdentityRecognizer, embedding: Tensor) -> None:
     """Refuse references whose embeddings are of another recognizer.
 
     Raises:

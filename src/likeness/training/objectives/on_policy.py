@@ -37,7 +37,7 @@ class RolloutSettings(DiffusionStageSettings):
     """Range of the share of signal at which rollouts end. Nearer to 1 the recognizer is exploited."""
 
     @model_validator(mode="after")
-    def _goes_on(self) -> Self:
+    def _check_rollout_range(self) -> Self:
         low, high = self.rollout_to
         if not self.rollout_from <= low <= high < 1:
             raise ValueError(
@@ -59,13 +59,13 @@ def sample_on_policy(
         returns: as `clean`; (batch,)
     """
     low, high = settings.rollout_to
-    start = timestep_of(torch.full((len(clean),), settings.rollout_from), alphas_cumprod)
-    end = timestep_of(low + (high - low) * torch.rand(len(clean)), alphas_cumprod)
+    start = timestep_at_alpha_bar(torch.full((len(clean),), settings.rollout_from), alphas_cumprod)
+    end = timestep_at_alpha_bar(low + (high - low) * torch.rand(len(clean)), alphas_cumprod)
     noisy, _ = noisy_and_velocity(clean, torch.randn_like(clean), alphas_cumprod[start])
     return roll_out(predict_velocity, noisy, start, end, alphas_cumprod, steps=settings.rollout_steps), end
 
 
-def timestep_of(signal: Tensor, alphas_cumprod: Tensor) -> Tensor:
+def timestep_at_alpha_bar(signal: Tensor, alphas_cumprod: Tensor) -> Tensor:
     """The last timestep whose alpha_bar is at least `signal`, 0 if there is none: (batch,) to (batch,)."""
     return (alphas_cumprod >= signal[:, None]).sum(dim=1).sub(1).clamp(min=0)
 
@@ -83,18 +83,20 @@ def roll_out(
         returns: as `noisy`
     """
     for step in range(steps):
-        now, after = (torch.lerp(start.float(), end.float(), (step + i) / steps).long() for i in (0, 1))
-        noisy = ddim_step(noisy, predict_velocity(noisy, now).float(), alphas_cumprod[now], alphas_cumprod[after])
+        current, following = (torch.lerp(start.float(), end.float(), (step + i) / steps).long() for i in (0, 1))
+        noisy = ddim_step(
+            noisy, predict_velocity(noisy, current).float(), alphas_cumprod[current], alphas_cumprod[following]
+        )
     return noisy
 
 
-def ddim_step(noisy: Tensor, velocity: Tensor, now: Tensor, after: Tensor) -> Tensor:
+def ddim_step(noisy: Tensor, velocity: Tensor, alpha_bar: Tensor, next_alpha_bar: Tensor) -> Tensor:
     """The predicted x0 and noise, mixed for another alpha_bar.
 
     Shapes:
         noisy, velocity: (batch, frames, channels, height, width)
-        now, after: (batch,), alpha_bar
+        alpha_bar, next_alpha_bar: (batch,), of the current and of the next timestep
         returns: as `noisy`
     """
-    clean, noise = velocity_to_x0(noisy, velocity, now), velocity_to_noise(noisy, velocity, now)
-    return noisy_and_velocity(clean, noise, after)[0]
+    clean, noise = velocity_to_x0(noisy, velocity, alpha_bar), velocity_to_noise(noisy, velocity, alpha_bar)
+    return noisy_and_velocity(clean, noise, next_alpha_bar)[0]

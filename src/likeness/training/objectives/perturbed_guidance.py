@@ -65,7 +65,7 @@ class GuidedTeacher:
 
     def __init__(self, denoiser: Any, *, scale: float, layers: Sequence[int], dtype: torch.dtype) -> None:
         self.scale, self.dtype = scale, dtype
-        self.plain = _frozen_copy(denoiser, dtype)
+        self.unperturbed = _frozen_copy(denoiser, dtype)
         self.perturbed: Any = _frozen_copy(denoiser, dtype)
         for number in _check_layers(layers, denoiser.transformer):
             self.perturbed.transformer.transformer_blocks[number].attn1.set_processor(PerturbedAttnProcessor())
@@ -82,7 +82,7 @@ class GuidedTeacher:
             returns: as `noisy`
         """
         inputs = (token_ids, noisy.to(self.dtype), timesteps)
-        velocity = self.plain(*inputs).float()
+        velocity = self.unperturbed(*inputs).float()
         difference = velocity - self.perturbed(*inputs).float()
         return velocity + self.scale * is_guided.view(-1, 1, 1, 1, 1) * difference
 
@@ -109,17 +109,17 @@ class MethodGuidance:
         keep_in_fp32_modules = tuple(method._keep_in_fp32_modules or ())
         encoders = []
         for is_perturbed in (False, True):
-            own_pipe = copy.copy(pipe)
+            pipe_copy = copy.copy(pipe)
             transformer: Any = _frozen_copy(pipe.transformer, torch.float32)
-            own_pipe.transformer = transformer
-            own_method = copy.deepcopy(method).eval().requires_grad_(False).attach(own_pipe)
+            pipe_copy.transformer = transformer
+            method_copy = copy.deepcopy(method).eval().requires_grad_(False).attach(pipe_copy)
             cast_base(
-                transformer, own_method, dtype
+                transformer, method_copy, dtype
             )  # `CastParameters` casts the method's parameters, not its buffers.
             if is_perturbed:
                 for number in _check_layers(layers, transformer):
                     _perturb(transformer.transformer_blocks[number])
-            denoiser = MethodDenoiser(own_pipe, own_method)
+            denoiser = MethodDenoiser(pipe_copy, method_copy)
             self.denoisers.append(CastParameters(denoiser, dtype, keep_in_fp32_modules=keep_in_fp32_modules))
             encoders.append(
                 CastParameters(ReferenceEncoder(denoiser), dtype, keep_in_fp32_modules=keep_in_fp32_modules)

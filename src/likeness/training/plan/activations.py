@@ -17,76 +17,81 @@ keeps N w numbers a block, and those of the one block that is computed again.
 from dataclasses import dataclass
 
 from likeness.methods.fantasy_id import FantasyID
-from likeness.training.plan.sizes import Models
-from likeness.training.plan.work import Tokens
+from likeness.training.plan.flops import Tokens
+from likeness.training.plan.sizes import MetaModels
 
-STOCK, STOCK_WIDE = 12, 4
+STOCK_ELEMENTS, STOCK_FLOAT32 = 12, 4
 """Numbers per token and channel that a stock block saves, and how many of them autocast keeps in float32."""
-MAGIC_MIRROR, MAGIC_MIRROR_WIDE = 18, 6
+MAGIC_MIRROR_ELEMENTS, MAGIC_MIRROR_FLOAT32 = 18, 6
 """The same for a block that Magic Mirror adapts."""
-INJECTION, INJECTION_WIDE = 2, 1
+INJECTION_ELEMENTS, INJECTION_FLOAT32 = 2, 1
 """The same for FantasyID's injection, for video tokens."""
-INNER = 5
+INJECTION_INNER_ELEMENTS = 5
 """Numbers per video token and inner channel that FantasyID's injection saves."""
-ENDS = 3
+OUTER_ELEMENTS = 3
 """Numbers per token and channel outside of blocks: the patches, the last norms."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Saved:
-    """Numbers that are kept, by width."""
+class SavedElements:
+    """Elements of tensors that are kept for the backward pass, by dtype."""
 
-    narrow: float
-    """In the dtype of products."""
-    wide: float
-    """Always in float32."""
+    compute_dtype: float
+    """Elements in the dtype of matrix products: bfloat16 under autocast."""
+    float32: float
+    """Elements that are float32 in any case."""
 
     @property
-    def numbers(self) -> float:
-        """All of them."""
-        return self.narrow + self.wide
+    def elements(self) -> float:
+        """Elements of both dtypes."""
+        return self.compute_dtype + self.float32
 
     def bytes(self, dtype_bytes: int) -> float:
         """Bytes where products have `dtype_bytes` (bfloat16 2, float32 4)."""
-        return dtype_bytes * self.narrow + 4 * self.wide
+        return dtype_bytes * self.compute_dtype + 4 * self.float32
 
-    def times(self, factor: float) -> "Saved":
+    def scaled(self, factor: float) -> "SavedElements":
         """A multiple."""
-        return Saved(narrow=factor * self.narrow, wide=factor * self.wide)
+        return SavedElements(compute_dtype=factor * self.compute_dtype, float32=factor * self.float32)
 
-    def plus(self, other: "Saved") -> "Saved":
+    def plus(self, other: "SavedElements") -> "SavedElements":
         """The sum."""
-        return Saved(narrow=self.narrow + other.narrow, wide=self.wide + other.wide)
+        return SavedElements(
+            compute_dtype=self.compute_dtype + other.compute_dtype, float32=self.float32 + other.float32
+        )
 
 
-def saved_by_block(models: Models, tokens: Tokens, *, is_adapted: bool) -> Saved:
+def saved_per_block(models: MetaModels, tokens: Tokens, *, is_adapted: bool) -> SavedElements:
     """What one block of a sample keeps without checkpointing."""
     width, heads = models.width, int(models.config.num_attention_heads)
     if not is_adapted:
-        return _block(tokens.stock, width, heads, STOCK, STOCK_WIDE, statistics=5)
+        return _block(tokens.stock, width, heads, STOCK_ELEMENTS, STOCK_FLOAT32, statistics=5)
     if isinstance(models.method, FantasyID):
         inner = models.method.config["injection_width"]
-        injection = Saved(
-            narrow=tokens.video * ((INJECTION - INJECTION_WIDE) * width + INNER * inner),
-            wide=tokens.video * INJECTION_WIDE * width,
+        injection = SavedElements(
+            compute_dtype=tokens.video
+            * ((INJECTION_ELEMENTS - INJECTION_FLOAT32) * width + INJECTION_INNER_ELEMENTS * inner),
+            float32=tokens.video * INJECTION_FLOAT32 * width,
         )
-        return _block(tokens.stock, width, heads, STOCK, STOCK_WIDE, statistics=5).plus(injection)
-    return _block(tokens.adapted, width, heads, MAGIC_MIRROR, MAGIC_MIRROR_WIDE, statistics=6)
+        return _block(tokens.stock, width, heads, STOCK_ELEMENTS, STOCK_FLOAT32, statistics=5).plus(injection)
+    return _block(tokens.adapted, width, heads, MAGIC_MIRROR_ELEMENTS, MAGIC_MIRROR_FLOAT32, statistics=6)
 
 
-def saved_by_sample(models: Models, tokens: Tokens, *, is_checkpointed: bool) -> Saved:
+def saved_per_sample(models: MetaModels, tokens: Tokens, *, is_checkpointed: bool) -> SavedElements:
     """What the forward pass of a sample keeps; with checkpointing also the one block that is computed again."""
     total, adapted = int(models.config.num_layers), len(models.method.layers)
-    ends = Saved(narrow=ENDS * tokens.stock * models.width, wide=0)
-    with_method = saved_by_block(models, tokens, is_adapted=True)
+    ends = SavedElements(compute_dtype=OUTER_ELEMENTS * tokens.stock * models.width, float32=0)
+    with_method = saved_per_block(models, tokens, is_adapted=True)
     if is_checkpointed:
-        inputs = Saved(narrow=total * tokens.adapted * models.width, wide=0)
+        inputs = SavedElements(compute_dtype=total * tokens.adapted * models.width, float32=0)
         return ends.plus(inputs).plus(with_method)
-    stock = saved_by_block(models, tokens, is_adapted=False)
+    stock = saved_per_block(models, tokens, is_adapted=False)
     if isinstance(models.method, FantasyID):  # Gradients begin behind the first block, which saves nothing.
-        ends = ends.plus(stock.times(-1))
-    return ends.plus(with_method.times(adapted)).plus(stock.times(total - adapted))
+        ends = ends.plus(stock.scaled(-1))
+    return ends.plus(with_method.scaled(adapted)).plus(stock.scaled(total - adapted))
 
 
-def _block(tokens: int, width: int, heads: int, numbers: int, wide: int, *, statistics: int) -> Saved:
-    return Saved(narrow=tokens * width * (numbers - wide), wide=tokens * (width * wide + heads * statistics))
+def _block(tokens: int, width: int, heads: int, elements: int, float32: int, *, statistics: int) -> SavedElements:
+    return SavedElements(
+        compute_dtype=tokens * width * (elements - float32), float32=tokens * (width * float32 + heads * statistics)
+    )

@@ -6,16 +6,16 @@ from likeness.methods.fantasy_id import FantasyID
 from likeness.training.files.sample import VIDEO_SUFFIXES
 from likeness.training.files.samples import read_samples
 from likeness.training.methods.settings import MethodRecipe
+from likeness.training.plan.flops import count_tokens
 from likeness.training.plan.memory import DTYPE_BYTES
-from likeness.training.plan.sizes import Models
-from likeness.training.plan.work import tokens_of
+from likeness.training.plan.sizes import MetaModels
 
 CROP_PX, DETAIL_PX = 224, 512
 """Sides of the pictures that are kept of each reference: head crop and whole picture, and the detail."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Caches:
+class CacheSizes:
     """Files of a recipe, and bytes of what is encoded of them."""
 
     images: int
@@ -34,7 +34,7 @@ class Caches:
         return self.latents + self.targets + self.text + self.references
 
 
-def caches_of(models: Models, recipe: MethodRecipe, samples: int) -> Caches:
+def estimate_cache_sizes(models: MetaModels, recipe: MethodRecipe, samples: int) -> CacheSizes:
     """The size of the caches, for the data set if it is here, else for `samples` files of each kind that is trained on.
 
     Every caption counts as different, and every clip as of full length.
@@ -53,7 +53,7 @@ def caches_of(models: Models, recipe: MethodRecipe, samples: int) -> Caches:
         source = f"--samples {samples} of each kind; {recipe.data.path} is not here"
     latents = targets = 0.0
     for number, is_image in ((images, True), (clips, False)):
-        frames, height, width = tokens_of(models, recipe.data, is_image=is_image).latent
+        frames, height, width = count_tokens(models, recipe.data, is_image=is_image).latent
         latents += number * 2 * int(models.config.in_channels) * frames * height * width
         targets += number * frames * (2 * height * width + 4 * 5 * 2)
     config = models.config
@@ -62,7 +62,7 @@ def caches_of(models: Models, recipe: MethodRecipe, samples: int) -> Caches:
     text = prompts * config.max_text_seq_length * config.text_embed_dim * DTYPE_BYTES[recipe.base_dtype]
     view = 3 * (2 * CROP_PX**2 + DETAIL_PX**2) + 4 * (512 + 10)
     views = images + clips * recipe.data.num_views
-    return Caches(
+    return CacheSizes(
         images=images,
         clips=clips,
         source=source,

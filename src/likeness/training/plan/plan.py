@@ -6,14 +6,14 @@ from typing import Any
 
 from likeness.errors import ConfigError
 from likeness.training.methods.settings import MethodRecipe, MethodStageSettings
-from likeness.training.plan.caches import Caches, caches_of
-from likeness.training.plan.memory import Fit, fit
-from likeness.training.plan.sizes import Models, Part, read_models
-from likeness.training.plan.work import Tokens, Work, tokens_of, work_of
+from likeness.training.plan.caches import CacheSizes, estimate_cache_sizes
+from likeness.training.plan.flops import ForwardFlops, Tokens, count_forward_flops, count_tokens
+from likeness.training.plan.memory import StageFit, find_fit
+from likeness.training.plan.sizes import MetaModels, ParameterCount, read_models
 
 GPUS = ((1, 24e9), (1, 80e9), (8, 80e9))
 """Number of GPUs, and bytes of each."""
-IDENTITY_TFLOP = {"vae": 4.78, "taecvx": 0.33}
+IDENTITY_LOSS_TFLOP = {"vae": 4.78, "taecvx": 0.33}
 """Of one decoded window at 480x720 with ArcFace, checkpointed, counted by benchmarks/identity_loss.py."""
 QUALIFYING_SHARE = 0.3
 """About this share of uniform timesteps of CogVideoX has an alpha_bar above 0.5, the default of `min_alpha_bar`."""
@@ -29,11 +29,11 @@ class StagePlan:
     minutes: float | None
     batch: int
     tokens: Tokens
-    work: Work
+    work: ForwardFlops
     """Forward, of one sample."""
     step_flops: float
     """Of a whole optimizer step of the recipe, forward and backward."""
-    fits: tuple[Fit, ...]
+    fits: tuple[StageFit, ...]
     """For each of `GPUS`."""
 
     def hours(self, tflops: float, cards: int) -> float:
@@ -48,9 +48,9 @@ class TrainingPlan:
     """What a recipe needs. Every number is counted; none was measured on a GPU."""
 
     source: str
-    parts: tuple[Part, ...]
+    parts: tuple[ParameterCount, ...]
     stages: tuple[StagePlan, ...]
-    caches: Caches
+    caches: CacheSizes
     tflops: float
     """Assumed throughput of a GPU."""
 
@@ -98,19 +98,19 @@ def make_plan(recipe: Any, *, tflops: float = 400.0, samples: int = 1000) -> Tra
         source=models.source,
         parts=tuple(models.parts()),
         stages=tuple(_plan_stage(models, recipe, stage) for stage in recipe.stages),
-        caches=caches_of(models, recipe, samples),
+        caches=estimate_cache_sizes(models, recipe, samples),
         tflops=tflops,
     )
 
 
-def _plan_stage(models: Models, recipe: MethodRecipe, stage: MethodStageSettings) -> StagePlan:
+def _plan_stage(models: MetaModels, recipe: MethodRecipe, stage: MethodStageSettings) -> StagePlan:
     assert recipe.data is not None
-    tokens = tokens_of(models, recipe.data, is_image=stage.data == "images")
-    work = work_of(models, tokens)
+    tokens = count_tokens(models, recipe.data, is_image=stage.data == "images")
+    work = count_forward_flops(models, tokens)
     flops = stage.batch * work.step(is_checkpointed=stage.gradient_checkpointing)
     if stage.identity_weight:
         decoded = min(stage.identity_samples, QUALIFYING_SHARE * stage.micro_batch) * stage.accumulation
-        flops += decoded * IDENTITY_TFLOP[stage.identity_decoder] * 1e12
+        flops += decoded * IDENTITY_LOSS_TFLOP[stage.identity_decoder] * 1e12
     ends = [stage.steps, None if stage.samples is None else -(-stage.samples // stage.batch)]
     steps = min((end for end in ends if end is not None), default=None)
     return StagePlan(
@@ -122,6 +122,6 @@ def _plan_stage(models: Models, recipe: MethodRecipe, stage: MethodStageSettings
         work=work,
         step_flops=flops,
         fits=tuple(
-            fit(models, recipe, stage, tokens, cards=cards, card_bytes=card_bytes) for cards, card_bytes in GPUS
+            find_fit(models, recipe, stage, tokens, cards=cards, card_bytes=card_bytes) for cards, card_bytes in GPUS
         ),
     )

@@ -1,7 +1,7 @@
 """A plan as text."""
 
 from likeness.training.methods.settings import MethodRecipe
-from likeness.training.plan.memory import Fit
+from likeness.training.plan.memory import StageFit
 from likeness.training.plan.plan import StagePlan, TrainingPlan
 
 
@@ -15,7 +15,7 @@ def describe(plan: TrainingPlan, recipe: MethodRecipe) -> str:
     for number, (stage, settings) in enumerate(zip(plan.stages, recipe.stages, strict=True)):
         lines += ["", *_stage(plan, stage)]
         for each in stage.fits:
-            lines += _fit(each, each.switches.changes(settings, number))
+            lines += _fit(each, each.switches.overrides(settings, number))
     caches = plan.caches
     lines += [
         "",
@@ -41,7 +41,7 @@ def _stage(plan: TrainingPlan, stage: StagePlan) -> list[str]:
     return lines
 
 
-def _fit(each: Fit, changes: list[str]) -> list[str]:
+def _fit(each: StageFit, changes: list[str]) -> list[str]:
     memory, switches = each.memory, each.switches
     cards = f"{switches.cards} x {each.card_bytes / 1e9:.0f} GB"
     verdict = f"fits, {_size(memory.total)}" if each.fits else f"does not fit, {_size(memory.total)} at least"

@@ -18,7 +18,7 @@ _COGVIDEOX: dict[str, Any] = {
     "attention_head_dim": 64, "in_channels": 16, "out_channels": 16, "time_embed_dim": 512, "text_embed_dim": 4096,
     "sample_width": 90, "sample_height": 60, "sample_frames": 49, "max_text_seq_length": 226, "patch_size": 2,
 }  # fmt: skip
-PUBLISHED: dict[str, dict[str, Any]] = {
+PUBLISHED_CONFIGS: dict[str, dict[str, Any]] = {
     "2b": _COGVIDEOX | {"num_attention_heads": 30, "num_layers": 30, "use_rotary_positional_embeddings": False},
     "5b": _COGVIDEOX | {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
 }
@@ -30,7 +30,7 @@ _VAE: dict[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class ParameterCount:
     """A part of the model with its number of parameters."""
 
     name: str
@@ -39,7 +39,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Models:
+class MetaModels:
     """The models of a recipe, without memory."""
 
     source: str
@@ -58,17 +58,17 @@ class Models:
         """Channels of a token."""
         return self.config.num_attention_heads * self.config.attention_head_dim
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ParameterCount]:
         """Parameters of the base and of each part of the method."""
         parts = [
-            Part(name="base transformer", trainable=0, frozen=count(self.transformer)),
-            Part(name="VAE", trainable=0, frozen=count(self.vae)),
+            ParameterCount(name="base transformer", trainable=0, frozen=count_parameters(self.transformer)),
+            ParameterCount(name="VAE", trainable=0, frozen=count_parameters(self.vae)),
         ]
         for name, module in self.method.named_children():
             trained = {key for key, _ in module.named_parameters() if not f"{name}.{key}".startswith(self._frozen)}
             sizes = {key: parameter.numel() for key, parameter in module.named_parameters()}
             trainable = sum(sizes[key] for key in trained)
-            parts.append(Part(name=name, trainable=trainable, frozen=sum(sizes.values()) - trainable))
+            parts.append(ParameterCount(name=name, trainable=trainable, frozen=sum(sizes.values()) - trainable))
         return [part for part in parts if part.trainable or part.frozen]
 
     @property
@@ -76,12 +76,12 @@ class Models:
         return tuple(self.method.frozen)
 
 
-def count(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
     """Parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def read_models(recipe: MethodRecipe) -> Models:
+def read_models(recipe: MethodRecipe) -> MetaModels:
     """Build the models of a recipe on the meta device.
 
     Raises:
@@ -92,20 +92,20 @@ def read_models(recipe: MethodRecipe) -> Models:
         transformer: Any = CogVideoXTransformer3DModel.from_config(sizes)
         method = recipe.training_spec().build(SimpleNamespace(**transformer.config), recipe.method, recipe.profile)
         decoder = AutoencoderKLCogVideoX.from_config(vae)
-    return Models(source=source, transformer=transformer, vae=decoder, method=method)
+    return MetaModels(source=source, transformer=transformer, vae=decoder, method=method)
 
 
 def _read_base(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
     if (folder / "transformer" / "config.json").is_file():
         return _read(folder / "transformer"), _read(folder / "vae"), f"{folder}: config.json"
     name = folder.name.lower()
-    found = [size for size in PUBLISHED if f"-{size}" in name or f"_{size}" in name]
+    found = [size for size in PUBLISHED_CONFIGS if f"-{size}" in name or f"_{size}" in name]
     if "1.5" in name or len(found) != 1:
         raise ConfigError(
             f"No pipeline at {folder}, and sizes are known of CogVideoX-2B and CogVideoX-5B alone. Set `base` to a "
             "folder with transformer/config.json and vae/config.json (weights are not needed)."
         )
-    return PUBLISHED[found[0]], _VAE, f"published sizes of CogVideoX-{found[0].upper()}; {folder} is not here"
+    return PUBLISHED_CONFIGS[found[0]], _VAE, f"published sizes of CogVideoX-{found[0].upper()}; {folder} is not here"
 
 
 def _read(folder: Path) -> dict[str, Any]:

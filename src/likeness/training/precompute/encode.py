@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 DETECTION_PX = 384
 """Smaller frames are enlarged to this side before faces are searched."""
-VIEW_FRAMES = 32
+MAX_VIEW_FRAMES = 32
 """Frames of a video among which reference views are chosen."""
 
 
@@ -127,9 +127,9 @@ def draw_mask(face: Face, height_px: int, width_px: int) -> np.ndarray:
     """
     left, top, right, bottom = face.box
     y, x = np.mgrid[:height_px, :width_px] + 0.5
-    across = (x - (left + right) / 2) / max((right - left) / 2, 1)
-    down = (y - (top + bottom) / 2) / max((bottom - top) / 2, 1)
-    inside = (across**2 + down**2 <= 1).astype(np.float32)
+    x_from_center = (x - (left + right) / 2) / max((right - left) / 2, 1)
+    y_from_center = (y - (top + bottom) / 2) / max((bottom - top) / 2, 1)
+    inside = (x_from_center**2 + y_from_center**2 <= 1).astype(np.float32)
     return inside.reshape(height_px // 8, 8, width_px // 8, 8).mean(axis=(1, 3))
 
 
@@ -142,8 +142,8 @@ def find_views(path: Path, engine: FaceEngine, *, num_views: int, min_score: flo
         FaceError: There is no face that is certain enough, or a picture shows several people.
         MediaError: The file cannot be decoded.
     """
-    frames, is_video = read_frames(path, max_frames=4 * VIEW_FRAMES, fps=fps)
-    frames = frames[:: max(1, len(frames) // VIEW_FRAMES)] if is_video else frames
+    frames, is_video = read_frames(path, max_frames=4 * MAX_VIEW_FRAMES, fps=fps)
+    frames = frames[:: max(1, len(frames) // MAX_VIEW_FRAMES)] if is_video else frames
     faces: list[Face] = []
     for frame in frames:
         found = find_faces(frame, engine, enlarge_to_px=DETECTION_PX, source=str(path))
@@ -168,8 +168,8 @@ def _same_person(faces: list[Face]) -> list[Face]:
 
 
 def _nearest(faces: Sequence[Face], person: Sequence[np.ndarray]) -> Face:
-    known = np.stack(person)
-    return min(faces, key=lambda face: float(distances(known, face.embedding, face.metric).min()))
+    person_embeddings = np.stack(person)
+    return min(faces, key=lambda face: float(distances(person_embeddings, face.embedding, face.metric).min()))
 
 
 def describe_failure(error: LikenessError) -> str:

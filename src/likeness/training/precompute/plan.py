@@ -11,7 +11,7 @@ from likeness import files
 from likeness.errors import ConfigError
 from likeness.training.files.class_word import add_triggers, describe_undecided
 from likeness.training.files.sample import Sample
-from likeness.training.files.samples import find_people, read_samples, split_people
+from likeness.training.files.samples import read_samples, rows_by_person, split_people
 from likeness.training.files.settings import FileDataSettings
 from likeness.training.precompute.keys import item_key, media_hash
 
@@ -96,8 +96,8 @@ def plan_data(settings: FileDataSettings, encoding: EncodingSettings, *, seed: i
 
 def _plan_split(plan: DataPlan, samples: Sequence[Sample], *, needs_class_word: bool) -> list[PlannedSample]:
     prompts, undecided = add_triggers(samples)
-    plan.undecided += [f'{samples[one.row].media}: {one.reason}: "{one.caption}"' for one in undecided]
-    people = find_people(samples)
+    plan.undecided += [f'{samples[caption.row].media}: {caption.reason}: "{caption.caption}"' for caption in undecided]
+    people = rows_by_person(samples)
     hashes: dict[Path, str] = {}
 
     def hash_of(path: Path) -> str:
@@ -123,12 +123,12 @@ def _plan_split(plan: DataPlan, samples: Sequence[Sample], *, needs_class_word: 
     return planned
 
 
-def reference_media(sample: Sample, same_person: Sequence[Sample], kind: str) -> tuple[Path, ...]:
+def reference_media(sample: Sample, same_person: Sequence[Sample], source: str) -> tuple[Path, ...]:
     """The media files that references of a sample are taken from; see `FileDataSettings.references`."""
-    own, others = (sample.media,), tuple(one.media for one in same_person if one.media != sample.media)
-    if kind in ("same", "views"):
+    own, others = (sample.media,), tuple(other.media for other in same_person if other.media != sample.media)
+    if source in ("same", "views"):
         return own
-    if kind == "other":
+    if source == "other":
         return others or own
     return sample.references or others or own
 

@@ -58,7 +58,7 @@ def prepare_files(
     """
     encoding = describe_encoding(settings, base, recognizer)
     plan = plan_data(settings, encoding, seed=seed, needs_class_word=needs_class_word)
-    parts = cached(lambda: read_base(base, dtype=dtype, device=device, without=("transformer",)))
+    pipeline = cached(lambda: read_base(base, dtype=dtype, device=device, skipped_components=("transformer",)))
     tokenizer = cached(lambda: load_tokenizer(base / "tokenizer"))
     length = _read_config(base / "transformer")["max_text_seq_length"]
 
@@ -68,13 +68,13 @@ def prepare_files(
             if not prompt:
                 rows.append(tokenize(tokenizer(), [""], length)[0])
                 continue
-            found = tokenize_prompt(tokenizer(), method, prompt, length)
-            rows += [found.plain, *found.ids.values()]
+            tokenized = tokenize_prompt(tokenizer(), method, prompt, length)
+            rows += [tokenized.caption_ids, *tokenized.prompt_ids.values()]
         return rows
 
     encoders = Encoders(
-        latents=cached(lambda: LatentEncoder(parts().vae, device, dtype)),
-        text=cached(lambda: TextEncoder(parts().text_encoder, device)),
+        latents=cached(lambda: LatentEncoder(pipeline().vae, device, dtype)),
+        text=cached(lambda: TextEncoder(pipeline().text_encoder, device)),
         engine=lambda: resolve_engine(encoding.engine),
         tokenize=tokenize_all,
     )

@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 
 FLUSH_S = 30.0
 """Seconds after which encoded items are written, which is the most that a kill costs."""
-SHARD_ITEMS = 256
+MAX_SHARD_ITEMS = 256
 """Most items of a shard."""
 FILE_ERRORS = (FaceError, MediaError)
 """What is the fault of a file, and is recorded for it. Other errors, such as missing weights of the face engine, say
@@ -65,14 +65,14 @@ class Encoders:
 
 def precompute(plan: DataPlan, cache: Cache, encoders: Encoders, logger: TrainingLogger) -> None:
     """Encode everything that is missing, this process's share of it; all processes return when all is done."""
-    job = _Job(plan, cache, encoders, logger)
+    job = _PrecomputeJob(plan, cache, encoders, logger)
     for step in (job.encode_views, job.encode_targets, job.encode_text):
         step()
         job.writer.flush()
         distributed.barrier()
         cache.store.refresh()
     if distributed.rank() == 0:
-        _list_skipped(plan, cache, job.samples, logger)
+        _write_skipped_list(plan, cache, job.samples, logger)
     distributed.barrier()
 
 
@@ -91,7 +91,7 @@ class _Writer:
     def add_record(self, key: str, record: dict[str, Any]) -> None:
         """A record, written after all items that were added before."""
         self.records.append((key, record))
-        if time.monotonic() - self.last_s > FLUSH_S or max(map(len, self.items.values()), default=0) >= SHARD_ITEMS:
+        if time.monotonic() - self.last_s > FLUSH_S or max(map(len, self.items.values()), default=0) >= MAX_SHARD_ITEMS:
             self.flush()
 
     def flush(self) -> None:
@@ -104,7 +104,7 @@ class _Writer:
         self.items, self.records, self.last_s = {}, [], time.monotonic()
 
 
-def _own(missing: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+def _local_items(missing: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
     """The items of this process: by key, so that processes that began at different times agree."""
     rank, processes = distributed.rank(), distributed.world_size()
     return [(key, value) for key, value in missing if int(key[:8], 16) % processes == rank]
@@ -127,7 +127,7 @@ def _progress(items: Sequence[Any], what: str, logger: TrainingLogger, known: in
         logger.info(f"{what}: {total} of {total} in {format_time(time.monotonic() - begun_s)}")
 
 
-def _is_known(key: str, cache: Cache) -> bool:
+def _is_encoded(key: str, cache: Cache) -> bool:
     """Whether a key has a record, and all items that the record describes; shards may be damaged or removed later."""
     record = cache.records.read(key)
     if record is None or "error" in record:
@@ -136,7 +136,7 @@ def _is_known(key: str, cache: Cache) -> bool:
     return not cache.store.missing(group, items)
 
 
-class _Job:
+class _PrecomputeJob:
     """The steps of `precompute`."""
 
     def __init__(self, plan: DataPlan, cache: Cache, encoders: Encoders, logger: TrainingLogger) -> None:
@@ -149,9 +149,13 @@ class _Job:
     def encode_views(self) -> None:
         """Faces of references."""
         settings, writer = self.settings, self.writer
-        keys = {k: path for one in self.samples for k, path in zip(one.references, one.reference_media, strict=True)}
-        missing = [(key, path) for key, path in keys.items() if not _is_known(key, self.cache)]
-        for key, path in _progress(_own(missing), "reference faces", self.logger, len(keys) - len(missing)):
+        keys = {
+            k: path
+            for planned in self.samples
+            for k, path in zip(planned.references, planned.reference_media, strict=True)
+        }
+        missing = [(key, path) for key, path in keys.items() if not _is_encoded(key, self.cache)]
+        for key, path in _progress(_local_items(missing), "reference faces", self.logger, len(keys) - len(missing)):
             try:
                 faces = encode.find_views(
                     path,
@@ -180,75 +184,75 @@ class _Job:
 
     def encode_targets(self) -> None:
         """Faces of targets and, where there is one, latents. Each file is decoded once."""
-        keys = {(one.targets, one.latents): one for one in self.samples}
-        missing = [(own[0], one) for own, one in keys.items() if not self._has_target(one)]
-        for _, one in _progress(_own(missing), "targets", self.logger, len(keys) - len(missing)):
+        keys = {(planned.targets, planned.latents): planned for planned in self.samples}
+        missing = [(target_keys[0], planned) for target_keys, planned in keys.items() if not self._has_target(planned)]
+        for _, planned in _progress(_local_items(missing), "targets", self.logger, len(keys) - len(missing)):
             try:
-                media = read_media(one.sample.media, self.grid, fps=self.settings.fps)
+                media = read_media(planned.sample.media, self.grid, fps=self.settings.fps)
             except FILE_ERRORS as error:
-                self.writer.add_record(one.targets, {"error": encode.describe_failure(error)})
+                self.writer.add_record(planned.targets, {"error": encode.describe_failure(error)})
                 continue
-            if _is_known(one.targets, self.cache):
-                has_face = bool((self.cache.records.read(one.targets) or {}).get("faces"))
+            if _is_encoded(planned.targets, self.cache):
+                has_face = bool((self.cache.records.read(planned.targets) or {}).get("faces"))
             else:
-                has_face = self._add_faces(one, media)
-            if has_face and not _is_known(one.latents, self.cache):
-                group = _group("latents", media.bucket)
-                self.writer.add(group, one.latents, {"latents": self.encoders.latents()(media)})
+                has_face = self._add_faces(planned, media)
+            if has_face and not _is_encoded(planned.latents, self.cache):
+                group = _group_name("latents", media.bucket)
+                self.writer.add(group, planned.latents, {"latents": self.encoders.latents()(media)})
                 bucket = [media.bucket.frames, media.bucket.height_px, media.bucket.width_px]
-                self.writer.add_record(one.latents, {"group": group, "bucket": bucket})
+                self.writer.add_record(planned.latents, {"group": group, "bucket": bucket})
 
-    def _has_target(self, one: PlannedSample) -> bool:
+    def _has_target(self, planned: PlannedSample) -> bool:
         """Whether faces and, if there are any, latents of a target are known."""
-        if not _is_known(one.targets, self.cache):
+        if not _is_encoded(planned.targets, self.cache):
             return False
-        has_face = (self.cache.records.read(one.targets) or {}).get("faces")
-        return not has_face or _is_known(one.latents, self.cache)
+        has_face = (self.cache.records.read(planned.targets) or {}).get("faces")
+        return not has_face or _is_encoded(planned.latents, self.cache)
 
-    def _add_faces(self, one: PlannedSample, media: MediaFrames) -> bool:
+    def _add_faces(self, planned: PlannedSample, media: MediaFrames) -> bool:
         """Find the person's face in each latent frame; returns whether there is one."""
         mask, landmarks = encode.find_targets(
             media,
             self.encoders.engine(),
             min_score=self.settings.min_face_score,
-            person=_embeddings(one, self.cache),
+            person=_embeddings(planned, self.cache),
         )
-        group = _group("targets", media.bucket)
+        group = _group_name("targets", media.bucket)
         count = int(torch.isfinite(landmarks).all(dim=(1, 2)).sum())
-        self.writer.add(group, one.targets, {"mask": mask, "landmarks": landmarks})
-        self.writer.add_record(one.targets, {"group": group, "faces": count})
+        self.writer.add(group, planned.targets, {"mask": mask, "landmarks": landmarks})
+        self.writer.add_record(planned.targets, {"group": group, "faces": count})
         return count > 0
 
     def encode_text(self) -> None:
         """States of all prompts, and of the empty one."""
         ids: dict[str, Tensor] = {}
-        for prompt in dict.fromkeys(["", *(one.prompt for one in self.samples)]):
+        for prompt in dict.fromkeys(["", *(planned.prompt for planned in self.samples)]):
             ids |= {text_key(self.plan.encoding, row.tolist()): row for row in self.encoders.tokenize([prompt])}
-        missing = [key for key, _ in _own([(key, None) for key in self.cache.store.missing("text", ids)])]
+        missing = [key for key, _ in _local_items([(key, None) for key in self.cache.store.missing("text", ids)])]
         for key in _progress(missing, "prompts", self.logger, len(ids) - len(missing)):
             self.writer.add("text", key, {"states": self.encoders.text()(ids[key][None])[0]})
-            if len(self.writer.items["text"]) >= SHARD_ITEMS // 4:
+            if len(self.writer.items["text"]) >= MAX_SHARD_ITEMS // 4:
                 self.writer.flush()
 
 
-def _embeddings(one: PlannedSample, cache: Cache) -> list[np.ndarray]:
+def _embeddings(planned: PlannedSample, cache: Cache) -> list[np.ndarray]:
     """Embeddings of the references of a sample, to recognize the person among several."""
-    views = [view for key in one.references for view in (cache.records.read(key) or {}).get("views", [])[:1]]
+    views = [view for key in planned.references for view in (cache.records.read(key) or {}).get("views", [])[:1]]
     return list(cache.store.read("views", views[:8], "embedding").numpy()) if views else []
 
 
-def _group(kind: str, bucket: Any) -> str:
+def _group_name(kind: str, bucket: Any) -> str:
     return f"{kind}_{bucket.frames}x{bucket.height_px}x{bucket.width_px}"
 
 
-def _list_skipped(plan: DataPlan, cache: Cache, samples: list[PlannedSample], logger: TrainingLogger) -> None:
+def _write_skipped_list(plan: DataPlan, cache: Cache, samples: list[PlannedSample], logger: TrainingLogger) -> None:
     """Write the list of what is left out, and say how much it is."""
     skipped: dict[str, str] = {}
-    for one in samples:
-        faces = cache.records.read(one.targets) or {}
+    for planned in samples:
+        faces = cache.records.read(planned.targets) or {}
         if error := faces.get("error") or ("" if faces.get("faces") else "no face was found in its frames"):
-            skipped[str(one.sample.media)] = error
-        for key, path in zip(one.references, one.reference_media, strict=True):
+            skipped[str(planned.sample.media)] = error
+        for key, path in zip(planned.references, planned.reference_media, strict=True):
             if error := (cache.records.read(key) or {}).get("error"):
                 skipped[str(path)] = error
     lines = [json.dumps({"file": name, "reason": reason}) for name, reason in skipped.items()]
@@ -256,7 +260,7 @@ def _list_skipped(plan: DataPlan, cache: Cache, samples: list[PlannedSample], lo
     target = logger.path.parent / SKIPPED
     files.write_text(target, "".join(f"{line}\n" for line in lines))
     if skipped:
-        total = len({path for one in samples for path in (one.sample.media, *one.reference_media)})
+        total = len({path for planned in samples for path in (planned.sample.media, *planned.reference_media)})
         name, reason = next(iter(skipped.items()))
         _LOG.warning(
             "files left out: %d of %d, listed with reasons in %s; the first: %s",

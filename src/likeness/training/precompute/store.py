@@ -28,7 +28,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[str, dict[str, tuple[Path, int]]] = {}
+        self._locations: dict[str, dict[str, tuple[Path, int]]] = {}
         self.waited_s = 0.0
         """Seconds that `read` has taken in all."""
 
@@ -50,17 +50,17 @@ class Store:
         files.write_bytes(path, data)
         record = {"keys": list(keys), "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         files.write_text(path.with_suffix(".json"), json.dumps(record))
-        if group in self._places:
-            self._places[group] |= {key: (path, row) for row, key in enumerate(keys)}
+        if group in self._locations:
+            self._locations[group] |= {key: (path, row) for row, key in enumerate(keys)}
 
     def refresh(self) -> None:
         """Forget what was known, so that shards of other processes are found."""
-        self._places.clear()
+        self._locations.clear()
 
     def missing(self, group: str, keys: Iterable[str]) -> list[str]:
         """The keys that no shard holds, each once, in their order."""
-        places = self._in_group(group)
-        return [key for key in dict.fromkeys(keys) if key not in places]
+        locations = self._group_locations(group)
+        return [key for key in dict.fromkeys(keys) if key not in locations]
 
     def read(self, group: str, keys: Sequence[str], name: str) -> Tensor:
         """One tensor of some items, (items, ...).
@@ -69,24 +69,24 @@ class Store:
             CheckpointError: An item is missing, or a shard is damaged.
         """
         begun_s = time.perf_counter()
-        places = self._in_group(group)
+        locations = self._group_locations(group)
         by_shard: dict[Path, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys):
-            if key not in places:
+            if key not in locations:
                 raise CheckpointError(
                     f"{self.folder / group} has no item {key[:12]}. Run `likeness train precompute` for this recipe."
                 )
-            path, row = places[key]
+            path, row = locations[key]
             by_shard.setdefault(path, []).append((position, row))
         rows: list[Tensor | None] = [None] * len(keys)
-        for path, wanted in by_shard.items():
+        for path, rows_in_shard in by_shard.items():
             try:
                 with safe_open(path, "pt") as file:
                     values = file.get_slice(name)
-                    for position, row in wanted:
+                    for position, row in rows_in_shard:
                         rows[position] = values[row : row + 1].clone()
             except (OSError, SafetensorError) as error:
-                raise damaged(path, error) from error
+                raise damaged_shard(path, error) from error
         result = torch.cat([row for row in rows if row is not None])
         self.waited_s += time.perf_counter() - begun_s
         return result
@@ -97,14 +97,14 @@ class Store:
         Raises:
             CheckpointError: The group is empty, or a shard is damaged.
         """
-        path = next((path for path, _ in self._in_group(group).values()), None)
+        path = next((path for path, _ in self._group_locations(group).values()), None)
         if path is None:
             raise CheckpointError(f"{self.folder / group} is empty. Run `likeness train precompute` for this recipe.")
         try:
             with safe_open(path, "pt") as file:
                 return tuple(file.get_slice(name).get_shape()[1:])
         except (OSError, SafetensorError) as error:
-            raise damaged(path, error) from error
+            raise damaged_shard(path, error) from error
 
     def verify(self) -> list[Path]:
         """Read every byte; removes damaged shards, whose items then count as missing, and returns their paths."""
@@ -123,17 +123,17 @@ class Store:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
-    def _in_group(self, group: str) -> dict[str, tuple[Path, int]]:
-        if group not in self._places:
-            places = {}
+    def _group_locations(self, group: str) -> dict[str, tuple[Path, int]]:
+        if group not in self._locations:
+            locations = {}
             for record_path in sorted((self.folder / group).glob("*.json")):
                 record, path = _read_record(record_path), record_path.with_suffix(".safetensors")
                 # A shard of another size was damaged after it was written; its items are made again.
                 if record is None or not path.is_file() or path.stat().st_size != record["bytes"]:
                     continue
-                places |= {key: (path, row) for row, key in enumerate(record["keys"])}
-            self._places[group] = places
-        return self._places[group]
+                locations |= {key: (path, row) for row, key in enumerate(record["keys"])}
+            self._locations[group] = locations
+        return self._locations[group]
 
 
 class StoredRows:
@@ -141,34 +141,34 @@ class StoredRows:
 
     Args:
         store: Where items are.
-        places: Group and key of each row of the data set.
+        item_keys: Group and key of each row of the data set.
         name: Of the tensor.
     """
 
-    def __init__(self, store: Store, places: Sequence[tuple[str, str]], name: str) -> None:
-        self.store, self.places, self.name = store, places, name
+    def __init__(self, store: Store, item_keys: Sequence[tuple[str, str]], name: str) -> None:
+        self.store, self.item_keys, self.name = store, item_keys, name
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.item_keys)
 
     def __getitem__(self, rows: Any) -> Tensor:
         """Rows by a number, a slice or a tensor of numbers; those of one call have one shape."""
         if isinstance(rows, slice):
             rows = range(*rows.indices(len(self)))
         numbers = rows.flatten().tolist() if isinstance(rows, Tensor) else list(rows)
-        groups = {self.places[number][0] for number in numbers}
+        groups = {self.item_keys[number][0] for number in numbers}
         if len(groups) != 1:
             raise CheckpointError(f"Rows of {len(groups)} shapes were read at once; one was expected.")
-        values = self.store.read(groups.pop(), [self.places[number][1] for number in numbers], self.name)
+        values = self.store.read(groups.pop(), [self.item_keys[number][1] for number in numbers], self.name)
         return values.unflatten(0, tuple(rows.shape)) if isinstance(rows, Tensor) and rows.ndim != 1 else values
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(rows, ...) with the shape of the first row."""
-        return (len(self), *self.store.shape(self.places[0][0], self.name))
+        return (len(self), *self.store.shape(self.item_keys[0][0], self.name))
 
 
-def damaged(path: Path, reason: object) -> CheckpointError:
+def damaged_shard(path: Path, reason: object) -> CheckpointError:
     """The error for a shard that cannot be read."""
     return CheckpointError(
         f"{path} cannot be read ({reason}). `likeness train precompute RECIPE --verify` finds damaged files and makes "

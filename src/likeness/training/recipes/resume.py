@@ -20,8 +20,8 @@ from likeness.errors import CheckpointError, WeightsError
 from likeness.training import recipes
 from likeness.training.data import render_puppets
 from likeness.training.engine import checkpoints
-from likeness.training.engine.loop import FINISHED
-from likeness.training.engine.settings import ADJUSTABLE, LENGTHS, LoopSettings, progress_of
+from likeness.training.engine.loop import FINAL_WEIGHTS_FILE
+from likeness.training.engine.settings import ADJUSTABLE_SETTINGS, LENGTH_SETTINGS, LoopSettings, compute_progress
 from likeness.training.methods.settings import MethodStageSettings
 from likeness.training.recipes import upgrade
 from likeness.weights import sha256_of
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 
-RECORD = "recipe.json"
+RECORD_FILE = "recipe.json"
 
 
-def describe(recipe: Settings) -> dict[str, Any]:
+def build_record(recipe: Settings) -> dict[str, Any]:
     """The record of a new run of `recipe`, as JSON.
 
     Raises:
@@ -51,13 +51,13 @@ def describe(recipe: Settings) -> dict[str, Any]:
     }
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of the run in `folder`, None if there is none.
 
     Raises:
         CheckpointError: The record is damaged.
     """
-    path = folder / RECORD
+    path = folder / RECORD_FILE
     try:
         record = files.read_json(path)
         if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
@@ -74,11 +74,11 @@ def read(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def write(folder: Path, record: dict[str, Any]) -> None:
-    files.write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    files.write_text(folder / RECORD_FILE, json.dumps(record, indent=2) + "\n")
 
 
-def begin(recipe: Settings, folder: Path) -> bool:
+def start_or_continue(recipe: Settings, folder: Path) -> bool:
     """Start a run of `recipe` in `folder`, or continue it. The caller holds the run's lock.
 
     Returns:
@@ -88,37 +88,37 @@ def begin(recipe: Settings, folder: Path) -> bool:
         CheckpointError: The run there was started with other settings or data; its record is not changed.
         WeightsError: A folder that the recipe names does not exist.
     """
-    now, before = describe(recipe), read(folder)
+    now, before = build_record(recipe), read_record(folder)
     _remove_stale(recipe, folder)
     if not _has_begun(folder):
-        write(folder, now)
+        write_record(folder, now)
         return True
     if before is None:
         raise CheckpointError(
-            f"{folder} has checkpoints and no {RECORD}, so their settings are unknown. Use another `--output`."
+            f"{folder} has checkpoints and no {RECORD_FILE}, so their settings are unknown. Use another `--output`."
         )
-    extended = _compare(recipe, folder, _upgraded(before), now)
+    extended = _compare(recipe, folder, _upgrade_record(before), now)
     if before.get("likeness_version") != __version__:
         _LOG.warning(
             "%s was started with likeness %s; this is %s.", folder, before.get("likeness_version"), __version__
         )
     if before.get("complete") and not extended and (folder / "model").is_dir() and not _has_unfinished(recipe, folder):
         return False
-    write(folder, now)
+    write_record(folder, now)
     for stage_folder in extended:
         _LOG.warning("%s continues: the recipe has made it longer.", stage_folder)
-        (stage_folder / FINISHED).unlink(missing_ok=True)
+        (stage_folder / FINAL_WEIGHTS_FILE).unlink(missing_ok=True)
     return True
 
 
-def complete(folder: Path) -> None:
+def mark_complete(folder: Path) -> None:
     """Mark a run as complete in its record."""
-    record = read(folder)
+    record = read_record(folder)
     assert record is not None
-    write(folder, {**record, "complete": True})
+    write_record(folder, {**record, "complete": True})
 
 
-def stages_of(recipe: Settings) -> dict[str, LoopSettings]:
+def stages_by_path(recipe: Settings) -> dict[str, LoopSettings]:
     """The stages of a recipe in training order, by their path in the recipe."""
     stages: dict[str, LoopSettings] = {}
     for name, value in recipe:
@@ -136,15 +136,17 @@ def _has_begun(folder: Path) -> bool:
 
 def _has_unfinished(recipe: Settings, folder: Path) -> bool:
     """Whether a stage has checkpoints but no final weights, as after the advice to delete a damaged file of them."""
-    stage_folders = [folder / stage.name for stage in stages_of(recipe).values()]
+    stage_folders = [folder / stage.name for stage in stages_by_path(recipe).values()]
     return any(
-        checkpoints.complete(stage_folder / "checkpoints") and not (stage_folder / FINISHED).exists()
+        checkpoints.list_checkpoints(stage_folder / "checkpoints") and not (stage_folder / FINAL_WEIGHTS_FILE).exists()
         for stage_folder in stage_folders
     )
 
 
 def _stage_has_begun(stage_folder: Path) -> bool:
-    return bool(checkpoints.complete(stage_folder / "checkpoints")) or (stage_folder / FINISHED).exists()
+    return (
+        bool(checkpoints.list_checkpoints(stage_folder / "checkpoints")) or (stage_folder / FINAL_WEIGHTS_FILE).exists()
+    )
 
 
 def _compare(recipe: Settings, folder: Path, before: dict[str, Any], now: dict[str, Any]) -> list[Path]:
@@ -153,8 +155,8 @@ def _compare(recipe: Settings, folder: Path, before: dict[str, Any], now: dict[s
     Raises:
         CheckpointError: Something differs that must not.
     """
-    old, new = (dict(_flat(record["settings"])) for record in (before, now))
-    stages = stages_of(recipe)
+    old, new = (dict(_flatten(record["settings"])) for record in (before, now))
+    stages = stages_by_path(recipe)
     paths = {key.removesuffix(".name") for key in old.keys() | new.keys() if key.endswith(".name")}
     begun = {
         path: folder / str(old[f"{path}.name"])
@@ -167,14 +169,18 @@ def _compare(recipe: Settings, folder: Path, before: dict[str, Any], now: dict[s
         name = key.rpartition(".")[2]
         if old.get(key) == new.get(key) or (path is not None and path not in begun):
             continue
-        if path is not None and key == f"{path}.{name}" and name in (*ADJUSTABLE, *LENGTHS):
-            resized |= {path} if name in LENGTHS else set()
+        if path is not None and key == f"{path}.{name}" and name in (*ADJUSTABLE_SETTINGS, *LENGTH_SETTINGS):
+            resized |= {path} if name in LENGTH_SETTINGS else set()
         elif not (key in before.get("inputs", {}) and key in now["inputs"]):  # Those are compared by checksum below.
             changed.append(f"`{key}` was {old.get(key)!r}, now it is {new.get(key)!r}")
     for name, checksum in now["inputs"].items():
         if (known := before.get("inputs", {}).get(name, checksum)) != checksum:
             changed.append(f"`{name}` ({new[name]}) has other files than before ({known[:8]}, now {checksum[:8]})")
-    extended = [f for path in stages if path in resized and (f := _resize(path, stages, begun))] if not changed else []
+    extended = (
+        [f for path in stages if path in resized and (f := _find_extended_stage(path, stages, begun))]
+        if not changed
+        else []
+    )
     if not changed and (extended or not before.get("complete")):
         for name, digest in now["data"].items():
             if before.get("data", {}).get(name, digest) != digest:
@@ -188,27 +194,27 @@ def _compare(recipe: Settings, folder: Path, before: dict[str, Any], now: dict[s
     return extended
 
 
-def _resize(path: str, stages: dict[str, LoopSettings], begun: dict[str, Path]) -> Path | None:
+def _find_extended_stage(path: str, stages: dict[str, LoopSettings], begun: dict[str, Path]) -> Path | None:
     """The folder of a finished stage that is made longer, None if the stage has not finished.
 
     Raises:
         CheckpointError: The stage cannot get the length in the recipe.
     """
     stage_folder, settings = begun[path], stages[path]
-    saved = checkpoints.complete(stage_folder / "checkpoints")
+    saved = checkpoints.list_checkpoints(stage_folder / "checkpoints")
     if not saved:
         raise CheckpointError(
             f"{stage_folder} has no checkpoint to continue from, so its length cannot be changed. Use another "
             "`--output`."
         )
     state = checkpoints.load_state(saved[-1])
-    if progress_of(settings, state["step"], state["elapsed_s"]) > 1:
+    if compute_progress(settings, state["step"], state["elapsed_s"]) > 1:
         raise CheckpointError(
             f"{stage_folder} has already done {state['step']} steps in {state['elapsed_s'] / 60:.1f} minutes, more "
             f"than the recipe now has (steps {settings.steps}, minutes {settings.minutes}). Raise them, or use another "
             "`--output`."
         )
-    if not (stage_folder / FINISHED).exists():
+    if not (stage_folder / FINAL_WEIGHTS_FILE).exists():
         return None
     order = list(stages)
     if after := [begun[other].name for other in order[order.index(path) + 1 :] if other in begun]:
@@ -219,20 +225,20 @@ def _resize(path: str, stages: dict[str, LoopSettings], begun: dict[str, Path]) 
     return stage_folder
 
 
-def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
+def _upgrade_record(record: dict[str, Any]) -> dict[str, Any]:
     """A record with today's names, and with what settings that later versions added were before, or their defaults."""
-    record = copy.deepcopy(upgrade.upgrade_record(record, where=RECORD))
+    record = copy.deepcopy(upgrade.upgrade_record(record, where=RECORD_FILE))
     stages = [stage for stage in record["settings"].get("stages") or () if "identity_weight" in stage]
     for stage in stages:  # Of a method.
-        stage |= {name: value for name, value in MethodStageSettings.EARLIER.items() if name not in stage}
+        stage |= {name: value for name, value in MethodStageSettings.LEGACY_VALUES.items() if name not in stage}
     try:
-        settings = recipes.build(record["settings"], where=RECORD).model_dump(mode="json")
+        settings = recipes.build(record["settings"], where=RECORD_FILE).model_dump(mode="json")
     except ValueError:  # A setting that this version does not have; the comparison reports it.
         return record
     return {**record, "settings": settings}
 
 
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested values by dotted path; lists are values unless they are lists of tables."""
     if isinstance(values, dict):
         pairs = values.items()
@@ -242,7 +248,7 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, values
         return
     for name, value in pairs:
-        yield from _flat(value, f"{prefix}.{name}" if prefix else str(name))
+        yield from _flatten(value, f"{prefix}.{name}" if prefix else str(name))
 
 
 def _fields_of(recipe: Settings, kind: type[T]) -> Iterator[tuple[str, T]]:
@@ -251,17 +257,17 @@ def _fields_of(recipe: Settings, kind: type[T]) -> Iterator[tuple[str, T]]:
             yield name, value
 
 
-def refuse_missing(recipe: Settings) -> None:
+def check_inputs_exist(recipe: Settings) -> None:
     """Refuse a recipe with files or folders that do not exist.
 
     Raises:
         WeightsError: One of them does not exist.
     """
     for name, path in _fields_of(recipe, Path):
-        _refuse_missing(name, path)
+        _check_input_exists(name, path)
 
 
-def _refuse_missing(name: str, path: Path) -> None:
+def _check_input_exists(name: str, path: Path) -> None:
     if not path.exists():
         raise WeightsError(
             f"`{name}` is {path}, which does not exist. Train it first with the recipe of that name, or set the "
@@ -271,7 +277,7 @@ def _refuse_missing(name: str, path: Path) -> None:
 
 def _checksum(name: str, path: Path) -> str:
     """A hash of the names and contents of the files at `path`."""
-    _refuse_missing(name, path)
+    _check_input_exists(name, path)
     digest = hashlib.sha256()
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if file.is_file() and not any(part.startswith(".") for part in file.relative_to(path).parts):
@@ -282,7 +288,7 @@ def _checksum(name: str, path: Path) -> str:
 
 def _remove_stale(recipe: Settings, folder: Path) -> None:
     """Remove temporary files of killed processes, also those of earlier versions."""
-    stage_folders = [folder / stage.name for stage in stages_of(recipe).values()]
+    stage_folders = [folder / stage.name for stage in stages_by_path(recipe).values()]
     for each_folder in (folder, *stage_folders, *(stage_folder / "checkpoints" for stage_folder in stage_folders)):
         files.remove_stale_temporaries(each_folder)
         for rest in (*each_folder.glob("*.partial"), *each_folder.glob("partial_*")):

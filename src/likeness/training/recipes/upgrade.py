@@ -24,15 +24,15 @@ STAGE_KEYS = {
 }
 """Keys of a stage."""
 RECIPE_VALUES = {"kind": {"mirror": "magic_mirror", "duos": "two_person", "distill": "recognizer"}}
-SET_VALUES = {"kind": {"pictures": "images", "duos": "two_person"}}
+DATA_SET_VALUES = {"kind": {"pictures": "images", "duos": "two_person"}}
 """Values of a data set such as `[faces]`."""
 STAGE_VALUES = {"data": {"pictures": "images"}}
-_ONLY_OLD = RECIPE_KEYS.keys() - {"teacher"}
+_OLD_ONLY_KEYS = RECIPE_KEYS.keys() - {"teacher"}
 
 
 def is_old(values: dict[str, Any]) -> bool:
     """Whether the keys or the kind of a recipe are of an earlier version."""
-    return not _ONLY_OLD.isdisjoint(values) or values.get("kind") in RECIPE_VALUES["kind"]
+    return not _OLD_ONLY_KEYS.isdisjoint(values) or values.get("kind") in RECIPE_VALUES["kind"]
 
 
 def upgrade(values: dict[str, Any], *, where: str) -> tuple[dict[str, Any], list[str]]:
@@ -58,7 +58,7 @@ def upgrade(values: dict[str, Any], *, where: str) -> tuple[dict[str, Any], list
         if name == "stages" and isinstance(value, list):
             result[name] = [_upgrade_stage(stage, f"stages.{i}.", renamed, where) for i, stage in enumerate(value)]
         elif isinstance(value, dict) and "kind" in value:
-            result[name] = _rename_values(value, SET_VALUES, f"{name}.", renamed)
+            result[name] = _rename_values(value, DATA_SET_VALUES, f"{name}.", renamed)
     return result, renamed
 
 
@@ -74,7 +74,7 @@ def upgrade_override(override: str) -> str:
 
 
 def upgrade_record(record: dict[str, Any], *, where: str) -> dict[str, Any]:
-    """A run's record (`resume.RECORD`) with today's names.
+    """A run's record (`resume.RECORD_FILE`) with today's names.
 
     The renderer has changed since the old names were in use, so data of an old record without a renderer version are
     marked as unknown, which differs from every version.
@@ -91,7 +91,7 @@ def upgrade_record(record: dict[str, Any], *, where: str) -> dict[str, Any]:
 def _check_teacher(values: dict[str, Any], where: str) -> None:
     stages = [stage for stage in values.get("stages", ()) if isinstance(stage, dict)]
     if "guidance_teacher" in values or any(stage.get("teacher_scale") for stage in stages):
-        old = ", ".join(sorted(_ONLY_OLD & values.keys())) or "kind"
+        old = ", ".join(sorted(_OLD_ONLY_KEYS & values.keys())) or "kind"
         raise ConfigError(
             f"{where}: `teacher` is ambiguous, because the recipe mixes names of an earlier version ({old}) with those "
             "of this version. Use the names of one."

@@ -25,25 +25,25 @@ def draw_curves(lines: Mapping[str, Curve], title: str, *, last_step: int, is_lo
     is_log = is_log and min(values) > 0
     low, high = _span(values, is_log=is_log)
 
-    def across(step: float) -> float:
+    def to_x(step: float) -> float:
         return _LEFT + step / max(last_step, 1) * (_WIDTH - _LEFT - _RIGHT)
 
-    def down(value: float) -> float:
+    def to_y(value: float) -> float:
         a, b, c = (math.log10(x) for x in (low, high, value)) if is_log else (low, high, value)
         return _TOP + (b - c) / (b - a) * (_HEIGHT - _TOP - _FOOT)
 
     parts = []
     ticks = _log_ticks(low, high) if is_log else _ticks(low, high)
     for tick in ticks:
-        y = down(tick)
+        y = to_y(tick)
         parts.append(
             f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{format_value(tick, _digits(ticks))}</text>'
         )
     for step, anchor, text in ((0, "start", "step 0"), (last_step, "end", f"{last_step:,}")):
-        parts.append(f'<text x="{across(step):.1f}" y="{_HEIGHT - 4}" text-anchor="{anchor}">{text}</text>')
+        parts.append(f'<text x="{to_x(step):.1f}" y="{_HEIGHT - 4}" text-anchor="{anchor}">{text}</text>')
     for number, curve in enumerate(shown.values()):
-        points = [(across(step), down(value)) for step, value in curve]
+        points = [(to_x(step), to_y(value)) for step, value in curve]
         parts.append(_line(points, f"var(--c{number % 4})"))
     label = f"{title} over steps 0 to {last_step}"
     svg = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape_html(label)}">{"".join(parts)}</svg>'
@@ -54,11 +54,11 @@ def thin_out(curve: Curve) -> Curve:
     """At most `MAX_POINTS` points, each the mean of a stretch."""
     if len(curve) <= MAX_POINTS:
         return curve
-    found = []
+    means = []
     for number in range(MAX_POINTS):
         part = curve[len(curve) * number // MAX_POINTS : len(curve) * (number + 1) // MAX_POINTS]
-        found.append((part[-1][0], sum(value for _, value in part) / len(part)))
-    return found
+        means.append((part[-1][0], sum(value for _, value in part) / len(part)))
+    return means
 
 
 def format_value(value: float, digits: int = 3) -> str:
@@ -118,8 +118,8 @@ def _ticks(low: float, high: float) -> list[float]:
 def _log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
-        found = [factor * 10.0**decade for decade in decades for factor in factors]
-        found = [tick for tick in found if low <= tick <= high]
-        if len(found) >= 3:
-            return found[:: max(1, len(found) // 5)]
+        ticks = [factor * 10.0**decade for decade in decades for factor in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= 3:
+            return ticks[:: max(1, len(ticks) // 5)]
     return _ticks(low, high)

@@ -15,9 +15,9 @@ MAX_SHEETS = 24
 """Sheets of a stage that are shown, evenly spaced, with the first and the last."""
 MAX_SKIPPED = 200
 """Skipped files that are listed."""
-_LEVELS = {f"denoising_t{level}": f"t {250 * level} to {250 * level + 249}" for level in range(4)}
+_NOISE_LEVEL_METRICS = {f"denoising_t{level}": f"t {250 * level} to {250 * level + 249}" for level in range(4)}
 _LOGARITHMIC = ("loss", "denoising", "gradient norm")
-_MACHINE = {
+_SYSTEM_METRICS = {
     "learning_rate": "learning rate",
     "grad_norm": "gradient norm",
     "samples_per_s": "samples per second",
@@ -94,14 +94,14 @@ def _stage(stage: StageRecord) -> str:
 
 def _panels(curves: dict[str, Curve]) -> dict[str, dict[str, Curve]]:
     """The curves of each panel: the loss first, noise levels in one, what the machine does last."""
-    single = [name for name in curves if name not in _LEVELS and name not in _MACHINE]
+    single = [name for name in curves if name not in _NOISE_LEVEL_METRICS and name not in _SYSTEM_METRICS]
     panels: dict[str, dict[str, Curve]] = {}
     for name in sorted(single, key=lambda name: (name != "loss", name)):
         panels[name] = {name: curves[name]}
-        levels = {label: curves.get(key, []) for key, label in _LEVELS.items()}
+        levels = {label: curves.get(key, []) for key, label in _NOISE_LEVEL_METRICS.items()}
         if name == "denoising" and any(levels.values()):
             panels["denoising by timestep"] = levels
-    return panels | {title: {title: curves[name]} for name, title in _MACHINE.items() if name in curves}
+    return panels | {title: {title: curves[name]} for name, title in _SYSTEM_METRICS.items() if name in curves}
 
 
 def _sheets(stage: StageRecord) -> str:

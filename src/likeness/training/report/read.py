@@ -8,7 +8,7 @@ from typing import Any
 
 from likeness.errors import ConfigError
 from likeness.training.engine import checkpoints
-from likeness.training.engine.loop import FINISHED
+from likeness.training.engine.loop import FINAL_WEIGHTS_FILE
 from likeness.training.recipes import resume
 
 Curve = list[tuple[int, float]]
@@ -59,19 +59,21 @@ def read_run(folder: Path) -> RunRecord:
         ConfigError: The folder is not of a run.
         CheckpointError: Its record is damaged.
     """
-    record = resume.read(folder) or {}
+    record = resume.read_record(folder) or {}
     settings = record.get("settings", {})
-    found = {path.parent.name: path.parent for path in folder.glob("*/log.jsonl")}
-    named = [name for name in _stage_names(settings) if name in found]
-    others = sorted(set(found) - set(named), key=lambda name: (found[name] / "log.jsonl").stat().st_mtime)
-    if not found:
+    stage_folders = {path.parent.name: path.parent for path in folder.glob("*/log.jsonl")}
+    ordered = [name for name in _stage_names(settings) if name in stage_folders]
+    others = sorted(
+        set(stage_folders) - set(ordered), key=lambda name: (stage_folders[name] / "log.jsonl").stat().st_mtime
+    )
+    if not stage_folders:
         raise ConfigError(f"{folder} has no stage with a log.jsonl. Name the folder of a run, for example runs/base.")
     return RunRecord(
         folder=folder,
         settings=settings,
         is_complete=bool(record.get("complete")),
         version=str(record.get("likeness_version", "")),
-        stages=[_read_stage(found[name]) for name in [*others, *named]],
+        stages=[_read_stage(stage_folders[name]) for name in [*others, *ordered]],
         skipped=_read_skipped(folder / SKIPPED) if settings.get("data") else [],
     )
 
@@ -101,8 +103,8 @@ def _read_stage(folder: Path) -> StageRecord:
         curves=curves,
         elapsed_s=elapsed_s,
         sheets=sorted(sheets),
-        checkpoints=checkpoints.complete(folder / "checkpoints"),
-        is_finished=(folder / FINISHED).is_file(),
+        checkpoints=checkpoints.list_checkpoints(folder / "checkpoints"),
+        is_finished=(folder / FINAL_WEIGHTS_FILE).is_file(),
         unreadable_lines=unreadable,
     )
 

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from torch import Tensor
 
 from likeness.errors import LikenessError
-from likeness.training.data.datasets import Shards
+from likeness.training.data.datasets import ShardedDataset
 
 
-class ReadAhead:
+class Prefetcher:
     """Reads what the next steps need.
 
     Args:
@@ -27,8 +27,8 @@ class ReadAhead:
 
     def __init__(
         self,
-        targets: Shards,
-        references: Shards,
+        targets: ShardedDataset,
+        references: ShardedDataset,
         rows: Callable[[int], Tensor],
         read_text: Callable[[Tensor], object],
         workers: int,

@@ -14,7 +14,7 @@ from typing import Any
 from likeness.methods.fantasy_id import FantasyID
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.training.files.settings import FileDataSettings
-from likeness.training.plan.sizes import Models
+from likeness.training.plan.sizes import MetaModels
 
 LATENT_PX = 8
 FRAMES_PER_LATENT = 4
@@ -43,7 +43,7 @@ class Tokens:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
+class ForwardFlops:
     """FLOPs of one sample, forward."""
 
     linear: float
@@ -63,7 +63,7 @@ class Work:
         return backward + self.forward * (2 if is_checkpointed else 1)
 
 
-def tokens_of(models: Models, data: FileDataSettings, *, is_image: bool) -> Tokens:
+def count_tokens(models: MetaModels, data: FileDataSettings, *, is_image: bool) -> Tokens:
     """Tokens of an image, or of a clip of full length at the size of the data."""
     height, width = frame_size_px(data)
     patch = int(models.config.patch_size)
@@ -88,7 +88,7 @@ def frame_size_px(data: FileDataSettings) -> tuple[int, int]:
     return side, side
 
 
-def work_of(models: Models, tokens: Tokens) -> Work:
+def count_forward_flops(models: MetaModels, tokens: Tokens) -> ForwardFlops:
     """FLOPs of the forward pass of one sample."""
     width, total = models.width, int(models.config.num_layers)
     adapted = len(models.method.layers)
@@ -96,7 +96,7 @@ def work_of(models: Models, tokens: Tokens) -> Work:
     square = 24 * width**2
     linear = square * (adapted * with_face + (total - adapted) * without)
     attention = 4 * width * (adapted * with_face**2 + (total - adapted) * without**2)
-    return Work(linear=linear, attention=attention, method=adapted * _layer(models, tokens))
+    return ForwardFlops(linear=linear, attention=attention, method=adapted * _layer(models, tokens))
 
 
 def context_tokens(method: FantasyID) -> int:
@@ -107,7 +107,7 @@ def context_tokens(method: FantasyID) -> int:
     return (config["image_size_px"] // config["patch_size_px"] // config["downsampling"]) ** 2
 
 
-def _layer(models: Models, tokens: Tokens) -> float:
+def _layer(models: MetaModels, tokens: Tokens) -> float:
     """Products of the method in one adapted block."""
     method, width = models.method, models.width
     config: Any = method.config
