@@ -7,10 +7,11 @@ COMPILED := $(VENV)/.compiled
 PYTEST_ARGS ?= -n 2 --dist worksteal
 # Two workers use two cores; more threads in each would compete.
 export OMP_NUM_THREADS ?= 1
-# claims.py, acting.py, face_quality.py, trials.py, verb_trials.py and verbs.py are imported by the others; gpu.py needs a GPU (gpu.sh),
-# bit_identity.py a revision, mean_head.py published files, ablations.py an hour of training, guidance.py a base that was trained without guidance, and disks.py the right to mount.
-BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py acting.py face_quality.py gpu.py ablations.py guidance.py paper_figures.py \
-	bit_identity.py mean_head.py \
+# claims.py, acting.py, face_quality.py, trials.py, verb_trials.py and verbs.py are imported by the others. gpu.py needs a
+# GPU (gpu.sh), disks.py the right to mount, guidance.py a base that was trained without guidance, bit_identity.py a
+# revision, mean_head.py published files, paper_figures.py the name of a figure, ablations.py an hour of training.
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,claims.py acting.py face_quality.py gpu.py ablations.py guidance.py \
+	bit_identity.py mean_head.py paper_figures.py \
 	$(addprefix robustness/,trials.py verb_trials.py verbs.py disks.py)),$(sort $(wildcard benchmarks/*.py benchmarks/robustness/*.py)))
 
 .PHONY: setup demo test check bench recompile

@@ -129,7 +129,7 @@ def test_a_run_goes_on_where_it_stopped_and_nothing_is_made_twice(bench, likenes
     manifest.write_text(manifest.read_text().replace('"seed": 6', '"seed": 7'))
     with pytest.raises(ConfigError, match=r"1 cases were changed .*anna_2.*--remake"):
         run_bench(bench, likeness, system="a", settings=settings)
-    assert run_bench(bench, likeness, system="a", settings=settings, remake=True) == 1
+    assert run_bench(bench, likeness, system="a", settings=settings, regenerate=True) == 1
 
     result = score_bench(bench, "a")
     assert [video.identity for video in result.videos] == ["anna", "anna"]

@@ -46,5 +46,16 @@ def test_shards_of_another_renderer_are_not_reused(tmp_path, monkeypatch):
     before = render_puppets.folder(settings, tmp_path)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "paint.py").write_text("another way to paint")
-    monkeypatch.setattr("likeness.puppets.__file__", str(tmp_path / "elsewhere" / "__init__.py"))
+    monkeypatch.setattr("likeness.puppets.__path__", [str(tmp_path / "elsewhere")])
     assert render_puppets.folder(settings, tmp_path) != before
+
+
+def test_rendered_faces_of_another_face_engine_are_not_reused(tmp_path, monkeypatch):
+    kinds = ("images", "faces")
+    settings = [render_puppets.PuppetSettings(kind=kind, count=1, people=1) for kind in kinds]
+    before = [render_puppets.folder(each, tmp_path) for each in settings]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "crop.py").write_text("another way to crop")
+    monkeypatch.setattr("likeness.faces.__path__", [str(tmp_path / "elsewhere")])
+    after = [render_puppets.folder(each, tmp_path) for each in settings]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False]
