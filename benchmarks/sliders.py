@@ -17,7 +17,7 @@ from likeness.errors import ConfigError, WeightsError
 from likeness.faces import FRAME_DETECTION_PX, find_faces, prominence
 from likeness.faces.geometry.proportions import measure_landmarks, measure_mask, skin_mask
 from likeness.generation import Likeness
-from likeness.generation.inputs.settings import Choices
+from likeness.generation.inputs.settings import GenerationOptions
 from likeness.generation.sampling.shape_control import reads_shapes
 from likeness.identity.face_shape import load_source
 from likeness.identity.face_shape.draw import draw_head
@@ -60,7 +60,7 @@ def slide(
     *,
     settings: Sequence[float] = SETTINGS,
     seed: int = 0,
-    **choices: Unpack[Choices],
+    **choices: Unpack[GenerationOptions],
 ) -> list[SliderStep]:
     """Make the same clip at several settings of one slider.
 

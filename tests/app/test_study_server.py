@@ -109,7 +109,7 @@ def test_what_no_page_sends_is_refused_with_a_reason(server, folder):
 
 def test_an_answer_that_cannot_be_stored_now_is_to_be_sent_again(shared_study, tmp_path, monkeypatch):
     """The page gives up on a status of 4xx alone."""
-    monkeypatch.setattr(answers, "_WAIT_S", 0.05)
+    monkeypatch.setattr(answers, "_BUSY_TIMEOUT_S", 0.05)
     folder = shutil.copytree(shared_study, tmp_path / "study")
     study = Study.load(folder)
     body = message(study, "rater-0001", study.items[0].id).model_dump()

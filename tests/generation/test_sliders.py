@@ -91,7 +91,7 @@ def test_frames_are_measured_as_their_landmarks_say():
 
 
 def test_the_command_line_has_the_sliders(checkpoint, tmp_path, capsys, monkeypatch, face):
-    monkeypatch.setattr("likeness.generation.inputs.references._read", lambda *_: [face])
+    monkeypatch.setattr("likeness.generation.inputs.references._read_picture", lambda *_: [face])
     (tmp_path / "face.png").write_bytes(b"not read here")
     words = [
         "generate",

@@ -38,7 +38,7 @@ def test_a_touched_file_is_read_again(large, reads):
 @pytest.mark.parametrize("content", ["", "[]", "{]", '{"x": 1}'])
 def test_a_damaged_index_is_made_anew(large, content):
     first = hashes.cached_sha256(large)
-    (hashes.home_index()).write_text(content)
+    (hashes.cache_path()).write_text(content)
     assert hashes.cached_sha256(large) == first
 
 
@@ -47,4 +47,4 @@ def test_small_files_are_always_read_and_leave_nothing(large, reads):
     hashes.cached_sha256(large)
     hashes.cached_sha256(large)
     assert len(reads) == 2
-    assert not hashes.home_index().exists()
+    assert not hashes.cache_path().exists()

@@ -13,7 +13,7 @@ from likeness.faces.engines import onnx_engine
 from likeness.faces.engines import registry as choose
 from likeness.faces.engines.onnx_engine import CHIP_POINTS, OnnxEngine
 from likeness.faces.geometry import align
-from likeness.weights.local_files import unpack
+from likeness.weights.local_files import extract_archive
 
 NAMES = tuple(onnx_engine.ENGINE_SPECS)
 AT = CHIP_POINTS + np.array([60, 40])
@@ -193,7 +193,7 @@ def test_a_pack_of_insightface_as_published_is_pulled_and_read(pack, portrait, m
     unpacked.folder.mkdir(parents=True)
     plain = [replace(file, sha256=None, size_bytes=None) for file in unpacked.files]
     assert {file.path.name for file in plain} == {path.name for path in files.iterdir()}
-    unpack(replace(unpacked, files=tuple(plain)), tmp_path / f"{pack}.zip", lambda *_: None)
+    extract_archive(replace(unpacked, files=tuple(plain)), tmp_path / f"{pack}.zip", lambda *_: None)
     assert all(file.path.is_file() for file in plain)
     monkeypatch.setattr(onnx_engine, "locate", lambda name: weights.entry(name).folder)
     portrait[256:288, 320:352] = (0, 0, 255)

@@ -123,7 +123,7 @@ def test_foreign_and_newer_files_are_reported(ana, tmp_path, monkeypatch):
     save_file({"weight": np.zeros(3, np.float32)}, foreign)
     with pytest.raises(CharacterError, match="something else, not a character"):
         Character.load(foreign)
-    monkeypatch.setattr("likeness.generation.inputs.characters.VERSION", 2)
+    monkeypatch.setattr("likeness.generation.inputs.characters.FORMAT_VERSION", 2)
     newer = ana.save(tmp_path / "newer.safetensors")
     monkeypatch.undo()
     with pytest.raises(CharacterError, match="Update likeness"):

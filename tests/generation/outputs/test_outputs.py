@@ -232,7 +232,7 @@ def test_pages_escape_what_comes_from_records(tmp_path):
         tmp_path / "report.html",
         [item],
         title=evil,
-        lead=evil,
+        subtitle=evil,
         sheet=tmp_path / "a.png",
         plot=tmp_path / "a.png",
     )

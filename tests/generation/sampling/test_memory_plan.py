@@ -13,7 +13,14 @@ from transformers import T5Config, T5EncoderModel
 
 from likeness.errors import ConfigError, ResourceError
 from likeness.generation import GenerationRequest, Likeness
-from likeness.generation.sampling.memory_plan import Gpu, GpuMemory, apply_plan, count_model_sizes, find_gpu, release
+from likeness.generation.sampling.memory_plan import (
+    Gpu,
+    GpuMemory,
+    apply_plan,
+    count_model_sizes,
+    find_gpu,
+    remove_offload_hooks,
+)
 from likeness.methods.magic_mirror import MagicMirror
 from likeness.runtime import COGVIDEOX_2B_SIZES, COGVIDEOX_5B_SIZES, HEADROOM, PLANS, choose_plan, predict_all_plans
 
@@ -67,7 +74,7 @@ def test_streaming_changes_no_pixel_with_any_method(either, film):
     streamed = next(plan for plan in PLANS if plan.residency == "streamed" and not plan.casts_text_encoder)
     apply_plan(either.pipeline, either.method, replace(streamed, tiles=1), HOST)
     assert_close(film(either), plain)
-    release(either.pipeline)
+    remove_offload_hooks(either.pipeline)
 
 
 def test_tiles_change_little(fresh, plain, film):
@@ -84,13 +91,13 @@ def test_a_text_encoder_in_8_bits_changes_little_and_stays_so(checkpoint, plain,
         difference = np.abs(film(likeness) - plain)
         assert 0 < difference.max() <= CAST_TOLERANCE
     assert sum(p.nbytes for p in likeness.pipeline.text_encoder.parameters()) < before
-    release(likeness.pipeline)
+    remove_offload_hooks(likeness.pipeline)
     assert np.abs(film(likeness) - plain).max() <= CAST_TOLERANCE
 
 
 def test_a_released_pipeline_is_the_plain_one(fresh, plain, film):
     apply_plan(fresh.pipeline, fresh.method, PLANS[3], HOST)
-    release(fresh.pipeline)
+    remove_offload_hooks(fresh.pipeline)
     assert not fresh.pipeline.vae.use_tiling
     assert_close(film(fresh), plain)
 
@@ -142,7 +149,7 @@ def test_out_of_memory_goes_one_plan_down_with_a_message_and_the_same_seed(fresh
     assert np.abs(frames - plain).mean() <= TILES_TOLERANCE
     assert fresh.pipeline.vae.use_tiling
     # What the failed call left behind would show without tiles.
-    release(fresh.pipeline)
+    remove_offload_hooks(fresh.pipeline)
     assert_close(film(fresh), plain)
 
 
@@ -202,7 +209,9 @@ def test_sizes_count_every_parameter_once(either):
     sizes = count_model_sizes(either.pipeline, either.method)
     models = (either.pipeline.transformer, either.pipeline.text_encoder, either.pipeline.vae, either.method)
     unique = {id(p): p.numel() for model in models for p in model.parameters()}
-    assert sizes.transformer + sizes.layers + sizes.readers + sizes.text_encoder + sizes.vae == sum(unique.values())
+    assert sizes.transformer + sizes.method_layers + sizes.face_encoders + sizes.text_encoder + sizes.vae == sum(
+        unique.values()
+    )
     assert sizes.bytes_per_value == 4
 
 

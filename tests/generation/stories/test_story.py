@@ -10,7 +10,7 @@ from likeness.errors import ConfigError, LockedError, PromptError
 from likeness.files import lock
 from likeness.generation import Character, read_story
 from likeness.generation.loading.presets import find_preset
-from likeness.generation.stories.render import LOCK, _finished
+from likeness.generation.stories.render import LOCK_FILE, _read_finished_shots
 from likeness.generation.stories.story_file import build_story, resolve_shots
 from likeness.media import read_image, read_video
 
@@ -130,9 +130,9 @@ def test_a_damaged_shot_is_made_anew(likeness, face, folder):
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"finished": [{"file": "x"}]}', "{}"])
 def test_a_damaged_record_keeps_no_shot(folder, record):
-    assert len(_finished(folder)) == 2
+    assert len(_read_finished_shots(folder)) == 2
     (folder / "story.json").write_text(record)
-    assert _finished(folder) == {}
+    assert _read_finished_shots(folder) == {}
 
 
 def test_a_story_that_was_stopped_goes_on_where_it_was(likeness, face, tmp_path):
@@ -261,7 +261,7 @@ def test_a_story_beyond_what_can_be_joined_is_refused():
 
 
 def test_two_processes_make_no_story_in_one_folder(likeness, face, folder):
-    with lock(folder / LOCK), pytest.raises(LockedError, match="makes a story in"):
+    with lock(folder / LOCK_FILE), pytest.raises(LockedError, match="makes a story in"):
         likeness.story(story_of(*SHOTS), folder, face)
     assert rendered_again(likeness, folder, face, story_of(*SHOTS)) == []
 
