@@ -47,7 +47,7 @@ def test_puppets_become_samples_with_references_of_the_same_person(tmp_path):
     )
     result = curate(recipe, tmp_path / "out")
     samples = read_samples(result.folder)
-    dropped = json.dumps(list(read_dropped(tmp_path / "out")), default=str)
+    dropped = json.dumps(list(read_dropped(result.folder)), default=str)
     assert len(samples) == 3, dropped
     assert len({sample.person for sample in samples}) == 2
     assert all(sample.references and sample.class_word for sample in samples)
