@@ -102,7 +102,8 @@ class VideoFrames:
             if unknown or len({pts for pts, _ in times}) < len(times) or not self._base_s:
                 # Without distinct times frames can only be counted, in the order of decoding.
                 times = [(number, number == 0) for number in range(len(times) + unknown)]
-                seconds, self._is_counted = [None for _ in times], True
+                seconds = [None for _ in times]
+                self._is_counted = True
             else:
                 self._is_counted = False
             if not times:
