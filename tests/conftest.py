@@ -139,6 +139,14 @@ def make_topology(fine: int, coarse: int) -> "MeshTopology":
     )
 
 
+@pytest.fixture(scope="module")
+def small_frames() -> Iterator[None]:
+    """Search frames for faces at their own size: those of random weights show none, and enlarged it takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("likeness.generation.outputs.similarity.FRAME_DETECTION_PX", 32)
+        yield
+
+
 @pytest.fixture(scope="session")
 def topology_of() -> "Callable[[int, int], MeshTopology]":
     return make_topology
