@@ -23,6 +23,8 @@ from likeness.training.engine.loop import (
 )
 from likeness.training.engine.optimizers import OptimizerSettings
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 
 class Line:
     """A two-layer network that learns a line, with something random in every step."""
