@@ -1,8 +1,9 @@
 """What tests of several packages use: a random checkpoint of a few thousand parameters, and random faces."""
 
+import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,17 @@ def real_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photographs at {folder} (LIKENESS_REAL)")
     return folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave what collection imports, half a million objects, to no garbage collection: each takes half a second."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
@@ -125,6 +137,14 @@ def make_topology(fine: int, coarse: int) -> "MeshTopology":
         up_indices=(),
         up_weights=(),
     )
+
+
+@pytest.fixture(scope="module")
+def small_frames() -> Iterator[None]:
+    """Search frames for faces at their own size: those of random weights show none, and enlarged it takes long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("likeness.generation.outputs.similarity.FRAME_DETECTION_PX", 32)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -26,14 +26,14 @@ def modules() -> dict[str, Path]:
 
 
 @cache
-def _parse(path: Path) -> ast.Module:
+def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imports_of(path: Path, known: dict[str, Path]) -> set[str]:
     """Modules of the package that a file imports, at module level, inside functions and for type checking."""
     found = set()
-    for node in ast.walk(_parse(path)):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "likeness":
             parent = (node.module or "").removeprefix("likeness").removeprefix(".")
             for alias in node.names:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from import_counts import PACKAGES, circles, count
+from import_counts import PACKAGES, circles, count, parse
 
 import likeness
 
@@ -62,18 +62,13 @@ def home_of(path: Path) -> str:
 
 
 @cache
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-@cache
 def imports_of(path: Path) -> list[tuple[int, str]]:
     return list(imports_in(path))
 
 
 def imports_in(path: Path) -> Iterator[tuple[int, str]]:
     """Line and full dotted name of every import, at module level or inside functions."""
-    for node in ast.walk(_parse(path)):
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -123,7 +118,7 @@ def test_modules_and_functions_are_short_and_folders_hold_few():
     functions = {
         f"{path.name}:{node.name}": lines
         for path in FILES
-        for node in ast.walk(_parse(path))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (lines := (node.end_lineno or 0) - node.lineno + 1) > MAX_FUNCTION_LINES
     }
@@ -154,7 +149,7 @@ def test_json_files_are_read_by_one_function():
         f"{path}:{node.lineno}"
         for path in FILES
         if home_of(path) != "files"
-        for node in ast.walk(_parse(path))
+        for node in ast.walk(parse(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.load", "json.loads")
         if ast.unparse(node.func) == "json.load" or re.search(r"\.read_(text|bytes)\(", ast.unparse(node))
     ]

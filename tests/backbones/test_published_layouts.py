@@ -17,6 +17,7 @@ from likeness.generation.sampling.sample import frame_size_arguments
 from likeness.methods.magic_mirror import MagicMirror
 
 PROMPT = "a woman img smiles"
+pytestmark = pytest.mark.usefixtures("small_frames")
 FROM_TEXT = [("open", "cogvideox-2b"), ("research", "cogvideox-5b"), ("research", "cogvideox1.5-5b")]
 
 

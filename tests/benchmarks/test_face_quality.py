@@ -20,7 +20,7 @@ def face_quality(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pictures():
-    return [sample_image(seed, size_px=128, max_yaw_deg=3).frames[0] for seed in range(4)]
+    return [sample_image(seed, size_px=128, max_yaw_deg=3).frames[0] for seed in range(2)]
 
 
 def broken(picture):

@@ -6,6 +6,7 @@ from likeness.cli import main
 from likeness.media import read_image, read_video, write_image
 
 CONSENT = "Ana agreed by e-mail on 3 May 2026."
+pytestmark = pytest.mark.usefixtures("small_frames")
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from likeness.cli import main
 from likeness.media import read_metadata, read_video, write_image
 
 PROMPT = "a woman img in a red sweater nods"
+pytestmark = pytest.mark.usefixtures("small_frames")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from likeness.media import read_metadata, read_video
 PROMPT = "a woman img in a red sweater nods"
 FAST = {"steps": 2, "frames": 9}
 FEW = {"steps": 2, "frames": 1}
+pytestmark = pytest.mark.usefixtures("small_frames")
 
 
 def test_clip_has_the_asked_frames_and_says_how_it_was_made(either, face):

@@ -5,12 +5,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "identity"))
 
-from miniature import make_mirror, make_pipe, make_transformer
+from miniature import make_mirror, make_pipe, make_transformer, make_vae
+
+
+@pytest.fixture(scope="session")
+def vae():
+    """For pipelines whose videos stay latents."""
+    return make_vae()
 
 
 @pytest.fixture
-def pipe():
-    return make_pipe()
+def pipe(vae):
+    return make_pipe(vae)
 
 
 @pytest.fixture

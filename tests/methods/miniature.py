@@ -1,5 +1,8 @@
 """A whole CogVideoX pipeline with random weights, small enough that a call takes a fraction of a second."""
 
+import copy
+from functools import cache
+
 import numpy as np
 import torch
 from diffusers import (
@@ -48,13 +51,11 @@ def make_transformer(num_layers=4) -> CogVideoXTransformer3DModel:
     return transformer.requires_grad_(False).eval()
 
 
-def make_pipe() -> CogVideoXPipeline:
-    transformer = make_transformer()
-    text_encoder = T5EncoderModel(
-        T5Config(vocab_size=len(WORDS) + 3, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    )
+@cache
+def _built_vae() -> AutoencoderKLCogVideoX:
+    torch.manual_seed(0)
     kind = "CogVideoX{}Block3D"
-    vae = AutoencoderKLCogVideoX(
+    return AutoencoderKLCogVideoX(
         down_block_types=(kind.format("Down"),) * 4,
         up_block_types=(kind.format("Up"),) * 4,
         block_out_channels=(8, 8, 8, 8),
@@ -63,11 +64,23 @@ def make_pipe() -> CogVideoXPipeline:
         norm_num_groups=2,
         sample_height=32,
         sample_width=32,
+    ).eval()
+
+
+def make_vae() -> AutoencoderKLCogVideoX:
+    """A copy: building its three hundred modules takes longer than a short video."""
+    return copy.deepcopy(_built_vae())
+
+
+def make_pipe(vae: AutoencoderKLCogVideoX | None = None) -> CogVideoXPipeline:
+    transformer = make_transformer()
+    text_encoder = T5EncoderModel(
+        T5Config(vocab_size=len(WORDS) + 3, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     )
     scheduler = CogVideoXDDIMScheduler(
         prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
     )
-    pipe = CogVideoXPipeline(make_tokenizer(), text_encoder.eval(), vae.eval(), transformer, scheduler)
+    pipe = CogVideoXPipeline(make_tokenizer(), text_encoder.eval(), vae or make_vae(), transformer, scheduler)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -4,6 +4,12 @@ import torch
 from likeness.backbones import tiny
 
 
+@pytest.fixture
+def without_curves(monkeypatch):
+    """Draw no curves at the end of a stage: a plot takes longer than the training of a test."""
+    monkeypatch.setattr("likeness.training.engine.loop.draw_curves", lambda _log, _target: None)
+
+
 @pytest.fixture(scope="session")
 def frozen_pipe():
     """Make a frozen pipeline of a few thousand random weights that knows the words of some sentences."""

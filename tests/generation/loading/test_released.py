@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "methods"))
 import small_released
 
 WORDS = "a woman smiles in the park"
+pytestmark = pytest.mark.usefixtures("small_frames")
 
 
 @pytest.fixture(scope="module")

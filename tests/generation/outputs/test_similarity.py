@@ -17,10 +17,10 @@ def references():
 
 def test_own_clip_is_nearer_than_anothers(references):
     for own, other in ((0, 3), (3, 0)):
-        frames = sample_clip(own, person=sample_person(own), action="smile", num_frames=3, size_px=64).frames
+        frames = sample_clip(own, person=sample_person(own), action="smile", num_frames=1, size_px=64).frames
         right = measure_similarity(frames, [references[own]])
         wrong = measure_similarity(frames, [references[other]])
-        assert right.face_rate == wrong.face_rate > 0.5
+        assert right.face_rate == wrong.face_rate == 1
         assert right.mean_distance < wrong.mean_distance
 
 

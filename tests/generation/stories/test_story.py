@@ -20,6 +20,7 @@ SHOTS = [
     {"prompt": "a woman img smiles", "seed": 5, "style": "park"},
 ]
 FAST = {"steps": 2, "frames": 9, "guidance": 1}
+pytestmark = pytest.mark.usefixtures("small_frames")
 
 
 def story_of(*shots, **settings):
@@ -27,7 +28,7 @@ def story_of(*shots, **settings):
 
 
 @pytest.fixture(scope="module")
-def story_folder(likeness, face_of, tmp_path_factory):
+def story_folder(likeness, face_of, small_frames, tmp_path_factory):  # noqa: ARG001
     folder = tmp_path_factory.mktemp("story")
     likeness.story(story_of(*SHOTS), folder, face_of(0))
     return folder

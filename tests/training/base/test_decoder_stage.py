@@ -12,6 +12,8 @@ from likeness.training.engine.logging import TrainingLogger
 
 SMALL = {"widths": [8, 8, 8, 8], "norm_num_groups": 2, "latent_channels": 4, "size_px": 32}
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):

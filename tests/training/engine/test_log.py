@@ -17,6 +17,8 @@ from likeness.training.engine.optimizers import OptimizerSettings
 from likeness.training.objectives.noise_levels import loss_by_noise_level
 from likeness.training.recipes import estimate
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 
 class Line:
     """A layer that learns, and waits 10 ms a step for data."""

@@ -1,9 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
@@ -21,6 +18,8 @@ from likeness.training.engine.loop import (
     train,
 )
 from likeness.training.engine.optimizers import OptimizerSettings
+
+pytestmark = pytest.mark.usefixtures("without_curves")
 
 
 class Line:
@@ -157,23 +156,30 @@ def test_a_finished_stage_is_loaded_as_it_was(tmp_path):
     assert_close(other.model[0].weight, stage.model[0].weight)
 
 
+def save_and_die_in_between(folder):
+    """Save a checkpoint, and end by a signal after the first file of the next."""
+    checkpoints.save(folder, 1, {"model": {"w": torch.ones(4)}}, {"seed": 0})
+    save_file = checkpoints.save_file
+
+    def save_then_die(tensors, path):
+        save_file(tensors, path)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.save_file = save_then_die
+    zeros = {"w": torch.zeros(4)}
+    checkpoints.save(folder, 2, {"model": zeros, "more": zeros}, {"seed": 0})
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_kill_in_the_middle_of_saving_leaves_the_last_checkpoint(tmp_path):
-    script = textwrap.dedent(f"""
-        import os, signal, torch
-        from pathlib import Path
-        from likeness.training.engine import checkpoints
-        folder = Path({str(tmp_path)!r})
-        checkpoints.save(folder, 1, {{"model": {{"w": torch.ones(4)}}}}, {{"seed": 0}})
-        save_file, saved = checkpoints.save_file, []
-        def save_then_die(tensors, path):
-            save_file(tensors, path)
-            os.kill(os.getpid(), signal.SIGKILL)
-        checkpoints.save_file = save_then_die
-        zeros = {{"w": torch.zeros(4)}}
-        checkpoints.save(folder, 2, {{"model": zeros, "more": {{"w": torch.zeros(4)}}}}, {{"seed": 0}})
-    """)
-    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-    assert done.returncode == -signal.SIGKILL
+    child = os.fork()  # A new process would import torch first, for seconds.
+    if child == 0:
+        try:
+            save_and_die_in_between(tmp_path)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2  # the complete one, and the remains of the other
     (last,) = checkpoints.list_checkpoints(tmp_path)
     tensors, state = checkpoints.load(last)

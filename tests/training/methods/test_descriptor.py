@@ -18,6 +18,8 @@ from likeness.training.methods.fantasy_id import FantasyIDRecipe, FantasyIDTrain
 PEOPLE, LOOKS = 12, 2
 SETTINGS = PuppetSettings(kind="faces", count=PEOPLE * LOOKS, people=PEOPLE, seed=5)
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 
 def make_faces() -> ShardedDataset:
     rng = np.random.default_rng(0)

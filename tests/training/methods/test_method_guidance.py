@@ -25,6 +25,8 @@ from likeness.training.objectives.denoiser import DenoiserInputs, MethodDenoiser
 from likeness.training.objectives.on_policy import sample_on_policy
 from likeness.training.objectives.perturbed_guidance import GuidedTeacher, MethodGuidance
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 
 @pytest.fixture(scope="module", params=SPECS)
 def parts(request, topology_of, frozen_pipe):

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import shutil
@@ -9,6 +10,7 @@ import torch
 
 from likeness import media, weights
 from likeness.errors import ConfigError, WeightsError
+from likeness.faces import DlibEngine
 from likeness.puppets import sample_image, sample_person
 from likeness.training.data.prompts import caption_without_trigger
 from likeness.training.engine.logging import TrainingLogger
@@ -40,6 +42,29 @@ def folder(tmp_path_factory):
     return folder
 
 
+class RememberingEngine(DlibEngine):
+    """Detects and embeds in the same pixels once: in what is read again and again it is the numbers that count."""
+
+    def __init__(self):
+        super().__init__()
+        self.known = {}
+
+    def detect(self, picture):
+        return self._once(super().detect, picture)
+
+    def embed(self, picture, landmarks):
+        return self._once(super().embed, picture, landmarks)
+
+    def _once(self, call, *arrays):
+        key = (call.__name__, *((array.shape, array.tobytes()) for array in arrays))
+        if key not in self.known:
+            self.known[key] = call(*arrays)
+        return copy.deepcopy(self.known[key])
+
+
+ENGINE = RememberingEngine()
+
+
 class CountingEncoders:
     """Encoders that are cheap and count their calls."""
 
@@ -47,10 +72,7 @@ class CountingEncoders:
         self.latents_made = self.texts_made = self.faces_read = 0
 
     def build(self):
-        from likeness.faces.engines.registry import resolve_engine
-
-        engine = resolve_engine("dlib")
-        outer = self
+        engine, outer = ENGINE, self
 
         class Engine:
             def __getattr__(self, name):

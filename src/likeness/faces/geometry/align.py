@@ -62,13 +62,13 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
     # Source coordinates of every pixel of the square.
     inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
     y, x = np.mgrid[:size_px, :size_px].astype(np.float64)
-    source = apply_affine(inverse, np.stack([x.ravel(), y.ravel()], axis=1))
+    source_x, source_y = apply_affine(inverse, np.stack([x.ravel(), y.ravel()], axis=1)).T.copy()
     height, width = (side // block for side in picture.shape[:2])
-    x = np.clip(source[:, 0], 0, width - 1)
-    y = np.clip(source[:, 1], 0, height - 1)
+    x = np.clip(source_x, 0, width - 1)
+    y = np.clip(source_y, 0, height - 1)
     left, top = x.astype(int), y.astype(int)
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    fx, fy = (x - left)[:, None], (y - top)[:, None]
+    fx, fy = x - left, y - top
     if block > 1:  # Average only the blocks that are sampled: a face is a small part of a large photograph.
         first_row, first_column = top.min(), left.min()
         picture = _average_blocks(
@@ -84,15 +84,22 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
             left - first_column,
             right - first_column,
         )
-    # Bilinear interpolation.
-    upper = picture[top, left] * (1 - fx) + picture[top, right] * fx
-    lower = picture[bottom, left] * (1 - fx) + picture[bottom, right] * fx
-    mixed = upper * (1 - fy) + lower * fy
+    square = np.empty((size_px * size_px, 3), np.uint8)
+    pixels, row_px = np.ascontiguousarray(picture).reshape(-1, 3), picture.shape[1]
+    corners = [pixels.take(rows * row_px + columns, axis=0).T for rows in (top, bottom) for columns in (left, right)]
     if fill is not None:
         # dlib's rule: outside is every pixel whose four neighbors are not all inside.
-        inside = (source >= 0).all(1) & (source < (width - 1, height - 1)).all(1)
-        mixed[~inside] = fill
-    return (mixed + 0.5).astype(np.uint8).reshape(size_px, size_px, 3)
+        inside = (source_x >= 0) & (source_y >= 0) & (source_x < width - 1) & (source_y < height - 1)
+        fill = np.broadcast_to(fill, 3)
+    # Bilinear interpolation. Channel by channel: loops of numpy over rows of three numbers are three times as slow.
+    for channel, (top_left, top_right, bottom_left, bottom_right) in enumerate(zip(*corners, strict=True)):
+        upper = top_left * (1 - fx) + top_right * fx
+        lower = bottom_left * (1 - fx) + bottom_right * fx
+        mixed = upper * (1 - fy) + lower * fy
+        if fill is not None:
+            mixed[~inside] = fill[channel]
+        square[:, channel] = mixed + 0.5
+    return square.reshape(size_px, size_px, 3)
 
 
 def crop_head(
