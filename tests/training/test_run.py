@@ -104,8 +104,12 @@ def test_a_file_in_the_place_of_the_run_is_reported(recipe, trained, tmp_path):
 def test_a_signal_outside_of_the_loop_says_what_is_left(recipe, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(run, "_run", lambda *_: os.kill(os.getpid(), kind) or time.sleep(5))
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(InterruptedRunError, match="the same command continues") as caught:
-        run.train(recipe, output=tmp_path / "a", processes=1)
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs of a shell ignore it.
+    try:
+        with pytest.raises(InterruptedRunError, match="the same command continues") as caught:
+            run.train(recipe, output=tmp_path / "a", processes=1)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert caught.value.exit_code == 128 + kind
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -154,7 +158,7 @@ def test_a_peer_that_was_stopped_alone_is_reported(tmp_path, monkeypatch, code):
     peers = object.__new__(distributed._Peers)
     (tmp_path / "errors_1").touch()
     peers.folder, peers.has_ended = tmp_path, threading.Event()
-    peers.started = [subprocess.Popen(["sh", "-c", f"exit {code}"])]
+    peers.processes = [subprocess.Popen(["sh", "-c", f"exit {code}"])]
     monkeypatch.setattr(peers, "wait_until_ready", lambda: None)
     monkeypatch.setattr(distributed, "_Peers", lambda *_: peers)
     monkeypatch.setattr(distributed, "_join", lambda *_: None)
