@@ -1,9 +1,9 @@
 """Restores the unfinished base of `base_next.toml`, so that its training can go on from the packed weights.
 
     python recipes/tiny/restore_base.py
-    likeness train recipes/tiny/base_next.toml --set start=recipes/tiny/base_images
+    likeness train recipes/tiny/base_next.toml --set start=recipes/tiny/base_clips
 
-`base_images/` has averaged weights after the steps that its README names (matrices in float8) and what whitening
+`base_clips/` has averaged weights after the steps that its README names (matrices in float8) and what whitening
 changed in the VAE that ships. This script writes the white VAE to `runs/vae_white/model/vae`, where the recipe reads
 it.
 """
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from likeness import files, weights
 from likeness.training.base.pipelines import read_vae
 
-PACKED = Path(__file__).parent / "base_images"
+PACKED = Path(__file__).parent / "base_clips"
 TARGET = Path("runs/vae_white/model/vae")
 
 
