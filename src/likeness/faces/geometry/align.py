@@ -87,17 +87,18 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
     square = np.empty((size_px * size_px, 3), np.uint8)
     pixels, row_px = np.ascontiguousarray(picture).reshape(-1, 3), picture.shape[1]
     corners = [pixels.take(rows * row_px + columns, axis=0).T for rows in (top, bottom) for columns in (left, right)]
+    is_outside = None
     if fill is not None:
         # dlib's rule: outside is every pixel whose four neighbors are not all inside.
-        inside = (source_x >= 0) & (source_y >= 0) & (source_x < width - 1) & (source_y < height - 1)
+        is_outside = ~((source_x >= 0) & (source_y >= 0) & (source_x < width - 1) & (source_y < height - 1))
         fill = np.broadcast_to(fill, 3)
     # Bilinear interpolation. Channel by channel: loops of numpy over rows of three numbers are three times as slow.
     for channel, (top_left, top_right, bottom_left, bottom_right) in enumerate(zip(*corners, strict=True)):
         upper = top_left * (1 - fx) + top_right * fx
         lower = bottom_left * (1 - fx) + bottom_right * fx
         mixed = upper * (1 - fy) + lower * fy
-        if fill is not None:
-            mixed[~inside] = fill[channel]
+        if fill is not None and is_outside is not None:
+            mixed[is_outside] = fill[channel]
         square[:, channel] = mixed + 0.5
     return square.reshape(size_px, size_px, 3)
 
