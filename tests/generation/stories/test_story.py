@@ -27,8 +27,16 @@ def story_of(*shots, **settings):
     return build_story(FAST | {"shots": [dict(shot) for shot in shots]} | settings)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_videos():
+    """Save clips in the size in which they are made: enlarged, their encoding takes longer."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("likeness.generation.outputs.save.MIN_SAVED_SIDE_PX", 64)
+        yield
+
+
 @pytest.fixture(scope="module")
-def story_folder(likeness, face_of, small_frames, tmp_path_factory):  # noqa: ARG001
+def story_folder(likeness, face_of, small_frames, small_videos, tmp_path_factory):  # noqa: ARG001
     folder = tmp_path_factory.mktemp("story")
     likeness.story(story_of(*SHOTS), folder, face_of(0))
     return folder
@@ -58,7 +66,7 @@ def test_a_story_leaves_shots_one_video_sheet_plot_and_page(folder):
     assert len(files) == 2
     assert all((folder / file).with_suffix(".json").is_file() for file in files)
     joined, fps = read_video(folder / "story.mp4")
-    assert joined.shape == (18, 256, 256, 3)
+    assert joined.shape == (18, 64, 64, 3)
     assert fps == 8
     for name in ("contact_sheet.png", "similarity.png", "reference_1.png"):
         assert read_image(folder / name).std() > 5
