@@ -48,6 +48,8 @@ LONGEST_END_S = 20.0
 """A command must have ended within this time of a signal."""
 LONGEST_RUN_S = 300.0
 """A command that still runs then hangs."""
+LONGEST_SURVIVAL_S = 5.0
+"""Processes of a command that still run so long after its end survive it."""
 REFUSED = (2, 3, 4)
 """Exit codes of a command that refuses."""
 INTERRUPTED = (130, -signal.SIGINT)
@@ -158,7 +160,7 @@ class Command:
         if code is None:
             os.killpg(self.pid, signal.SIGKILL)
             self.wait(10)
-        until_s = time.monotonic() + 5
+        until_s = time.monotonic() + LONGEST_SURVIVAL_S
         while (survivors := session_of(self.pid, self.marker)) and time.monotonic() < until_s:
             time.sleep(0.02)
         for pid in survivors:

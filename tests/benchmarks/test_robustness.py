@@ -93,7 +93,8 @@ def start(trials, tmp_path):
     return start
 
 
-def test_a_surviving_process_is_seen_and_ended(trials, start):
+def test_a_surviving_process_is_seen_and_ended(trials, start, monkeypatch):
+    monkeypatch.setattr(trials, "LONGEST_SURVIVAL_S", 0.2)
     command = start("sleep 60 & setsid sleep 60 & sleep 0.2; exit 7")
     ended = command.end(10)
     assert (ended.code, ended.survivors) == (7, 2)
