@@ -108,27 +108,25 @@ def test_what_was_measured_is_kept_until_videos_or_prompts_change(command, resul
     assert calls.read_text().count("dynamic_degree") == 2
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        (
-            "fail",
-            "exit code 0, and it wrote no result.*NVIDIA GPU.*Last output: RuntimeError: Found no NVIDIA driver on",
-        ),
-        ("die", "exit code 0, and it wrote no result"),
-        ("garbage", "has an unexpected layout"),
-        ("short", "lacks 1 of 4 videos"),
-        ("nan", "not finite"),
-    ],
-)
-def test_a_run_that_fails_is_reported_and_loses_no_other(command, result, tmp_path, monkeypatch, wrong, message):
+FAULTS = {
+    "fail": "exit code 0, and it wrote no result.*NVIDIA GPU.*Last output: RuntimeError: Found no NVIDIA driver on",
+    "die": "exit code 0, and it wrote no result",
+    "garbage": "has an unexpected layout",
+    "short": "lacks 1 of 4 videos",
+    "nan": "not finite",
+}
+"""Of the stand-in, and what is reported."""
+
+
+def test_a_run_that_fails_is_reported_and_loses_no_other(command, result, tmp_path, monkeypatch):
     run_vbench(command, result.videos, tmp_path / "out", ("dynamic_degree",))
-    monkeypatch.setenv("FAKE_VBENCH", wrong)
-    found = run_vbench(command, result.videos, tmp_path / "out", ("dynamic_degree", "motion_smoothness"))
-    assert found.values.keys() == {"dynamic_degree"}
-    assert re.search(message, found.failed["motion_smoothness"])
-    assert str(tmp_path / "out" / "motion_smoothness" / "log.txt") in found.failed["motion_smoothness"]
-    assert add_vbench(result, found).left_out.keys() == {"absent", "vbench_motion_smoothness"}
+    for wrong, message in FAULTS.items():
+        monkeypatch.setenv("FAKE_VBENCH", wrong)
+        found = run_vbench(command, result.videos, tmp_path / "out", ("dynamic_degree", "motion_smoothness"))
+        assert found.values.keys() == {"dynamic_degree"}, wrong
+        assert re.search(message, found.failed["motion_smoothness"]), wrong
+        assert str(tmp_path / "out" / "motion_smoothness" / "log.txt") in found.failed["motion_smoothness"]
+        assert add_vbench(result, found).left_out.keys() == {"absent", "vbench_motion_smoothness"}
     monkeypatch.delenv("FAKE_VBENCH")
     again = run_vbench(command, result.videos, tmp_path / "out", ("dynamic_degree", "motion_smoothness"))
     assert again.failed == {}
