@@ -251,6 +251,17 @@ def test_references_show_the_same_person(parts):
     assert (chosen[:, 1] != rows).all()
 
 
+NUM_STEPS = 3
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Sample validation people in few steps, and search their frames, which show nobody, at their own size."""
+    monkeypatch.setattr(validation, "SAMPLING_STEPS", NUM_STEPS)
+    monkeypatch.setattr(validation, "FRAME_DETECTION_PX", 32)
+
+
+@pytest.mark.usefixtures("few_steps")
 def test_a_sheet_of_validation_people_is_drawn(parts, tmp_path):
     stage = make_stage(parts, dtype="bfloat16")
     figures = stage.validate(tmp_path / "sheet.png")
@@ -261,6 +272,7 @@ def test_a_sheet_of_validation_people_is_drawn(parts, tmp_path):
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_validation_is_done_in_parts_of_at_most_a_step(parts, tmp_path, monkeypatch):
     stage = make_stage(parts, batch=2, data="clips", dtype="float32")
     rows, in_part = [], []
@@ -278,7 +290,8 @@ def test_validation_is_done_in_parts_of_at_most_a_step(parts, tmp_path, monkeypa
             break
         in_part.append(sum(rows))
     assert max(in_part) <= 3  # A step runs two rows forward, and backward costs twice as much.
-    assert sum(in_part) == 8 + 4 * 20 * 2  # The error of eight samples; 20 steps of four, each with and without.
+    # The error of eight samples; the steps of four, each with and without.
+    assert sum(in_part) == 8 + 4 * NUM_STEPS * 2
     assert set(metrics) >= {"validation_face_loss", "validation_face_rate", "validation_rank1"}
 
 
