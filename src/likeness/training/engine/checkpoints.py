@@ -64,7 +64,7 @@ def save(
         for name, tensors in tensors_by_file.items() if isinstance(tensors_by_file, dict) else tensors_by_file:
             check_finite(((f"{name}.{key}", value) for key, value in tensors.items()), message)
             path = draft / f"{name}.safetensors"
-            save_file(_untie_weights(tensors), path)
+            save_file(untie_weights(tensors), path)
             checksums[path.name] = sha256_of(path)
         record = {**state, "step": step, "files": checksums}
         (draft / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
@@ -73,7 +73,7 @@ def save(
     return final
 
 
-def _untie_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def untie_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors that safetensors accepts: contiguous, and tied weights, the same memory under two names, copied."""
     seen: set[int] = set()
     separate = {}

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -88,17 +87,7 @@ def save_final_weights(folder: Path, modules: dict[str, nn.Module]) -> None:
         return
     checkpoints.check_finite(tensors.items(), f"The final weights of {folder} are not written")
     with files.write_atomically(folder / FINAL_WEIGHTS_FILE) as draft:
-        save_file(_without_shared_memory(tensors), draft)
-
-
-def _without_shared_memory(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors with copies of tied ones, such as embeddings of a text encoder, which safetensors does not save."""
-    seen: set[int] = set()
-    separate = {}
-    for name, value in tensors.items():
-        separate[name] = value.clone() if value.data_ptr() in seen else value
-        seen.add(value.data_ptr())
-    return separate
+        save_file(checkpoints.untie_weights(tensors), draft)
 
 
 def load_final_weights(folder: Path, modules: dict[str, nn.Module]) -> bool:

@@ -104,16 +104,14 @@ def score_faces(stage: Any, clips: list[np.ndarray], references: Tensor) -> Vali
 
     `validation_face_rate` is the share of frames with a face, `validation_distance` the engine's mean distance to the
     reference in those frames, and `validation_rank1` the share of clips whose mean embedding is nearest to the own
-    reference among all validation people. Empty without an engine.
+    reference among all validation people.
 
     Args:
         stage: Its `face_engine` scores.
         clips: (frames, height, width, 3) uint8, one for each reference.
         references: (clips,), rows of the validation references.
     """
-    engine: FaceEngine | None = stage.face_engine
-    if engine is None:
-        return {}
+    engine: FaceEngine = stage.face_engine
     dataset = stage.data.references["validation"]
     people = {person: rows[0] for person, rows in dataset.group_rows("person").items()}
     people |= {dataset.metadata[int(row)]["person"]: int(row) for row in references}
