@@ -224,7 +224,9 @@ def compare_prompts(benchmark: Benchmark, arguments: Any) -> None:
             ]
             videos = make(likeness, requests, 6)
             if seed == SEEDS[0]:
-                rows += [[subject.picture, *video[::4]] for subject, video in zip(subjects[:3], videos, strict=False)]
+                rows += [
+                    [subject.picture, *video[::4]] for subject, video in zip(subjects[:3], videos[:3], strict=True)
+                ]
             distances = [distance_to(video, subject) for video, subject in zip(videos, subjects, strict=True)]
             found.append(np.mean([np.isfinite(each).mean() for each in distances]))
             similarity.append(np.nanmean(np.concatenate(distances)))
