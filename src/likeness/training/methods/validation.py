@@ -172,14 +172,15 @@ def _decode(stage: Any, latents: Tensor) -> np.ndarray:
     """One clip as bytes, (frames, height, width, 3)."""
     pipe, vae = stage.pipe, stage.pipe.vae
     before = vae.dtype
-    if stage.device.type == "cpu":  # A CPU decodes in float32 faster than in bfloat16.
-        vae.to(torch.float32)
+    if stage.device.type == "cpu" and before != torch.float32:  # A CPU decodes in float32 faster than in bfloat16.
+        torch.nn.Module.to(vae, torch.float32)  # diffusers' own `to` warns of every cast.
     if not stage.targets.is_in_memory:
         # Whole clips of full size, decoded at once, need more memory than training.
         vae.enable_slicing()
         vae.enable_tiling()
     pictures = pipe.decode_latents(latents.to(vae.dtype))
-    vae.to(before)
+    if vae.dtype != before:
+        torch.nn.Module.to(vae, before)
     clip = pipe.video_processor.postprocess_video(video=pictures, output_type="np")[0]
     return (clip * 255).round().astype(np.uint8)
 
