@@ -38,11 +38,14 @@ def run() -> NoReturn:
         _send_again(number)
 
     def raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
-        """An exception in a destructor is lost, so the signal is sent once more, after it."""
-        if received and issubclass(unraisable.exc_type, KeyboardInterrupt):
-            _send_again(received[0])
-        else:
+        """An exception in a destructor is lost, so the signal is sent once more, after it.
+
+        Objects whose constructor a signal has stopped fail in other ways, of which a traceback would say nothing.
+        """
+        if not received:
             sys.__unraisablehook__(unraisable)
+        elif issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _send_again(received[0])
 
     handle_signals(end_at_once)
     from likeness.cli import INTERRUPTED, main

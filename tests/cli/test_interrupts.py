@@ -24,6 +24,14 @@ class Dying:
     def __del__(self):
         interrupt()
 
+class HalfMade:
+    def __init__(self):
+        interrupt()
+        self.handle = 1
+
+    def __del__(self):
+        del self.handle
+
 def interrupt():
     os.kill(os.getpid(), NUMBER)
 
@@ -49,6 +57,7 @@ INSIDE = {
     "long import": "sys.meta_path.insert(0, Hook('colorsys', seconds=9)); replace(lambda: __import__('colorsys'))",
     "failed import": "sys.meta_path.insert(0, Hook('colorsys', fails=True)); replace(lambda: __import__('colorsys'))",
     "destructor": "replace(Dying)",
+    "constructor": "replace(HalfMade)",
     "other error": "replace(interrupt_and_fail)",
 }
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
