@@ -91,6 +91,8 @@ REFUSED = {
     "a recipe that is none": ["train", "me.jpg"],
     "a change of a recipe that is none": ["train", "story.toml", "--set", "steps"],
     "a run's folder that is a file": ["train", "story.toml", "-o", "me.jpg"],
+    "processes that encode": ["train", "precompute", "absent.toml", "--processes", "9" * 400],
+    "files of a plan": ["train", "plan", "absent.toml", "--samples", "9" * 400],
     "pictures to compare": ["compare", "absent.jpg", "me.jpg"],
 }  # fmt: skip
 MESSAGES = {
@@ -151,6 +153,8 @@ MESSAGES = {
     "a recipe that is none": "me.jpg cannot be read as TOML",
     "a change of a recipe that is none": "Write `name=value`",
     "a run's folder that is a file": "Nothing can be written to me.jpg",
+    "processes that encode": "Invalid value for '--processes'",
+    "files of a plan": "Invalid value for '--samples'",
     "pictures to compare": "absent.jpg does not exist",
 }
 PROGRAM = """

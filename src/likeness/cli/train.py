@@ -20,6 +20,7 @@ Processes = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=1024,
         help="Number of processes. [default: one per core, at most 8 and at most the samples of a batch; with torchrun "
         "its own number]",
     ),
@@ -93,7 +94,10 @@ def plan(
         float, typer.Option("--tflops", help="Assumed throughput of one GPU, in TFLOP/s, for the hours.")
     ] = 400.0,
     samples: Annotated[
-        int, typer.Option("--samples", min=0, help="Files of each kind, where the recipe's data set is not here.")
+        int,
+        typer.Option(
+            "--samples", min=0, max=10**12, help="Files of each kind, where the recipe's data set is not here."
+        ),
     ] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
