@@ -72,6 +72,14 @@ def test_what_a_killed_run_moved_is_replaced_by_the_next(tmp_path, monkeypatch, 
         create(tmp_path)
 
 
+def test_a_list_of_moved_files_does_not_stay_in_a_complete_folder(tmp_path):
+    create(tmp_path)
+    (tmp_path / folders._UNFINISHED).write_text("{}")  # A run that was killed as its last act.
+    with pytest.raises(ConfigError, match=r"already holds a study\.json"):
+        create(tmp_path)
+    assert files_in(tmp_path) == ["cases.json", "site/media/v1.txt", "study.json"]
+
+
 @pytest.mark.parametrize("mine", ["site/mine.txt", "site/media/v1.txt"])
 def test_what_a_user_put_into_an_unfinished_folder_stays(tmp_path, monkeypatch, mine):
     with monkeypatch.context() as patch:

@@ -39,6 +39,7 @@ def fill_folder(parent: Path, folder: str, *, manifest: str) -> Iterator[Path]:
     prepare_folder(parent)
     with lock(parent / _LOCK, busy=f"{parent} is being filled by {{owner}}. Wait for it, or stop it first."):
         if (parent / manifest).exists():
+            (parent / _UNFINISHED).unlink(missing_ok=True)  # Of a run that was killed when all was complete.
             raise ConfigError(
                 f"{parent} already holds a {manifest}, which would be overwritten. Choose another `--output`."
             )
