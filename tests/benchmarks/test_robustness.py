@@ -47,6 +47,14 @@ def test_damaged_files_and_rests_are_found_and_whole_ones_are_not(trials, tmp_pa
     assert len(trials.left_over(tmp_path)) == 2
 
 
+def test_every_command_with_numbers_has_words(trials, tmp_path):
+    assert trials.ROOT == ROOT
+    import option_values
+
+    commands = {command for command, _, _ in option_values.numeric_options()}
+    assert {"generate", "train plan"} <= commands <= option_values.bases(tmp_path).keys()
+
+
 def test_differences_name_what_is_missing_or_other(trials, tmp_path):
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "log.txt").write_text("1")
