@@ -145,21 +145,35 @@ class SourceView(Protocol):
         ...
 
 
+class Described(Protocol):
+    """What every stage says of itself; read-only here, so that a stage may use narrower types."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of facts and arrays that earlier stages must write."""
+        ...
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Names of facts and arrays that this stage adds."""
+        ...
+
+    @property
+    def needs(self) -> Needs: ...
+
+
 @runtime_checkable
-class Stage(Protocol):
+class Stage(Described, Protocol):
     """A step on the candidates of one source.
 
     The class has `name` (as in the recipe), `version`, `reads` and `writes`; an instance is built from its settings.
     """
-
-    name: str
-    version: int
-    settings: Settings
-    reads: tuple[str, ...]
-    """Names of facts and arrays that earlier stages must write."""
-    writes: tuple[str, ...]
-    """Names of facts and arrays that this stage adds."""
-    needs: Needs
 
     def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
         """The candidates with facts added, split, or dropped. Those dropped by earlier stages are not among them."""
@@ -167,19 +181,14 @@ class Stage(Protocol):
 
 
 @runtime_checkable
-class GlobalStage(Protocol):
+class GlobalStage(Described, Protocol):
     """A step on all candidates of all sources that are kept so far, sorted by id.
 
     Stages on single sources may follow: they are run again only for sources whose candidates it changed.
     """
 
-    name: str
-    version: int
-    settings: Settings
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    needs: Needs
-    is_global: Literal[True]
+    @property
+    def is_global(self) -> Literal[True]: ...
 
     def __call__(self, candidates: list[Candidate]) -> list[Candidate]:
         """The candidates with facts added, or dropped; the same ids. Those dropped earlier are not among them."""

@@ -20,6 +20,8 @@ from likeness.errors import ResourceError
 
 Span = tuple[int, int]
 """First frame and length."""
+Detector = Literal["transnet", "adaptive", "content"]
+"""See the module."""
 _SIDE_PX = 128
 """Longer side of the frames that PySceneDetect compares."""
 BLACK = 6.0
@@ -33,7 +35,7 @@ _HARD_CUT_FRAMES = 2
 class ShotSettings(Settings):
     """How shots are found."""
 
-    detector: Literal["transnet", "adaptive", "content"] = "transnet"
+    detector: Detector = "transnet"
     """See the module."""
     threshold: float | None = None
     """Of the detector, its own default if None: a probability for `transnet` (0.4), the ratio to neighbors for
