@@ -181,6 +181,19 @@ class Stage(Described, Protocol):
 
 
 @runtime_checkable
+class SourceCheck(Protocol):
+    """What a stage may have besides: as the first of a recipe it is asked before a source is opened and decoded."""
+
+    def check_source(self, source: Source) -> Drop | None:
+        """Why a source is not used; None if it is opened.
+
+        Raises:
+            MediaError: Its header cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
 class GlobalStage(Described, Protocol):
     """A step on all candidates of all sources that are kept so far, sorted by id.
 

@@ -21,10 +21,12 @@ T = TypeVar("T")
 def make_thumbnails(candidates: Iterable[Candidate], sources: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """JPEGs of the middle frames of candidates, by id, cropped as their samples are.
 
-    Candidates whose sources are gone, changed in kind or damaged have none.
+    Candidates whose sources are gone, changed in kind, damaged, or refused before they were opened have none.
     """
     by_source: dict[str, dict[str, Candidate]] = {}
     for one in candidates:
+        if "width_px" not in one.facts:  # Never opened.
+            continue
         by_source.setdefault(one.source, {})[one.id] = one
     found: dict[str, str] = {}
     for sha, group in by_source.items():
