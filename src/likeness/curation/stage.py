@@ -216,6 +216,8 @@ class StageKind:
     settings: type[Settings]
     build: Callable[[Any], Stage | GlobalStage]
     """From settings to the stage."""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """The setting that decides for each reason whose value is a figure, for advice (`advice.py`)."""
 
 
 _KINDS: dict[str, StageKind] = {}
@@ -226,6 +228,7 @@ def register(name: str) -> Callable[[C], C]:
     """Class decorator: makes a stage known by the name that recipes use.
 
     The class has a nested or assigned `Settings` (a `likeness.config.Settings`), and its `__init__` takes one of them.
+    It may have `limits`, the name of the setting behind each reason of a drop: {"too dark": "min_brightness"}.
 
     Example:
         @register("quality")
@@ -248,7 +251,8 @@ def register(name: str) -> Callable[[C], C]:
         known = _KINDS.get(name)
         if known is not None and getattr(known.build, "__qualname__", "") != kind.__qualname__:
             raise ValueError(f"Two stages are called `{name}`: {known.build} and {kind}.")
-        _KINDS[name] = StageKind(name=name, settings=found.Settings, build=kind)
+        limits = getattr(kind, "limits", {})
+        _KINDS[name] = StageKind(name=name, settings=found.Settings, build=kind, limits=limits)
         return kind
 
     return add

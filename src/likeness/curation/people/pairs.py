@@ -5,7 +5,7 @@ method; the filter keeps pictures whose face is the person's and drops near copi
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -107,6 +107,7 @@ class Pairs:
     writes = ("generated",)
     needs = Needs()
     Settings = PairSettings
+    limits: ClassVar = {"too few generated pictures of the person": "min_kept"}
 
     def __init__(
         self, settings: PairSettings, generator: PairGenerator | None = None, engine: FaceEngine | None = None

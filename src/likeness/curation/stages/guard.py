@@ -6,6 +6,7 @@ those of the worker process in which stages run.
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -50,6 +51,16 @@ class Guard:
     writes = ("num_streams",)
     needs = Needs()
     Settings = GuardSettings
+    limits: ClassVar = {
+        "file too large": "max_bytes",
+        "too many streams": "max_streams",
+        "too long": "max_duration_s",
+        "resolution too low": "min_side_px",
+        "resolution too high": "max_megapixels",
+        "frame rate too low": "min_fps",
+        "frame rate too high": "max_fps",
+        "too short": "min_duration_s",
+    }
 
     def __init__(self, settings: GuardSettings) -> None:
         self.settings = settings

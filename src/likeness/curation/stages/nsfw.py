@@ -1,5 +1,7 @@
 """Drops pictures and clips that are not safe for work, by Yahoo's Open NSFW (`networks/open_nsfw.py`) by default."""
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import Field
 
@@ -25,6 +27,7 @@ class Nsfw(ScoreStage[NsfwSettings]):
     version = 1
     writes = ("nsfw",)
     Settings = NsfwSettings
+    limits: ClassVar = {"not safe for work": "max_score"}
 
     def judge(self, candidate: Candidate, scores: np.ndarray) -> Candidate:
         worst = float(scores.max())

@@ -5,7 +5,7 @@ A scorer is a function from frames to one number each. `add_scorer` makes one kn
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -107,6 +107,7 @@ class Aesthetics(ScoreStage[AestheticsSettings]):
     version = 1
     writes = ("aesthetics",)
     Settings = AestheticsSettings
+    limits: ClassVar = {"low aesthetic score": "min_score"}
 
     def judge(self, candidate: Candidate, scores: np.ndarray) -> Candidate:
         mean = float(scores.mean())

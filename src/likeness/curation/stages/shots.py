@@ -7,7 +7,7 @@ PySceneDetect's detectors, which compare neighboring frames: quicker, but they m
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -54,6 +54,7 @@ class Shots:
     writes = ("shot",)
     needs = Needs(batch=100)
     Settings = ShotSettings
+    limits: ClassVar = {"shot too short": "min_length_s"}
 
     def __init__(self, settings: ShotSettings) -> None:
         self.settings = settings

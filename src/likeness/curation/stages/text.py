@@ -1,6 +1,7 @@
 """Drops clips and pictures with text on them: subtitles, titles, watermarks (F8 of FantasyID)."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -44,6 +45,7 @@ class TextOnScreen:
     writes = ("text_share",)
     needs = Needs()
     Settings = TextSettings
+    limits: ClassVar = {"text on screen": "max_text_share"}
 
     def __init__(self, settings: TextSettings, reader: Reader | None = None) -> None:
         self.settings = settings
