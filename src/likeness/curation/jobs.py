@@ -37,7 +37,7 @@ class Job:
     """Of the file when it was hashed."""
     segment: int = 0
     start: str = ""
-    """Key of the candidates that a later segment starts from."""
+    """Key of the candidates that a later segment starts from, or of those that hold generated pictures."""
     requests: tuple[MediaRequest, ...] = ()
     """Media to encode; without them the stages of the segment are run."""
     modules: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ def perform(job: Job) -> Outcome:
         if stamp_of(job.source.path) != job.stamp:
             return Outcome(failure="the file was changed during the run", is_final=True)
         if job.requests:
-            render_media(Ledger(job.folder), job.source, job.requests)
+            render_media(Ledger(job.folder), job.source, job.requests, job.start)
             return Outcome(key=job.source.sha256)
         return Outcome(key=process_source(job.recipe, job.folder, job.source, job.segment, job.start, job.modules))
     except DamagedError as error:

@@ -23,7 +23,8 @@ if a list names them.
 The writer of samples (`write.py`) uses `caption`, `person`, `class_word`, `licence`, `source`, `consent`; `crop`, the
 part of each frame that is kept, as [left, top, right, bottom] in pixels of the source; and `references`, a list of
 {"candidate": id, "frame": number in its source, "box": [left, top, right, bottom]}, pictures of the same person, where
-`box` may be left out.
+`box` may be left out; and `generated`, a list of {"prompt": text, "sha256": of the pixels} that describes the array
+`generated`, (pictures, height, width, 3) uint8, further pictures of the person.
 """
 
 

@@ -4,6 +4,7 @@ Magic Mirror generates them by PhotoMaker-V2 (sets C and D, M14). A generator is
 method; the filter keeps pictures whose face is the person's and drops near copies.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -91,9 +92,10 @@ class PairSettings(Settings):
 
 @register("pairs")
 class Pairs:
-    """Adds the array `generated`, (pictures, height, width, 3) uint8, and the fact `generated`, their prompts.
+    """Adds the array `generated`, (pictures, height, width, 3) uint8, and the fact `generated`: prompts and hashes.
 
-    It follows `views`, and reads the reference from the candidate's own frames.
+    The writer stores them as references of the sample, behind those of `views`. The reference that they are made from
+    is a frame of the candidate.
 
     Args:
         settings: See `PairSettings`.
@@ -102,7 +104,7 @@ class Pairs:
     """
 
     name = "pairs"
-    version = 1
+    version = 2
     reads = ("frames", "boxes", "scores", "embeddings", "engine", "metric", "threshold", "width_px", "height_px")
     writes = ("generated",)
     needs = Needs()
@@ -138,8 +140,16 @@ class Pairs:
         )[: settings.max_kept]
         if len(kept) < settings.min_kept:
             return candidate.drop(self.name, "too few generated pictures of the person", len(kept))
-        known = with_facts(candidate, generated=[prompts[number] for number in kept])
+        if not kept:
+            return with_facts(candidate, generated=[])
+        entries = [{"prompt": prompts[number], "sha256": hash_pixels(pictures[number])} for number in kept]
+        known = with_facts(candidate, generated=entries)
         return with_arrays(known, generated=np.stack([pictures[number] for number in kept]))
+
+
+def hash_pixels(picture: np.ndarray) -> str:
+    """SHA-256 of the values of a picture."""
+    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def filter_pairs(
