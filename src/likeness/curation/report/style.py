@@ -20,10 +20,10 @@ svg { display: block; width: 100%; height: auto } svg.bar { width: 12rem; margin
 svg text { fill: var(--soft); font: 15px system-ui, sans-serif; font-variant-numeric: tabular-nums }
 svg .rule { stroke: var(--line) }
 .row { display: flex; flex-wrap: wrap; gap: .6rem; margin: .4rem 0 1rem }
-figure { margin: 0; width: 9rem } figure img, figure div { width: 9rem; height: 9rem; object-fit: contain;
+figure { margin: 0; width: 8.5rem } figure img, figure div { width: 8.5rem; height: 8.5rem; object-fit: contain;
         border-radius: 6px; background: var(--line); display: block }
 .dropped img { outline: 2px solid var(--c1) }
-figcaption { font-size: .8rem; color: var(--soft); margin-top: .2rem; overflow-wrap: anywhere }
+figcaption { font-size: .75rem; color: var(--soft); margin-top: .2rem; overflow-wrap: anywhere }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums }
 th, td { text-align: left; padding: .35rem 1.4rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
