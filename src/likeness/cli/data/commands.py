@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import Json
+from likeness.cli.console.options import Json, add_family
 from likeness.cli.console.terminal import echo, print_json
 
 if TYPE_CHECKING:
@@ -18,10 +18,8 @@ _REJECTED = 3
 
 
 def register(app: typer.Typer) -> None:
-    family = typer.Typer(no_args_is_help=True, help="Make training data from raw photographs and videos.")
-    for verb in (run, inspect, verify, forget):
-        family.command()(verb)
-    app.add_typer(family, name="data")
+    verbs = (run, inspect, verify, forget)
+    add_family(app, "data", verbs, about="Make training data from raw photographs and videos.")
 
 
 def run(
