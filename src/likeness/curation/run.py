@@ -11,9 +11,9 @@ from likeness import files
 from likeness.curation.advice import CAPTIONS_NEEDED
 from likeness.curation.forget import FINAL_NAME, INDEX_NAME, Forgotten
 from likeness.curation.ledger import LEDGER_NAME, Ledger
-from likeness.curation.pipeline import OnProgress, Pipeline, ignore_progress
+from likeness.curation.pipeline import OnProgress, Pipeline
 from likeness.curation.reading.hashes import HashIndex
-from likeness.curation.reading.sources import find_sources
+from likeness.curation.reading.sources import find_sources, ignore_progress
 from likeness.curation.settings import DataRecipe
 from likeness.curation.write import DATA_NAME, Written, find_written, write_data, write_key
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from likeness import __version__, files
 from likeness.curation.jobs import Job
-from likeness.curation.ledger import digest, encode_json
+from likeness.curation.ledger import digest, encode_json, hash_bytes
 from likeness.curation.pipeline import Pipeline
 from likeness.curation.reading.sources import LeftOut
 from likeness.curation.stage import Candidate
@@ -138,7 +138,7 @@ def _ready(pipeline: Pipeline, sample: ChosenSample) -> shards.ShardSample:
     record["files"] = [member.name for member in members]
     texts = {".txt": record["caption"].encode(), ".json": (encode_json(record) + "\n").encode()}
     small = [
-        shards.ShardFile(name=f"{one.id}{extension}", data=data, sha256=shards.digest_bytes(data))
+        shards.ShardFile(name=f"{one.id}{extension}", data=data, sha256=hash_bytes(data))
         for extension, data in texts.items()
     ]
     return shards.ShardSample(id=one.id, record=record, files=(members[0], *small, *members[1:]))

@@ -12,6 +12,7 @@ from likeness.curation.report.style import STYLE
 from likeness.curation.report.thumbnails import make_thumbnails, spread
 from likeness.curation.stage import Candidate
 from likeness.text import escape_html
+from likeness.training.report.style import table
 
 MAX_SHOWN = 8
 """Thumbnails in a row."""
@@ -179,9 +180,8 @@ def _left_out(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     rest = len(rows) - MAX_LISTED
     more = f'<p class="soft">{rest:,} more are in dropped.jsonl.</p>' if rest > 0 else ""
-    head = "<tr><th>file</th><th>reason</th><th></th></tr>"
-    table = f'<div class="scroll"><table><thead>{head}</thead><tbody>{cells}</tbody></table></div>'
-    return f"<h2>Files that were not used ({len(rows):,})</h2>{table}{more}"
+    head = "<th>file</th><th>reason</th><th></th>"
+    return f"<h2>Files that were not used ({len(rows):,})</h2>{table(head, cells)}{more}"
 
 
 def _recipe(records: Records) -> str:

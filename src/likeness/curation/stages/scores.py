@@ -12,7 +12,7 @@ from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
-from likeness.curation.stages.frames import sample, with_facts
+from likeness.curation.stages.frames import by_span, sample, with_facts
 from likeness.errors import ConfigError
 
 Scorer = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -77,15 +77,10 @@ class ScoreStage(ABC, Generic[S]):
         self._score = scorer or get_scorer(settings.scorer)
 
     def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
-        known: dict[tuple[int, int], np.ndarray] = {}  # Candidates of one span share its scores.
-        judged = []
-        for candidate in candidates:
-            span = (candidate.first_frame, candidate.num_frames)
-            if span not in known:
-                frames = sample(candidate, view, self.settings.num_frames)[1]
-                known[span] = np.asarray(self._score(list(frames)))
-            judged.append(self.judge(candidate, known[span]))
-        return judged
+        def measure(candidate: Candidate) -> np.ndarray:
+            return np.asarray(self._score(list(sample(candidate, view, self.settings.num_frames)[1])))
+
+        return [self.judge(candidate, scores) for candidate, scores in by_span(candidates, measure)]
 
     @abstractmethod
     def judge(self, candidate: Candidate, scores: np.ndarray) -> Candidate:
