@@ -1,12 +1,15 @@
 """Pairs of a person, from a recipe to the loader of training."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from toy_stages import make_recipe
 
-from likeness.curation.people.pairs import Pairs
+from likeness.curation.people.pairs import Pairs, PairSettings
 from likeness.curation.people.tracks import Tracks
 from likeness.curation.run import curate
 from likeness.curation.stage import register
@@ -84,6 +87,21 @@ def test_training_gets_views_of_other_sources_and_generated_pictures(tmp_path, s
         assert record["references"][0]["candidate"] != record["id"]
         assert all(entry["prompt"] for entry in record["references"][1:])
         assert "generated" not in record["figures"]
+
+
+def test_a_recipe_selects_photomaker_which_is_loaded_for_the_first_picture(tmp_path, monkeypatch, engine):
+    with pytest.raises(ValidationError, match="needs sdxl, a diffusers folder, and photomaker, a file"):
+        PairSettings(generator="photomaker")
+    loaded = []
+    fake = SimpleNamespace(
+        PhotoMakerPairs=SimpleNamespace(load=lambda *paths, device: loaded.append((paths, device)) or "pairs")
+    )
+    monkeypatch.setitem(sys.modules, "likeness.curation.people.photomaker_pairs", fake)
+    paths = tmp_path / "sdxl", tmp_path / "photomaker.bin"
+    stage = Pairs(PairSettings(generator="photomaker", sdxl=paths[0], photomaker=paths[1]), engine=engine)
+    assert (stage.needs.gpus, loaded) == (1.0, [])
+    assert stage._generator == stage._generator == "pairs"
+    assert loaded == [(paths, "cuda")]
 
 
 def test_generated_pictures_follow_their_settings(tmp_path, squares, generated):
