@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -38,7 +38,7 @@ from likeness.curation.stages.guard import Guard, GuardSettings
 from likeness.curation.stages.hashes import Hashes, HashSettings
 from likeness.curation.stages.motion import Motion, MotionSettings
 from likeness.curation.stages.quality import Quality, QualitySettings
-from likeness.curation.stages.shots import Shots, ShotSettings
+from likeness.curation.stages.shots import Detector, Shots, ShotSettings
 from likeness.curation.stages.text import TextOnScreen, TextSettings
 from likeness.errors import MediaError
 from likeness.media import is_video, read_image, read_video, write_image, write_video
@@ -270,18 +270,18 @@ class Found:
     candidates: list[Candidate] = field(default_factory=list)
 
 
-def curate(path: Path, stages: Sequence[Stage], detectors: Sequence[str], seconds: dict[str, float]) -> Found:
+def curate(path: Path, stages: Sequence[Stage], detectors: Sequence[Detector], seconds: dict[str, float]) -> Found:
     """Run the stages on one file; what a stage drops goes on to the next ones, unless it has no face."""
     found = Found()
     try:
-        view: SourceView = LoadedView(path)
+        view = LoadedView(path)
     except MediaError as error:
         found.drops["read"].add(str(error).splitlines()[0])
         return found
-    candidates = [view.whole()]  # type: ignore[attr-defined]
+    candidates = [view.whole()]
     for detector in detectors[::-1]:
-        split = Shots(ShotSettings(detector=detector, min_length_s=0.5))  # type: ignore[arg-type]
-        shots = timed(split, [view.whole()], view, f"shots ({detector})", seconds)  # type: ignore[attr-defined]
+        split = Shots(ShotSettings(detector=detector, min_length_s=0.5))
+        shots = timed(split, [view.whole()], view, f"shots ({detector})", seconds)
         found.shots[detector] = [(shot.first_frame, shot.num_frames) for shot in shots]
         candidates = shots
     for stage in stages:
@@ -342,7 +342,7 @@ def claim_filters(benchmark: Benchmark, truths: list[Truth], found: dict[str, Fo
     claim_rates(benchmark, "two_people", crowds, {truth.name for truth in truths if truth.kind == "two people"})
 
 
-def claim_shots(benchmark: Benchmark, truths: list[Truth], found: dict[str, Found], detector: str) -> None:
+def claim_shots(benchmark: Benchmark, truths: list[Truth], found: dict[str, Found], detector: Detector) -> None:
     """F1 of transitions: one is found where the gap between two shots touches it, with a tolerance of a frame."""
     hits, num_found, num_true = 0, 0, 0
     missed: dict[str, int] = defaultdict(int)
@@ -414,10 +414,13 @@ def main() -> int:
     benchmark = Benchmark("curation_truth", seed=1)
     benchmark.parser.add_argument("--folder", type=Path, help="where the files are written; a temporary one by default")
     benchmark.parser.add_argument("--count", type=int, help="about how many files; 400, or 60 with --quick")
-    benchmark.parser.add_argument("--detector", default="transnet", help="whose shots the other stages get")
+    known: tuple[Detector, ...] = get_args(Detector)
+    benchmark.parser.add_argument(
+        "--detector", choices=known, default="transnet", help="whose shots the other stages get"
+    )
     arguments = benchmark.arguments()
     count = arguments.count or (60 if arguments.quick else 400)
-    detectors = [arguments.detector, *(d for d in ("transnet", "adaptive", "content") if d != arguments.detector)]
+    detectors: list[Detector] = [arguments.detector, *(other for other in known if other != arguments.detector)]
     stages: list[Stage] = [
         Guard(LIMITS["guard"]), TextOnScreen(LIMITS["text"]), Motion(LIMITS["motion"]), Borders(LIMITS["borders"]),
         Tracks(LIMITS["tracks"]), Quality(LIMITS["quality"]), Hashes(LIMITS["hashes"]),

@@ -13,7 +13,7 @@ from skimage.data import astronaut
 
 from likeness import media
 from likeness.errors import LikenessError, MediaError
-from likeness.media import video
+from likeness.media import decoding, video
 
 VIDEOS = {"mp4": "libx264", "mov": "mjpeg", "mkv": "libx264", "gif": "gif"}
 PICTURES = ("png", "jpg", "webp", "avif", "gif")
@@ -62,11 +62,11 @@ def test_a_video_that_changes_its_size_is_refused(tmp_path, suffix):
 
 
 def test_a_frame_larger_than_its_header_says_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "MAX_FRAME_PIXELS", 5000)
+    monkeypatch.setattr(decoding, "MAX_FRAME_PIXELS", 5000)
     path = encode(tmp_path / "grows.mov", [(64, 48)] * 3 + [(96, 80)] * 3)
     with pytest.raises(MediaError):
         media.read_video(path)
-    monkeypatch.setattr(video, "_check_pixels", lambda *_: None)  # FFmpeg itself refuses, too.
+    monkeypatch.setattr(decoding, "check_pixels", lambda *_: None)  # FFmpeg itself refuses, too.
     with pytest.raises(MediaError, match="damaged or truncated"):
         media.read_video(path)
 

@@ -156,6 +156,15 @@ def test_json_files_are_read_by_one_function():
     assert calls == []
 
 
+def test_private_names_are_imported_from_no_other_module():
+    assert [
+        f"{path.relative_to(PACKAGE)}:{line} imports {dotted}"
+        for path in FILES
+        for line, dotted in imports_of(path)
+        if dotted.startswith("likeness.") and any(re.match(r"_(?!_)", part) for part in dotted.split("."))
+    ] == []
+
+
 def test_third_party_libraries_come_in_by_one_door():
     assert [
         f"{path.relative_to(PACKAGE)}:{line} imports {dotted}; allowed in: {DOORS[library]}"

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likeness.curation.stage import Candidate, Source, make_id
+from likeness.curation.stage import Candidate, Kind, Source, make_id
 from likeness.faces.engines.base import DetectionPass
 from likeness.faces.geometry.layouts import EYE_CENTERS
 from likeness.media import resize
@@ -17,8 +17,8 @@ from likeness.records import Detection
 class ArrayView:
     """A `SourceView` of an array."""
 
-    def __init__(self, frames: np.ndarray, *, fps: float = 8.0, kind: str = "video", path: Path | None = None) -> None:
-        self.source = Source(path=path or Path("clip.mp4"), sha256="ab" * 32, kind=kind)  # type: ignore[arg-type]
+    def __init__(self, frames: np.ndarray, *, fps: float = 8.0, kind: Kind = "video", path: Path | None = None) -> None:
+        self.source = Source(path=path or Path("clip.mp4"), sha256="ab" * 32, kind=kind)
         self.pixels, self.fps = frames, fps
         self.num_frames = len(frames)
         self.height_px, self.width_px = frames.shape[1:3]

@@ -1,11 +1,17 @@
+import base64
 import json
 import re
 
+import cv2
+import numpy as np
 from toy_stages import MODULES, STAGES, make_recipe, write_pictures
 
 from likeness import cli
 from likeness.curation.report.page import write_page
+from likeness.curation.report.thumbnails import make_thumbnails
 from likeness.curation.run import curate
+from likeness.curation.stage import Candidate
+from likeness.media import write_image
 
 EVIL = '<script>alert("1")</script>'
 
@@ -47,7 +53,28 @@ def test_kept_samples_show_people_and_captions_escaped(tmp_path):
     text = (tmp_path / "page.html").read_text()
     assert "<script" not in text
     assert text.count("&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;") >= 2
+    assert "The same for all: short_side_px 32, fps 1" in text
+    assert "person1/001.png" in text
     assert "brightness" in text
+
+
+def test_of_several_faces_in_a_picture_the_one_that_is_meant_has_a_box(tmp_path):
+    write_image(tmp_path / "two.png", np.full((100, 200, 3), 128, np.uint8))
+    facts = {"kind": "image", "width_px": 200, "height_px": 100}
+    candidate = Candidate(id="a", source="s", facts=facts)
+    sources = {"s": {"path": str(tmp_path / "two.png"), "kind": "image"}}
+
+    def pixels(faces):
+        address = make_thumbnails([candidate], sources, faces)["a"]
+        data = np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8)
+        return cv2.imdecode(data, cv2.IMREAD_COLOR_RGB).astype(int)
+
+    plain, marked = pixels({}), pixels({"a": (0, [120.0, 20.0, 170.0, 80.0])})
+    redder = marked[..., 0] - marked[..., 2] > 50
+    assert not (plain[..., 0] - plain[..., 2] > 50).any()
+    columns = np.flatnonzero(redder.any(axis=0)) * 200 / marked.shape[1]
+    assert 115 < columns.min() < 125
+    assert 165 < columns.max() < 175
 
 
 def test_the_commands_run_verify_inspect_and_forget(tmp_path, capsys):

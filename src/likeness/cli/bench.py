@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import PRESET_HELP, Json
+from likeness.cli.console.options import PRESET_HELP, Json, add_family
 from likeness.cli.console.terminal import echo, escape_control_characters, print_json
 
 if TYPE_CHECKING:
@@ -16,10 +16,7 @@ Folder = Annotated[Path, typer.Argument(help="Folder of the benchmark.")]
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Run a published protocol over your own pictures.")
-    for verb in (create, run, score, report):
-        group.command()(verb)
-    app.add_typer(group, name="bench")
+    add_family(app, "bench", (create, run, score, report), about="Run a published protocol over your own pictures.")
 
 
 def create(

@@ -6,17 +6,15 @@ from typing import Annotated
 
 import typer
 
-from likeness.cli.console.options import Json
+from likeness.cli.console.options import Json, add_family
 from likeness.cli.console.terminal import echo, escape_control_characters, print_json
 
 Folder = Annotated[Path, typer.Argument(help="Folder of the study.")]
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Ask people about videos, blind, and sum up what they say.")
-    for verb in (create, serve, merge, report):
-        group.command()(verb)
-    app.add_typer(group, name="study")
+    verbs = (create, serve, merge, report)
+    add_family(app, "study", verbs, about="Ask people about videos, blind, and sum up what they say.")
 
 
 def create(

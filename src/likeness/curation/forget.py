@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from likeness import files
-from likeness.curation.ledger import LEDGER_NAME, DamagedError, Ledger, digest, encode_json, hash_file
+from likeness.curation.ledger import LEDGER_NAME, DamagedError, Ledger, digest, encode_json, hash_bytes, hash_file
 from likeness.curation.reading.hashes import HashIndex
 from likeness.curation.stage import Source
+from likeness.curation.verify import read_dropped
 from likeness.curation.write import DATA_NAME, count_reasons, read_manifest
 from likeness.curation.writing import shards
 from likeness.errors import ConfigError
@@ -169,7 +170,7 @@ def _rewrite_data(data: Path, records: Mapping[str, Mapping[str, Any]], sources:
         for one in records.values()
         if one["id"] not in gone and any(entry["source"] in sources for entry in one["references"])
     }
-    dropped = _read_dropped(data / shards.DROPPED)
+    dropped = read_dropped(data)
     kept_rows = [row for row in dropped if row["source"] not in sources or row["reason"] == "forgotten"]
     touched = {one["shard"] for one in (*gone.values(), *changed.values())}
     if not touched and len(kept_rows) == len(dropped):
@@ -224,7 +225,7 @@ def _copy_shard(
                         encode_json({name: value for name, value in record.items() if name != "shard"}) + "\n"
                     ).encode()
             shards.add_member(after, entry.name, data)
-            members.append((entry.name, shards.digest_bytes(data)))
+            members.append((entry.name, hash_bytes(data)))
             samples.add(id_)
     if not samples:
         draft.unlink()
@@ -243,10 +244,6 @@ def _without_references(record: Mapping[str, Any], sources: set[str]) -> dict[st
     references = [entry for entry in record["references"] if entry["source"] not in sources]
     gone = {entry["file"] for entry in record["references"]} - {entry["file"] for entry in references}
     return {**record, "references": references, "files": [name for name in record["files"] if name not in gone]}
-
-
-def _read_dropped(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _clean_ledger(ledger: Ledger, final: Mapping[str, Any], sources: set[str]) -> int:

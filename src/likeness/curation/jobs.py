@@ -13,7 +13,7 @@ from likeness.curation.ledger import DamagedError, Ledger, digest, normalize, so
 from likeness.curation.reading.hashes import stamp_of
 from likeness.curation.recipe import Segment, build_segments
 from likeness.curation.settings import DataRecipe
-from likeness.curation.stage import Candidate, Drop, Source, SourceView, Stage, make_id
+from likeness.curation.stage import Candidate, Drop, Source, SourceCheck, SourceView, Stage, make_id
 from likeness.curation.stages.read import first_candidate, open_source
 from likeness.curation.writing.media_files import MediaRequest, render_media
 from likeness.errors import FaceError, LikenessError, MediaError
@@ -37,7 +37,7 @@ class Job:
     """Of the file when it was hashed."""
     segment: int = 0
     start: str = ""
-    """Key of the candidates that a later segment starts from."""
+    """Key of the candidates that a later segment starts from, or of those that hold generated pictures."""
     requests: tuple[MediaRequest, ...] = ()
     """Media to encode; without them the stages of the segment are run."""
     modules: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ def perform(job: Job) -> Outcome:
         if stamp_of(job.source.path) != job.stamp:
             return Outcome(failure="the file was changed during the run", is_final=True)
         if job.requests:
-            render_media(Ledger(job.folder), job.source, job.requests)
+            render_media(Ledger(job.folder), job.source, job.requests, job.start)
             return Outcome(key=job.source.sha256)
         return Outcome(key=process_source(job.recipe, job.folder, job.source, job.segment, job.start, job.modules))
     except DamagedError as error:
@@ -122,6 +122,10 @@ def process_source(
     if candidates is None and start:
         candidates, done = ledger.read(source.sha256, start), 0
     memory_bytes = int(recipe.executor.frame_memory_gb * 1e9)
+    if not done and not start and (refused := _check_unopened(part, source)) is not None:
+        # Also where the first candidate is known: what is written must not depend on what ran before.
+        candidates, done = normalize([refused]), 1
+        ledger.write(source.sha256, keys[1], candidates)
     with ExitStack() as stack:
         view: SourceView | None = None
         if candidates is None:
@@ -138,6 +142,18 @@ def process_source(
             candidates = _run_stage(cast(Stage, stage), candidates, view, source)
             ledger.write(source.sha256, key, candidates)
     return keys[-1]
+
+
+def _check_unopened(segment: Segment, source: Source) -> Candidate | None:
+    """The dropped candidate of a source that the first stage refuses without opening it; None if it is opened."""
+    stage = segment.stages[0] if segment.stages else None
+    if not isinstance(stage, SourceCheck):
+        return None
+    try:
+        drop = stage.check_source(source)
+    except MediaError:
+        return None  # Opening it gives the reason.
+    return None if drop is None else _dropped(source, drop)
 
 
 def _last_result(ledger: Ledger, source: str, keys: Sequence[str]) -> tuple[int, list[Candidate] | None]:
@@ -169,7 +185,11 @@ def _run_stage(
 
 
 def _unreadable(source: Source, error: MediaError) -> Candidate:
-    drop = Drop(stage=READ, reason=UNREADABLE, value=_without_folder(error, source))
+    return _dropped(source, Drop(stage=READ, reason=UNREADABLE, value=_without_folder(error, source)))
+
+
+def _dropped(source: Source, drop: Drop) -> Candidate:
+    """The candidate of a source that is not opened."""
     facts = {**source.facts, "kind": source.kind}
     return Candidate(id=make_id(source.sha256, 0, 1), source=source.sha256, facts=facts, dropped=drop)
 

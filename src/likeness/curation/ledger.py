@@ -104,7 +104,12 @@ class Ledger:
         path = self._result(source, key)
         arrays = _pack(candidates)
         lines = "".join(encode_json(_to_row(candidate)) + "\n" for candidate in candidates).encode()
-        head = {"format": FORMAT, "key": key, "sha256": _sha256(lines), "arrays": _sha256(arrays) if arrays else None}
+        head = {
+            "format": FORMAT,
+            "key": key,
+            "sha256": hash_bytes(lines),
+            "arrays": hash_bytes(arrays) if arrays else None,
+        }
         if arrays:
             files.write_bytes(path.with_suffix(".npz"), arrays)
         files.write_bytes(path, encode_json(head).encode() + b"\n" + lines)
@@ -124,12 +129,12 @@ class Ledger:
         try:
             head_line, _, lines = path.read_bytes().partition(b"\n")
             head = json.loads(head_line)
-            if (head["format"], head["key"], head["sha256"]) != (FORMAT, key, _sha256(lines)):
+            if (head["format"], head["key"], head["sha256"]) != (FORMAT, key, hash_bytes(lines)):
                 raise DamagedError(path)
             candidates = [_from_row(json.loads(line)) for line in lines.decode().split("\n") if line]
             if arrays and head["arrays"]:
                 packed = path.with_suffix(".npz").read_bytes()
-                if _sha256(packed) != head["arrays"]:
+                if hash_bytes(packed) != head["arrays"]:
                     raise DamagedError(path)
                 _unpack(packed, candidates)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -139,7 +144,7 @@ class Ledger:
     def write_keys(self, key: str, keys: Mapping[str, str]) -> None:
         """Write the result of a global stage: the key of each source's candidates, by source."""
         body = encode_json(keys)
-        head = encode_json({"format": FORMAT, "key": key, "sha256": _sha256(body.encode())})
+        head = encode_json({"format": FORMAT, "key": key, "sha256": hash_bytes(body.encode())})
         files.write_text(self._keys(key), f"{head}\n{body}\n")
 
     def read_keys(self, key: str) -> dict[str, str] | None:
@@ -147,7 +152,7 @@ class Ledger:
         try:
             head_line, body, *_ = self._keys(key).read_text(encoding="utf-8").split("\n")
             head = json.loads(head_line)
-            return json.loads(body) if (head["format"], head["sha256"]) == (FORMAT, _sha256(body.encode())) else None
+            return json.loads(body) if (head["format"], head["sha256"]) == (FORMAT, hash_bytes(body.encode())) else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -206,11 +211,16 @@ def content_key(candidates: Sequence[Candidate]) -> str:
     """A key by content alone, for candidates that a global stage has changed."""
     rows = [_to_row(candidate) for candidate in candidates]
     arrays = [
-        (name, str(values.dtype), values.shape, _sha256(np.ascontiguousarray(values).tobytes()))
+        (name, str(values.dtype), values.shape, hash_bytes(np.ascontiguousarray(values).tobytes()))
         for candidate in candidates
         for name, values in sorted(candidate.arrays.items())
     ]
     return digest("content", rows, arrays)
+
+
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def hash_file(path: Path) -> str:
@@ -273,7 +283,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -17,7 +17,7 @@ from likeness.curation.executors import execute
 from likeness.curation.failures import Failures
 from likeness.curation.jobs import Job, Outcome, segment_keys
 from likeness.curation.ledger import DamagedError, Ledger, content_key, failed_key, global_key, normalize
-from likeness.curation.reading.sources import FoundSource
+from likeness.curation.reading.sources import FoundSource, ignore_progress
 from likeness.curation.recipe import Segment, build_segments
 from likeness.curation.settings import DataRecipe
 from likeness.curation.stage import Candidate, Drop, GlobalStage, Needs, make_id
@@ -28,10 +28,6 @@ T = TypeVar("T")
 
 OnProgress = Callable[[str, int, int], None]
 """Called with what is being done, the number of sources done, and of all."""
-
-
-def ignore_progress(*_: object) -> None:
-    """Show no progress."""
 
 
 WORKER = "worker"

@@ -2,20 +2,38 @@
 
 import difflib
 import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from likeness import config, curation
+from likeness import config
 from likeness.curation.settings import DataRecipe, StageEntry
 from likeness.curation.stage import GIVEN, GlobalStage, Stage, StageKind, check_order, is_global, registered
 from likeness.errors import ConfigError
 
-_FOLDERS = ("likeness.curation.stages", "likeness.curation.people")
-"""Packages whose modules register the stages of this project. A stage is looked for in the module of its name first."""
+_MODULES = {
+    "guard": "stages.guard",
+    "shots": "stages.shots",
+    "motion": "stages.motion",
+    "borders": "stages.borders",
+    "tracks": "people.tracks",
+    "quality": "stages.quality",
+    "text": "stages.text",
+    "nsfw": "stages.nsfw",
+    "aesthetics": "stages.scores",
+    "hashes": "stages.hashes",
+    "duplicates": "people.duplicates",
+    "identities": "people.identities",
+    "views": "people.views",
+    "captions": "stages.captions",
+    "pairs": "people.pairs",
+}
+"""The module in `likeness.curation` of each stage of this project. It is imported where a recipe names the stage.
+
+A finished run imports the modules of its stages for their settings, so that they load SciPy and networks when called.
+"""
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> DataRecipe:
@@ -86,7 +104,7 @@ def _build_segments(entries: tuple[str, ...], modules: tuple[str, ...]) -> tuple
 def _build_stage(entry: StageEntry, number: int) -> Stage | GlobalStage:
     kind = _find(entry.name)
     if kind is None:
-        known = sorted(registered())
+        known = sorted({*_MODULES, *registered()})
         close = difflib.get_close_matches(entry.name, known, n=1)
         advice = f"Did you mean `{close[0]}`?" if close else f"Known stages: {', '.join(known)}."
         raise ConfigError(f"stages.{number}: there is no stage `{entry.name}`. {advice}")
@@ -94,23 +112,7 @@ def _build_stage(entry: StageEntry, number: int) -> Stage | GlobalStage:
 
 
 def _find(name: str) -> StageKind | None:
-    """A stage by its name. The module of that name is imported first, so that other libraries are not loaded."""
-    modules = _modules()
-    first = [module for module in modules if module.rpartition(".")[2] == name]
-    for module in (*first, *modules):
-        if name in registered():
-            break
-        importlib.import_module(module)
+    """A stage by its name; no module of another stage is imported."""
+    if name in _MODULES:
+        importlib.import_module(f"likeness.curation.{_MODULES[name]}")
     return registered().get(name)
-
-
-@cache
-def _modules() -> tuple[str, ...]:
-    """Modules that may register stages."""
-    folders = [entry.name for entry in pkgutil.iter_modules(curation.__path__, "likeness.curation.") if entry.ispkg]
-    return tuple(
-        module.name
-        for folder in folders
-        if folder in _FOLDERS
-        for module in pkgutil.iter_modules(importlib.import_module(folder).__path__, f"{folder}.")
-    )

@@ -1,19 +1,23 @@
 """Turns raw files into training shards, as a recipe says."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from likeness import files
+from likeness.curation.advice import CAPTIONS_NEEDED
 from likeness.curation.forget import FINAL_NAME, INDEX_NAME, Forgotten
 from likeness.curation.ledger import LEDGER_NAME, Ledger
-from likeness.curation.pipeline import OnProgress, Pipeline, ignore_progress
+from likeness.curation.pipeline import OnProgress, Pipeline
 from likeness.curation.reading.hashes import HashIndex
-from likeness.curation.reading.sources import find_sources
+from likeness.curation.reading.sources import find_sources, ignore_progress
 from likeness.curation.settings import DataRecipe
 from likeness.curation.write import DATA_NAME, Written, find_written, write_data, write_key
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +75,7 @@ def curate(
             pipeline.failures.clear()
         written = _finished(pipeline, sources.left_out, folder)
         if written is None:
+            _warn_of_captions(pipeline)
 
             def run() -> Written:
                 keys = pipeline.run()
@@ -85,6 +90,17 @@ def curate(
 def _finished(pipeline: Pipeline, left_out: Sequence[Any], folder: Path) -> Written | None:
     keys = pipeline.known_keys()
     return None if keys is None else find_written(folder, write_key(pipeline, keys, left_out))
+
+
+def _warn_of_captions(pipeline: Pipeline) -> None:
+    """Say before hours of work that nothing will be left of files without captions."""
+    stages = [stage for segment in pipeline.segments for stage in segment.stages]
+    is_written = any(
+        "caption" in stage.writes and getattr(stage.settings, "captioner", None) != "given" for stage in stages
+    )
+    count = len(pipeline.sources)
+    if count and not is_written and not any(found.source.facts.get("caption") for found in pipeline.sources.values()):
+        logger.warning("No file has a caption: all %d will be rejected. %s", count, CAPTIONS_NEEDED)
 
 
 def _write_final(pipeline: Pipeline, keys: dict[str, str]) -> None:

@@ -23,7 +23,8 @@ if a list names them.
 The writer of samples (`write.py`) uses `caption`, `person`, `class_word`, `licence`, `source`, `consent`; `crop`, the
 part of each frame that is kept, as [left, top, right, bottom] in pixels of the source; and `references`, a list of
 {"candidate": id, "frame": number in its source, "box": [left, top, right, bottom]}, pictures of the same person, where
-`box` may be left out.
+`box` may be left out; and `generated`, a list of {"prompt": text, "sha256": of the pixels} that describes the array
+`generated`, (pictures, height, width, 3) uint8, further pictures of the person.
 """
 
 
@@ -145,21 +146,35 @@ class SourceView(Protocol):
         ...
 
 
+class Described(Protocol):
+    """What every stage says of itself; read-only here, so that a stage may use narrower types."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of facts and arrays that earlier stages must write."""
+        ...
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Names of facts and arrays that this stage adds."""
+        ...
+
+    @property
+    def needs(self) -> Needs: ...
+
+
 @runtime_checkable
-class Stage(Protocol):
+class Stage(Described, Protocol):
     """A step on the candidates of one source.
 
     The class has `name` (as in the recipe), `version`, `reads` and `writes`; an instance is built from its settings.
     """
-
-    name: str
-    version: int
-    settings: Settings
-    reads: tuple[str, ...]
-    """Names of facts and arrays that earlier stages must write."""
-    writes: tuple[str, ...]
-    """Names of facts and arrays that this stage adds."""
-    needs: Needs
 
     def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
         """The candidates with facts added, split, or dropped. Those dropped by earlier stages are not among them."""
@@ -167,19 +182,27 @@ class Stage(Protocol):
 
 
 @runtime_checkable
-class GlobalStage(Protocol):
+class SourceCheck(Protocol):
+    """What a stage may have besides: as the first of a recipe it is asked before a source is opened and decoded."""
+
+    def check_source(self, source: Source) -> Drop | None:
+        """Why a source is not used; None if it is opened.
+
+        Raises:
+            MediaError: Its header cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class GlobalStage(Described, Protocol):
     """A step on all candidates of all sources that are kept so far, sorted by id.
 
     Stages on single sources may follow: they are run again only for sources whose candidates it changed.
     """
 
-    name: str
-    version: int
-    settings: Settings
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    needs: Needs
-    is_global: Literal[True]
+    @property
+    def is_global(self) -> Literal[True]: ...
 
     def __call__(self, candidates: list[Candidate]) -> list[Candidate]:
         """The candidates with facts added, or dropped; the same ids. Those dropped earlier are not among them."""
@@ -194,6 +217,8 @@ class StageKind:
     settings: type[Settings]
     build: Callable[[Any], Stage | GlobalStage]
     """From settings to the stage."""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """The setting that decides for each reason whose value is a figure, for advice (`advice.py`)."""
 
 
 _KINDS: dict[str, StageKind] = {}
@@ -204,6 +229,7 @@ def register(name: str) -> Callable[[C], C]:
     """Class decorator: makes a stage known by the name that recipes use.
 
     The class has a nested or assigned `Settings` (a `likeness.config.Settings`), and its `__init__` takes one of them.
+    It may have `limits`, the name of the setting behind each reason of a drop: {"too dark": "min_brightness"}.
 
     Example:
         @register("quality")
@@ -226,7 +252,8 @@ def register(name: str) -> Callable[[C], C]:
         known = _KINDS.get(name)
         if known is not None and getattr(known.build, "__qualname__", "") != kind.__qualname__:
             raise ValueError(f"Two stages are called `{name}`: {known.build} and {kind}.")
-        _KINDS[name] = StageKind(name=name, settings=found.Settings, build=kind)
+        limits = getattr(kind, "limits", {})
+        _KINDS[name] = StageKind(name=name, settings=found.Settings, build=kind, limits=limits)
         return kind
 
     return add

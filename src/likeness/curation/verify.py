@@ -113,8 +113,15 @@ def read_dropped(folder: Path) -> list[dict[str, Any]]:
     Raises:
         ConfigError: It cannot be read.
     """
+    return list(iterate_dropped(folder))
+
+
+def iterate_dropped(folder: Path) -> Iterator[dict[str, Any]]:
+    """As `read_dropped`, one row after another; the file is opened when the first is asked for."""
     path = folder / shards.DROPPED
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        with path.open(encoding="utf-8", newline="\n") as file:
+            for line in file:
+                yield json.loads(line)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}). Run `likeness data run` again.") from error

@@ -10,7 +10,7 @@ from typing import Any
 
 from likeness import __version__, files
 from likeness.curation.jobs import Job
-from likeness.curation.ledger import digest, encode_json
+from likeness.curation.ledger import digest, encode_json, hash_bytes
 from likeness.curation.pipeline import Pipeline
 from likeness.curation.reading.sources import LeftOut
 from likeness.curation.stage import Candidate
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 DATA_NAME = "data"
 """Folder of the shards in the output folder."""
-_VERSION = 1
+_VERSION = 2
 """Raised when the same samples are written as other bytes."""
 _RENDER = "render:"
 _WRITING = "writing shards"
@@ -88,7 +88,7 @@ def write_data(pipeline: Pipeline, keys: Mapping[str, str], left_out: Sequence[L
     write = pipeline.recipe.write
     chosen, dropped = choose_samples(pipeline.read_all(keys, arrays=write.arrays), write)
     for _ in range(_MAX_REPAIRS):
-        samples, failed = without_media(chosen, _render(pipeline, chosen))
+        samples, failed = without_media(chosen, _render(pipeline, chosen, keys))
         rows = list(_drop_rows(pipeline, [*dropped, *failed], left_out))
         try:
             ready = [_ready(pipeline, sample) for sample in samples]
@@ -103,7 +103,7 @@ def write_data(pipeline: Pipeline, keys: Mapping[str, str], left_out: Sequence[L
     )
 
 
-def _render(pipeline: Pipeline, samples: Sequence[ChosenSample]) -> dict[str, str]:
+def _render(pipeline: Pipeline, samples: Sequence[ChosenSample], keys: Mapping[str, str]) -> dict[str, str]:
     """Encode what is missing; returns the reasons of sources that cannot be encoded."""
     ledger = pipeline.ledger
     failed: dict[str, str] = {}
@@ -112,7 +112,7 @@ def _render(pipeline: Pipeline, samples: Sequence[ChosenSample]) -> dict[str, st
         if (reason := pipeline.failures.get(_RENDER + sha)) is not None:
             failed[sha] = reason
         elif any(ledger.media_record(one.path(ledger, sha)) is None for one in requests):
-            missing[sha] = pipeline.job(sha, requests=requests)
+            missing[sha] = pipeline.job(sha, requests=requests, start=keys[sha])
 
     def fail(job: Job, reason: str) -> None:
         failed[job.source.sha256] = reason
@@ -138,7 +138,7 @@ def _ready(pipeline: Pipeline, sample: ChosenSample) -> shards.ShardSample:
     record["files"] = [member.name for member in members]
     texts = {".txt": record["caption"].encode(), ".json": (encode_json(record) + "\n").encode()}
     small = [
-        shards.ShardFile(name=f"{one.id}{extension}", data=data, sha256=shards.digest_bytes(data))
+        shards.ShardFile(name=f"{one.id}{extension}", data=data, sha256=hash_bytes(data))
         for extension, data in texts.items()
     ]
     return shards.ShardSample(id=one.id, record=record, files=(members[0], *small, *members[1:]))

@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +44,26 @@ def read_image(path: str | Path) -> np.ndarray:
             without pillow-heif installed.
     """
     path = Path(path)
-    kind, name = check_media_file(path, expected="a picture")
-    if kind == "video":
-        raise MediaError(f"{path} is a video ({name}), a picture is needed. Save one frame of it as JPEG or PNG.")
-    if kind != "picture":
-        raise MediaError(f"{path} is not a picture. Use one of {', '.join((*_FORMATS, _HEIF))}.")
-    if name == _HEIF:
-        _register_heif(path)
-    with warnings.catch_warnings():
-        # The size check below is stricter than Pillow's warning, and warnings about odd metadata do not matter.
-        warnings.simplefilter("ignore")
-        with _open(path, name) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise MediaError(_too_large(path, f"{width} x {height} pixels"))
-            try:
-                image.load()
-            except Exception as error:  # Decoders have no common error class.
-                raise MediaError(_damaged(path, name)) from error
-            _turn_upright(image, path)
-            return _to_rgb(image)
+    with _opened(path) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise MediaError(_too_large(path, f"{width} x {height} pixels"))
+        try:
+            image.load()
+        except Exception as error:  # Decoders have no common error class.
+            raise MediaError(_damaged(path, image.format or "")) from error
+        _turn_upright(image, path)
+        return _to_rgb(image)
+
+
+def read_image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in pixels by the header of a picture, without decoding it and before it is turned upright.
+
+    Raises:
+        MediaError: As `read_image`, but no picture is too large.
+    """
+    with _opened(Path(path)) as image:
+        return image.size
 
 
 def write_image(path: str | Path, picture: np.ndarray, metadata: dict[str, Any] | None = None) -> None:
@@ -125,6 +127,23 @@ def resize_and_center_crop(picture: np.ndarray, side_px: int) -> np.ndarray:
 def to_image(picture: np.ndarray) -> Any:
     """A Pillow image of (height, width, 3) uint8, for pipelines that accept no arrays or resize them differently."""
     return Image.fromarray(np.ascontiguousarray(picture))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; nothing is decoded yet."""
+    kind, name = check_media_file(path, expected="a picture")
+    if kind == "video":
+        raise MediaError(f"{path} is a video ({name}), a picture is needed. Save one frame of it as JPEG or PNG.")
+    if kind != "picture":
+        raise MediaError(f"{path} is not a picture. Use one of {', '.join((*_FORMATS, _HEIF))}.")
+    if name == _HEIF:
+        _register_heif(path)
+    with warnings.catch_warnings():
+        # The size check of readers is stricter than Pillow's warning, and warnings about odd metadata do not matter.
+        warnings.simplefilter("ignore")
+        with _open(path, name) as image:
+            yield image
 
 
 def _open(path: Path, name: str) -> Image.Image:

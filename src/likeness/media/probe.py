@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 
 from likeness.errors import MediaError
-from likeness.media.video import _decoding, _open
+from likeness.media.decoding import header_fps, media_errors, open_container
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +30,7 @@ def read_header(path: str | Path) -> VideoHeader:
         MediaError: Not an mp4, mov, mkv, webm or gif video, damaged, or without a picture track.
     """
     path = Path(path)
-    with _decoding(path), _open(path) as container:
+    with media_errors(path), open_container(path) as container:
         if not container.streams.video:
             raise MediaError(f"{path} has no picture track: it is sound alone, or damaged. Use another file.")
         stream = container.streams.video[0]
@@ -38,6 +38,6 @@ def read_header(path: str | Path) -> VideoHeader:
             num_streams=len(container.streams),
             width_px=stream.width,
             height_px=stream.height,
-            fps=float(stream.average_rate or stream.guessed_rate or 0),
+            fps=header_fps(stream),
             duration_s=(container.duration or 0) / av.time_base,
         )

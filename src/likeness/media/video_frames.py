@@ -11,16 +11,16 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from likeness.errors import MediaError
-from likeness.media.video import (
-    _check_complete,
-    _check_pixels,
-    _damaged,
-    _decoding,
-    _frame_rate,
-    _open,
-    _stated_fps,
-    _to_rgb,
-    _video_stream,
+from likeness.media.decoding import (
+    check_complete,
+    check_pixels,
+    damage_message,
+    frame_rate,
+    header_fps,
+    media_errors,
+    open_container,
+    to_rgb,
+    video_stream,
 )
 
 
@@ -38,7 +38,7 @@ class VideoFrames:
         self._path = Path(path)
         self._stack = ExitStack()
         try:
-            with _decoding(self._path):
+            with media_errors(self._path):
                 self._read_packets()
                 self._start(0)
                 height, width = self._next(0).shape[:2]
@@ -73,7 +73,7 @@ class VideoFrames:
         Raises:
             MediaError: A frame is damaged or missing, or has another size.
         """
-        with _decoding(self._path):
+        with media_errors(self._path):
             for number in range(first, first + count, step):
                 frame = self._seek(number)
                 if frame.shape != (self.height_px, self.width_px, 3):
@@ -85,9 +85,9 @@ class VideoFrames:
 
     def _read_packets(self) -> None:
         """Find the times of all frames, and which of them are key frames."""
-        with _open(self._path) as container:
-            stream = _video_stream(self._path, container)
-            _check_pixels(self._path, stream.width, stream.height)
+        with open_container(self._path) as container:
+            stream = video_stream(self._path, container)
+            check_pixels(self._path, stream.width, stream.height)
             times: list[tuple[int, bool]] = []
             unknown = 0
             for packet in container.demux(stream):
@@ -108,18 +108,18 @@ class VideoFrames:
                 self._is_counted = False
             if not times:
                 raise MediaError(f"{self._path} holds no video frames. Use another video.")
-            self.fps = _frame_rate(seconds, _stated_fps(stream))
+            self.fps = frame_rate(seconds, header_fps(stream))
             if self.fps <= 0:
                 raise MediaError(f"{self._path} has no frame rate. Convert it to mp4.")
-            _check_complete(self._path, container, stream, seconds)
+            check_complete(self._path, container, stream, seconds)
         self._times = [pts for pts, _ in times]
         self._keys = [number for number, (_, is_key) in enumerate(times) if is_key] or [0]
 
     def _start(self, number: int) -> None:
         """Open the decoder at the last key frame before a frame."""
         self._stack.close()
-        container = self._stack.enter_context(_open(self._path))
-        self._stream = _video_stream(self._path, container)
+        container = self._stack.enter_context(open_container(self._path))
+        self._stream = video_stream(self._path, container)
         self._stream.codec_context.thread_count = 1
         key = self._keys[max(bisect_right(self._keys, number) - 1, 0)]
         if key and not self._is_counted:
@@ -141,10 +141,10 @@ class VideoFrames:
             self._count += 1
             self._number = self._number_of(frame)
             if self._number == number:
-                return _to_rgb(self._path, frame, number + 1)
+                return to_rgb(self._path, frame, number + 1)
             if self._number > number:
                 break
-        raise MediaError(_damaged(self._path, f"frame {number + 1} of {len(self._times)} cannot be decoded"))
+        raise MediaError(damage_message(self._path, f"frame {number + 1} of {len(self._times)} cannot be decoded"))
 
     def _number_of(self, frame: VideoFrame) -> int:
         if self._is_counted:

@@ -8,7 +8,7 @@ import pytest
 import skimage.data
 
 from likeness.curation.stage import Stage, registered
-from likeness.curation.stages import borders, frames, hashes, motion, scores, shots, text
+from likeness.curation.stages import borders, frames, hashes, motion, nsfw, scores, shots, text
 from likeness.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def noise(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
 
 
 def test_stages_follow_the_protocol_and_are_registered():
-    for kind in (shots.Shots, motion.Motion, text.TextOnScreen, scores.Nsfw, borders.Borders, hashes.Hashes):
+    for kind in (shots.Shots, motion.Motion, text.TextOnScreen, nsfw.Nsfw, borders.Borders, hashes.Hashes):
         assert registered()[kind.name].build is kind
         assert isinstance(kind(kind.Settings()), Stage)
 
@@ -124,7 +124,7 @@ def test_scorers_decide_by_the_worst_or_the_mean_frame(view):
     def score(pictures):
         return np.array([0.1, 0.1, 0.9, 0.1])[: len(pictures)]
 
-    (worst,) = scores.Nsfw(scores.NsfwSettings(max_score=0.5), score)([source.whole()], source)
+    (worst,) = nsfw.Nsfw(nsfw.NsfwSettings(max_score=0.5), score)([source.whole()], source)
     assert (worst.dropped.reason, worst.dropped.value) == ("not safe for work", 0.9)
     low = scores.AestheticsSettings(scorer="own", min_score=0.5)
     (mean,) = scores.Aesthetics(low, score)([source.whole()], source)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -6,10 +7,14 @@ import av
 import numpy as np
 import pytest
 
+from likeness.curation import jobs
+from likeness.curation.recipe import build_recipe
+from likeness.curation.run import curate
 from likeness.curation.stages.captions import Captions, CaptionSettings, add_caption
 from likeness.curation.stages.guard import Guard, GuardSettings
 from likeness.curation.stages.networks.captioners import EndpointCaptioner, LocalCaptioner
 from likeness.curation.stages.networks.wheel_files import wheel_file
+from likeness.curation.verify import read_dropped
 from likeness.errors import ConfigError, ResourceError, WeightsError
 from likeness.media import write_image, write_video
 
@@ -76,6 +81,39 @@ def test_pictures_have_no_length(tmp_path, view):
     picture = np.zeros((1, 32, 48, 3), np.uint8)
     write_image(tmp_path / "a.png", picture[0])
     assert judge(view(picture, fps=1.0, kind="image", path=tmp_path / "a.png"), LIMITS) is None
+
+
+@pytest.mark.parametrize(
+    ("file", "limit", "reason"),
+    [
+        ("long.mp4", {"max_duration_s": 0.6}, "too long"),
+        ("long.mp4", {"max_megapixels": 0.001}, "resolution too high"),
+        ("long.mp4", {"max_bytes": 10}, "file too large"),
+        ("large.png", {"max_megapixels": 0.001}, "resolution too high"),
+    ],
+)
+def test_what_is_outside_of_the_limits_is_never_opened(tmp_path, monkeypatch, file, limit, reason):
+    write_video(tmp_path / "raw" / "long.mp4", np.zeros((8, 32, 48, 3), np.uint8), 8.0)
+    write_image(tmp_path / "raw" / "large.png", np.zeros((32, 48, 3), np.uint8))
+    other = next(path for path in (tmp_path / "raw").iterdir() if path.name != file)
+    other.unlink()
+    usual = {"name": "guard", "min_side_px": 16}
+
+    def run(settings):
+        entry = build_recipe({"kind": "data", "executor": {"workers": 0}, "read": {"folders": [str(tmp_path / "raw")]},
+                              "stages": [settings]})  # fmt: skip
+        return read_dropped(curate(entry, tmp_path / "out").folder)
+
+    def refuse(*_, **__):
+        raise AssertionError("the source was opened")
+
+    assert [row["stage"] for row in run(usual)] == ["write"]  # Opened once, so that its first candidate is known.
+    monkeypatch.setattr(jobs, "open_source", refuse)
+    (known,) = run({**usual, **limit})
+    shutil.rmtree(tmp_path / "out")
+    (new,) = run({**usual, **limit})
+    assert (new["stage"], new["reason"]) == ("guard", reason)
+    assert known == new
 
 
 def test_a_given_caption_gets_its_class_word(clip):

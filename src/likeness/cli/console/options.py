@@ -1,5 +1,6 @@
-"""Options that several commands share, with the same bounds and the same help."""
+"""What several commands share: options with the same bounds and help, and families of verbs."""
 
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -25,3 +26,11 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace results that are there already; without it they are kept."),
 ]
+
+
+def add_family(app: typer.Typer, name: str, verbs: Sequence[Callable[..., None]], *, about: str) -> None:
+    """Add `likeness NAME VERB` for functions that are named like their verbs."""
+    family = typer.Typer(no_args_is_help=True, help=about)
+    for verb in verbs:
+        family.command()(verb)
+    app.add_typer(family, name=name)

@@ -1,22 +1,25 @@
 """The verbs of `likeness data`."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from likeness.cli.console.options import Json
+from likeness.cli.console.options import Json, add_family
 from likeness.cli.console.terminal import echo, print_json
+
+if TYPE_CHECKING:
+    from likeness.curation.run import Result
 
 Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Output folder of `likeness data run`.")]
 _REJECTED = 3
 
 
 def register(app: typer.Typer) -> None:
-    family = typer.Typer(no_args_is_help=True, help="Make training data from raw photographs and videos.")
-    for verb in (run, inspect, verify, forget):
-        family.command()(verb)
-    app.add_typer(family, name="data")
+    verbs = (run, inspect, verify, forget)
+    add_family(app, "data", verbs, about="Make training data from raw photographs and videos.")
 
 
 def run(
@@ -33,20 +36,30 @@ def run(
 ) -> None:
     """Make training shards; the same command continues a run that was interrupted or killed.
 
-    Finished work is never done again: a changed setting repeats only what depends on it.
+    Finished work is never done again: a changed setting repeats only what depends on it. Exit code 3 if no sample is
+    left.
     """
     from likeness.cli.console.progress import phases
+    from likeness.curation.advice import advise
     from likeness.curation.recipe import read_recipe
     from likeness.curation.run import curate
+    from likeness.curation.verify import iterate_dropped
 
     settings = read_recipe(recipe, overrides or ())
     with phases(is_quiet=as_json) as on_progress:
         result = curate(settings, output, retry_failed=retry_failed, on_progress=on_progress)
-    counts = result.manifest["counts"]
+    advice = advise(result.manifest, iterate_dropped(result.folder))
     if as_json:
-        found = {"data": str(result.folder), "is_new": result.is_new, "counts": counts}
-        print_json({**found, "dropped": result.manifest["dropped"], "failed": result.failed})
-        return
+        found = {"data": str(result.folder), "is_new": result.is_new, "counts": result.manifest["counts"]}
+        print_json({**found, "dropped": result.manifest["dropped"], "failed": result.failed, "advice": advice})
+    else:
+        _print_result(result, advice)
+    if not result.manifest["counts"]["samples"]:
+        raise typer.Exit(_REJECTED)
+
+
+def _print_result(result: "Result", advice: Sequence[str]) -> None:
+    counts = result.manifest["counts"]
     echo(
         f"{result.folder}: {counts['samples']:,} samples of {counts['people']:,} people in "
         f"{len(result.manifest['shards']):,} shards from {counts['sources']:,} files, {counts['dropped']:,} dropped"
@@ -57,6 +70,11 @@ def run(
             echo(f"  {stage}: {count:,} {reason}", lines=False)
     if result.failed:
         echo(f"{len(result.failed):,} files failed on this machine; `--retry-failed` tries them again.")
+    if advice:
+        state = "few samples are" if counts["samples"] else "no sample is"
+        echo(f"likeness: {state} left. What rejected most:", stream=sys.stderr)
+    for line in advice:
+        echo(f"  {line}", lines=False, stream=sys.stderr)
 
 
 def inspect(

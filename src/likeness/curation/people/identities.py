@@ -12,10 +12,6 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.sparse import csr_array, vstack
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import pdist
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, register
@@ -171,6 +167,9 @@ def _split_by_distance(embeddings: np.ndarray, rows: np.ndarray, limit: float) -
     Parts that are joined have a pair within the limit, so that connected components can be linked one by one: all
     distances of all faces would not fit in memory.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import pdist
+
     parts: list[list[int]] = []
     for component in _components(embeddings, rows, limit):
         if len(component) == 1:
@@ -183,6 +182,9 @@ def _split_by_distance(embeddings: np.ndarray, rows: np.ndarray, limit: float) -
 
 def _components(embeddings: np.ndarray, rows: np.ndarray, limit: float) -> list[np.ndarray]:
     """Groups that are connected by pairs within the limit."""
+    from scipy.sparse import csr_array, vstack
+    from scipy.sparse.csgraph import connected_components
+
     points = embeddings[rows]
     squares = (points**2).sum(axis=1)
     near = []

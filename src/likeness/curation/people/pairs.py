@@ -4,11 +4,14 @@ Magic Mirror generates them by PhotoMaker-V2 (sets C and D, M14). A generator is
 method; the filter keeps pictures whose face is the person's and drops near copies.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from likeness.config import Settings
 from likeness.curation.people.prompt_pool import PromptPool
@@ -87,33 +90,63 @@ class PairSettings(Settings):
     """Smallest share of bits in which the hashes of two kept pictures differ."""
     pool: PromptPool = PromptPool()
     """What the pictures show."""
+    generator: Literal["puppets", "photomaker"] = "puppets"
+    """`puppets` needs the fact `puppet` of each file, `photomaker` the two paths below and a GPU."""
+    sdxl: Path | None = None
+    """A diffusers folder of SDXL."""
+    photomaker: Path | None = None
+    """PhotoMaker-V2's published file."""
+    device: str = "cuda"
+    """Where PhotoMaker runs."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if self.generator == "photomaker" and (self.sdxl is None or self.photomaker is None):
+            raise ValueError('generator = "photomaker" needs sdxl, a diffusers folder, and photomaker, a file')
+        return self
 
 
 @register("pairs")
 class Pairs:
-    """Adds the array `generated`, (pictures, height, width, 3) uint8, and the fact `generated`, their prompts.
+    """Adds the array `generated`, (pictures, height, width, 3) uint8, and the fact `generated`: prompts and hashes.
 
-    It follows `views`, and reads the reference from the candidate's own frames.
+    The writer stores them as references of the sample, behind those of `views`. The reference that they are made from
+    is a frame of the candidate.
 
     Args:
         settings: See `PairSettings`.
-        generator: Puppets if None.
+        generator: The one of the settings if None.
         engine: A face engine; the one that read the candidate's faces if None.
     """
 
     name = "pairs"
-    version = 1
+    version = 2
     reads = ("frames", "boxes", "scores", "embeddings", "engine", "metric", "threshold", "width_px", "height_px")
     writes = ("generated",)
-    needs = Needs()
     Settings = PairSettings
+    limits: ClassVar = {"too few generated pictures of the person": "min_kept"}
 
     def __init__(
         self, settings: PairSettings, generator: PairGenerator | None = None, engine: FaceEngine | None = None
     ) -> None:
         self.settings = settings
-        self._generator = generator or PuppetPairs()
+        self.needs = Needs(gpus=1.0 if settings.generator == "photomaker" and settings.device != "cpu" else 0.0)
+        self._given = generator
         self._engine = engine
+
+    @cached_property
+    def _generator(self) -> PairGenerator:
+        """Loaded for the first picture, so that a finished run loads nothing."""
+        settings = self.settings
+        if self._given is not None:
+            return self._given
+        if settings.generator == "puppets":
+            return PuppetPairs()
+        from likeness.curation.people.photomaker_pairs import PhotoMakerPairs
+
+        assert settings.sdxl is not None, "the settings have been checked"
+        assert settings.photomaker is not None, "the settings have been checked"
+        return PhotoMakerPairs.load(settings.sdxl, settings.photomaker, device=settings.device)
 
     def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
         return [self._generate(candidate, view) for candidate in candidates]
@@ -137,8 +170,16 @@ class Pairs:
         )[: settings.max_kept]
         if len(kept) < settings.min_kept:
             return candidate.drop(self.name, "too few generated pictures of the person", len(kept))
-        known = with_facts(candidate, generated=[prompts[number] for number in kept])
+        if not kept:
+            return with_facts(candidate, generated=[])
+        entries = [{"prompt": prompts[number], "sha256": hash_pixels(pictures[number])} for number in kept]
+        known = with_facts(candidate, generated=entries)
         return with_arrays(known, generated=np.stack([pictures[number] for number in kept]))
+
+
+def hash_pixels(picture: np.ndarray) -> str:
+    """SHA-256 of the values of a picture."""
+    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def filter_pairs(

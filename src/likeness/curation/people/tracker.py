@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from likeness.faces.engines.base import distances
 from likeness.records import Face
@@ -53,6 +52,8 @@ class FaceTracker:
         self._running = [track for track in self._running if not any(track is other for other in ended)]
         taken: set[int] = set()
         if faces and self._running:
+            from scipy.optimize import linear_sum_assignment
+
             costs = np.array([[self._cost(track, face) for face in faces] for track in self._running])
             for row, column in zip(*linear_sum_assignment(costs), strict=True):
                 if costs[row, column] < _FORBIDDEN:

@@ -11,6 +11,7 @@ Arrays of a track have one row for each sampled frame in which its face was foun
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -59,6 +60,7 @@ class Tracks:
     writes = (*ARRAYS, "track", "engine", "metric", "threshold", "layout", "num_others", "coverage")
     needs = Needs()
     Settings = TrackSettings
+    limits: ClassVar = {"track too short": "min_samples"}
 
     def __init__(self, settings: TrackSettings, engine: FaceEngine | None = None) -> None:
         self._engine = engine or resolve_engine(settings.engine or None)

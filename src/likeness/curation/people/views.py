@@ -8,7 +8,7 @@ source.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -61,6 +61,7 @@ class Views:
     needs = Needs()
     is_global: Literal[True] = True
     Settings = ViewSettings
+    limits: ClassVar = {"too few reference views": "min_views"}
 
     def __init__(self, settings: ViewSettings) -> None:
         self.settings = settings

@@ -61,15 +61,19 @@ def read_facts(caption: bytes | None, record: bytes | None, *, where: str) -> di
     """
     facts = {}
     if record is not None:
-        try:
-            values = json.loads(record)
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"The .json beside {where} is not JSON ({error}). Correct or remove it.") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"The .json beside {where} is no object. Write {{...}}, or remove it.")
-        facts = to_facts(values)
+        facts = to_facts(_parse_object(record, f"The .json beside {where}", "Correct or remove it."))
     text = " ".join((caption or b"").decode("utf-8-sig", errors="replace").split())
     return {**facts, "caption": text} if text else facts
+
+
+def _parse_object(text: str | bytes, subject: str, remedy: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{subject} is not JSON ({error}). {remedy}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{subject} is no object. {remedy}")
+    return values
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,13 +91,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if line.strip() and path.suffix.lower() == ".txt":
             yield f"{path}:{number}", {"media": line.strip()}
         elif line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{path}:{number} is not JSON ({error}). Write an object on each line.") from error
-            if not isinstance(row, dict):
-                raise ConfigError(f'{path}:{number} is no object. Write {{"media": ...}} on each line.')
-            yield f"{path}:{number}", row
+            where = f"{path}:{number}"
+            yield where, _parse_object(line, where, 'Write an object {"media": ...} on each line.')
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

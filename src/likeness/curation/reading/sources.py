@@ -1,6 +1,6 @@
 """Lists the sources of a recipe, with their hashes and facts, and everything that is left out at once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Sources:
     left_out: list[LeftOut] = field(default_factory=list)
 
 
-def _ignore(*_: object) -> None:
+def ignore_progress(*_: object) -> None:
     """Show no progress."""
 
 
@@ -58,7 +58,7 @@ def find_sources(
     *,
     write: WriteSettings | None = None,
     is_forgotten: Callable[[Source], bool] = lambda _: False,
-    on_progress: Callable[[int, int], None] = _ignore,
+    on_progress: Callable[[int, int], None] = ignore_progress,
 ) -> Sources:
     """Find and hash all files. Of files with equal bytes the first is used.
 
@@ -179,8 +179,3 @@ def _read_shard(shard: Path) -> Iterator[Entry]:
 def _key(name: str) -> str:
     path = Path(name)
     return (path.parent / path.name.partition(".")[0]).as_posix()
-
-
-def count_kinds(sources: Sequence[Source]) -> dict[str, int]:
-    """Number of sources of each kind."""
-    return {kind: sum(source.kind == kind for source in sources) for kind in ("image", "video")}

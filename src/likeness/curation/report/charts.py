@@ -6,6 +6,7 @@ import numpy as np
 
 from likeness.curation.report.read import StageCount
 from likeness.text import escape_html
+from likeness.training.report.style import table
 
 _WIDTH, _HEIGHT, _FOOT, _TOP = 480, 170, 24, 18
 _BINS = 24
@@ -51,7 +52,7 @@ def draw_funnel(stages: Sequence[StageCount]) -> str:
             f"<td>{kept:,}</td><td>{reasons}</td></tr>"
         )
     head = "".join(f"<th>{title}</th>" for title in ("stage", "", "reached", "dropped", "kept", "reasons"))
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return table(head, "".join(rows))
 
 
 def _short(value: float) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 from likeness import files
 from likeness.curation.report.charts import draw_funnel, draw_histogram
-from likeness.curation.report.read import Records, read_records
+from likeness.curation.report.read import Records, read_face_boxes, read_records
 from likeness.curation.report.style import STYLE
 from likeness.curation.report.thumbnails import make_thumbnails, spread
 from likeness.curation.stage import Candidate
 from likeness.text import escape_html
+from likeness.training.report.style import table
 
 MAX_SHOWN = 8
 """Thumbnails in a row."""
@@ -22,6 +23,8 @@ MAX_FIGURES = 24
 MAX_LISTED = 200
 """Files that are listed because they are no sources."""
 _FIRST_FIGURES = ("short_side_px", "duration_s", "yaw_deg", "pitch_deg", "roll_deg")
+_NO_FIGURES = ("width_px", "height_px", "track", "shot")
+"""Numbers that are shown in another way, or that are no quantities."""
 
 
 def write_page(output: str | Path, target: Path) -> Records:
@@ -47,7 +50,7 @@ def build_page(records: Records) -> str:
     }
     shown = [one for kept, gone in filters.values() for one in (*kept, *gone)]
     shown += [one for group in people.values() for one in group[:MAX_SHOWN]] + captions
-    pictures = make_thumbnails(shown, records.sources)
+    pictures = make_thumbnails(shown, records.sources, read_face_boxes(records, shown))
     counts, name = records.manifest["counts"], escape_html(records.name)
     head = (
         f"{counts['sources']:,} files, {counts['samples']:,} samples of {len(people):,} people, "
@@ -56,7 +59,11 @@ def build_page(records: Records) -> str:
     body = [f'<h1>{name}</h1><p class="soft">{head}</p>', "<h2>What was dropped, and why</h2>"]
     body.append(draw_funnel(records.stages))
     body += [_filter(stage, kept, gone, pictures) for stage, (kept, gone) in filters.items()]
-    body += [_figures(records.kept), _clusters(people, pictures), _captions(captions, len(records.kept), pictures)]
+    body += [
+        _figures(records.kept),
+        _clusters(people, pictures, records.sources),
+        _captions(captions, len(records.kept), pictures),
+    ]
     body += [_left_out(records.left_out), _recipe(records)]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
@@ -102,8 +109,11 @@ def _figures(kept: Sequence[Candidate]) -> str:
             found.setdefault(name, []).append(value)
     first = [name for name in _FIRST_FIGURES if name in found]
     names = [*first, *sorted(set(found) - set(first))][:MAX_FIGURES]
-    panels = "".join(draw_histogram(found[name], name) for name in names)
-    return f'<h2>Samples in figures</h2><div class="grid">{panels}</div>' if panels else ""
+    constant = {name: found[name][0] for name in names if len(set(found[name])) == 1}
+    panels = "".join(draw_histogram(found[name], name) for name in names if name not in constant)
+    same = ", ".join(f"{escape_html(name)} {value:.4g}" for name, value in constant.items())
+    same = f'<p class="soft">The same for all: {same}</p>' if same else ""
+    return f'<h2>Samples in figures</h2><div class="grid">{panels}</div>{same}' if found else ""
 
 
 def _numbers(candidate: Candidate) -> dict[str, float]:
@@ -111,7 +121,7 @@ def _numbers(candidate: Candidate) -> dict[str, float]:
     numbers = {
         name: float(value)
         for name, value in facts.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name not in ("width_px", "height_px")
+        if isinstance(value, int | float) and not isinstance(value, bool) and name not in _NO_FIGURES
     }
     if {"width_px", "height_px"} <= set(facts):
         numbers["short_side_px"] = float(min(facts["width_px"], facts["height_px"]))
@@ -128,11 +138,20 @@ def _people(kept: Iterable[Candidate]) -> dict[str, list[Candidate]]:
     return dict(sorted(people.items(), key=lambda entry: (-len(entry[1]), entry[0])))
 
 
-def _clusters(people: Mapping[str, Sequence[Candidate]], pictures: Mapping[str, str]) -> str:
+def _clusters(
+    people: Mapping[str, Sequence[Candidate]],
+    pictures: Mapping[str, str],
+    sources: Mapping[str, Mapping[str, str]],
+) -> str:
     if not people:
         return ""
+
+    def describe(one: Candidate) -> str:
+        name = sources[one.source]["name"]
+        return f"{name}, {_frames(one)}" if one.facts.get("kind") == "video" else name
+
     parts = [
-        f"<h3>{escape_html(person)} ({len(group):,})</h3>{_row(group[:MAX_SHOWN], pictures, _frames)}"
+        f"<h3>{escape_html(person)} ({len(group):,})</h3>{_row(group[:MAX_SHOWN], pictures, describe)}"
         for person, group in list(people.items())[:MAX_PEOPLE]
     ]
     rest = len(people) - MAX_PEOPLE
@@ -141,8 +160,6 @@ def _clusters(people: Mapping[str, Sequence[Candidate]], pictures: Mapping[str, 
 
 
 def _frames(candidate: Candidate) -> str:
-    if candidate.facts.get("kind") != "video":
-        return "picture"
     return f"frames {candidate.first_frame} to {candidate.first_frame + candidate.num_frames - 1}"
 
 
@@ -163,9 +180,8 @@ def _left_out(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     rest = len(rows) - MAX_LISTED
     more = f'<p class="soft">{rest:,} more are in dropped.jsonl.</p>' if rest > 0 else ""
-    head = "<tr><th>file</th><th>reason</th><th></th></tr>"
-    table = f'<div class="scroll"><table><thead>{head}</thead><tbody>{cells}</tbody></table></div>'
-    return f"<h2>Files that were not used ({len(rows):,})</h2>{table}{more}"
+    head = "<th>file</th><th>reason</th><th></th>"
+    return f"<h2>Files that were not used ({len(rows):,})</h2>{table(head, cells)}{more}"
 
 
 def _recipe(records: Records) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,9 @@ class Records:
     dropped: list[Candidate]
     left_out: list[dict[str, Any]]
     """Files that are no sources."""
+    ledger: Ledger
     sources: dict[str, dict[str, str]]
-    """Path, name and kind of each source."""
+    """Path, name, kind and key of the candidates of each source."""
     stages: list[StageCount]
 
     def at(self, stage: str) -> tuple[list[Candidate], list[Candidate]]:
@@ -88,9 +89,33 @@ def read_records(output: str | Path) -> Records:
         kept=kept,
         dropped=dropped,
         left_out=left_out,
+        ledger=ledger,
         sources=sources,
         stages=count_stages(manifest["stages"], len(kept), [*dropped_rows(dropped), *left_out]),
     )
+
+
+def read_face_boxes(records: Records, candidates: Iterable[Candidate]) -> dict[str, tuple[int, list[float]]]:
+    """Frame and box, in pixels of the source, of the middle sample of each candidate whose frames show other faces.
+
+    Raises:
+        ConfigError: A result is damaged.
+    """
+    wanted: dict[str, set[str]] = {}
+    for one in candidates:
+        if one.facts.get("num_others"):
+            wanted.setdefault(one.source, set()).add(one.id)
+    found = {}
+    for sha, ids in wanted.items():
+        try:
+            known = records.ledger.read(sha, records.sources[sha]["key"])
+        except DamagedError as error:
+            raise ConfigError(str(error)) from error
+        for one in known:
+            if one.id in ids and len(boxes := one.arrays.get("boxes", ())):
+                middle = len(boxes) // 2
+                found[one.id] = int(one.arrays["frames"][middle]), boxes[middle].tolist()
+    return found
 
 
 def dropped_rows(dropped: Sequence[Candidate]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ Bars are crops of what training would otherwise learn; Magic Mirror describes th
 instead (M14, set B). The fact `crop` is [left, top, right, bottom] in pixels of the source.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -43,6 +43,7 @@ class Borders:
     writes = ("crop", "has_bars")
     needs = Needs()
     Settings = BorderSettings
+    limits: ClassVar = {"mostly bars": "min_kept_share"}
 
     def __init__(self, settings: BorderSettings) -> None:
         self.settings = settings

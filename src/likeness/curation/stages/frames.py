@@ -1,8 +1,8 @@
 """Frames of a candidate, sampled evenly and scaled down, and small edits of candidates that all stages share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ from likeness.curation.stage import Candidate, SourceView
 
 CHUNK_FRAMES = 256
 """Frames that `walk` asks for at once."""
+Figure = TypeVar("Figure")
 
 
 def sample(
@@ -49,6 +50,18 @@ def walk(
         frames = view.frames(candidate.first_frame + start, count, step=step, max_side_px=max_side_px)
         for index, frame in enumerate(frames):
             yield candidate.first_frame + start + step * index, frame
+
+
+def by_span(
+    candidates: Sequence[Candidate], measure: Callable[[Candidate], Figure]
+) -> Iterator[tuple[Candidate, Figure]]:
+    """Each candidate with the figure of its frames, measured once for a span: people in one shot share its frames."""
+    known: dict[tuple[int, int], Figure] = {}
+    for candidate in candidates:
+        span = (candidate.first_frame, candidate.num_frames)
+        if span not in known:
+            known[span] = measure(candidate)
+        yield candidate, known[span]
 
 
 def with_facts(candidate: Candidate, **facts: Any) -> Candidate:

@@ -1,18 +1,21 @@
 """Limits on raw files: size, resolution, length, frame rate, number of streams.
 
-The kind of a file is decided by its first bytes (`media.guard`), and a video's header is read before any frame is
-decoded. Limits of memory and time are those of the worker process in which stages run.
+The kind of a file is decided by its first bytes (`media.guard`), and its header is read before anything is decoded:
+where this is the first stage of a recipe, what is too large or too long is never opened. Limits of memory and time are
+those of the worker process in which stages run.
 """
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
 from likeness.config import Settings
-from likeness.curation.stage import Candidate, Drop, Needs, SourceView, register
+from likeness.curation.stage import Candidate, Drop, Needs, Source, SourceView, register
 from likeness.curation.stages.frames import with_facts
 from likeness.errors import MediaError
 from likeness.media.guard import check_media_file
+from likeness.media.pictures import read_image_size
 from likeness.media.probe import read_header
 from likeness.training.files import tar
 
@@ -43,14 +46,33 @@ class Guard:
     """Drops all candidates of a source that is outside of the limits."""
 
     name = "guard"
-    version = 1
+    version = 2
     reads = ()
     writes = ("num_streams",)
     needs = Needs()
     Settings = GuardSettings
+    limits: ClassVar = {
+        "file too large": "max_bytes",
+        "too many streams": "max_streams",
+        "too long": "max_duration_s",
+        "resolution too low": "min_side_px",
+        "resolution too high": "max_megapixels",
+        "frame rate too low": "min_fps",
+        "frame rate too high": "max_fps",
+        "too short": "min_duration_s",
+    }
 
     def __init__(self, settings: GuardSettings) -> None:
         self.settings = settings
+
+    def check_source(self, source: Source) -> Drop | None:
+        """Check what the file says of itself, before it is opened: decoding costs time and memory.
+
+        Raises:
+            MediaError: Its header cannot be read.
+        """
+        with tar.opened(source.path) as path:  # A source can be a member of a tar file.
+            return self._check_file(path, is_video=source.kind == "video")[0]
 
     def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
         problem, num_streams = self._check(view)
@@ -59,11 +81,17 @@ class Guard:
         return [with_facts(candidate, num_streams=num_streams) for candidate in candidates]
 
     def _check(self, view: SourceView) -> tuple[Drop | None, int]:
-        with tar.opened(view.source.path) as path:  # A source can be a member of a tar file.
-            problem, num_streams = self._check_file(path, is_video=view.source.kind == "video")
-        return problem or self._check_pixels(view), num_streams
+        is_video = view.source.kind == "video"
+        try:
+            with tar.opened(view.source.path) as path:
+                problem, num_streams = self._check_file(path, is_video=is_video)
+        except MediaError as error:
+            return self._problem("unreadable header", str(error).splitlines()[0]), 0
+        problem = problem or self._check_size(view.width_px, view.height_px)
+        return problem or (self._check_frames(view) if is_video else None), num_streams
 
     def _check_file(self, path: Path, *, is_video: bool) -> tuple[Drop | None, int]:
+        """The problem of a file by its first bytes and its header, and its number of streams."""
         limits = self.settings
         if (size_bytes := path.stat().st_size) > limits.max_bytes:
             return self._problem("file too large", size_bytes), 0
@@ -72,24 +100,24 @@ class Guard:
         if kind == "other":
             return self._problem("unknown format", name), 0
         if not is_video:
-            return None, 1
-        try:
-            header = read_header(path)
-        except MediaError as error:
-            return self._problem("unreadable header", str(error).splitlines()[0]), 0
+            return self._check_size(*read_image_size(path)), 1
+        header = read_header(path)
         if header.num_streams > limits.max_streams:
             return self._problem("too many streams", header.num_streams), header.num_streams
-        is_long = header.duration_s > limits.max_duration_s
-        return self._problem("too long", header.duration_s) if is_long else None, header.num_streams
+        if header.duration_s > limits.max_duration_s:
+            return self._problem("too long", header.duration_s), header.num_streams
+        return self._check_size(header.width_px, header.height_px), header.num_streams
 
-    def _check_pixels(self, view: SourceView) -> Drop | None:
-        limits = self.settings
-        if (side_px := min(view.width_px, view.height_px)) < limits.min_side_px:
+    def _check_size(self, width_px: int, height_px: int) -> Drop | None:
+        if (side_px := min(width_px, height_px)) < self.settings.min_side_px:
             return self._problem("resolution too low", side_px)
-        if (megapixels := view.width_px * view.height_px / 1e6) > limits.max_megapixels:
+        if (megapixels := width_px * height_px / 1e6) > self.settings.max_megapixels:
             return self._problem("resolution too high", megapixels)
-        if view.source.kind == "image":
-            return None
+        return None
+
+    def _check_frames(self, view: SourceView) -> Drop | None:
+        """What is known only of an opened video: headers state wrong rates and durations."""
+        limits = self.settings
         if view.fps < limits.min_fps:
             return self._problem("frame rate too low", view.fps)
         if view.fps > limits.max_fps:

@@ -7,7 +7,6 @@ each compared with their median.
 import cv2
 import numpy as np
 from pydantic import Field
-from scipy.fft import dct
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
@@ -63,6 +62,8 @@ def perceptual_hash(frame: np.ndarray, side: int = 16) -> np.ndarray:
         frame: (height, width, 3) uint8
         returns: (side**2 / 8,) uint8, packed bits
     """
+    from scipy.fft import dct
+
     size = _OVERSAMPLING * side
     small = cv2.resize(to_gray(frame), (size, size), interpolation=cv2.INTER_AREA).astype(np.float64)
     low = np.asarray(dct(dct(small, axis=0), axis=1))[:side, :side]

@@ -5,6 +5,7 @@ velocity, the median of the flow, changes from one pair of frames to the next. B
 """
 
 from itertools import pairwise
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -46,6 +47,11 @@ class Motion:
     writes = ("motion", "shake")
     needs = Needs()
     Settings = MotionSettings
+    limits: ClassVar = {
+        "still": "min_motion",
+        "too fast": "max_motion",
+        "camera shakes": "max_shake",
+    }
 
     def __init__(self, settings: MotionSettings) -> None:
         self.settings = settings

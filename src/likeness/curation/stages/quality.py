@@ -5,6 +5,7 @@ frames do not decide.
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -79,6 +80,22 @@ class Quality:
     )
     needs = Needs()
     Settings = QualitySettings
+    limits: ClassVar = {
+        "track too short": "min_length_s",
+        "face often lost": "min_coverage",
+        "other people": "max_others",
+        "face uncertain": "min_score",
+        "face too small": "min_face_px",
+        "face too small in the frame": "min_face_share",
+        "face too large in the frame": "max_face_share",
+        "too dark": "min_brightness",
+        "too bright": "max_brightness",
+        "clipped": "max_clipped",
+        "blurred": "min_sharpness",
+        "turned sideways": "max_yaw_deg",
+        "turned up or down": "max_pitch_deg",
+        "tilted": "max_roll_deg",
+    }
 
     def __init__(self, settings: QualitySettings) -> None:
         self.settings = settings

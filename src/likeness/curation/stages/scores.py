@@ -1,16 +1,18 @@
-"""Stages that score frames by a network: `nsfw`, and `aesthetics`, for which none ships with the project.
+"""Stages that score frames by a network: what they share, and `aesthetics`, for which none ships with the project.
 
 A scorer is a function from frames to one number each. `add_scorer` makes one known by a name that settings use.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
-from likeness.curation.stages.frames import sample, with_facts
+from likeness.curation.stages.frames import by_span, sample, with_facts
 from likeness.errors import ConfigError
 
 Scorer = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -47,90 +49,63 @@ def get_scorer(name: str) -> Scorer:
     return _SCORERS[name]
 
 
-class NsfwSettings(Settings):
-    """Which pictures count as not safe for work."""
+class ScoreSettings(Settings):
+    """Settings of all stages that score frames."""
 
-    scorer: str = OPEN_NSFW
-    """Name of the scorer; Yahoo's Open NSFW by default."""
-    max_score: float = Field(default=0.5, ge=0, le=1)
-    """Largest score of any frame. Yahoo calls less than 0.2 safe and more than 0.8 unsafe."""
+    scorer: str
+    """Name of a scorer that was added by `add_scorer`."""
     num_frames: int = Field(default=4, ge=1)
     """Frames of a span that are scored."""
 
 
-@register("nsfw")
-class Nsfw:
-    """Drops candidates with a frame that is not safe for work.
+S = TypeVar("S", bound=ScoreSettings)
+
+
+class ScoreStage(ABC, Generic[S]):
+    """A stage that judges candidates by the scores of their frames.
 
     Args:
-        settings: See `NsfwSettings`.
+        settings: See the stage's `Settings`.
         scorer: A scorer, instead of the one that the settings name.
     """
 
-    name = "nsfw"
-    version = 1
     reads = ()
-    writes = ("nsfw",)
     needs = Needs(batch=4)
-    Settings = NsfwSettings
 
-    def __init__(self, settings: NsfwSettings, scorer: Scorer | None = None) -> None:
+    def __init__(self, settings: S, scorer: Scorer | None = None) -> None:
         self.settings = settings
         self._score = scorer or get_scorer(settings.scorer)
 
     def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
-        judged = []
-        for candidate, scores in _score_all(candidates, view, self._score, self.settings.num_frames):
-            worst = float(scores.max())
-            candidate = with_facts(candidate, nsfw=worst)
-            is_safe = worst <= self.settings.max_score
-            judged.append(candidate if is_safe else candidate.drop(self.name, "not safe for work", worst))
-        return judged
+        def measure(candidate: Candidate) -> np.ndarray:
+            return np.asarray(self._score(list(sample(candidate, view, self.settings.num_frames)[1])))
+
+        return [self.judge(candidate, scores) for candidate, scores in by_span(candidates, measure)]
+
+    @abstractmethod
+    def judge(self, candidate: Candidate, scores: np.ndarray) -> Candidate:
+        """The candidate with its score as a fact, dropped if that is outside of the limit; (frames,) scores."""
 
 
-class AestheticsSettings(Settings):
-    """Which pictures count as beautiful enough."""
+class AestheticsSettings(ScoreSettings):
+    """Which pictures count as beautiful enough; no scorer ships with the project."""
 
-    scorer: str
-    """Name of a scorer that was added by `add_scorer`; none ships with the project."""
     min_score: float
     """Smallest mean score, on the scorer's scale."""
-    num_frames: int = Field(default=4, ge=1)
-    """Frames of a span that are scored."""
 
 
 @register("aesthetics")
-class Aesthetics:
+class Aesthetics(ScoreStage[AestheticsSettings]):
     """Drops candidates with a low score; only used where a recipe names it."""
 
     name = "aesthetics"
     version = 1
-    reads = ()
     writes = ("aesthetics",)
-    needs = Needs(batch=4)
     Settings = AestheticsSettings
+    limits: ClassVar = {"low aesthetic score": "min_score"}
 
-    def __init__(self, settings: AestheticsSettings, scorer: Scorer | None = None) -> None:
-        self.settings = settings
-        self._score = scorer or get_scorer(settings.scorer)
-
-    def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
-        judged = []
-        for candidate, scores in _score_all(candidates, view, self._score, self.settings.num_frames):
-            mean = float(scores.mean())
-            candidate = with_facts(candidate, aesthetics=mean)
-            is_fine = mean >= self.settings.min_score
-            judged.append(candidate if is_fine else candidate.drop(self.name, "low aesthetic score", mean))
-        return judged
-
-
-def _score_all(
-    candidates: Sequence[Candidate], view: SourceView, scorer: Scorer, num_frames: int
-) -> list[tuple[Candidate, np.ndarray]]:
-    """Each candidate with the scores of its frames; candidates of one span share them."""
-    known: dict[tuple[int, int], np.ndarray] = {}
-    for candidate in candidates:
-        span = (candidate.first_frame, candidate.num_frames)
-        if span not in known:
-            known[span] = np.asarray(scorer(list(sample(candidate, view, num_frames)[1])))
-    return [(candidate, known[candidate.first_frame, candidate.num_frames]) for candidate in candidates]
+    def judge(self, candidate: Candidate, scores: np.ndarray) -> Candidate:
+        mean = float(scores.mean())
+        candidate = with_facts(candidate, aesthetics=mean)
+        is_fine = mean >= self.settings.min_score
+        return candidate if is_fine else candidate.drop(self.name, "low aesthetic score", mean)

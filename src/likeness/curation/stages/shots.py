@@ -7,7 +7,7 @@ PySceneDetect's detectors, which compare neighboring frames: quicker, but they m
 
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -20,6 +20,8 @@ from likeness.errors import ResourceError
 
 Span = tuple[int, int]
 """First frame and length."""
+Detector = Literal["transnet", "adaptive", "content"]
+"""See the module."""
 _SIDE_PX = 128
 """Longer side of the frames that PySceneDetect compares."""
 BLACK = 6.0
@@ -33,7 +35,7 @@ _HARD_CUT_FRAMES = 2
 class ShotSettings(Settings):
     """How shots are found."""
 
-    detector: Literal["transnet", "adaptive", "content"] = "transnet"
+    detector: Detector = "transnet"
     """See the module."""
     threshold: float | None = None
     """Of the detector, its own default if None: a probability for `transnet` (0.4), the ratio to neighbors for
@@ -52,6 +54,7 @@ class Shots:
     writes = ("shot",)
     needs = Needs(batch=100)
     Settings = ShotSettings
+    limits: ClassVar = {"shot too short": "min_length_s"}
 
     def __init__(self, settings: ShotSettings) -> None:
         self.settings = settings

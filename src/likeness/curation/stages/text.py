@@ -1,6 +1,7 @@
 """Drops clips and pictures with text on them: subtitles, titles, watermarks (F8 of FantasyID)."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ from pydantic import Field
 
 from likeness.config import Settings
 from likeness.curation.stage import Candidate, Needs, SourceView, register
-from likeness.curation.stages.frames import sample, with_facts
+from likeness.curation.stages.frames import by_span, sample, with_facts
 from likeness.curation.stages.networks.ocr import Text, read_text
 
 Reader = Callable[[np.ndarray], list[Text]]
@@ -44,22 +45,21 @@ class TextOnScreen:
     writes = ("text_share",)
     needs = Needs()
     Settings = TextSettings
+    limits: ClassVar = {"text on screen": "max_text_share"}
 
     def __init__(self, settings: TextSettings, reader: Reader | None = None) -> None:
         self.settings = settings
         self._read: Reader = reader or (lambda frame: read_text(frame, side_px=settings.side_px))
 
     def __call__(self, candidates: list[Candidate], view: SourceView) -> list[Candidate]:
-        shares: dict[tuple[int, int], float] = {}  # People in one shot share its frames.
+        def measure(candidate: Candidate) -> float:
+            return max(self._share(frame) for frame in sample(candidate, view, self.settings.num_frames)[1])
+
         judged = []
-        for candidate in candidates:
-            span = (candidate.first_frame, candidate.num_frames)
-            if span not in shares:
-                _, frames = sample(candidate, view, self.settings.num_frames)
-                shares[span] = max(self._share(frame) for frame in frames)
-            candidate = with_facts(candidate, text_share=shares[span])
-            has_text = shares[span] > self.settings.max_text_share
-            judged.append(candidate.drop(self.name, "text on screen", shares[span]) if has_text else candidate)
+        for candidate, share in by_span(candidates, measure):
+            known = with_facts(candidate, text_share=share)
+            has_text = share > self.settings.max_text_share
+            judged.append(known.drop(self.name, "text on screen", share) if has_text else known)
         return judged
 
     def _share(self, frame: np.ndarray) -> float:

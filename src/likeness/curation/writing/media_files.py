@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from likeness.curation.ledger import Ledger, digest
-from likeness.curation.stage import Source, SourceView
+from likeness.curation.stage import Candidate, Source, SourceView
 from likeness.curation.stages.read import open_source
 from likeness.errors import MediaError
 from likeness.media.pictures import resize, write_image
@@ -35,39 +35,65 @@ class MediaRequest:
     """Frame rate of videos; by default that of the source."""
     max_frames: int = 1
     """Longest video that is written."""
+    generated: str = ""
+    """SHA-256 of the pixels of a picture that a stage generated: it is written instead of a frame of the source."""
 
     def key(self, source: str) -> str:
         """The key of the result in the ledger."""
-        return digest("media", source, _VERSION, asdict(self))
+        values = {name: value for name, value in asdict(self).items() if name != "generated" or value}
+        return digest("media", source, _VERSION, values)
 
     def path(self, ledger: Ledger, source: str) -> Path:
         """Where the result is, or is to be written."""
         return ledger.media(source, self.key(source), self.suffix)
 
 
-def render_media(ledger: Ledger, source: Source, requests: Sequence[MediaRequest]) -> None:
+def render_media(ledger: Ledger, source: Source, requests: Sequence[MediaRequest], key: str = "") -> None:
     """Encode what is not there yet.
 
+    Args:
+        ledger: Where results are.
+        source: The source.
+        requests: What is to be encoded of it.
+        key: Of its candidates, which hold generated pictures.
+
     Raises:
+        DamagedError: The candidates are damaged.
         MediaError: The source cannot be read, or a request does not suit it.
         FileWriteError: A file cannot be written.
     """
     missing = [one for one in requests if ledger.media_record(one.path(ledger, source.sha256)) is None]
     if not missing:
         return
-    with open_source(source) as view:
-        for request in sorted(missing, key=lambda one: one.first_frame):
-            _render(ledger, view, request)
+    pictures = [one for one in missing if one.generated]
+    if pictures:
+        candidates = ledger.read(source.sha256, key)
+        for request in pictures:
+            _write(ledger, source, request, [_shape(find_generated(candidates, request.generated), request)], 1.0)
+    frames = [one for one in missing if not one.generated]
+    if frames:
+        with open_source(source) as view:
+            for request in sorted(frames, key=lambda one: one.first_frame):
+                _render(ledger, view, request)
+
+
+def find_generated(candidates: Sequence[Candidate], sha256: str) -> np.ndarray:
+    """The generated picture with that hash, (height, width, 3) uint8."""
+    for one in candidates:
+        for row, entry in enumerate(one.facts.get("generated") or ()):
+            if entry["sha256"] == sha256:
+                return one.arrays["generated"][row]
+    raise ValueError(f"no candidate has a generated picture {sha256}")
 
 
 def _render(ledger: Ledger, view: SourceView, request: MediaRequest) -> None:
-    path = request.path(ledger, view.source.sha256)
     numbers, fps = choose_frames(request, view.fps)
-    pictures = {
-        number: _shape(view.frames(number, 1)[0], request, is_video=request.suffix == ".mp4")
-        for number in dict.fromkeys(numbers)
-    }
-    frames = [pictures[number] for number in numbers]
+    pictures = {number: _shape(view.frames(number, 1)[0], request) for number in dict.fromkeys(numbers)}
+    _write(ledger, view.source, request, [pictures[number] for number in numbers], fps)
+
+
+def _write(ledger: Ledger, source: Source, request: MediaRequest, frames: Sequence[np.ndarray], fps: float) -> None:
+    path = request.path(ledger, source.sha256)
     if request.suffix == ".png":
         write_image(path, frames[0])
     else:
@@ -87,7 +113,7 @@ def choose_frames(request: MediaRequest, source_fps: float) -> tuple[list[int], 
     return [request.first_frame + number for number in numbers], fps
 
 
-def _shape(frame: np.ndarray, request: MediaRequest, *, is_video: bool) -> np.ndarray:
+def _shape(frame: np.ndarray, request: MediaRequest) -> np.ndarray:
     """Crop and scale a frame; sides of videos are made even, as their encoder needs them."""
     height, width = frame.shape[:2]
     if request.crop is not None:
@@ -105,7 +131,7 @@ def _shape(frame: np.ndarray, request: MediaRequest, *, is_video: bool) -> np.nd
     if request.short_side_px is None and request.long_side_px is None:
         scale = 1.0
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-    if is_video:
+    if request.suffix == ".mp4":
         new_width, new_height = max(2, new_width - new_width % 2), max(2, new_height - new_height % 2)
         if scale == 1.0:
             return np.ascontiguousarray(frame[:new_height, :new_width])

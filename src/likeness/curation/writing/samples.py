@@ -18,7 +18,7 @@ STAGE = "write"
 """Stage of candidates that reach the end but cannot be written."""
 TEXTS = ("caption", "person", "class_word", "licence", "source", "consent")
 """Facts that are columns of the manifest of training."""
-_GIVEN = ("crop", "references", "kind", "fps", "width_px", "height_px")
+_GIVEN = ("crop", "references", "generated", "kind", "fps", "width_px", "height_px")
 """Facts that the record of a sample holds in other places."""
 
 
@@ -30,6 +30,8 @@ class Reference:
     source: str
     frame: int
     request: MediaRequest
+    prompt: str = ""
+    """What a generated picture shows; empty for frames of sources."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +102,26 @@ def _to_sample(candidate: Candidate, kept: Mapping[str, Candidate], write: Write
         for entry in candidate.facts.get("references") or ()
         if (found := _to_reference(entry, candidate, kept, write)) is not None
     ]
+    references += [_to_generated(entry, candidate, write) for entry in candidate.facts.get("generated") or ()]
     return ChosenSample(candidate=candidate, media=media, references=tuple(references))
+
+
+def _to_generated(entry: Mapping[str, Any], candidate: Candidate, write: WriteSettings) -> Reference:
+    """A reference that the stage `pairs` generated of the candidate's person."""
+    request = MediaRequest(
+        suffix=".png",
+        first_frame=candidate.first_frame,
+        num_frames=1,
+        long_side_px=write.reference_side_px,
+        generated=entry["sha256"],
+    )
+    return Reference(
+        candidate=candidate.id,
+        source=candidate.source,
+        frame=candidate.first_frame,
+        request=request,
+        prompt=entry["prompt"],
+    )
 
 
 def _to_reference(
@@ -171,6 +192,7 @@ def to_record(sample: ChosenSample, media: Mapping[str, Any], write: WriteSettin
                 "candidate": reference.candidate,
                 "source": reference.source,
                 "frame": reference.frame,
+                **({"prompt": reference.prompt} if reference.prompt else {}),
             }
             for number, reference in enumerate(sample.references)
         ],

@@ -9,7 +9,6 @@ Members have no date and no owner, and nothing depends on when or where files we
 bytes.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -22,7 +21,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from likeness.curation.ledger import digest, encode_json, hash_file
+from likeness.curation.ledger import digest, encode_json, hash_bytes, hash_file
 from likeness.training.files.sample import Sample
 from likeness.training.files.webdataset import MANIFEST_NAME
 
@@ -99,7 +98,7 @@ def write_shard(draft: Path, samples: Sequence[ShardSample], earlier: tuple[Path
         for sample in samples:
             for file in sample.files:
                 data = file.data if isinstance(file.data, bytes) else file.data.read_bytes()
-                if isinstance(file.data, Path) and digest_bytes(data) != file.sha256:
+                if isinstance(file.data, Path) and hash_bytes(data) != file.sha256:
                     raise ChangedFileError(file.data)
                 add_member(archive, file.name, data)
     return ShardRecord(
@@ -151,11 +150,6 @@ def file_record(path: Path) -> dict[str, Any]:
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Write `manifest.json`."""
     path.write_text(json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def digest_bytes(data: bytes) -> str:
-    """SHA-256 of bytes, in hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def link_shard(path: Path, record: ShardRecord, draft: Path) -> bool:
