@@ -1,5 +1,6 @@
 """The commands, the code and the examples of the README work in a folder with a picture me.jpg."""
 
+import json
 import re
 import runpy
 import shlex
@@ -13,6 +14,7 @@ from likeness.app import demo
 from likeness.cli import main
 from likeness.generation import Likeness
 from likeness.generation.loading.presets import PRESETS
+from likeness.generation.outputs.similarity import describe_similarity, read_similarity
 from likeness.media import read_image, read_video, write_image
 
 ROOT = Path(__file__).parents[1]
@@ -104,12 +106,20 @@ def test_make_targets_exist(command):
 def unseen_faces(monkeypatch):
     """Search frames at their own size, at which their faces are too small to be found: that takes a tenth of the time.
 
-    The demo and the README's code search them as users' calls do.
+    The demo, the README's code and one command (`MEASURED`) search them as users' calls do.
     """
     monkeypatch.setattr("likeness.generation.outputs.similarity.FRAME_DETECTION_PX", 64)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("likeness ")])
+MEASURED = "nod.mp4"
+"""What the command writes whose frames are searched for faces as a user's are."""
+STEPS_TO_A_FACE = 10
+"""After `NUM_STEPS` few of its frames show a face."""
+
+
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.startswith("likeness ") and MEASURED not in command]
+)
 @pytest.mark.usefixtures("at_desk")
 def test_commands_work(command, request):
     words = shlex.split(command)[1:]
@@ -121,6 +131,18 @@ def test_commands_work(command, request):
     assert main(words) == 0
     if "-o" in words:
         assert_shows_something(Path(words[words.index("-o") + 1]))
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_command_measures_the_faces_of_its_frames(capsys):
+    (command,) = (command for command in COMMANDS if MEASURED in command)
+    assert main([*shlex.split(command)[1:], "--steps", str(STEPS_TO_A_FACE)]) == 0
+    assert_shows_something(Path(MEASURED))
+    similarity = read_similarity(json.loads(Path(MEASURED).with_suffix(".json").read_text())["similarity"])
+    assert len(similarity.distances) == NUM_FRAMES
+    assert similarity.face_rate >= 0.5
+    assert 0.2 < similarity.mean_distance < 0.8
+    assert describe_similarity(similarity) in capsys.readouterr().out
 
 
 def assert_shows_something(path, num_frames=NUM_FRAMES):
@@ -148,6 +170,7 @@ def test_python_works(code, tmp_path):
     if "clip" in names:
         assert_shows_something(Path("me.mp4"))
         assert len(names["clip"].similarity.distances) == NUM_FRAMES
+        assert names["clip"].similarity.face_rate > 0
     else:
         assert len(names["video"]) == STOCK_FRAMES
         assert names["mirror"]._attachment is None
@@ -176,8 +199,9 @@ def test_examples_are_short(example):
 
 
 def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+    targets = re.findall(r"\]\(([^)#]+)", README)
+    assert len(targets) == README.count("](") > 20
+    assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 def test_tree_names_real_packages():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.ndimage import map_coordinates
 
 from likeness.errors import ConfigError, FaceError
 from likeness.faces import EYE_CENTERS, EYE_CORNERS, LAYOUTS, get_layout
@@ -66,6 +67,32 @@ def test_warp_matches_bilinear_interpolation_written_as_loops():
                 if abs(x - i) < 1 and abs(y - j) < 1
             )
             assert np.abs(result[row, column] - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize(("seed", "scale"), list(enumerate(np.geomspace(0.1, 8, 12))))
+def test_warp_matches_scipy_on_any_picture(seed, scale):
+    """Sides of 1 to 96 px, any angle, partly outside, each channel with a fill of its own."""
+    random = np.random.default_rng(seed)
+    picture = random.integers(0, 256, (*random.integers(1, 97, 2), 3), dtype=np.uint8)
+    size_px = int(random.integers(8, 65))
+    matrix = similarity_matrix(random.uniform(-180, 180), scale, (0, 0))
+    center = random.uniform(0, 1, 2) * picture.shape[1::-1]
+    matrix[:, 2] = random.uniform(0, size_px, 2) - matrix[:, :2] @ center
+    # What shrinks to less than half is averaged in blocks, whose rest at the right and the bottom is left out.
+    block = min(round(1 / scale) if scale <= 0.5 else 1, *picture.shape[:2])
+    height, width = (side // block for side in picture.shape[:2])
+    blocks = picture[: height * block, : width * block].reshape(height, block, width, block, 3).mean(axis=(1, 3))
+    row, column = np.mgrid[:size_px, :size_px]
+    inverse = np.linalg.inv(np.vstack([matrix, [0, 0, 1]]))[:2]
+    x, y = (geometry.apply_affine(inverse, np.stack([column, row], axis=-1)) - (block - 1) / 2).reshape(-1, 2).T / block
+    expected = [
+        map_coordinates(blocks[..., channel], (y, x), order=1, mode="nearest", prefilter=False) for channel in range(3)
+    ]
+    expected = np.stack(expected, axis=1).reshape(size_px, size_px, 3)
+    assert np.abs(geometry.warp(picture, matrix, size_px) - expected).max() <= 0.5 + 1e-3
+    is_outside = ((x < 0) | (y < 0) | (x >= width - 1) | (y >= height - 1)).reshape(size_px, size_px)
+    expected[is_outside] = (10, 200, 90)
+    assert np.abs(geometry.warp(picture, matrix, size_px, fill=(10, 200, 90)) - expected).max() <= 0.5 + 1e-3
 
 
 def test_a_strong_shrink_averages_instead_of_aliasing():

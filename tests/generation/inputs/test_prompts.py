@@ -10,6 +10,7 @@ from likeness.generation.inputs.prompts import (
     check_style,
     place_trigger,
 )
+from likeness.identity.prompt import split_prompt
 
 
 @pytest.mark.parametrize(
@@ -49,12 +50,22 @@ def test_proposed_sentence_passes_the_check(prompt, better):
 
 
 @pytest.mark.parametrize(
-    "prompt",
-    ["a violinist img", "a woman violinist img", "a king img", "a brunette img", "her sibling img nods",
-     "a man greets his boss img", "a genius img", "Thomas img", "the princess img"],
-)  # fmt: skip
-def test_any_noun_may_name_a_person(prompt):
+    ("prompt", "parts"),
+    [
+        ("a violinist img", ("a", "violinist", "")),
+        ("a woman violinist img", ("a woman", "violinist", "")),
+        ("a king img", ("a", "king", "")),
+        ("a brunette img", ("a", "brunette", "")),
+        ("her sibling img nods", ("her", "sibling", " nods")),
+        ("a man greets his boss img", ("a man greets his", "boss", "")),
+        ("a genius img", ("a", "genius", "")),
+        ("Thomas img", ("", "Thomas", "")),
+        ("the princess img", ("the", "princess", "")),
+    ],
+)
+def test_any_noun_may_name_a_person(prompt, parts):
     check_prompt(prompt)
+    assert split_prompt(prompt) == parts
 
 
 def test_the_second_person_is_named_by_a_noun_too():

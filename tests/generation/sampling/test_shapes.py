@@ -5,6 +5,8 @@ import pytest
 
 from likeness.errors import ConfigError, WeightsError
 from likeness.generation.sampling.shape_control import check_shape
+from likeness.identity.face_shape import load_source
+from likeness.identity.face_shape.mean_head import PITCH_DEG
 from likeness.identity.face_shape.sliders import FaceShape
 
 WIDE = FaceShape(jaw=1.0)
@@ -27,10 +29,33 @@ def test_sources_that_cannot_work_are_refused(shape, sliders, method, complaint)
         check_shape(shape, sliders, method=method)
 
 
-@pytest.mark.parametrize("shape", [None, "learned", "mean_head", "mean_head:-10", "puppet:3"])
-def test_sources_that_work_pass(shape):
+@pytest.mark.parametrize(
+    ("shape", "topology", "pitch_deg"),
+    [
+        ("learned", "puppet", None),
+        ("mean_head", "flame", PITCH_DEG),
+        ("mean_head:-10", "flame", -10.0),
+        ("puppet:3", "puppet", None),
+    ],
+)
+def test_sources_that_pass_can_be_loaded(shape, topology, pitch_deg):
     check_shape(shape, FaceShape(), method="fantasy_id")
+    source = load_source(shape, template=np.zeros((0, 3)))
+    assert source.topology == topology
+    assert getattr(source, "pitch_deg", None) == pitch_deg
+
+
+def test_sliders_need_no_source_and_are_refused_for_the_released_checkpoint():
+    check_shape(None, WIDE, method="fantasy_id")
+    check_shape(None, FaceShape(), method="fantasy_id", is_published_checkpoint=True)
+    with pytest.raises(ConfigError, match="released FantasyID reads heads in FLAME's topology"):
+        check_shape(None, WIDE, method="fantasy_id", is_published_checkpoint=True)
+
+
+def test_neutral_sliders_are_allowed_for_a_method_without_shapes():
     check_shape(None, FaceShape(), method="magic_mirror")
+    with pytest.raises(ConfigError, match="reads no shape"):
+        check_shape("puppet:3", FaceShape(), method="magic_mirror")
 
 
 def test_files_of_vertices_are_read(tmp_path):

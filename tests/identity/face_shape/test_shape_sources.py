@@ -348,10 +348,23 @@ def test_a_head_in_another_unit_or_direction_is_refused(vertices, tmp_path, chan
         FlameShape(path)
 
 
-@pytest.mark.parametrize("pose", [(0, -21, 0), (45, -30, 20), (-45, 25, -20)])
-def test_posed_heads_pass_the_check(vertices, pose):
-    flip = np.diag([1, -1, 1])
-    flame_check.check_head(vertices @ (flip @ rotation(*pose) @ flip).T, "me.ply")
+def posed(vertices, pose):
+    flip = np.diag([1, -1, 1])  # FLAME's y points up.
+    return vertices @ (flip @ rotation(*pose) @ flip).T
+
+
+@pytest.mark.parametrize(
+    ("pose", "refused", "complaint"),
+    [
+        ((0, -21, 0), (0, -130, 0), "looks away from the camera and stands upside down"),
+        ((45, -30, 20), (120, -30, 20), "looks away from the camera"),
+        ((-45, 25, -20), (-45, 25, -130), "stands upside down"),
+    ],
+)
+def test_a_posed_head_passes_until_it_looks_away_or_stands_upside_down(vertices, pose, refused, complaint):
+    flame_check.check_head(posed(vertices, pose), "me.ply")
+    with pytest.raises(ConfigError, match=complaint):
+        flame_check.check_head(posed(vertices, refused), "me.ply")
 
 
 def turned(face, **angles):

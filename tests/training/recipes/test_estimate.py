@@ -44,8 +44,13 @@ def test_data_that_memory_cannot_hold_are_refused(tmp_path, monkeypatch):
         estimate.check_resources(recipe(images=SMALL | {"count": 10**6}), tmp_path, processes=1)
 
 
-def test_what_is_possible_passes(tmp_path):
+def test_what_is_just_possible_passes(tmp_path, monkeypatch):
+    needed = 1.2e9  # 300 MB for each process.
+    monkeypatch.setattr(estimate, "_memory_bytes", lambda: needed)
     estimate.check_resources(recipe(), tmp_path, processes=4)
+    monkeypatch.setattr(estimate, "_memory_bytes", lambda: needed - 1)
+    with pytest.raises(ConfigError, match=r"4 processes need at least 1\.2 GB of memory"):
+        estimate.check_resources(recipe(), tmp_path, processes=4)
 
 
 def test_processes_without_a_sample_in_every_step_are_refused(tmp_path):
