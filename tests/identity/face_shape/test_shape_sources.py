@@ -133,9 +133,9 @@ def mediapipe(monkeypatch):
         ),
     )
     monkeypatch.setitem(sys.modules, "mediapipe", module)
-    mesh_points._mesh.cache_clear()
+    mesh_points._face_mesh.cache_clear()
     yield Mesh
-    mesh_points._mesh.cache_clear()
+    mesh_points._face_mesh.cache_clear()
 
 
 def random_turn(random: np.random.Generator) -> np.ndarray:
@@ -205,7 +205,7 @@ def test_triangles_face_the_camera_and_surround_no_other():
 
 def test_without_mediapipe_the_error_says_how_to_install_it(monkeypatch, face_of):
     monkeypatch.setitem(sys.modules, "mediapipe", None)
-    mesh_points._mesh.cache_clear()
+    mesh_points._face_mesh.cache_clear()
     with pytest.raises(ResourceError, match=r"pip install --no-deps mediapipe==0\.10\.21"):
         load_source("mediapipe")([face_of(0)])
     monkeypatch.setitem(sys.modules, "mediapipe", types.SimpleNamespace(__version__="1.2.2"))
