@@ -11,7 +11,7 @@ import pytest
 from likeness import weights
 from likeness.errors import ConfigError, NoFaceError, ResourceError, WeightsError
 from likeness.faces.geometry import mesh_points
-from likeness.faces.geometry.align import rotation
+from likeness.faces.geometry.align import rotation_matrix
 from likeness.identity.face_shape import flame_check, load_source
 from likeness.identity.face_shape.beside import BesideShape, find_vertices
 from likeness.identity.face_shape.flame import FlameShape
@@ -351,7 +351,7 @@ def test_a_head_in_another_unit_or_direction_is_refused(vertices, tmp_path, chan
 @pytest.mark.parametrize("pose", [(0, -21, 0), (45, -30, 20), (-45, 25, -20)])
 def test_posed_heads_pass_the_check(vertices, pose):
     flip = np.diag([1, -1, 1])
-    flame_check.check_head(vertices @ (flip @ rotation(*pose) @ flip).T, "me.ply")
+    flame_check.check_head(vertices @ (flip @ rotation_matrix(*pose) @ flip).T, "me.ply")
 
 
 def turned(face, **angles):

@@ -152,7 +152,7 @@ def head_pose(landmarks: np.ndarray, *, layout: LandmarkLayout = EYE_CORNERS) ->
     return Pose(yaw_deg=float(yaw_deg), pitch_deg=float(pitch_deg), roll_deg=float(roll_deg))
 
 
-def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
+def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
     """(3, 3) rotation of a head: first yaw about its vertical axis, then pitch, then roll in the image plane."""
     (cy, cp, cr), (sy, sp, sr) = np.cos(a := np.deg2rad([yaw_deg, pitch_deg, roll_deg])), np.sin(a)
     yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -163,7 +163,7 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
 
 def _pose_residuals(angles: np.ndarray, points: np.ndarray, head: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Residuals of `points` (centered, unit spread) from the rotated head at its best scale, then of the prior."""
-    rotated = head @ rotation(*np.rad2deg(angles))[:2].T
+    rotated = head @ rotation_matrix(*np.rad2deg(angles))[:2].T
     scale = (rotated * points).sum() / (rotated**2).sum()
     return np.concatenate([(scale * rotated - points).ravel(), prior * angles])
 
