@@ -18,7 +18,7 @@ from PIL import Image
 
 from likeness.errors import FaceError
 from likeness.faces import DlibEngine, find_faces, read_face
-from likeness.faces.engines.turned_copies import turn
+from likeness.faces.engines.rotated_copies import rotate
 from likeness.faces.geometry.align import apply_affine
 from likeness.media import read_image, resize
 from likeness.records import Detection
@@ -44,7 +44,7 @@ def spoil(photograph: np.ndarray, face: Detection) -> Iterator[Case]:
     yield "plain", photograph, center, eyes
     for angle_deg in ANGLES_DEG:
         for sign in (1, -1) if angle_deg < 180 else (1,):
-            copy, matrix = turn(photograph, sign * angle_deg)
+            copy, matrix = rotate(photograph, sign * angle_deg)
             yield f"turned {angle_deg}", copy, apply_affine(cv2.invertAffineTransform(matrix), center[None])[0], eyes
     yield "mask", mask(photograph, face.landmarks), center, eyes
     yield "blurred", cv2.GaussianBlur(photograph, (0, 0), eyes / 20), center, eyes
@@ -73,7 +73,7 @@ def backgrounds(known: list[tuple[np.ndarray, Detection]], seed: int) -> Iterato
         picture = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture[..., :3]
         scale = min(1.0, MAX_PX / max(picture.shape[:2]))
         picture = resize(picture, round(picture.shape[1] * scale), round(picture.shape[0] * scale))
-        for view in (picture, np.ascontiguousarray(picture[:, ::-1]), turn(picture, 45)[0]):
+        for view in (picture, np.ascontiguousarray(picture[:, ::-1]), rotate(picture, 45)[0]):
             yield "background", view, None, 0.0
     random = np.random.default_rng(seed)
     for photograph, face in known:

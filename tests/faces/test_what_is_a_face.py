@@ -9,7 +9,7 @@ from what_is_a_face import mask
 
 from likeness import faces, media
 from likeness.errors import NoFaceError
-from likeness.faces.engines.turned_copies import turn
+from likeness.faces.engines.rotated_copies import rotate
 
 CENTER = (224.0, 118.0)
 """Of the astronaut's face."""
@@ -135,7 +135,7 @@ def test_turned_copies_of_larger_backgrounds_have_no_face(name):
 @pytest.mark.parametrize("angle_deg", [-15, 15])
 def test_a_badge_in_a_tilted_picture_is_no_second_person(photograph, angle_deg):
     """HOG gives it 0.40, and nothing in its upright crop."""
-    copy, _ = turn(photograph, angle_deg)
+    copy, _ = rotate(photograph, angle_deg)
     assert len(faces.find_faces(copy)) == 1
     faces.read_face(copy)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from likeness.faces.engines.onnx_engine import CHIP_POINTS, CHIP_PX
-from likeness.faces.geometry.align import apply_affine, fit_similarity, rotation, warp
+from likeness.faces.geometry.align import apply_affine, fit_similarity, rotation_matrix, warp
 from likeness.faces.geometry.layouts import EYE_CENTERS, EYE_CORNERS
 from likeness.identity.encoders.alignment import align_faces, arcface_template, crop_corners
 from likeness.identity.encoders.recognizer import TEMPLATE
@@ -42,7 +42,7 @@ def test_matches_the_crop_of_the_engine(points):
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 127.5 - 1
     crops = align_faces(
         pixels.float(), torch.tensor(points, dtype=torch.float32)[None], arcface_template(EYE_CENTERS), CHIP_PX,
-        fill=-1.0, is_averaging=True,
+        fill=-1.0, antialias=True,
     )  # fmt: skip
     found = (crops[0].permute(1, 2, 0).double().numpy() + 1) * 127.5
     assert np.abs(found - expected).max() < HALF_A_LEVEL
@@ -52,9 +52,9 @@ def test_faces_of_one_batch_may_need_different_blocks():
     pixels = torch.from_numpy(picture()).permute(2, 0, 1)[None].float().expand(2, -1, -1, -1)
     points = torch.tensor(np.stack([face(), face(scale=3.0)]), dtype=torch.float32)
     template = arcface_template(EYE_CENTERS)
-    both = align_faces(pixels, points, template, 112, is_averaging=True)
+    both = align_faces(pixels, points, template, 112, antialias=True)
     for row in range(2):
-        alone = align_faces(pixels[:1], points[row : row + 1], template, 112, is_averaging=True)
+        alone = align_faces(pixels[:1], points[row : row + 1], template, 112, antialias=True)
         torch.testing.assert_close(both[row], alone[0])
 
 
@@ -72,7 +72,7 @@ def test_gradients_are_right_through_averaged_blocks():
     pixels = torch.rand(1, 1, 24, 24, dtype=torch.float64, requires_grad=True)
     points = torch.tensor(face(scale=0.12, center=(12, 12)))[None]
     template = arcface_template(EYE_CENTERS).double()
-    crop = lambda x: align_faces(x, points, template, 5, fill=-1.0, is_averaging=True)  # noqa: E731
+    crop = lambda x: align_faces(x, points, template, 5, fill=-1.0, antialias=True)  # noqa: E731
     assert torch.autograd.gradcheck(crop, (pixels,))
 
 
@@ -98,7 +98,7 @@ def displacement(yaw_deg, pitch_deg):
     """How far the crop by dlib's points lies from the one by ArcFace's, of the mean head: px of 112, largest corner."""
     corners = []
     for layout in (EYE_CENTERS, EYE_CORNERS):
-        head = (layout.head_points @ rotation(yaw_deg, pitch_deg, 0).T)[:, :2] * 15 + 150
+        head = (layout.head_points @ rotation_matrix(yaw_deg, pitch_deg, 0).T)[:, :2] * 15 + 150
         corners.append(crop_corners(torch.tensor(head)[None], arcface_template(layout).double())[0])
     side = (corners[0][1] - corners[0][0]).norm()
     return float((corners[0] - corners[1]).norm(dim=-1).max() / side) * CHIP_PX

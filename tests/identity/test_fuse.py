@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from likeness.errors import PromptError
-from likeness.identity.fuse import IdentityFuse, token_of_position
+from likeness.identity.fuse import IdentityFuse, identity_token_indices
 
 
 def make(text_width=6, identity_width=4) -> IdentityFuse:
@@ -84,7 +84,7 @@ def test_rows_are_independent_and_unmarked_rows_stay():
 
 def test_copies_of_a_word_of_several_pieces_share_one_token_each():
     mask = mask_of([0, 1, 1, 1, 1, 1, 1, 0])  # a word of three pieces, written twice
-    assert token_of_position(mask, 2)[0, 1:7].tolist() == [0, 0, 0, 1, 1, 1]
+    assert identity_token_indices(mask, 2)[0, 1:7].tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_mask_of_another_number_of_references_is_refused():

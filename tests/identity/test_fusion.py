@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from likeness.errors import ConfigError
-from likeness.identity.fusion import FusionTransformer, ResConv1D
+from likeness.identity.shape_fusion import FusionTransformer, ResConv1D
 
 
 def naive_norm(norm, x):

@@ -47,16 +47,16 @@ def find_faces(
     if enlarge_to_px is not None and max(height, width) < enlarge_to_px:
         scale = enlarge_to_px / max(height, width)
         enlarged = resize(picture, round(width * scale), round(height * scale))
-        found = _prominent(engine.detect(enlarged), engine)
-        return [_describe(enlarged, detection, engine, scale=scale, source=source) for detection in found]
+        detections = _keep_prominent(engine.detect(enlarged), engine)
+        return [_to_face(enlarged, detection, engine, scale=scale, source=source) for detection in detections]
     # Many frames have no face, so passes that cost more than the first one are left to `read_face`.
     detection_passes = [
         detection_pass
         for detection_pass in engine.detection_passes
         if detection_pass.side_px <= engine.detection_passes[0].side_px
     ]
-    found, _ = _run_passes(picture, engine, detection_passes)
-    return [_describe(picture, detection, engine, source=source) for detection in found]
+    detections, _ = _detect_in_passes(picture, engine, detection_passes)
+    return [_to_face(picture, detection, engine, source=source) for detection in detections]
 
 
 def read_face(
@@ -79,19 +79,19 @@ def read_face(
         WeightsError: the engine's models are missing; the message names the command that fetches them.
     """
     engine = resolve_engine(engine)
-    source, pixels = _open(picture)
-    found, detections = _run_passes(pixels, engine, engine.detection_passes)
-    if not found and isinstance(engine, ThoroughEngine):
-        found = _prominent(engine.detect_thoroughly(pixels), engine)
-    if not found:
+    source, pixels = _load_picture(picture)
+    prominent, detections = _detect_in_passes(pixels, engine, engine.detection_passes)
+    if not prominent and isinstance(engine, ThoroughEngine):
+        prominent = _keep_prominent(engine.detect_thoroughly(pixels), engine)
+    if not prominent:
         best_score = max((detection.score for detection in detections), default=None)
         raise NoFaceError(source, best_score=best_score, min_score=engine.min_score)
-    chosen = _choose(found, pick, source)
-    side_px = shorter_side_px(chosen)
+    detection = _pick_detection(prominent, pick, source)
+    side_px = shorter_side_px(detection)
     if side_px < MIN_SIDE_PX:
         raise SmallFaceError(source, side_px=side_px, min_side_px=MIN_SIDE_PX)
-    detail = crop_head(pixels, chosen.landmarks, DETAIL_PX, layout=engine.layout)
-    face = _describe(pixels, chosen, engine, source=source)
+    detail = crop_head(pixels, detection.landmarks, DETAIL_PX, layout=engine.layout)
+    face = _to_face(pixels, detection, engine, source=source)
     return replace(face, detail=detail, whole_image=resize_and_center_crop(pixels, WHOLE_IMAGE_PX))
 
 
@@ -127,7 +127,7 @@ def shorter_side_px(face: Face | Detection) -> float:
     return min(right - left, bottom - top)
 
 
-def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
+def _load_picture(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
     if not isinstance(picture, np.ndarray):
         return str(picture), read_image(picture)
     if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8 or not picture.size:
@@ -135,7 +135,7 @@ def _open(picture: str | Path | np.ndarray) -> tuple[str, np.ndarray]:
     return "the picture given", picture
 
 
-def _run_passes(
+def _detect_in_passes(
     picture: np.ndarray, engine: FaceEngine, detection_passes: Sequence[DetectionPass]
 ) -> tuple[list[Detection], list[Detection]]:
     """Detect at one size after the other until a face is found.
@@ -143,17 +143,17 @@ def _run_passes(
     Returns:
         The prominent faces, and all detections of all passes.
     """
-    seen: list[Detection] = []
+    all_detections: list[Detection] = []
     scales: list[float] = []
     for detection_pass in detection_passes:
         scale = min(detection_pass.side_px / max(picture.shape[:2]), detection_pass.max_scale)
         if scale < detection_pass.min_scale or scale in scales:
             continue
         scales.append(scale)
-        seen += _detect_scaled(picture, engine, scale)
-        if found := _prominent(seen, engine):
-            return found, seen
-    return [], seen
+        all_detections += _detect_scaled(picture, engine, scale)
+        if prominent := _keep_prominent(all_detections, engine):
+            return prominent, all_detections
+    return [], all_detections
 
 
 def _detect_scaled(picture: np.ndarray, engine: FaceEngine, scale: float) -> list[Detection]:
@@ -165,26 +165,24 @@ def _detect_scaled(picture: np.ndarray, engine: FaceEngine, scale: float) -> lis
     return [rescale(detection, scale) for detection in engine.detect(resized)]
 
 
-def _prominent(detections: list[Detection], engine: FaceEngine) -> list[Detection]:
+def _keep_prominent(detections: list[Detection], engine: FaceEngine) -> list[Detection]:
     faces = [detection for detection in detections if detection.score >= engine.min_score]
     threshold = _MIN_PROMINENCE * max((prominence(detection) for detection in faces), default=0.0)
     return sorted((d for d in faces if prominence(d) >= threshold), key=lambda detection: detection.box[0])
 
 
-def _choose(found: list[Detection], pick: int | None, source: str) -> Detection:
-    if len(found) == 1:
-        return found[0]
-    boxes = [detection.box for detection in found]
+def _pick_detection(detections: list[Detection], pick: int | None, source: str) -> Detection:
+    if len(detections) == 1:
+        return detections[0]
+    boxes = [detection.box for detection in detections]
     if pick is None:
         raise ManyFacesError(source, boxes)
-    if not 1 <= pick <= len(found):
-        raise FaceError(f"`pick` is {pick}, but {source} shows {len(found)} faces. Use 1 to {len(found)}.")
-    return found[pick - 1]
+    if not 1 <= pick <= len(detections):
+        raise FaceError(f"`pick` is {pick}, but {source} shows {len(detections)} faces. Use 1 to {len(detections)}.")
+    return detections[pick - 1]
 
 
-def _describe(
-    picture: np.ndarray, detection: Detection, engine: FaceEngine, *, source: str, scale: float = 1.0
-) -> Face:
+def _to_face(picture: np.ndarray, detection: Detection, engine: FaceEngine, *, source: str, scale: float = 1.0) -> Face:
     """Embed and crop from `picture`; box and landmarks are returned in pixels of the picture before scaling."""
     if detection.layout != engine.layout.name:
         raise FaceError(

@@ -76,17 +76,17 @@ def find_people(
         FaceError: Too few frames have a face.
     """
     engine = resolve_engine(engine)
-    found = [
+    all_faces = [
         face
         for number, frame in enumerate(frames)
         for face in find_faces(frame, engine, source=f"{source} (sample {number + 1})")
     ]
-    if not found:
+    if not all_faces:
         raise NoFaceError(source, best_score=None, min_score=engine.min_score)
-    large = [face for face in found if shorter_side_px(face) >= MIN_SIDE_PX]
-    if not large:
-        raise SmallFaceError(source, side_px=max(map(shorter_side_px, found)), min_side_px=MIN_SIDE_PX)
-    people = sorted(_cluster(large), key=len, reverse=True)
+    large_faces = [face for face in all_faces if shorter_side_px(face) >= MIN_SIDE_PX]
+    if not large_faces:
+        raise SmallFaceError(source, side_px=max(map(shorter_side_px, all_faces)), min_side_px=MIN_SIDE_PX)
+    people = sorted(_cluster(large_faces), key=len, reverse=True)
     min_frames = max(MIN_FRAMES_WITH_FACE, _MIN_FRAME_SHARE * len(frames))
     frequent = [faces for faces in people if len(faces) >= min_frames] or people[:1]
     if len(frequent[0]) < min(MIN_FRAMES_WITH_FACE, len(frames)):
@@ -120,9 +120,9 @@ def _cluster(faces: list[Face]) -> list[list[Face]]:
     people: list[list[Face]] = []
     for face in faces:
         means = [np.mean([other.embedding for other in person], axis=0) for person in people]
-        away = [float(distances(mean[None], face.embedding, face.metric)[0]) for mean in means]
-        if away and min(away) < face.threshold:
-            people[int(np.argmin(away))].append(face)
+        distances_to_means = [float(distances(mean[None], face.embedding, face.metric)[0]) for mean in means]
+        if distances_to_means and min(distances_to_means) < face.threshold:
+            people[int(np.argmin(distances_to_means))].append(face)
         else:
             people.append([face])
     return people

@@ -46,12 +46,12 @@ def choose_views(
     if not poses:
         return []
     points = np.array([(pose.yaw_deg, pose.pitch_deg, ROLL_WEIGHT * pose.roll_deg) for pose in poses])
-    keenness = np.zeros(len(poses)) if sharpness is None else np.asarray(sharpness, dtype=np.float64)
-    chosen = [_best(-np.linalg.norm(points, axis=1), keenness)]
-    nearest = np.linalg.norm(points - points[chosen[0]], axis=1)  # Distance to the nearest chosen pose.
-    while len(chosen) < min(num_views, len(poses)) and nearest.max() > min_difference_deg:
-        chosen.append(_best(nearest, keenness))
-        nearest = np.minimum(nearest, np.linalg.norm(points - points[chosen[-1]], axis=1))
+    sharpness_scores = np.zeros(len(poses)) if sharpness is None else np.asarray(sharpness, dtype=np.float64)
+    chosen = [_argmax_sharpest(-np.linalg.norm(points, axis=1), sharpness_scores)]
+    min_distances = np.linalg.norm(points - points[chosen[0]], axis=1)  # Distance to the nearest chosen pose.
+    while len(chosen) < min(num_views, len(poses)) and min_distances.max() > min_difference_deg:
+        chosen.append(_argmax_sharpest(min_distances, sharpness_scores))
+        min_distances = np.minimum(min_distances, np.linalg.norm(points - points[chosen[-1]], axis=1))
     return chosen
 
 
@@ -85,7 +85,7 @@ def read_views(
         NoFaceError: No frame has a face with that score.
     """
     engine = resolve_engine(engine)
-    least = engine.min_score if min_score is None else min_score
+    score_threshold = engine.min_score if min_score is None else min_score
     faces: list[Face] = []
     best_score: float | None = None
     for number, frame in enumerate(frames):
@@ -93,10 +93,10 @@ def read_views(
         if found:
             face = max(found, key=prominence)
             best_score = max(face.score, best_score or face.score)
-            faces += [face] if face.score >= least else []
+            faces += [face] if face.score >= score_threshold else []
     if not faces:
-        raise NoFaceError(source, best_score=best_score, min_score=least)
-    return choose_faces(_same_person(faces), num_views, min_difference_deg=min_difference_deg)
+        raise NoFaceError(source, best_score=best_score, min_score=score_threshold)
+    return choose_faces(_keep_most_frequent_person(faces), num_views, min_difference_deg=min_difference_deg)
 
 
 def choose_faces(faces: Sequence[Face], num_views: int = NUM_VIEWS, *, min_difference_deg: float = 4.0) -> list[Face]:
@@ -110,7 +110,7 @@ def choose_faces(faces: Sequence[Face], num_views: int = NUM_VIEWS, *, min_diffe
     return [faces[number] for number in chosen]
 
 
-def _same_person(faces: list[Face]) -> list[Face]:
+def _keep_most_frequent_person(faces: list[Face]) -> list[Face]:
     """Keep the faces of the person who is found most often."""
     embeddings = np.stack([face.embedding for face in faces])
     is_same = np.stack([distances(embeddings, face.embedding, face.metric) < face.threshold for face in faces])
@@ -120,11 +120,11 @@ def _same_person(faces: list[Face]) -> list[Face]:
 def _sharpness(crop: NDArray[np.uint8]) -> float:
     """Variance of the Laplacian."""
     gray = crop.astype(np.float64).mean(axis=-1)
-    around = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
-    return float((around - 4 * gray[1:-1, 1:-1]).var())
+    neighbor_sum = gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:]
+    return float((neighbor_sum - 4 * gray[1:-1, 1:-1]).var())
 
 
-def _best(values: NDArray[np.float64], keenness: NDArray[np.float64]) -> int:
+def _argmax_sharpest(values: NDArray[np.float64], sharpness_scores: NDArray[np.float64]) -> int:
     """Index of the largest value; the sharpest among equals, then the first."""
-    equals = np.flatnonzero(values >= values.max() - 1e-9)
-    return int(equals[keenness[equals].argmax()])
+    ties = np.flatnonzero(values >= values.max() - 1e-9)
+    return int(ties[sharpness_scores[ties].argmax()])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from likeness.identity.tokens import PersonTokens
 
-MAX_PEOPLE = 32
+MAX_ENTRIES = 32
 
 WeightsVersion = tuple[tuple[int, ...], tuple[object, ...]]
 
@@ -30,8 +30,8 @@ class IdentityCache:
     """Tokens by the SHA-256 of crops and embeddings, valid as long as the encoder weights stay the same."""
 
     def __init__(self) -> None:
-        self._weights: WeightsVersion | None = None
-        self._known: OrderedDict[str, PersonTokens] = OrderedDict()
+        self._version: WeightsVersion | None = None
+        self._entries: OrderedDict[str, PersonTokens] = OrderedDict()
 
     @staticmethod
     def key(*arrays: np.ndarray) -> str:
@@ -41,20 +41,20 @@ class IdentityCache:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def get(self, key: str, weights: WeightsVersion | None) -> PersonTokens | None:
-        if weights is None or weights != self._weights:
-            self._known.clear()
-            self._weights = weights
+    def get(self, key: str, version: WeightsVersion | None) -> PersonTokens | None:
+        if version is None or version != self._version:
+            self._entries.clear()
+            self._version = version
             return None
-        return self._known.get(key)
+        return self._entries.get(key)
 
     def put(self, key: str, identity: PersonTokens) -> None:
-        if self._weights is not None:
-            self._known[key] = identity
-            if len(self._known) > MAX_PEOPLE:
-                self._known.popitem(last=False)
+        if self._version is not None:
+            self._entries[key] = identity
+            if len(self._entries) > MAX_ENTRIES:
+                self._entries.popitem(last=False)
 
     def move_version(self, before: WeightsVersion | None, after: WeightsVersion | None) -> None:
         """Keep the entries after weights were offloaded and restored: new addresses, equal version counters."""
-        if before is not None and after is not None and before == self._weights and before[0] == after[0]:
-            self._weights = after
+        if before is not None and after is not None and before == self._version and before[0] == after[0]:
+            self._version = after

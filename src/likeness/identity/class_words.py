@@ -23,7 +23,7 @@ _MODIFIERS = (
     " orange yellow green blue purple pink brown black white gray grey dark bright very quickly slowly "
     "happily sadly softly gently alone outside inside outdoors indoors here there"
 )
-_THINGS = (
+_OBJECTS_AND_PLACES = (
     "park street beach forest city room kitchen garden camera sweater shirt dress hat jacket coat suit glasses scarf "
     "beard smile hair table chair car bicycle bike guitar piano book phone coffee rain snow sunset night background "
     "studio office portrait photo photograph picture image video scene"
@@ -31,7 +31,7 @@ _THINGS = (
 _NOUNS_IN_ING = "king viking sibling darling underling hireling foundling earthling halfling weakling"
 _PLURAL_OR_VERB = re.compile(r"[a-z]{2,}[^suiao'\W]s")
 """Words in -s, but not the nouns in -ss, -us, -is, -as, -os (boss, genius)."""
-_PERSON = re.compile(rf"\b(?:{CLASS_WORDS})\b", flags=re.IGNORECASE)
+_CLASS_WORD = re.compile(rf"\b(?:{CLASS_WORDS})\b", flags=re.IGNORECASE)
 
 
 def is_function_word(word: str) -> bool:
@@ -45,16 +45,16 @@ def is_modifier(word: str) -> bool:
     return word in _MODIFIERS.split() or (word.endswith("ing") and len(word) > 4 and word not in _NOUNS_IN_ING.split())
 
 
-def names_nobody(word: str, before: str) -> bool:
+def names_nobody(word: str, preceding_text: str) -> bool:
     """Whether a word certainly names no person.
 
     Args:
         word: The word before the trigger.
-        before: The text before that word. Where it has a class word, a word in -s is a verb or a plural.
+        preceding_text: The text before that word. Where it has a class word, a word in -s is a verb or a plural.
     """
     lower = word.lower()
-    if _PERSON.fullmatch(lower):
+    if _CLASS_WORD.fullmatch(lower):
         return False
-    if is_function_word(lower) or is_modifier(lower) or lower in _THINGS.split() or lower.isdigit():
+    if is_function_word(lower) or is_modifier(lower) or lower in _OBJECTS_AND_PLACES.split() or lower.isdigit():
         return True
-    return _PLURAL_OR_VERB.fullmatch(lower) is not None and _PERSON.search(before) is not None
+    return _PLURAL_OR_VERB.fullmatch(lower) is not None and _CLASS_WORD.search(preceding_text) is not None

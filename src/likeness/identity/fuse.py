@@ -10,7 +10,7 @@ from torch.nn.functional import gelu
 from likeness.errors import PromptError
 
 
-class FuseStep(nn.Module):
+class FuseMLP(nn.Module):
     """LayerNorm and a two-layer MLP with GELU, with an optional residual.
 
     Shapes:
@@ -46,8 +46,8 @@ class IdentityFuse(nn.Module):
 
     def __init__(self, text_width: int, identity_width: int) -> None:
         super().__init__()
-        self.mlp1 = FuseStep(text_width + identity_width, text_width, is_residual=False)
-        self.mlp2 = FuseStep(text_width, text_width, is_residual=True)
+        self.mlp1 = FuseMLP(text_width + identity_width, text_width, is_residual=False)
+        self.mlp2 = FuseMLP(text_width, text_width, is_residual=True)
         self.layer_norm = nn.LayerNorm(text_width)
         nn.init.zeros_(self.layer_norm.weight)
 
@@ -56,13 +56,13 @@ class IdentityFuse(nn.Module):
             return text
         rows, columns = mask.nonzero(as_tuple=True)
         words = text[rows, columns].to(self.layer_norm.weight)  # (marked, text_width)
-        tokens = identity[rows, token_of_position(mask, identity.shape[1])[rows, columns]]
+        tokens = identity[rows, identity_token_indices(mask, identity.shape[1])[rows, columns]]
         fused = self.mlp1(torch.cat([words, tokens.to(words.dtype)], dim=-1)) + words
         residual = self.layer_norm(self.mlp2(fused))
         return text.index_put((rows, columns), (words + scale * residual).to(text))
 
 
-def token_of_position(mask: Tensor, identity_tokens: int) -> Tensor:
+def identity_token_indices(mask: Tensor, identity_tokens: int) -> Tensor:
     """Index of the identity token for each marked position: copy number j of the class word takes token j.
 
     Shapes:

@@ -2,7 +2,7 @@
 
 Several people are numbered: "a man img1 shakes hands with a woman img2". Each class word belongs to one person.
 
-The class word, the last word before the trigger, is repeated twice per reference picture (element M6: "the word takes
+The class word, the last word before the trigger, is repeated twice per reference picture ("the word takes
 two positions per reference"), and the mask marks those positions. A word of several subword tokens is repeated as a
 whole: all tokens of copy number j belong to identity token j. Works with any tokenizer of transformers.
 """
@@ -164,10 +164,10 @@ def tokenize_prompts(
     import torch
 
     copies = (num_copies,) if isinstance(num_copies, int) else tuple(num_copies)
-    rows = [_tokenize(prompt, tokenizer, copies, max_length, trigger) for prompt in prompts]
-    ids = torch.full((len(rows), max_length), tokenizer.pad_token_id)
-    person_index = torch.zeros(len(rows), max_length, dtype=torch.int64)
-    for row, (tokens, people) in enumerate(rows):
+    tokenized = [_tokenize_prompt(prompt, tokenizer, copies, max_length, trigger) for prompt in prompts]
+    ids = torch.full((len(tokenized), max_length), tokenizer.pad_token_id)
+    person_index = torch.zeros(len(tokenized), max_length, dtype=torch.int64)
+    for row, (tokens, people) in enumerate(tokenized):
         ids[row, : len(tokens)] = torch.tensor(tokens)
         person_index[row, : len(people)] = torch.tensor(people)
     return PromptTokens(ids=ids, person_index=person_index)
@@ -187,7 +187,7 @@ def tokenize_without_trigger(
     for row, prompt in enumerate(prompts):
         if re.search(rf"\b{re.escape(trigger)}\d*\b", prompt, flags=re.IGNORECASE):
             split_prompt(prompt, trigger)
-            tokens, _ = _tokenize(prompt, tokenizer, (1,), max_length, trigger)
+            tokens, _ = _tokenize_prompt(prompt, tokenizer, (1,), max_length, trigger)
         else:
             check_prompt_length(prompt, tokenizer, max_length=max_length)
             tokens = list(tokenizer(prompt).input_ids)
@@ -195,7 +195,7 @@ def tokenize_without_trigger(
     return PromptTokens(ids=ids, person_index=torch.zeros_like(ids))
 
 
-def _tokenize(
+def _tokenize_prompt(
     prompt: str, tokenizer: Any, num_copies: tuple[int, ...], max_length: int, trigger: str
 ) -> tuple[list[int], list[int]]:
     """Token ids, and the person index of each token."""
@@ -206,28 +206,28 @@ def _tokenize(
             f"{len(num_copies)} were given. {_example(trigger, len(num_copies))}"
         )
     prefix, suffix = _special_tokens(tokenizer, mentions[0].word)
-    tokens, person_index, repeated = list(prefix), [0] * len(prefix), 0
+    tokens, person_index, num_repeated = list(prefix), [0] * len(prefix), 0
     for number, mention in enumerate(mentions):
-        word = _pieces(tokenizer, mention.word)
+        word = _tokenize_plain(tokenizer, mention.word)
         if not mention.before:
             before = []
         elif number == 0:
-            before = _pieces(tokenizer, mention.before)
+            before = _tokenize_plain(tokenizer, mention.before)
         else:
             before = _tokenize_after(tokenizer, mentions[number - 1].word, mention.before)
         copies = num_copies[mention.person - 1]
         tokens += [*before, *(copies * word)]
         person_index += [0] * len(before) + [mention.person] * (copies * len(word))
-        repeated += (copies - 1) * len(word)
-    rest = [*_tokenize_after(tokenizer, mentions[-1].word, after), *suffix]
-    tokens, person_index = tokens + rest, person_index + [0] * len(rest)
+        num_repeated += (copies - 1) * len(word)
+    suffix_tokens = [*_tokenize_after(tokenizer, mentions[-1].word, after), *suffix]
+    tokens, person_index = tokens + suffix_tokens, person_index + [0] * len(suffix_tokens)
     trigger_ids = {tokenizer.convert_tokens_to_ids(name) for name in (trigger, f"{trigger}1", f"{trigger}2")}
     # A trigger added to the vocabulary would silently index an untrained row of a padded embedding table.
     assert not (trigger_ids - {None, tokenizer.unk_token_id}).intersection(tokens)
     if len(tokens) > max_length:
         named = " and ".join(f'"{mention.word}"' for mention in mentions)
         raise PromptError(
-            f'The prompt "{prompt}" takes {len(tokens)} tokens, {repeated} of them because the '
+            f'The prompt "{prompt}" takes {len(tokens)} tokens, {num_repeated} of them because the '
             f"word {named} is repeated for the references; at most {max_length} fit. Shorten the prompt or "
             "give fewer references."
         )
@@ -256,22 +256,22 @@ def check_prompt_length(text: str, tokenizer: Any, *, max_length: int, what: str
     raise PromptError(f"The {what} takes {count} tokens; at most {max_length} fit. Shorten it.{advice}")
 
 
-def _pieces(tokenizer: Any, text: str) -> list[int]:
+def _tokenize_plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def _tokenize_after(tokenizer: Any, word: str, after: str) -> list[int]:
     """Tokenize `after` in the context of `word`: on its own, ", reading" would begin with a word-boundary token."""
-    head, whole = _pieces(tokenizer, word), _pieces(tokenizer, word + after)
-    if whole[: len(head)] == head:
-        return whole[len(head) :]
-    return _pieces(tokenizer, after.strip())
+    word_tokens, joined_tokens = _tokenize_plain(tokenizer, word), _tokenize_plain(tokenizer, word + after)
+    if joined_tokens[: len(word_tokens)] == word_tokens:
+        return joined_tokens[len(word_tokens) :]
+    return _tokenize_plain(tokenizer, after.strip())
 
 
 def _special_tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
     """The special tokens that the tokenizer adds before and after every text."""
-    bare, whole = _pieces(tokenizer, text), list(tokenizer(text).input_ids)
-    for start in range(len(whole) - len(bare) + 1):
-        if whole[start : start + len(bare)] == bare:
-            return whole[:start], whole[start + len(bare) :]
+    without_special, with_special = _tokenize_plain(tokenizer, text), list(tokenizer(text).input_ids)
+    for start in range(len(with_special) - len(without_special) + 1):
+        if with_special[start : start + len(without_special)] == without_special:
+            return with_special[:start], with_special[start + len(without_special) :]
     return [], []

@@ -48,11 +48,11 @@ def stack_whole_images(faces: Sequence[Face]) -> list[np.ndarray]:
 
     A saved character and frames of a video have none; their head crops are used instead, with a warning.
     """
-    if absent := [face.source for face in faces if face.whole_image is None]:
+    if without_image := [face.source for face in faces if face.whole_image is None]:
         _log.warning(
             "%s: the whole picture is not at hand, so the image encoder reads the head alone, on which it was not "
             "trained. Give the picture itself instead of a saved character or a video.",
-            ", ".join(absent),
+            ", ".join(without_image),
         )
     return [face.crop if face.whole_image is None else face.whole_image for face in faces]
 
@@ -83,10 +83,10 @@ def read_faces(faces: FaceInput | Sequence[FaceInput]) -> list[Face]:
         faces = [faces]
     if not faces:
         raise ConfigError("No reference face was given; at least one is needed. Pass a picture.")
-    return [_read(face) for face in faces]
+    return [_to_face(face) for face in faces]
 
 
-def _read(face: FaceInput) -> Face:
+def _to_face(face: FaceInput) -> Face:
     if isinstance(face, Face):
         return face
     from likeness.faces import read_face  # loads the face engine, only if a picture is given

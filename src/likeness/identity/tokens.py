@@ -40,10 +40,14 @@ class PersonTokens:
     @classmethod
     def stack(cls, identities: Sequence[Self]) -> Self:
         """Concatenate the tokens of several people, one per prompt; all need the same number of references."""
-        values = {field.name: [getattr(one, field.name) for one in identities] for field in fields(cls)}
-        parts = {name: cls._common(each) for name, each in values.items() if not torch.is_tensor(each[0])}
+        values = {field.name: [getattr(identity, field.name) for identity in identities] for field in fields(cls)}
+        merged = {
+            name: cls._require_equal(field_values)
+            for name, field_values in values.items()
+            if not torch.is_tensor(field_values[0])
+        }
         for name, tensors in values.items():
-            if name in parts:
+            if name in merged:
                 continue
             counts = {tensor.shape[1] for tensor in tensors}
             if len(counts) > 1:
@@ -51,11 +55,11 @@ class PersonTokens:
                     f"Identities have {sorted(counts)} tokens, but those of one batch need equally many. "
                     "Give the same number of reference pictures for each person."
                 )
-            parts[name] = torch.cat(tensors)
-        return cls(**parts)
+            merged[name] = torch.cat(tensors)
+        return cls(**merged)
 
     @staticmethod
-    def _common(values: Sequence[Any]) -> Any:
+    def _require_equal(values: Sequence[Any]) -> Any:
         if any(value != values[0] for value in values):
             raise ConfigError(
                 f"Identities of one batch have {sorted({len(value) or 1 for value in values})} people, or different "

@@ -118,9 +118,9 @@ class Method(ModelMixin, ConfigMixin):
         if self._session is not None:
             self._session.reset(self._session.num_prompts)  # Weights may be offloaded.
         key = IdentityCache.key(*arrays)
-        known: Any = self._identity_cache.get(key, self._weights_version())
-        if known is not None:
-            return known
+        cached: Any = self._identity_cache.get(key, self._weights_version())
+        if cached is not None:
+            return cached
         with torch.no_grad():
             identity = encode()
         self._identity_cache.put(key, identity)
@@ -156,8 +156,8 @@ class Method(ModelMixin, ConfigMixin):
         max_length = max_sequence_length or pipe.transformer.config.max_text_seq_length
         scale = session.identity_settings.scale
         num_references = self._num_references(identity)
-        none = 0 if isinstance(num_references, int) else [0] * len(num_references)
-        num_references = num_references if scale else none
+        no_references = 0 if isinstance(num_references, int) else [0] * len(num_references)
+        num_references = num_references if scale else no_references
         tokens = self.tokenize(prompts, pipe.tokenizer, num_references=num_references, max_length=max_length)
         embeds = pipe.text_encoder(tokens.ids.to(pipe._execution_device))[0]
         check_prompt_length(negative_prompt, pipe.tokenizer, max_length=max_length, what="negative prompt")
@@ -166,8 +166,8 @@ class Method(ModelMixin, ConfigMixin):
         fused = self.fuse(embeds.to(self.device), tokens.person_index, identity, scale=scale).to(negative)
         session.set_person_index(tokens.person_index)
         if session.identity_settings.has_window:
-            plain = self.tokenize(prompts, pipe.tokenizer, num_references=none, max_length=max_length)
-            session.prompts = (fused, pipe.text_encoder(plain.ids.to(pipe._execution_device))[0].to(negative))
+            plain_tokens = self.tokenize(prompts, pipe.tokenizer, num_references=no_references, max_length=max_length)
+            session.prompts = (fused, pipe.text_encoder(plain_tokens.ids.to(pipe._execution_device))[0].to(negative))
         return {"prompt_embeds": fused, "negative_prompt_embeds": negative, "max_sequence_length": max_length}
 
     def attach(
@@ -280,9 +280,9 @@ class Method(ModelMixin, ConfigMixin):
         )
         if regions is not None:
             regions.check(identity.num_people)
-        outer, version = self._session, self._weights_version()
-        if outer is not None:
-            outer.reset(outer.num_prompts)
+        outer_session, version = self._session, self._weights_version()
+        if outer_session is not None:
+            outer_session.reset(outer_session.num_prompts)
         self._session = Session(
             identity=identity,
             active=active,
@@ -296,7 +296,7 @@ class Method(ModelMixin, ConfigMixin):
             yield
         finally:
             self._session.close()
-            self._session = outer
+            self._session = outer_session
             self._identity_cache.move_version(version, self._weights_version())
 
     def _condition(self, text: Tensor, timestep: Tensor, grid: Grid) -> tuple[FaceCondition | None, Tensor]:

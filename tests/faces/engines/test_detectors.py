@@ -156,7 +156,7 @@ def test_suppression_matches_loops():
         for index in sorted(range(40), key=lambda index: -scores[index]):
             if all(overlap(boxes[index], boxes[other], edge) <= 0.4 for other in expected):
                 expected.append(index)
-        assert non_maximum_suppression(boxes, scores, max_overlap=0.4, edge_px=edge) == expected
+        assert non_maximum_suppression(boxes, scores, max_iou=0.4, edge_px=edge) == expected
         assert 5 < len(expected) < 40
 
 

@@ -12,7 +12,7 @@ from likeness.identity.face_shape.sliders import (
     EditedShapeSource,
     FaceShape,
     derive_directions,
-    directions,
+    load_directions,
 )
 from likeness.puppets import IDENTITY_NUMBERS, PuppetPerson, sample_person
 from likeness.puppets.people.shape import build_head
@@ -45,7 +45,7 @@ def test_a_proportion_follows_the_puppets_own_number(number):
 
 
 def test_directions_that_ship_are_those_of_the_puppets():
-    made, shipped = derive_directions(4), directions()
+    made, shipped = derive_directions(4), load_directions()
     assert set(made) == set(shipped)
     for name, direction in made.items():
         cosine = (direction * shipped[name]).sum() / np.linalg.norm(direction) / np.linalg.norm(shipped[name])

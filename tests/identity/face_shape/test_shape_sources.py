@@ -11,7 +11,7 @@ import pytest
 from likeness import weights
 from likeness.errors import ConfigError, NoFaceError, ResourceError, WeightsError
 from likeness.faces.geometry import mesh_points
-from likeness.faces.geometry.align import rotation
+from likeness.faces.geometry.align import rotation_matrix
 from likeness.identity.face_shape import flame_check, load_source
 from likeness.identity.face_shape.beside import BesideShape, find_vertices
 from likeness.identity.face_shape.flame import FlameShape
@@ -133,9 +133,9 @@ def mediapipe(monkeypatch):
         ),
     )
     monkeypatch.setitem(sys.modules, "mediapipe", module)
-    mesh_points._mesh.cache_clear()
+    mesh_points._face_mesh.cache_clear()
     yield Mesh
-    mesh_points._mesh.cache_clear()
+    mesh_points._face_mesh.cache_clear()
 
 
 def random_turn(random: np.random.Generator) -> np.ndarray:
@@ -205,7 +205,7 @@ def test_triangles_face_the_camera_and_surround_no_other():
 
 def test_without_mediapipe_the_error_says_how_to_install_it(monkeypatch, face_of):
     monkeypatch.setitem(sys.modules, "mediapipe", None)
-    mesh_points._mesh.cache_clear()
+    mesh_points._face_mesh.cache_clear()
     with pytest.raises(ResourceError, match=r"pip install --no-deps mediapipe==0\.10\.21"):
         load_source("mediapipe")([face_of(0)])
     monkeypatch.setitem(sys.modules, "mediapipe", types.SimpleNamespace(__version__="1.2.2"))
@@ -350,7 +350,7 @@ def test_a_head_in_another_unit_or_direction_is_refused(vertices, tmp_path, chan
 
 def posed(vertices, pose):
     flip = np.diag([1, -1, 1])  # FLAME's y points up.
-    return vertices @ (flip @ rotation(*pose) @ flip).T
+    return vertices @ (flip @ rotation_matrix(*pose) @ flip).T
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from likeness.errors import ConfigError
 from likeness.identity.mesh.spirals import MeshTopology
-from likeness.identity.mesh.vertices import SpiralConv, VertexEncoder, depth_code, upsample
+from likeness.identity.mesh.vertices import SpiralConv, VertexEncoder, depth_encoding, upsample
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_spiral_convolution_matches_loops():
 
 def test_depth_code_matches_the_formula():
     depth = torch.tensor([[-1.0, -0.3, 0.0, 0.8]]).double()
-    code = depth_code(depth, 6)
+    code = depth_encoding(depth, 6)
     for vertex, z in enumerate(depth[0].tolist()):
         for channel in range(6):
             angle = 2 * math.pi * (0.5 * z + 0.5) / 10_000 ** (2 * (channel // 2) / 6)
@@ -58,7 +58,7 @@ def test_encoder_matches_equation_f4_written_as_loops(topology):
         kept = topology.kept[level].tolist()
         x = torch.stack([torch.where(row > 0, row, row.exp() - 1) for row in rows], dim=1)[:, kept]
         depth = depth[:, kept]
-    expected = x + depth_code(depth, 8) + encoder.position
+    expected = x + depth_encoding(depth, 8) + encoder.position
     assert_close(encoder(people), expected)
     assert encoder(people).shape == (2, 17, 8)
 

@@ -18,7 +18,7 @@ from likeness.records import Detection
 STRIDES = (8, 16, 32)
 DETECTOR_INPUT_PX = 640
 """Side of the detector's square input. Fixed, because the result depends on it (InsightFace 2 merges two sizes)."""
-_GUESS_SCORE = 0.2
+_MIN_REPORTED_SCORE = 0.2
 """Detections from this score on are returned, so that an error can name the best score found."""
 
 
@@ -42,7 +42,7 @@ class Scrfd:
 
     min_score = 0.5
     """InsightFace's `det_thresh`."""
-    _max_overlap = 0.4
+    _max_iou = 0.4
     _anchors = 2
 
     def __init__(self, path: Path) -> None:
@@ -52,7 +52,7 @@ class Scrfd:
                 f"{path} has {len(self._model.output_names)} outputs; SCRFD with landmarks has nine. "
                 "Pull its weights again."
             )
-        self._side_px = _side_of(self._model, path)
+        self._side_px = _input_side_px(self._model, path)
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         canvas, scale = letterbox(picture, self._side_px)
@@ -67,7 +67,7 @@ class Scrfd:
             landmarks = cells[:, None] + offsets.reshape(-1, 5, 2) * stride
             levels.append((scores.reshape(-1), boxes, landmarks))
         # InsightFace includes both edge pixels in box sizes.
-        return _detections(levels, scale, max_overlap=self._max_overlap, edge_px=1)
+        return _detections(levels, scale, max_iou=self._max_iou, edge_px=1)
 
 
 class YuNet:
@@ -80,7 +80,7 @@ class YuNet:
 
     min_score = 0.6
     """OpenCV Zoo's `confThreshold`."""
-    _max_overlap = 0.3
+    _max_iou = 0.3
 
     def __init__(self, path: Path) -> None:
         self._model = OnnxModel(path)
@@ -90,7 +90,7 @@ class YuNet:
             raise WeightsError(
                 f"{path} lacks the outputs {', '.join(sorted(missing))} of YuNet. Pull its weights again."
             )
-        self._side_px = _side_of(self._model, path)
+        self._side_px = _input_side_px(self._model, path)
 
     def detect(self, picture: np.ndarray) -> list[Detection]:
         canvas, scale = letterbox(picture, self._side_px)
@@ -98,14 +98,16 @@ class YuNet:
         outputs = dict(zip(self._model.output_names, self._model.run(batch), strict=True))
         levels = []
         for stride in STRIDES:
-            chance, presence, box, points = (outputs[f"{kind}_{stride}"] for kind in ("cls", "obj", "bbox", "kps"))
+            class_scores, objectness, box, keypoints = (
+                outputs[f"{kind}_{stride}"] for kind in ("cls", "obj", "bbox", "kps")
+            )
             cells = _cells(self._side_px // stride)
-            scores = np.sqrt(np.clip(chance, 0, 1) * np.clip(presence, 0, 1)).reshape(-1)
+            scores = np.sqrt(np.clip(class_scores, 0, 1) * np.clip(objectness, 0, 1)).reshape(-1)
             box = box.reshape(-1, 4)
             centers, halves = (cells + box[:, :2]) * stride, np.exp(box[:, 2:]) * stride / 2
             boxes = np.concatenate([centers - halves, centers + halves], axis=1)
-            levels.append((scores, boxes, (cells[:, None] + points.reshape(-1, 5, 2)) * stride))
-        return _detections(levels, scale, max_overlap=self._max_overlap, edge_px=0)
+            levels.append((scores, boxes, (cells[:, None] + keypoints.reshape(-1, 5, 2)) * stride))
+        return _detections(levels, scale, max_iou=self._max_iou, edge_px=0)
 
 
 def letterbox(picture: np.ndarray, side_px: int) -> tuple[np.ndarray, float]:
@@ -116,37 +118,35 @@ def letterbox(picture: np.ndarray, side_px: int) -> tuple[np.ndarray, float]:
     """
     height, width = picture.shape[:2]
     scale = min(1.0, side_px / max(height, width))
-    inside = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)), is_quick=True)
+    resized = resize(picture, max(1, round(width * scale)), max(1, round(height * scale)), is_quick=True)
     canvas = np.zeros((side_px, side_px, 3), np.uint8)
-    canvas[: inside.shape[0], : inside.shape[1]] = inside
+    canvas[: resized.shape[0], : resized.shape[1]] = resized
     return canvas, scale
 
 
-def non_maximum_suppression(
-    boxes: np.ndarray, scores: np.ndarray, *, max_overlap: float, edge_px: int = 0
-) -> list[int]:
-    """Indices by descending score, without boxes that overlap a better one by more than `max_overlap`."""
+def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, *, max_iou: float, edge_px: int = 0) -> list[int]:
+    """Indices by descending score, without boxes that overlap a better one by more than `max_iou`."""
     sizes = boxes[:, 2:] - boxes[:, :2] + edge_px
     order, kept = np.argsort(-scores, kind="stable"), []
     while order.size:
         best, rest = order[0], order[1:]
         kept.append(int(best))
         # Intersection over union of the best box with all remaining ones.
-        shared = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
-        shared = np.maximum(shared + edge_px, 0).prod(axis=1)
-        union = sizes[best].prod() + sizes[rest].prod(axis=1) - shared
-        order = rest[shared <= max_overlap * union]
+        intersection = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
+        intersection = np.maximum(intersection + edge_px, 0).prod(axis=1)
+        union = sizes[best].prod() + sizes[rest].prod(axis=1) - intersection
+        order = rest[intersection <= max_iou * union]
     return kept
 
 
 def _detections(
-    levels: list[tuple[np.ndarray, np.ndarray, np.ndarray]], scale: float, *, max_overlap: float, edge_px: int
+    levels: list[tuple[np.ndarray, np.ndarray, np.ndarray]], scale: float, *, max_iou: float, edge_px: int
 ) -> list[Detection]:
     """Join the levels' (scores, boxes, landmarks), suppress duplicates, scale back to pixels of the picture."""
     scores, boxes, landmarks = (np.concatenate(parts) for parts in zip(*levels, strict=True))
-    likely = scores >= _GUESS_SCORE
+    is_candidate = scores >= _MIN_REPORTED_SCORE
     # Box edges and landmarks are divided alike, as in the reference implementations.
-    scores, boxes, landmarks = scores[likely], boxes[likely] / scale, landmarks[likely] / scale
+    scores, boxes, landmarks = scores[is_candidate], boxes[is_candidate] / scale, landmarks[is_candidate] / scale
     return [
         Detection(
             box=(float(boxes[i, 0]), float(boxes[i, 1]), float(boxes[i, 2]), float(boxes[i, 3])),
@@ -154,7 +154,7 @@ def _detections(
             score=float(scores[i]),
             layout=EYE_CENTERS.name,
         )
-        for i in non_maximum_suppression(boxes, scores, max_overlap=max_overlap, edge_px=edge_px)
+        for i in non_maximum_suppression(boxes, scores, max_iou=max_iou, edge_px=edge_px)
     ]
 
 
@@ -164,7 +164,7 @@ def _cells(count: int) -> np.ndarray:
     return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32)
 
 
-def _side_of(model: OnnxModel, path: Path) -> int:
+def _input_side_px(model: OnnxModel, path: Path) -> int:
     """The detector's input size: the one that the file fixes, or `DETECTOR_INPUT_PX`."""
     shape = model.input_shape
     sides = {side for side in shape[2:] if isinstance(side, int)}

@@ -35,15 +35,15 @@ class EngineSpec:
     """Name in `likeness.weights`, and file name."""
     recognizer_file: tuple[str, str]
     embedding_width: int
-    mean: float
+    pixel_mean: float
     """Subtracted from the recognizer's input pixels (0 to 255, RGB)."""
-    scale: float
+    pixel_scale: float
     """Divisor of the result."""
     min_cosine: float
     """Two faces with at least this cosine similarity count as one person."""
 
 
-def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognizer: tuple[str, str]) -> EngineSpec:
+def _arcface_spec(detector: type[Detector], detector_file: tuple[str, str], recognizer: tuple[str, str]) -> EngineSpec:
     # 0.4 is the default threshold of InsightFace 2.1's face comparison. AuraFace publishes none; it has the same
     # network and loss, so the same value is used, uncalibrated.
     return EngineSpec(
@@ -51,25 +51,27 @@ def _arcface(detector: type[Detector], detector_file: tuple[str, str], recognize
         detector_file=detector_file,
         recognizer_file=recognizer,
         embedding_width=512,
-        mean=127.5,
-        scale=127.5,
+        pixel_mean=127.5,
+        pixel_scale=127.5,
         min_cosine=0.4,
     )
 
 
 _YUNET_FILE = ("yunet", "face_detection_yunet_2023mar.onnx")
 ENGINE_SPECS = {
-    "research/buffalo_l": _arcface(Scrfd, ("buffalo_l", "det_10g.onnx"), ("buffalo_l", "w600k_r50.onnx")),
-    "research/antelopev2": _arcface(Scrfd, ("antelopev2", "scrfd_10g_bnkps.onnx"), ("antelopev2", "glintr100.onnx")),
-    "open/auraface": _arcface(YuNet, _YUNET_FILE, ("auraface", "glintr100.onnx")),
+    "research/buffalo_l": _arcface_spec(Scrfd, ("buffalo_l", "det_10g.onnx"), ("buffalo_l", "w600k_r50.onnx")),
+    "research/antelopev2": _arcface_spec(
+        Scrfd, ("antelopev2", "scrfd_10g_bnkps.onnx"), ("antelopev2", "glintr100.onnx")
+    ),
+    "open/auraface": _arcface_spec(YuNet, _YUNET_FILE, ("auraface", "glintr100.onnx")),
     "open/sface": EngineSpec(
         detector=YuNet,
         detector_file=_YUNET_FILE,
         recognizer_file=("sface", "face_recognition_sface_2021dec.onnx"),
         embedding_width=128,
         # The graph contains the normalization.
-        mean=0.0,
-        scale=1.0,
+        pixel_mean=0.0,
+        pixel_scale=1.0,
         # OpenCV's threshold, calibrated on LFW (99.60 %); as a distance of unit embeddings it is 1.128.
         min_cosine=0.363,
     ),
@@ -101,7 +103,7 @@ class OnnxEngine:
         """The recognizer's output, not normalized, because adapters are trained on raw embeddings."""
         refuse_other_layout(landmarks, self.layout)
         chip = warp(picture, fit_similarity(landmarks, CHIP_POINTS), CHIP_PX, fill=0)
-        batch = ((chip.astype(np.float32) - self._spec.mean) / self._spec.scale).transpose(2, 0, 1)[None]
+        batch = ((chip.astype(np.float32) - self._spec.pixel_mean) / self._spec.pixel_scale).transpose(2, 0, 1)[None]
         (embedding,) = self._recognizer.run(batch)
         if embedding.size != self.embedding_width:
             raise WeightsError(
@@ -113,16 +115,18 @@ class OnnxEngine:
     @cached_property
     def _files(self) -> tuple[Path, Path]:
         """Paths of detector and recognizer; one error lists everything that is missing."""
-        wanted = (self._spec.detector_file, self._spec.recognizer_file)
-        found, problems = {}, []
-        for weights in dict.fromkeys(name for name, _ in wanted):
+        required = (self._spec.detector_file, self._spec.recognizer_file)
+        located, problems = {}, []
+        for weights in dict.fromkeys(name for name, _ in required):
             try:
-                found[weights] = locate(weights)
+                located[weights] = locate(weights)
             except WeightsError as error:
                 problems.append(str(error))
         if problems:
             raise WeightsError(f"The face engine `{self.name}` lacks weights.\n" + "\n".join(problems))
-        detector, recognizer = (found[name] / file if found[name].is_dir() else found[name] for name, file in wanted)
+        detector, recognizer = (
+            located[name] / file if located[name].is_dir() else located[name] for name, file in required
+        )
         return detector, recognizer
 
     @cached_property

@@ -16,7 +16,7 @@ HEAD_TEMPLATE = EYE_CORNERS.template
 _POSE_STEPS = 12
 _POSE_PRIOR = 0.005
 """Weight of the prior of angles (radians) towards frontal; without it nearly flat point sets give flipped poses."""
-_SHRINK_FROM = 2.0
+_MIN_AVERAGED_SHRINK = 2.0
 """A warp that shrinks more than this averages blocks first, because bilinear sampling would alias."""
 
 
@@ -53,7 +53,7 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
         fill: color outside the picture; None repeats its edge.
     """
     shrink = 1 / max(float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))), 1e-6)
-    block = round(shrink) if shrink >= _SHRINK_FROM else 1
+    block = round(shrink) if shrink >= _MIN_AVERAGED_SHRINK else 1
     block = max(1, min(block, *picture.shape[:2]))
     if block > 1:
         # Pixel centers: coarse pixel i covers fine pixels from i * block on.
@@ -96,10 +96,10 @@ def warp(picture: np.ndarray, matrix: np.ndarray, size_px: int, *, fill: ArrayLi
     for channel, (top_left, top_right, bottom_left, bottom_right) in enumerate(zip(*corners, strict=True)):
         upper = top_left * (1 - fx) + top_right * fx
         lower = bottom_left * (1 - fx) + bottom_right * fx
-        mixed = upper * (1 - fy) + lower * fy
+        interpolated = upper * (1 - fy) + lower * fy
         if fill is not None and is_outside is not None:
-            mixed[is_outside] = fill[channel]
-        square[:, channel] = mixed + 0.5
+            interpolated[is_outside] = fill[channel]
+        square[:, channel] = interpolated + 0.5
     return square.reshape(size_px, size_px, 3)
 
 
@@ -152,7 +152,7 @@ def head_pose(landmarks: np.ndarray, *, layout: LandmarkLayout = EYE_CORNERS) ->
     return Pose(yaw_deg=float(yaw_deg), pitch_deg=float(pitch_deg), roll_deg=float(roll_deg))
 
 
-def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
+def rotation_matrix(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
     """(3, 3) rotation of a head: first yaw about its vertical axis, then pitch, then roll in the image plane."""
     (cy, cp, cr), (sy, sp, sr) = np.cos(a := np.deg2rad([yaw_deg, pitch_deg, roll_deg])), np.sin(a)
     yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
@@ -163,9 +163,9 @@ def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
 
 def _pose_residuals(angles: np.ndarray, points: np.ndarray, head: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Residuals of `points` (centered, unit spread) from the rotated head at its best scale, then of the prior."""
-    turned = head @ rotation(*np.rad2deg(angles))[:2].T
-    scale = (turned * points).sum() / (turned**2).sum()
-    return np.concatenate([(scale * turned - points).ravel(), prior * angles])
+    rotated = head @ rotation_matrix(*np.rad2deg(angles))[:2].T
+    scale = (rotated * points).sum() / (rotated**2).sum()
+    return np.concatenate([(scale * rotated - points).ravel(), prior * angles])
 
 
 def _average_blocks(picture: np.ndarray, block: int) -> np.ndarray:

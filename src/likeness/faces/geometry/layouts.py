@@ -98,19 +98,20 @@ def refuse_other_layout(landmarks: np.ndarray, layout: LandmarkLayout) -> None:
     landmarks = np.asarray(landmarks, dtype=np.float64)
     if landmarks.shape != (5, 2):
         raise FaceError(f"The landmarks have shape {landmarks.shape}; (5, 2) in {layout.name} is needed.")
-    misfits = {other.name: _misfit(landmarks, other.template) for other in LAYOUTS.values()}
-    best = min(misfits, key=lambda name: misfits[name])
-    if 2 * misfits[best] < misfits[layout.name]:
+    unexplained = {other.name: _unexplained_variance(landmarks, other.template) for other in LAYOUTS.values()}
+    best = min(unexplained, key=lambda name: unexplained[name])
+    if 2 * unexplained[best] < unexplained[layout.name]:
         raise FaceError(
             f"The landmarks are {best}, this engine needs {layout.name} ({'; '.join(layout.landmark_names)}). "
             "Give landmarks that the same engine detected."
         )
 
 
-def _misfit(points: np.ndarray, template: np.ndarray) -> float:
+def _unexplained_variance(points: np.ndarray, template: np.ndarray) -> float:
     """Share of the variance of `points` that remains after the best similarity fit of `template`."""
     a, b = (
-        np.ascontiguousarray(each - each.mean(0), np.float64).view(np.complex128)[:, 0] for each in (points, template)
+        np.ascontiguousarray(values - values.mean(0), np.float64).view(np.complex128)[:, 0]
+        for values in (points, template)
     )
     spread = (np.abs(a) ** 2).sum() * (np.abs(b) ** 2).sum()
     return 1 - np.abs((a * b.conj()).sum()) ** 2 / max(spread, np.finfo(np.float64).tiny)

@@ -15,7 +15,7 @@ from likeness.faces.geometry.align import apply_affine, fit_similarity
 from likeness.faces.geometry.layouts import EYE_CENTERS, LandmarkLayout
 
 Residuals = Literal["template", "picture"]
-_SHRINK_FROM = 2.0
+_MIN_AVERAGED_SHRINK = 2.0
 """A crop that shrinks the picture more than this averages blocks first, as `geometry.align.warp` does."""
 
 
@@ -40,7 +40,7 @@ def align_faces(
     size_px: int,
     *,
     fill: float | None = None,
-    is_averaging: bool = False,
+    antialias: bool = False,
     residuals: Residuals = "template",
 ) -> Tensor:
     """Crop faces by the least-squares similarity between their landmarks and a template, bilinear.
@@ -57,11 +57,11 @@ def align_faces(
         template: Where the landmarks lie in the crop.
         size_px: Side of the crop.
         fill: Value outside the picture, by dlib's rule: where not all four neighbors are inside. None repeats the edge.
-        is_averaging: Average blocks of pixels first where the crop shrinks the picture by two or more.
+        antialias: Average blocks of pixels first where the crop shrinks the picture by two or more.
         residuals: Whether the squared distances are those in the template, as face engines have it, or in the picture.
     """
     source = source_points(landmarks, template, size_px, residuals).to(pictures.device)
-    if not is_averaging:
+    if not antialias:
         return _sample(pictures, source, fill)
     blocks = _block_sizes(landmarks, template, size_px, min(pictures.shape[-2:]))
     if len(set(blocks)) == 1:
@@ -75,20 +75,20 @@ def align_faces(
 
 def source_points(landmarks: Tensor, template: Tensor, size_px: int, residuals: Residuals = "template") -> Tensor:
     """Where each pixel of an aligned crop lies in the picture: (batch, size_px, size_px, 2) px."""
-    turn, shift = _fit(landmarks, template, residuals)
-    pixels = (torch.arange(size_px, dtype=turn.real.dtype, device=turn.device) + 0.5) / size_px
+    factor, shift = _fit_similarity(landmarks, template, residuals)
+    pixels = (torch.arange(size_px, dtype=factor.real.dtype, device=factor.device) + 0.5) / size_px
     row, column = torch.meshgrid(pixels, pixels, indexing="ij")
-    return _move(turn, shift, torch.complex(column, row))
+    return _apply_similarity(factor, shift, torch.complex(column, row))
 
 
 def crop_corners(landmarks: Tensor, template: Tensor) -> Tensor:
     """The four corners of the aligned crop in the picture: (batch, 4, 2) px."""
-    turn, shift = _fit(landmarks, template, "template")
-    corners = torch.tensor([0, 1, 1j, 1 + 1j], dtype=turn.dtype, device=turn.device)
-    return _move(turn, shift, corners)
+    factor, shift = _fit_similarity(landmarks, template, "template")
+    corners = torch.tensor([0, 1, 1j, 1 + 1j], dtype=factor.dtype, device=factor.device)
+    return _apply_similarity(factor, shift, corners)
 
 
-def _fit(landmarks: Tensor, template: Tensor, residuals: Residuals) -> tuple[Tensor, Tensor]:
+def _fit_similarity(landmarks: Tensor, template: Tensor, residuals: Residuals) -> tuple[Tensor, Tensor]:
     """The similarity from shares of the crop's side to pixels, as complex factor and shift, (batch,) each.
 
     A similarity in the plane is `points = turn * unit + shift` in complex numbers, so the fit is one division. It is
@@ -101,19 +101,21 @@ def _fit(landmarks: Tensor, template: Tensor, residuals: Residuals) -> tuple[Ten
     a, b = unit - unit.mean(), points - centers
     product = (a.conj() * b).sum(dim=1)
     # Least squares in the template gives the other direction, b to a, which is inverted.
-    turn = b.abs().square().sum(dim=1) / product.conj() if residuals == "template" else product / a.abs().square().sum()
-    return turn, centers[:, 0] - turn * unit.mean()
+    factor = (
+        b.abs().square().sum(dim=1) / product.conj() if residuals == "template" else product / a.abs().square().sum()
+    )
+    return factor, centers[:, 0] - factor * unit.mean()
 
 
-def _move(turn: Tensor, shift: Tensor, points: Tensor) -> Tensor:
+def _apply_similarity(factor: Tensor, shift: Tensor, points: Tensor) -> Tensor:
     view = (-1,) + (1,) * points.ndim
-    return torch.view_as_real(turn.view(view) * points + shift.view(view))
+    return torch.view_as_real(factor.view(view) * points + shift.view(view))
 
 
-def _block_sizes(landmarks: Tensor, template: Tensor, size_px: int, largest: int) -> list[int]:
+def _block_sizes(landmarks: Tensor, template: Tensor, size_px: int, max_size: int) -> list[int]:
     """Side of the blocks that are averaged for each face; 1 for none."""
-    shrink = (_fit(landmarks.detach(), template, "template")[0].abs() / size_px).tolist()
-    return [max(1, min(round(each), largest)) if each >= _SHRINK_FROM else 1 for each in shrink]
+    ratios = (_fit_similarity(landmarks.detach(), template, "template")[0].abs() / size_px).tolist()
+    return [max(1, min(round(ratio), max_size)) if ratio >= _MIN_AVERAGED_SHRINK else 1 for ratio in ratios]
 
 
 def _average_blocks(pictures: Tensor, source: Tensor, block: int) -> tuple[Tensor, Tensor]:

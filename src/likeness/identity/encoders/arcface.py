@@ -21,7 +21,7 @@ from likeness.weights import locate
 
 NORM_EPS = 1e-5
 """Of every batch norm; `onnx_iresnet` moves another one of a file into the running variance."""
-BLACK = -1.0
+FILL_VALUE = -1.0
 """What the engines fill outside the picture with, in [-1, 1]."""
 
 
@@ -129,7 +129,7 @@ class ArcFace(nn.Module):
         """
         device = pictures.device.type  # torch's meta device, on which costs are counted, has no autocast.
         with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-            crops = align_faces(pictures.float(), landmarks, self.template, CHIP_PX, fill=BLACK, is_averaging=True)
+            crops = align_faces(pictures.float(), landmarks, self.template, CHIP_PX, fill=FILL_VALUE, antialias=True)
             return self(crops.flip(-1) if is_mirrored else crops)
 
     def standardize(self, embedding: Tensor) -> Tensor:
@@ -164,12 +164,14 @@ class ArcFace(nn.Module):
             WeightsError: The weights are missing or no IResNet.
         """
         name = SHORT_NAMES.get(name, name)
-        if name not in ENGINES:
-            raise ConfigError(f"The face engine `{name}` has no ArcFace. Use one of {', '.join(ENGINES)}.")
+        if name not in ARCFACE_ENGINES:
+            raise ConfigError(f"The face engine `{name}` has no ArcFace. Use one of {', '.join(ARCFACE_ENGINES)}.")
         weights, file = ENGINE_SPECS[name].recognizer_file
-        found = locate(weights)
-        return cls.read(found / file if found.is_dir() else found, layout=layout)
+        located = locate(weights)
+        return cls.read(located / file if located.is_dir() else located, layout=layout)
 
 
-ENGINES = tuple(name for name, spec in ENGINE_SPECS.items() if spec.embedding_width == DEPTHS[50].embedding_width)
+ARCFACE_ENGINES = tuple(
+    name for name, spec in ENGINE_SPECS.items() if spec.embedding_width == DEPTHS[50].embedding_width
+)
 """Engines whose recognizer is an ArcFace."""

@@ -25,6 +25,6 @@ class Residual(nn.Module):
 def downsampling_layers(widths: Sequence[int]) -> list[nn.Module]:
     """Stride-2 convolutions over an RGB image, one per width, with a `Residual` at every size but the last."""
     layers: list[nn.Module] = [nn.Conv2d(3, widths[0], 4, stride=2, padding=1), nn.GELU()]
-    for narrow, wide in pairwise(widths):
-        layers += [Residual(narrow), nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.GELU()]
+    for width_in, width_out in pairwise(widths):
+        layers += [Residual(width_in), nn.Conv2d(width_in, width_out, 3, stride=2, padding=1), nn.GELU()]
     return layers

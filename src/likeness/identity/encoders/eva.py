@@ -13,9 +13,9 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 from likeness.identity.encoders.vit import CLIP_MEAN, CLIP_STD
 
 _MLP_RATIO = 2.6667
-_PRETRAINED_SIDE = 16
+_PRETRAINED_GRID_SIDE = 16
 """Patches per side in pre-training; rotary positions of other sizes are rescaled to this range."""
-_EPSILON = 1e-6
+_NORM_EPS = 1e-6
 
 
 class EvaAttention(nn.Module):
@@ -29,7 +29,7 @@ class EvaAttention(nn.Module):
         self.v_proj = nn.Linear(width, width, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(width))
         self.v_bias = nn.Parameter(torch.zeros(width))
-        self.inner_attn_ln = nn.LayerNorm(width, eps=_EPSILON)
+        self.inner_attn_ln = nn.LayerNorm(width, eps=_NORM_EPS)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
@@ -37,18 +37,18 @@ class EvaAttention(nn.Module):
             rearrange(projected, "b n (h d) -> b h n d", h=self.num_heads)
             for projected in (self.q_proj(x) + self.q_bias, self.k_proj(x), self.v_proj(x) + self.v_bias)
         )
-        mixed = scaled_dot_product_attention(_rotate(query, rope), _rotate(key, rope), value)
-        return self.proj(self.inner_attn_ln(rearrange(mixed, "b h n d -> b n (h d)")))
+        attended = scaled_dot_product_attention(_apply_rope(query, rope), _apply_rope(key, rope), value)
+        return self.proj(self.inner_attn_ln(rearrange(attended, "b h n d -> b n (h d)")))
 
 
-class GatedFeedForward(nn.Module):
+class SwiGLU(nn.Module):
     """SwiGLU with a LayerNorm before its output layer."""
 
     def __init__(self, width: int, hidden_width: int) -> None:
         super().__init__()
         self.w1 = nn.Linear(width, hidden_width)
         self.w2 = nn.Linear(width, hidden_width)
-        self.ffn_ln = nn.LayerNorm(hidden_width, eps=_EPSILON)
+        self.ffn_ln = nn.LayerNorm(hidden_width, eps=_NORM_EPS)
         self.w3 = nn.Linear(hidden_width, width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,10 +64,10 @@ class EvaBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=_EPSILON)
+        self.norm1 = nn.LayerNorm(width, eps=_NORM_EPS)
         self.attn = EvaAttention(width, num_heads)
-        self.norm2 = nn.LayerNorm(width, eps=_EPSILON)
-        self.mlp = GatedFeedForward(width, int(width * _MLP_RATIO))
+        self.norm2 = nn.LayerNorm(width, eps=_NORM_EPS)
+        self.mlp = SwiGLU(width, int(width * _MLP_RATIO))
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         x = x + self.attn(self.norm1(x), rope)
@@ -112,24 +112,24 @@ class EvaVisionEncoder(nn.Module):
     def _prepare(self, pixels: Tensor) -> Tensor:
         """Resize as torchvision does with tensors: antialiased, without clamping the bicubic overshoot."""
         size = (self.image_size_px, self.image_size_px)
-        mean, std = (torch.tensor(each, device=pixels.device)[:, None, None] for each in (CLIP_MEAN, CLIP_STD))
-        unit = (pixels.float() + 1) / 2
-        if unit.shape[-2:] != size:
-            unit = interpolate(unit, size=size, mode="bicubic", antialias=True, align_corners=False)
-        return ((unit - mean) / std).to(pixels)
+        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
+        image = (pixels.float() + 1) / 2
+        if image.shape[-2:] != size:
+            image = interpolate(image, size=size, mode="bicubic", antialias=True, align_corners=False)
+        return ((image - mean) / std).to(pixels)
 
-    def _rope(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _rope(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines per patch: half of a head's channels encode the row, half the column."""
-        channels = torch.arange(0, self.half_head_width, 2, device=like.device)
+        channels = torch.arange(0, self.half_head_width, 2, device=x.device)
         frequency = 10_000 ** -(channels.float() / self.half_head_width)
-        position = torch.arange(self.side, device=like.device) / self.side * _PRETRAINED_SIDE
+        position = torch.arange(self.side, device=x.device) / self.side * _PRETRAINED_GRID_SIDE
         angle = (position[:, None] * frequency).repeat_interleave(2, dim=1)  # (side, half a head's channels)
         rows, columns = angle[:, None].expand(-1, self.side, -1), angle[None].expand(self.side, -1, -1)
         angles = torch.cat([rows, columns], dim=-1).flatten(0, 1)
         return angles.cos(), angles.sin()
 
 
-def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+def _apply_rope(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     """Apply the rotary embedding to the patches; the class token has no position."""
     patches = x[:, :, 1:]
     first, second = patches.unflatten(-1, (-1, 2)).unbind(-1)

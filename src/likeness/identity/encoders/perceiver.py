@@ -48,8 +48,8 @@ class LatentAttention(nn.Module):
         key_value = self.to_kv(torch.cat([features, latents], dim=1))  # (batch, tokens + latents, 2 width)
         query = rearrange(self.to_q(latents), "b n (h d) -> b h n d", h=self.num_heads)
         key, value = rearrange(key_value, "b n (kv h d) -> kv b h n d", kv=2, h=self.num_heads)
-        mixed = scaled_dot_product_attention(query, key, value)
-        return self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
+        attended = scaled_dot_product_attention(query, key, value)
+        return self.to_out(rearrange(attended, "b h n d -> b n (h d)"))
 
 
 class Resampler(nn.Module):

@@ -23,7 +23,7 @@ from likeness.config import Settings
 from likeness.errors import ConfigError, WeightsError
 from likeness.identity.encoders.perceiver import IdentityPerceiver
 from likeness.identity.encoders.vit import ClipVisionEncoder, DenseFeatures
-from likeness.identity.fuse import IdentityFuse, token_of_position
+from likeness.identity.fuse import IdentityFuse, identity_token_indices
 from likeness.weights.strict import find_altered, read_file_shapes, refuse_differences, shapes_of
 from likeness.weights.tensors import read_pickle, read_tensors, refuse_not_finite
 
@@ -99,7 +99,7 @@ class PhotoMakerFuse(IdentityFuse):
             return text
         rows, columns = mask.nonzero(as_tuple=True)
         words = text[rows, columns].to(self.layer_norm.weight)  # (marked, width)
-        tokens = identity[rows, token_of_position(mask, identity.shape[1])[rows, columns]]
+        tokens = identity[rows, identity_token_indices(mask, identity.shape[1])[rows, columns]]
         fused = self.mlp1(torch.cat([words, tokens.to(words)], dim=-1)) + words
         fused = self.layer_norm(self.mlp2(fused))
         return text.index_put((rows, columns), (words + scale * (fused - words)).to(text))
@@ -115,28 +115,28 @@ class PhotoMakerEncoder(nn.Module):
 
     def __init__(self, settings: PhotoMakerSettings | None = None) -> None:
         super().__init__()
-        sizes = settings or PhotoMakerSettings()
-        self.settings = sizes
+        settings = settings or PhotoMakerSettings()
+        self.settings = settings
         self.face_encoder = ClipVisionEncoder(
-            sizes.encoder_width,
-            depth=sizes.encoder_depth,
-            num_heads=sizes.encoder_heads,
-            image_size_px=sizes.image_size_px,
-            patch_size_px=sizes.patch_size_px,
+            settings.encoder_width,
+            depth=settings.encoder_depth,
+            num_heads=settings.encoder_heads,
+            image_size_px=settings.image_size_px,
+            patch_size_px=settings.patch_size_px,
         )
         # In the published file but unused; kept so that saving again loses nothing.
-        first, second = sizes.projection_widths
-        self.visual_projection = nn.Linear(sizes.encoder_width, first, bias=False)
-        self.visual_projection_2 = nn.Linear(sizes.encoder_width, second, bias=False)
+        first, second = settings.projection_widths
+        self.visual_projection = nn.Linear(settings.encoder_width, first, bias=False)
+        self.visual_projection_2 = nn.Linear(settings.encoder_width, second, bias=False)
         self.identity_perceiver = IdentityPerceiver(
-            sizes.identity_width,
-            embedding_width=sizes.embedding_width,
-            feature_width=sizes.encoder_width,
-            depth=sizes.identity_depth,
-            head_width=sizes.head_width,
-            num_tokens=sizes.tokens_per_reference,
+            settings.identity_width,
+            embedding_width=settings.embedding_width,
+            feature_width=settings.encoder_width,
+            depth=settings.identity_depth,
+            head_width=settings.head_width,
+            num_tokens=settings.tokens_per_reference,
         )
-        self.fuse_module = PhotoMakerFuse(sizes.identity_width)
+        self.fuse_module = PhotoMakerFuse(settings.identity_width)
 
     def forward(self, pixels: Tensor, embedding: Tensor) -> PhotoMakerTokens:
         if embedding.shape[:2] != pixels.shape[:2] or embedding.shape[2] != self.settings.embedding_width:
@@ -173,7 +173,7 @@ class PhotoMakerEncoder(nn.Module):
             altered=find_altered(Path(path).parent),
             remedy=_REMEDY,
         )
-        encoder.load_state_dict(to_own_names(state), strict=True, assign=True)
+        encoder.load_state_dict(from_published_names(state), strict=True, assign=True)
         return encoder.to(dtype).eval()
 
     def published_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -214,7 +214,9 @@ def fill_from_photomaker(adapter: nn.Module, path: str | Path) -> None:
     if any(tensor.is_meta for tensor in (*adapter.parameters(), *adapter.buffers())):
         raise ConfigError(f"The {type(adapter).__name__} is on the meta device. Build it on a real one to fill it.")
     published = read_published(path)
-    state = {name: tensor for name, tensor in to_own_names(published).items() if name.startswith(_frozen_prefixes())}
+    state = {
+        name: tensor for name, tensor in from_published_names(published).items() if name.startswith(_frozen_prefixes())
+    }
     expected = {
         name: tuple(tensor.shape)
         for name, tensor in adapter.state_dict().items()
@@ -228,11 +230,13 @@ def fill_from_photomaker(adapter: nn.Module, path: str | Path) -> None:
         remedy=f"Make the adapter with `cogvideox_5b_config`. {_REMEDY}",
     )
     for part in ("face_encoder", "identity_perceiver"):
-        own = {name.removeprefix(f"{part}."): tensor for name, tensor in state.items() if name.startswith(f"{part}.")}
-        adapter.get_submodule(part).load_state_dict(own, strict=True)
+        part_state = {
+            name.removeprefix(f"{part}."): tensor for name, tensor in state.items() if name.startswith(f"{part}.")
+        }
+        adapter.get_submodule(part).load_state_dict(part_state, strict=True)
 
 
-def to_own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Published names to ours; the others stay."""
     return _rename(state, PUBLISHED_PREFIXES.items())
 

@@ -34,16 +34,16 @@ def align(pictures: Tensor, landmarks: Tensor, size_px: int) -> Tensor:
     return align_faces(pictures, landmarks, TEMPLATE, size_px, residuals="picture")
 
 
-def contrastive_loss(found: Tensor, target: Tensor, *, temperature: float = 0.1) -> Tensor:
+def contrastive_loss(embeddings: Tensor, target: Tensor, *, temperature: float = 0.1) -> Tensor:
     """InfoNCE (arXiv:1807.03748v2, Eq. 4) with the density ratio exp(cosine / temperature).
 
-    Row i of `found` belongs to row i of `target`; all other rows are negatives, even of the same person.
+    Row i of `embeddings` belongs to row i of `target`; all other rows are negatives, even of the same person.
 
     Shapes:
-        found, target: (batch, embedding_width)
+        embeddings, target: (batch, embedding_width)
         returns: (), the mean; log(batch) if no row can be distinguished
     """
-    cosines = F.normalize(found, dim=1) @ F.normalize(target, dim=1).T
+    cosines = F.normalize(embeddings, dim=1) @ F.normalize(target, dim=1).T
     return F.cross_entropy(cosines / temperature, torch.arange(len(target), device=target.device))
 
 

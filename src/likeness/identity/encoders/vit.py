@@ -67,8 +67,8 @@ class TransformerLayer(nn.Module):
         query, key, value = rearrange(
             self.to_qkv(self.norm1(x)), "b n (qkv h d) -> qkv b h n d", qkv=3, h=self.num_heads
         )
-        mixed = scaled_dot_product_attention(query, key, value)
-        x = x + self.to_out(rearrange(mixed, "b h n d -> b n (h d)"))
+        attended = scaled_dot_product_attention(query, key, value)
+        x = x + self.to_out(rearrange(attended, "b h n d -> b n (h d)"))
         return x + self.feed_forward(self.norm2(x))
 
 
@@ -154,14 +154,14 @@ class ClipVisionEncoder(nn.Module):
         if not (folder / "config.json").is_file():
             raise WeightsError(f"No CLIP at {folder}, which has no config.json. Name the folder of a CLIP ViT.")
         try:
-            found = CLIPVisionModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+            clip = CLIPVisionModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise WeightsError(f"The CLIP at {folder} cannot be read ({error}). Download it again.") from error
-        state, own = found.state_dict(), self.model.state_dict()
-        if wrong := [name for name in own if name not in state or state[name].shape != own[name].shape]:
+        state, expected = clip.state_dict(), self.model.state_dict()
+        if mismatched := [name for name in expected if name not in state or state[name].shape != expected[name].shape]:
             raise WeightsError(
-                f"The CLIP at {folder} has other sizes than the method: {wrong[0]} is "
-                f"{tuple(state[wrong[0]].shape) if wrong[0] in state else 'missing'}, expected "
-                f"{tuple(own[wrong[0]].shape)}. Use the CLIP that the profile names."
+                f"The CLIP at {folder} has other sizes than the method: {mismatched[0]} is "
+                f"{tuple(state[mismatched[0]].shape) if mismatched[0] in state else 'missing'}, expected "
+                f"{tuple(expected[mismatched[0]].shape)}. Use the CLIP that the profile names."
             )
-        self.model.load_state_dict({name: state[name] for name in own})
+        self.model.load_state_dict({name: state[name] for name in expected})

@@ -29,11 +29,11 @@ class BesideShape:
         """
         require_faces(faces)
         pictures = [Path(face.source) for face in faces]
-        found = next((file for picture in pictures if (file := find_vertices(picture)) is not None), None)
-        if found is None:
-            wanted = " or ".join(pictures[0].with_suffix(suffix).name for suffix in SUFFIXES)
-            raise WeightsError(f"No vertices lie beside {pictures[0]}: {wanted} is missing. {setup_instructions()}")
-        return FlameShape(found)(faces)
+        vertices_file = next((file for picture in pictures if (file := find_vertices(picture)) is not None), None)
+        if vertices_file is None:
+            expected = " or ".join(pictures[0].with_suffix(suffix).name for suffix in SUFFIXES)
+            raise WeightsError(f"No vertices lie beside {pictures[0]}: {expected} is missing. {setup_instructions()}")
+        return FlameShape(vertices_file)(faces)
 
 
 def find_vertices(picture: Path) -> Path | None:

@@ -22,8 +22,8 @@ def draw_head(vertices: NDArray[np.floating], size_px: int = 96, *, turn_deg: fl
 
     vertices = refuse_other_topology(vertices)
     cosine, sine = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
-    turned = vertices @ np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]).T
-    corners = turned[mean_head()[2]]  # (triangles, 3, 3)
+    rotated = vertices @ np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]).T
+    corners = rotated[mean_head()[2]]  # (triangles, 3, 3)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     shade = (60 + 180 * np.clip(normals @ _LIGHT, 0, 1)).astype(int)

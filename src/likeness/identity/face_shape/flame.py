@@ -47,18 +47,18 @@ class FlameShape:
             ConfigError: The file has other content, or a head in another unit or with flipped axes.
         """
         if path is None or not path.is_file():
-            named = "No file was named" if path is None else f"{path} does not exist"
-            raise WeightsError(f"{named}; a shape in FLAME's topology is needed. {setup_instructions()}")
-        numbers = read_points(path)
-        if numbers.shape != (NUM_VERTICES, 3):
-            if path.suffix != ".npy" or numbers.ndim != 1:
+            problem = "No file was named" if path is None else f"{path} does not exist"
+            raise WeightsError(f"{problem}; a shape in FLAME's topology is needed. {setup_instructions()}")
+        values = read_points(path)
+        if values.shape != (NUM_VERTICES, 3):
+            if path.suffix != ".npy" or values.ndim != 1:
                 raise ConfigError(
-                    f"{path} holds numbers of shape {numbers.shape}; ({NUM_VERTICES}, 3) vertices were expected. "
+                    f"{path} holds numbers of shape {values.shape}; ({NUM_VERTICES}, 3) vertices were expected. "
                     f"{setup_instructions()}"
                 )
-            numbers = _neutral_head(numbers, _find_model(model))
-        check_head(numbers, str(path))
-        self.vertices = numbers.astype(np.float32)
+            values = _neutral_head(values, _find_model(model))
+        check_head(values, str(path))
+        self.vertices = values.astype(np.float32)
 
     def __call__(self, faces: Sequence[Face], /) -> NDArray[np.float32]:
         del faces
@@ -78,20 +78,20 @@ def read_points(path: Path) -> NDArray[np.float64]:
     """
     try:
         if path.suffix == ".npy":
-            numbers = np.load(path, allow_pickle=False)
+            values = np.load(path, allow_pickle=False)
         elif path.suffix == ".obj":
             lines = path.read_text().splitlines()
-            numbers = np.array([line.split()[1:4] for line in lines if line.startswith("v ")])
+            values = np.array([line.split()[1:4] for line in lines if line.startswith("v ")])
         elif path.suffix == ".ply":
-            numbers = _read_ply(path)
+            values = _read_ply(path)
         else:
             raise ValueError(f"its suffix is {path.suffix or 'missing'}")
-        numbers = np.asarray(numbers, dtype=np.float64).squeeze()
+        values = np.asarray(values, dtype=np.float64).squeeze()
     except (OSError, ValueError, IndexError, KeyError, StopIteration) as error:
         raise ConfigError(f"{path} cannot be read as a shape ({error}). {setup_instructions()}") from error
-    if not np.isfinite(numbers).all():
+    if not np.isfinite(values).all():
         raise ConfigError(f"{path} holds numbers that are not finite. Export it again.")
-    return numbers
+    return values
 
 
 def _folder() -> Path:
@@ -100,10 +100,10 @@ def _folder() -> Path:
 
 def _find_model(path: Path | None) -> Path:
     candidates = [_folder() / name for name in MODEL_FILES] if path is None else [path]
-    found = next((file for file in candidates if file.is_file()), None)
-    if found is None:
+    model = next((file for file in candidates if file.is_file()), None)
+    if model is None:
         raise WeightsError(f"Shape numbers need FLAME's model, and {candidates[0]} is not here. {setup_instructions()}")
-    return found
+    return model
 
 
 def _neutral_head(betas: NDArray[np.float64], model: Path) -> NDArray[np.float64]:
@@ -121,11 +121,11 @@ def _read_model(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
-                parts = {name: file[name] for name in ("v_template", "shapedirs")}
+                arrays = {name: file[name] for name in ("v_template", "shapedirs")}
         else:
             with path.open("rb") as file:
-                parts = _OnlyNumbers(file, encoding="latin1").load()
-        template, directions = (np.asarray(parts[name], np.float64) for name in ("v_template", "shapedirs"))
+                arrays = _FlameUnpickler(file, encoding="latin1").load()
+        template, directions = (np.asarray(arrays[name], np.float64) for name in ("v_template", "shapedirs"))
     except (
         OSError,
         ValueError,
@@ -144,13 +144,13 @@ def _read_model(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return template, directions[..., :300]
 
 
-class _OnlyNumbers(pickle.Unpickler):
+class _FlameUnpickler(pickle.Unpickler):
     """Unpickles arrays, sparse matrices and chumpy's wrapper around them, and refuses every other class."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("chumpy"):
-            return _Wrapped
-        known = {
+            return _ArrayStub
+        allowed = {
             "numpy": {"ndarray", "dtype"},
             "numpy.core.multiarray": {"_reconstruct", "scalar"},
             "numpy._core.multiarray": {"_reconstruct", "scalar"},
@@ -164,14 +164,14 @@ class _OnlyNumbers(pickle.Unpickler):
             "__builtin__": {"object"},
             "builtins": {"object"},
         }
-        if name not in known.get(module, ()):
+        if name not in allowed.get(module, ()):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no FLAME model needs")
         if module.startswith("scipy"):
-            return _Wrapped  # The joint regressor; a neutral head does not need it.
+            return _ArrayStub  # The joint regressor; a neutral head does not need it.
         return super().find_class(module, name)
 
 
-class _Wrapped:
+class _ArrayStub:
     """Replaces chumpy's arrays, which store their values as `x`."""
 
     def __setstate__(self, state: Any) -> None:
@@ -185,11 +185,11 @@ class _Wrapped:
 def _read_ply(path: Path) -> NDArray[np.float64]:
     """Vertices of an ASCII or binary PLY; the first element must be `vertex` with scalar properties."""
     data = path.read_bytes()
-    head, found, body = data.partition(b"end_header\n")
+    head, separator, body = data.partition(b"end_header\n")
     lines = head.decode("ascii", errors="replace").split("\n")
-    if not found or lines[0].strip() != "ply":
+    if not separator or lines[0].strip() != "ply":
         raise ValueError("it has no PLY header")
-    kinds = {"float": "f4", "float32": "f4", "double": "f8", "float64": "f8", "uchar": "u1", "uint8": "u1",
+    dtypes = {"float": "f4", "float32": "f4", "double": "f8", "float64": "f8", "uchar": "u1", "uint8": "u1",
              "char": "i1", "int8": "i1", "int": "i4", "int32": "i4", "uint": "u4", "uint32": "u4",
              "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2"}  # fmt: skip
     words = [line.split() for line in lines if line.strip()]
@@ -200,7 +200,7 @@ def _read_ply(path: Path) -> NDArray[np.float64]:
         if line[0] == "element":
             break
         if line[0] == "property":
-            properties.append((line[2], kinds[line[1]]))
+            properties.append((line[2], dtypes[line[1]]))
     encoding = next(line[1] for line in words if line[0] == "format")
     if encoding == "ascii":
         names = [name for name, _ in properties]

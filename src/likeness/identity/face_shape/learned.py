@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.identity.face_shape.network import ShapeNetwork
-from likeness.identity.face_shape.source import SHIPPED, require_faces
+from likeness.identity.face_shape.source import BUNDLED_SHAPE_FOLDER, require_faces
 from likeness.records import Face
 
 
@@ -26,7 +26,7 @@ class LearnedShape:
 
     def __init__(self, folder: Path | None = None) -> None:
         """Load the network in `folder`, by default the one that ships. Raises WeightsError if there is none."""
-        self.network = _load(SHIPPED if folder is None else folder)
+        self.network = _load(BUNDLED_SHAPE_FOLDER if folder is None else folder)
 
     @property
     def num_vertices(self) -> int:

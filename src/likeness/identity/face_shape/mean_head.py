@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likeness.errors import ConfigError
-from likeness.faces.geometry.align import rotation
+from likeness.faces.geometry.align import rotation_matrix
 from likeness.identity.face_shape.source import require_faces
 from likeness.records import Face
 
@@ -62,8 +62,8 @@ class MeanHeadShape:
         require_faces(faces)
         pose = faces[0].pose  # The first reference is the first frame of the video.
         flip = np.array([1.0, -1.0, 1.0])  # y points down in camera coordinates, up in FLAME's.
-        turn = flip[:, None] * rotation(pose.yaw_deg, self.pitch_deg, pose.roll_deg) * flip
-        return ((self.template + CENTER_M) @ turn.T + JOINT_M).astype(np.float32)
+        rotation = flip[:, None] * rotation_matrix(pose.yaw_deg, self.pitch_deg, pose.roll_deg) * flip
+        return ((self.template + CENTER_M) @ rotation.T + JOINT_M).astype(np.float32)
 
 
 def parse_pitch(text: str) -> float:

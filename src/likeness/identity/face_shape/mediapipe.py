@@ -45,8 +45,8 @@ class MediaPipeShape:
 
 def remove_pose(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Align (468, 3) points to the canonical face by a similarity."""
-    scale, turn, shift = fit_similarity_3d(points[list(ANCHORS)], _CANONICAL_CM)
-    return scale * points @ turn.T + shift
+    scale, rotation, shift = fit_similarity_3d(points[list(ANCHORS)], _CANONICAL_CM)
+    return scale * points @ rotation.T + shift
 
 
 def fit_similarity_3d(
@@ -60,9 +60,9 @@ def fit_similarity_3d(
     """
     source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
     a, b = source - source.mean(axis=0), target - target.mean(axis=0)
-    left, sizes, right = np.linalg.svd(b.T @ a)
+    u, singular_values, v_transposed = np.linalg.svd(b.T @ a)
     # The last sign excludes reflections.
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
-    turn = (left * sign) @ right
-    scale = float((sizes * sign).sum() / max((a**2).sum(), np.finfo(np.float64).tiny))
-    return scale, turn, target.mean(axis=0) - scale * source.mean(axis=0) @ turn.T
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u) * np.linalg.det(v_transposed))])
+    rotation = (u * sign) @ v_transposed
+    scale = float((singular_values * sign).sum() / max((a**2).sum(), np.finfo(np.float64).tiny))
+    return scale, rotation, target.mean(axis=0) - scale * source.mean(axis=0) @ rotation.T

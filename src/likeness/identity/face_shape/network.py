@@ -92,8 +92,8 @@ class ShapeNetwork(nn.Module):
     def read(self, crops: np.ndarray) -> np.ndarray:
         """The neutral head (vertices, 3) of one person from (views, side, side, 3) uint8 head crops, averaged."""
         pixels = torch.from_numpy(crops).movedim(-1, 1).float() / 127.5 - 1
-        seen = self(self.prepare(pixels).to(self.mean.device)).mean(dim=0, keepdim=True)
-        return self.head(seen)[0].cpu().numpy()
+        coefficients = self(self.prepare(pixels).to(self.mean.device)).mean(dim=0, keepdim=True)
+        return self.head(coefficients)[0].cpu().numpy()
 
     def save(self, folder: Path) -> None:
         """Write config.json and float16 weights."""
@@ -119,10 +119,12 @@ def principal_shapes(vertices: np.ndarray, num_components: int) -> tuple[np.ndar
     """
     flat = vertices.reshape(len(vertices), -1).astype(np.float64)
     mean = flat.mean(axis=0)
-    _, singular, rows = np.linalg.svd(flat - mean, full_matrices=False)
+    _, singular, components = np.linalg.svd(flat - mean, full_matrices=False)
     # The sign of a component is arbitrary; its largest entry is made positive, so that all machines agree.
-    rows = rows[:num_components]
-    rows = rows * np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])[:, None]
-    scaled = rows * (singular[:num_components] / np.sqrt(len(flat)))[:, None]
+    components = components[:num_components]
+    components = (
+        components * np.sign(components[np.arange(len(components)), np.abs(components).argmax(axis=1)])[:, None]
+    )
+    scaled = components * (singular[:num_components] / np.sqrt(len(flat)))[:, None]
     shape = vertices.shape[1:]
     return mean.reshape(shape).astype(np.float32), scaled.reshape(-1, *shape).astype(np.float32)

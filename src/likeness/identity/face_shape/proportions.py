@@ -17,7 +17,7 @@ NUM_VERTICES = 2562
 
 
 @cache
-def _rest() -> NDArray[np.float32]:
+def _mean_vertices() -> NDArray[np.float32]:
     from likeness.puppets.people.shape import mean_head  # imports numba, only if puppets are used
 
     return mean_head()[0]
@@ -26,16 +26,16 @@ def _rest() -> NDArray[np.float32]:
 @cache
 def is_face() -> NDArray[np.bool_]:
     """(vertices,): mask of the vertices between brows and chin, in front of the ears."""
-    rest = _rest()
-    return (rest[:, 2] > 0.15) & (rest[:, 1] < 0.45) & (rest[:, 1] > -0.95)
+    mean_vertices = _mean_vertices()
+    return (mean_vertices[:, 2] > 0.15) & (mean_vertices[:, 1] < 0.45) & (mean_vertices[:, 1] > -0.95)
 
 
 @cache
 def _midline() -> NDArray[np.int64]:
     """Indices of the vertices on the profile, from the top down."""
-    rest = _rest()
-    middle = np.flatnonzero((np.abs(rest[:, 0]) < 1e-4) & (rest[:, 2] > 0.2))
-    return middle[np.argsort(-rest[middle, 1])]
+    mean_vertices = _mean_vertices()
+    middle = np.flatnonzero((np.abs(mean_vertices[:, 0]) < 1e-4) & (mean_vertices[:, 2] > 0.2))
+    return middle[np.argsort(-mean_vertices[middle, 1])]
 
 
 def refuse_other_topology(vertices: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -75,7 +75,7 @@ def measure(vertices: NDArray[np.floating]) -> dict[str, float]:
     vertices = refuse_other_topology(vertices)
     width = face_width(vertices)
     profile = vertices[_midline()]
-    levels = _rest()[_midline(), 1]
+    levels = _mean_vertices()[_midline(), 1]
     brows, eyes, mouth = (float(np.interp(-y, -levels, profile[:, 1])) for y in (0.325, 0.12, -0.475))
     chin = float(profile[:, 1].min())
     return {
@@ -89,24 +89,28 @@ def measure(vertices: NDArray[np.floating]) -> dict[str, float]:
 
 
 def _width(vertices: NDArray[np.float64], low: float, high: float) -> float:
-    rest = _rest()
-    return 2 * float(np.abs(vertices[(rest[:, 1] > low) & (rest[:, 1] < high), 0]).max())
+    mean_vertices = _mean_vertices()
+    return 2 * float(np.abs(vertices[(mean_vertices[:, 1] > low) & (mean_vertices[:, 1] < high), 0]).max())
 
 
 def _nose_base(profile: NDArray[np.float64], levels: NDArray[np.float32]) -> float:
     """Height below the tip at which the nose protrudes half as far as at the tip."""
-    out = profile[:, 2] - _rest()[_midline(), 2]
-    tip = int(np.where((levels < 0.0) & (levels > -0.45), out, -np.inf).argmax())
-    half = out[tip] / 2
-    below = tip + 1 + int((out[tip + 1 :] < half).argmax())
-    share = (out[below - 1] - half) / (out[below - 1] - out[below])
+    protrusion = profile[:, 2] - _mean_vertices()[_midline(), 2]
+    tip = int(np.where((levels < 0.0) & (levels > -0.45), protrusion, -np.inf).argmax())
+    half = protrusion[tip] / 2
+    below = tip + 1 + int((protrusion[tip + 1 :] < half).argmax())
+    share = (protrusion[below - 1] - half) / (protrusion[below - 1] - protrusion[below])
     return float(profile[below - 1, 1] + share * (profile[below, 1] - profile[below - 1, 1]))
 
 
 def _eye_spacing(vertices: NDArray[np.float64]) -> float:
     """Twice the mean distance of the eye sockets from the middle, weighted by their depth."""
-    rest = _rest()
-    chosen = (np.abs(rest[:, 0]) < 0.62) & (np.abs(rest[:, 0]) > 0.12) & (np.abs(rest[:, 1] - 0.14) < 0.2)
-    chosen &= rest[:, 2] > 0.1
-    deep = np.maximum(rest[chosen, 2] - vertices[chosen, 2], 0)
-    return 2 * float((deep * np.abs(vertices[chosen, 0])).sum() / max(deep.sum(), 1e-9))
+    mean_vertices = _mean_vertices()
+    is_socket = (
+        (np.abs(mean_vertices[:, 0]) < 0.62)
+        & (np.abs(mean_vertices[:, 0]) > 0.12)
+        & (np.abs(mean_vertices[:, 1] - 0.14) < 0.2)
+    )
+    is_socket &= mean_vertices[:, 2] > 0.1
+    depths = np.maximum(mean_vertices[is_socket, 2] - vertices[is_socket, 2], 0)
+    return 2 * float((depths * np.abs(vertices[is_socket, 0])).sum() / max(depths.sum(), 1e-9))

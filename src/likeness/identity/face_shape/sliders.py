@@ -19,7 +19,7 @@ from likeness.config import Settings
 from likeness.errors import ConfigError, WeightsError
 from likeness.files import write_atomically
 from likeness.identity.face_shape.proportions import refuse_other_topology
-from likeness.identity.face_shape.source import SHIPPED, ShapeSource
+from likeness.identity.face_shape.source import BUNDLED_SHAPE_FOLDER, ShapeSource
 from likeness.records import Face
 from likeness.weights.tensors import read_arrays
 
@@ -72,11 +72,11 @@ class FaceShape(Settings):
             ConfigError: The vertices have another topology.
             WeightsError: The directions that ship are missing.
         """
-        moved = refuse_other_topology(vertices)
+        edited = refuse_other_topology(vertices)
         for name, deviations in self.model_dump().items():
             if deviations:
-                moved = moved + deviations * directions()[name]
-        return moved.astype(np.float32)
+                edited = edited + deviations * load_directions()[name]
+        return edited.astype(np.float32)
 
 
 class EditedShapeSource:
@@ -115,40 +115,41 @@ def derive_directions(num_people: int = 40) -> dict[str, NDArray[np.float32]]:
     )  # numba loads only where puppets are used
     from likeness.puppets.people.shape import build_head
 
-    def head(person: PuppetPerson, number: str, change: float) -> NDArray[np.float32]:
+    def head_vertices(person: PuppetPerson, number: str, change: float) -> NDArray[np.float32]:
         numbers = person.numbers.copy()
         numbers[IDENTITY_NUMBERS.index(number)] += change
         return build_head(PuppetPerson(person.group, numbers)).vertices
 
     people = [sample_person(seed) for seed in range(num_people)]
     return {
-        name: np.stack([head(p, number, 1.0) - head(p, number, -1.0) for p in people]).mean(axis=0) / 2
+        name: np.stack([head_vertices(p, number, 1.0) - head_vertices(p, number, -1.0) for p in people]).mean(axis=0)
+        / 2
         for name, number in SHAPE_NUMBERS.items()
     }
 
 
-def save_directions(folder: Path, found: dict[str, NDArray[np.float32]]) -> None:
+def save_directions(folder: Path, directions: dict[str, NDArray[np.float32]]) -> None:
     """Write the directions as float16 into the folder of a shape network."""
     with write_atomically(folder / _FILE) as draft:
-        save_file({name: value.astype(np.float16) for name, value in found.items()}, draft)
+        save_file({name: value.astype(np.float16) for name, value in directions.items()}, draft)
 
 
 @cache
-def directions(folder: Path = SHIPPED) -> dict[str, NDArray[np.float64]]:
+def load_directions(folder: Path = BUNDLED_SHAPE_FOLDER) -> dict[str, NDArray[np.float64]]:
     """Read directions, by default those that ship: (vertices, 3) for each slider.
 
     Raises:
         WeightsError: The file is missing, or has other sliders.
     """
     try:
-        found = read_arrays(folder / _FILE)
+        arrays = read_arrays(folder / _FILE)
     except WeightsError as error:
         raise WeightsError(
             f"No directions of sliders at {folder} ({error}). `likeness train recipes/tiny/shape.toml` makes them."
         ) from error
-    if set(found) != set(SHAPE_NUMBERS):
+    if set(arrays) != set(SHAPE_NUMBERS):
         raise WeightsError(
-            f"{folder / _FILE} holds {', '.join(sorted(found))}; {', '.join(sorted(SHAPE_NUMBERS))} were expected. "
+            f"{folder / _FILE} holds {', '.join(sorted(arrays))}; {', '.join(sorted(SHAPE_NUMBERS))} were expected. "
             "Install likeness again, or check the folder out again."
         )
-    return {name: value.astype(np.float64) for name, value in found.items()}
+    return {name: value.astype(np.float64) for name, value in arrays.items()}

@@ -16,7 +16,7 @@ from likeness import weights
 from likeness.errors import ConfigError
 from likeness.records import Face
 
-SHIPPED = weights.CHECKPOINTS / "tiny" / "shape"
+BUNDLED_SHAPE_FOLDER = weights.CHECKPOINTS / "tiny" / "shape"
 """Folder of the network and the sliders that ship."""
 SOURCES = ("learned", "puppet:SEED", "mediapipe", "flame:FILE", "beside", "mean_head:PITCH_DEG")
 """Names for `load_source`."""
@@ -52,36 +52,36 @@ def load_source(name: str, *, template: NDArray[np.floating] | None = None) -> S
         ConfigError: No source has that name, or a part of the name is missing.
         WeightsError: A file is missing; the message says which file to put where.
     """
-    kind, _, rest = name.partition(":")
-    if kind == "learned":
+    source_name, _, argument = name.partition(":")
+    if source_name == "learned":
         from likeness.identity.face_shape.learned import LearnedShape
 
-        return LearnedShape(Path(rest) if rest else None)
-    if kind == "puppet":
+        return LearnedShape(Path(argument) if argument else None)
+    if source_name == "puppet":
         from likeness.identity.face_shape.puppet import PuppetShape
 
-        return PuppetShape(_seed(rest))
-    if kind == "mediapipe" and not rest:
+        return PuppetShape(_seed(argument))
+    if source_name == "mediapipe" and not argument:
         from likeness.identity.face_shape.mediapipe import MediaPipeShape
 
         return MediaPipeShape()
-    if kind == "flame":
+    if source_name == "flame":
         from likeness.identity.face_shape.flame import FlameShape
 
-        return FlameShape(Path(rest) if rest else None)
-    if kind == "beside" and not rest:
+        return FlameShape(Path(argument) if argument else None)
+    if source_name == "beside" and not argument:
         from likeness.identity.face_shape.beside import BesideShape
 
         return BesideShape()
-    if kind == "mean_head":
+    if source_name == "mean_head":
         from likeness.identity.face_shape.mean_head import MeanHeadShape, parse_pitch
         from likeness.identity.mesh.published_mesh import MESH_FILE, read_template
 
-        pitch_deg = parse_pitch(rest)
+        pitch_deg = parse_pitch(argument)
         if template is None:
             template = read_template(weights.entry("fantasyid-mesh").folder / MESH_FILE)
         return MeanHeadShape(template, pitch_deg=pitch_deg)
-    close = difflib.get_close_matches(kind, [known.partition(":")[0] for known in SOURCES], n=1)
+    close = difflib.get_close_matches(source_name, [source.partition(":")[0] for source in SOURCES], n=1)
     advice = f"Did you mean `{close[0]}`? " if close else ""
     raise ConfigError(f"No source of shapes is called `{name}`. {advice}Known: {', '.join(SOURCES)}.")
 

@@ -18,19 +18,21 @@ class _Halfedges:
     def __init__(self, num_vertices: int) -> None:
         self.outgoing = [_NONE] * num_vertices
         self.target: list[int] = []
-        self.following: list[int] = []
-        self.previous: list[int] = []
+        self.next_halfedge: list[int] = []
+        self.prev_halfedge: list[int] = []
         self.has_face: list[bool] = []
-        self._by_ends: dict[tuple[int, int], int] = {}
+        self._halfedge_of_ends: dict[tuple[int, int], int] = {}
 
     def add(self, triangle: list[int]) -> bool:
         """Add a triangle; returns False and adds nothing if the mesh would become non-manifold."""
-        if any(not self._is_open(vertex) for vertex in triangle):  # A closed fan of triangles.
+        if any(not self._is_boundary(vertex) for vertex in triangle):  # A closed fan of triangles.
             return False
         pairs = [(triangle[corner], triangle[(corner + 1) % 3]) for corner in range(3)]
-        is_new = [pair not in self._by_ends for pair in pairs]
+        is_new = [pair not in self._halfedge_of_ends for pair in pairs]
         # Each halfedge has at most one triangle.
-        if any(not new and self.has_face[self._by_ends[pair]] for pair, new in zip(pairs, is_new, strict=True)):
+        if any(
+            not new and self.has_face[self._halfedge_of_ends[pair]] for pair, new in zip(pairs, is_new, strict=True)
+        ):
             return False
         links = self._relink(pairs, is_new)
         if links is None:
@@ -38,18 +40,18 @@ class _Halfedges:
         edges = [self._edge(*pair) for pair in pairs]
         moved = []
         for corner in range(3):
-            after = (corner + 1) % 3
-            vertex, before, behind = triangle[after], edges[corner], edges[after]
-            if is_new[corner] or is_new[after]:
-                links += self._outer_links(vertex, before, behind, (is_new[corner], is_new[after]))
-                links.append((before, behind))
-            elif self.outgoing[vertex] == behind:
+            next_corner = (corner + 1) % 3
+            vertex, inner_prev, inner_next = triangle[next_corner], edges[corner], edges[next_corner]
+            if is_new[corner] or is_new[next_corner]:
+                links += self._outer_links(vertex, inner_prev, inner_next, (is_new[corner], is_new[next_corner]))
+                links.append((inner_prev, inner_next))
+            elif self.outgoing[vertex] == inner_next:
                 moved.append(vertex)
-            self.has_face[before] = True
+            self.has_face[inner_prev] = True
         for first, second in links:  # Applied last, because the steps above read the old links.
-            self.following[first], self.previous[second] = second, first
+            self.next_halfedge[first], self.prev_halfedge[second] = second, first
         for vertex in moved:
-            self._begin_on_border(vertex)
+            self._adjust_outgoing_halfedge(vertex)
         return True
 
     def ring(self, vertex: int) -> list[int]:
@@ -61,63 +63,65 @@ class _Halfedges:
         edge = self.outgoing[vertex]
         while edge != _NONE and (not edges or edge != edges[0]):
             edges.append(edge)
-            edge = self.following[edge ^ 1]
+            edge = self.next_halfedge[edge ^ 1]
         return edges
 
-    def _is_open(self, vertex: int) -> bool:
+    def _is_boundary(self, vertex: int) -> bool:
         edge = self.outgoing[vertex]
         return edge == _NONE or not self.has_face[edge]
 
-    def _begin_on_border(self, vertex: int) -> None:
+    def _adjust_outgoing_halfedge(self, vertex: int) -> None:
         border = (edge for edge in self._around(vertex) if not self.has_face[edge])
         self.outgoing[vertex] = next(border, self.outgoing[vertex])
 
     def _edge(self, start: int, end: int) -> int:
-        if (start, end) not in self._by_ends:
+        if (start, end) not in self._halfedge_of_ends:
             number = len(self.target)
-            self._by_ends[start, end], self._by_ends[end, start] = number, number + 1
+            self._halfedge_of_ends[start, end], self._halfedge_of_ends[end, start] = number, number + 1
             self.target += [end, start]
-            self.following += [_NONE, _NONE]
-            self.previous += [_NONE, _NONE]
+            self.next_halfedge += [_NONE, _NONE]
+            self.prev_halfedge += [_NONE, _NONE]
             self.has_face += [False, False]
-        return self._by_ends[start, end]
+        return self._halfedge_of_ends[start, end]
 
     def _relink(self, pairs: list[tuple[int, int]], is_new: list[bool]) -> list[tuple[int, int]] | None:
         """If two existing edges meet but are not consecutive, move the faces between them into another gap."""
         links: list[tuple[int, int]] = []
         for corner in range(3):
-            after = (corner + 1) % 3
-            if is_new[corner] or is_new[after]:
+            next_corner = (corner + 1) % 3
+            if is_new[corner] or is_new[next_corner]:
                 continue
-            before, behind = self._by_ends[pairs[corner]], self._by_ends[pairs[after]]
-            if self.following[before] == behind:
+            inner_prev, inner_next = self._halfedge_of_ends[pairs[corner]], self._halfedge_of_ends[pairs[next_corner]]
+            if self.next_halfedge[inner_prev] == inner_next:
                 continue
-            gap = self.following[behind ^ 1] ^ 1
-            while self.has_face[gap]:
-                gap = self.following[gap] ^ 1
-            if gap == before:
+            boundary_prev = self.next_halfedge[inner_next ^ 1] ^ 1
+            while self.has_face[boundary_prev]:
+                boundary_prev = self.next_halfedge[boundary_prev] ^ 1
+            if boundary_prev == inner_prev:
                 return None
             links += [
-                (gap, self.following[before]),
-                (self.previous[behind], self.following[gap]),
-                (before, behind),
+                (boundary_prev, self.next_halfedge[inner_prev]),
+                (self.prev_halfedge[inner_next], self.next_halfedge[boundary_prev]),
+                (inner_prev, inner_next),
             ]
         return links
 
-    def _outer_links(self, vertex: int, before: int, behind: int, is_new: tuple[bool, bool]) -> list[tuple[int, int]]:
+    def _outer_links(
+        self, vertex: int, inner_prev: int, inner_next: int, is_new: tuple[bool, bool]
+    ) -> list[tuple[int, int]]:
         """Link the border around a corner with a new edge, and set the corner's outgoing halfedge on it."""
-        outer_before, outer_behind = behind ^ 1, before ^ 1
+        outer_prev, outer_next = inner_next ^ 1, inner_prev ^ 1
         if is_new == (True, False):
-            self.outgoing[vertex] = outer_behind
-            return [(self.previous[behind], outer_behind)]
+            self.outgoing[vertex] = outer_next
+            return [(self.prev_halfedge[inner_next], outer_next)]
         if is_new == (False, True):
-            self.outgoing[vertex] = self.following[before]
-            return [(outer_before, self.following[before])]
-        known = self.outgoing[vertex]
-        if known == _NONE:
-            self.outgoing[vertex] = outer_behind
-            return [(outer_before, outer_behind)]
-        return [(self.previous[known], outer_behind), (outer_before, known)]
+            self.outgoing[vertex] = self.next_halfedge[inner_prev]
+            return [(outer_prev, self.next_halfedge[inner_prev])]
+        boundary_next = self.outgoing[vertex]
+        if boundary_next == _NONE:
+            self.outgoing[vertex] = outer_next
+            return [(outer_prev, outer_next)]
+        return [(self.prev_halfedge[boundary_next], outer_next), (outer_prev, boundary_next)]
 
 
 def openmesh_rings(num_vertices: int, triangles: NDArray[np.integer]) -> list[list[int]]:
@@ -136,14 +140,14 @@ def openmesh_spirals(vertices: NDArray[np.floating], triangles: NDArray[np.integ
         triangles: (triangles, 3)
         returns: (vertices, length); each begins with its own vertex
     """
-    around = openmesh_rings(len(vertices), triangles)
+    neighbors = openmesh_rings(len(vertices), triangles)
     spirals = np.empty((len(vertices), length), dtype=np.int64)
     for center in range(len(vertices)):
-        spiral, ring = [center], around[center]
-        outer = _outer_ring(around, ring, spiral)
+        spiral, ring = [center], neighbors[center]
+        outer = _outer_ring(neighbors, ring, spiral)
         spiral = spiral + ring
         while outer and len(spiral) + len(outer) < length:
-            ring, outer = outer, _outer_ring(around, outer, spiral)
+            ring, outer = outer, _outer_ring(neighbors, outer, spiral)
             spiral = spiral + ring
         if outer:
             spirals[center] = (spiral + outer)[:length]
@@ -153,15 +157,15 @@ def openmesh_spirals(vertices: NDArray[np.floating], triangles: NDArray[np.integ
     return spirals
 
 
-def _outer_ring(around: list[list[int]], ring: list[int], inner: list[int]) -> list[int]:
+def _outer_ring(neighbors: list[list[int]], ring: list[int], inner: list[int]) -> list[int]:
     """The next ring: neighbors of each vertex of a ring, starting after the first neighbor within the ring."""
     within, outer = {*ring, *inner}, []
     for vertex in ring:
-        neighbors = around[vertex]
-        first = next((index for index, each in enumerate(neighbors) if each in set(ring)), None)
+        ordered = neighbors[vertex]
+        first = next((index for index, neighbor in enumerate(ordered) if neighbor in set(ring)), None)
         if first is not None:
-            neighbors = neighbors[first + 1 :] + neighbors[:first]
-        for neighbor in neighbors:
+            ordered = ordered[first + 1 :] + ordered[:first]
+        for neighbor in ordered:
             if neighbor not in within:
                 within.add(neighbor)
                 outer.append(neighbor)

@@ -69,34 +69,34 @@ def read_mesh(path: Path, *, levels: int = 3, spiral_length: int = 9) -> MeshTop
     """
     try:
         content = _load(path)
-        vertices = [np.asarray(each, np.float64) for each in content["vertices"]][:levels]
-        triangles = [np.asarray(each).astype(np.int64) for each in content["face"]][:levels]
-        kept = [_selected(each) for each in content["down_transform"][: levels - 1]]
-        ups = [_three_a_row(each) for each in content["up_transform"][: levels - 1]]
+        vertices = [np.asarray(array, np.float64) for array in content["vertices"]][:levels]
+        triangles = [np.asarray(array).astype(np.int64) for array in content["face"]][:levels]
+        kept = [_selected_vertices(array) for array in content["down_transform"][: levels - 1]]
+        upsampling = [_barycentric_rows(array) for array in content["up_transform"][: levels - 1]]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise WeightsError(f"{path} does not hold a mesh at {levels} levels ({error!r}). {_REMEDY}") from error
     return MeshTopology(
-        vertices=tuple(each.astype(np.float32) for each in vertices),
+        vertices=tuple(array.astype(np.float32) for array in vertices),
         triangles=tuple(triangles),
         spirals=tuple(
             openmesh_spirals(points, faces, spiral_length) for points, faces in zip(vertices, triangles, strict=True)
         ),
         kept=tuple(kept),
-        up_indices=tuple(indices for indices, _ in ups),
-        up_weights=tuple(weights for _, weights in ups),
+        up_indices=tuple(indices for indices, _ in upsampling),
+        up_weights=tuple(weights for _, weights in upsampling),
     )
 
 
-def _columns(matrix: Any) -> tuple[tuple[int, int], NDArray[Any], NDArray[Any], NDArray[Any]]:
+def _to_coordinate_format(matrix: Any) -> tuple[tuple[int, int], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Shape, rows, columns and values of a compressed-column matrix."""
     counts = np.diff(matrix.indptr)
     columns = np.repeat(np.arange(len(counts)), counts)
     return tuple(matrix._shape), np.asarray(matrix.indices), columns, np.asarray(matrix.data)
 
 
-def _selected(matrix: Any) -> NDArray[np.int64]:
+def _selected_vertices(matrix: Any) -> NDArray[np.int64]:
     """Index of the fine vertex for each coarse one; the down-sampling matrix must select single vertices."""
-    (coarse, _), rows, columns, values = _columns(matrix)
+    (coarse, _), rows, columns, values = _to_coordinate_format(matrix)
     if not np.array_equal(np.sort(rows), np.arange(coarse)) or not (values == 1).all():
         raise ValueError("its down-sampling matrix does not select one vertex per row")
     kept = np.empty(coarse, np.int64)
@@ -104,9 +104,9 @@ def _selected(matrix: Any) -> NDArray[np.int64]:
     return kept
 
 
-def _three_a_row(matrix: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _barycentric_rows(matrix: Any) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Triangle corners and barycentric weights of each fine vertex; some published weights are negative."""
-    (fine, _), rows, columns, values = _columns(matrix)
+    (fine, _), rows, columns, values = _to_coordinate_format(matrix)
     indices, weights = np.zeros((fine, 3), np.int64), np.zeros((fine, 3), np.float32)
     order = np.argsort(rows, kind="stable")
     slots = np.arange(len(rows)) - np.searchsorted(rows[order], rows[order])  # 0, 1, 2 within each row.

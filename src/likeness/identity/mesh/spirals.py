@@ -85,13 +85,13 @@ class MeshTopology:
         kept, indices, weights = [], [], []
         for factor in factors:
             fine, faces = levels[-1]
-            stay, coarse_faces = decimate(fine, faces, -(-len(fine) // factor))
-            coarse = fine[stay]
-            corners, shares = project_to_surface(fine, coarse, coarse_faces)
+            kept_vertices, coarse_faces = decimate(fine, faces, -(-len(fine) // factor))
+            coarse = fine[kept_vertices]
+            corners, barycentric_weights = project_to_surface(fine, coarse, coarse_faces)
             levels.append((coarse, coarse_faces))
-            kept.append(stay)
+            kept.append(kept_vertices)
             indices.append(corners)
-            weights.append(shares.astype(np.float32))
+            weights.append(barycentric_weights.astype(np.float32))
         return cls(
             vertices=tuple(level.astype(np.float32) for level, _ in levels),
             triangles=tuple(faces for _, faces in levels),
@@ -122,15 +122,15 @@ class MeshTopology:
                 "Build one: `MeshTopology.build(vertices, triangles).save(path)`."
             ) from error
         names = cls.__dataclass_fields__
-        parts = {
+        arrays = {
             name: tuple(tensors[f"{name}.{level}"] for level in range(len(tensors)) if f"{name}.{level}" in tensors)
             for name in names
         }
-        if any(not parts[name] for name in names) or sum(map(len, parts.values())) != len(tensors):
+        if any(not arrays[name] for name in names) or sum(map(len, arrays.values())) != len(tensors):
             raise WeightsError(
                 f"{path} holds {', '.join(sorted(tensors))}, which are not those of a mesh topology. Build it again."
             )
-        return cls(**parts)
+        return cls(**arrays)
 
 
 def spiral_sequences(vertices: NDArray[np.floating], triangles: NDArray[np.integer], length: int) -> NDArray[np.int64]:
@@ -149,21 +149,21 @@ def spiral_sequences(vertices: NDArray[np.floating], triangles: NDArray[np.integ
             f"A spiral of {length} vertices does not fit on a mesh of {len(vertices)}. "
             "Choose a shorter one or fewer levels."
         )
-    around = _ordered_neighbors(triangles, len(vertices))
+    neighbors = _ordered_neighbors(triangles, len(vertices))
     spirals = np.empty((len(vertices), length), dtype=np.int64)
     for center in range(len(vertices)):
-        first = _begin_highest(around[center], vertices)
+        first = _rotate_to_highest(neighbors[center], vertices)
         spiral, seen = [center, *first], {center, *first}
-        at = 1
-        while len(spiral) < length and at < len(spiral):
+        position = 1
+        while len(spiral) < length and position < len(spiral):
             # Traverse the neighbors of each spiral vertex, starting at the first that is already in the spiral.
-            ring = around[spiral[at]]
+            ring = neighbors[spiral[position]]
             inner = next((index for index, vertex in enumerate(ring) if vertex in seen), 0)
             for vertex in ring[inner:] + ring[:inner]:
                 if vertex not in seen:
                     seen.add(vertex)
                     spiral.append(vertex)
-            at += 1
+            position += 1
         if len(spiral) < length:
             distances = np.linalg.norm(vertices - vertices[center], axis=1)
             spiral += [vertex for vertex in np.argsort(distances, kind="stable") if vertex not in seen]
@@ -185,16 +185,16 @@ def project_to_surface(
     indices = np.empty((len(points), 3), dtype=np.int64)
     weights = np.empty((len(points), 3))
     for start in range(0, len(points), 256):
-        part = points[start : start + 256]
-        shares = _nearest_shares(part[:, None], corners[None])  # (part, triangles, 3)
-        distances = np.linalg.norm(part[:, None] - np.einsum("ptc,tcx->ptx", shares, corners), axis=-1)
+        chunk = points[start : start + 256]
+        barycentric_weights = _nearest_barycentric_weights(chunk[:, None], corners[None])  # (chunk, triangles, 3)
+        distances = np.linalg.norm(chunk[:, None] - np.einsum("ptc,tcx->ptx", barycentric_weights, corners), axis=-1)
         nearest = distances.argmin(axis=1)
         indices[start : start + 256] = triangles[nearest]
-        weights[start : start + 256] = shares[np.arange(len(part)), nearest]
+        weights[start : start + 256] = barycentric_weights[np.arange(len(chunk)), nearest]
     return indices, weights
 
 
-def _nearest_shares(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+def _nearest_barycentric_weights(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """Barycentric weights of the nearest point of each triangle: inside it, or on the nearest of its edges."""
     first, second, third = (corners[:, :, number] for number in range(3))
     # Project onto the plane of each triangle.
@@ -203,43 +203,43 @@ def _nearest_shares(points: NDArray[np.float64], corners: NDArray[np.float64]) -
     p1, p2 = (to_point * edge1).sum(-1), (to_point * edge2).sum(-1)
     area = np.maximum(d11 * d22 - d12 * d12, 1e-30)
     v, w = (d22 * p1 - d12 * p2) / area, (d11 * p2 - d12 * p1) / area
-    best = np.stack([1 - v - w, v, w], axis=-1)
-    is_inside = (best >= 0).all(axis=-1)
-    least = np.where(is_inside, -1.0, np.inf)  # A point inside is never replaced by one on an edge.
+    barycentric_weights = np.stack([1 - v - w, v, w], axis=-1)
+    is_inside = (barycentric_weights >= 0).all(axis=-1)
+    min_distance = np.where(is_inside, -1.0, np.inf)  # A point inside is never replaced by one on an edge.
     for start, stop in ((0, 1), (1, 2), (2, 0)):
         origin, edge = corners[:, :, start], corners[:, :, stop] - corners[:, :, start]
         # Nearest point of the edge, with its parameter clipped to the segment.
         along = ((points - origin) * edge).sum(-1) / np.maximum((edge * edge).sum(-1), 1e-30)
         along = np.clip(along, 0, 1)
         distance = np.linalg.norm(points - origin - along[..., None] * edge, axis=-1)
-        shares = np.zeros_like(best)
-        shares[..., start], shares[..., stop] = 1 - along, along
-        best = np.where((distance < least)[..., None], shares, best)
-        least = np.minimum(distance, least)
-    return best
+        edge_weights = np.zeros_like(barycentric_weights)
+        edge_weights[..., start], edge_weights[..., stop] = 1 - along, along
+        barycentric_weights = np.where((distance < min_distance)[..., None], edge_weights, barycentric_weights)
+        min_distance = np.minimum(distance, min_distance)
+    return barycentric_weights
 
 
 def _ordered_neighbors(triangles: NDArray[np.integer], num_vertices: int) -> list[list[int]]:
     """Neighbors of each vertex in the direction of its triangles; at a border they start at the open end."""
-    following: list[dict[int, int]] = [{} for _ in range(num_vertices)]
+    next_neighbor: list[dict[int, int]] = [{} for _ in range(num_vertices)]
     for a, b, c in triangles.tolist():
-        following[a][b], following[b][c], following[c][a] = c, a, b
-    around = []
-    for steps in following:
-        starts = [vertex for vertex in steps if vertex not in steps.values()] or list(steps)[:1]
+        next_neighbor[a][b], next_neighbor[b][c], next_neighbor[c][a] = c, a, b
+    neighbors = []
+    for successors in next_neighbor:
+        starts = [vertex for vertex in successors if vertex not in successors.values()] or list(successors)[:1]
         ring: list[int] = []
-        left = dict(steps)
-        while starts or left:
-            vertex: int | None = starts.pop() if starts else next(iter(left))
+        remaining = dict(successors)
+        while starts or remaining:
+            vertex: int | None = starts.pop() if starts else next(iter(remaining))
             while vertex is not None and vertex not in ring:
                 ring.append(vertex)
-                vertex = left.pop(vertex, None)
-            left = {key: value for key, value in left.items() if key not in ring}
-        around.append(ring)
-    return around
+                vertex = remaining.pop(vertex, None)
+            remaining = {key: value for key, value in remaining.items() if key not in ring}
+        neighbors.append(ring)
+    return neighbors
 
 
-def _begin_highest(ring: list[int], vertices: NDArray[np.floating]) -> list[int]:
+def _rotate_to_highest(ring: list[int], vertices: NDArray[np.floating]) -> list[int]:
     if not ring:
         return []
     start = max(range(len(ring)), key=lambda index: (vertices[ring[index], 1], -ring[index]))

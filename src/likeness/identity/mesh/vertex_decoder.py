@@ -14,9 +14,9 @@ from torch.nn.functional import elu, gelu
 
 from likeness.errors import ConfigError
 from likeness.identity.encoders.precision import KeepInFloat32
-from likeness.identity.fusion import FusionTransformer
+from likeness.identity.shape_fusion import FusionTransformer
 from likeness.identity.mesh.spirals import MeshTopology
-from likeness.identity.mesh.vertices import SpiralConv, depth_code, upsample
+from likeness.identity.mesh.vertices import SpiralConv, depth_encoding, upsample
 
 NUM_PROJECTIONS = 4
 """Projections from the width of face tokens to that of vertex tokens."""
@@ -66,8 +66,8 @@ class VertexDecoder(KeepInFloat32):
         super().__init__()
         self.sizes = tuple(num_vertices)
         self.query = nn.Parameter(torch.zeros(1, num_vertices[-1], width))
-        halved = [face_width // 2**step for step in range(NUM_PROJECTIONS)] + [width]
-        self.narrow = nn.Sequential(*(ProjectionMLP(wide, narrow) for wide, narrow in pairwise(halved)))
+        widths = [face_width // 2**step for step in range(NUM_PROJECTIONS)] + [width]
+        self.narrow = nn.Sequential(*(ProjectionMLP(wide, narrow) for wide, narrow in pairwise(widths)))
         self.fusion = FusionTransformer(width, depth=fusion_depth, num_heads=fusion_heads)
         self.convolutions = nn.ModuleList(SpiralConv(width, width, spiral_length=spiral_length) for _ in num_vertices)
         self.output = nn.Linear(width, width)
@@ -117,7 +117,7 @@ class VertexDecoder(KeepInFloat32):
         levels = range(len(self.sizes) - 1)
         for level in levels:
             depth = depth[:, self.get_buffer(f"kept_{level}")]
-        queries = self.query + depth_code(depth, self.query.shape[-1])
+        queries = self.query + depth_encoding(depth, self.query.shape[-1])
         x = self.fusion(queries, self.narrow(face.to(queries)))
         for level, convolution in zip(reversed(levels), self.convolutions[:-1], strict=True):
             up = upsample(x, self.get_buffer(f"up_indices_{level}"), self.get_buffer(f"up_weights_{level}"))

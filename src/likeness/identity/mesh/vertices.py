@@ -50,7 +50,7 @@ def upsample(x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     return (x[:, indices] * weights[..., None].to(x)).sum(dim=2)
 
 
-def depth_code(depth: Tensor, width: int) -> Tensor:
+def depth_encoding(depth: Tensor, width: int) -> Tensor:
     """E_dep: sines (even channels) and cosines (odd channels) of 2 pi (depth / 2 + 1 / 2) at falling frequencies.
 
     Shapes:
@@ -156,4 +156,4 @@ class VertexEncoder(KeepInFloat32):
             # Compute only the vertices that the down-sampling keeps.
             x = elu(convolution(x, self.spirals(level)[kept]))
             coarse = coarse[:, kept]
-        return x + depth_code(coarse[..., 2], x.shape[-1]) + self.position
+        return x + depth_encoding(coarse[..., 2], x.shape[-1]) + self.position

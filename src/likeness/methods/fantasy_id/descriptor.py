@@ -12,13 +12,13 @@ from likeness.errors import ConfigError
 from likeness.identity.encoders.abstractor import Abstractor
 from likeness.identity.encoders.perceiver import FacePerceiver
 from likeness.identity.encoders.vit import ClipVisionEncoder, SmallVisionTransformer
-from likeness.identity.fusion import FusionTransformer, ResConv1D
+from likeness.identity.shape_fusion import FusionTransformer, ResConv1D
 from likeness.identity.mesh.vertices import VertexEncoder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DescriptorSizes:
-    """Sizes of `Descriptor` and `ReleasedDescriptor`; `FantasyID` documents each."""
+class DescriptorConfig:
+    """Configuration of `Descriptor` and `ReleasedDescriptor`; `FantasyID` documents each field."""
 
     encoder: Literal["vit", "clip", "eva"]
     encoder_width: int
@@ -68,49 +68,49 @@ class Descriptor(nn.Module):
         returns: (batch, coarse_vertices, context_width), or without vertices (batch, all face tokens, context_width)
     """
 
-    def __init__(self, sizes: DescriptorSizes) -> None:
+    def __init__(self, config: DescriptorConfig) -> None:
         super().__init__()
-        features = (
-            partial(SmallVisionTransformer, stem_widths=sizes.encoder_stem)
-            if sizes.encoder == "vit"
+        encoder_class = (
+            partial(SmallVisionTransformer, stem_widths=config.encoder_stem)
+            if config.encoder == "vit"
             else ClipVisionEncoder
         )
-        self.face_encoder = features(
-            sizes.encoder_width,
-            depth=sizes.encoder_depth,
-            num_heads=sizes.encoder_heads,
-            image_size_px=sizes.image_size_px,
-            patch_size_px=sizes.patch_size_px,
+        self.face_encoder = encoder_class(
+            config.encoder_width,
+            depth=config.encoder_depth,
+            num_heads=config.encoder_heads,
+            image_size_px=config.image_size_px,
+            patch_size_px=config.patch_size_px,
         )
-        side = sizes.patches // sizes.downsampling
-        if sizes.abstractor == "convolutions":
+        side = config.patches // config.downsampling
+        if config.abstractor == "convolutions":
             self.abstractor = Abstractor(
-                sizes.encoder_width,
-                output_width=sizes.face_width,
-                num_patches=sizes.patches**2,
+                config.encoder_width,
+                output_width=config.face_width,
+                num_patches=config.patches**2,
                 output_side=side,
-                hidden_width=sizes.abstractor_hidden_width,
+                hidden_width=config.abstractor_hidden_width,
             )
         else:
             self.abstractor = FacePerceiver(
-                sizes.face_width,
-                output_width=sizes.face_width,
-                feature_width=sizes.encoder_width,
+                config.face_width,
+                output_width=config.face_width,
+                feature_width=config.encoder_width,
                 depth=2,
-                head_width=sizes.face_width // sizes.encoder_heads,
+                head_width=config.face_width // config.encoder_heads,
                 num_tokens=side**2,
             )
-        width = sizes.vertex_widths[-1]
+        width = config.vertex_widths[-1]
         self.face_projection = nn.Sequential(
-            nn.Linear(sizes.face_width, sizes.face_width), nn.GELU(), nn.Linear(sizes.face_width, width)
+            nn.Linear(config.face_width, config.face_width), nn.GELU(), nn.Linear(config.face_width, width)
         )
         self.vertex_encoder = (
-            VertexEncoder(sizes.vertex_widths, num_vertices=sizes.num_vertices, spiral_length=sizes.spiral_length)
-            if sizes.has_vertices
+            VertexEncoder(config.vertex_widths, num_vertices=config.num_vertices, spiral_length=config.spiral_length)
+            if config.has_vertices
             else None
         )
-        self.fusion = FusionTransformer(width, depth=sizes.fusion_depth, num_heads=sizes.fusion_heads)
-        self.reducer = ResConv1D.to_width(width, sizes.context_width)
+        self.fusion = FusionTransformer(width, depth=config.fusion_depth, num_heads=config.fusion_heads)
+        self.reducer = ResConv1D.to_width(width, config.context_width)
 
     def forward(self, pixels: Tensor, vertices: Tensor | None) -> Tensor:
         return self.describe(self.read_faces(pixels), vertices)

@@ -30,7 +30,7 @@ from likeness.identity.prompt import TRIGGER, PromptTokens, tokenize_without_tri
 from likeness.identity.reference import FaceInput, read_faces, stack_head_crops
 from likeness.identity.tokens import PersonTokens
 from likeness.media.pictures import to_image
-from likeness.methods.fantasy_id.descriptor import Descriptor, DescriptorSizes
+from likeness.methods.fantasy_id.descriptor import Descriptor, DescriptorConfig
 from likeness.methods.fantasy_id.released import ReleasedDescriptor, ReleasedTokens
 from likeness.methods.fantasy_id.settings import COGVIDEOX_5B, PAPER, TINY
 from likeness.methods.method import Method
@@ -113,7 +113,7 @@ class FantasyID(Method):
                 f"`profile` is {profile!r} with the encoder {encoder!r}; 'paper' goes with 'vit' or 'clip', "
                 "and 'released' with 'eva'. Use those."
             )
-        sizes = DescriptorSizes(
+        descriptor_config = DescriptorConfig(
             encoder=encoder,
             encoder_width=encoder_width,
             encoder_depth=encoder_depth,
@@ -133,7 +133,7 @@ class FantasyID(Method):
             context_width=context_width,
             has_vertices=has_vertices,
         )
-        self.descriptor: Any = (ReleasedDescriptor if profile == "released" else Descriptor)(sizes)
+        self.descriptor: Any = (ReleasedDescriptor if profile == "released" else Descriptor)(descriptor_config)
         # The released code conditions both branches of guidance.
         self.branch: Branch = "both" if profile == "released" else "conditional"
         build_layer = partial(

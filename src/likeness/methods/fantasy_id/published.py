@@ -24,7 +24,7 @@ from likeness.files import read_json
 from likeness.identity.mesh.spirals import MeshTopology
 from likeness.methods.fantasy_id.model import FantasyID
 from likeness.methods.fantasy_id.settings import RELEASED
-from likeness.methods.fantasy_id.tensor_files import read_eva, read_parts, read_shapes
+from likeness.methods.fantasy_id.tensor_files import read_eva, read_shards, read_shapes
 from likeness.weights.strict import find_altered, refuse_differences, shapes_of, shorten_list
 
 _log = logging.getLogger(__name__)
@@ -33,25 +33,25 @@ EVA_FILE = Path("face_encoder", "EVA02_CLIP_L_336_psz14_s6B.pt")
 SIZES_KEY = "face_modules"
 """Key of sizes that differ from the published ones (for small models); they are constants in the published code."""
 _REMEDY = "Download the weights again with `likeness models pull fantasyid --preset research`."
-_FACE_KEYS = ("is_train_face", "is_kps", "cross_attn_interval", "LFE_num_tokens", "LFE_output_dim", "LFE_heads",
+_METHOD_KEYS = ("is_train_face", "is_kps", "cross_attn_interval", "LFE_num_tokens", "LFE_output_dim", "LFE_heads",
               "local_face_scale", SIZES_KEY)  # fmt: skip
-_VERTEX, _SPIRAL = r"descriptor\.vertex_encoder\.", "vertex_spiral_net."
+_VERTEX, _PUBLISHED_VERTEX = r"descriptor\.vertex_encoder\.", "vertex_spiral_net."
 _PUBLISHED_NAMES = (
     (r"descriptor\.abstractor\.(.+)", r"face_abstractor.\1"),
     (r"descriptor\.reducer\.(.+)", r"vertex_reducer.\1"),
-    (_VERTEX + r"query", _SPIRAL + "vtx_query"),
-    (_VERTEX + r"narrow\.(.+)", _SPIRAL + r"hw_down.\1"),
-    (_VERTEX + r"convolutions\.([01])\.(.+)", _SPIRAL + r"vtx_upsampler.de_layers.\1.conv.\2"),
-    (_VERTEX + r"convolutions\.2\.(.+)", _SPIRAL + r"vtx_upsampler.de_layers.2.\1"),
-    (_VERTEX + r"output\.(.+)", _SPIRAL + r"vtx_descriptor_head.0.\1"),
-    (_VERTEX + r"fusion\.layers\.(\d+)\.norm1\.(.+)", _SPIRAL + r"transformer.layers.\1.0.norm.\2"),
-    (_VERTEX + r"fusion\.layers\.(\d+)\.to_qkv\.(.+)", _SPIRAL + r"transformer.layers.\1.0.fn.to_qkv.\2"),
-    (_VERTEX + r"fusion\.layers\.(\d+)\.to_out\.(.+)", _SPIRAL + r"transformer.layers.\1.0.fn.to_out.0.\2"),
-    (_VERTEX + r"fusion\.layers\.(\d+)\.norm2\.(.+)", _SPIRAL + r"transformer.layers.\1.1.norm.\2"),
+    (_VERTEX + r"query", _PUBLISHED_VERTEX + "vtx_query"),
+    (_VERTEX + r"narrow\.(.+)", _PUBLISHED_VERTEX + r"hw_down.\1"),
+    (_VERTEX + r"convolutions\.([01])\.(.+)", _PUBLISHED_VERTEX + r"vtx_upsampler.de_layers.\1.conv.\2"),
+    (_VERTEX + r"convolutions\.2\.(.+)", _PUBLISHED_VERTEX + r"vtx_upsampler.de_layers.2.\1"),
+    (_VERTEX + r"output\.(.+)", _PUBLISHED_VERTEX + r"vtx_descriptor_head.0.\1"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.norm1\.(.+)", _PUBLISHED_VERTEX + r"transformer.layers.\1.0.norm.\2"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.to_qkv\.(.+)", _PUBLISHED_VERTEX + r"transformer.layers.\1.0.fn.to_qkv.\2"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.to_out\.(.+)", _PUBLISHED_VERTEX + r"transformer.layers.\1.0.fn.to_out.0.\2"),
+    (_VERTEX + r"fusion\.layers\.(\d+)\.norm2\.(.+)", _PUBLISHED_VERTEX + r"transformer.layers.\1.1.norm.\2"),
     (_VERTEX + r"fusion\.layers\.(\d+)\.feed_forward\.0\.(.+)",
-     _SPIRAL + r"transformer.layers.\1.1.fn.net.0.\2"),
+     _PUBLISHED_VERTEX + r"transformer.layers.\1.1.fn.net.0.\2"),
     (_VERTEX + r"fusion\.layers\.(\d+)\.feed_forward\.2\.(.+)",
-     _SPIRAL + r"transformer.layers.\1.1.fn.net.3.\2"),
+     _PUBLISHED_VERTEX + r"transformer.layers.\1.1.fn.net.3.\2"),
     (r"layers\.(\d+)\.to_q_video\.(.+)", r"layer_attention.\1.to_q.\2"),
     (r"layers\.(\d+)\.to_kv_context\.(.+)", r"layer_attention.\1.to_kv.\2"),
     (r"layers\.(\d+)\.layer_model\.linear\.(.+)", r"layer_attention.\1.to_out.\2"),
@@ -82,10 +82,12 @@ def read_settings(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         config = dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{path} cannot be read: {error}. {_REMEDY}") from error
-    known = signature(CogVideoXTransformer3DModel.__init__).parameters
-    base = {name: value for name, value in config.items() if name in known}
-    if strange := sorted(name for name in config.keys() - known - set(_FACE_KEYS) if not name.startswith("_")):
-        _log.warning("%s has settings that are not read: %s.", path, ", ".join(strange))
+    stock_parameters = signature(CogVideoXTransformer3DModel.__init__).parameters
+    base_settings = {name: value for name, value in config.items() if name in stock_parameters}
+    if unknown := sorted(
+        name for name in config.keys() - stock_parameters - set(_METHOD_KEYS) if not name.startswith("_")
+    ):
+        _log.warning("%s has settings that are not read: %s.", path, ", ".join(unknown))
     layers, interval = config.get("num_layers", 30), config.get("cross_attn_interval", 1)
     if not config.get("is_train_face"):
         raise WeightsError(
@@ -101,7 +103,7 @@ def read_settings(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"`cross_attn_interval` is {interval} in {path}, which does not divide the {layers} blocks. {_REMEDY}"
         )
     width = config.get("num_attention_heads", 30) * config.get("attention_head_dim", 64)
-    method = {
+    method_settings = {
         **RELEASED,
         "width": width,
         "num_layers": layers,
@@ -109,30 +111,30 @@ def read_settings(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "context_width": int(width / 3 * 2),
         **config.get(SIZES_KEY, {}),
     }
-    return base, method
+    return base_settings, method_settings
 
 
 def published_names(method: FantasyID) -> dict[str, str]:
     """Map names of the method's tensors to the names in the published files, for all tensors that these contain."""
     step = method.config["layer_step"]
     names = {}
-    for own in method.state_dict():
-        for pattern, published in _PUBLISHED_NAMES:
-            if match := re.fullmatch(pattern, own):
-                names[own] = re.sub(
-                    r"(?<=^layer_attention\.)\d+", lambda m: str(int(m[0]) // step), match.expand(published)
+    for method_name in method.state_dict():
+        for pattern, published_name in _PUBLISHED_NAMES:
+            if match := re.fullmatch(pattern, method_name):
+                names[method_name] = re.sub(
+                    r"(?<=^layer_attention\.)\d+", lambda m: str(int(m[0]) // step), match.expand(published_name)
                 )
     return names
 
 
 def build_empty(folder: Path) -> tuple[CogVideoXTransformer3DModel, FantasyID]:
     """Build transformer and method from the folder's `config.json`; the method on the meta device."""
-    base, sizes = read_settings(find_transformer(folder))
+    base_settings, method_settings = read_settings(find_transformer(folder))
     # Sine position tables are not in the files, so a base with such tables is built with memory.
-    with torch.device("meta") if base.get("use_rotary_positional_embeddings") else nullcontext():
-        transformer = CogVideoXTransformer3DModel(**base)
+    with torch.device("meta") if base_settings.get("use_rotary_positional_embeddings") else nullcontext():
+        transformer = CogVideoXTransformer3DModel(**base_settings)
     with torch.device("meta"):
-        return transformer, FantasyID(**sizes)
+        return transformer, FantasyID(**method_settings)
 
 
 def load_published(
@@ -152,34 +154,38 @@ def load_published(
     directory = find_transformer(folder)
     transformer, method = build_empty(folder)
     names = published_names(method)
-    empty = shapes_of(method.state_dict())
-    expected = shapes_of(transformer.state_dict()) | {new: empty[own] for own, new in names.items()}
-    found = read_shapes(directory, _REMEDY)
-    if extra := sorted(found.keys() - expected.keys()):
+    method_shapes = shapes_of(method.state_dict())
+    expected = shapes_of(transformer.state_dict()) | {
+        published_name: method_shapes[method_name] for method_name, published_name in names.items()
+    }
+    file_shapes = read_shapes(directory, _REMEDY)
+    if extra := sorted(file_shapes.keys() - expected.keys()):
         _log.warning("%s holds %d tensors that are not read: %s.", directory, len(extra), shorten_list(extra))
     refuse_differences(
         expected,
-        {name: shape for name, shape in found.items() if name in expected},
+        {name: shape for name, shape in file_shapes.items() if name in expected},
         what=f"The released FantasyID at {directory}",
         altered=find_altered(directory),
         remedy=f"`cross_attn_interval` is {method.config['layer_step']} in its config.json. {_REMEDY}",
     )
-    own_names = {published: own for own, published in names.items()}
+    method_names = {published_name: method_name for method_name, published_name in names.items()}
     encoder = method.descriptor.vertex_encoder
     state = {f"descriptor.vertex_encoder.{name}": x for name, x in encoder.topology_state(mesh).items()}
     state |= read_eva(eva or folder / EVA_FILE, shapes_of(method.descriptor.face_encoder.state_dict()))
-    for part in read_parts(directory, _REMEDY):
-        state |= {own_names[name]: tensor for name, tensor in part.items() if name in own_names}
-        stock = {
-            name: _cast(tensor, dtype) for name, tensor in part.items() if name in expected and name not in own_names
+    for shard in read_shards(directory, _REMEDY):
+        state |= {method_names[name]: tensor for name, tensor in shard.items() if name in method_names}
+        base_state = {
+            name: _cast(tensor, dtype)
+            for name, tensor in shard.items()
+            if name in expected and name not in method_names
         }
         # Not strict, because this is one file of several; names and shapes of all files were compared above.
-        transformer.load_state_dict(stock, strict=False, assign=True)
-    typed = {
+        transformer.load_state_dict(base_state, strict=False, assign=True)
+    cast_state = {
         name: _cast(tensor, torch.float32 if dtype and ".vertex_encoder." in name else dtype)
         for name, tensor in state.items()
     }
-    method.load_state_dict(typed, strict=True, assign=True)
+    method.load_state_dict(cast_state, strict=True, assign=True)
     return transformer.requires_grad_(False).eval(), method.requires_grad_(False).eval()
 
 
@@ -193,21 +199,26 @@ def save_published(
     """Write base and method in the published layout: `folder`/transformer, in one file or in shards with an index."""
     directory = folder / "transformer"
     directory.mkdir(parents=True, exist_ok=True)
-    own = method.state_dict()
-    state = {**transformer.state_dict(), **{new: own[old] for old, new in published_names(method).items()}}
+    method_state = method.state_dict()
+    state = {
+        **transformer.state_dict(),
+        **{
+            published_name: method_state[method_name] for method_name, published_name in published_names(method).items()
+        },
+    }
     shards: list[dict[str, Tensor]] = [{}]
-    room = max_shard_bytes
+    remaining_bytes = max_shard_bytes
     for name, tensor in state.items():
-        if tensor.nbytes > room and shards[-1]:
+        if tensor.nbytes > remaining_bytes and shards[-1]:
             shards.append({})
-            room = max_shard_bytes
+            remaining_bytes = max_shard_bytes
         shards[-1][name] = tensor.detach().cpu().contiguous()
-        room -= tensor.nbytes
+        remaining_bytes -= tensor.nbytes
     stem, index = "diffusion_pytorch_model", {}
     for number, shard in enumerate(shards, start=1):
-        part = "" if len(shards) == 1 else f"-{number:05d}-of-{len(shards):05d}"
-        save_file(shard, directory / f"{stem}{part}.safetensors", metadata={"format": "pt"})
-        index |= dict.fromkeys(shard, f"{stem}{part}.safetensors")
+        shard_suffix = "" if len(shards) == 1 else f"-{number:05d}-of-{len(shards):05d}"
+        save_file(shard, directory / f"{stem}{shard_suffix}.safetensors", metadata={"format": "pt"})
+        index |= dict.fromkeys(shard, f"{stem}{shard_suffix}.safetensors")
     if len(shards) > 1:
         total = {"total_size": sum(tensor.nbytes for tensor in state.values())}
         record = json.dumps({"metadata": total, "weight_map": index}, indent=2)
@@ -217,23 +228,23 @@ def save_published(
 
 
 def _published_config(transformer: CogVideoXTransformer3DModel, method: FantasyID) -> dict[str, Any]:
-    base = {name: value for name, value in transformer.config.items() if not name.startswith("_")}
+    base_settings = {name: value for name, value in transformer.config.items() if not name.startswith("_")}
     width = method.config["width"]
     published = {**RELEASED, "width": width, "num_layers": method.config["num_layers"],
                  "layer_step": method.config["layer_step"], "context_width": int(width / 3 * 2)}  # fmt: skip
-    own = {name: _plain(value) for name, value in method.config.items() if name in published}
-    others = {name: value for name, value in own.items() if value != _plain(published[name])}
+    settings = {name: _to_json_value(value) for name, value in method.config.items() if name in published}
+    changed_settings = {name: value for name, value in settings.items() if value != _to_json_value(published[name])}
     return {
         "_class_name": "IDTransformer3DModel",
-        **base,
+        **base_settings,
         "is_train_face": True,
         "is_kps": False,
         "cross_attn_interval": method.config["layer_step"],
-        **({SIZES_KEY: others} if others else {}),
+        **({SIZES_KEY: changed_settings} if changed_settings else {}),
     }
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -14,10 +14,10 @@ from likeness.errors import ConfigError
 from likeness.identity.encoders.abstractor import Abstractor
 from likeness.identity.encoders.eva import EvaVisionEncoder
 from likeness.identity.encoders.perceiver import feed_forward
-from likeness.identity.fusion import ResConv1D
+from likeness.identity.shape_fusion import ResConv1D
 from likeness.identity.mesh.vertex_decoder import VertexDecoder
 from likeness.identity.tokens import PersonTokens
-from likeness.methods.fantasy_id.descriptor import DescriptorSizes
+from likeness.methods.fantasy_id.descriptor import DescriptorConfig
 
 NUM_SCALES, LAYERS_PER_SCALE = 5, 2
 """Depths of the image encoder that are mapped, and layers for each of them."""
@@ -49,7 +49,7 @@ def _mapping(width: int, hidden_width: int, output_width: int) -> nn.Sequential:
     )
 
 
-class LastAbstractor(nn.Module):
+class ReleasedAbstractor(nn.Module):
     """Ten abstractors. The output is that of the last one alone, because each overwrites the output of the one before.
 
     The published code adds position embeddings in place. The two layers of one scale share their input, so the input of
@@ -61,13 +61,13 @@ class LastAbstractor(nn.Module):
         returns: (batch, face_tokens, output_width)
     """
 
-    def __init__(self, sizes: DescriptorSizes) -> None:
+    def __init__(self, config: DescriptorConfig) -> None:
         super().__init__()
-        width = sizes.encoder_width
+        width = config.encoder_width
         self.latents = nn.Parameter(torch.zeros(1, NUM_QUERIES, width))
-        self.proj_out = nn.Parameter(width**-0.5 * torch.randn(width, sizes.context_width))
+        self.proj_out = nn.Parameter(width**-0.5 * torch.randn(width, config.context_width))
         self.layers = nn.ModuleList(
-            nn.ModuleList([_abstractor(sizes), feed_forward(width)]) for _ in range(NUM_SCALES * LAYERS_PER_SCALE)
+            nn.ModuleList([_abstractor(config), feed_forward(width)]) for _ in range(NUM_SCALES * LAYERS_PER_SCALE)
         )
         for scale in range(NUM_SCALES):
             self.add_module(f"mapping_{scale}", _mapping(width, width, width))
@@ -80,13 +80,13 @@ class LastAbstractor(nn.Module):
         return feed_forward(abstractor(patches + before)) @ self.proj_out
 
 
-def _abstractor(sizes: DescriptorSizes) -> Abstractor:
+def _abstractor(config: DescriptorConfig) -> Abstractor:
     return Abstractor(
-        sizes.encoder_width,
-        output_width=sizes.encoder_width,
-        num_patches=sizes.patches**2,
-        output_side=sizes.patches // sizes.downsampling,
-        hidden_width=sizes.abstractor_hidden_width,
+        config.encoder_width,
+        output_width=config.encoder_width,
+        num_patches=config.patches**2,
+        output_side=config.patches // config.downsampling,
+        hidden_width=config.abstractor_hidden_width,
     )
 
 
@@ -101,26 +101,26 @@ class ReleasedDescriptor(nn.Module):
         returns: (batch, references * face_tokens + vertex_tokens, context_width)
     """
 
-    def __init__(self, sizes: DescriptorSizes) -> None:
+    def __init__(self, config: DescriptorConfig) -> None:
         super().__init__()
-        width = sizes.vertex_widths[-1]
+        width = config.vertex_widths[-1]
         self.face_encoder = EvaVisionEncoder(
-            sizes.encoder_width,
-            depth=sizes.encoder_depth,
-            num_heads=sizes.encoder_heads,
-            image_size_px=sizes.image_size_px,
-            patch_size_px=sizes.patch_size_px,
+            config.encoder_width,
+            depth=config.encoder_depth,
+            num_heads=config.encoder_heads,
+            image_size_px=config.image_size_px,
+            patch_size_px=config.patch_size_px,
         )
-        self.abstractor = LastAbstractor(sizes)
+        self.abstractor = ReleasedAbstractor(config)
         self.vertex_encoder = VertexDecoder(
             width,
-            face_width=sizes.context_width,
-            num_vertices=sizes.num_vertices,
-            spiral_length=sizes.spiral_length,
-            fusion_depth=sizes.fusion_depth,
-            fusion_heads=sizes.fusion_heads,
+            face_width=config.context_width,
+            num_vertices=config.num_vertices,
+            spiral_length=config.spiral_length,
+            fusion_depth=config.fusion_depth,
+            fusion_heads=config.fusion_heads,
         )
-        widths = [max(width, sizes.context_width // 2**halvings) for halvings in (3, 2, 1, 0)]
+        widths = [max(width, config.context_width // 2**halvings) for halvings in (3, 2, 1, 0)]
         self.reducer = ResConv1D(width, widths, strides=REDUCER_STRIDES)
 
     def forward(self, pixels: Tensor, vertices: Tensor | None) -> Tensor:

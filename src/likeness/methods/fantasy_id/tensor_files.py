@@ -43,17 +43,19 @@ def read_shapes(directory: Path, remedy: str) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for path in tensor_files(directory, remedy):
-        here = read_file_shapes(path) if path.suffix == ".safetensors" else shapes_of(read_pickle(path, remedy=remedy))
-        if twice := sorted(here.keys() & shapes.keys()):
+        file_shapes = (
+            read_file_shapes(path) if path.suffix == ".safetensors" else shapes_of(read_pickle(path, remedy=remedy))
+        )
+        if duplicates := sorted(file_shapes.keys() & shapes.keys()):
             raise WeightsError(
-                f"{path} holds {len(twice)} tensors that another file in {directory} holds too, {twice[0]} first. "
+                f"{path} holds {len(duplicates)} tensors that another file in {directory} holds too, {duplicates[0]} first. "
                 "Keep the shards of one set only."
             )
-        shapes |= here
+        shapes |= file_shapes
     return shapes
 
 
-def read_parts(directory: Path, remedy: str) -> Iterator[Mapping[str, Tensor]]:
+def read_shards(directory: Path, remedy: str) -> Iterator[Mapping[str, Tensor]]:
     """Read the tensors file by file."""
     for path in tensor_files(directory, remedy):
         if path.suffix == ".safetensors":
@@ -74,13 +76,13 @@ def read_eva(path: Path, expected: Shapes) -> dict[str, Tensor]:
         raise WeightsError(f"{path}, the encoder of the pictures, is missing. {_EVA_REMEDY}")
     content: Any = read_pickle(path, remedy=_EVA_REMEDY)
     content = next((content[key] for key in ("model", "module", "state_dict") if key in content), content)
-    found = {
+    visual = {
         name.removeprefix("module.").removeprefix("visual."): tensor
         for name, tensor in content.items()
         if name.removeprefix("module.").startswith("visual.")
     }
     # The head and the blocks behind the features are not used.
-    used = {name: tensor for name, tensor in found.items() if name in expected}
-    refuse_differences(expected, shapes_of(used), what=str(path), remedy=_EVA_REMEDY)
-    refuse_not_finite(used, what=str(path), remedy=_EVA_REMEDY)
-    return {f"descriptor.face_encoder.{name}": tensor for name, tensor in used.items()}
+    encoder_state = {name: tensor for name, tensor in visual.items() if name in expected}
+    refuse_differences(expected, shapes_of(encoder_state), what=str(path), remedy=_EVA_REMEDY)
+    refuse_not_finite(encoder_state, what=str(path), remedy=_EVA_REMEDY)
+    return {f"descriptor.face_encoder.{name}": tensor for name, tensor in encoder_state.items()}

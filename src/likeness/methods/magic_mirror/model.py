@@ -89,8 +89,8 @@ class MagicMirror(Method):
         trigger: str = TRIGGER, frozen: Sequence[str] = (), encoder_input: EncoderInput = "head_crop",
     ) -> None:  # fmt: skip
         super().__init__()
-        features = {"vit": SmallVisionTransformer, "clip": ClipVisionEncoder}[encoder]
-        self.face_encoder = features(
+        encoder_class = {"vit": SmallVisionTransformer, "clip": ClipVisionEncoder}[encoder]
+        self.face_encoder = encoder_class(
             encoder_width,
             depth=encoder_depth,
             num_heads=encoder_heads,
@@ -139,7 +139,7 @@ class MagicMirror(Method):
 
     @staticmethod
     def cogvideox_5b_config(transformer_config: Any = None, **changes: Any) -> dict[str, Any]:
-        """Settings of the paper, from its text and its parameter count (reading 5)."""
+        """Settings of the paper, from its text and its parameter count (docs/papers/magic_mirror.md)."""
         sizes = transformer_sizes(transformer_config) if transformer_config else COGVIDEOX_5B
         return {**sizes, **PAPER, **changes}
 
@@ -180,14 +180,14 @@ class MagicMirror(Method):
             embedding: (batch, references, embedding_width)
         """
         batch = len(pixels)
-        dense = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x"))
-        standard = ((embedding - self.embedding_mean) / self.embedding_std).to(pixels)
-        id_tokens = self.identity_perceiver(rearrange(standard, "b refs w -> (b refs) w"), dense.last)
+        encoder_features = self.face_encoder(rearrange(pixels, "b refs c y x -> (b refs) c y x"))
+        standardized = ((embedding - self.embedding_mean) / self.embedding_std).to(pixels)
+        id_tokens = self.identity_perceiver(rearrange(standardized, "b refs w -> (b refs) w"), encoder_features.last)
         id_tokens = rearrange(id_tokens, "(b refs) n w -> b (refs n) w", b=batch)
         if self.face_perceiver is None:
             face_tokens = id_tokens.new_zeros(batch, 0, self.width)
         else:
-            features = rearrange(dense.penultimate, "(b refs) n w -> b (refs n) w", b=batch)
+            features = rearrange(encoder_features.penultimate, "(b refs) n w -> b (refs n) w", b=batch)
             face_tokens = self.face_perceiver(features)
         return MagicMirrorIdentity(id_tokens=id_tokens, face_tokens=face_tokens)
 

@@ -1,4 +1,4 @@
-"""Settings of Magic Mirror at the paper's size, from its text and its parameter count (reading 5)."""
+"""Settings of Magic Mirror at the paper's size, from its text and its parameter count (docs/papers/magic_mirror.md)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Turned copies of a picture, and how steady landmarks are: for a second search where a detector found nothing."""
+"""Rotated copies of a picture, and how stable landmarks are: for a second search where a detector found nothing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ from likeness.records import Detection
 
 ANGLES_DEG = (0, 30, -30, 60, -60, 90, -90, 180)
 """HOG finds upright faces, and most that are turned up to 30 degrees."""
-_SHIFTS = ((0.1, 0.0, 1.0), (-0.1, 0.0, 1.0), (0.0, 0.1, 1.0), (0.0, -0.1, 1.0), (0.0, 0.0, 1.12), (0.0, 0.0, 0.9))
+_BOX_JITTER = ((0.1, 0.0, 1.0), (-0.1, 0.0, 1.0), (0.0, 0.1, 1.0), (0.0, -0.1, 1.0), (0.0, 0.0, 1.12), (0.0, 0.0, 0.9))
 """Changes of a box: shift to the right and down in widths of the box, and scale."""
 
 
-def turn(picture: np.ndarray, angle_deg: float) -> tuple[np.ndarray, np.ndarray]:
-    """Turn a picture about its center, on a canvas that holds all of it.
+def rotate(picture: np.ndarray, angle_deg: float) -> tuple[np.ndarray, np.ndarray]:
+    """Rotate a picture about its center, on a canvas that holds all of it.
 
     Returns:
         The copy, and the (2, 3) matrix from pixels of the copy to pixels of the picture.
@@ -40,15 +40,15 @@ def landmark_spread(box: Box, landmarks: np.ndarray, predict: Callable[[Box], np
     left, top, right, bottom = box
     side, x, y = right - left, (left + right) / 2, (top + bottom) / 2
     points = [landmarks]
-    for shift_x, shift_y, scale in _SHIFTS:
+    for shift_x, shift_y, scale in _BOX_JITTER:
         half, center_x, center_y = side * scale / 2, x + shift_x * side, y + shift_y * side
         points.append(predict((center_x - half, center_y - half, center_x + half, center_y + half)))
     eyes = np.linalg.norm(landmarks[2:4].mean(axis=0) - landmarks[:2].mean(axis=0))
     return float(np.std(points, axis=0)[:4].mean() / max(float(eyes), 1e-6))
 
 
-def turn_back(detection: Detection, matrix: NDArray[Any]) -> Detection:
-    """Map a detection from a turned copy to the picture; the box keeps its size and stays upright."""
+def rotate_back(detection: Detection, matrix: NDArray[Any]) -> Detection:
+    """Map a detection from a rotated copy to the picture; the box keeps its size and stays upright."""
     left, top, right, bottom = detection.box
     ((x, y),) = apply_affine(matrix, np.array([[(left + right) / 2, (top + bottom) / 2]]))
     half_width, half_height = (right - left) / 2, (bottom - top) / 2
@@ -60,10 +60,10 @@ def turn_back(detection: Detection, matrix: NDArray[Any]) -> Detection:
     )
 
 
-def drop_repeated(detections: list[Detection]) -> list[Detection]:
+def drop_duplicates(detections: list[Detection]) -> list[Detection]:
     """Keep the detection with the highest score of those whose centers are in each other's boxes."""
     kept: list[Detection] = []
-    for detection in sorted(detections, key=lambda each: -each.score):
+    for detection in sorted(detections, key=lambda candidate: -candidate.score):
         left, top, right, bottom = detection.box
         x, y = (left + right) / 2, (top + bottom) / 2
         if not any(box[0] < x < box[2] and box[1] < y < box[3] for box in (other.box for other in kept)):

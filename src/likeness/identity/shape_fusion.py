@@ -91,7 +91,7 @@ class ResConv1D(nn.Module):
         if not len(widths) == len(strides) == len(KERNELS) or any(wide % num_groups for wide in widths):
             raise ConfigError(
                 f"ResConv1D got widths {tuple(widths)} and strides {tuple(strides)}; {len(KERNELS)} of each were "
-                f"expected, widths divisible by {num_groups}. Change `context_widths`."
+                f"expected, widths divisible by {num_groups}. Change `context_width`."
             )
         steps = zip(pairwise((width, *widths)), KERNELS, strides, strict=True)
         for number, ((narrow, wide), kernel, stride) in enumerate(steps, start=1):
