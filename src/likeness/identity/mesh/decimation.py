@@ -35,8 +35,8 @@ def decimate(
     while num_remaining > target:
         if not heap:
             raise ConfigError(
-                f"The mesh of {len(vertices)} vertices can be reduced to {num_remaining}, not to {target}, without folding or "
-                "tearing it. Choose a smaller factor, or repair the mesh."
+                f"The mesh of {len(vertices)} vertices can be reduced to {num_remaining}, not to {target}, without "
+                "folding or tearing it. Choose a smaller factor, or repair the mesh."
             )
         _, removed, kept, removed_version, kept_version = heappop(heap)
         if (mesh.versions[removed], mesh.versions[kept]) != (removed_version, kept_version) or not mesh.can_collapse(

@@ -14,9 +14,9 @@ from torch.nn.functional import elu, gelu
 
 from likeness.errors import ConfigError
 from likeness.identity.encoders.precision import KeepInFloat32
-from likeness.identity.shape_fusion import FusionTransformer
 from likeness.identity.mesh.spirals import MeshTopology
 from likeness.identity.mesh.vertices import SpiralConv, depth_encoding, upsample
+from likeness.identity.shape_fusion import FusionTransformer
 
 NUM_PROJECTIONS = 4
 """Projections from the width of face tokens to that of vertex tokens."""

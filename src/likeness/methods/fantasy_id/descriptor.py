@@ -12,8 +12,8 @@ from likeness.errors import ConfigError
 from likeness.identity.encoders.abstractor import Abstractor
 from likeness.identity.encoders.perceiver import FacePerceiver
 from likeness.identity.encoders.vit import ClipVisionEncoder, SmallVisionTransformer
-from likeness.identity.shape_fusion import FusionTransformer, ResConv1D
 from likeness.identity.mesh.vertices import VertexEncoder
+from likeness.identity.shape_fusion import FusionTransformer, ResConv1D
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,7 +24,7 @@ from likeness.files import read_json
 from likeness.identity.mesh.spirals import MeshTopology
 from likeness.methods.fantasy_id.model import FantasyID
 from likeness.methods.fantasy_id.settings import RELEASED
-from likeness.methods.fantasy_id.tensor_files import read_eva, read_shards, read_shapes
+from likeness.methods.fantasy_id.tensor_files import read_eva, read_shapes, read_shards
 from likeness.weights.strict import find_altered, refuse_differences, shapes_of, shorten_list
 
 _log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from likeness.errors import ConfigError
 from likeness.identity.encoders.abstractor import Abstractor
 from likeness.identity.encoders.eva import EvaVisionEncoder
 from likeness.identity.encoders.perceiver import feed_forward
-from likeness.identity.shape_fusion import ResConv1D
 from likeness.identity.mesh.vertex_decoder import VertexDecoder
+from likeness.identity.shape_fusion import ResConv1D
 from likeness.identity.tokens import PersonTokens
 from likeness.methods.fantasy_id.descriptor import DescriptorConfig
 

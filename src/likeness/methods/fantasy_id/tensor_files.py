@@ -48,8 +48,8 @@ def read_shapes(directory: Path, remedy: str) -> dict[str, tuple[int, ...]]:
         )
         if duplicates := sorted(file_shapes.keys() & shapes.keys()):
             raise WeightsError(
-                f"{path} holds {len(duplicates)} tensors that another file in {directory} holds too, {duplicates[0]} first. "
-                "Keep the shards of one set only."
+                f"{path} holds {len(duplicates)} tensors that another file in {directory} holds too, "
+                f"{duplicates[0]} first. Keep the shards of one set only."
             )
         shapes |= file_shapes
     return shapes
