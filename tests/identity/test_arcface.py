@@ -168,7 +168,7 @@ def test_what_is_no_model_is_refused(tmp_path):
 def test_an_engine_without_arcface_is_refused():
     with pytest.raises(ConfigError, match="open/sface"):
         ArcFace.of_engine("open/sface")
-    assert set(arcface.ENGINES) == {name for name in ENGINE_SPECS if "sface" not in name}
+    assert set(arcface.ARCFACE_ENGINES) == {name for name in ENGINE_SPECS if "sface" not in name}
 
 
 def test_without_onnx_the_error_says_what_to_install(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from likeness.backbones import tiny, vae_forward
 from likeness.errors import ConfigError, WeightsError
 from likeness.faces.engines.registry import SHORT_NAMES
 from likeness.faces.geometry.layouts import EYE_CORNERS
-from likeness.identity.encoders.arcface import ENGINES, ArcFace, IResNetConfig
+from likeness.identity.encoders.arcface import ARCFACE_ENGINES, ArcFace, IResNetConfig
 from likeness.identity.encoders.recognizer import TEMPLATE, Recognizer
 from likeness.training.data.datasets import ShardedDataset
 from likeness.training.data.pairs import latent_frame_landmarks
@@ -301,8 +301,8 @@ def test_taecvx_is_refused_for_latents_that_are_not_cogvideox(vae, tmp_path, mon
 def test_a_recipe_names_a_folder_or_an_engine_with_arcface(tmp_path, monkeypatch, recognizer):
     kind = MethodRecipe.model_fields["recognizer"].annotation
     assert TypeAdapter(kind).validate_python("runs/recognizer/model") == Path("runs/recognizer/model")
-    assert {name for name in get_args(get_args(kind)[0]) if "/" in name} == set(ENGINES)
-    assert {SHORT_NAMES.get(name, name) for name in get_args(get_args(kind)[0])} == set(ENGINES)
+    assert {name for name in get_args(get_args(kind)[0]) if "/" in name} == set(ARCFACE_ENGINES)
+    assert {SHORT_NAMES.get(name, name) for name in get_args(get_args(kind)[0])} == set(ARCFACE_ENGINES)
     recognizer.save(tmp_path / "model")
     assert isinstance(read_recognizer(TypeAdapter(kind).validate_python(str(tmp_path / "model"))), Recognizer)
     monkeypatch.setenv("LIKENESS_HOME", str(tmp_path))

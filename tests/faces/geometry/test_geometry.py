@@ -17,7 +17,7 @@ def similarity_matrix(angle_deg, scale, shift):
 
 def project(yaw_deg, pitch_deg, roll_deg, *, distance_cm=60.0, layout=EYE_CORNERS):
     """Landmarks of the mean head in a photograph from `distance_cm` away."""
-    points = layout.head_points @ geometry.rotation(yaw_deg, pitch_deg, roll_deg).T
+    points = layout.head_points @ geometry.rotation_matrix(yaw_deg, pitch_deg, roll_deg).T
     return 300 + 800 * points[:, :2] / (distance_cm - points[:, 2:])
 
 
