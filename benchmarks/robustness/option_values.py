@@ -21,7 +21,7 @@ from typing import Any, get_args, get_type_hints
 import typer
 from trials import REFUSED, ROOT, Command, Tally, benchmark_of, damaged
 from typer.models import OptionInfo
-from verbs import PROMPT, STORY, make_material
+from verbs import PROMPT, STORY, make_material, with_output
 
 from likeness.training.run import MALLOC
 
@@ -185,7 +185,7 @@ def at_own_output(words: list[str], number: int) -> list[str]:
     """Commands that refuse a folder that was filled before get one each."""
     if words[1:2] != ["create"]:
         return words
-    return [f"{word}{number}" if before == "-o" else word for before, word in zip(["", *words], words, strict=False)]
+    return with_output(words, lambda output: f"{output}{number}")
 
 
 def ask_early(words: list[list[str]], folder: Path) -> list[Any]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -334,9 +335,14 @@ def _fill_hub(folder: Path) -> None:
     index.write_text(json.dumps({"weight_map": shards}))
 
 
+def with_output(words: list[str], change: Callable[[str], str]) -> list[str]:
+    """The same command with the value of each `-o` changed."""
+    return words[:1] + [change(word) if before == "-o" else word for before, word in pairwise(words)]
+
+
 def _in(words: list[str], name: str, folder: Path) -> list[str]:
     """The same command with its output in `folder`."""
-    return [str(folder / name) if before == "-o" else word for before, word in zip(["", *words], words, strict=False)]
+    return with_output(words, lambda _: str(folder / name))
 
 
 def _portrait() -> np.ndarray:
